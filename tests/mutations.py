@@ -176,6 +176,42 @@ MUTATIONS = [
         ("tests/integration/test_content.py",),
     ),
     Mutation(
+        "confirmations of the shown items alone",
+        (("core/content/store.py", "accepted, alone=True)", "accepted)"),),
+        ("tests/integration/test_held_deletions.py",),
+    ),
+    Mutation(
+        "other missing items of a confirmed listing",
+        (("core/content/guard.py", "    if decided.accepted:", "    if False:"),),
+        ("tests/integration/test_held_deletions.py",),
+    ),
+    Mutation(
+        "refusals of deletions",
+        (("core/content/store.py",
+          "WHERE h.state = '{HeldState.REFUSED}'\n      AND h.user", "WHERE false AND h.user"),),
+        ("tests/integration/test_held_deletions.py",),
+    ),
+    Mutation(
+        "acceptances that wait for the next run",
+        (("core/content/holds.py",
+          "'{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s\n    AND NOT EXISTS",
+          "'{HeldState.ACCEPTED}'\n    AND NOT EXISTS"),),
+        ("tests/integration/test_held_deletions.py",),
+    ),
+    Mutation(
+        "items that are gone and shown again",
+        (("core/ledger/content.py", "return changed | set(deleted) | shown, steps",
+          "return changed | set(deleted), steps"),
+         ("core/ledger/content.py", "shown = store.show_again(conn,",
+          "shown = (lambda *_: set())(conn,")),
+        ("tests/integration/test_keeping.py",),
+    ),
+    Mutation(
+        "portions of a sweep that keeps items",
+        (("core/content/portions.py", "if guard.is_off or place.keeps:", "if guard.is_off:"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
         "listings under another config",
         (("core/content/store.py", "if not has_same_config(conn, writer.run):", "if False:"),),
         ("tests/integration/test_content.py",),

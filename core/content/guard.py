@@ -1,4 +1,4 @@
-"""The delete guard in the database: it counts the items of a deletion, and holds it.
+"""The delete guard in the database: it counts the items of a deletion, and judges it.
 
 The rule is in `core.results.delete_guard`.
 The statements run inside the saving transaction. They lock no content.
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
 from core.results.text import json_text
-from core.states import HeldState, HoldSource
 
 # The named items and their descendants, as MARK_DELETED would delete them. The same indexes serve
 # it: the unique one, and the one on (account, parent).
@@ -79,24 +78,21 @@ SELECT coalesce(r.config_version = a.config_version, true)
 FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id WHERE r.id = %s
 """
 
-HOLD_DELETION = """
-INSERT INTO held_deletion (
-    user_integration_id, run_id, source, parent, since, until, vanished, total)
-VALUES (%(account)s, %(run)s, %(source)s, %(parent)s, %(since)s, %(until)s, %(vanished)s, %(total)s)
-RETURNING id
-"""
-HOLD_ITEMS = """
-INSERT INTO held_deletion_item (held_deletion_id, external_id)
-SELECT %s, unnest(%s::text[])
-"""
-# A later listing of the same part of the source replaces the held deletion.
-DROP_HELD_DELETION = f"""
-DELETE FROM held_deletion
-WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent)s
-  AND since IS NOT DISTINCT FROM %(since)s::timestamptz
-  AND until IS NOT DISTINCT FROM %(until)s::timestamptz
-  AND source = '{HoldSource.LISTING}' AND state IN ('{HeldState.HELD}', '{HeldState.COUNTING}')
-"""
+
+class Decisions(NamedTuple):
+    """The decisions of people on items that are missing.
+
+    Attributes:
+      accepted: Items to delete, because this run has looked for them again.
+      stay: Items that stay: a person refused their deletion, or accepted it during this run, so
+        that the next one looks for them again.
+    """
+
+    accepted: frozenset[str]
+    stay: frozenset[str]
+
+
+NONE = Decisions(frozenset(), frozenset())
 
 
 class Lost(NamedTuple):
@@ -114,7 +110,11 @@ class Lost(NamedTuple):
 
 
 def judge_listing(
-    conn: Conn, guard: DeleteGuard, place: Mapping[str, Any], lost: Sequence[str]
+    conn: Conn,
+    guard: DeleteGuard,
+    place: Mapping[str, Any],
+    lost: Sequence[str],
+    decided: Decisions = NONE,
 ) -> Lost:
     """Judge the deletion of items that a complete listing lacks.
 
@@ -123,26 +123,31 @@ def judge_listing(
       guard: The guard.
       place: The account, the run, `start` (its first sequence number) and the fields of the
         listing.
-      lost: The items, descendants included.
+      lost: The items, descendants included, without those on which a person decided.
+      decided: The decisions on other items of the listing. If the run confirms a deletion, a person
+        decides on all others too.
     """
+    statement = KEPT_AT_ROOT if place["parent"] is None else KEPT
+    if decided.accepted:
+        ((total,),) = conn.execute(statement, {**place, "enough": None})
+        return Lost(lost, total, True)
     if guard.is_off:
         return Lost(lost, 0, False)
     if guard.is_small(len(lost)):
         ((remains,),) = conn.execute(REMAINS, {**place, "lost": lost})
         if remains:
             return Lost(lost, 0, False)
-    statement = KEPT_AT_ROOT if place["parent"] is None else KEPT
     # The count is exact if the deletion exceeds the share.
-    enough = math.ceil(len(lost) / guard.max_share) + 1 if guard.max_share else None
-    ((total,),) = conn.execute(statement, {**place, "enough": enough})
+    stay = len(decided.stay)
+    enough = math.ceil(len(lost) / guard.max_share) + 1 + stay if guard.max_share else None
+    ((kept,),) = conn.execute(statement, {**place, "enough": enough})
+    total = kept - stay
     # A small deletion gets here only if nothing remains.
     is_held = guard.is_small(len(lost)) or guard.exceeds(len(lost), total)
     return Lost(lost, total, is_held)
 
 
-def judge_gone(
-    conn: Conn, guard: DeleteGuard, account: str, run: str, gone: Mapping[str, int]
-) -> Lost:
+def judge_gone(conn: Conn, guard: DeleteGuard, account: str, run: str, lost: Sequence[str]) -> Lost:
     """Judge the deletion of items that a plugin named one by one.
 
     All such deletions of a run count together, as a share of the items of the account.
@@ -152,11 +157,10 @@ def judge_gone(
       guard: The guard.
       account: The id of the account.
       run: The id of the run.
-      gone: The items, each with the number of the dispatch that names it.
+      lost: The items, descendants included, without those on which a person decided.
     """
     if guard.is_off:
-        return Lost(list(gone), 0, False)
-    lost = with_descendants(conn, account, gone)
+        return Lost(lost, 0, False)
     ((before,),) = conn.execute(GONE_IN_RUN, (run,))
     count = int(before) + len(lost)
     if not lost or guard.is_small(count):
@@ -165,18 +169,6 @@ def judge_gone(
     ((live,),) = conn.execute(LIVE, {"account": account, "enough": enough})
     total = int(before) + live
     return Lost(lost, total, guard.exceeds(count, total))
-
-
-def hold(conn: Conn, place: Mapping[str, Any], source: HoldSource, lost: Lost) -> None:
-    """Keep a deletion for a person, with its items."""
-    row = {**place, "source": source, "vanished": len(lost.ids), "total": lost.total}
-    ((held,),) = conn.execute(HOLD_DELETION, row)
-    conn.execute(HOLD_ITEMS, (held, list(lost.ids)))
-
-
-def release(conn: Conn, place: Mapping[str, Any]) -> None:
-    """Delete the held deletion of this part of the source, because it was listed again."""
-    conn.execute(DROP_HELD_DELETION, place)
 
 
 def has_same_config(conn: Conn, run: str) -> bool:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from core.content.guard import REMAINS, has_same_config
+from core.content import holds
+from core.content.guard import NONE, REMAINS, Decisions, has_same_config
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
 from core.states import HeldState
@@ -61,6 +62,7 @@ SELECT c.external_id,
         OR (%(since)s::timestamptz IS NULL OR c.external_timestamp >= %(since)s) IS TRUE
         AND (%(until)s::timestamptz IS NULL OR c.external_timestamp < %(until)s) IS TRUE AS inside,
     c.content_seq <= %(start)s AND c.metadata_seq <= %(start)s
+        AND NOT (%(keeps)s AND c.gone_at_source IS NOT NULL)
         AND (NOT %(top)s OR c.updated_at < %(began)s AND NOT EXISTS (SELECT FROM sync_seen s
             WHERE s.run_id = %(run)s AND s.external_id = c.external_id)) AS missing,
     (SELECT d.id FROM user_integration_content d
@@ -98,19 +100,26 @@ WITH locked AS (
     ORDER BY c.user_integration_id, c.external_id FOR UPDATE OF c
 )
 UPDATE user_integration_content c
-SET deleted_at = now(), updated_at = now(), content_seq = %(start)s, metadata_seq = %(start)s,
+SET deleted_at = CASE WHEN NOT %(keeps)s THEN now() END,
+    gone_at_source = CASE WHEN %(keeps)s THEN now() END,
+    updated_at = now(), content_seq = %(start)s, metadata_seq = %(start)s,
     changed_xid = pg_current_xact_id()::text::bigint
 FROM locked WHERE c.id = locked.id
 """
 
 
 class Place(NamedTuple):
-    """The account and the run of a sweep, and the beginning of the run."""
+    """The account and the run of a sweep, and the beginning of the run.
+
+    Attributes:
+      keeps: True if the account keeps items that are gone at the source.
+    """
 
     account: str
     run: str
     start: int
     began: datetime
+    keeps: bool
 
 
 class Step(NamedTuple):
@@ -124,6 +133,8 @@ class Step(NamedTuple):
         stands for the parent of the listing.
       after: The last item that was deleted.
       lost, total: The numbers of missing items, and of items in the listing, so far.
+      confirms: True if the sweep has deleted items that a person accepted. A person decides on all
+        others too.
     """
 
     held: int
@@ -135,6 +146,7 @@ class Step(NamedTuple):
     after: str = ""
     lost: int = 0
     total: int = 0
+    confirms: bool = False
 
 
 def step_of(payload: Mapping[str, Any]) -> Step:
@@ -158,11 +170,11 @@ def advance(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> tuple[i
         return 0, None
     match step.phase:
         case "find":
-            step = _walk(conn, step, place)
-            return 0, step if step.frames else _found(conn, step, place, guard)
+            step, deleted = _walk(conn, step, place)
+            return deleted, step if step.frames else _found(conn, step, place, guard)
         case "count":
-            step = _walk(conn, step, place)
-            return 0, _counted(conn, step, guard)
+            step, _ = _walk(conn, step, place)
+            return 0, _counted(conn, step, place, guard)
         case "delete":
             return _delete(conn, step, place)
 
@@ -172,8 +184,9 @@ def abandon(conn: Conn, step: Step) -> None:
     conn.execute(DROP, (step.held,))
 
 
-def _walk(conn: Conn, step: Step, place: Place) -> Step:
-    """Read the next children, at most `PORTION`."""
+def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, int]:
+    """Read the next children, at most `PORTION`. Returns the next step, and deleted rows."""
+    deleted, confirms = 0, step.confirms
     frames, room, lost, total = list(step.frames), PORTION, step.lost, step.total
     while frames and room > 0:
         above, after = frames.pop()
@@ -196,23 +209,37 @@ def _walk(conn: Conn, step: Step, place: Place) -> Step:
                 break
         room -= max(taken, 20)  # a read costs about as much as 20 rows
         if step.phase == "find":
-            new = {id for (id,) in conn.execute(ITEMS, (step.held, chosen))}
-            parents = [id for id in parents if id in new]
+            decided = NONE if place.keeps else holds.decisions(conn, place._asdict(), chosen)
+            deleted += _delete_accepted(conn, place, decided)
+            confirms |= bool(decided.accepted)
+            rest = [id for id in chosen if id not in decided.accepted | decided.stay]
+            new = {id for (id,) in conn.execute(ITEMS, (step.held, rest))}
+            parents = [id for id in parents if id in new or id in decided.accepted]
             lost += len(new)
         else:
             total += len(chosen)
         if taken == most or taken < len(rows):
             frames.append((None if top else above, after))
         frames += [(id, "") for id in parents]
-    return step._replace(frames=tuple(frames), lost=lost, total=total)
+    step = step._replace(frames=tuple(frames), lost=lost, total=total, confirms=confirms)
+    return step, deleted
+
+
+def _delete_accepted(conn: Conn, place: Place, decided: Decisions) -> int:
+    if not decided.accepted:
+        return 0
+    items = sorted(decided.accepted)
+    return conn.execute(DELETE_ITEMS, {**place._asdict(), "items": items}).rowcount
 
 
 def _found(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | None:
     if not step.lost:
         conn.execute(DROP, (step.held,))
         return None
-    if guard.is_off:
+    if guard.is_off or place.keeps:
         return step._replace(phase="delete")
+    if step.confirms:
+        return step._replace(phase="count", frames=((None, ""),))
     if guard.is_small(step.lost):
         few = [id for (id,) in conn.execute(FEW_ITEMS, (step.held,))]
         ((remains,),) = conn.execute(REMAINS, {**place._asdict(), "lost": few})
@@ -221,13 +248,14 @@ def _found(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | N
     return step._replace(phase="count", frames=((None, ""),))
 
 
-def _counted(conn: Conn, step: Step, guard: DeleteGuard) -> Step | None:
+def _counted(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | None:
     enough = math.inf if not guard.max_share else step.lost / guard.max_share
-    if step.total >= enough and not guard.is_small(step.lost):
+    if step.total >= enough and not guard.is_small(step.lost) and not step.confirms:
         return step._replace(phase="delete", frames=())
     if step.frames:
         return step
     conn.execute(HOLD, step._asdict())
+    holds.adopt(conn, {"account": place.account}, step.held)
     return None
 
 
@@ -238,4 +266,4 @@ def _delete(conn: Conn, step: Step, place: Place) -> tuple[int, Step | None]:
         conn.execute(DROP, (step.held,))
         return 0, None
     deleted = conn.execute(DELETE_ITEMS, {**place._asdict(), "items": items}).rowcount
-    return deleted, step._replace(after=last)
+    return 0 if place.keeps else deleted, step._replace(after=last)

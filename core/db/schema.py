@@ -178,7 +178,10 @@ sync_run = Table(
     Column("start_seq", BigInteger, nullable=False),
     # The account's when the run began; NULL for a run that an older version opened.
     Column("config_version", Integer),
+    # Written by version 0003 alone; a later migration drops it.
     _flag("allow_deletions"),
+    # True if the run must list everything: a resync, or a run that confirms held deletions.
+    _flag("complete"),
     _text("over_limit", nullable=True),
     _moment("started_at", default=True),
     _moment("finished_at"),
@@ -357,6 +360,12 @@ user_integration_content = Table(
     UniqueConstraint("user_integration_id", "external_id"),
     Index("user_integration_content_changes", "changed_xid", "id"),
     Index("user_integration_content_parent", "user_integration_id", "parent"),
+    Index(
+        "user_integration_content_gone",
+        "user_integration_id",
+        "external_id",
+        postgresql_where=text("gone_at_source IS NOT NULL"),
+    ),
     # A sweep reads a listing in portions.
     Index(
         "user_integration_content_listing",
@@ -584,6 +593,7 @@ oauth_flow = Table(
     Column("user_integration_id", UUID),
     _text("name", nullable=True),
     Column("poll_interval_minutes", Integer),
+    _text("deletions", nullable=True),
     Column("config", JSONB, nullable=False),
     # Encrypted, like credentials.
     _text("verifier"),

@@ -6,17 +6,18 @@ The statements are in `core.content.store`.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from core.content import portions, store
-from core.content.guard import hold, judge_gone
+from core.content import holds, portions, store
+from core.content.guard import judge_gone, with_descendants
 from core.content.store import Write, Writer
 from core.db.pool import Conn
 from core.ledger.fence import FencedRun
 from core.ledger.finish import TaskCounts
 from core.ledger.outcomes import Outcome
-from core.results.delete_guard import OFF, DeleteGuard
+from core.results.delete_guard import DeleteGuard
 from core.results.rows import ListingRow
 from core.results.text import json_text
 from core.states import HoldSource, Operation, TaskState
@@ -44,9 +45,7 @@ def write_content(
     """
     rows = _latest(outcomes)
     # Tombstones first: one result may delete a folder and keep a file that is now in it.
-    gone = _allowed(conn, rows[Operation.TOMBSTONE], runs, guard)
-    deleted = store.mark_deleted(conn, gone)
-    store.insert_placeholders(conn, gone)
+    deleted = _delete_gone(conn, rows[Operation.TOMBSTONE], runs, guard)
     kept, updates = rows[Operation.KEEP], rows[Operation.UPDATE]
     changed = store.upsert(conn, kept) | store.update(conn, updates)
     for writer, row in (*kept, *updates):
@@ -54,12 +53,15 @@ def write_content(
             counts[writer.task].saved += 1
         else:
             counts[writer.task].unchanged += 1
-    for writer, id in gone:
-        counts[writer.task].deleted += deleted[writer.account, id]
-        counts[writer.task].gone += deleted[writer.account, id]
+    for writer, row in rows[Operation.TOMBSTONE]:
+        number = deleted[writer.account, row.id]
+        counts[writer.task].deleted += number
+        counts[writer.task].gone += number
     _record_seen(conn, outcomes, changed)
+    _record_seen(conn, outcomes, changed)
+    shown = store.show_again(conn, [(_writer(o), id) for o in outcomes for id in o.seen])
     steps = _sweep(conn, outcomes, runs, counts, guard)
-    return changed | set(deleted), steps
+    return changed | set(deleted) | shown, steps
 
 
 def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
@@ -78,26 +80,48 @@ def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
     return {operation: list(latest.values()) for operation, latest in rows.items()}
 
 
-def _allowed(
+def _delete_gone(
     conn: Conn, gone: Sequence[Write], runs: Mapping[int, FencedRun], guard: DeleteGuard
-) -> list[tuple[Writer, str]]:
-    """Return the single deletions that the delete guard allows; hold the others for a person."""
+) -> Counter[store.Key]:
+    """Do the single deletions that a person accepted or the delete guard allows; hold the others.
+
+    Returns the numbers of deleted rows, as `store.mark_deleted` does.
+    """
     by_run: dict[str, list[tuple[Writer, str]]] = {}
     for writer, row in gone:
         by_run.setdefault(writer.run, []).append((writer, row.id))
     allowed: list[tuple[Writer, str]] = []
-    for run, deletions in sorted(by_run.items()):
-        first = deletions[0][0]
-        limit = OFF if runs[first.task].allow_deletions else guard
-        lost = judge_gone(
-            conn, limit, first.account, run, {id: writer.seq for writer, id in deletions}
-        )
-        if lost.is_held:
-            place = ListingRow(None, None, None)._asdict() | {"account": first.account, "run": run}
-            hold(conn, place, HoldSource.GONE, lost)
-        else:
-            allowed += deletions
-    return allowed
+    confirmed: list[tuple[Writer, str]] = []
+    for _, deletions in sorted(by_run.items()):
+        of_run = _judged(conn, deletions, runs[deletions[0][0].task], guard)
+        allowed += of_run[0]
+        confirmed += of_run[1]
+    deleted = store.mark_deleted(conn, confirmed, alone=True)
+    deleted.update(store.mark_deleted(conn, allowed))
+    store.insert_placeholders(conn, [*confirmed, *allowed])
+    return deleted
+
+
+def _judged(
+    conn: Conn, deletions: Sequence[tuple[Writer, str]], run: FencedRun, guard: DeleteGuard
+) -> tuple[Sequence[tuple[Writer, str]], Sequence[tuple[Writer, str]]]:
+    """Return those of a run's single deletions that the guard allows, and those to confirm."""
+    if run.keeps:
+        return deletions, []
+    writer = min((writer for writer, _ in deletions), key=lambda writer: writer.seq)
+    place = {"account": writer.account, "run": writer.run, "began": run.began}
+    named = {id: each.seq for each, id in deletions}
+    lost = with_descendants(conn, writer.account, named)
+    decided = holds.decisions(conn, place, lost)
+    settled = decided.accepted | decided.stay
+    rest = [id for id in lost if id not in settled]
+    judged = judge_gone(conn, guard, writer.account, writer.run, rest)
+    confirmed = [(writer, id) for id in lost if id in decided.accepted]
+    if judged.is_held:
+        place |= {"source": HoldSource.GONE, **ListingRow(None, None, None)._asdict()}
+        holds.hold(conn, place, judged)
+        return [], confirmed
+    return [(each, id) for each, id in deletions if id not in settled], confirmed
 
 
 def _record_seen(conn: Conn, outcomes: Sequence[Outcome], changed: set[store.Key]) -> None:
@@ -130,8 +154,7 @@ def _sweep(
     following = []
     for outcome in outcomes:
         task = outcome.dispatch.task_id
-        limit = OFF if runs[task].allow_deletions else guard
-        for deleted, step in _swept(conn, outcome, runs[task], limit):
+        for deleted, step in _swept(conn, outcome, runs[task], guard):
             counts[task].deleted += deleted
             following += [_step_row(outcome, step)] if step is not None else []
     return following
@@ -147,11 +170,17 @@ def _swept(
         if run.carried:
             portions.abandon(conn, step)
         else:
-            place = portions.Place(writer.account, writer.run, run.start_seq, run.began)
+            place = portions.Place(writer.account, writer.run, run.start_seq, run.began, run.keeps)
             yield portions.advance(conn, step, place, guard)
     for listing in outcome.listed if not run.carried else ():
         yield store.sweep(
-            conn, listing, writer, start_seq=run.start_seq, began=run.began, guard=guard
+            conn,
+            listing,
+            writer,
+            start_seq=run.start_seq,
+            began=run.began,
+            guard=guard,
+            keeps=run.keeps,
         )
 
 

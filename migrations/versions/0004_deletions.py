@@ -45,6 +45,11 @@ def upgrade() -> None:
     op.add_column("sync_run", sa.Column("config_version", sa.Integer()))
     op.add_column(
         "sync_run",
+        sa.Column("complete", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+    )
+    op.add_column("oauth_flow", sa.Column("deletions", sa.Text()))
+    op.add_column(
+        "sync_run",
         sa.Column("deletions_held", sa.BigInteger(), server_default="0", nullable=False),
     )
     op.add_column(
@@ -76,6 +81,12 @@ def upgrade() -> None:
             "held_deletion_id", "external_id", name=op.f("held_deletion_item_pkey")
         ),
     )
+    build_index(
+        "user_integration_content_gone",
+        "user_integration_content",
+        ["user_integration_id", "external_id"],
+        postgresql_where=sa.text("gone_at_source IS NOT NULL"),
+    )
     build_index("held_deletion_run_id", "held_deletion", ["run_id"])
     build_index(
         "sync_task_gone", "sync_task", ["run_id"], postgresql_where=sa.text("outputs_gone > 0")
@@ -91,6 +102,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("user_integration_content_listing", table_name="user_integration_content")
     op.drop_index("sync_task_gone", table_name="sync_task")
+    op.drop_index("user_integration_content_gone", table_name="user_integration_content")
     op.drop_index("held_deletion_run_id", table_name="held_deletion")
     op.drop_table("held_deletion_item")
     op.drop_column("held_deletion", "decided_at")
@@ -99,6 +111,8 @@ def downgrade() -> None:
     op.drop_column("user_integration_content", "gone_at_source")
     op.drop_column("sync_task", "outputs_gone")
     op.drop_column("sync_run", "deletions_held")
+    op.drop_column("oauth_flow", "deletions")
+    op.drop_column("sync_run", "complete")
     op.drop_column("sync_run", "config_version")
     op.execute("DROP TRIGGER config_version ON user_integration")
     op.execute("DROP FUNCTION count_config_version()")

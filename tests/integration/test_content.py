@@ -413,10 +413,10 @@ def test_a_late_update_that_waited_for_a_newer_writer_changes_nothing(
 # --------------------------------------------------------------------------------------------------
 
 
-def vanished(desk, account, *, seen=(), output=(), listed=None, floor=20, **given) -> set[str]:
+def vanished(desk, account, *, seen=(), output=(), listed=None, guard=0.5, floor=20) -> set[str]:
     """Return the items that remain after a run with this listing."""
-    root = desk.root(account, **given)
-    desk.finish(root, floor=floor, seen=seen, output=output, listed=listed or [Listing()])
+    result = {"seen": seen, "output": output, "listed": listed or [Listing()]}
+    desk.finish(desk.root(account), guard=guard, floor=floor, **result)
     return desk.alive()
 
 
@@ -462,7 +462,7 @@ def test_a_listing_deletes_nothing_outside_its_scope(desk) -> None:
     window = Listing(
         "box", since=datetime(2026, 1, 2, tzinfo=UTC), until=datetime(2026, 1, 3, tzinfo=UTC)
     )
-    assert vanished(desk, account, listed=[window], allow_deletions=True) == {
+    assert vanished(desk, account, guard=1.0, listed=[window]) == {
         "d1",
         "d3",
         "top",
@@ -544,7 +544,7 @@ def test_a_listing_that_loses_more_than_the_guard_allows_is_held(desk) -> None:
     assert desk.rows("SELECT vanished, total, parent FROM held_deletion") == [(3, 4, None)]
     assert vanished(desk, account, seen=["a"], floor=3) == set("abcd")
     assert desk.value("SELECT count(*) FROM held_deletion") == 1
-    assert vanished(desk, account, seen=["a"], allow_deletions=True) == {"a"}
+    assert vanished(desk, account, seen=["a"], guard=1.0) == {"a"}
     assert desk.value("SELECT count(*) FROM held_deletion") == 0
 
 
@@ -594,7 +594,7 @@ def test_the_share_counts_descendants(desk) -> None:
     desk.keep(account, TaskOutput("p"), *files, *(TaskOutput(id) for id in "abcde"))
     assert len(vanished(desk, account, seen="abcde")) == 46
     assert desk.rows("SELECT vanished, total FROM held_deletion") == [(41, 46)]
-    assert vanished(desk, account, seen="abcde", allow_deletions=True) == set("abcde")
+    assert vanished(desk, account, seen="abcde", guard=1.0) == set("abcde")
 
 
 def test_the_share_of_a_window_counts_only_its_items(desk) -> None:
@@ -629,12 +629,19 @@ def test_single_deletions_of_a_run_count_together(desk) -> None:
     assert desk.alive() == {"39"}
 
 
-def test_a_run_that_may_delete_does_what_the_plugin_names(desk) -> None:
+def test_single_deletions_that_a_person_accepted_are_done(desk, backend) -> None:
+    from core.service.content import deletions
+
     account = desk.account()
     desk.keep(account, *(TaskOutput(str(number)) for number in range(30)))
     gone = [TaskOutput.gone(str(number)) for number in range(25)]
-    desk.finish(desk.root(account, allow_deletions=True), output=gone)
-    assert len(desk.alive()) == 5
+    desk.finish(desk.root(account), output=gone)
+    assert len(desk.alive()) == 30
+    deletions.accept(backend, [desk.value("SELECT id FROM held_deletion")])
+    (root,) = desk.claim()
+    desk.finish(root, output=[*gone[:20], TaskOutput("24", "again")])
+    assert len(desk.alive()) == 10
+    assert desk.rows("SELECT state, vanished FROM held_deletion") == [("held", 4)]
 
 
 @pytest.mark.parametrize("change", ["config = '{\"x\": 1}'", "identity = 'another'"])
@@ -673,8 +680,8 @@ def test_a_page_that_was_parked_never_sweeps(desk) -> None:
 
     account = desk.account()
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
-    root = desk.root(account, allow_deletions=True)
-    desk.save(parked(desk.outcome(root, listed=[Listing()]), "no"))
+    root = desk.root(account)
+    desk.save(parked(desk.outcome(root, listed=[Listing()]), "no"), guard=1.0)
     assert desk.alive() == set("abcd")
 
 
@@ -741,27 +748,3 @@ def test_a_result_may_delete_a_folder_and_keep_a_file_in_it(desk, writers) -> No
         TaskOutput("p/new", parent="p"),
     )
     assert desk.alive() == {"p/kept", "p/new"}
-
-
-def test_deletions_held_in_a_backfill_are_done_when_a_person_allows_them(desk) -> None:
-    """The requested run lists again, although it could have resumed from a cursor.
-
-    Its backfill inherits the permission to delete.
-    """
-    account = desk.account()
-    desk.keep(account, *(TaskOutput(id, "x") for id in "abcd"))
-
-    def list_again(trigger: str, **given: bool) -> None:
-        root = desk.root(account, **given)
-        assert root.trigger == trigger
-        desk.finish(root, tasks=[Task("page", background=True)])
-        (listing,) = desk.claim()
-        assert listing.lane == "backfill"
-        desk.finish(listing, floor=0, seen=["a"], listed=[Listing()])
-
-    list_again("manual")
-    assert desk.alive() == set("abcd")
-    list_again("resync", allow_deletions=True)
-    assert desk.alive() == {"a"}
-    assert desk.value("SELECT count(*) FROM held_deletion") == 0
-    assert desk.root(account, allow_deletions=True).trigger == "manual"

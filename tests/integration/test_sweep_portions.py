@@ -10,9 +10,12 @@ from uuid import UUID
 import pytest
 
 from core import Listing, TaskOutput
+from core.accounts import store as store_accounts
 from core.content import portions, store
 from core.ledger import completion, controls
 from core.ledger.outcomes import Outcome
+from core.service.content import deletions
+from core.states import Deletions
 from core.worker.runner import Runner
 from core.worker.saver import MAX_BATCH_ROWS
 
@@ -201,3 +204,52 @@ def timed(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
+
+
+def held_tree(desk) -> UUID:
+    """Return an account whose large listing lacks 77 of 78 items, which are held."""
+    account = desk.account()
+    desk.keep(account, *tree(15, 4), TaskOutput("k"))
+    desk.finish(desk.root(account), seen=["k"], listed=[Listing()])
+    steps(desk)
+    return account
+
+
+def test_a_large_held_deletion_is_confirmed_in_portions(desk, backend) -> None:
+    account = held_tree(desk)
+    desk.keep(account, TaskOutput("f1/new", parent="f1"), TaskOutput("new"))
+    deletions.accept(backend, [desk.value("SELECT id FROM held_deletion")])
+    (root,) = desk.claim()
+    seen = {"k", "f14", *(f"f14/{file}" for file in range(4))}
+    desk.finish(root, seen=seen, listed=[Listing()])
+    steps(desk)
+    assert desk.alive() == {*seen, "new", "f1/new"}
+    assert latest(desk, "outputs_deleted") == 72
+    ((state, vanished),) = desk.rows("SELECT state, vanished FROM held_deletion")
+    items = {id for (id,) in desk.rows("SELECT external_id FROM held_deletion_item")}
+    assert (state, vanished) == ("held", len(items))
+    assert {"new", "f1/new"} <= items
+    assert "k" not in items
+
+
+def test_a_large_refused_deletion_stays(desk, backend) -> None:
+    account = held_tree(desk)
+    deletions.refuse(backend, [desk.value("SELECT id FROM held_deletion")])
+    desk.keep(account, *numbered(30))
+    desk.finish(desk.root(account), seen=["k", *(f"{n:02}" for n in range(25))], listed=[Listing()])
+    steps(desk)
+    assert len(desk.alive()) == 78 + 25
+    assert desk.rows("SELECT state, vanished FROM held_deletion") == [("refused", 77)]
+
+
+def test_a_large_listing_of_an_account_that_keeps_items_holds_nothing(desk) -> None:
+    account = desk.account()
+    store_accounts.set_deletions(desk.conn, account, Deletions.KEEP)
+    desk.keep(account, *tree(15, 4), TaskOutput("k"))
+    for _ in range(2):
+        desk.finish(desk.root(account), seen=["k"], listed=[Listing()])
+        steps(desk)
+        assert set(desk.content(where="gone_at_source IS NULL")) == {"k"}
+        assert len(desk.alive()) == 78
+        assert desk.rows("SELECT * FROM held_deletion") == []
+        assert latest(desk, "outputs_deleted") == 0

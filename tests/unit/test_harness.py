@@ -214,7 +214,8 @@ class TestListings:
         held = harness.sync()
         assert (held.outputs_deleted, held.held) == (0, [Listing("place")])
         assert held.deletions_held == 2
-        assert harness.sync(allow_deletions=True).outputs_deleted == 2
+        harness.accept_deletions()
+        assert harness.sync().outputs_deleted == 2
 
     def test_the_guard_does_fewer_deletions_than_the_floor(self) -> None:
         harness = scripted(in_turn(self.listed(*"abc"), self.listed("a")), min_guarded_items=3)

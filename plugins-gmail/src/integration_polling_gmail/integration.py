@@ -96,7 +96,7 @@ class Gmail(GmailSession):
 
     def start(self, ctx: Context) -> TaskResult:
         """Read the history if there is a finished listing; otherwise list the mailbox."""
-        history = None if ctx.run.trigger == "resync" else ctx.state(HISTORY, History)
+        history = None if ctx.run.complete else ctx.state(HISTORY, History)
         if history is None or history.is_listing:
             return TaskResult(tasks=[self.begin.task(run=ctx.run.id)])
         return TaskResult(tasks=[self.get_history.task(since=history.id, run=ctx.run.id)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from core.db.rows import Row
     from core.service.content.deletions import Decided
 
+    ShownState = HeldState
+else:
+    ShownState = Literal[tuple(state.value for state in HeldState if state != HeldState.COUNTING)]
+
 app = typer.Typer()
 
 Ids = Annotated[
@@ -29,7 +33,7 @@ def list_deletions(
     context: typer.Context,
     account: AccountFilter = None,
     state: Annotated[
-        HeldState | None, typer.Option(help="Show only held deletions in this state.")
+        ShownState | None, typer.Option(help="Show only held deletions in this state.")
     ] = None,
     limit: Limit = None,
     after: After = None,
@@ -124,7 +128,7 @@ def show(
         table(("EXTERNAL ID", "KIND", "SIZE", "NAME"), map(_item_cells, page.rows))
     if page.cursor is not None:
         note(f"Next page: polling deletions show {number} --after {page.cursor}")
-    elif row["state"] == HeldState.HELD and not json:
+    if row["state"] == HeldState.HELD and not json:
         note(f"Delete these items: polling deletions accept {number}")
         note(f"Keep them: polling deletions refuse {number}")
 

@@ -141,8 +141,8 @@ def _report(now: Progress, owed: Owed) -> None:
     )
     if figures["deletions_held"]:
         note(
-            f"{figures['deletions_held']} deletions wait until you allow them."
-            f" Show them: polling accounts show {short(now.run['user_integration_id'])}"
+            f"{figures['deletions_held']} deletions wait until you accept or refuse them."
+            f" Show them: polling deletions --account {short(now.run['user_integration_id'])}"
         )
     if figures["tasks_parked"]:
         fail(

@@ -355,7 +355,7 @@ def sweep(
       start_seq, began: The sequence number and the time at which its run began. Items written later
         exist, no matter which task wrote them.
       guard: The delete guard.
-      keeps: True if the account keeps items that are gone at the source; then nothing is held.
+      keeps: True if the account keeps items that are gone at the source; then it holds nothing.
     """
     if not has_same_config(conn, writer.run):
         return 0, None

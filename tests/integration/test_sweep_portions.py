@@ -207,7 +207,7 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def held_tree(desk) -> UUID:
-    """Return an account whose large listing lacks 77 of 78 items, which are held."""
+    """Return an account whose large listing lacks 77 of 78 items: the guard holds them."""
     account = desk.account()
     desk.keep(account, *tree(15, 4), TaskOutput("k"))
     desk.finish(desk.root(account), seen=["k"], listed=[Listing()])

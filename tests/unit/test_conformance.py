@@ -113,6 +113,43 @@ class TestDownloads(IntegrationConformance):
             assert {id: item.text for id, item in harness.content.items()} == changed
 
 
+class Listed(Good):
+    """An integration with a cursor, which lists its items again if the run must list everything."""
+
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult(tasks=[self.page.task(again=ctx.run.complete)])
+
+    @task
+    def page(self, ctx: Context, again: bool) -> TaskResult:
+        known = ctx.state("done", Counter) is not None
+        if known and not again:
+            return TaskResult()
+        items = [TaskOutput(str(number), f"item {number}") for number in range(24)]
+        return TaskResult(items, state={"done": Counter()}, listed=[Listing()])
+
+
+class Resuming(Listed):
+    """An integration that lists again in a resync only."""
+
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult(tasks=[self.page.task(again=ctx.run.trigger == "resync")])
+
+
+class TestListed(IntegrationConformance):
+    integration = Listed
+    credentials = {"token": SECRET}
+
+
+@pytest.mark.parametrize("trigger", ["schedule", "manual"])
+def test_the_suite_finds_a_plugin_whose_held_deletions_cannot_be_confirmed(trigger: str) -> None:
+    class Suite(IntegrationConformance):
+        integration = Resuming
+        credentials = {"token": SECRET}
+
+    with pytest.raises(AssertionError, match="did not list"):
+        Suite().test_held_deletions_can_be_confirmed({}, trigger)
+
+
 class Nameless(Good):
     manifest = Manifest("good", " ")
 

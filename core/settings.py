@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     """Days until the tasks of an ended run are pruned. Parked tasks are never pruned."""
     max_deleted_share: float = Field(0.5, ge=0, le=1)
     """The share of a listing that one sweep may delete. A larger deletion waits for a person."""
+    min_guarded_items: int = Field(20, ge=0)
+    """Fewer deletions than this wait for a person only if no item of the account would remain."""
     limits: dict[str, dict[str, LimitOverride]] = Field(default_factory=dict)
     """JSON: values by domain and limit name, such as `{"gmail": {"quota": {"units": 15000}}}`."""
     processes: PositiveInt = 2

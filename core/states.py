@@ -106,7 +106,23 @@ class Deletions(Word):
     """The treatment of content that no longer exists at the source."""
 
     MARK = "mark", "The content is marked deleted."
-    KEEP = "keep", "The content stays. Its row records when it disappeared.", PLANNED
+    KEEP = "keep", "The content stays. Its row records when it disappeared."
+
+
+class HoldSource(Word):
+    """The origin of a held deletion: `held_deletion.source`."""
+
+    LISTING = "listing", "A complete listing, which no longer has the items."
+    GONE = "gone", "Single answers that an item is gone (code 410)."
+
+
+class HeldState(Word):
+    """The decision on a held deletion: `held_deletion.state`."""
+
+    COUNTING = "counting", "The engine still compares a large listing."
+    HELD = "held", "The deletion waits for a person."
+    ACCEPTED = "accepted", "A person accepted the deletion of exactly these items."
+    REFUSED = "refused", "A person keeps these items."
 
 
 class Operation(Word):

@@ -104,10 +104,10 @@ MUTATIONS = [
         "completion apart from the commit",
         (("core/worker/saver.py",
           "            return commit_outcomes("
-          "conn, outcomes, max_deleted_share=self._max_deleted_share)",
+          "conn, outcomes, guard=self._guard)",
           "            with conn.transaction():\n"
           "                result = commit_outcomes("
-          "conn, outcomes, max_deleted_share=self._max_deleted_share)\n"
+          "conn, outcomes, guard=self._guard)\n"
           "                end_runs(conn, {o.dispatch.run_id for o in outcomes})\n"
           "            return result"),
          ("core/worker/saver.py", "return end_runs(conn, runs)", "return []")),
@@ -150,6 +150,97 @@ MUTATIONS = [
          ("core/content/store.py",
           "WHERE c.content_seq < excluded.content_seq\n    OR", "WHERE true OR")),
         ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "tombstones as old as their run",
+        (("core/content/store.py", "writer._replace(seq=start_seq)", "writer"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "the delete guard counts descendants",
+        (("core/content/guard.py", "    UNION\n    SELECT c.external_id FROM below b JOIN",
+          "    UNION\n    SELECT c.external_id FROM (SELECT * FROM below WHERE false) b JOIN"),
+         ("core/content/guard.py", "    UNION\n    SELECT c.external_id, b.seq FROM below b",
+          "    UNION\n    SELECT c.external_id, b.seq FROM (SELECT * FROM below WHERE false) b")),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "the delete guard keeps the last items",
+        (("core/content/guard.py", "        if remains:", "        if True:"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "the delete guard counts single deletions together",
+        (("core/content/guard.py",
+          "count = int(before) + len(lost)", "count = len(lost)"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "confirmations of the shown items alone",
+        (("core/content/store.py", "accepted, alone=True)", "accepted)"),),
+        ("tests/integration/test_held_deletions.py",),
+    ),
+    Mutation(
+        "other missing items of a confirmed listing",
+        (("core/content/guard.py", "    if decided.accepted:", "    if False:"),),
+        ("tests/integration/test_held_deletions.py",),
+    ),
+    Mutation(
+        "refusals of deletions",
+        (("core/content/store.py",
+          "WHERE h.state = '{HeldState.REFUSED}'\n      AND h.user", "WHERE false AND h.user"),),
+        ("tests/integration/test_held_deletions.py",),
+    ),
+    Mutation(
+        "acceptances that wait for the next run",
+        (("core/content/holds.py",
+          "'{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s\n    AND NOT EXISTS",
+          "'{HeldState.ACCEPTED}'\n    AND NOT EXISTS"),),
+        ("tests/integration/test_held_deletions.py",),
+    ),
+    Mutation(
+        "items that are gone and shown again",
+        (("core/ledger/content.py", "return changed | set(deleted) | shown, steps",
+          "return changed | set(deleted), steps"),
+         ("core/ledger/content.py", "shown = store.show_again(conn,",
+          "shown = (lambda *_: set())(conn,")),
+        ("tests/integration/test_keeping.py",),
+    ),
+    Mutation(
+        "portions of a sweep that keeps items",
+        (("core/content/portions.py", "if guard.is_off or place.keeps:", "if guard.is_off:"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "listings under another config",
+        (("core/content/store.py", "if not has_same_config(conn, writer.run):", "if False:"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "portions of a sweep that ask again",
+        (("core/content/portions.py",
+          "      AND NOT EXISTS (SELECT FROM sync_seen s\n"
+          "          WHERE s.run_id = %(run)s AND s.external_id = c.external_id)\n    ORDER",
+          "    ORDER"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "portions of a sweep of another run",
+        (("core/ledger/content.py", "        if run.carried:", "        if False:"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "portions of a sweep that are counted first",
+        (("core/content/portions.py",
+          'return step._replace(phase="count", frames=((None, ""),))',
+          'return step._replace(phase="delete")'),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "tombstones as old as their run, in the harness",
+        (("core/testing/content.py", "self._delete(id, began, now)",
+          "self._delete(id, 10**9, now)"),),
+        ("tests/unit/test_harness.py", "tests/unit/test_conformance.py"),
     ),
     Mutation(
         "the suspects' lane",

@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 
 from core.db.pool import Conn
 from core.errors import NotFound
-from core.states import AccountState, AccountStateReason
+from core.states import AccountState, AccountStateReason, Deletions, HeldState
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,18 @@ UPDATE user_integration SET config = %(config)s, limits = %(limits)s, version = 
 WHERE id = %(id)s AND (%(instead_of)s::jsonb IS NULL OR config = %(instead_of)s::jsonb)
 """
 
+# Served by the primary key, and by the index of held deletions on the account.
+SET_DELETIONS = """
+UPDATE user_integration SET deletions = %(deletions)s, updated_at = now()
+WHERE id = %(id)s AND deletions <> %(deletions)s
+"""
+# An account that keeps items holds no deletions. A refusal stays, for the case that the account
+# marks items again.
+DROP_HELD_DELETIONS = f"""
+DELETE FROM held_deletion
+WHERE user_integration_id = %s AND state IN ('{HeldState.HELD}', '{HeldState.ACCEPTED}')
+"""
+
 # `resume` does not start an account in error or a disconnected one. New credentials or a new config
 # do.
 PAUSE = f"""
@@ -148,6 +160,16 @@ def load(conn: Conn, account_id: UUID | str) -> Account:
     if account is None:
         raise NotFound("account-not-found", account=account_id)
     return account
+
+
+def set_deletions(conn: Conn, account: UUID, deletions: Deletions) -> None:
+    """Set what happens to content that disappears at the source.
+
+    With `keep`, the deletions that wait for a person are dropped. Call this in a transaction.
+    """
+    conn.execute(SET_DELETIONS, {"id": account, "deletions": deletions})
+    if deletions is Deletions.KEEP:
+        conn.execute(DROP_HELD_DELETIONS, (account,))
 
 
 def load_several(conn: Conn, ids: Sequence[UUID]) -> list[Account]:

@@ -113,7 +113,11 @@ def show(id: Id, json: Json = False) -> None:
             owing = {"owed": owed.tasks, "owed_since": owed.since}
             dump(row | totals | complete | owing | {"waits": reasons})
             return
+        held = totals.pop("held")
         describe(row | totals | {"bytes": size(totals["bytes"])} | complete)
+        if held:
+            number = f"{len(held)} held deletion{'' if len(held) == 1 else 's'}"
+            note(f"{number}. Review: polling deletions --account {short(account_id)}")
         if owed.tasks:
             note(owed.sentence)
         for wait in waits:

@@ -12,6 +12,7 @@ from core.cli import (
     accounts,
     connect,
     content,
+    deletions,
     development,
     doctor,
     drain,
@@ -109,6 +110,7 @@ def _work(app: typer.Typer) -> None:
     app.command("resync", rich_help_panel=WORK)(sync.resync)
     app.add_typer(runs.app, name="runs", rich_help_panel=WORK)
     app.add_typer(tasks.app, name="tasks", rich_help_panel=WORK)
+    app.add_typer(deletions.app, name="deletions", rich_help_panel=WORK)
     app.add_typer(content.app, name="content", rich_help_panel=WORK)
 
 

@@ -9,7 +9,7 @@ import typer
 from core.cli import inputs
 from core.cli.output import dump, say, short
 from core.cli.session import backend, busy, registry
-from core.cli.types import Config, Credentials, Id, Interval, Sets
+from core.cli.types import Config, Credentials, DeletionsOption, Id, Interval, Sets
 
 if TYPE_CHECKING:
     from core.accounts.store import Account
@@ -34,6 +34,7 @@ def connect(
     config: Config = None,
     credentials: Credentials = None,
     interval: Interval = None,
+    deletions: DeletionsOption = None,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …}.')] = False,
 ) -> None:
     """Connect an account: check it with the provider, and store it.
@@ -59,6 +60,7 @@ def connect(
             user_id=user_id,
             name=name,
             interval_minutes=interval,
+            deletions=deletions,
         )
         engine.wake()
     if json:
@@ -112,14 +114,18 @@ def config(
     config: Config = None,
     name: Annotated[str | None, typer.Option(help="The account's new name.")] = None,
     interval: Interval = None,
+    deletions: DeletionsOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print only the config.")] = False,
 ) -> None:
-    """Change an account's config, name or interval. Without options, print its config.
+    """Change an account's config, name, interval or treatment of deletions.
+
+    Without options, print its config.
 
     \b
     Examples:
       polling config hello --set pages=10
       polling config hello --interval 60 --name greetings
+      polling config hello --deletions keep
     """
     from core.service.accounts import actions as account_actions
 
@@ -127,14 +133,19 @@ def config(
         account, integration = _load(engine, id)
         if set_ or config is not None:
             values = inputs.config(integration, set_ or [], config, account.config)
-        elif name is None and interval is None:
+        elif name is None and interval is None and deletions is None:
             dump(account.config)
             return
         else:
             values = None
         with busy(f"Contacting {integration.manifest.name} …"):
             resync = account_actions.configure(
-                engine, account.id, config=values, name=name, interval_minutes=interval
+                engine,
+                account.id,
+                config=values,
+                name=name,
+                interval_minutes=interval,
+                deletions=deletions,
             )
         account, _ = _load(engine, str(account.id))
     if json:

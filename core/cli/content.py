@@ -35,6 +35,9 @@ def list_content(
     deleted: Annotated[
         bool, typer.Option("--deleted", help="Include items that were deleted at the source.")
     ] = False,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="Show only items that are kept, and gone at the source.")
+    ] = False,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
@@ -66,11 +69,13 @@ def list_content(
             user_integration_id=account_id,
             kind=kind,
             deleted=None if deleted else False,
+            gone=True if gone else None,
         )
 
 
 def _cells(row: Row) -> tuple[object, ...]:
-    kind = f"{row['kind']} (deleted)" if row["deleted_at"] else row["kind"]
+    state = "deleted" if row["deleted_at"] else "gone" if row["gone_at_source"] else None
+    kind = f"{row['kind']} ({state})" if state else row["kind"]
     changed = ago(row["updated_at"])
     return (
         row["id"],

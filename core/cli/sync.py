@@ -40,13 +40,6 @@ def sync(
     id: Id,
     wait: Wait = False,
     timeout: Timeout = None,
-    allow_deletions: Annotated[
-        bool,
-        typer.Option(
-            "--allow-deletions",
-            help="Delete missing items even if an unusually large share is missing.",
-        ),
-    ] = False,
     json: JsonEnd = False,
 ) -> None:
     """Start a run for an account now, or join its open run.
@@ -69,7 +62,7 @@ def sync(
     with backend() as engine:
         with engine.database.connection() as conn:
             account = lookup.account_id(conn, id)
-        run, is_new = run_actions.sync(engine, account, allow_deletions=allow_deletions)
+        run, is_new = run_actions.sync(engine, account)
         _report_start(run, is_new, wait, json)
         if wait:
             raise typer.Exit(wait_for_end(engine, run, timeout, json))
@@ -146,6 +139,11 @@ def _report(now: Progress, owed: Owed) -> None:
         f" {figures['outputs_deleted']} deleted; {figures['tasks_done']} tasks done,"
         f" {figures['tasks_parked']} parked, {figures['tasks_deferred']} deferred"
     )
+    if figures["deletions_held"]:
+        note(
+            f"{figures['deletions_held']} deletions wait until you accept or refuse them."
+            f" Show them: polling deletions --account {short(now.run['user_integration_id'])}"
+        )
     if figures["tasks_parked"]:
         fail(
             str(now.run["error"]),

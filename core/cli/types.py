@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from core.states import Deletions
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Id = Annotated[
     str,
@@ -50,4 +52,12 @@ Credentials = Annotated[
 ]
 Interval = Annotated[
     int | None, typer.Option(min=1, metavar="MINUTES", help="Minutes between runs. Default: 15.")
+]
+DeletionsOption = Annotated[
+    Deletions | None,
+    typer.Option(
+        "--deletions",
+        help="The treatment of items that disappear at the source: mark them deleted, or keep them."
+        " Default: mark.",
+    ),
 ]

@@ -17,9 +17,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from core.content import holds
+from core.content.guard import has_same_config, judge_listing, with_descendants
+from core.content.portions import PORTION, Step, begin
 from core.db.pool import Conn
+from core.results.delete_guard import DeleteGuard
 from core.results.rows import ListingRow, OutputRow
 from core.results.text import json_text
+from core.states import Deletions, HeldState, HoldSource
 
 # Locks content rows in the order of (account, external id). The unique index serves it. The join
 # excludes unchanged rows, so they are not locked.
@@ -35,9 +40,10 @@ WITH incoming AS MATERIALIZED (
         ON c.user_integration_id = i.account AND c.external_id = i.id
     WHERE c.id IS NULL
         OR c.content_seq < i.seq
-            AND (c.digest <> decode(i.digest, 'hex') OR c.deleted_at IS NOT NULL)
+            AND (c.digest <> decode(i.digest, 'hex')
+                OR c.deleted_at IS NOT NULL OR c.gone_at_source IS NOT NULL)
         -- The same result has just deleted the row, together with its parent.
-        OR c.content_seq = i.seq AND c.deleted_at IS NOT NULL
+        OR c.content_seq = i.seq AND (c.deleted_at IS NOT NULL OR c.gone_at_source IS NOT NULL)
     ORDER BY i.account, i.id
 )
 INSERT INTO user_integration_content AS c (
@@ -62,9 +68,11 @@ ON CONFLICT (user_integration_id, external_id) DO UPDATE SET
     digest = CASE WHEN c.metadata_seq < excluded.metadata_seq
         THEN excluded.digest ELSE ''::bytea END,
     metadata_seq = greatest(c.metadata_seq, excluded.metadata_seq),
-    updated_at = now(), deleted_at = NULL, changed_xid = excluded.changed_xid
+    updated_at = now(), deleted_at = NULL, gone_at_source = NULL,
+    changed_xid = excluded.changed_xid
 WHERE c.content_seq < excluded.content_seq
-    OR c.content_seq = excluded.content_seq AND c.deleted_at IS NOT NULL
+    OR c.content_seq = excluded.content_seq
+        AND (c.deleted_at IS NOT NULL OR c.gone_at_source IS NOT NULL)
 RETURNING user_integration_id::text, external_id
 """
 
@@ -77,45 +85,85 @@ WITH incoming AS MATERIALIZED (
     SELECT c.id, i.metadata, i.fingerprint, i.seq FROM incoming i
     JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
     WHERE c.metadata_seq < i.seq AND c.deleted_at IS NULL
-      AND (c.metadata || i.metadata <> c.metadata OR i.fingerprint <> coalesce(c.fingerprint, ''))
+      AND (c.metadata || i.metadata <> c.metadata OR i.fingerprint <> coalesce(c.fingerprint, '')
+        OR c.gone_at_source IS NOT NULL)
     ORDER BY i.account, i.id FOR UPDATE OF c
 )
 UPDATE user_integration_content c SET
     metadata = c.metadata || l.metadata, fingerprint = coalesce(l.fingerprint, c.fingerprint),
-    digest = '', metadata_seq = l.seq, updated_at = now(),
+    digest = '', metadata_seq = l.seq, updated_at = now(), gone_at_source = NULL,
     changed_xid = pg_current_xact_id()::text::bigint
 FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
 
-# Marks items and all their descendants deleted. Two indexes serve it: the unique one, and the one
-# on (account, parent). The last condition excludes rows that another transaction wrote while this
-# statement waited for their lock.
-MARK_DELETED = """
+# Marks items and all their descendants deleted. In an account that keeps them, it records since
+# when they are gone, once. Items whose deletion a person refused stay. Two indexes serve it: the
+# unique one, and the one on (account, parent). The last condition excludes rows that another
+# transaction wrote while this statement waited for their lock.
+MARK_DELETED = f"""
 WITH RECURSIVE incoming AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%s::json) AS r(account uuid, id text, seq bigint)
+    SELECT r.*, a.deletions = '{Deletions.KEEP}' AS keeps
+    FROM json_to_recordset(%s::json) AS r(account uuid, id text, seq bigint, alone bool)
+    JOIN user_integration a ON a.id = r.account
+), refused AS MATERIALIZED (
+    SELECT h.user_integration_id AS account, i.external_id AS id FROM held_deletion h
+    JOIN held_deletion_item i ON i.held_deletion_id = h.id
+    WHERE h.state = '{HeldState.REFUSED}'
+      AND h.user_integration_id IN (SELECT account FROM incoming WHERE NOT keeps)
 ), below AS (
-    SELECT c.id, c.user_integration_id, c.external_id, i.seq, i.id AS root FROM incoming i
+    SELECT c.id, c.user_integration_id, c.external_id, i.seq, i.id AS root, i.keeps, i.alone
+    FROM incoming i
     JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
-    WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
+    WHERE c.deleted_at IS NULL AND NOT (i.keeps AND c.gone_at_source IS NOT NULL)
+      AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
+      AND (c.user_integration_id, c.external_id) NOT IN (SELECT account, id FROM refused)
     UNION
-    SELECT c.id, c.user_integration_id, c.external_id, b.seq, b.root FROM below b
+    SELECT c.id, c.user_integration_id, c.external_id, b.seq, b.root, b.keeps, b.alone FROM below b
     JOIN user_integration_content c ON c.user_integration_id = b.user_integration_id
         AND c.parent = b.external_id
-    WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
+    WHERE c.deleted_at IS NULL AND NOT (b.keeps AND c.gone_at_source IS NOT NULL)
+      AND b.alone IS NOT TRUE AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
+      AND (c.user_integration_id, c.external_id) NOT IN (SELECT account, id FROM refused)
 ), locked AS (
     -- One entry for each row, joined only with the table. A join of two such lists would compare
     -- every row with every other row.
-    SELECT b.* FROM (SELECT DISTINCT ON (id) id, seq, root FROM below ORDER BY id, seq DESC) b
+    SELECT b.* FROM (
+        SELECT DISTINCT ON (id) id, seq, root, keeps FROM below ORDER BY id, seq DESC) b
     JOIN user_integration_content c ON c.id = b.id
     ORDER BY c.user_integration_id, c.external_id FOR UPDATE OF c
 )
 UPDATE user_integration_content c
-SET deleted_at = now(), updated_at = now(), content_seq = b.seq, metadata_seq = b.seq,
+SET deleted_at = CASE WHEN NOT b.keeps THEN now() END,
+    gone_at_source = CASE WHEN b.keeps THEN now() END,
+    updated_at = now(), content_seq = b.seq, metadata_seq = b.seq,
     changed_xid = pg_current_xact_id()::text::bigint
 FROM locked b
 WHERE c.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
-RETURNING c.user_integration_id::text, b.root
+RETURNING c.user_integration_id::text, b.root, c.deleted_at IS NOT NULL
+"""
+
+# Accounts with items that are gone. `user_integration_content_gone` serves it.
+HAVE_GONE = """
+SELECT account::text FROM unnest(%s::uuid[]) AS account WHERE EXISTS (
+    SELECT FROM user_integration_content
+    WHERE user_integration_id = account AND gone_at_source IS NOT NULL)
+"""
+# Records that the source shows items again. `user_integration_content_gone` serves it: it has only
+# the rows that are gone.
+SHOW_AGAIN = """
+WITH incoming AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%s::json) AS r(account uuid, id text, seq bigint)
+), locked AS (
+    SELECT c.id FROM user_integration_content c
+    JOIN incoming i ON i.account = c.user_integration_id AND i.id = c.external_id
+    WHERE c.gone_at_source IS NOT NULL AND c.content_seq <= i.seq AND c.metadata_seq <= i.seq
+    ORDER BY c.user_integration_id, c.external_id FOR UPDATE OF c
+)
+UPDATE user_integration_content c SET gone_at_source = NULL, updated_at = now(),
+    changed_xid = pg_current_xact_id()::text::bigint
+FROM locked l WHERE c.id = l.id
+RETURNING c.user_integration_id::text, c.external_id
 """
 
 # Inserts a deleted row, without content, for an item that was never stored. For a row that is
@@ -145,12 +193,12 @@ ON CONFLICT DO NOTHING
 # slow task of another run saved during this run. The time alone would delete an item that a slow
 # transaction saved.
 _VANISHED = """
-SELECT count(*), coalesce(array_agg(external_id ORDER BY external_id) FILTER (
-    WHERE content_seq <= %(start)s AND metadata_seq <= %(start)s AND updated_at < %(began)s
-    AND NOT EXISTS (SELECT FROM sync_seen s
-        WHERE s.run_id = %(run)s AND s.external_id = c.external_id)), '{}')
-FROM user_integration_content c
+SELECT external_id FROM user_integration_content c
 WHERE user_integration_id = %(account)s AND deleted_at IS NULL
+  AND content_seq <= %(start)s AND metadata_seq <= %(start)s AND updated_at < %(began)s
+  AND NOT (%(keeps)s AND gone_at_source IS NOT NULL)
+  AND NOT EXISTS (SELECT FROM sync_seen s
+      WHERE s.run_id = %(run)s AND s.external_id = c.external_id)
   AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR external_timestamp < %(until)s)
 """
@@ -158,17 +206,13 @@ WHERE user_integration_id = %(account)s AND deleted_at IS NULL
 VANISHED = f"{_VANISHED} AND parent = %(parent)s"
 VANISHED_AT_ROOT = f"{_VANISHED} AND parent IS NULL"
 
-HOLD_DELETION = """
-INSERT INTO held_deletion (user_integration_id, run_id, parent, since, until, vanished, total)
-VALUES (%(account)s, %(run)s, %(parent)s, %(since)s, %(until)s, %(vanished)s, %(total)s)
+# The number of items that a sweep compares, at most %(most)s. Served by the index of listings.
+_SIZE = """
+SELECT count(*) FROM (SELECT FROM user_integration_content
+    WHERE user_integration_id = %(account)s AND deleted_at IS NULL
 """
-# A later listing of the same part of the source replaces the held deletion.
-DROP_HELD_DELETION = """
-DELETE FROM held_deletion
-WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent)s
-  AND since IS NOT DISTINCT FROM %(since)s::timestamptz
-  AND until IS NOT DISTINCT FROM %(until)s::timestamptz
-"""
+SIZE = f"{_SIZE} AND parent = %(parent)s LIMIT %(most)s) c"
+SIZE_AT_ROOT = f"{_SIZE} AND parent IS NULL LIMIT %(most)s) c"
 
 
 class Writer(NamedTuple):
@@ -240,29 +284,36 @@ def _keys(conn: Conn, statement: str, rows: Sequence[Mapping[str, Any]]) -> set[
     return {(account, id) for account, id in conn.execute(statement, (json_text(rows),))}
 
 
-def mark_deleted(conn: Conn, deletions: Iterable[tuple[Writer, str]]) -> Counter[Key]:
-    """Turn items and their descendants into tombstones.
+def mark_deleted(
+    conn: Conn, deletions: Iterable[tuple[Writer, str]], *, alone: bool = False
+) -> Counter[Key]:
+    """Turn items and their descendants into tombstones, or record that they are gone.
 
-    Returns the number of changed rows, descendants included, by the key of the item.
+    Returns the number of deleted rows, descendants included, by the key of the item. It has the
+    keys of all items that changed; in an account that keeps items, the numbers are 0.
+
+    Parameters:
+      alone: True to leave the descendants as they are.
     """
-    rows = _deletion_rows(deletions)
-    if not rows:
-        return Counter()
-    keys = conn.execute(MARK_DELETED, (json_text(rows),))
-    return Counter((account, root) for account, root in keys)
+    rows = [{**row, "alone": alone} for row in _item_rows(deletions)]
+    deleted: Counter[Key] = Counter()
+    if rows:
+        for account, root, is_deleted in conn.execute(MARK_DELETED, (json_text(rows),)):
+            deleted[account, root] += is_deleted
+    return deleted
 
 
 def insert_placeholders(conn: Conn, deletions: Iterable[tuple[Writer, str]]) -> None:
     """Insert placeholders for deleted items that were never stored."""
-    rows = _deletion_rows(deletions)
+    rows = _item_rows(deletions)
     if rows:
         conn.execute(INSERT_PLACEHOLDERS, (json_text(rows),))
 
 
-def _deletion_rows(deletions: Iterable[tuple[Writer, str]]) -> list[Mapping[str, Any]]:
+def _item_rows(items: Iterable[tuple[Writer, str]]) -> list[Mapping[str, Any]]:
     return [
         {"account": writer.account, "domain": writer.domain, "seq": writer.seq, "id": id}
-        for writer, id in deletions
+        for writer, id in items
     ]
 
 
@@ -273,6 +324,15 @@ def record_seen(conn: Conn, seen: Iterable[tuple[str, str]]) -> None:
         conn.execute(SEEN, (json_text(rows),))
 
 
+def show_again(conn: Conn, seen: Iterable[tuple[Writer, str]]) -> set[Key]:
+    """Record that the source shows items; return the keys of those that were gone."""
+    shown = list(seen)
+    accounts = sorted({writer.account for writer, _ in shown})
+    have_gone = {account for (account,) in conn.execute(HAVE_GONE, (accounts,))} if accounts else ()
+    again = [(writer, id) for writer, id in shown if writer.account in have_gone]
+    return _keys(conn, SHOW_AGAIN, _item_rows(again))
+
+
 def sweep(
     conn: Conn,
     listing: ListingRow,
@@ -280,26 +340,70 @@ def sweep(
     *,
     start_seq: int,
     began: datetime,
-    max_deleted_share: float,
-) -> int:
-    """Mark items deleted that a complete listing no longer contains.
+    guard: DeleteGuard,
+    keeps: bool,
+) -> tuple[int, Step | None]:
+    """Mark items deleted that a complete listing no longer contains, or record that they are gone.
 
-    The delete guard holds the deletion for a person if it affects more than `max_deleted_share` of
-    the listing. Returns the number of rows that were marked deleted.
+    Nothing is deleted if the config or identity of the account has changed since the run began.
+    Returns the number of rows that were marked deleted, 0 if the guard holds the deletion. For a
+    listing of more than `PORTION` items, or with as many lost ones, returns the first step of its
+    sweep, and deletes nothing.
 
     Parameters:
       writer: The task that completed the listing.
       start_seq, began: The sequence number and the time at which its run began. Items written later
         exist, no matter which task wrote them.
-      max_deleted_share: The largest share of the listing that may be deleted, from 0 to 1; 1 allows
-        every deletion.
+      guard: The delete guard.
+      keeps: True if the account keeps items that are gone at the source; then it holds nothing.
     """
+    if not has_same_config(conn, writer.run):
+        return 0, None
     place = {"account": writer.account, "run": writer.run, "start": start_seq, "began": began}
-    place |= listing._asdict()
-    statement = VANISHED_AT_ROOT if listing.parent is None else VANISHED
-    total, vanished = conn.execute(statement, place).fetchall()[0]
-    conn.execute(DROP_HELD_DELETION, place)
-    if len(vanished) > max_deleted_share * total:
-        conn.execute(HOLD_DELETION, {**place, "vanished": len(vanished), "total": total})
-        return 0
-    return sum(mark_deleted(conn, [(writer, id) for id in vanished]).values())
+    place |= {"source": HoldSource.LISTING, "keeps": keeps, **listing._asdict()}
+    at_root = listing.parent is None
+    ((size,),) = conn.execute(SIZE_AT_ROOT if at_root else SIZE, place | {"most": PORTION + 1})
+    if size > PORTION:
+        return 0, _in_portions(conn, place)
+    vanished = [id for (id,) in conn.execute(VANISHED_AT_ROOT if at_root else VANISHED, place)]
+    if not vanished:
+        holds.release(conn, place)
+        return 0, None
+    ids = dict.fromkeys(vanished, start_seq)
+    lost = with_descendants(conn, writer.account, ids, most=PORTION + 1)
+    if len(lost) > PORTION:
+        return 0, _in_portions(conn, place)
+    # As old as the beginning of the run: what any task wrote since, or will write, is newer.
+    sweeper = writer._replace(seq=start_seq)
+    if keeps:
+        holds.release(conn, place)
+        return sum(mark_deleted(conn, [(sweeper, id) for id in vanished]).values()), None
+    return _decide(conn, place, sweeper, vanished, lost, guard), None
+
+
+def _in_portions(conn: Conn, place: Mapping[str, Any]) -> Step:
+    """Begin a sweep in portions. The sweep compares again the items that waited for a decision."""
+    holds.release(conn, place)
+    return begin(conn, place)
+
+
+def _decide(
+    conn: Conn,
+    place: Mapping[str, Any],
+    sweeper: Writer,
+    vanished: Sequence[str],
+    lost: Sequence[str],
+    guard: DeleteGuard,
+) -> int:
+    """Delete the items that a person accepted or the guard allows, and hold the rest."""
+    decided = holds.decisions(conn, place, lost)
+    accepted = [(sweeper, id) for id in lost if id in decided.accepted]
+    deleted = sum(mark_deleted(conn, accepted, alone=True).values())
+    settled = decided.accepted | decided.stay
+    rest, undecided = ([id for id in ids if id not in settled] for ids in (lost, vanished))
+    judged = judge_listing(conn, guard, place, rest, decided) if rest else None
+    if judged is not None and judged.is_held:
+        holds.hold(conn, place, judged)
+        return deleted
+    holds.release(conn, place)
+    return deleted + sum(mark_deleted(conn, [(sweeper, id) for id in undecided]).values())

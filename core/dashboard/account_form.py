@@ -16,6 +16,7 @@ from core.integration.base import Integration
 from core.service.accounts import actions as account_actions
 from core.service.accounts import validation
 from core.service.accounts.validation import InvalidFields
+from core.states import Deletions
 
 FormPart = Literal["config", "credentials"]
 
@@ -36,7 +37,7 @@ class AccountForm:
       integration: The integration whose schemas describe the fields.
       form: The submitted form. Default: no form was submitted.
       config: The stored config. Default: each field has its default value.
-      plain: The values of the fields `name`, `user` and `interval`, by name.
+      plain: The values of the fields `name`, `user`, `interval` and `deletions`, by name.
 
     Attributes:
       problems: The problem of each field, by the name of its input.
@@ -198,6 +199,18 @@ class AccountForm:
             self.problems["interval"] = f"enter an integer from 1 to {MAX_INTERVAL_MINUTES:,}"
             raise InvalidForm
         return int(text)
+
+    def deletions(self) -> Deletions | None:
+        """Return the treatment of items that disappear at the source; None if nothing is chosen.
+
+        Raises:
+          InvalidForm: The choice is invalid.
+        """
+        text = self.text("deletions")
+        if text and text not in list(Deletions):
+            self.problems["deletions"] = "choose one of the options"
+            raise InvalidForm
+        return Deletions(text) if text else None
 
     def _require(self, name: str, check: Any) -> None:
         try:

@@ -21,6 +21,7 @@ from core.dashboard.pages import (
     auth,
     connect,
     content,
+    deletions,
     edit,
     overview,
     parked,
@@ -35,7 +36,7 @@ from core.web.body_limit import BodySize
 
 API = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json")
 STATIC = Path(__file__).with_name("static")
-PAGES = (auth, overview, accounts, actions, edit, connect, runs, parked, content)
+PAGES = (auth, overview, accounts, actions, edit, connect, runs, parked, deletions, content)
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"

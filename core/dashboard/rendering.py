@@ -14,7 +14,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from core.service import formatting
-from core.states import AccountState, AccountStateReason, Lane, RunState, TaskState
+from core.states import (
+    AccountState,
+    AccountStateReason,
+    Deletions,
+    HeldState,
+    Lane,
+    RunState,
+    TaskState,
+)
 
 _TICKED = re.compile(r"`([^`]+)`")
 
@@ -40,7 +48,7 @@ def environment() -> Environment:
         "code": code,
     }
     env.globals["query"] = query
-    enums = (AccountState, AccountStateReason, Lane, RunState, TaskState)
+    enums = (AccountState, AccountStateReason, Deletions, HeldState, Lane, RunState, TaskState)
     env.globals |= {enum.__name__: enum for enum in enums}
     return env
 

@@ -38,6 +38,15 @@ FLASH_MESSAGES = {
     "changed-lists-again": "Settings saved. The next run is due now and lists everything again.",
     "retried": "Task retried.",
     "discarded": "Task discarded.",
+    "deletions-accepted": (
+        "Deletion accepted. A run has started: it looks for these items again, and deletes those"
+        " that are still missing."
+    ),
+    "deletions-accepted-later": (
+        "Deletion accepted. The account's next run looks for these items again, and deletes those"
+        " that are still missing."
+    ),
+    "deletions-refused": "Deletion refused. The items stay until the source shows them again.",
     "cancelled": "Run cancelled. Its open tasks continue in the next run.",
 }
 """Messages that a page shows after an action, by its query parameter `flash`."""

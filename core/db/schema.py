@@ -37,6 +37,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, UUID
 from core.states import (
     STOPPED_TASKS,
     AccountState,
+    Deletions,
+    HeldState,
+    HoldSource,
     Lane,
     RunState,
     TaskState,
@@ -126,8 +129,12 @@ user_integration = Table(
     Column("credentials_version", Integer, nullable=False, server_default="1"),
     # Incremented by every change that workers must see: config, credentials, limits.
     Column("version", Integer, nullable=False, server_default="1"),
+    # A trigger increments it when the config or the identity changes. A listing that began under
+    # another version deletes nothing.
+    Column("config_version", Integer, nullable=False, server_default="1"),
     Column("limits", JSONB, nullable=False, server_default=text("'[]'")),
     _text("sync_status", default=AccountState.ACTIVE),
+    _text("deletions", default=Deletions.MARK),
     _text("status_reason", nullable=True),
     _text("status_detail", nullable=True),
     Column("poll_interval_minutes", Integer, nullable=False, server_default="15"),
@@ -146,6 +153,7 @@ user_integration = Table(
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
     CheckConstraint(check_in("sync_status", AccountState), name="sync_status"),
+    CheckConstraint(check_in("deletions", Deletions), name="deletions"),
     CheckConstraint("poll_interval_minutes > 0", name="poll_interval"),
     UniqueConstraint("user_id", "integration_domain", "identity"),
     Index(
@@ -168,7 +176,12 @@ sync_run = Table(
     _text("state", default=RunState.RUNNING),
     # Content with a higher dispatch_seq was written after this run began.
     Column("start_seq", BigInteger, nullable=False),
+    # The account's when the run began; NULL for a run that an older version opened.
+    Column("config_version", Integer),
+    # Written by version 0003 alone; a later migration drops it.
     _flag("allow_deletions"),
+    # True if the run must list everything: a resync, or a run that confirms held deletions.
+    _flag("complete"),
     _text("over_limit", nullable=True),
     _moment("started_at", default=True),
     _moment("finished_at"),
@@ -178,6 +191,7 @@ sync_run = Table(
     _count("outputs_saved", BigInteger),
     _count("outputs_unchanged", BigInteger),
     _count("outputs_deleted", BigInteger),
+    _count("deletions_held", BigInteger),
     _text("error", nullable=True),
     _flag("pruned"),
     CheckConstraint(check_in("lane", Lane), name="lane"),
@@ -240,6 +254,8 @@ sync_task = Table(
     _count("outputs_saved"),
     _count("outputs_unchanged"),
     _count("outputs_deleted"),
+    # The part of `outputs_deleted` that the plugin named one by one (code 410).
+    _count("outputs_gone"),
     _count("followups"),
     _moment("created_at", default=True),
     _moment("finished_at"),
@@ -280,6 +296,8 @@ sync_task = Table(
         "id",
         postgresql_where=text(f"state IN ({literals(STOPPED_TASKS)}) AND retried_as IS NULL"),
     ),
+    # The delete guard counts the single deletions of a run.
+    Index("sync_task_gone", "run_id", postgresql_where=text("outputs_gone > 0")),
     # The leader looks for deferred tasks that are due.
     Index(
         "sync_task_deferred",
@@ -336,10 +354,26 @@ user_integration_content = Table(
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
     _moment("deleted_at"),
+    # The time since when the item is gone at the source, where the account keeps such items.
+    _moment("gone_at_source"),
     _changed_xid(),
     UniqueConstraint("user_integration_id", "external_id"),
     Index("user_integration_content_changes", "changed_xid", "id"),
     Index("user_integration_content_parent", "user_integration_id", "parent"),
+    Index(
+        "user_integration_content_gone",
+        "user_integration_id",
+        "external_id",
+        postgresql_where=text("gone_at_source IS NOT NULL"),
+    ),
+    # A sweep reads a listing in portions.
+    Index(
+        "user_integration_content_listing",
+        "user_integration_id",
+        "parent",
+        "external_id",
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
     Index(
         "user_integration_content_blob", "blob_key", postgresql_where=text("blob_key IS NOT NULL")
     ),
@@ -382,13 +416,30 @@ held_deletion = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     _account_key(index=True),
-    Column("run_id", UUID, nullable=False),
+    Column("run_id", UUID, nullable=False, index=True),
+    _text("source", default=HoldSource.LISTING),
+    _text("state", default=HeldState.HELD),
     _text("parent", nullable=True),
     _moment("since"),
     _moment("until"),
     Column("vanished", BigInteger, nullable=False),
     Column("total", BigInteger, nullable=False),
     _moment("created_at", default=True),
+    _moment("decided_at"),
+    CheckConstraint(check_in("source", HoldSource), name="source"),
+    CheckConstraint(check_in("state", HeldState), name="state"),
+)
+
+held_deletion_item = Table(
+    "held_deletion_item",
+    metadata,
+    Column(
+        "held_deletion_id",
+        BigInteger,
+        ForeignKey("held_deletion.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("external_id", Text, primary_key=True),
 )
 
 limit_block = Table(
@@ -542,6 +593,7 @@ oauth_flow = Table(
     Column("user_integration_id", UUID),
     _text("name", nullable=True),
     Column("poll_interval_minutes", Integer),
+    _text("deletions", nullable=True),
     Column("config", JSONB, nullable=False),
     # Encrypted, like credentials.
     _text("verifier"),

@@ -28,8 +28,8 @@ STEPS: Mapping[str, Steps] = {
         "Review the parked tasks", cli="List them: polling tasks --state parked"
     ),
     "review-held-deletions": Steps(
-        "Review the held deletions of these accounts",
-        cli="Review: polling accounts show ID. Delete: polling sync ID --allow-deletions",
+        "Review the held deletions, and accept or refuse them",
+        cli="Review: polling deletions. Decide: polling deletions accept ID, or refuse ID",
     ),
     "review-overdue-accounts": Steps(
         "Check that the scheduler runs",

@@ -41,6 +41,13 @@ ENTRIES: Catalog = {
         cli="Look at it: polling tasks show {copy}",
         rest="Look at it: GET /v1/tasks/{copy}",
     ),
+    "deletion-not-found": entry(
+        404,
+        "held deletion {deletion} not found: it was decided, or a later listing has replaced it",
+        cli="List held deletions: polling deletions",
+        rest="List held deletions: GET /v1/held-deletions",
+        dashboard="Choose one from the list of held deletions",
+    ),
     "content-not-found": entry(
         404,
         "content {content} not found",

@@ -38,11 +38,14 @@ class RunInfo:
       id: The run's id.
       trigger: `schedule`, `manual`, `resync` or `retry`.
       lane: `live` or `backfill`.
+      complete: True if the run must list everything, even if the plugin could resume from a cursor:
+        in a resync, and in a run that confirms held deletions.
     """
 
     id: str
     trigger: str
     lane: str
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,8 @@ class Listing:
     """A part of the account that a task has listed completely.
 
     The engine marks those of its items deleted that were not kept, seen or updated since this run
-    began.
+    began. Such a deletion is as old as the beginning of the run, so an item that a later task
+    returns comes back.
 
     Attributes:
       parent: Only items with this parent. Default: only items without a parent. The children of a
@@ -124,7 +125,8 @@ class TaskResult:
       state: New values by partition; None deletes the partition. After `Context.state` read the
         partition, the write is compare-and-set. If another task changed it in between, the engine
         drops this result and runs the task again.
-      seen: Ids of items that are still at the source and were not fetched again. At most 1,000,000.
+      seen: Ids of items that are still at the source and that this result does not return itself,
+        also of those that a follow-up will fetch. At most 1,000,000.
       listed: The listings that this task completed.
     """
 

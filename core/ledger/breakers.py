@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
+from core.content.portions import SWEEP
 from core.db.pool import Conn
 from core.integration.base import START
 from core.ledger.outcomes import Outcome
@@ -231,13 +232,13 @@ def record(
 
 
 def _close(conn: Conn, outcomes: Sequence[Outcome], watched: set[str]) -> bool:
-    """Close the breakers of accounts that answered. A root task calls no provider."""
+    """Close the breakers of accounts that answered. Root tasks and sweeps call no provider."""
     answered = {
         (outcome.dispatch.account_id, outcome.dispatch.type)
         for outcome in outcomes
         if outcome.dispatch.account_id in watched
         and outcome.state == TaskState.DONE
-        and outcome.dispatch.type != START
+        and outcome.dispatch.type not in (START, SWEEP)
     }
     if not answered:
         return False

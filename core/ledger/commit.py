@@ -30,6 +30,7 @@ from core.ledger.fence import pass_fence
 from core.ledger.finish import TaskCounts, finish
 from core.ledger.outcomes import Outcome
 from core.ledger.state import write_states
+from core.results.delete_guard import DeleteGuard
 from core.states import TaskState
 
 BLOCK = """
@@ -57,16 +58,13 @@ class CommitResult:
     added: bool = False
 
 
-def commit_outcomes(
-    conn: Conn, outcomes: Sequence[Outcome], *, max_deleted_share: float
-) -> CommitResult:
+def commit_outcomes(conn: Conn, outcomes: Sequence[Outcome], *, guard: DeleteGuard) -> CommitResult:
     """Commit these outcomes in one transaction; drop those that the fence refuses.
 
     Args:
       conn: A connection in autocommit mode.
       outcomes: The batch.
-      max_deleted_share: The share of a listing above which a deletion waits for a person
-        (`POLLING_MAX_DELETED_SHARE`).
+      guard: The delete guard.
 
     Raises:
       psycopg.Error: Nothing was saved, unless the connection broke during the commit: then
@@ -75,13 +73,13 @@ def commit_outcomes(
     for _ in range(5):
         try:
             with conn.transaction():
-                return _commit(conn, outcomes, max_deleted_share)
+                return _commit(conn, outcomes, guard)
         except ResultConflict:
             continue
     raise psycopg.OperationalError("too many concurrent writes to the same state partitions")
 
 
-def _commit(conn: Conn, outcomes: Sequence[Outcome], max_deleted_share: float) -> CommitResult:
+def _commit(conn: Conn, outcomes: Sequence[Outcome], guard: DeleteGuard) -> CommitResult:
     """Run the steps of the transaction, in the order of locks."""
     passed, runs, watched = pass_fence(conn, outcomes)
     if not passed:
@@ -89,8 +87,8 @@ def _commit(conn: Conn, outcomes: Sequence[Outcome], max_deleted_share: float) -
     passed = write_states(conn, passed)
     counts = {outcome.dispatch.task_id: TaskCounts() for outcome in passed}
     tasks = follow_ups.prepare(conn, passed, runs)
-    changed = write_content(conn, passed, runs, counts, max_deleted_share)
-    inserted = follow_ups.insert(conn, tasks)
+    changed, steps = write_content(conn, passed, runs, counts, guard)
+    inserted = follow_ups.insert(conn, [*tasks, *steps])
     for task, count in inserted.items():
         counts[task].followups = count
     _stop_accounts(conn, passed)

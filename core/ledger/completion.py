@@ -11,8 +11,9 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
+from core.content import holds
 from core.db.pool import Conn
-from core.states import AccountState, Lane, RunState, TaskState, Trigger
+from core.states import AccountState, HeldState, Lane, RunState, TaskState, Trigger
 
 # The condition that a run has no open task. The check runs without a lock first, because most
 # batches end no run.
@@ -55,7 +56,9 @@ UPDATE sync_run r SET
     finished_at = clock_timestamp(), tasks_done = c.done, tasks_parked = c.parked,
     tasks_deferred = c.deferred,
     outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted,
-    error = c.error
+    error = c.error,
+    deletions_held = (SELECT coalesce(sum(h.vanished), 0) FROM held_deletion h
+        WHERE h.run_id = r.id AND h.state = '{HeldState.HELD}')
 FROM (
     SELECT count(*) FILTER (WHERE state = '{TaskState.DONE}') AS done,
            count(*) FILTER (WHERE state = '{TaskState.PARKED}' AND retried_as IS NULL) AS parked,
@@ -74,13 +77,16 @@ WHERE r.id = %(run)s AND r.state = '{RunState.RUNNING}' AND {OPEN_TASKS}
 RETURNING r.*
 """
 
-# Schedules the account's next run. A resync that became due during the run starts immediately. A
-# run that retries tasks does not move the next poll. The jitter spreads accounts that were
-# connected together.
+# Schedules the account's next run. A resync that became due during the run starts immediately, and
+# so does a run that confirms deletions which a person accepted during the run. A run that retries
+# tasks does not move the next poll. The jitter spreads accounts that were connected together.
 RESCHEDULE = f"""
 UPDATE user_integration SET
     last_sync_at = clock_timestamp(),
-    next_sync_at = CASE WHEN resync_due THEN clock_timestamp()
+    next_sync_at = CASE WHEN resync_due OR EXISTS (SELECT FROM held_deletion h
+            WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.ACCEPTED}'
+              AND h.decided_at > %(began)s)
+            THEN clock_timestamp()
         WHEN %(trigger)s = '{Trigger.RETRY}' THEN next_sync_at
         ELSE clock_timestamp() + poll_interval_minutes * interval '1 minute'
             * (0.95 + 0.1 * random()) END,
@@ -133,10 +139,13 @@ def _end(conn: Conn, run: str) -> Run | None:
                 {
                     "state": ended["state"],
                     "trigger": ended["trigger"],
+                    "began": ended["started_at"],
                     "account": ended["user_integration_id"],
                 },
             )
         else:
             conn.execute(BACKFILL_ENDED, (ended["user_integration_id"],))
+    with conn.transaction():
+        holds.settle(conn, ended["user_integration_id"], ended)
     conn.execute(DELETE_SEEN, (run,))
     return ended

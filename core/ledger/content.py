@@ -5,15 +5,22 @@ The statements are in `core.content.store`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from core.content import store
+from core.content import holds, portions, store
+from core.content.guard import judge_gone, with_descendants
 from core.content.store import Write, Writer
 from core.db.pool import Conn
 from core.ledger.fence import FencedRun
 from core.ledger.finish import TaskCounts
 from core.ledger.outcomes import Outcome
-from core.states import Operation
+from core.results.delete_guard import DeleteGuard
+from core.results.rows import ListingRow
+from core.results.text import json_text
+from core.states import HoldSource, Operation, TaskState
 
 
 def write_content(
@@ -21,8 +28,8 @@ def write_content(
     outcomes: Sequence[Outcome],
     runs: Mapping[int, FencedRun],
     counts: Mapping[int, TaskCounts],
-    max_deleted_share: float,
-) -> set[store.Key]:
+    guard: DeleteGuard,
+) -> tuple[set[store.Key], list[dict[str, Any]]]:
     """Write the content of a batch, and count rows by task.
 
     Args:
@@ -30,17 +37,15 @@ def write_content(
       outcomes: The outcomes that passed the fence, in the order of their dispatch.
       runs: Their runs, by task.
       counts: Their counts, by task; updated here.
-      max_deleted_share: The share of a listing above which a deletion waits for a person.
+      guard: The delete guard.
 
     Returns:
       The keys of the rows that outputs created, changed or deleted. Rows that a sweep deleted are
-      not included.
+      not included. And the tasks that continue large sweeps, as rows.
     """
     rows = _latest(outcomes)
     # Tombstones first: one result may delete a folder and keep a file that is now in it.
-    gone = [(writer, row.id) for writer, row in rows[Operation.TOMBSTONE]]
-    deleted = store.mark_deleted(conn, gone)
-    store.insert_placeholders(conn, gone)
+    deleted = _delete_gone(conn, rows[Operation.TOMBSTONE], runs, guard)
     kept, updates = rows[Operation.KEEP], rows[Operation.UPDATE]
     changed = store.upsert(conn, kept) | store.update(conn, updates)
     for writer, row in (*kept, *updates):
@@ -48,11 +53,15 @@ def write_content(
             counts[writer.task].saved += 1
         else:
             counts[writer.task].unchanged += 1
-    for writer, id in gone:
-        counts[writer.task].deleted += deleted[writer.account, id]
+    for writer, row in rows[Operation.TOMBSTONE]:
+        number = deleted[writer.account, row.id]
+        counts[writer.task].deleted += number
+        counts[writer.task].gone += number
     _record_seen(conn, outcomes, changed)
-    _sweep(conn, outcomes, runs, counts, max_deleted_share)
-    return changed | set(deleted)
+    _record_seen(conn, outcomes, changed)
+    shown = store.show_again(conn, [(_writer(o), id) for o in outcomes for id in o.seen])
+    steps = _sweep(conn, outcomes, runs, counts, guard)
+    return changed | set(deleted) | shown, steps
 
 
 def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
@@ -69,6 +78,50 @@ def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
                 write = (writer, row._replace(metadata=before | row.metadata))
             latest[key] = write
     return {operation: list(latest.values()) for operation, latest in rows.items()}
+
+
+def _delete_gone(
+    conn: Conn, gone: Sequence[Write], runs: Mapping[int, FencedRun], guard: DeleteGuard
+) -> Counter[store.Key]:
+    """Do the single deletions that a person accepted or the delete guard allows; hold the others.
+
+    Returns the numbers of deleted rows, as `store.mark_deleted` does.
+    """
+    by_run: dict[str, list[tuple[Writer, str]]] = {}
+    for writer, row in gone:
+        by_run.setdefault(writer.run, []).append((writer, row.id))
+    allowed: list[tuple[Writer, str]] = []
+    confirmed: list[tuple[Writer, str]] = []
+    for _, deletions in sorted(by_run.items()):
+        of_run = _judged(conn, deletions, runs[deletions[0][0].task], guard)
+        allowed += of_run[0]
+        confirmed += of_run[1]
+    deleted = store.mark_deleted(conn, confirmed, alone=True)
+    deleted.update(store.mark_deleted(conn, allowed))
+    store.insert_placeholders(conn, [*confirmed, *allowed])
+    return deleted
+
+
+def _judged(
+    conn: Conn, deletions: Sequence[tuple[Writer, str]], run: FencedRun, guard: DeleteGuard
+) -> tuple[Sequence[tuple[Writer, str]], Sequence[tuple[Writer, str]]]:
+    """Return those of a run's single deletions that the guard allows, and those to confirm."""
+    if run.keeps:
+        return deletions, []
+    writer = min((writer for writer, _ in deletions), key=lambda writer: writer.seq)
+    place = {"account": writer.account, "run": writer.run, "began": run.began}
+    named = {id: each.seq for each, id in deletions}
+    lost = with_descendants(conn, writer.account, named)
+    decided = holds.decisions(conn, place, lost)
+    settled = decided.accepted | decided.stay
+    rest = [id for id in lost if id not in settled]
+    judged = judge_gone(conn, guard, writer.account, writer.run, rest)
+    confirmed = [(writer, id) for id in lost if id in decided.accepted]
+    if judged.is_held:
+        place |= {"source": HoldSource.GONE, **ListingRow(None, None, None)._asdict()}
+        holds.hold(conn, place, judged)
+        return [], confirmed
+    return [(each, id) for each, id in deletions if id not in settled], confirmed
 
 
 def _record_seen(conn: Conn, outcomes: Sequence[Outcome], changed: set[store.Key]) -> None:
@@ -92,21 +145,61 @@ def _sweep(
     outcomes: Sequence[Outcome],
     runs: Mapping[int, FencedRun],
     counts: Mapping[int, TaskCounts],
-    max_deleted_share: float,
-) -> None:
-    """Delete items that complete listings no longer have, unless the delete guard applies."""
+    guard: DeleteGuard,
+) -> list[dict[str, Any]]:
+    """Delete items that complete listings no longer have, unless the delete guard applies.
+
+    Returns the tasks that continue large sweeps.
+    """
+    following = []
     for outcome in outcomes:
         task = outcome.dispatch.task_id
-        run = runs[task]
-        for listing in outcome.listed if not run.carried else ():
-            counts[task].deleted += store.sweep(
-                conn,
-                listing,
-                _writer(outcome),
-                start_seq=run.start_seq,
-                began=run.began,
-                max_deleted_share=1.0 if run.allow_deletions else max_deleted_share,
-            )
+        for deleted, step in _swept(conn, outcome, runs[task], guard):
+            counts[task].deleted += deleted
+            following += [_step_row(outcome, step)] if step is not None else []
+    return following
+
+
+def _swept(
+    conn: Conn, outcome: Outcome, run: FencedRun, guard: DeleteGuard
+) -> Iterator[tuple[int, portions.Step | None]]:
+    """Sweep the listings of an outcome, or continue a sweep. Yields deleted rows and next steps."""
+    writer = _writer(outcome)
+    if outcome.dispatch.type == portions.SWEEP and outcome.state == TaskState.DONE:
+        step = portions.step_of(outcome.dispatch.payload)
+        if run.carried:
+            portions.abandon(conn, step)
+        else:
+            place = portions.Place(writer.account, writer.run, run.start_seq, run.began, run.keeps)
+            yield portions.advance(conn, step, place, guard)
+    for listing in outcome.listed if not run.carried else ():
+        yield store.sweep(
+            conn,
+            listing,
+            writer,
+            start_seq=run.start_seq,
+            began=run.began,
+            guard=guard,
+            keeps=run.keeps,
+        )
+
+
+def _step_row(outcome: Outcome, step: portions.Step) -> dict[str, Any]:
+    """Return the task that continues a sweep, in the run of the outcome."""
+    dispatch, payload = outcome.dispatch, step._asdict()
+    text = f"{portions.SWEEP}:{json_text([payload])}"
+    return {
+        "type": portions.SWEEP,
+        "payload": payload,
+        "key": hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
+        "priority": 0,
+        "account": dispatch.account_id,
+        "domain": dispatch.domain,
+        "parent": dispatch.task_id,
+        "carried": False,
+        "run": dispatch.run_id,
+        "lane": dispatch.lane,
+    }
 
 
 def _writer(outcome: Outcome) -> Writer:

@@ -11,18 +11,19 @@ from datetime import datetime
 
 from core.db.pool import Conn
 from core.ledger.outcomes import Outcome
-from core.states import TaskState
+from core.states import Deletions, TaskState
 
 # THE FENCE. Locks, by id, exactly the named tasks that are still queued with this dispatch_no.
 # Served by the primary key: the form of the condition keeps the planner from `sync_task_queued`,
 # which is small only while vacuum can remove dead entries.
 FENCE = f"""
 SELECT t.id, t.dispatch_no, (SELECT epoch FROM engine_state), r.start_seq, r.started_at,
-    r.allow_deletions, t.carried, r.over_limit, EXISTS (
+    t.carried, a.deletions = '{Deletions.KEEP}', r.over_limit, EXISTS (
         SELECT FROM breaker b WHERE b.user_integration_id = t.user_integration_id)
 FROM sync_task t
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
 JOIN sync_run r ON r.id = t.run_id
+JOIN user_integration a ON a.id = t.user_integration_id
 WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no
 ORDER BY t.id FOR UPDATE OF t
 """
@@ -35,14 +36,14 @@ class FencedRun:
     Attributes:
       start_seq: The sequence number of the latest dispatch before the run began.
       began: The time at which the run began.
-      allow_deletions: True if the delete guard is off for the run.
       carried: True if the task is a copy of a task of an earlier run, or descends from one.
+      keeps: True if the account keeps items that are gone at the source.
     """
 
     start_seq: int
     began: datetime
-    allow_deletions: bool
     carried: bool
+    keeps: bool
 
 
 def pass_fence(
@@ -59,11 +60,11 @@ def pass_fence(
     tasks, numbers = _array(task for task, _ in named), _array(number for _, number in named)
     passed, runs, watched = [], {}, set()
     for row in conn.execute(FENCE, (tasks, numbers)):
-        task, number, epoch, start_seq, began, allow, carried, over_limit, has_breakers = row
+        task, number, epoch, start_seq, began, carried, keeps, over_limit, has_breakers = row
         outcome = named[task, number]
         if outcome.dispatch.epoch != epoch:
             continue
-        runs[task] = FencedRun(start_seq, began, allow, carried)
+        runs[task] = FencedRun(start_seq, began, carried, keeps)
         if over_limit and outcome.tasks:  # Cause.RUN_LIMIT
             outcome = Outcome(outcome.dispatch, state=TaskState.PARKED, reason=over_limit)
         if has_breakers:

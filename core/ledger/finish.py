@@ -36,11 +36,11 @@ UPDATE sync_task t SET
             ORDER BY n DESC LIMIT {MAX_ERRORS}
         ) latest) END,
     outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted,
-    followups = f.followups,
+    outputs_gone = f.gone, followups = f.followups,
     finished_at = CASE WHEN f.state = '{TaskState.READY}' THEN NULL ELSE clock_timestamp() END
 FROM json_to_recordset(%s::json) AS f(
     id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
-    reason text, error text, saved int, unchanged int, deleted int, followups int)
+    reason text, error text, saved int, unchanged int, deleted int, gone int, followups int)
 WHERE t.id = f.id
 RETURNING t.id, t.state
 """
@@ -53,6 +53,7 @@ class TaskCounts:
     saved: int = 0
     unchanged: int = 0
     deleted: int = 0
+    gone: int = 0
     followups: int = 0
 
 
@@ -78,5 +79,6 @@ def _row(outcome: Outcome, counts: TaskCounts) -> dict[str, Any]:
         "saved": counts.saved,
         "unchanged": counts.unchanged,
         "deleted": counts.deleted,
+        "gone": counts.gone,
         "followups": counts.followups,
     }

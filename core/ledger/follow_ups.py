@@ -20,19 +20,16 @@ from core.states import Lane, RunState
 # Another transaction may end the backfill run in the meantime: SHARE_BACKFILL waits for it, and
 # then finds no run.
 OPEN_BACKFILL = f"""
-INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
-SELECT %(id)s, %(account)s, %(domain)s, '{Lane.BACKFILL}', %(trigger)s, last_value FROM dispatch_seq
+INSERT INTO sync_run (
+    id, user_integration_id, integration_domain, lane, trigger, start_seq, config_version,
+    complete)
+SELECT %(id)s, %(account)s, %(domain)s, '{Lane.BACKFILL}', %(trigger)s, last_value,
+    (SELECT config_version FROM user_integration WHERE id = %(account)s),
+    (SELECT complete FROM sync_run WHERE id = %(live)s)
+FROM dispatch_seq
 ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
 """
 
-# If a person turned off the delete guard for the live run, it is off for the run's listings in the
-# backfill too. This statement must run before the share lock: two batches that both have a share
-# lock would deadlock here.
-ALLOW_BACKFILL = f"""
-UPDATE sync_run SET allow_deletions = true
-WHERE user_integration_id = %s AND lane = '{Lane.BACKFILL}' AND state = '{RunState.RUNNING}'
-  AND NOT allow_deletions
-"""
 SHARE_BACKFILL = f"""
 SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = '{Lane.BACKFILL}'
     AND state = '{RunState.RUNNING}' FOR SHARE
@@ -70,7 +67,7 @@ def prepare(
     for outcome in sorted(outcomes, key=lambda outcome: outcome.dispatch.account_id):
         account = outcome.dispatch.account_id
         if account not in backfills and any(_moves(outcome, row) for row in outcome.tasks):
-            backfills[account] = _backfill_run(conn, outcome, runs)
+            backfills[account] = _backfill_run(conn, outcome)
     return [row for outcome in outcomes for row in _task_rows(outcome, runs, backfills)]
 
 
@@ -101,17 +98,16 @@ def _task_rows(
         }
 
 
-def _backfill_run(conn: Conn, outcome: Outcome, runs: Mapping[int, FencedRun]) -> str:
+def _backfill_run(conn: Conn, outcome: Outcome) -> str:
     dispatch = outcome.dispatch
     params = {
         "account": dispatch.account_id,
         "domain": dispatch.domain,
         "trigger": dispatch.trigger,
+        "live": dispatch.run_id,
     }
     while True:
         conn.execute(OPEN_BACKFILL, {**params, "id": uuid4()})
-        if runs[dispatch.task_id].allow_deletions:
-            conn.execute(ALLOW_BACKFILL, (dispatch.account_id,))
         row = conn.execute(SHARE_BACKFILL, (dispatch.account_id,)).fetchone()
         if row is not None:
             return str(row[0])

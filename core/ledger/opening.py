@@ -14,8 +14,10 @@ DOMAIN_OF = "SELECT integration_domain FROM user_integration WHERE id = %s"
 
 OPEN_RUN = """
 INSERT INTO sync_run (
-    id, user_integration_id, integration_domain, lane, trigger, start_seq, allow_deletions)
-SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(allow)s
+    id, user_integration_id, integration_domain, lane, trigger, start_seq, complete,
+    config_version)
+SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(complete)s,
+    (SELECT config_version FROM user_integration WHERE id = %(account)s)
 FROM dispatch_seq
 """
 # The unique index `sync_run_open` prevents a second run: the statement waits for an uncommitted
@@ -40,7 +42,7 @@ def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str) -> UUID:
       NotFound: The account does not exist.
     """
     params: dict[str, Any] = {"account": account, "domain": _domain_of(conn, account)}
-    params |= {"lane": lane, "trigger": trigger, "allow": False}
+    params |= {"lane": lane, "trigger": trigger, "complete": False}
     while True:
         _open_if_none(conn, params)
         run = _share_open(conn, params)

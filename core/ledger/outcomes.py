@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from core.content.portions import PORTION, SWEEP
 from core.integration.base import Integration
 from core.integration.results import TaskResult
 from core.ledger.serialization import from_fields
@@ -128,7 +129,8 @@ class Outcome:
     @property
     def rows(self) -> int:
         """The number of rows that saving this outcome writes."""
-        return len(self.outputs) + len(self.tasks) + len(self.seen)
+        step = PORTION if self.dispatch.type == SWEEP else 0
+        return step + len(self.outputs) + len(self.tasks) + len(self.seen)
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome in the form that a message carries."""

@@ -13,7 +13,7 @@ from core.integration.base import START
 from core.ledger import breakers, carry_over
 from core.ledger.opening import OPEN_RUN
 from core.ledger.pauses import PAUSED_DOMAINS
-from core.states import AccountState, Lane, RunState, Trigger
+from core.states import AccountState, HeldState, Lane, RunState, Trigger
 
 _NO_PAYLOAD = "'{}'"
 ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
@@ -23,7 +23,7 @@ ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 # runs prevents a second run. Served by `user_integration_due` and `sync_run_open`.
 CLAIM_DUE = f"""
 WITH due AS (
-    SELECT a.id, a.integration_domain, a.resync_due, a.drop_state,
+    SELECT a.id, a.integration_domain, a.resync_due, a.drop_state, a.config_version,
         a.updated_at > coalesce(a.last_sync_at, '-infinity') AS changed
     FROM user_integration a
     WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
@@ -33,10 +33,14 @@ WITH due AS (
             AND r.state = '{RunState.RUNNING}')
     ORDER BY a.next_sync_at LIMIT %(batch)s FOR NO KEY UPDATE OF a SKIP LOCKED
 ), run AS (
-    INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
+    INSERT INTO sync_run (
+        id, user_integration_id, integration_domain, lane, trigger, start_seq, config_version,
+        complete)
     SELECT gen_random_uuid(), due.id, due.integration_domain, '{Lane.LIVE}',
         CASE WHEN due.resync_due THEN '{Trigger.RESYNC}' ELSE '{Trigger.SCHEDULE}' END,
-        (SELECT last_value FROM dispatch_seq)
+        (SELECT last_value FROM dispatch_seq), due.config_version,
+        due.resync_due OR EXISTS (SELECT FROM held_deletion h
+            WHERE h.user_integration_id = due.id AND h.state = '{HeldState.ACCEPTED}')
     FROM due
     ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
     RETURNING id, user_integration_id, integration_domain, lane
@@ -61,18 +65,21 @@ LOCK_ACCOUNT = """
 SELECT sync_status, integration_domain, resync_due, drop_state
 FROM user_integration WHERE id = %s FOR NO KEY UPDATE
 """
-JOIN_OPEN_RUN = f"""
-UPDATE sync_run SET allow_deletions = allow_deletions OR %(allow)s
-WHERE user_integration_id = %(account)s AND lane = %(lane)s AND state = '{RunState.RUNNING}'
-RETURNING id
+# The caller has locked the account, so the run cannot end.
+OPEN_LIVE_RUN = f"""
+SELECT id FROM sync_run
+WHERE user_integration_id = %s AND lane = '{Lane.LIVE}' AND state = '{RunState.RUNNING}'
 """
 ADD_ROOT = f"""
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
     dedup_key)
 VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, '{START}', {_NO_PAYLOAD}, %(root)s)
 """
-# Only a listing resolves a held deletion, and a plugin with a cursor lists only in a resync.
-HAS_HELD_DELETIONS = "SELECT 1 FROM held_deletion WHERE user_integration_id = %s LIMIT 1"
+# Only a listing confirms a deletion, and a plugin with a cursor does not list in every run.
+HAS_ACCEPTED_DELETIONS = f"""
+SELECT 1 FROM held_deletion
+WHERE user_integration_id = %s AND state = '{HeldState.ACCEPTED}' LIMIT 1
+"""
 RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false, drop_state = false WHERE id = %s"
 REQUEST_RESYNC = """
 UPDATE user_integration SET resync_due = true, drop_state = true, next_sync_at = now()
@@ -119,9 +126,7 @@ def poll(conn: Conn, batch: int) -> int:
     return made
 
 
-def request_run(
-    conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL, allow_deletions: bool = False
-) -> tuple[UUID, bool]:
+def request_run(conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL) -> tuple[UUID, bool]:
     """Open a live run of an account now, or join its open run.
 
     The next probe of an account that does not answer is due immediately. Locks, in this order: the
@@ -131,8 +136,7 @@ def request_run(
       conn: A connection in autocommit mode.
       account: The account.
       trigger: The trigger of a new run. Default: `manual`, which becomes `resync` if a resync is
-        due, or if `allow_deletions` applies to held deletions.
-      allow_deletions: True turns the delete guard off for the run. Default: False.
+        due.
 
     Returns:
       The id of the run, and True if it is new.
@@ -144,14 +148,13 @@ def request_run(
     with conn.transaction():
         domain, resync_due, drop_state = _lock_active(conn, account)
         breakers.probe_now(conn, account)
-        params: dict[str, Any] = {"account": account, "lane": Lane.LIVE, "allow": allow_deletions}
-        joined = conn.execute(JOIN_OPEN_RUN, params).fetchone()
+        joined = conn.execute(OPEN_LIVE_RUN, (account,)).fetchone()
         if joined is not None:
             return joined[0], False
-        if trigger == Trigger.MANUAL and (
-            resync_due or (allow_deletions and _holds(conn, account))
-        ):
+        if trigger == Trigger.MANUAL and resync_due:
             trigger = Trigger.RESYNC
+        complete = trigger == Trigger.RESYNC or _has_accepted(conn, account)
+        params: dict[str, Any] = {"account": account, "lane": Lane.LIVE, "complete": complete}
         params |= {"id": uuid4(), "domain": domain, "trigger": trigger, "root": ROOT_KEY}
         _open_with_root(conn, params)
         if drop_state:
@@ -161,9 +164,9 @@ def request_run(
     return params["id"], True
 
 
-def _holds(conn: Conn, account: UUID) -> bool:
-    """Return True if the account has deletions that wait for a person. Locks nothing."""
-    return conn.execute(HAS_HELD_DELETIONS, (account,)).fetchone() is not None
+def _has_accepted(conn: Conn, account: UUID) -> bool:
+    """Return True if the next run confirms deletions of the account. Locks nothing."""
+    return conn.execute(HAS_ACCEPTED_DELETIONS, (account,)).fetchone() is not None
 
 
 def _open_with_root(conn: Conn, params: Mapping[str, Any]) -> None:

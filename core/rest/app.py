@@ -17,6 +17,7 @@ from core.rest.metrics import Metrics
 from core.rest.routes import (
     changes,
     content,
+    held_deletions,
     integrations,
     oauth,
     operations,
@@ -51,6 +52,7 @@ ROUTERS = (
     user_integrations,
     runs,
     tasks,
+    held_deletions,
     content,
     changes,
     users,

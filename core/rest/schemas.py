@@ -12,6 +12,8 @@ from core.service.fleet.health import CheckStatus
 from core.states import (
     AccountState,
     AccountStateReason,
+    Deletions,
+    HeldState,
     Lane,
     RunState,
     StoppedState,
@@ -26,6 +28,16 @@ Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=NO_NUL)
 ]
 Minutes = Annotated[int, Field(ge=1, le=525_600)]
+
+
+KeepOrMark = Field(
+    None,
+    description=(
+        "The treatment of items that disappear at the source. `mark`: they are marked deleted."
+        " `keep`: they stay, and `gone_at_source` says since when they are gone. Default: `mark`,"
+        " or the current choice of an existing account"
+    ),
+)
 
 
 class _Request(BaseModel, extra="forbid", hide_input_in_errors=True):
@@ -66,6 +78,7 @@ class NewUserIntegration(_Request):
             " interval of an existing account"
         ),
     )
+    deletions: Deletions | None = KeepOrMark
 
 
 class UserIntegrationChanges(_Request):
@@ -79,14 +92,7 @@ class UserIntegrationChanges(_Request):
     poll_interval_minutes: Minutes | None = Field(
         None, description="Minutes from the end of a run to the start of the next"
     )
-
-
-class Sync(_Request):
-    """Options of a sync."""
-
-    allow_deletions: bool = Field(
-        False, description="Accept deletions that the delete guard would hold"
-    )
+    deletions: Deletions | None = KeepOrMark
 
 
 class NewAuthorization(_Request):
@@ -112,6 +118,7 @@ class NewAuthorization(_Request):
     poll_interval_minutes: Minutes | None = Field(
         None, description="Minutes from the end of a run to the start of the next. Default: 15"
     )
+    deletions: Deletions | None = KeepOrMark
     redirect_to: Annotated[str, StringConstraints(max_length=2_000, pattern=NO_NUL)] | None = Field(
         None,
         description=(
@@ -203,6 +210,12 @@ class UserIntegration(BaseModel):
     poll_interval_minutes: int = Field(
         description="Minutes from the end of a run to the start of the next"
     )
+    deletions: Deletions = Field(
+        description=(
+            "The treatment of items that disappear at the source: `mark` them deleted, or `keep`"
+            " them"
+        )
+    )
     next_sync_at: datetime | None = Field(description="The time at which the next run is due")
     last_sync_at: datetime | None = Field(description="The time at which the last run ended")
     consecutive_failures: int = Field(description="The number of failed runs in a row")
@@ -212,19 +225,50 @@ class UserIntegration(BaseModel):
 
 
 class HeldDeletion(BaseModel):
-    """An unusually large deletion that the delete guard holds.
+    """An unusually large deletion that the delete guard holds until a person decides.
 
-    To accept it, call `/sync` with `allow_deletions`.
+    Items are taken out of it when the source shows them again, and never added: an acceptance
+    deletes exactly what was shown.
     """
 
+    id: int = Field(description="The ID of the held deletion")
+    user_integration_id: UUID = Field(description="The ID of the account")
+    integration_domain: str = Field(description="The domain of the integration")
+    state: HeldState = Field(description="The decision")
     parent: str | None = Field(
         description="The parent of the missing items; null for the entire account"
     )
     since: datetime | None = Field(description="The start of the listed time range, if any")
     until: datetime | None = Field(description="The end of the listed time range, if any")
-    vanished: int = Field(description="The number of missing items")
+    vanished: int = Field(description="The number of missing items that would be deleted")
     total: int = Field(description="The number of items in the listed part")
     created_at: datetime = Field(description="The time at which the deletion was detected")
+    decided_at: datetime | None = Field(
+        description="The time at which a person accepted or refused it; null without a decision"
+    )
+
+
+class AcceptedDeletion(HeldDeletion):
+    """An accepted held deletion."""
+
+    run_id: UUID | None = Field(
+        description=(
+            "The new run that looks for the items again, and deletes those that are still missing."
+            " Null if it starts later: after the open run, or when the account is active again"
+        )
+    )
+
+
+class HeldItem(BaseModel):
+    """An item that a held deletion would delete."""
+
+    external_id: str = Field(description="The ID of the item at the source")
+    content_id: int = Field(description="The ID of the content item")
+    kind: str = Field(description="The kind of item, as the plugin defines it")
+    name: str | None = Field(description="The display name")
+    parent: str | None = Field(description="The `external_id` of the parent item")
+    external_timestamp: datetime | None = Field(description="The time of the item at the source")
+    size: int = Field(description="The size of the content in bytes")
 
 
 class Totals(BaseModel):
@@ -232,6 +276,9 @@ class Totals(BaseModel):
 
     items: int = Field(description="The number of items that are not marked deleted")
     deleted: int = Field(description="The number of items that are marked deleted")
+    gone_at_source: int = Field(
+        description="The number of items that are kept, and gone at the source"
+    )
     bytes: int = Field(description="The size of all items that are not marked deleted")
     held: list[HeldDeletion] = Field(description="The held deletions")
 
@@ -284,6 +331,12 @@ class Run(BaseModel):
     integration_domain: str = Field(description="The domain of the integration")
     lane: Lane = Field(description="The lane of the run")
     trigger: Trigger = Field(description="The reason why the run started")
+    complete: bool = Field(
+        description=(
+            "True if the run lists everything again: a resync, or a run that confirms held"
+            " deletions"
+        )
+    )
     state: RunState = Field(description="The state of the run")
     started_at: datetime = Field(description="The start of the run")
     finished_at: datetime | None = Field(description="The end of the run; null while it is open")
@@ -295,6 +348,9 @@ class Run(BaseModel):
     outputs_saved: int = Field(description="The number of items created or changed")
     outputs_unchanged: int = Field(description="The number of items found unchanged")
     outputs_deleted: int = Field(description="The number of items marked deleted")
+    deletions_held: int = Field(
+        description="The number of items whose deletion waits for a person's decision"
+    )
     error: str | None = Field(description="The error of the run, such as that of a parked task")
 
 
@@ -420,6 +476,12 @@ class Content(BaseModel):
     deleted_at: datetime | None = Field(
         description="The time at which the item was marked deleted; null if it is not"
     )
+    gone_at_source: datetime | None = Field(
+        description=(
+            "The time since which the item is gone at the source, if the account keeps such items;"
+            " null if it is not"
+        )
+    )
 
 
 class Change(BaseModel):
@@ -450,6 +512,12 @@ class Changes(BaseModel):
         description=(
             "True if more changes may follow: request the next page immediately, even if this page"
             " is empty"
+        )
+    )
+    deletions_held: int = Field(
+        description=(
+            "The number of items, in all accounts of the caller, whose deletion waits for a"
+            " person's decision. They are not listed as deleted"
         )
     )
 

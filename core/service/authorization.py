@@ -18,6 +18,11 @@ OWNERS = {
         SELECT a.user_id FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
         WHERE t.id = %s
     """,
+    "deletion": """
+        SELECT a.user_id FROM held_deletion h
+        JOIN user_integration a ON a.id = h.user_integration_id
+        WHERE h.id = %s
+    """,
     "content": """
         SELECT a.user_id FROM user_integration_content c
         JOIN user_integration a ON a.id = c.user_integration_id
@@ -47,7 +52,7 @@ def require(conn: Conn, principal: Principal, kind: str, id: UUID | int) -> None
     """Check that the row exists and that the principal may see it.
 
     Parameters:
-      kind: `account`, `run`, `task` or `content`.
+      kind: `account`, `run`, `task`, `deletion` or `content`.
 
     Raises:
       NotFound: The row does not exist, or it belongs to another user.

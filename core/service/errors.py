@@ -9,7 +9,7 @@ def not_found(kind: str, id: object) -> NotFound:
     """Return the error for a row that does not exist.
 
     Parameters:
-      kind: `account`, `run`, `task` or `content`.
+      kind: `account`, `run`, `task`, `deletion` or `content`.
       id: The requested id or name.
     """
     match kind:
@@ -19,4 +19,6 @@ def not_found(kind: str, id: object) -> NotFound:
             return NotFound("run-not-found", run=id)
         case "task":
             return NotFound("task-not-found", task=id)
+        case "deletion":
+            return NotFound("deletion-not-found", deletion=id)
     return NotFound("content-not-found", content=id)

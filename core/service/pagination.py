@@ -23,7 +23,13 @@ from core.service.errors import not_found
 
 MAX_PAGE_ROWS = 1_000
 
-PLURALS = {"account": "accounts", "run": "runs", "task": "tasks", "content": "content"}
+PLURALS = {
+    "account": "accounts",
+    "run": "runs",
+    "task": "tasks",
+    "deletion": "deletions",
+    "content": "content",
+}
 
 Type = Literal["bigint", "text", "timestamptz", "uuid"]
 """The PostgreSQL types that a key may have."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
@@ -11,9 +12,12 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from core.integration.base import BaseIntegration
 from core.integration.limits import AccountIdentity, Manifest
-from core.states import RunState
+from core.integration.results import Listing
+from core.states import RunState, Trigger
+from core.testing.content import Item
 from core.testing.faults import Faults
 from core.testing.harness import Harness
+from core.testing.outcome import SyncResult
 
 FAULTS = {
     "killed": Faults(1, kill=0.5),
@@ -57,14 +61,19 @@ class IntegrationConformance:
         with self.connect(server) as harness:
             yield harness
 
-    def connect(self, server: Mapping[str, Any], faults: Faults | None = None) -> Harness:
+    def connect(
+        self, server: Mapping[str, Any], faults: Faults | None = None, **options: Any
+    ) -> Harness:
         """Return the harness of a fresh account at this server.
 
         Args:
           server: The value of the `server` fixture.
           faults: Faults to inject. Default: none.
+          **options: Further arguments of `Harness`.
         """
-        return Harness(self.integration, {**self.config, **server}, self.credentials, faults=faults)
+        return Harness(
+            self.integration, {**self.config, **server}, self.credentials, faults=faults, **options
+        )
 
     # The integration's description
 
@@ -150,6 +159,50 @@ class IntegrationConformance:
             _succeeded(shaken)
             assert shaken.content == harness.content, _difference(shaken, harness)
 
+    # Deletions
+
+    @pytest.mark.parametrize("trigger", ["schedule", "manual"])
+    def test_held_deletions_can_be_confirmed(self, server: Mapping[str, Any], trigger: str) -> None:
+        """A run that confirms held deletions lists everything, with any trigger.
+
+        The guard holds every deletion here. The suite adds items that the source does not have,
+        wherever the integration lists completely. The run after the acceptance deletes exactly
+        these.
+        """
+        with self.connect(server, max_deleted_share=0.0) as harness:
+            before, planted = _planted(harness)
+            _succeeded(harness, "resync")
+            assert planted <= harness.held, (
+                f"a resync did not list the place of {_few(planted - harness.held)}"
+            )
+            assert harness.content.keys() == before.keys() | planted
+            harness.accept_deletions()
+            _succeeded(harness, trigger)
+            assert not planted & harness.content.keys(), (
+                "a run with ctx.run.complete did not list the place of"
+                f" {_few(planted & harness.content.keys())}"
+            )
+            assert harness.content == before
+
+    def test_refused_deletions_stay(self, server: Mapping[str, Any]) -> None:
+        """Items whose deletion a person refused stay, in a resync too."""
+        with self.connect(server, max_deleted_share=0.0) as harness:
+            before, planted = _planted(harness)
+            _succeeded(harness, "resync")
+            harness.refuse_deletions()
+            _succeeded(harness, "resync")
+            assert harness.content.keys() == before.keys() | planted
+            assert not harness.held
+
+    def test_an_account_may_keep_what_is_gone(self, server: Mapping[str, Any]) -> None:
+        """With `deletions = keep`, items that are gone stay, and the guard holds nothing."""
+        with self.connect(server, deletions="keep", max_deleted_share=0.0) as harness:
+            before, planted = _planted(harness)
+            _succeeded(harness, "resync")
+            assert harness.gone == planted
+            assert harness.content.keys() == before.keys() | planted
+            assert not harness.held
+
     # Secrets
 
     def test_secrets_stay_secret(
@@ -172,9 +225,36 @@ class IntegrationConformance:
         )
 
 
-def _succeeded(harness: Harness) -> None:
-    result = harness.sync()
+def _succeeded(harness: Harness, trigger: str = Trigger.MANUAL) -> SyncResult:
+    result = harness.sync(trigger)
     assert result.state == RunState.SUCCEEDED, [result.error, *result.parked]
+    return result
+
+
+def _planted(harness: Harness) -> tuple[Mapping[str, Item], set[str]]:
+    """Sync an account, and add an item that the source does not have to every complete listing.
+
+    Returns:
+      The content of the source, and the ids of the added items.
+    """
+    _succeeded(harness)
+    listed = _succeeded(harness, "resync").listed
+    if not listed:
+        pytest.skip("the integration never lists a part of the account completely")
+    before = harness.content
+    items = [_missing(f"not-there-{number}", place) for number, place in enumerate(listed)]
+    harness.plant(*items)
+    return before, {item.id for item in items}
+
+
+def _missing(id: str, place: Listing) -> Item:
+    last = place.until - timedelta(microseconds=1) if place.until is not None else None
+    moment = place.since or last or datetime.now(UTC)
+    return Item(id, b"", True, "item", place.parent, id, moment, None, {}, None)
+
+
+def _few(ids: Iterable[str]) -> list[str]:
+    return sorted(ids)[:10]
 
 
 def _difference(one: Harness, other: Harness) -> str:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
 from pydantic import JsonValue
 
+from core.results.delete_guard import DeleteGuard
 from core.results.rows import ListingRow, OutputRow, ResultRows
 from core.results.text import encode_json
-from core.states import Operation
+from core.states import Deletions, Operation
 from core.testing.blobs import MemoryStore
 
-Change = Literal["saved", "unchanged", "deleted", "ignored"]
+Change = Literal["saved", "unchanged", "deleted", "ignored", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Item:
       is_text: True if the engine stores the content as text. Large content, and text with
         characters that PostgreSQL cannot store, is stored as bytes.
       deleted: True if the item is marked deleted.
+      gone: True if the item is gone at the source, in an account that keeps such items.
       hash: The SHA-256 of the content, in lower-case hexadecimal; None without content.
     """
 
@@ -45,6 +47,7 @@ class Item:
     metadata: dict[str, JsonValue]
     fingerprint: str | None
     deleted: bool = False
+    gone: bool = False
     hash: str | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +95,10 @@ class _Kept:
     def deleted(self) -> bool:
         return self.item is None or self.item.deleted
 
+    @property
+    def gone(self) -> bool:
+        return self.item is not None and self.item.gone
+
     def written_by(self, sequence: int) -> bool:
         """Return True if no later dispatch wrote the item."""
         return self.content_seq <= sequence and self.metadata_seq <= sequence
@@ -100,16 +107,28 @@ class _Kept:
 class ContentTable:
     """The content of an account: one row per id.
 
+    Attributes:
+      deletions: The treatment of items that disappear at the source.
+      held: The items whose deletion waits for a person, by listing; None for single deletions.
+      accepted, refused: The items whose deletion a person has accepted or refused.
+
     Every write carries the number of its dispatch. The methods follow the statements of
     `core.content.store` one by one.
     """
 
-    def __init__(self, max_deleted_share: float, store: MemoryStore) -> None:
+    def __init__(
+        self, guard: DeleteGuard, store: MemoryStore, deletions: Deletions = Deletions.MARK
+    ) -> None:
+        self.deletions = deletions
+        self.held: dict[ListingRow | None, set[str]] = {}
+        self.accepted: set[str] = set()
+        self.refused: set[str] = set()
         self._rows: dict[str, _Kept] = {}
-        self._max_deleted_share = max_deleted_share
+        self._guard = guard
         self._store = store
         self._children: defaultdict[str | None, set[str]] = defaultdict(set)
         self._seen: set[tuple[str, str]] = set()
+        self._gone: Counter[str] = Counter()
 
     def live(self) -> Iterator[Item]:
         """Yield the items that are kept and not deleted."""
@@ -141,8 +160,18 @@ class ContentTable:
         outputs = {
             each: [row for row in rows.outputs if row.operation is each] for each in Operation
         }
-        for row in outputs[Operation.TOMBSTONE]:
-            changes["deleted"] += self._delete(row.id, sequence, now)
+        gone = [row.id for row in outputs[Operation.TOMBSTONE]]
+        lost = self._below(gone, sequence)
+        accepted = lost & self.accepted if self.deletions is Deletions.MARK else set()
+        deleted = sum(self._delete(id, sequence, now, alone=True) for id in accepted)
+        rest = lost - accepted - self.refused
+        if self.deletions is Deletions.MARK and self._holds_gone(rest, run):
+            changes["held"] += len(rest)
+            self.held.setdefault(None, set()).update(rest)
+        else:
+            deleted += sum(self._delete(id, sequence, now) for id in gone)
+        changes["deleted"] += deleted
+        self._gone[run] += deleted
         for row in outputs[Operation.TOMBSTONE]:
             self._bury(row.id, sequence, now)
         for row in (*outputs[Operation.KEEP], *outputs[Operation.UPDATE]):
@@ -152,36 +181,103 @@ class ContentTable:
             if change != "saved":
                 self._seen.add((run, row.id))
         self._seen.update((run, id) for id in rows.seen)
+        for id in rows.seen:
+            self._show(id, sequence, now)
         return changes
 
-    def sweep(
-        self, listing: ListingRow, run: str, began: int, sequence: int, now: int, *, allow: bool
-    ) -> int | None:
-        """Delete the items that a complete listing no longer has.
+    def sweep(self, listing: ListingRow, run: str, began: int, now: int) -> tuple[int, int]:
+        """Delete the items that a complete listing no longer has, or record that they are gone.
 
         Args:
           listing: The listing.
           run: The id of the run whose task listed it.
           began: The time at which that run began.
-          sequence: The number of the task's dispatch.
           now: The time.
-          allow: True to ignore the delete guard.
 
         Returns:
-          The number of deleted items; None if the delete guard holds the deletion for a person.
+          The numbers of deleted items, and of those that wait for a person.
         """
         inside = [row for row in self._placed(listing.parent) if _lies_in(row.item, listing)]
         gone = [
             item.id
             for row in inside
-            if (item := row.item) is not None
+            if (item := row.item) is not None and self._is_missing(item.id, run, began)
+        ]
+        self.held.pop(listing, None)
+        # As old as the beginning of the run: what any task wrote since, or will write, is newer.
+        if self.deletions is Deletions.KEEP:
+            return sum(self._delete(id, began, now) for id in gone), 0
+        lost = self._below(gone, began)
+        accepted = {id for id in lost & self.accepted if (run, id) not in self._seen}
+        deleted = sum(self._delete(id, began, now, alone=True) for id in accepted)
+        rest = lost - accepted - self.refused
+        if rest and (accepted or self._holds_listing(rest, inside, run)):
+            self.held[listing] = rest
+            return deleted, len(rest)
+        return deleted + sum(self._delete(id, began, now) for id in gone if id in rest), 0
+
+    def accept(self) -> None:
+        """Accept the held deletions: a later sync deletes the items that are still missing."""
+        self.accepted.update(*self.held.values())
+        self.held.clear()
+
+    def refuse(self) -> None:
+        """Refuse the held deletions: the items stay until the source shows them."""
+        self.refused.update(*self.held.values())
+        self.held.clear()
+
+    def settle(self, run: str, began: int) -> None:
+        """End a run: take out of the decisions what the source has shown."""
+        for ids in (self.refused, *self.held.values()):
+            ids.intersection_update([id for id in ids if self._is_missing(id, run, began)])
+
+    def plant(self, items: Iterable[Item]) -> None:
+        """Keep items that the source does not have, as if an earlier sync had kept them."""
+        for item in items:
+            self._rows[item.id] = _Kept(item, "", 0, 0, 0)
+            self._children[item.parent].add(item.id)
+
+    def _is_missing(self, id: str, run: str, began: int) -> bool:
+        row = self._rows.get(id)
+        return (
+            row is not None
+            and not row.deleted
             and row.written_by(began)
             and row.updated < began
-            and (run, item.id) not in self._seen
-        ]
-        if len(gone) > self._max_deleted_share * len(inside) and not allow:
-            return None
-        return sum(self._delete(id, sequence, now) for id in gone)
+            and (run, id) not in self._seen
+        )
+
+    def _holds_listing(self, lost: set[str], inside: Sequence[_Kept], run: str) -> bool:
+        guard = self._guard
+        if guard.is_off:
+            return False
+        if guard.is_small(len(lost)):
+            remains = {item.id for item in self.live()}
+            remains |= {id for seen_in, id in self._seen if seen_in == run}
+            return not remains - lost
+        return guard.exceeds(
+            len(lost), len(self._below(row.item.id for row in inside if row.item) - self.refused)
+        )
+
+    def _holds_gone(self, lost: set[str], run: str) -> bool:
+        guard = self._guard
+        count = self._gone[run] + len(lost)
+        if not lost or guard.is_off or guard.is_small(count):
+            return False
+        return guard.exceeds(count, self._gone[run] + sum(1 for _ in self.live()))
+
+    def _below(self, ids: Iterable[str], sequence: int | None = None) -> set[str]:
+        """Return live items and their live descendants; with a sequence, only those before it."""
+        found, below = set[str](), list(ids)
+        while below:
+            id = below.pop()
+            row = self._rows.get(id)
+            if id in found or row is None or row.deleted:
+                continue
+            if sequence is None or row.written_by(sequence):
+                found.add(id)
+                below.extend(self._children[id])
+        return found
 
     def _items(self) -> Iterator[Item]:
         return (row.item for row in self._rows.values() if row.item is not None)
@@ -197,9 +293,10 @@ class ContentTable:
             self._rows[row.id] = _Kept(item, row.digest, sequence, sequence, now)
             self._children[item.parent].add(row.id)
             return "saved"
-        differs = before.digest != row.digest or before.deleted
+        absent = before.deleted or before.gone
+        differs = before.digest != row.digest or absent
         # The same result deleted it, with the item that it belonged to.
-        revived = before.content_seq == sequence and before.deleted
+        revived = before.content_seq == sequence and absent
         if not ((before.content_seq < sequence and differs) or revived):
             return "ignored" if before.content_seq > sequence else "unchanged"
         digest = row.digest
@@ -230,24 +327,37 @@ class ContentTable:
         fingerprint = before.item.fingerprint if row.fingerprint is None else row.fingerprint
         # Compare as JSON: in Python, 1 equals True.
         told = [encode_json(each, "metadata") for each in (metadata, before.item.metadata)]
-        if told[0] == told[1] and (fingerprint or "") == (before.item.fingerprint or ""):
+        same = told[0] == told[1] and (fingerprint or "") == (before.item.fingerprint or "")
+        if same and not before.gone:
             return "unchanged"
-        before.item = replace(before.item, metadata=metadata, fingerprint=fingerprint)
+        before.item = replace(before.item, metadata=metadata, fingerprint=fingerprint, gone=False)
         before.digest, before.metadata_seq, before.updated = "", sequence, now
         return "saved"
 
-    def _delete(self, id: str, sequence: int, now: int) -> int:
-        """Mark an item and all its descendants deleted, and return their number."""
+    def _show(self, id: str, sequence: int, now: int) -> None:
+        """Record that the source shows an item again."""
+        row = self._rows.get(id)
+        if row is not None and row.item is not None and row.gone and row.written_by(sequence):
+            row.item, row.updated = replace(row.item, gone=False), now
+
+    def _delete(self, id: str, sequence: int, now: int, *, alone: bool = False) -> int:
+        """Mark an item and all its descendants deleted, and return their number.
+
+        An account that keeps such items records that they are gone; then nothing is deleted.
+        """
+        keeps = self.deletions is Deletions.KEEP
         count, below = 0, [id]
         while below:
             row = self._rows.get(below.pop())
             if row is None or row.item is None or row.deleted or not row.written_by(sequence):
                 continue
-            row.item = replace(row.item, deleted=True)
+            if (keeps and row.gone) or row.item.id in self.refused:
+                continue
+            row.item = replace(row.item, gone=keeps, deleted=not keeps)
             row.content_seq = row.metadata_seq = sequence
             row.updated = now
-            below.extend(self._children[row.item.id])
-            count += 1
+            below.extend(() if alone else self._children[row.item.id])
+            count += not keeps
         return count
 
     def _bury(self, id: str, sequence: int, now: int) -> None:

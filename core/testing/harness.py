@@ -13,7 +13,8 @@ from core.integration.base import START, BaseIntegration
 from core.integration.context import AccountInfo, RunInfo, TaskInfo
 from core.integration.limits import AccountIdentity, Rate
 from core.integration.results import Task
-from core.states import Lane, Trigger
+from core.results.delete_guard import DeleteGuard
+from core.states import Deletions, Lane, Trigger
 from core.testing.blobs import MemoryStore
 from core.testing.content import ContentTable, Item
 from core.testing.context import Account, HarnessContext
@@ -35,8 +36,12 @@ class Harness:
       config: As JSON or as the integration's model. Default: the model's defaults.
       credentials: As JSON or as the integration's model. Default: the model's defaults.
       faults: Faults to inject. Default: none.
+      deletions: `mark` or `keep`: the treatment of items that disappear at the source. Default:
+        `mark`.
       max_deleted_share: The delete guard: the largest share of a listing that a sweep may delete.
         Default: 0.5.
+      min_guarded_items: The delete guard holds fewer deletions than this only if no item would
+        remain. Default: 20.
       max_attempts: Attempts of a task before it is parked. Default: 3.
       max_tasks: Tasks of one run. In a larger run, tasks with follow-ups are parked. Default:
         100,000.
@@ -52,7 +57,9 @@ class Harness:
         credentials: Mapping[str, Any] | BaseModel | None = None,
         *,
         faults: Faults | None = None,
+        deletions: str = Deletions.MARK,
         max_deleted_share: float = 0.5,
+        min_guarded_items: int = 20,
         max_attempts: int = 3,
         max_tasks: int = 100_000,
     ) -> None:
@@ -63,7 +70,9 @@ class Harness:
         self._account = Account(
             AccountInfo(str(uuid4()), str(uuid4()), "harness", integration.manifest.domain),
             frozenset(limit.name for limit in limits if isinstance(limit, Rate)),
-            ContentTable(max_deleted_share, blobs),
+            ContentTable(
+                DeleteGuard(max_deleted_share, min_guarded_items), blobs, Deletions(deletions)
+            ),
             blobs,
         )
         self._injector = Injector(faults or Faults())
@@ -86,20 +95,20 @@ class Harness:
         finally:
             self.close()
 
-    def sync(self, trigger: str = Trigger.MANUAL, *, allow_deletions: bool = False) -> SyncResult:
+    def sync(self, trigger: str = Trigger.MANUAL) -> SyncResult:
         """Sync the account: run tasks, with backfill and resync, until none is left or it stops.
 
         After a stop, the next call resumes the run.
 
         Args:
-          trigger: The trigger of the run. Default: `manual`.
-          allow_deletions: True to ignore the delete guard. Default: False.
+          trigger: The trigger of the run. Default: `manual`. A resync lists everything again, and
+            so does the sync after `accept_deletions`.
 
         Returns:
           The counts, errors and parked tasks of this call.
         """
         ledger = self._ledger
-        ledger.result, ledger.allow_deletions = SyncResult(), allow_deletions
+        ledger.result = SyncResult()
         try:
             self._drain(trigger)
             while ledger.resync and ledger.result.error is None:
@@ -108,6 +117,21 @@ class Harness:
         finally:
             self.close()
         return ledger.result
+
+    def accept_deletions(self) -> None:
+        """Accept the held deletions, as a person does: the next sync is complete.
+
+        It deletes exactly these items, if they are still missing. The guard holds others again.
+        """
+        self._account.content.accept()
+
+    def refuse_deletions(self) -> None:
+        """Refuse the held deletions: their items stay until the source shows them again."""
+        self._account.content.refuse()
+
+    def plant(self, *items: Item) -> None:
+        """Keep items that the source does not have, as if an earlier sync had kept them."""
+        self._account.content.plant(items)
 
     def reconnect(self, credentials: Mapping[str, Any] | BaseModel) -> None:
         """Give the account other credentials."""
@@ -148,6 +172,25 @@ class Harness:
     def deleted(self) -> set[str]:
         """The ids of the items that are marked deleted."""
         return self._account.content.deleted()
+
+    @property
+    def held(self) -> set[str]:
+        """The ids of the items whose deletion waits for a person."""
+        return set().union(*self._account.content.held.values())
+
+    @property
+    def gone(self) -> set[str]:
+        """The ids of the items that are kept, and gone at the source."""
+        return {id for id, item in self.content.items() if item.gone}
+
+    @property
+    def deletions(self) -> Deletions:
+        """The treatment of items that disappear at the source, for a test to set."""
+        return self._account.content.deletions
+
+    @deletions.setter
+    def deletions(self, value: str) -> None:
+        self._account.content.deletions = Deletions(value)
 
     @property
     def state(self) -> dict[str, JsonValue]:

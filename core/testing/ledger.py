@@ -26,6 +26,7 @@ from core.results.decisions import (
     decide,
 )
 from core.results.rows import ListingRow, ResultRows, StateRow
+from core.states import Trigger
 from core.testing.content import moment
 from core.testing.context import Account, HarnessContext
 from core.testing.outcome import Deferred, Parked, SyncResult
@@ -41,7 +42,6 @@ class Ledger:
     Attributes:
       result: The result of the current sync so far.
       resync: True after a task asked for a resync.
-      allow_deletions: True to ignore the delete guard.
       tasks: Every task that was returned and committed, as the plugin made it.
     """
 
@@ -57,7 +57,6 @@ class Ledger:
     ) -> None:
         self.result = SyncResult()
         self.resync = False
-        self.allow_deletions = False
         self.tasks: list[Task] = []
         self._account, self._integration, self._queue = account, integration, queue
         self._policy = RetryPolicy(max_attempts, passing=tuple(integration.manifest.passing))
@@ -69,7 +68,10 @@ class Ledger:
     # Runs
 
     def start(self, trigger: str, root: Task) -> None:
-        """Start a live run, unless one is open."""
+        """Start a live run, unless one is open.
+
+        It is complete in a resync, and if a person has accepted held deletions.
+        """
         if "live" not in self._runs:
             self._put(root, root.type, self._run("live", trigger))
         deferred, self._deferred = self._deferred, []
@@ -78,13 +80,20 @@ class Ledger:
 
     def finish(self) -> None:
         """End the open runs, which have no more tasks."""
+        content = self._account.content
+        for run in self._runs.values():
+            content.settle(run.info.id, run.began)
+        if any(run.info.complete for run in self._runs.values()):
+            content.accepted.clear()
         self._runs.clear()
 
     def _run(self, lane: str, trigger: str) -> Run:
         """Return the open run of a lane, or start one."""
         if lane not in self._runs:
             began = self._account.tick()
-            self._runs[lane] = Run(RunInfo(f"run-{began}", trigger, lane), began)
+            complete = trigger == Trigger.RESYNC or bool(self._account.content.accepted)
+            info = RunInfo(f"run-{began}", trigger, lane, complete=complete)
+            self._runs[lane] = Run(info, began)
             self.result.runs.append(self._runs[lane].info)
         return self._runs[lane]
 
@@ -135,7 +144,7 @@ class Ledger:
         for state in rows.states:
             self._write_state(sequence, state)
         for listing in rows.listed:
-            self._sweep(listing, entry.run, sequence)
+            self._sweep(listing, entry.run)
         self._add_tasks(entry, rows, returned)
         for key in context.blob_keys:
             account.spool.delete(key)
@@ -173,16 +182,13 @@ class Ledger:
         if state.value is None:
             del account.state[partition]
 
-    def _sweep(self, listing: ListingRow, run: Run, sequence: int) -> None:
+    def _sweep(self, listing: ListingRow, run: Run) -> None:
         account = self._account
-        swept = account.content.sweep(
-            listing, run.info.id, run.began, sequence, account.tick(), allow=self.allow_deletions
-        )
-        place = Listing(listing.parent, moment(listing.since), moment(listing.until))
-        # A later listing of the same place replaces its held deletion.
-        held = [each for each in self.result.held if each != place]
-        self.result.held = [*held, place] if swept is None else held
-        self.result.outputs["deleted"] += swept or 0
+        self.result.listed.append(_place(listing))
+        deleted, held = account.content.sweep(listing, run.info.id, run.began, account.tick())
+        self.result.held = [_place(row) for row in account.content.held if row is not None]
+        self.result.outputs["deleted"] += deleted
+        self.result.outputs["held"] += held
 
     # Exceptions
 
@@ -238,3 +244,7 @@ class Ledger:
 
     def _park(self, entry: Entry, error: Exception) -> None:
         self.result.parked.append(Parked(entry.task, error, entry.attempts + 1))
+
+
+def _place(listing: ListingRow) -> Listing:
+    return Listing(listing.parent, moment(listing.since), moment(listing.until))

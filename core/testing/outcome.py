@@ -39,6 +39,7 @@ class SyncResult:
       parked: Tasks that failed for good.
       skipped: The reasons of tasks that raised `SkipItem`.
       deferred: Tasks whose failure may pass. The next sync tries them again.
+      listed: The complete listings.
       held: Listings whose deletions wait for a person.
       error: The error that stopped the account, or None.
       failures: Every error raised, also those before a successful attempt.
@@ -50,6 +51,7 @@ class SyncResult:
     parked: list[Parked] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     deferred: list[Deferred] = field(default_factory=list)
+    listed: list[Listing] = field(default_factory=list)
     held: list[Listing] = field(default_factory=list)
     error: Exception | None = None
     failures: list[Exception] = field(default_factory=list)
@@ -76,6 +78,11 @@ class SyncResult:
     def outputs_unchanged(self) -> int:
         """The number of unchanged items, and of late writes and updates that were ignored."""
         return self.outputs["unchanged"] + self.outputs["ignored"]
+
+    @property
+    def deletions_held(self) -> int:
+        """The number of deletions that wait for a person."""
+        return self.outputs["held"]
 
     @property
     def outputs_deleted(self) -> int:

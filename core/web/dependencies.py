@@ -63,6 +63,7 @@ MAX_ID = 2**63 - 1
 AccountId = Annotated[UUID, Path(description="The ID of the account.")]
 RunId = Annotated[UUID, Path(description="The ID of the run.")]
 TaskId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the task.")]
+DeletionId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the held deletion.")]
 ContentId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the content item.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items to return.")]
 After = Annotated[

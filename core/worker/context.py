@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 from uuid import uuid4
 
@@ -29,6 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 READ_STATE = (
     "SELECT value, version FROM sync_state WHERE user_integration_id = %s AND partition = %s"
 )
+IS_COMPLETE = "SELECT complete FROM sync_run WHERE id = %s"
 FINGERPRINTS = """
 SELECT external_id, fingerprint FROM user_integration_content
 WHERE user_integration_id = %s AND external_id = ANY(%s) AND deleted_at IS NULL
@@ -73,9 +75,19 @@ class TaskContext:
         self.read: dict[str, int] = {}
         account = loaded.account
         self.task = TaskInfo(str(dispatch.task_id), dispatch.type, dispatch.attempts + 1)
-        self.run = RunInfo(dispatch.run_id, Trigger(dispatch.trigger), Lane(dispatch.lane))
         self.account = AccountInfo(
             str(account.id), account.user_id, account.name, account.integration_domain
+        )
+
+    @cached_property
+    def run(self) -> RunInfo:
+        """The run that the task belongs to. The first access reads whether it is complete."""
+        dispatch = self._dispatch
+        with self._services.database.connection() as conn:
+            row = conn.execute(IS_COMPLETE, (dispatch.run_id,)).fetchone()
+        complete = row is not None and row[0]
+        return RunInfo(
+            dispatch.run_id, Trigger(dispatch.trigger), Lane(dispatch.lane), complete=complete
         )
 
     @property

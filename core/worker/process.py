@@ -25,6 +25,7 @@ from core.ledger.outcomes import Dispatch, Outcome
 from core.limits.budgets import Budgets
 from core.metrics.counters import Counters
 from core.plugins import Registry, catalog
+from core.results.delete_guard import DeleteGuard
 from core.settings import Settings
 from core.transport.messages import SAVE_QUEUE
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
@@ -92,7 +93,7 @@ class WorkerProcess:
             queues,
             self.inflight,
             registry,
-            max_deleted_share=settings.max_deleted_share,
+            guard=DeleteGuard(settings.max_deleted_share, settings.min_guarded_items),
             counters=self.counters,
         )
         self._send = self.saver.hand_over

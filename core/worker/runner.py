@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from core.accounts.redaction import error_text
+from core.content.portions import SWEEP
 from core.errors import RateLimited, TaskUnfit
 from core.integration.results import Task
 from core.ledger import breakers, processes
@@ -53,6 +54,8 @@ class Runner:
           LeftToOthers: The task is for another version of the plugin, which the fleet has.
           BaseException: The plugin raised it, in the task or while its result was read.
         """
+        if dispatch.type == SWEEP:
+            return Outcome(dispatch)  # the saver does the work
         loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
         self._used[dispatch.id] = loaded
         with self.services.egress.for_account(public_only=loaded.account.public_hosts_only):

@@ -22,6 +22,7 @@ from core.ledger.outcomes import Outcome, parked
 from core.metrics.counters import Counters
 from core.observability.traces import span
 from core.plugins import Registry
+from core.results.delete_guard import DeleteGuard
 from core.states import TaskState
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.ended_runs import announce
@@ -84,7 +85,7 @@ class Saver:
       queues: The queues in Redis.
       inflight: The in-flight tasks; those whose outcome is saved are released.
       registry: The observers to notify.
-      max_deleted_share: The share of a listing above which a deletion waits for a person.
+      guard: The delete guard.
       counters: The counters of the process. Default: new ones.
     """
 
@@ -95,14 +96,14 @@ class Saver:
         inflight: InflightTasks,
         registry: Registry,
         *,
-        max_deleted_share: float,
+        guard: DeleteGuard,
         counters: Counters | None = None,
     ) -> None:
         self._database = database
         self._queues = queues
         self._inflight = inflight
         self._registry = registry
-        self._max_deleted_share = max_deleted_share
+        self._guard = guard
         self._counters = counters or Counters()
         self._bytes = 0
         lock = threading.Lock()
@@ -262,7 +263,7 @@ class Saver:
 
     def _commit(self, outcomes: Sequence[Outcome]) -> CommitResult:
         with self._database.connection() as conn:
-            return commit_outcomes(conn, outcomes, max_deleted_share=self._max_deleted_share)
+            return commit_outcomes(conn, outcomes, guard=self._guard)
 
     def _answers(self) -> bool:
         try:

@@ -191,6 +191,8 @@ WORDS: Mapping[str, type[states.Word]] = {
     "Account state": states.AccountState,
     "Account state reason": states.AccountStateReason,
     "Deletions": states.Deletions,
+    "Hold source": states.HoldSource,
+    "Held state": states.HeldState,
     "Lane": states.Lane,
     "Operation": states.Operation,
     "Run state": states.RunState,

@@ -31,5 +31,7 @@ class TestGmail(IntegrationConformance):
         self.gmail = gmail
         return {}
 
-    def connect(self, server: Mapping[str, Any], faults: Faults | None = None) -> Harness:
-        return Harness(Gmail, {}, self.gmail.credentials(), faults=faults)
+    def connect(
+        self, server: Mapping[str, Any], faults: Faults | None = None, **options: Any
+    ) -> Harness:
+        return Harness(Gmail, {}, self.gmail.credentials(), faults=faults, **options)

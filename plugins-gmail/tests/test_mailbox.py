@@ -204,10 +204,10 @@ def test_an_invalid_state_causes_a_resync(gmail: FakeGmail) -> None:
 
 
 def test_the_deletion_of_most_of_a_mailbox_is_held(gmail: FakeGmail) -> None:
-    ids = gmail.mailbox.fill(10)
+    ids = gmail.mailbox.fill(30)
     harness = connect(gmail)
     synced(harness)
-    gmail.mailbox.delete(*ids[:8])
+    gmail.mailbox.delete(*ids[:24])
     gmail.mailbox.forget_history()
     result = synced(harness)
     assert result.held

@@ -91,7 +91,44 @@ def test_a_mass_deletion_is_held(fake: Fake, connect: Any, sync: Any) -> None:
         fake.workspace.delete(channel, ts)
     assert sync(harness).held
     assert not harness.deleted
-    assert sync(harness, allow_deletions=True).outputs_deleted == 40
+    harness.accept_deletions()
+    assert sync(harness, "schedule").outputs_deleted == 40
+
+
+def test_a_mass_deletion_before_the_lookback_is_held_in_a_resync_and_confirmed(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
+    channel = fake.workspace.add_channel("old")
+    for number in range(50):
+        fake.workspace.post(channel, f"message {number}", ts=f"16000000{number:02}.000100")
+    harness = connect()
+    sync(harness)
+    for ts in channel.top[:40]:
+        fake.workspace.delete(channel, ts)
+    assert not sync(harness, "schedule").held
+    assert sync(harness, "resync").held
+    harness.accept_deletions()
+    assert sync(harness, "schedule").outputs_deleted == 40
+    assert kept(harness) == there(fake)
+
+
+def test_all_replies_of_a_thread_are_held_and_confirmed(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    root, replies = channel.top[2], list[str]()
+    for number in range(40):
+        replies.append(fake.workspace.post(channel, f"reply {number}", thread=root))
+    harness = connect()
+    sync(harness)
+    for ts in replies:
+        fake.workspace.delete(channel, ts)
+    assert sync(harness).held
+    fake.calls.clear()
+    sync(harness)
+    assert not fake.called("conversations.replies")
+    harness.accept_deletions()
+    assert sync(harness, "schedule").outputs_deleted == 40
+    assert kept(harness) == there(fake)
 
 
 def test_deletions_older_than_the_lookback_are_not_noticed(
@@ -429,7 +466,9 @@ def test_a_reply_that_exists_only_during_a_fetch_is_marked_deleted(
     sync(harness)
     assert harness.content[f"{channel.id}:{late[0]}"].text == "late"
     fake.workspace.delete(channel, late[0])
-    sync(harness, allow_deletions=True)
+    sync(harness)
+    harness.accept_deletions()
+    sync(harness, "schedule")
     assert kept(harness) == there(fake)
     fake.calls.clear()
     sync(harness)

@@ -452,7 +452,7 @@ def test_a_channel_hidden_by_the_free_plan_is_not_marked_deleted(
     sync(harness)
     before = kept(harness)
     fake.is_limited, channel.top = True, []
-    assert not sync(harness, allow_deletions=True).held
+    assert not sync(harness).held
     del harness.state[f"channel/{channel.id}"]
-    assert not sync(harness, "resync", allow_deletions=True).held
+    assert not sync(harness, "resync").held
     assert kept(harness) == before

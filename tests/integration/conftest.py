@@ -20,6 +20,7 @@ from core.ledger import completion, dispatching, leadership, processes, scheduli
 from core.ledger.commit import CommitResult, commit_outcomes
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
+from core.results.delete_guard import DeleteGuard
 
 DOMAIN = "shop"
 
@@ -115,14 +116,16 @@ class Desk:
         return result_outcome(dispatch, TaskResult(**result), Shop, self.blobs, read)
 
     def save(
-        self, *outcomes: Outcome, guard: float = 0.5, conn: Conn | None = None
+        self, *outcomes: Outcome, guard: float = 0.5, floor: int = 20, conn: Conn | None = None
     ) -> CommitResult:
         """Save outcomes as the saver does, without the check whether runs are complete."""
-        return commit_outcomes(conn or self.conn, outcomes, max_deleted_share=guard)
+        return commit_outcomes(conn or self.conn, outcomes, guard=DeleteGuard(guard, floor))
 
-    def finish(self, dispatch: Dispatch, guard: float = 0.5, **result: Any) -> CommitResult:
+    def finish(
+        self, dispatch: Dispatch, guard: float = 0.5, floor: int = 20, **result: Any
+    ) -> CommitResult:
         """Save a result, and end its run if that was the last task."""
-        saved = self.save(self.outcome(dispatch, **result), guard=guard)
+        saved = self.save(self.outcome(dispatch, **result), guard=guard, floor=floor)
         completion.end_runs(self.conn, {dispatch.run_id})
         return saved
 

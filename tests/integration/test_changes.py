@@ -7,11 +7,11 @@ import threading
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from core import TaskOutput
+from core import Listing, Task, TaskOutput
 from core.content import store
 from core.errors import InvalidInput
 from core.results.rows import OutputRow
@@ -20,6 +20,7 @@ from core.service.authorization import Principal
 from core.service.content import changes
 from core.service.content import queries as content_queries
 from core.service.pagination import encode_cursor
+from core.service.runs.progress import progress
 from core.states import Operation
 
 ADMIN = Principal(uuid4(), None)
@@ -54,6 +55,24 @@ def test_changes_are_returned_in_their_order(desk) -> None:
     assert told(later) == [("updated", "1"), ("deleted", "2"), ("created", "3")]
     desk.keep(account, TaskOutput("3", "x"))
     assert all_of(desk.conn, after=cursor)[0] == []
+
+
+def test_the_feed_and_the_run_show_the_number_of_held_deletions(desk) -> None:
+    mine, other = desk.account("a", user_id="u"), desk.account("b", user_id="v")
+    for account in (mine, other):
+        desk.keep(account, TaskOutput("1"), TaskOutput("2"))
+    root = desk.root(mine)
+    tasks = [Task("step")]
+    desk.finish(root, tasks=tasks, listed=[Listing()])
+    assert progress(desk.conn, UUID(root.run_id)).counters()["deletions_held"] == 2
+    desk.finish(*desk.claim())
+    ended = progress(desk.conn, UUID(root.run_id))
+    assert (ended.state, ended.counters()["deletions_held"]) == ("succeeded", 2)
+    held = {
+        user: changes.read(desk.conn, Principal(uuid4(), user)).deletions_held
+        for user in (None, "u", "v")
+    }
+    assert held == {None: 2, "u": 2, "v": 0}
 
 
 def test_a_user_reads_changes_of_their_own_accounts_only(desk, monkeypatch) -> None:

@@ -10,6 +10,7 @@ from core import Task, TaskOutput
 from core.ledger import completion
 from core.ledger.outcomes import parked
 from core.plugins import Registry
+from core.results.delete_guard import DeleteGuard
 from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver
 
@@ -115,7 +116,7 @@ def test_savers_that_commit_the_last_two_tasks_concurrently_end_the_run(
     dispatches = siblings(desk, 2)
     desk.conn.execute(TOGETHER)
     savers = [
-        Saver(database, queues, InflightTasks(), Registry(), max_deleted_share=0.5)
+        Saver(database, queues, InflightTasks(), Registry(), guard=DeleteGuard())
         for _ in dispatches
     ]
     threads = [
@@ -152,7 +153,7 @@ def test_threads_that_save_the_last_two_tasks_concurrently_end_the_run(
     inflight = AskedTogether()
     for dispatch in dispatches:
         inflight.receive(dispatch)
-    saver = Saver(database, queues, inflight, Registry(), max_deleted_share=0.5)
+    saver = Saver(database, queues, inflight, Registry(), guard=DeleteGuard())
     threads = [
         threading.Thread(target=saver.save, args=([desk.outcome(dispatch)],))
         for dispatch in dispatches

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import itertools
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 
 from core import Listing, Task, TaskOutput
 from core.ledger import controls
+from core.ledger.dispatching import Portion
 
 
 @pytest.fixture
@@ -411,9 +413,10 @@ def test_a_late_update_that_waited_for_a_newer_writer_changes_nothing(
 # --------------------------------------------------------------------------------------------------
 
 
-def vanished(desk, account, *, seen=(), output=(), listed=None, **given) -> set[str]:
+def vanished(desk, account, *, seen=(), output=(), listed=None, guard=0.5, floor=20) -> set[str]:
     """Return the items that remain after a run with this listing."""
-    desk.finish(desk.root(account, **given), seen=seen, output=output, listed=listed or [Listing()])
+    result = {"seen": seen, "output": output, "listed": listed or [Listing()]}
+    desk.finish(desk.root(account), guard=guard, floor=floor, **result)
     return desk.alive()
 
 
@@ -459,7 +462,7 @@ def test_a_listing_deletes_nothing_outside_its_scope(desk) -> None:
     window = Listing(
         "box", since=datetime(2026, 1, 2, tzinfo=UTC), until=datetime(2026, 1, 3, tzinfo=UTC)
     )
-    assert vanished(desk, account, listed=[window], allow_deletions=True) == {
+    assert vanished(desk, account, guard=1.0, listed=[window]) == {
         "d1",
         "d3",
         "top",
@@ -497,14 +500,51 @@ def test_items_that_any_task_wrote_since_the_run_began_stay(desk) -> None:
     assert desk.alive() == {"old", "kept", "history"}
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["not seen", "seen"])
+@pytest.mark.parametrize("dispatched", list(itertools.permutations(["page", "step"])))
+@pytest.mark.parametrize("saved", list(itertools.permutations(["page", "step"])))
+def test_an_item_that_a_download_returns_stays_in_any_order(
+    desk, dispatched, saved, named: bool
+) -> None:
+    """The root lists x only by the step that downloads it; the page completes the listing."""
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(id, "old") for id in "xyz"))
+    root = desk.root(account)
+    desk.finish(
+        root, tasks=[Task(name) for name in dispatched], seen=["y", *(["x"] if named else [])]
+    )
+    running = {}
+    for name, other in (dispatched, dispatched[::-1]):
+        (running[name],) = desk.claim(Portion(str(account), "live", 1, without_types=[other]))
+    for name in saved:
+        if name == "page":
+            desk.finish(running["page"], guard=1.0, seen=["z"], listed=[Listing()])
+            assert not named or desk.alive() == set("xyz")
+        else:
+            desk.finish(running["step"], output=[TaskOutput("x", "new")])
+    assert desk.content(where="deleted_at IS NULL") == {"x": "new", "y": "old", "z": "old"}
+
+
+def test_a_sweep_keeps_a_descendant_that_its_run_wrote(desk) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("d"), TaskOutput("d/x", "old", parent="d"), TaskOutput("a"))
+    root = desk.root(account)
+    desk.finish(root, tasks=[Task("step"), Task("page")], seen=["a"])
+    (file,) = desk.claim(Portion(str(account), "live", 1, without_types=["page"]))
+    (page,) = desk.claim()
+    desk.finish(file, output=[TaskOutput("d/x", "new", parent="d")])
+    desk.finish(page, guard=1.0, listed=[Listing()])
+    assert desk.alive() == {"a", "d/x"}
+
+
 def test_a_listing_that_loses_more_than_the_guard_allows_is_held(desk) -> None:
     account = desk.account()
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
-    assert vanished(desk, account, seen=["a"]) == set("abcd")
+    assert vanished(desk, account, seen=["a"], floor=3) == set("abcd")
     assert desk.rows("SELECT vanished, total, parent FROM held_deletion") == [(3, 4, None)]
-    assert vanished(desk, account, seen=["a"]) == set("abcd")
+    assert vanished(desk, account, seen=["a"], floor=3) == set("abcd")
     assert desk.value("SELECT count(*) FROM held_deletion") == 1
-    assert vanished(desk, account, seen=["a"], allow_deletions=True) == {"a"}
+    assert vanished(desk, account, seen=["a"], guard=1.0) == {"a"}
     assert desk.value("SELECT count(*) FROM held_deletion") == 0
 
 
@@ -516,10 +556,123 @@ def test_a_later_complete_listing_drops_held_deletions(desk) -> None:
     assert desk.value("SELECT count(*) FROM held_deletion") == 0
 
 
+def test_fewer_deletions_than_the_floor_are_done(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(id) for id in "abcd"))
+    assert vanished(desk, account, seen=["a"], floor=4) == {"a"}
+
+
+def test_a_rolling_export_of_one_file_follows_its_source(desk) -> None:
+    """The new file counts as live before a task has fetched it."""
+    account = desk.account()
+    desk.keep(account, TaskOutput("monday"))
+    assert vanished(desk, account, seen=["tuesday"]) == set()
+    desk.keep(account, TaskOutput("tuesday"))
+    assert vanished(desk, account, output=[TaskOutput("wednesday")]) == {"wednesday"}
+
+
+def test_the_last_items_of_an_account_are_held(desk) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("d"), TaskOutput("d/x", parent="d"))
+    assert vanished(desk, account) == {"d", "d/x"}
+    assert desk.rows("SELECT vanished, total, source, state FROM held_deletion") == [
+        (2, 2, "listing", "held")
+    ]
+    assert desk.rows("SELECT external_id FROM held_deletion_item ORDER BY 1") == [("d",), ("d/x",)]
+    assert desk.value("SELECT deletions_held FROM sync_run ORDER BY started_at DESC LIMIT 1") == 2
+
+
+def test_items_elsewhere_in_the_account_let_the_last_items_of_a_listing_go(desk) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("a"), TaskOutput("b", parent="box"))
+    assert vanished(desk, account) == {"b"}
+
+
+def test_the_share_counts_descendants(desk) -> None:
+    account = desk.account()
+    files = [TaskOutput(f"p/{number}", parent="p") for number in range(40)]
+    desk.keep(account, TaskOutput("p"), *files, *(TaskOutput(id) for id in "abcde"))
+    assert len(vanished(desk, account, seen="abcde")) == 46
+    assert desk.rows("SELECT vanished, total FROM held_deletion") == [(41, 46)]
+    assert vanished(desk, account, seen="abcde", guard=1.0) == set("abcde")
+
+
+def test_the_share_of_a_window_counts_only_its_items(desk) -> None:
+    account = desk.account()
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    recent = [TaskOutput(f"r{number}", timestamp=day) for number in range(30)]
+    older = [TaskOutput(f"o{number}", timestamp=day - timedelta(1)) for number in range(30)]
+    desk.keep(account, *recent, *older)
+    seen = [f"r{number}" for number in range(10)]
+    assert len(vanished(desk, account, seen=seen, listed=[Listing(since=day)])) == 60
+    assert desk.rows("SELECT vanished, total FROM held_deletion") == [(20, 30)]
+
+
+def test_single_deletions_of_a_run_count_together(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(str(number)) for number in range(40)))
+    root = desk.root(account)
+    desk.add(root.run_id, "1", "2", "3")
+    first, second, third = desk.claim()
+
+    def gone(start: int, stop: int) -> list[TaskOutput]:
+        return [TaskOutput.gone(str(number)) for number in range(start, stop)]
+
+    desk.save(desk.outcome(root, output=gone(0, 19)), desk.outcome(first, output=gone(19, 20)))
+    assert len(desk.alive()) == 20
+    desk.finish(second, output=gone(20, 21))
+    assert len(desk.alive()) == 20
+    assert desk.rows("SELECT vanished, total, source FROM held_deletion") == [(1, 40, "gone")]
+    desk.finish(third)
+    assert desk.value("SELECT deletions_held FROM sync_run ORDER BY started_at DESC LIMIT 1") == 1
+    desk.finish(desk.root(account), output=gone(20, 39))
+    assert desk.alive() == {"39"}
+
+
+def test_single_deletions_that_a_person_accepted_are_done(desk, backend) -> None:
+    from core.service.content import deletions
+
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(str(number)) for number in range(30)))
+    gone = [TaskOutput.gone(str(number)) for number in range(25)]
+    desk.finish(desk.root(account), output=gone)
+    assert len(desk.alive()) == 30
+    deletions.accept(backend, [desk.value("SELECT id FROM held_deletion")])
+    (root,) = desk.claim()
+    desk.finish(root, output=[*gone[:20], TaskOutput("24", "again")])
+    assert len(desk.alive()) == 10
+    assert desk.rows("SELECT state, vanished FROM held_deletion") == [("held", 4)]
+
+
+@pytest.mark.parametrize("change", ["config = '{\"x\": 1}'", "identity = 'another'"])
+def test_a_listing_under_another_config_or_identity_deletes_nothing(desk, change: str) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("a"), TaskOutput("b"))
+    root = desk.root(account)
+    desk.conn.execute(f"UPDATE user_integration SET {change} WHERE id = %s", (account,))
+    desk.finish(root, seen=["a"], listed=[Listing()])
+    assert desk.alive() == {"a", "b"}
+    desk.finish(desk.root(account), seen=["a"], listed=[Listing()])
+    assert desk.alive() == {"a"}
+
+
+def test_new_credentials_and_limits_do_not_stop_a_sweep(desk) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("a"), TaskOutput("b"))
+    root = desk.root(account)
+    desk.conn.execute(
+        "UPDATE user_integration SET version = version + 1, credentials = 'new',"
+        " config = config, limits = '[{}]' WHERE id = %s",
+        (account,),
+    )
+    desk.finish(root, seen=["a"], listed=[Listing()])
+    assert desk.alive() == {"a"}
+
+
 def test_exactly_the_share_of_the_guard_may_be_deleted(desk) -> None:
     account = desk.account()
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
-    assert vanished(desk, account, seen=["a", "b"]) == {"a", "b"}
+    assert vanished(desk, account, seen=["a", "b"], floor=0) == {"a", "b"}
 
 
 def test_a_page_that_was_parked_never_sweeps(desk) -> None:
@@ -527,8 +680,8 @@ def test_a_page_that_was_parked_never_sweeps(desk) -> None:
 
     account = desk.account()
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
-    root = desk.root(account, allow_deletions=True)
-    desk.save(parked(desk.outcome(root, listed=[Listing()]), "no"))
+    root = desk.root(account)
+    desk.save(parked(desk.outcome(root, listed=[Listing()]), "no"), guard=1.0)
     assert desk.alive() == set("abcd")
 
 
@@ -595,27 +748,3 @@ def test_a_result_may_delete_a_folder_and_keep_a_file_in_it(desk, writers) -> No
         TaskOutput("p/new", parent="p"),
     )
     assert desk.alive() == {"p/kept", "p/new"}
-
-
-def test_deletions_held_in_a_backfill_are_done_when_a_person_allows_them(desk) -> None:
-    """The requested run lists again, although it could have resumed from a cursor.
-
-    Its backfill inherits the permission to delete.
-    """
-    account = desk.account()
-    desk.keep(account, *(TaskOutput(id, "x") for id in "abcd"))
-
-    def list_again(trigger: str, **given: bool) -> None:
-        root = desk.root(account, **given)
-        assert root.trigger == trigger
-        desk.finish(root, tasks=[Task("page", background=True)])
-        (listing,) = desk.claim()
-        assert listing.lane == "backfill"
-        desk.finish(listing, seen=["a"], listed=[Listing()])
-
-    list_again("manual")
-    assert desk.alive() == set("abcd")
-    list_again("resync", allow_deletions=True)
-    assert desk.alive() == {"a"}
-    assert desk.value("SELECT count(*) FROM held_deletion") == 0
-    assert desk.root(account, allow_deletions=True).trigger == "manual"

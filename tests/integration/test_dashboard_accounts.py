@@ -299,7 +299,7 @@ def test_every_button_of_an_account_works(dashboard, desk) -> None:
     assert press(browser, account, "resume") == (200, "Account resumed.")
     assert press(browser, account, "check") == (200, "Check passed: the credentials work.")
     assert press(browser, account, "sync") == (200, "Run started.")
-    assert (desk.runs(), desk.value("SELECT allow_deletions FROM sync_run")) == (["running"], False)
+    assert desk.runs() == ["running"]
     assert press(browser, account, "sync") == (200, "Joined the open run.")
     later = "The resync starts after the open run has ended."
     assert press(browser, account, "resync") == (200, later)
@@ -323,24 +323,6 @@ def test_the_page_shows_the_answer_of_the_provider(dashboard, desk, vault) -> No
     status, said = press(browser, account, "check")
     assert (status, SECRET in said) == (422, False)
     assert "rejects the credentials" in said
-
-
-def test_held_deletions_can_be_confirmed(dashboard, desk) -> None:
-    account, browser = desk.account("held", user_id="ann"), dashboard.sign_in("ann")
-    desk.keep(account, TaskOutput("1", "text"))
-    desk.conn.execute(
-        """
-        INSERT INTO held_deletion (user_integration_id, run_id, parent, vanished, total) SELECT %s,
-            id, %s, 90, 100 FROM sync_run
-        """,
-        (account, XSS),
-    )
-    page = browser.get(f"/accounts/{account}").text
-    assert "Held deletions" in page
-    assert "<script>alert" not in page
-    assert re.search(r'formaction="[^"]+/sync" name="allow_deletions" value="yes"', page)
-    press(browser, account, "sync", allow_deletions="yes")
-    assert desk.value("SELECT allow_deletions FROM sync_run WHERE state = 'running'") is True
 
 
 def test_erasing_asks_for_the_name(dashboard, desk) -> None:

@@ -27,6 +27,7 @@ from core.errors import PollingError, ServerUnavailable
 from core.logs import place
 from core.observability import errors as reports
 from core.plugins import Registry
+from core.results.delete_guard import DeleteGuard
 from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver
 
@@ -203,7 +204,7 @@ def test_the_reason_of_a_result_that_cannot_be_saved_has_no_data(
         return upsert(conn, rows)
 
     monkeypatch.setattr(content_saving, "upsert", refuse)
-    saver = Saver(database, queues, InflightTasks(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
+    saver = Saver(database, queues, InflightTasks(), registry, guard=DeleteGuard())  # type: ignore[arg-type]
     saver.start()
     caplog.set_level("DEBUG")
     saver.hand_over(outcome)
@@ -220,7 +221,7 @@ def test_the_reason_of_a_violated_constraint_has_no_data(desk, database, queues,
     registry = SimpleNamespace(observe=lambda hook, **given: told.append((hook, given)))
     outcome = desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", SECRET)])
     outcome.outputs[0] = outcome.outputs[0]._replace(kind=None)  # DETAIL may repeat the row
-    saver = Saver(database, queues, InflightTasks(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
+    saver = Saver(database, queues, InflightTasks(), registry, guard=DeleteGuard())  # type: ignore[arg-type]
     saver.start()
     saver.hand_over(outcome)
     until(lambda: "task_parked" in dict(told), "the observer runs")

@@ -42,8 +42,9 @@ from core.ledger.commit import commit_outcomes
 from core.ledger.completion import end_runs
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Failure, Outcome
+from core.results.delete_guard import OFF
 from core.results.parking import MAX_CRASHES
-from core.results.rows import OutputRow, TaskRow
+from core.results.rows import ListingRow, OutputRow, TaskRow
 from core.states import Operation
 
 DOMAIN = "model"
@@ -70,15 +71,28 @@ class ModelTask:
     due: bool = False
     suspect: bool = False
     retried: bool = False
+    carried: bool = False
 
 
 @dataclass
 class ModelRun:
-    """The state of a run in the model."""
+    """The state of a run in the model: its start, and the items that its tasks have seen."""
 
     account: UUID
     lane: str
+    start_seq: int
+    began: int
     state: str = "running"
+    seen: set[str] = field(default_factory=set)
+
+
+@dataclass
+class ModelItem:
+    """A content row in the model: its last writer, and the step in which it changed."""
+
+    seq: int
+    changed: int
+    deleted: bool = False
 
 
 @dataclass
@@ -107,7 +121,8 @@ class Ledger(RuleBasedStateMachine):
         self.conn: Conn = open_connection(self.database_url)
         self.tasks: dict[int, ModelTask] = {}
         self.runs: dict[UUID, ModelRun] = {}
-        self.content: dict[tuple[UUID, str], int] = {}
+        self.content: dict[tuple[UUID, str], ModelItem] = {}
+        self.steps = 0
         self.paused: set[UUID] = set()
         self.ended: list[UUID] = []
         self.breakers: dict[UUID, ModelBreaker] = {}
@@ -150,7 +165,7 @@ class Ledger(RuleBasedStateMachine):
             self._begin(run, account)
 
     def _begin(self, run: UUID, account: UUID) -> None:
-        self.runs[run] = ModelRun(account, "live")
+        self._add_run(run, account, "live")
         self._learn(run, {"root"})
         self._carry(run, account, "live")
         if self._waiting(account, "backfill"):
@@ -288,18 +303,35 @@ class Ledger(RuleBasedStateMachine):
         one=dispatches,
         new=st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=3),
         item=st.sampled_from("xyz"),
+        seen=st.sets(st.sampled_from("xyz"), max_size=2),
+        lists=st.booleans(),
     )
-    def finish(self, one: Dispatch, new: list[tuple[str, bool]], item: str) -> None:
-        """Save output and follow-ups; the same dispatch may finish again, and late."""
+    def finish(
+        self,
+        one: Dispatch,
+        new: list[tuple[str, bool]],
+        item: str,
+        seen: frozenset[str] = frozenset(),
+        lists: bool = False,
+    ) -> None:
+        """Save output, follow-ups and a listing; the dispatch may finish again, and late."""
         rows = [TaskRow("t", {}, f"{ord(key):032x}", 0, bg) for key, bg in new]
-        outcome = Outcome(one, outputs=[_output(item, one.dispatch_seq)], tasks=rows)
+        outcome = Outcome(
+            one,
+            outputs=[_output(item, one.dispatch_seq)],
+            tasks=rows,
+            seen=sorted(seen),
+            listed=[ListingRow(None, None, None)] if lists else [],
+        )
         if self._save(outcome):
             task = self.tasks[one.task_id]
             task.state = "done"
             if not task.root:
                 self.breakers.pop(self.runs[task.run].account, None)
-            at = (self.runs[task.run].account, item)
-            self.content[at] = max(self.content.get(at, 0), one.dispatch_seq)
+            self._keep(self.runs[task.run], item, one.dispatch_seq)
+            self.runs[task.run].seen |= seen
+            if lists and not task.carried:
+                self._sweep(self.runs[task.run])
             lanes = {"backfill" if bg or task.lane == "backfill" else "live" for _, bg in new}
             account = self.runs[task.run].account
             for lane in lanes - {task.lane}:
@@ -442,11 +474,32 @@ class Ledger(RuleBasedStateMachine):
     # The model's own bookkeeping
     # --------------------------------------------------------------------------------------
 
+    def _keep(self, run: ModelRun, id: str, seq: int) -> None:
+        """Keep an item. One that a later dispatch has written stays, and counts as seen."""
+        before = self.content.get((run.account, id))
+        if before is None or before.seq < seq:
+            self.content[run.account, id] = ModelItem(seq, self.steps)
+        else:
+            run.seen.add(id)
+
+    def _sweep(self, run: ModelRun) -> None:
+        """Delete the items that the run has not seen, and that were written before it began."""
+        for (account, id), item in self.content.items():
+            if (
+                account == run.account
+                and not item.deleted
+                and item.seq <= run.start_seq
+                and item.changed < run.began
+                and id not in run.seen
+            ):
+                item.seq, item.changed, item.deleted = run.start_seq, self.steps, True
+
     def _save(self, outcome: Outcome) -> bool:
+        self.steps += 1
         one = outcome.dispatch
         task = self.tasks[one.task_id]
         current = task.state == "queued" and task.dispatch_no == one.dispatch_no
-        applied = commit_outcomes(self.conn, [outcome], max_deleted_share=0.5).applied
+        applied = commit_outcomes(self.conn, [outcome], guard=OFF).applied
         assert bool(applied) == current, (
             "the fence accepts a dispatch exactly if it is the current one"
         )
@@ -481,22 +534,30 @@ class Ledger(RuleBasedStateMachine):
             (account, lane),
         ).fetchone()
         assert row is not None, f"a {lane} run should have been opened"
-        self.runs[row[0]] = ModelRun(account, lane)
+        self._add_run(row[0], account, lane)
         return row[0]
+
+    def _add_run(self, run: UUID, account: UUID, lane: str) -> None:
+        row = self.conn.execute("SELECT start_seq FROM sync_run WHERE id = %s", (run,)).fetchone()
+        assert row is not None
+        self.runs[run] = ModelRun(account, lane, row[0], self.steps)
 
     def _learn(self, run: UUID, _: set[str] | None) -> None:
         """Add the new rows of a run to the model: they are ready, and each key is unique."""
         rows = self.conn.execute(
-            "SELECT id, dedup_key, lane, state, type FROM sync_task WHERE run_id = %s", (run,)
+            "SELECT id, dedup_key, lane, state, type, carried FROM sync_task WHERE run_id = %s",
+            (run,),
         )
-        for id, key, lane, state, type in rows.fetchall():
+        for id, key, lane, state, type, carried in rows.fetchall():
             if id not in self.tasks:
                 assert state == "ready"
                 assert lane == self.runs[run].lane
                 assert not any(t.run == run and t.key == key.hex() for t in self.tasks.values()), (
                     "a key runs once in a run"
                 )
-                self.tasks[id] = ModelTask(run, key.hex(), lane, root=type == START)
+                self.tasks[id] = ModelTask(
+                    run, key.hex(), lane, root=type == START, carried=carried
+                )
 
     # Invariants
     # ----------------------------------------------------------------------------------------------
@@ -545,9 +606,12 @@ class Ledger(RuleBasedStateMachine):
     @invariant()
     def content_agrees(self) -> None:
         rows = self.conn.execute(
-            "SELECT user_integration_id, external_id, content_text FROM user_integration_content"
-        )
-        assert {(account, id): int(text) for account, id, text in rows} == self.content
+            "SELECT user_integration_id, external_id, content_seq, deleted_at IS NOT NULL,"
+            " content_text FROM user_integration_content"
+        ).fetchall()
+        found = {(account, id): (seq, deleted) for account, id, seq, deleted, _ in rows}
+        assert found == {at: (item.seq, item.deleted) for at, item in self.content.items()}
+        assert all(int(text) == seq for *_, seq, deleted, text in rows if not deleted)
 
 
 def _output(id: str, seq: int) -> OutputRow:

@@ -129,7 +129,7 @@ def test_actions_that_do_not_fit_the_state_are_conflicts(api) -> None:
 def test_runs_and_their_tasks_are_listed_and_controlled(api, desk) -> None:
     user = api.user("u")
     place = f"/v1/user-integrations/{connect(user)['id']}"
-    asked = user.post(f"{place}/sync", json={"allow_deletions": True})
+    asked = user.post(f"{place}/sync")
     assert (asked.status_code, asked.json()["new"]) == (201, True)
     again = user.post(f"{place}/sync")
     assert (again.status_code, again.json()) == (

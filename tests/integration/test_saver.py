@@ -10,6 +10,7 @@ from support.waiting import until
 
 from core import Task, TaskOutput
 from core.plugins import Registry
+from core.results.delete_guard import DeleteGuard
 from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver
 
@@ -23,7 +24,7 @@ def test_results_with_tasks_do_not_wait_behind_content(desk, database, queues, c
         tasks=[Task("step", {"number": 1}), Task("step", {"number": 2})],
     )
     content, page = desk.claim()
-    saver = Saver(database, queues, InflightTasks(), Registry(), max_deleted_share=0.5)
+    saver = Saver(database, queues, InflightTasks(), Registry(), guard=DeleteGuard())
     saver.start()
     stranger = connect()
     with stranger.transaction():
@@ -51,7 +52,7 @@ def test_runs_end_though_their_root_is_released_after_their_last_task(
     The tasks that the other results add are done in the meantime.
     """
     inflight = InflightTasks()
-    saver = Saver(database, queues, inflight, Registry(), max_deleted_share=0.5)
+    saver = Saver(database, queues, inflight, Registry(), guard=DeleteGuard())
     roots = [desk.root(desk.account(f"a{number}")) for number in range(50)]
     for root in roots:
         inflight.receive(root)
@@ -86,7 +87,7 @@ def test_a_saver_whose_observer_hangs_counts_as_stuck(desk, database, queues, mo
         assert goes_on.wait(20)
 
     saver = Saver(
-        database, queues, InflightTasks(), SimpleNamespace(observe=observe), max_deleted_share=0.5
+        database, queues, InflightTasks(), SimpleNamespace(observe=observe), guard=DeleteGuard()
     )  # type: ignore[arg-type]
     saver.start()
     saver.hand_over(desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", "text")]))

@@ -74,8 +74,8 @@ def test_a_request_joins_the_open_run(desk) -> None:
     account = desk.account()
     first, new = scheduling.request_run(desk.conn, account)
     assert new
-    assert scheduling.request_run(desk.conn, account, allow_deletions=True) == (first, False)
-    assert desk.rows("SELECT allow_deletions, trigger FROM sync_run") == [(True, "manual")]
+    assert scheduling.request_run(desk.conn, account) == (first, False)
+    assert desk.rows("SELECT complete, trigger FROM sync_run") == [(False, "manual")]
 
 
 def test_concurrent_requests_share_one_run(desk, connect, together) -> None:

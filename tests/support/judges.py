@@ -18,6 +18,7 @@ from core.ledger.outcomes import Dispatch, Outcome
 from core.middleware.retries import Retries
 from core.plugins import Registry
 from core.results.decisions import RetryPolicy
+from core.results.delete_guard import DeleteGuard
 from core.testing import Harness
 from core.testing.outcome import SyncResult
 from core.transport.queues import Queues
@@ -101,7 +102,7 @@ class Engine:
         services = Services(database, accounts, blobs, None, lambda _: False, egress)  # type: ignore[arg-type]
         runner, inflight = Runner(services, InstancePool(egress), registry), InflightTasks()
         self.runner = runner
-        self.saver = Saver(database, queues, inflight, registry, max_deleted_share=GUARD)
+        self.saver = Saver(database, queues, inflight, registry, guard=DeleteGuard(GUARD))
         self.names = itertools.count()
         self.handed: list[Outcome] = []
         self.retries = Retries(inflight, runner, accounts, self.handed.append, registry, POLICY)

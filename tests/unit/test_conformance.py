@@ -15,6 +15,7 @@ from core import (
     AccountIdentity,
     BaseIntegration,
     Context,
+    Listing,
     Manifest,
     NoFields,
     PermanentError,
@@ -23,7 +24,7 @@ from core import (
     TaskResult,
     task,
 )
-from core.testing import IntegrationConformance
+from core.testing import Faults, IntegrationConformance
 from core.testing.conformance import FAULTS
 
 SECRET = "a-secret-of-the-test"
@@ -62,6 +63,91 @@ class Good(BaseIntegration[NoFields, Credentials]):
 class TestGood(IntegrationConformance):
     integration = Good
     credentials = {"token": SECRET}
+
+
+class Downloads(Good):
+    """An integration that lists new and changed items only by the tasks that download them."""
+
+    source: ClassVar[Mapping[str, str]] = {}
+
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult(tasks=[self.page.task(number=0)])
+
+    @task
+    def page(self, ctx: Context, number: int) -> TaskResult:
+        ids = sorted(self.source)[2 * number : 2 * number + 2]
+        known = ctx.fingerprints(ids)
+        changed = [id for id in ids if known.get(id) != self.source[id]]
+        is_last = len(self.source) <= 2 * number + 2
+        return TaskResult(
+            tasks=[
+                *(self.download.task(id=id, version=self.source[id]) for id in changed),
+                *([] if is_last else [self.page.task(number=number + 1)]),
+            ],
+            seen=[id for id in ids if id not in changed],
+            listed=[Listing()] if is_last else [],
+        )
+
+    @task
+    def download(self, ctx: Context, id: str, version: str) -> TaskResult:
+        return TaskResult([TaskOutput(id, version, fingerprint=version)])
+
+
+class TestDownloads(IntegrationConformance):
+    integration = Downloads
+    credentials = {"token": SECRET}
+
+    @pytest.fixture(autouse=True)
+    def source(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Downloads, "source", dict.fromkeys("abcdefg", "1"))
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_a_changed_item_stays_in_any_order(
+        self, seed: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with self.connect({}, Faults(seed, overlap=0.5, reorder=True)) as harness:
+            assert harness.sync().state == "succeeded"
+            changed = {**dict.fromkeys("bdefg", "1"), "a": "2", "c": "2", "h": "1"}
+            monkeypatch.setattr(Downloads, "source", changed)
+            assert harness.sync().state == "succeeded"
+            assert {id: item.text for id, item in harness.content.items()} == changed
+
+
+class Listed(Good):
+    """An integration with a cursor, which lists its items again if the run must list everything."""
+
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult(tasks=[self.page.task(again=ctx.run.complete)])
+
+    @task
+    def page(self, ctx: Context, again: bool) -> TaskResult:
+        known = ctx.state("done", Counter) is not None
+        if known and not again:
+            return TaskResult()
+        items = [TaskOutput(str(number), f"item {number}") for number in range(24)]
+        return TaskResult(items, state={"done": Counter()}, listed=[Listing()])
+
+
+class Resuming(Listed):
+    """An integration that lists again in a resync only."""
+
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult(tasks=[self.page.task(again=ctx.run.trigger == "resync")])
+
+
+class TestListed(IntegrationConformance):
+    integration = Listed
+    credentials = {"token": SECRET}
+
+
+@pytest.mark.parametrize("trigger", ["schedule", "manual"])
+def test_the_suite_finds_a_plugin_whose_held_deletions_cannot_be_confirmed(trigger: str) -> None:
+    class Suite(IntegrationConformance):
+        integration = Resuming
+        credentials = {"token": SECRET}
+
+    with pytest.raises(AssertionError, match="did not list"):
+        Suite().test_held_deletions_can_be_confirmed({}, trigger)
 
 
 class Nameless(Good):

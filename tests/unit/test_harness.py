@@ -208,11 +208,48 @@ class TestListings:
         assert set(harness.content) == {"a", "b"}
 
     def test_the_guard_holds_a_large_deletion_until_it_is_allowed(self) -> None:
-        harness = scripted(in_turn(self.listed(*"abc"), self.listed("a"), self.listed("a")))
+        script = in_turn(self.listed(*"abc"), self.listed("a"), self.listed("a"))
+        harness = scripted(script, min_guarded_items=2)
         harness.sync()
         held = harness.sync()
         assert (held.outputs_deleted, held.held) == (0, [Listing("place")])
-        assert harness.sync(allow_deletions=True).outputs_deleted == 2
+        assert held.deletions_held == 2
+        harness.accept_deletions()
+        assert harness.sync().outputs_deleted == 2
+
+    def test_the_guard_does_fewer_deletions_than_the_floor(self) -> None:
+        harness = scripted(in_turn(self.listed(*"abc"), self.listed("a")), min_guarded_items=3)
+        harness.sync()
+        assert harness.sync().outputs_deleted == 2
+
+    def test_the_guard_holds_the_last_items_unless_others_are_seen(self) -> None:
+        new = TaskResult(seen=["b"], listed=self.LISTED)
+        harness = scripted(in_turn(self.listed("a"), self.listed(), new))
+        harness.sync()
+        assert (harness.sync().deletions_held, set(harness.content)) == (1, {"a"})
+        assert harness.sync().outputs_deleted == 1
+
+    def test_the_guard_counts_descendants(self) -> None:
+        below = [item(f"a/{number}", parent="a") for number in range(25)]
+        first = TaskResult([*self.listed(*"abcd").output, *below])
+        harness = scripted(in_turn(first, self.listed(*"bcd")))
+        harness.sync()
+        assert harness.sync().deletions_held == 26
+
+    def test_single_deletions_of_a_run_count_together(self) -> None:
+        ids = [str(number) for number in range(40)]
+
+        def script(ctx: Context, name: str) -> TaskResult:
+            if name != "root":
+                return TaskResult([TaskOutput.gone(name)])
+            if not ctx.fingerprints(ids):
+                return TaskResult([item(id) for id in ids])
+            return TaskResult(tasks=[step(id) for id in ids[:25]])
+
+        harness = scripted(script)
+        harness.sync()
+        result = harness.sync()
+        assert (result.outputs_deleted, result.deletions_held) == (20, 5)
 
     def test_a_listing_of_a_time_window_deletes_nothing_outside_it(self) -> None:
         days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
@@ -240,6 +277,33 @@ class TestListings:
         harness.sync()
         harness.sync()
         assert harness.deleted == {"a", "below"}
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_an_item_that_a_download_returns_stays_in_any_order(self, seed: int) -> None:
+        """The root lists x only by the task that downloads it."""
+        order: list[str] = []
+
+        def script(ctx: Context, name: str) -> TaskResult:
+            order.append(name)
+            match name:
+                case "first":
+                    return TaskResult([item(id, "old") for id in "xyz"])
+                case "root":
+                    first = not ctx.fingerprints("xyz")
+                    tasks = [step("first")] if first else [step("page"), step("download")]
+                    return TaskResult(tasks=tasks, seen=[] if first else ["y"])
+                case "page":
+                    return TaskResult(seen=["z"], listed=[Listing()])
+                case _:
+                    return TaskResult([item("x", "new")])
+
+        faults = Faults(seed, overlap=0.5, reorder=True)
+        harness = scripted(script, max_deleted_share=1, faults=faults)
+        harness.sync()
+        harness.sync()
+        assert {id: item.text for id, item in harness.content.items()} == {
+            "x": "new", "y": "old", "z": "old"
+        }  # fmt: skip
 
     def test_a_failed_listing_deletes_nothing(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:

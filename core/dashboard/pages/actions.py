@@ -30,11 +30,10 @@ router = APIRouter(prefix="/accounts/{account}")
 def sync(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
-    """Start a run, or join the open one; `allow_deletions` also accepts held deletions."""
-    allow = form.get("allow_deletions") == "yes"
+    """Start a run, or join the open one."""
 
     def act() -> str:
-        _, is_new = run_actions.sync(engine, account, allow_deletions=allow)
+        _, is_new = run_actions.sync(engine, account)
         return "started" if is_new else "joined"
 
     return _act(engine, viewer, renderer, account, act)

@@ -127,6 +127,7 @@ def connect(
             viewer.user_id or account_form.user(),
             account_form.minutes(),
         )
+        deletions = account_form.deletions()
         with provider_slot(engine):
             connection = account_actions.connect(
                 engine,
@@ -136,6 +137,7 @@ def connect(
                 user_id=user,
                 name=name,
                 interval_minutes=minutes,
+                deletions=deletions,
                 public_only=not viewer.is_admin,
             )
     if account_form.failed:
@@ -161,6 +163,7 @@ def authorize(
             name=account_form.name(),
             config=config,
             interval_minutes=account_form.minutes(),
+            deletions=account_form.deletions(),
             redirect_to=callback_url(engine, domain=domain),
             public_only=not viewer.is_admin,
         )

@@ -41,6 +41,7 @@ def list_content(
     domain: Text = "",
     kind: Text = "",
     deleted: Text = "",
+    gone: Text = "",
     since: Text = "",
     until: Text = "",
     after: After = None,
@@ -52,6 +53,7 @@ def list_content(
         "domain": domain,
         "kind": kind,
         "deleted": deleted,
+        "gone": gone,
         "since": since,
         "until": until,
     }
@@ -127,6 +129,7 @@ def _filter(conn: Conn, viewer: Viewer, filters: dict[str, str]) -> content_list
         # The filter includes the last day.
         until=query_filters.parse_day(filters["until"], offset_days=1),
         deleted=DELETED.get(filters["deleted"], False),
+        gone=True if filters["gone"] == "only" else None,
         q=filters["q"].strip() or None,
     )
 

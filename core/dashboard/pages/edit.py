@@ -54,7 +54,7 @@ def settings_page(
 def change_settings(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
-    """Change the name and interval of an account, or its config."""
+    """Change the name, interval and treatment of deletions of an account, or its config."""
     edited = _load(engine, viewer, account)
     if form.get("part") == "config":
         return _change_config(engine, viewer, renderer, edited, form)
@@ -62,7 +62,12 @@ def change_settings(
     with account_form.recording_errors():
         name, minutes = account_form.name(), account_form.minutes()
         account_actions.configure(
-            engine, account, name=name, interval_minutes=minutes, public_only=not viewer.is_admin
+            engine,
+            account,
+            name=name,
+            interval_minutes=minutes,
+            deletions=account_form.deletions(),
+            public_only=not viewer.is_admin,
         )
     return (
         _settings(renderer, edited, general=account_form)
@@ -107,7 +112,12 @@ def _settings(
         "integration": integration.manifest,
         "general_form": (
             general
-            or AccountForm(integration, name=row["name"], interval=row["poll_interval_minutes"])
+            or AccountForm(
+                integration,
+                name=row["name"],
+                interval=row["poll_interval_minutes"],
+                deletions=row["deletions"],
+            )
         ),
         "config_form": config or AccountForm(integration, config=row["config"]),
     }

@@ -74,4 +74,9 @@ def _answer(feed: changes.Feed) -> Changes:
         )
         for change in feed.changes
     ]
-    return Changes(changes=items, cursor=feed.cursor, more=feed.more)
+    return Changes(
+        changes=items,
+        cursor=feed.cursor,
+        more=feed.more,
+        deletions_held=feed.deletions_held,
+    )

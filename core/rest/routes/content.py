@@ -74,6 +74,15 @@ def list_content(
             description="True: return only items that are marked deleted. False: only the others"
         ),
     ] = False,
+    gone: Annotated[
+        bool | None,
+        Query(
+            description=(
+                "True: return only items that are kept, and gone at the source. False: only the"
+                " others"
+            )
+        ),
+    ] = None,
     q: Annotated[
         str | None,
         Query(
@@ -101,6 +110,7 @@ def list_content(
         until=until,
         updated_since=updated_since,
         deleted=deleted,
+        gone=gone,
         q=q,
     )
     with engine.database.connection() as conn:

@@ -53,6 +53,7 @@ def start_authorization(
         name=new.name,
         config=new.config,
         interval_minutes=new.poll_interval_minutes,
+        deletions=new.deletions,
         redirect_to=new.redirect_to,
         public_only=not principal.is_admin,
     )

@@ -23,7 +23,6 @@ from core.rest.schemas import (
     Requested,
     Run,
     State,
-    Sync,
     Totals,
     UserIntegration,
     UserIntegrationChanges,
@@ -152,6 +151,7 @@ def create_user_integration(
                 user_id=user,
                 name=new.name,
                 interval_minutes=new.poll_interval_minutes,
+                deletions=new.deletions,
                 public_only=not principal.is_admin,
             )
         engine.wake()
@@ -197,7 +197,7 @@ def get_user_integration(
 def change_user_integration(
     engine: Engine, principal: Authenticated, account: AccountId, changes: UserIntegrationChanges
 ) -> UserIntegration:
-    """Change the name, interval, config or credentials of an account.
+    """Change the name, interval, treatment of deletions, config or credentials of an account.
 
     A new config and new credentials are checked with the provider first.
     """
@@ -215,6 +215,7 @@ def change_user_integration(
             credentials=changes.credentials if changes.config is not None else None,
             name=changes.name,
             interval_minutes=changes.poll_interval_minutes,
+            deletions=changes.deletions,
             public_only=public_only,
         )
     return _read(engine, account)
@@ -304,11 +305,9 @@ def sync_user_integration(
     principal: Authenticated,
     account: AccountId,
     body: RawBody,
-    sync: Sync | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Start a run now, or return the open run."""
-    allow = sync is not None and sync.allow_deletions
     return _requested(
         request,
         engine,
@@ -316,7 +315,7 @@ def sync_user_integration(
         account,
         body,
         idempotency_key,
-        lambda: run_actions.sync(engine, account, allow_deletions=allow),
+        lambda: run_actions.sync(engine, account),
     )
 
 

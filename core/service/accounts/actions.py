@@ -31,7 +31,7 @@ from core.service.accounts.validation import (
     stored,
 )
 from core.service.backend import Backend
-from core.states import AccountState, AccountStateReason
+from core.states import AccountState, AccountStateReason, Deletions
 
 FIND_BY_IDENTITY = """
 SELECT id, name, config, poll_interval_minutes FROM user_integration
@@ -67,6 +67,7 @@ def connect(
     user_id: str = "default",
     name: str | None = None,
     interval_minutes: int | None = None,
+    deletions: Deletions | None = None,
     public_only: bool = False,
 ) -> ConnectedAccount:
     """Check an account with its provider and store it; its first run is due immediately.
@@ -78,6 +79,8 @@ def connect(
       name: A display name. Default: the name that the provider returns.
       interval_minutes: Minutes between the end of a run and the next run. Default: 15, or the
         interval of the existing account.
+      deletions: The treatment of content that disappears at the source. Default: `mark`, or the
+        choice of the existing account.
       public_only: True to restrict the account to public addresses, now and in later runs.
 
     Raises:
@@ -90,10 +93,13 @@ def connect(
     valid = config_of(integration, config)
     guarded = _is_public_only(backend, public_only)
     checked = check(integration, valid, credentials_of(integration, credentials), egress=guarded)
-    with backend.database.connection() as conn:
-        return _store(
+    with backend.database.connection() as conn, conn.transaction():
+        connected = _store(
             conn, backend, integration, checked, valid, user_id, name, interval_minutes, public_only
         )
+        if deletions is not None:
+            store.set_deletions(conn, connected.id, deletions)
+    return connected
 
 
 def _is_public_only(backend: Backend, public_only: bool) -> AbstractContextManager[None]:
@@ -209,14 +215,16 @@ def configure(
     credentials: Values | None = None,
     name: str | None = None,
     interval_minutes: int | None = None,
+    deletions: Deletions | None = None,
     public_only: bool = False,
 ) -> bool:
-    """Change the config, the name or the interval of an account.
+    """Change the config, name, interval or treatment of deletions of an account.
 
     Parameters:
       config: The complete new config.
       credentials: New credentials for the new config, for example if both are for another server.
       interval_minutes: Minutes between the end of a run and the next run.
+      deletions: The treatment of content that disappears at the source.
       public_only: True if the caller has a user's token. A changed config then restricts the
         account to public addresses, and must not send stored credentials to another destination.
 
@@ -235,6 +243,9 @@ def configure(
             conn.execute(RENAME, (name, id))
         if interval_minutes is not None:
             conn.execute(SET_INTERVAL, {"id": id, "minutes": interval_minutes})
+        if deletions is not None:
+            with conn.transaction():
+                store.set_deletions(conn, id, deletions)
     return resync
 
 

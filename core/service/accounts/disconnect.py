@@ -40,6 +40,12 @@ ERASE = (
         SELECT s.run_id, s.external_id FROM sync_run r JOIN sync_seen s ON s.run_id = r.id
         WHERE r.user_integration_id = %(account)s LIMIT %(batch_rows)s)
     """,
+    """
+    DELETE FROM held_deletion_item WHERE (held_deletion_id, external_id) IN (
+        SELECT i.held_deletion_id, i.external_id
+        FROM held_deletion h JOIN held_deletion_item i ON i.held_deletion_id = h.id
+        WHERE h.user_integration_id = %(account)s LIMIT %(batch_rows)s)
+    """,
     "DELETE FROM held_deletion WHERE user_integration_id = %(account)s",
     """
     DELETE FROM sync_run WHERE id IN (

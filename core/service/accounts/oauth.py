@@ -30,6 +30,7 @@ from core.service.accounts import actions as account_actions
 from core.service.accounts.validation import Values, config_of, stored
 from core.service.backend import Backend
 from core.settings import Settings
+from core.states import Deletions
 
 if TYPE_CHECKING:
     from authlib.integrations.httpx_client import OAuth2Client
@@ -41,11 +42,11 @@ PROVIDER_TIMEOUT_SECONDS = 20.0
 CREATE_FLOW = """
 INSERT INTO oauth_flow (
     state_digest, integration_domain, user_id, user_integration_id, name, poll_interval_minutes,
-    config, verifier, redirect_to, public_hosts_only, expires_at
+    deletions, config, verifier, redirect_to, public_hosts_only, expires_at
 )
 VALUES (
     %(state)s, %(domain)s, %(user_id)s, %(account)s, %(name)s, %(interval)s,
-    %(config)s, %(verifier)s, %(redirect_to)s, %(public_only)s,
+    %(deletions)s, %(config)s, %(verifier)s, %(redirect_to)s, %(public_only)s,
     now() + %(minutes)s * interval '1 minute'
 )
 RETURNING expires_at
@@ -54,8 +55,8 @@ RETURNING expires_at
 # only the first one continues.
 CLAIM_FLOW = """
 DELETE FROM oauth_flow WHERE state_digest = %(state)s
-RETURNING integration_domain, user_id, user_integration_id, name, poll_interval_minutes, config,
-    verifier, redirect_to, public_hosts_only, expires_at > now() AS valid
+RETURNING integration_domain, user_id, user_integration_id, name, poll_interval_minutes,
+    deletions, config, verifier, redirect_to, public_hosts_only, expires_at > now() AS valid
 """
 
 _CODE = re.compile(r"[a-z_]{1,60}")
@@ -105,6 +106,7 @@ def start(
     name: str | None = None,
     config: Values | None = None,
     interval_minutes: int | None = None,
+    deletions: Deletions | None = None,
     redirect_to: str | None = None,
     public_only: bool = False,
 ) -> StartedAuthorization:
@@ -113,6 +115,8 @@ def start(
     Parameters:
       account: The only account that the flow may reconnect; its config stays. Default: any account
         that the user chooses at the provider.
+      deletions: The treatment of content that disappears at the source. Default: `mark`, or the
+        choice of the existing account.
       redirect_to: The address that the browser opens at the end.
 
     Raises:
@@ -142,7 +146,12 @@ def start(
         "user_id": user_id,
         "account": account,
     }
-    params |= {"name": name, "interval": interval_minutes, "config": json.dumps(kept)}
+    params |= {
+        "name": name,
+        "interval": interval_minutes,
+        "deletions": deletions,
+        "config": json.dumps(kept),
+    }
     params |= {
         "verifier": backend.vault.seal_text(verifier),
         "redirect_to": redirect_to,
@@ -202,6 +211,7 @@ def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:
         user_id=flow["user_id"],
         name=flow["name"],
         interval_minutes=flow["poll_interval_minutes"],
+        deletions=None if flow["deletions"] is None else Deletions(flow["deletions"]),
         public_only=public_only,
     )
     backend.wake()

@@ -7,10 +7,11 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.pagination import Keyset, PagedQuery
+from core.states import HeldState
 
 ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config,
-    sync_status, status_reason, status_detail, poll_interval_minutes, next_sync_at, last_sync_at,
-    consecutive_failures, resync_due, created_at, updated_at"""
+    sync_status, status_reason, status_detail, poll_interval_minutes, deletions, next_sync_at,
+    last_sync_at, consecutive_failures, resync_due, created_at, updated_at"""
 
 accounts = PagedQuery(
     ACCOUNT_COLUMNS,
@@ -39,12 +40,15 @@ partition keeps its row, without a value.
 
 COUNTED = """
 SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS items, count(deleted_at) AS deleted,
+    count(gone_at_source) FILTER (WHERE deleted_at IS NULL) AS gone_at_source,
     coalesce(sum(size) FILTER (WHERE deleted_at IS NULL), 0)::bigint AS bytes
 FROM user_integration_content WHERE user_integration_id = %(id)s
 """
-HELD = """
-SELECT parent, since, until, vanished, total, created_at FROM held_deletion
-WHERE user_integration_id = %(id)s ORDER BY id
+HELD = f"""
+SELECT h.id, h.user_integration_id, a.integration_domain, h.state, h.parent, h.since, h.until,
+    h.vanished, h.total, h.created_at, h.decided_at
+FROM held_deletion h JOIN user_integration a ON a.id = h.user_integration_id
+WHERE h.user_integration_id = %(id)s AND h.state <> '{HeldState.COUNTING}' ORDER BY h.id
 """
 
 KINDS = """

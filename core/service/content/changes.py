@@ -19,6 +19,7 @@ from core.errors import InvalidInput
 from core.service.authorization import Principal
 from core.service.content.queries import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, bounded, encode_cursor, invalid_cursor
+from core.states import HeldState
 
 MAX_SCANNED_ROWS = 5_000
 """Changes read for one page of a user. The cursor also passes the changes of other users."""
@@ -67,6 +68,12 @@ WITH horizon AS MATERIALIZED (
 )
 ORDER BY 1, 2, 3 LIMIT %(most)s
 """
+# The table has a few rows for each account with held deletions.
+HELD = f"""
+SELECT coalesce(sum(h.vanished), 0)::bigint AS held
+FROM held_deletion h JOIN user_integration a ON a.id = h.user_integration_id
+WHERE h.state = '{HeldState.HELD}' AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+"""
 OWN = "SELECT id FROM user_integration WHERE user_id = %(user)s"
 # It omits items that changed again since the scan. They follow later, at their new position.
 READ = f"""
@@ -114,11 +121,13 @@ class Feed:
     Attributes:
       cursor: The cursor of the next page.
       more: True if the next page may already have changes.
+      deletions_held: The number of deletions that wait for a person, in all accounts of the reader.
     """
 
     changes: list[Change]
     cursor: str
     more: bool
+    deletions_held: int
 
 
 Position = tuple[int, int, int]
@@ -153,6 +162,7 @@ def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: i
         _changes(conn, visible),
         encode_cursor([source, *place]),
         more,
+        fetch(conn, HELD, {"user": principal.user_id})[0]["held"],
     )
 
 

@@ -33,6 +33,7 @@ AND (%(since)s::timestamptz IS NULL OR c.external_timestamp >= %(since)s)
 AND (%(until)s::timestamptz IS NULL OR c.external_timestamp < %(until)s)
 AND (%(updated_since)s::timestamptz IS NULL OR c.updated_at >= %(updated_since)s)
 AND (%(deleted)s::boolean IS NULL OR (c.deleted_at IS NOT NULL) = %(deleted)s)
+AND (%(gone)s::boolean IS NULL OR (c.gone_at_source IS NOT NULL) = %(gone)s)
 """
 
 # Accounts in the order of their ids, each with its content in the order of external ids. The unique
@@ -83,7 +84,9 @@ class ContentFilter:
       user: The owner of the accounts.
       since, until: The range of the item's own timestamp, without `until` itself.
       updated_since: The row changed in the database at this time or later.
-      deleted: True for items deleted at the source, False for the others, None for both.
+      deleted: True for items that are marked deleted, False for the others, None for both.
+      gone: True for items that are kept, and gone at the source; False for the others, None for
+        both.
       q: A query in web search syntax: `invoice -draft "last call" or memo`.
     """
 
@@ -97,6 +100,7 @@ class ContentFilter:
     until: datetime | None = None
     updated_since: datetime | None = None
     deleted: bool | None = False
+    gone: bool | None = None
     q: str | None = None
 
 

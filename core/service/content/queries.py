@@ -8,7 +8,7 @@ from core.service.pagination import Keyset, PagedQuery
 
 CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name,
     external_timestamp, content_type, size, hash, metadata, fingerprint, blob_key,
-    created_at, updated_at, deleted_at"""
+    created_at, updated_at, deleted_at, gone_at_source"""
 
 CONTENT_COLUMNS_OF_C = ", ".join(f"c.{name.strip()}" for name in CONTENT_COLUMNS.split(","))
 """The same columns of a table with the alias `c`."""
@@ -17,8 +17,16 @@ content = PagedQuery(
     CONTENT_COLUMNS,
     "user_integration_content",
     Keyset({"id": "bigint"}),
-    filters={"user_integration_id": "uuid", "kind": "text", "deleted": "boolean"},
-    bounds={"deleted": "(deleted_at IS NOT NULL) = %(deleted)s"},
+    filters={
+        "user_integration_id": "uuid",
+        "kind": "text",
+        "deleted": "boolean",
+        "gone": "boolean",
+    },
+    bounds={
+        "deleted": "(deleted_at IS NOT NULL) = %(deleted)s",
+        "gone": "(gone_at_source IS NOT NULL) = %(gone)s",
+    },
 )
 content_of_account = replace(
     content,

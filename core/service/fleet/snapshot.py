@@ -12,7 +12,7 @@ from core.service.fleet import liveness
 from core.service.fleet.liveness import ALIVE
 from core.service.runs.parked import CONDITION, ERROR_CLASS
 from core.settings import Settings
-from core.states import AccountState, RunState, TaskState
+from core.states import AccountState, HeldState, RunState, TaskState
 
 FRESHNESS = (60, 300, 900, 1_800, 3_600, 14_400, 86_400, 604_800)
 """Bounds of the histogram of freshness: seconds since the end of an account's last run."""
@@ -72,7 +72,7 @@ SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind EN
 WHERE {ALIVE} ORDER BY 1
 """
 BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timestamp()"
-HELD = "SELECT count(*) AS number FROM held_deletion"
+HELD = f"SELECT count(*) AS number FROM held_deletion WHERE state = '{HeldState.HELD}'"
 HORIZON = """
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float AS seconds
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL

@@ -11,11 +11,8 @@ from core.service.accounts.actions import require_running
 from core.service.backend import Backend
 
 
-def sync(backend: Backend, account: UUID, *, allow_deletions: bool = False) -> tuple[UUID, bool]:
+def sync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
     """Start a run for an account, unless one is open.
-
-    Parameters:
-      allow_deletions: True to delete items that the delete guard would otherwise hold.
 
     Returns:
       The id of the run, and True if it is new.
@@ -26,7 +23,7 @@ def sync(backend: Backend, account: UUID, *, allow_deletions: bool = False) -> t
     """
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
-        run = scheduling.request_run(conn, account, allow_deletions=allow_deletions)
+        run = scheduling.request_run(conn, account)
     backend.wake()
     return run
 

@@ -20,7 +20,7 @@ from core.service.accounts.actions import stopped
 from core.service.accounts.owed import Owed
 from core.service.fleet import pauses
 from core.service.formatting import moment
-from core.states import AccountState, RunState, TaskState
+from core.states import AccountState, HeldState, RunState, TaskState
 
 COUNTERS = (
     "tasks_done",
@@ -29,18 +29,21 @@ COUNTERS = (
     "outputs_saved",
     "outputs_unchanged",
     "outputs_deleted",
+    "deletions_held",
 )
 """The counters of a run: columns of its row, and attributes of its progress."""
 
 RUN = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
-    tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, error,
+    tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, deletions_held, error,
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
 FROM sync_run WHERE id = %(run)s
 """
-# The unique index that begins with the run serves it.
+# The unique index of tasks that begins with the run serves it, and the index of held deletions.
 COUNTS = f"""
-SELECT count(*)::int AS known,
+SELECT (SELECT coalesce(sum(vanished), 0)::bigint FROM held_deletion
+        WHERE run_id = %(run)s AND state = '{HeldState.HELD}') AS deletions_held,
+    count(*)::int AS known,
     (count(*) FILTER (WHERE state = '{TaskState.DONE}'))::int AS tasks_done,
     (count(*) FILTER (WHERE state = '{TaskState.PARKED}'))::int AS tasks_parked,
     (count(*) FILTER (WHERE state = '{TaskState.DEFERRED}'
@@ -94,6 +97,7 @@ class Progress:
     outputs_saved: int
     outputs_unchanged: int
     outputs_deleted: int
+    deletions_held: int
     next_at: datetime | None
     now: datetime
 

@@ -96,7 +96,7 @@ class Gmail(GmailSession):
 
     def start(self, ctx: Context) -> TaskResult:
         """Read the history if there is a finished listing; otherwise list the mailbox."""
-        history = None if ctx.run.trigger == "resync" else ctx.state(HISTORY, History)
+        history = None if ctx.run.complete else ctx.state(HISTORY, History)
         if history is None or history.is_listing:
             return TaskResult(tasks=[self.begin.task(run=ctx.run.id)])
         return TaskResult(tasks=[self.get_history.task(since=history.id, run=ctx.run.id)])
@@ -187,7 +187,7 @@ class Gmail(GmailSession):
         following = [replace(task, priority=1) for task in following]
         tasks = [*following, *self._fetched(ctx, ids, known, history, frozenset(changed))]
         if following:
-            return TaskResult(tasks=tasks, seen=list(known))
+            return TaskResult(tasks=tasks, seen=ids)
         # This run updated their labels, so a sweep would not delete them.
         gone = [TaskOutput.gone(id) for id in ctx.fingerprints(missing)]
         state = (
@@ -195,7 +195,7 @@ class Gmail(GmailSession):
             if history.is_listing
             else {}
         )
-        return TaskResult(gone, tasks, state, seen=list(known), listed=[Listing()])
+        return TaskResult(gone, tasks, state, seen=ids, listed=[Listing()])
 
     def _page(self, label: str | None, page: str | None) -> dict[str, Any]:
         spam_trash = self.config.include_spam_trash or label in HIDDEN

@@ -18,7 +18,7 @@ MB = 1_000_000
 
 @dataclass(slots=True)
 class Kept:
-    """The rows, tasks and unchanged ids of a page of messages."""
+    """The rows and tasks of a page of messages, and the ids of items without a row."""
 
     output: list[TaskOutput] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
@@ -42,6 +42,7 @@ class Attachments(Directory):
             if file.mode == "tombstone":
                 kept.output += [TaskOutput.gone(file.key)] if file.key in known else []
             elif data.get("file_access") == "check_file_info":
+                kept.seen.append(file.key)
                 kept.tasks.append(self.get_file_info.task(message=file.message, file=file.id))
             else:
                 self._add_file(kept, file, known.get(file.key))
@@ -61,6 +62,7 @@ class Attachments(Directory):
         elif known == file.version("content"):
             kept.seen.append(file.key)
         else:
+            kept.seen.append(file.key)
             kept.tasks.append(self.download_file.task(file=file))
 
     @task(cost={"files.info": 1})

@@ -199,7 +199,8 @@ class Directory(BaseIntegration[Config, Credentials]):
     def _is_due(self, ctx: Context, last: datetime | None) -> bool:
         """Return True if the less frequent work is due: always, unless the run is scheduled."""
         return (
-            ctx.run.trigger != "schedule"
+            ctx.run.complete
+            or ctx.run.trigger != "schedule"
             or last is None
             or utc_now() >= last + timedelta(hours=self.config.lookback_hours)
         )

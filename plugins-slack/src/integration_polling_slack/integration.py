@@ -80,7 +80,7 @@ class Slack(Attachments):
         if not channel.is_readable(is_bot=self._workspace(ctx).is_bot):
             return TaskResult([channel.row("not_in_channel")])
         row = channel.row(state.unreadable)
-        if channel.archived and state.settled == channel.archived:
+        if channel.archived and state.settled == channel.archived and not ctx.run.complete:
             return TaskResult([row])
         walk = (
             Walk(mode="live", oldest=state.newest_ts)
@@ -175,15 +175,17 @@ class Slack(Attachments):
     ) -> list[Task]:
         """Return the lookback's first task if it is due.
 
-        In a scheduled run, it is due at the config's interval; in others, always.
+        In a scheduled run, it is due at the config's interval; in others, always. In a run that
+        must list everything, it reads the complete history.
         """
         if not self._is_due(ctx, state.lookback_done_at):
             return []
-        midnight = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
-        oldest = timestamps.before(midnight - timedelta(days=self.config.lookback_days))
-        walk = Walk(
-            mode="lookback", oldest=timestamps.newest([oldest, self.config.oldest]), run=ctx.run.id
-        )
+        oldest = self.config.oldest
+        if not ctx.run.complete:
+            midnight = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+            recent = timestamps.before(midnight - timedelta(days=self.config.lookback_days))
+            oldest = timestamps.newest([recent, oldest])
+        walk = Walk(mode="lookback", oldest=oldest, run=ctx.run.id)
         return [self._look_back(channel, walk, archived)]
 
     def _look_back(self, channel: str, walk: Walk, archived: str) -> Task:
@@ -291,7 +293,9 @@ class Slack(Attachments):
             else:
                 changed.append(one)
                 kept.output.append(messages.row(one, place, str(replace(before, own=own))))
-            if (thread := messages.thread_version(one)) != before.thread or (thread and whole):
+            thread = messages.thread_version(one)
+            again = bool(before.thread) and (whole or ctx.run.complete)
+            if again or messages.thread_changed(before.thread, thread):
                 threads[ts] = self.get_thread.task(
                     channel=channel, ts=ts, version=thread, whole=whole
                 )
@@ -462,6 +466,8 @@ def _end_of_thread(
         if version is None
         else messages.settled_version(version, timestamps.newest(seen))
     )
+    if before.thread and not thread:
+        thread = messages.EMPTIED
     now = Version(before.own, thread, ",".join(here or []))
     return [
         *output,

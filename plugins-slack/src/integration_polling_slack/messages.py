@@ -35,14 +35,18 @@ _COMPARED = (
 )
 
 
+EMPTIED = "-"
+"""The version of a thread that has lost all its replies. The delete guard may hold them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """The version of a message, kept as the row's fingerprint: `own|thread|replies`.
 
     Attributes:
       own: A digest of the message itself.
-      thread: `latest_reply:reply_count` of the kept thread; empty without a thread, `?` if the
-        thread changed while it was read.
+      thread: `latest_reply:reply_count` of the kept thread; empty without a thread, `-` if the
+        thread has lost all its replies, `?` if the thread changed while it was read.
       replies: The timestamps of the replies, if there are at most 100.
     """
 
@@ -101,6 +105,11 @@ def thread_version(message: Message) -> str:
     """Return a value that changes with every new or deleted reply; empty without replies."""
     count = message.get("reply_count")
     return f"{message.get('latest_reply', '')}:{count}"[:80].replace("|", "") if count else ""
+
+
+def thread_changed(before: str, now: str) -> bool:
+    """Return True if a thread has changed since the version `before` was kept."""
+    return now != ("" if before == EMPTIED else before)
 
 
 def settled_version(version: str, newest: str) -> str:

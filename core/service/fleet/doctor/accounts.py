@@ -12,7 +12,7 @@ from core.service.fleet import liveness
 from core.service.fleet.doctor.check import Check, failed
 from core.service.runs import parked
 from core.settings import Settings
-from core.states import AccountState
+from core.states import AccountState, HeldState
 
 SAMPLE = """
 SELECT id, name, credentials FROM user_integration
@@ -22,7 +22,7 @@ TROUBLES = f"""
 SELECT
     (SELECT count(*) FROM user_integration WHERE sync_status = '{AccountState.ERROR}') AS stopped,
     (SELECT count(*) FROM sync_task t WHERE {parked.CONDITION}) AS parked,
-    (SELECT count(*) FROM held_deletion) AS held,
+    (SELECT count(*) FROM held_deletion WHERE state = '{HeldState.HELD}') AS held,
     (SELECT count(*) {liveness.OVERDUE}) AS overdue
 """
 WORDS = {

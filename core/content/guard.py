@@ -1,0 +1,193 @@
+"""The delete guard in the database: it counts the items of a deletion, and judges it.
+
+The rule is in `core.results.delete_guard`.
+The statements run inside the saving transaction. They lock no content.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from core.db.pool import Conn
+from core.results.delete_guard import DeleteGuard
+from core.results.text import json_text
+
+# The named items and their descendants, as MARK_DELETED would delete them. The same indexes serve
+# it: the unique one, and the one on (account, parent).
+LOST = """
+WITH RECURSIVE incoming AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(items)s::json) AS r(id text, seq bigint)
+), below AS (
+    SELECT c.external_id, i.seq FROM incoming i
+    JOIN user_integration_content c
+        ON c.user_integration_id = %(account)s AND c.external_id = i.id
+    WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
+    UNION
+    SELECT c.external_id, b.seq FROM below b
+    JOIN user_integration_content c
+        ON c.user_integration_id = %(account)s AND c.parent = b.external_id
+    WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
+)
+SELECT DISTINCT external_id FROM (SELECT external_id FROM below LIMIT %(most)s) b
+"""
+
+# Everything that the account keeps in a listing: its items, and all their descendants.
+_KEPT = """
+WITH RECURSIVE below AS (
+    SELECT external_id FROM user_integration_content
+    WHERE user_integration_id = %(account)s AND deleted_at IS NULL
+      AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
+      AND (%(until)s::timestamptz IS NULL OR external_timestamp < %(until)s)
+"""
+_DESCENDANTS = """
+    UNION
+    SELECT c.external_id FROM below b JOIN user_integration_content c
+        ON c.user_integration_id = %(account)s AND c.parent = b.external_id
+    WHERE c.deleted_at IS NULL
+)
+SELECT count(*) FROM (SELECT FROM below LIMIT %(enough)s) b
+"""
+# Two statements, because no index serves IS NOT DISTINCT FROM.
+KEPT = f"{_KEPT} AND parent = %(parent)s {_DESCENDANTS}"
+KEPT_AT_ROOT = f"{_KEPT} AND parent IS NULL {_DESCENDANTS}"
+
+# True if an item remains: a live one, or one that the run has seen and a task will fetch. Served by
+# the index on live items, which skips as many entries as there are lost items.
+REMAINS = """
+SELECT EXISTS (SELECT FROM user_integration_content
+    WHERE user_integration_id = %(account)s AND deleted_at IS NULL
+      AND external_id <> ALL(%(lost)s::text[]))
+  OR EXISTS (SELECT FROM sync_seen
+    WHERE run_id = %(run)s AND external_id <> ALL(%(lost)s::text[]))
+"""
+
+# Counts live items of the account, at most `enough`.
+LIVE = """
+SELECT count(*) FROM (SELECT FROM user_integration_content
+    WHERE user_integration_id = %(account)s AND deleted_at IS NULL LIMIT %(enough)s) live
+"""
+# Served by `sync_task_gone`, which has only tasks with such deletions.
+GONE_IN_RUN = """
+SELECT coalesce(sum(outputs_gone), 0) FROM sync_task WHERE run_id = %s AND outputs_gone > 0
+"""
+
+SAME_CONFIG = """
+SELECT coalesce(r.config_version = a.config_version, true)
+FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id WHERE r.id = %s
+"""
+
+
+class Decisions(NamedTuple):
+    """The decisions of people on items that are missing.
+
+    Attributes:
+      accepted: Items to delete, because this run has looked for them again.
+      stay: Items that stay: a person refused their deletion, or accepted it during this run, so
+        that the next one looks for them again.
+    """
+
+    accepted: frozenset[str]
+    stay: frozenset[str]
+
+
+NONE = Decisions(frozenset(), frozenset())
+
+
+class Lost(NamedTuple):
+    """A deletion, and the decision on it.
+
+    Attributes:
+      ids: The items, descendants included.
+      total: The items of which they are a share; 0 if it was not counted.
+      is_held: True if the deletion waits for a person.
+    """
+
+    ids: Sequence[str]
+    total: int
+    is_held: bool
+
+
+def judge_listing(
+    conn: Conn,
+    guard: DeleteGuard,
+    place: Mapping[str, Any],
+    lost: Sequence[str],
+    decided: Decisions = NONE,
+) -> Lost:
+    """Judge the deletion of items that a complete listing lacks.
+
+    Args:
+      conn: A connection within the saving transaction.
+      guard: The guard.
+      place: The account, the run, `start` (its first sequence number) and the fields of the
+        listing.
+      lost: The items, descendants included, without those on which a person decided.
+      decided: The decisions on other items of the listing. If the run confirms a deletion, a person
+        decides on all others too.
+    """
+    statement = KEPT_AT_ROOT if place["parent"] is None else KEPT
+    if decided.accepted:
+        ((total,),) = conn.execute(statement, {**place, "enough": None})
+        return Lost(lost, total, True)
+    if guard.is_off:
+        return Lost(lost, 0, False)
+    if guard.is_small(len(lost)):
+        ((remains,),) = conn.execute(REMAINS, {**place, "lost": lost})
+        if remains:
+            return Lost(lost, 0, False)
+    # The count is exact if the deletion exceeds the share.
+    stay = len(decided.stay)
+    enough = math.ceil(len(lost) / guard.max_share) + 1 + stay if guard.max_share else None
+    ((kept,),) = conn.execute(statement, {**place, "enough": enough})
+    total = kept - stay
+    # A small deletion gets here only if nothing remains.
+    is_held = guard.is_small(len(lost)) or guard.exceeds(len(lost), total)
+    return Lost(lost, total, is_held)
+
+
+def judge_gone(conn: Conn, guard: DeleteGuard, account: str, run: str, lost: Sequence[str]) -> Lost:
+    """Judge the deletion of items that a plugin named one by one.
+
+    All such deletions of a run count together, as a share of the items of the account.
+
+    Args:
+      conn: A connection within the saving transaction.
+      guard: The guard.
+      account: The id of the account.
+      run: The id of the run.
+      lost: The items, descendants included, without those on which a person decided.
+    """
+    if guard.is_off:
+        return Lost(lost, 0, False)
+    ((before,),) = conn.execute(GONE_IN_RUN, (run,))
+    count = int(before) + len(lost)
+    if not lost or guard.is_small(count):
+        return Lost(lost, 0, False)
+    enough = math.ceil(count / guard.max_share) + 1 if guard.max_share else count + 1
+    ((live,),) = conn.execute(LIVE, {"account": account, "enough": enough})
+    total = int(before) + live
+    return Lost(lost, total, guard.exceeds(count, total))
+
+
+def has_same_config(conn: Conn, run: str) -> bool:
+    """Return True if config and identity of the account are those with which the run began."""
+    ((same,),) = conn.execute(SAME_CONFIG, (run,))
+    return bool(same)
+
+
+def with_descendants(
+    conn: Conn, account: str, items: Mapping[str, int], *, most: int | None = None
+) -> list[str]:
+    """Return the items that a deletion of these would delete, at most `most`.
+
+    Args:
+      conn: A connection within the saving transaction.
+      account: The id of the account.
+      items: The items, each with the number of the dispatch that deletes it.
+      most: The maximum number of items. Default: all.
+    """
+    rows = [{"id": id, "seq": seq} for id, seq in items.items()]
+    params = {"account": account, "items": json_text(rows), "most": most}
+    return sorted(id for (id,) in conn.execute(LOST, params))

@@ -1,0 +1,107 @@
+"""`/v1/held-deletions`: deletions that wait for a person."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+
+from core.rest.routes import problems
+from core.rest.schemas import AcceptedDeletion, HeldDeletion, HeldItem, Page
+from core.service import authorization
+from core.service.authorization import Principal
+from core.service.backend import Backend
+from core.service.content import deletions
+from core.states import HeldState
+from core.web.dependencies import (
+    After,
+    Authenticated,
+    DeletionId,
+    Engine,
+    Limit,
+    UserFilter,
+    visible_user,
+)
+
+router = APIRouter(prefix="/v1/held-deletions", tags=["held deletions"])
+
+
+@router.get("", responses=problems(401, 403, 422))
+def list_held_deletions(
+    engine: Engine,
+    principal: Authenticated,
+    account: Annotated[
+        UUID | None, Query(description="Return only held deletions of this account")
+    ] = None,
+    user_id: UserFilter = None,
+    state: Annotated[
+        HeldState | None, Query(description="Return only held deletions in this state")
+    ] = None,
+    limit: Limit = 50,
+    after: After = None,
+) -> Page[HeldDeletion]:
+    """List held deletions, the newest first."""
+    with engine.database.connection() as conn:
+        page = deletions.deletions.page(
+            conn,
+            limit=limit,
+            after=after,
+            user_integration_id=account,
+            user_id=visible_user(principal, user_id),
+            state=state,
+        )
+    return Page[HeldDeletion].model_validate({"items": page.rows, "cursor": page.cursor})
+
+
+@router.get("/{deletion}", responses=problems(401, 404, 422))
+def get_held_deletion(
+    engine: Engine, principal: Authenticated, deletion: DeletionId
+) -> HeldDeletion:
+    """Return a held deletion."""
+    return HeldDeletion.model_validate(_row(engine, principal, deletion))
+
+
+@router.get("/{deletion}/items", responses=problems(401, 404, 422))
+def list_held_items(
+    engine: Engine,
+    principal: Authenticated,
+    deletion: DeletionId,
+    limit: Limit = 50,
+    after: After = None,
+) -> Page[HeldItem]:
+    """List the items of a held deletion, descendants included, ordered by external ID."""
+    with engine.database.connection() as conn:
+        authorization.require(conn, principal, "deletion", deletion)
+        page = deletions.page_of_items(conn, deletion, limit=limit, after=after)
+    return Page[HeldItem].model_validate({"items": page.rows, "cursor": page.cursor})
+
+
+@router.post("/{deletion}/accept", responses=problems(401, 404, 422))
+def accept_held_deletion(
+    engine: Engine, principal: Authenticated, deletion: DeletionId
+) -> AcceptedDeletion:
+    """Accept a held deletion: delete exactly its items.
+
+    The account's next run lists everything again, and deletes the items that are still missing.
+    The engine holds other missing items again.
+    """
+    _row(engine, principal, deletion)
+    (decided,) = deletions.accept(engine, [deletion])
+    return AcceptedDeletion.model_validate({**decided.row, "run_id": decided.run})
+
+
+@router.post("/{deletion}/refuse", responses=problems(401, 404, 422))
+def refuse_held_deletion(
+    engine: Engine, principal: Authenticated, deletion: DeletionId
+) -> HeldDeletion:
+    """Refuse a held deletion: its items stay until the source shows them, or you accept it."""
+    _row(engine, principal, deletion)
+    (decided,) = deletions.refuse(engine, [deletion])
+    return HeldDeletion.model_validate(decided.row)
+
+
+def _row(engine: Backend, principal: Principal, deletion: int) -> dict[str, Any]:
+    with engine.database.connection() as conn:
+        authorization.require(conn, principal, "deletion", deletion)
+        return deletions.deletions.one(conn, "deletion", deletion)

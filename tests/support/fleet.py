@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from support.deployment import Deployment
 from support.waiting import until
 
@@ -228,6 +230,12 @@ class Fleet:
 
 
 def send(number: signal.Signals, *pids: int) -> None:
-    """Send a signal to processes of a fleet."""
+    """Send a signal to processes of a fleet; after SIGSTOP, wait until they are stopped.
+
+    On a busy machine, other threads of a process run on until its first thread stops.
+    """
     for pid in pids:
         os.kill(pid, number)
+    if number == signal.SIGSTOP:
+        for process in map(psutil.Process, pids):
+            until(lambda process=process: process.status() == psutil.STATUS_STOPPED, "it stops")

@@ -13,6 +13,7 @@ import psycopg
 import redis
 
 from support.deployment import Deployment
+from support.fleet import send
 from support.servers import Server
 
 TERMINATE = """
@@ -33,7 +34,7 @@ NOWHERE = ("127.0.0.1", 1)
 def stalled(server: Server) -> Iterator[None]:
     """Stop the server's process: it accepts connections, and does not answer."""
     pid = server.pid
-    os.kill(pid, signal.SIGSTOP)
+    send(signal.SIGSTOP, pid)
     try:
         yield
     finally:

@@ -15,19 +15,19 @@ from core.results.delete_guard import DeleteGuard
 from core.results.text import json_text
 
 # The named items and their descendants, as MARK_DELETED would delete them. The same indexes serve
-# it: the unique one, and the one on (account, parent).
+# it: the unique one, and the one on (account, parent), by one look for each item.
 LOST = """
 WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(items)s::json) AS r(id text, seq bigint)
 ), below AS (
-    SELECT c.external_id, i.seq FROM incoming i
-    JOIN user_integration_content c
-        ON c.user_integration_id = %(account)s AND c.external_id = i.id
+    SELECT c.external_id, i.seq FROM incoming i CROSS JOIN LATERAL (
+        SELECT * FROM user_integration_content
+        WHERE user_integration_id = %(account)s AND external_id = i.id LIMIT 1) c
     WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
     UNION
-    SELECT c.external_id, b.seq FROM below b
-    JOIN user_integration_content c
-        ON c.user_integration_id = %(account)s AND c.parent = b.external_id
+    SELECT c.external_id, b.seq FROM below b CROSS JOIN LATERAL (
+        SELECT * FROM user_integration_content
+        WHERE user_integration_id = %(account)s AND parent = b.external_id OFFSET 0) c
     WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 )
 SELECT DISTINCT external_id FROM (SELECT external_id FROM below LIMIT %(most)s) b

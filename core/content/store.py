@@ -97,34 +97,40 @@ FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
 
+# True for a row whose deletion no person refused. Served by the index on the account, which has few
+# held deletions, and the primary key of their items.
+NOT_REFUSED = f"""(
+    SELECT h.id FROM held_deletion h
+    JOIN held_deletion_item x ON x.held_deletion_id = h.id AND x.external_id = c.external_id
+    WHERE h.user_integration_id = c.user_integration_id AND h.state = '{HeldState.REFUSED}'
+    LIMIT 1) IS NULL"""
+
 # Marks items and all their descendants deleted. In an account that keeps them, it records since
 # when they are gone, once. Items whose deletion a person refused stay. Two indexes serve it: the
-# unique one, and the one on (account, parent). The last condition excludes rows that another
-# transaction wrote while this statement waited for their lock.
+# unique one, and the one on (account, parent). Each LATERAL forces one look for each item; a join
+# may read all rows of the account for it. The last condition excludes rows that another transaction
+# wrote while this statement waited for their lock.
 MARK_DELETED = f"""
 WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT r.*, a.deletions = '{Deletions.KEEP}' AS keeps
     FROM json_to_recordset(%s::json) AS r(account uuid, id text, seq bigint, alone bool)
     JOIN user_integration a ON a.id = r.account
-), refused AS MATERIALIZED (
-    SELECT h.user_integration_id AS account, i.external_id AS id FROM held_deletion h
-    JOIN held_deletion_item i ON i.held_deletion_id = h.id
-    WHERE h.state = '{HeldState.REFUSED}'
-      AND h.user_integration_id IN (SELECT account FROM incoming WHERE NOT keeps)
 ), below AS (
     SELECT c.id, c.user_integration_id, c.external_id, i.seq, i.id AS root, i.keeps, i.alone
-    FROM incoming i
-    JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
+    FROM incoming i CROSS JOIN LATERAL (
+        SELECT * FROM user_integration_content
+        WHERE user_integration_id = i.account AND external_id = i.id LIMIT 1) c
     WHERE c.deleted_at IS NULL AND NOT (i.keeps AND c.gone_at_source IS NOT NULL)
       AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
-      AND (c.user_integration_id, c.external_id) NOT IN (SELECT account, id FROM refused)
+      AND (i.keeps OR {NOT_REFUSED})
     UNION
-    SELECT c.id, c.user_integration_id, c.external_id, b.seq, b.root, b.keeps, b.alone FROM below b
-    JOIN user_integration_content c ON c.user_integration_id = b.user_integration_id
-        AND c.parent = b.external_id
+    SELECT c.id, c.user_integration_id, c.external_id, b.seq, b.root, b.keeps, b.alone
+    FROM below b CROSS JOIN LATERAL (
+        SELECT * FROM user_integration_content
+        WHERE user_integration_id = b.user_integration_id AND parent = b.external_id OFFSET 0) c
     WHERE c.deleted_at IS NULL AND NOT (b.keeps AND c.gone_at_source IS NOT NULL)
       AND b.alone IS NOT TRUE AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
-      AND (c.user_integration_id, c.external_id) NOT IN (SELECT account, id FROM refused)
+      AND (b.keeps OR {NOT_REFUSED})
 ), locked AS (
     -- One entry for each row, joined only with the table. A join of two such lists would compare
     -- every row with every other row.

@@ -58,7 +58,6 @@ def write_content(
         counts[writer.task].deleted += number
         counts[writer.task].gone += number
     _record_seen(conn, outcomes, changed)
-    _record_seen(conn, outcomes, changed)
     shown = store.show_again(conn, [(_writer(o), id) for o in outcomes for id in o.seen])
     steps = _sweep(conn, outcomes, runs, counts, guard)
     return changed | set(deleted) | shown, steps

@@ -40,7 +40,7 @@ class SyncResult:
       skipped: The reasons of tasks that raised `SkipItem`.
       deferred: Tasks whose failure may pass. The next sync tries them again.
       listed: The complete listings.
-      held: Listings whose deletions wait for a person.
+      held: Listings of this sync whose deletions wait for a person.
       error: The error that stopped the account, or None.
       failures: Every error raised, also those before a successful attempt.
       outputs: The number of outputs by kind of change.

@@ -14,13 +14,16 @@ from support.rest import api, backend, egress, hooked, integrations  # noqa: F40
 
 from core import BaseIntegration, Context, Manifest, TaskOutput, TaskResult, task
 from core.accounts import store
+from core.content import holds
 from core.content.blobs import Blobs
+from core.content.guard import Lost
 from core.db.pool import Conn, Database
 from core.ledger import completion, dispatching, leadership, processes, scheduling
 from core.ledger.commit import CommitResult, commit_outcomes
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.results.delete_guard import DeleteGuard
+from core.states import HoldSource
 
 DOMAIN = "shop"
 
@@ -63,6 +66,13 @@ class Desk:
     def run(self, account: UUID, **given: Any) -> UUID:
         """Request a run, and return it or the one that is open."""
         return scheduling.request_run(self.conn, account, **given)[0]
+
+    def hold(self, account: UUID, run: UUID, *items: str, parent: str | None = None) -> int:
+        """Hold the deletion of items of a listing, and return its id."""
+        place = {"account": account, "run": run, "source": HoldSource.LISTING, "parent": parent}
+        place |= {"since": None, "until": None}
+        holds.hold(self.conn, place, Lost(items, len(items), True))
+        return self.value("SELECT max(id) FROM held_deletion")
 
     def add(
         self,

@@ -53,6 +53,7 @@ def owned(dashboard, desk):
     return {
         "account": str(account),
         "run": str(run),
+        "deletion": desk.hold(account, run, "1", parent=MARK),
         "task": desk.value("SELECT max(id) FROM sync_task"),
         "content": content,
         "content_id": content,

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from core import TaskOutput
-from core.content import store
+from core.content import guard, store
 from core.db.pool import Conn, Database
 from core.results.outputs import output_row
 
@@ -17,6 +17,16 @@ INSERT INTO user_integration_content (user_integration_id, integration_domain, e
     digest, content_seq, metadata_seq)
 SELECT %s, 'shop', 'old-' || n, 'item', '', 1, 1 FROM generate_series(1, 20000) AS n
 """
+# Makes the first item the parent of the next ones.
+PUT_INTO = """
+UPDATE user_integration_content SET
+    external_id = CASE WHEN external_id = 'old-1' THEN %(parent)s ELSE external_id END,
+    parent = CASE WHEN external_id <> 'old-1' THEN %(parent)s END
+WHERE %(parent)s::text IS NOT NULL AND user_integration_id = %(account)s
+  AND substr(external_id, 5)::int <= %(count)s
+"""
+TOMBSTONES = "SELECT count(*) FROM user_integration_content WHERE deleted_at IS NOT NULL"
+EXPLAIN = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
 FETCHED = (
     "SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'user_integration_content'"
 )
@@ -54,22 +64,27 @@ def test_the_plan_for_an_empty_table_is_not_used_for_a_large_one(database: Datab
         assert fetched(conn) - before < 1_000
 
 
-def test_the_cost_of_deleting_rows_is_not_quadratic(database: Database) -> None:
-    account, count = str(uuid4()), 1_500
-    rows = [{"account": account, "id": f"old-{number}", "seq": 2} for number in range(1, count + 1)]
+@pytest.mark.parametrize("parent", [None, "folder"])
+def test_the_cost_of_deleting_rows_is_not_quadratic(
+    database: Database, desk, parent: str | None
+) -> None:
+    """Delete items by their names, or by that of their parent."""
+    account, count = str(desk.account()), 1_500
+    named = [f"old-{number}" for number in range(1, count + 1)] if parent is None else [parent]
+    rows = [{"account": account, "id": id, "seq": 2, "alone": False} for id in named]
+    params = {"account": account, "items": json.dumps(rows), "most": None}
     with database.connection() as conn, conn.transaction(force_rollback=True):
         conn.execute(FILL, (account,))
-        explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
-        (plan,) = conn.execute(explain + store.MARK_DELETED, (json.dumps(rows),)).fetchone()
-        deleted = conn.execute(
-            "SELECT count(*) FROM user_integration_content WHERE deleted_at IS NOT NULL"
-        ).fetchone()
-        assert deleted == (count,)
-    met = sum(
-        node["Actual Loops"] * (node["Actual Rows"] + dropped(node))
-        for node in nodes(plan[0]["Plan"])
-    )
-    assert met < 50 * count
+        conn.execute(PUT_INTO, {"parent": parent, "account": account, "count": count})
+        (lost,) = conn.execute(EXPLAIN + guard.LOST, params).fetchone()
+        (deleted,) = conn.execute(EXPLAIN + store.MARK_DELETED, (json.dumps(rows),)).fetchone()
+        assert conn.execute(TOMBSTONES).fetchone() == (count,)
+    for plan in (lost, deleted):
+        met = sum(
+            node["Actual Loops"] * (node["Actual Rows"] + dropped(node))
+            for node in nodes(plan[0]["Plan"])
+        )
+        assert met < 50 * count
 
 
 def nodes(plan: dict) -> list[dict]:

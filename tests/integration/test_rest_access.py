@@ -47,6 +47,7 @@ def owned(api, desk):
     return {
         "account": str(account),
         "run": str(run),
+        "deletion": desk.hold(account, run, "1", parent=MARK),
         "task": desk.value("SELECT max(id) FROM sync_task"),
         "content_id": desk.value("SELECT id FROM user_integration_content"),
         "user_id": "owner",

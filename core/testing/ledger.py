@@ -184,11 +184,9 @@ class Ledger:
 
     def _sweep(self, listing: ListingRow, run: Run) -> None:
         account = self._account
-        place = _place(listing)
-        self.result.listed.append(place)
+        self.result.listed.append(_place(listing))
         deleted, held = account.content.sweep(listing, run.info.id, run.began, account.tick())
-        self.result.held = [each for each in self.result.held if each != place]
-        self.result.held += [place] if held else []
+        self.result.held = [_place(row) for row in account.content.held_by(run.info.id)]
         self.result.outputs["deleted"] += deleted
         self.result.outputs["held"] += held
 

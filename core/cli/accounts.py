@@ -41,7 +41,7 @@ def list_accounts(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List connected accounts, or show one.
+    """List accounts, or show one.
 
     \b
     Examples:
@@ -89,7 +89,7 @@ def _next_sync(row: Row) -> str:
 
 @app.command("show")
 def show(id: Id, json: Json = False) -> None:
-    """Show an account: its config, its content, and why it is waiting.
+    """Show an account: its config, the size of its content, and the reason why it waits.
 
     \b
     Example:

@@ -45,7 +45,8 @@ To try it, start the engine in one terminal and connect an account in another:
   polling sync hello --wait
   polling content --account hello
 
-If DATABASE_URL or REDIS_URL is not set, commands start an embedded server in its place.
+Without DATABASE_URL, commands start an embedded PostgreSQL. Without REDIS_URL, they start an
+embedded Valkey.
 """
 
 

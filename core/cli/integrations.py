@@ -124,12 +124,12 @@ def pause(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="End the pause at this time, such as 2026-01-31T08:00 (UTC) or 2h."
-            " Default: when you resume it.",
+            help="End the pause at this time (2026-01-31T08:00, UTC) or after this duration (2h)."
+            " Default: the pause lasts until you resume the integration.",
         ),
     ] = None,
 ) -> None:
-    """Pause all accounts of an integration. Running tasks end, and no further task starts.
+    """Pause all accounts of an integration. Running tasks finish. No new task starts.
 
     \b
     Examples:

@@ -47,7 +47,7 @@ def sync(
     \b
     Exit codes with --wait:
       0  The run succeeded, and the account is complete.
-      1  The run failed or was cancelled.
+      1  The run failed or was cancelled, or the account stopped.
       3  The account is incomplete: tasks are parked or deferred.
       4  The command timed out.
 

@@ -38,15 +38,16 @@ Type = Annotated[str | None, typer.Option(metavar="TYPE", help="Only tasks of th
 Reason = Annotated[
     str | None,
     typer.Option(
-        metavar="TEXT", help="Only tasks whose reason contains this text, in any case of letters."
+        metavar="TEXT",
+        help="Only tasks whose reason contains this text. Upper and lower case are equal.",
     ),
 ]
 Since = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Only tasks that ended at or after this time: 2026-01-31T08:00 (UTC), or 2h or 3d"
-        " for two hours or three days ago.",
+        help="Only tasks since this time: 2026-01-31T08:00 (UTC), 2h (two hours ago) or 3d (three"
+        " days ago). A task counts by its end; an open one, by its creation.",
     ),
 ]
 Stopped = Annotated[

@@ -21,7 +21,7 @@ AccountFilter = Annotated[
     typer.Option(
         "--account",
         metavar="ID",
-        help="Restrict the list to this account: its UUID, a unique prefix of it, or its name.",
+        help="Select only this account: its UUID, a unique prefix of it, or its name.",
     ),
 ]
 Limit = Annotated[
@@ -31,7 +31,7 @@ After = Annotated[
     str | None,
     typer.Option(
         metavar="CURSOR",
-        help="Show the next page: the position that the previous page ended with.",
+        help="Start after this position. The previous page ends with it.",
     ),
 ]
 Sets = Annotated[

@@ -226,7 +226,7 @@ def test_parked_tasks_are_shown_retried_and_discarded(cli: Cli) -> None:
 
 def test_an_integration_is_paused_and_resumed(cli: Cli) -> None:
     cli.connect("rests", fanout_depth=0, items=1)
-    assert "until it is resumed" in cli.ok("integrations", "pause", "hello-world").out
+    assert "until an operator resumes it" in cli.ok("integrations", "pause", "hello-world").out
     try:
         (row,) = [
             row for row in cli.ok("integrations", "--json").rows() if row["domain"] == "hello-world"

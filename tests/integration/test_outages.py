@@ -74,7 +74,7 @@ def test_a_person_sees_what_an_account_waits_for(desk, away, healthy) -> None:
     account = desk.account()
     away(account)
     (blocker,) = progress.blockers(desk.conn, store.load(desk.conn, account))
-    assert blocker.reason.startswith("the provider does not answer since ")
+    assert blocker.reason.startswith("the provider has not answered since ")
     assert blocker.reason.endswith(": HTTP 503")
     assert blocker.until is not None
 
@@ -92,4 +92,4 @@ def test_doctor_api_and_overview_tell_of_an_outage(desk, away, api, dashboard, b
     assert of_all["sentence"].startswith(text)
     assert api.user("nobody").get("/v1/outages").json()["items"] == []
     assert text in signed_in(dashboard).get("/").text
-    assert "does not answer since" in signed_in(dashboard, "me").get(f"/accounts/{mine}").text
+    assert "has not answered since" in signed_in(dashboard, "me").get(f"/accounts/{mine}").text

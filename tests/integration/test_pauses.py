@@ -117,7 +117,7 @@ def test_a_person_sees_why_an_account_waits(desk, backend, healthy) -> None:
     account = desk.account()
     pause(desk)
     (blocker,) = progress.blockers(desk.conn, lookup_account(desk, account))
-    assert blocker.reason == "an operator has paused all shop accounts until it is resumed"
+    assert blocker.reason == "an operator paused the integration shop"
     (blocker,) = progress.first_blockers(desk.conn, [lookup_account(desk, account)]).values()
     assert "paused" in blocker.reason
 

@@ -56,7 +56,7 @@ def pause_integration(
 ) -> Integration:
     """Pause all accounts of an integration.
 
-    Running tasks end, and no further task starts. The accounts keep their own state. A second call
+    Running tasks finish. No new task starts. The accounts keep their own state. A second call
     changes the end of the pause.
     """
     pauses.pause(engine, domain, None if body is None else body.until)

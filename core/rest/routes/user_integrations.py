@@ -89,7 +89,7 @@ def list_user_integrations(
     limit: Limit = 50,
     after: After = None,
 ) -> Page[UserIntegration]:
-    """List connected accounts, the oldest first."""
+    """List accounts, the oldest first."""
     with engine.database.connection() as conn:
         page = account_queries.accounts.page(
             conn,

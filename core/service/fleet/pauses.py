@@ -58,4 +58,4 @@ def lasting(conn: Conn) -> dict[str, Pause]:
 
 def end_of(pause: Pause) -> str:
     """Return the end of a pause as part of a sentence, such as "until 2026-11-28 23:00:00 UTC"."""
-    return "until it is resumed" if pause.until is None else f"until {moment(pause.until)}"
+    return "until an operator resumes it" if pause.until is None else f"until {moment(pause.until)}"

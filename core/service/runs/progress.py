@@ -224,10 +224,9 @@ def _paused(fleet: _Fleet, account: Account) -> list[Blocker]:
     pause = fleet.paused.get(account.integration_domain)
     if pause is None:
         return []
-    text = f"an operator has paused all {account.integration_domain} accounts"
     return [
         Blocker(
-            f"{text} {pauses.end_of(pause)}",
+            f"an operator paused the integration {account.integration_domain}",
             pause.until,
             Advice("resume-integration", {"domain": account.integration_domain}),
         )
@@ -260,7 +259,7 @@ def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:
 def _breakers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]]:
     found: dict[UUID, list[Blocker]] = {account.id: [] for account in accounts}
     for row in fetch(conn, BREAKERS, {"accounts": list(found)}):
-        what = f"the provider does not answer {row['limit_name']}".rstrip()
+        what = f"the provider has not answered {row['limit_name']}".rstrip()
         text = f"{what} since {moment(row['first_failed_at'])}: {row['reason']}"
         found[row["user_integration_id"]].append(Blocker(text, row["probe_at"]))
     return found

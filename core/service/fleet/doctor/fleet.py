@@ -42,7 +42,7 @@ def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Chec
     for sentence in outages.sentences(conn, registry):
         yield Check("outage", "warn", sentence, Advice("wait-for-provider"))
     for domain, pause in pauses.lasting(conn).items():
-        text = f"an operator has paused all {domain} accounts {pauses.end_of(pause)}"
+        text = f"an operator paused the integration {domain} {pauses.end_of(pause)}"
         yield Check("pause", "warn", text, Advice("resume-integration", {"domain": domain}))
     yield _scheduler(status, settings, bool(serving))
     for row in fetch(conn, SKEWED, {"largest": MAX_CLOCK_SKEW_SECONDS}):

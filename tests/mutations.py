@@ -227,8 +227,26 @@ MUTATIONS = [
     ),
     Mutation(
         "no attempt counts while the account is away",
-        (("core/ledger/commit.py", "    breakers.take_back_attempts(conn, passed)\n", ""),),
+        (("core/ledger/commit.py",
+          "    breakers.take_back_attempts(conn, breakers.failed_accounts(passed))\n", ""),),
         ("tests/integration/test_ledger_machine.py",),
+    ),
+    Mutation(
+        "a probe that kills its process counts no crash",
+        (("core/ledger/leases.py", " AND p.probe_task IS NULL)", ")"),),
+        ("tests/integration/test_breakers.py",),
+    ),
+    Mutation(
+        "a probe may raise anything",
+        (("core/worker/runner.py",
+          "        except BaseException as error:  # noqa: BLE001\n            if (away",
+          "        except Exception as error:  # noqa: BLE001\n            if (away"),),
+        ("tests/faults/test_probes.py",),
+    ),
+    Mutation(
+        "a rate limit postpones the probe",
+        (("core/ledger/breakers.py", "        elif outcome.snooze and", "        elif False and"),),
+        ("tests/integration/test_breakers.py",),
     ),
     Mutation(
         "one probe at a time",

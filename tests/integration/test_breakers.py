@@ -8,8 +8,8 @@ from uuid import UUID
 from core import Task
 from core.accounts import store
 from core.dispatcher.allocation import Rules, allocate
-from core.ledger import breakers, carry_over, completion, dispatching
-from core.ledger.outcomes import Dispatch, Failure, Outcome
+from core.ledger import breakers, carry_over, completion, dispatching, leases
+from core.ledger.outcomes import Block, Dispatch, Failure, Outcome
 from core.service.accounts import actions
 
 WINDOW = 50
@@ -120,6 +120,49 @@ def test_a_probe_whose_process_died_is_repeated(desk) -> None:
     (again,) = dispatch(desk)
     assert again.probe
     assert again.dispatch_no > 1
+
+
+def test_a_probe_that_kills_its_process_counts_no_crash_and_its_pause_grows(desk) -> None:
+    open_breaker(desk, desk.account())
+    for number in range(5):
+        desk.conn.execute(PASSED)
+        desk.conn.execute("UPDATE sync_task SET available_at = now() WHERE state = 'ready'")
+        [probe] = dispatch(desk)
+        assert probe.suspect == (number > 0)
+        assert not probe.suspect or leases.start_suspect(
+            desk.conn, probe.task_id, probe.dispatch_no
+        )
+        desk.conn.execute("UPDATE sync_task SET lease_until = now() WHERE state = 'queued'")
+        assert {task.state for task in leases.expire(desk.conn)} == {"ready"}
+        assert desk.rows(STATE) == [("", 5, True, number + 1)]
+        assert attempts(desk) == [0] * 8
+    assert desk.value("SELECT max(crashes) FROM sync_task") == 0
+    assert 80 <= desk.value(PAUSE) <= 160
+
+
+def test_a_task_that_kills_its_process_after_its_probe_counts_a_crash(desk) -> None:
+    account = desk.account()
+    open_breaker(desk, account)
+    desk.conn.execute("UPDATE sync_task SET suspect = true WHERE state = 'ready'")
+    desk.conn.execute(PASSED)
+    [probe] = dispatch(desk)
+    assert leases.start_suspect(desk.conn, probe.task_id, probe.dispatch_no)
+    breakers.close_account(desk.conn, account)
+    desk.conn.execute("UPDATE sync_task SET lease_until = now() WHERE state = 'queued'")
+    leases.expire(desk.conn)
+    assert desk.value("SELECT max(crashes) FROM sync_task") == 1
+
+
+def test_a_rate_limited_probe_keeps_the_other_tasks_waiting(desk) -> None:
+    open_breaker(desk, desk.account())
+    desk.conn.execute(PASSED)
+    [probe] = dispatch(desk)
+    block = Block("a limit of other tasks", 60.0, "slow")
+    desk.save(Outcome(probe, state="ready", delay=60.0, snooze=1, block=block))
+    desk.conn.execute("UPDATE sync_task SET available_at = now() WHERE state = 'ready'")
+    assert dispatch(desk) == []
+    assert 50 < desk.value(PAUSE) <= 60
+    assert desk.rows(STATE) == [("", 5, True, 0)]
 
 
 def test_a_provider_that_asks_for_a_longer_pause_gets_it(desk) -> None:

@@ -22,7 +22,7 @@ from core.ledger.outcomes import Outcome
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.results.decisions import Draw
 from core.results.text import json_text
-from core.states import Lane, RunState, TaskState, literals
+from core.states import STOPPED_TASKS, Lane, RunState, TaskState, literals
 
 OPENS_AFTER = 5
 """The number of failures in a row that open a breaker."""
@@ -166,6 +166,22 @@ WHERE user_integration_id = %s AND probe_task = %s AND opened_at IS NOT NULL
 PROBE_NOW = """
 UPDATE breaker SET probe_at = clock_timestamp()
 WHERE user_integration_id = %s AND opened_at IS NOT NULL
+"""
+
+# Breakers of limits that no task will probe: its type was removed or renamed, or a person discarded
+# its tasks. `sync_task_ready`, `sync_task_queued` and `sync_task_owed` serve the conditions.
+PRUNE_LIMITS = f"""
+DELETE FROM breaker b WHERE b.limit_name <> '{WHOLE_ACCOUNT}'
+  AND b.probe_at < clock_timestamp() - interval '1 hour'
+  AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.READY}'
+    AND t.integration_domain = b.integration_domain
+    AND t.user_integration_id = b.user_integration_id AND t.type = ANY (b.types))
+  AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.QUEUED}'
+    AND t.integration_domain = b.integration_domain
+    AND t.user_integration_id = b.user_integration_id AND t.type = ANY (b.types))
+  AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state IN ({literals(STOPPED_TASKS)})
+    AND t.retried_as IS NULL AND t.state = '{TaskState.DEFERRED}'
+    AND t.user_integration_id = b.user_integration_id AND t.type = ANY (b.types))
 """
 
 # Live runs that have waited for a limit for one poll interval, while their account answers. Served

@@ -8,7 +8,7 @@ from uuid import UUID
 from core import Task
 from core.accounts import store
 from core.dispatcher.allocation import Rules, allocate
-from core.ledger import breakers, carry_over, completion, dispatching, leases
+from core.ledger import breakers, carry_over, completion, dispatching, leases, pruning
 from core.ledger.outcomes import Block, Dispatch, Failure, Outcome
 from core.service.accounts import actions
 
@@ -203,6 +203,34 @@ def test_while_an_account_is_away_its_run_stays_open_and_nothing_is_copied(desk)
     completion.end_runs(desk.conn, {steps[0].run_id})
     assert desk.runs() == ["running"]
     assert set(desk.tasks().values()) == {"done", "ready"}
+
+
+def test_a_task_that_would_be_deferred_stays_in_its_run_while_its_account_is_away(desk) -> None:
+    steps = open_breaker(desk, desk.account())
+    desk.save(failed(steps[5], deferred=True), failed(steps[6]))
+    states = dict(desk.rows("SELECT id, state FROM sync_task WHERE finished_at IS NULL"))
+    assert {states[one.task_id] for one in steps[5:7]} == {"ready"}
+    reasons = "SELECT reason, deferrals FROM sync_task WHERE id = %s"
+    assert desk.rows(reasons, steps[5].task_id) == [("down", 0)]
+
+
+def test_the_breaker_of_a_limit_without_tasks_is_forgotten(desk) -> None:
+    """Nothing would probe it: its type was removed, or a person discarded its tasks."""
+    account, other = desk.account("a"), desk.account("b")
+    open_breaker(desk, account, limit="pages", types=["page", "step"])
+    open_breaker(desk, other, limit="gone", types=["renamed"])
+    desk.conn.execute("UPDATE breaker SET probe_at = now() - interval '2 h'")
+    pruning.prune(desk.conn)
+    assert desk.rows("SELECT limit_name, count(*) FROM breaker GROUP BY 1 ORDER BY 1") == [
+        ("", 2),
+        ("pages", 1),
+    ]
+    desk.conn.execute("UPDATE sync_task SET state = 'deferred', available_at = now()")
+    pruning.prune(desk.conn)
+    assert desk.value("SELECT count(*) FROM breaker") == 3
+    desk.conn.execute("UPDATE sync_task SET state = 'done'")
+    pruning.prune(desk.conn)
+    assert desk.rows("SELECT limit_name FROM breaker") == [("",), ("",)]
 
 
 def test_a_limit_holds_back_only_the_tasks_that_use_it(desk) -> None:

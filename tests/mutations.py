@@ -249,6 +249,12 @@ MUTATIONS = [
         ("tests/integration/test_breakers.py",),
     ),
     Mutation(
+        "a corrected account has a next poll",
+        (("core/accounts/store.py", "        WHEN {_CORRECTED} THEN coalesce(next_sync_at, now())",
+          "       "),),
+        ("tests/integration/test_pauses.py",),
+    ),
+    Mutation(
         "one probe at a time",
         (("core/ledger/breakers.py",
           "SELECT FROM sync_task p WHERE p.id = b.probe_task AND p.state =",

@@ -18,7 +18,10 @@ nox.options.sessions = ["tests", "lint", "types", "contracts"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PLUGINS = sorted(str(path.parent) for path in Path().glob("plugins-*/pyproject.toml"))
 SHOWN = ["plugins-hello-world", "plugins-ftp"]
-FAULTS = ["tests/faults", "plugins-slack/tests/test_fleet.py"]
+FAULTS = [
+    "tests/faults",
+    *(f"plugins-slack/tests/test_{name}.py" for name in ("fleet", "methods_away")),
+]
 FORMS = Path(".github/ISSUE_TEMPLATE")
 GITHUB = {
     "workflows": [".github/workflows/ci.yml"],

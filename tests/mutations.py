@@ -54,7 +54,7 @@ MUTATIONS = [
     ),
     Mutation(
         "an account that owes a task is not complete",
-        (("core/service/accounts/owed.py", "CASE WHEN count(*) = 0 THEN", "CASE WHEN true THEN"),),
+        (("core/service/accounts/owed.py", "CASE WHEN NOT EXISTS ({_TASKS}) AND", "CASE WHEN"),),
         ("tests/integration/test_owed.py",),
     ),
     Mutation(
@@ -318,8 +318,32 @@ MUTATIONS = [
     ),
     Mutation(
         "no attempt counts while the account is away",
-        (("core/ledger/commit.py", "    breakers.take_back_attempts(conn, passed)\n", ""),),
+        (("core/ledger/commit.py",
+          "    breakers.take_back_attempts(conn, breakers.failed_accounts(passed))\n", ""),),
         ("tests/integration/test_ledger_machine.py",),
+    ),
+    Mutation(
+        "a probe that kills its process counts no crash",
+        (("core/ledger/leases.py", " AND p.probe_task IS NULL)", ")"),),
+        ("tests/integration/test_breakers.py",),
+    ),
+    Mutation(
+        "a probe may raise anything",
+        (("core/worker/runner.py",
+          "        except BaseException as error:  # noqa: BLE001\n            if (away",
+          "        except Exception as error:  # noqa: BLE001\n            if (away"),),
+        ("tests/faults/test_probes.py",),
+    ),
+    Mutation(
+        "a rate limit postpones the probe",
+        (("core/ledger/breakers.py", "        elif outcome.snooze and", "        elif False and"),),
+        ("tests/integration/test_breakers.py",),
+    ),
+    Mutation(
+        "a corrected account has a next poll",
+        (("core/accounts/store.py", "        WHEN {_CORRECTED} THEN coalesce(next_sync_at, now())",
+          "       "),),
+        ("tests/integration/test_pauses.py",),
     ),
     Mutation(
         "one probe at a time",
@@ -332,12 +356,15 @@ MUTATIONS = [
         "tasks of an absent account stay in their run",
         (("core/ledger/breakers.py", "                _stay_in_run(outcome)\n",
           "                pass\n"),),
-        ("tests/integration/test_ledger_machine.py",),
+        ("tests/integration/test_breakers.py",),
     ),
     Mutation(
         "the admission of tasks",
         (("core/middleware/admission.py", "            self._admission.check(dispatch)\n",
           "            pass\n"),
+         ("core/worker/runner.py",
+          "        self.services.admit(dispatch)\n        if dispatch.probe:",
+          "        if dispatch.probe:"),
          ("core/worker/runner.py", "            self.services.admit(dispatch)\n", "")),
         ("tests/faults/test_stopping.py",),
     ),

@@ -83,12 +83,14 @@ UPDATE user_integration SET credentials = %(credentials)s,
 WHERE id = %(id)s
 """
 
+# An account that stopped while its integration was paused may have no time of its next poll.
 _CORRECTED = f"status_reason = '{AccountStateReason.CONFIGURATION}'"
 SET_CONFIG = f"""
 UPDATE user_integration SET config = %(config)s, limits = %(limits)s, version = version + 1,
     public_hosts_only = public_hosts_only OR %(public_hosts_only)s,
     resync_due = resync_due OR %(resync)s, drop_state = drop_state OR %(resync)s,
-    next_sync_at = CASE WHEN %(resync)s THEN now() ELSE next_sync_at END,
+    next_sync_at = CASE WHEN %(resync)s THEN now()
+        WHEN {_CORRECTED} THEN coalesce(next_sync_at, now()) ELSE next_sync_at END,
     sync_status = CASE WHEN {_CORRECTED} THEN '{AccountState.ACTIVE}' ELSE sync_status END,
     status_reason = CASE WHEN {_CORRECTED} THEN NULL ELSE status_reason END,
     status_detail = CASE WHEN {_CORRECTED} THEN NULL ELSE status_detail END,

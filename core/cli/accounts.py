@@ -55,8 +55,8 @@ def list_accounts(
     with backend() as engine, engine.database.connection() as conn:
         listing.print_page(
             conn,
-            account_queries.accounts,
-            ("ID", "NAME", "INTEGRATION", "STATE", "LAST SYNC", "NEXT"),
+            account_queries.listed_accounts,
+            ("ID", "NAME", "INTEGRATION", "STATE", "LAST SYNC", "COMPLETE AS OF", "NEXT"),
             _cells,
             command="polling accounts",
             empty="No accounts. Connect one: polling connect hello-world",
@@ -71,12 +71,15 @@ def list_accounts(
 
 
 def _cells(row: Row) -> tuple[object, ...]:
+    from core.service.accounts.owed import completeness
+
     return (
         short(row["id"]),
         row["name"],
         row["integration_domain"],
         row["sync_status"],
         ago(row["last_sync_at"]),
+        completeness(row),
         _next_sync(row) if row["sync_status"] == AccountState.ACTIVE else "",
     )
 

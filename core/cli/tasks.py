@@ -265,19 +265,22 @@ def _confirm(engine: Backend, chosen: ParkedFilter, question: str, *, yes: bool)
 
 
 def _report(
-    act: Callable[[Backend, ParkedFilter], BulkResult],
+    act: Callable[[Backend, ParkedFilter, str | None], BulkResult],
     engine: Backend,
     chosen: ParkedFilter,
     text: str,
     *,
     json: bool,
 ) -> None:
-    """Act on all matching tasks, in portions, and print their number."""
-    done = refused = 0
-    more = True
-    while more:
-        result = act(engine, chosen)
-        done, refused, more = done + result.done, refused + result.refused, result.more
+    """Act on all matching tasks, in portions, and print their number.
+
+    Each portion continues the one before it, so that no task is retried twice.
+    """
+    result = act(engine, chosen, None)
+    done, refused = result.done, result.refused
+    while result.more:
+        result = act(engine, chosen, result.cursor)
+        done, refused = done + result.done, refused + result.refused
     if json:
         dump({"done": done, "refused": refused})
         return

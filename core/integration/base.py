@@ -133,8 +133,10 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         may pass. Default: `check`.
 
         Raises:
-          TransientError: The account does not answer. A connection error means the same. Any other
-            exception counts as an answer.
+          TransientError: The account does not answer. A connection error means the same, and so
+            does a call that exceeds the time limit of the task.
+          RateLimited: The probe is repeated after the pause. Any other exception counts as an
+            answer.
         """
         self.check()
 

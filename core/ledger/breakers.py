@@ -11,7 +11,7 @@ it runs the task. The probe of a limit is a task that uses the limit.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
@@ -23,7 +23,7 @@ from core.ledger.outcomes import Outcome
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.results.decisions import Draw
 from core.results.text import json_text
-from core.states import Lane, RunState, TaskState, literals
+from core.states import STOPPED_TASKS, Lane, RunState, TaskState, literals
 
 OPENS_AFTER = 5
 """The number of failures in a row that open a breaker."""
@@ -53,6 +53,12 @@ PROBE_DUE = f"""(b.probe_at <= clock_timestamp() AND NOT EXISTS (
     SELECT FROM sync_task p WHERE p.id = b.probe_task AND p.state = '{TaskState.QUEUED}'))"""
 """The condition that an open breaker `b` has waited for its pause and has no probe in flight."""
 
+# Locks the breakers of some accounts in the order of all locks. Served by the primary key.
+LOCK_BREAKERS = """
+SELECT FROM breaker WHERE user_integration_id = ANY(%s::uuid[]) ORDER BY user_integration_id,
+    limit_name FOR UPDATE
+"""
+
 # A success closes the breakers of its account and of the limits that its task uses.
 CLOSE = f"""
 WITH answered AS MATERIALIZED (
@@ -69,6 +75,9 @@ RETURNING b.opened_at IS NOT NULL
 CLOSE_ACCOUNT = f"""
 DELETE FROM breaker WHERE user_integration_id = %s AND limit_name = '{WHOLE_ACCOUNT}'
 """
+
+PROBE_DIED = "the process of its probe died or hung"
+"""The reason of a breaker whose latest probe returned nothing."""
 
 _PAUSE = f"""%(jitter)s * interval '1 second'
     * least({MAX_PAUSE_SECONDS}, {FIRST_PAUSE_SECONDS} * 2.0 ^ least(b.failed_probes + 1, 20))"""
@@ -109,6 +118,21 @@ WHERE b.user_integration_id = %(account)s AND b.limit_name = '{WHOLE_ACCOUNT}'
   AND b.opened_at IS NOT NULL
 """
 
+# Probes of accounts whose lease has expired, as common table expressions behind `expired(id)`. A
+# probe that has returned has no breaker any more. `breaker_open` has the open breakers alone.
+EXPIRED_PROBES = f"""
+probes AS MATERIALIZED (
+    SELECT b.user_integration_id, b.probe_task FROM breaker b
+    WHERE b.limit_name = '{WHOLE_ACCOUNT}' AND b.opened_at IS NOT NULL
+      AND b.probe_task IN (SELECT id FROM expired)
+    ORDER BY 1 FOR UPDATE
+), died AS (
+    UPDATE breaker b SET failed_probes = b.failed_probes + 1, probe_task = NULL,
+        reason = '{PROBE_DIED}', probe_at = clock_timestamp() + {_PAUSE}
+    FROM probes p
+    WHERE b.user_integration_id = p.user_integration_id AND b.limit_name = '{WHOLE_ACCOUNT}'
+)"""
+
 # The failures of an account that does not answer count no attempts. Tasks that another transaction
 # has locked stay in `failed_tasks` until the next failure.
 TAKE_BACK_ATTEMPTS = f"""
@@ -133,9 +157,32 @@ WHERE b.user_integration_id = ANY(%(accounts)s::uuid[]) AND b.limit_name = '{WHO
   AND b.failed_probes > 0
 """
 
+# A provider that asks the probe to wait gets no further call before. Otherwise, the next task would
+# become the probe immediately.
+POSTPONE_PROBE = """
+UPDATE breaker SET probe_at = greatest(probe_at, clock_timestamp() + %s * interval '1 second')
+WHERE user_integration_id = %s AND probe_task = %s AND opened_at IS NOT NULL
+"""
+
 PROBE_NOW = """
 UPDATE breaker SET probe_at = clock_timestamp()
 WHERE user_integration_id = %s AND opened_at IS NOT NULL
+"""
+
+# Breakers of limits that no task will probe: its type was removed or renamed, or a person discarded
+# its tasks. `sync_task_ready`, `sync_task_queued` and `sync_task_owed` serve the conditions.
+PRUNE_LIMITS = f"""
+DELETE FROM breaker b WHERE b.limit_name <> '{WHOLE_ACCOUNT}'
+  AND b.probe_at < clock_timestamp() - interval '1 hour'
+  AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.READY}'
+    AND t.integration_domain = b.integration_domain
+    AND t.user_integration_id = b.user_integration_id AND t.type = ANY (b.types))
+  AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.QUEUED}'
+    AND t.integration_domain = b.integration_domain
+    AND t.user_integration_id = b.user_integration_id AND t.type = ANY (b.types))
+  AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state IN ({literals(STOPPED_TASKS)})
+    AND t.retried_as IS NULL AND t.state = '{TaskState.DEFERRED}'
+    AND t.user_integration_id = b.user_integration_id AND t.type = ANY (b.types))
 """
 
 # Live runs that have waited for a limit for one poll interval, while their account answers. Served
@@ -195,7 +242,7 @@ class OverdueLimit:
 def record(
     conn: Conn,
     outcomes: Sequence[Outcome],
-    watched: Iterable[str],
+    watched: Collection[str],
     draw: Draw = random.uniform,
 ) -> bool:
     """Count the failures and the successes of a batch: the breakers open, stay open, or close.
@@ -212,7 +259,9 @@ def record(
     Returns:
       True if an open breaker closed, so that tasks are ready.
     """
-    closed = _close(conn, outcomes, set(watched))
+    if watched:
+        conn.execute(LOCK_BREAKERS, (sorted(watched),))
+    closed = _close(conn, outcomes, watched)
     failed = [outcome for outcome in outcomes if outcome.failure is not None]
     params: dict[str, Any] = {"jitter": draw(0.5, 1)}
     if failed:
@@ -228,10 +277,13 @@ def record(
         if outcome.failed_probe is not None:
             params |= {"account": outcome.dispatch.account_id, "reason": outcome.reason}
             conn.execute(RECORD_FAILED_PROBE, {**params, "requested": outcome.failed_probe})
+        elif outcome.snooze and outcome.dispatch.account_id in watched:
+            dispatch = outcome.dispatch
+            conn.execute(POSTPONE_PROBE, (outcome.delay, dispatch.account_id, dispatch.task_id))
     return closed
 
 
-def _close(conn: Conn, outcomes: Sequence[Outcome], watched: set[str]) -> bool:
+def _close(conn: Conn, outcomes: Sequence[Outcome], watched: Collection[str]) -> bool:
     """Close the breakers of accounts that answered. Root tasks and sweeps call no provider."""
     answered = {
         (outcome.dispatch.account_id, outcome.dispatch.type)
@@ -270,18 +322,22 @@ def _stay_in_run(outcome: Outcome) -> None:
         outcome.state, outcome.delay, outcome.reason = TaskState.READY, 0.0, outcome.failure.reason
 
 
-def take_back_attempts(conn: Conn, outcomes: Sequence[Outcome]) -> None:
-    """Take back the attempts of failures whose account does not answer.
+def take_back_attempts(conn: Conn, accounts: Collection[str]) -> None:
+    """Take back the attempts of failures on those of these accounts that do not answer.
 
-    Call this after the attempts of the batch are counted.
+    Call this after the attempts are counted.
     """
-    accounts = {
+    if accounts:
+        conn.execute(TAKE_BACK_ATTEMPTS, {"accounts": sorted(accounts)})
+
+
+def failed_accounts(outcomes: Iterable[Outcome]) -> set[str]:
+    """Return the accounts of failures that may pass, and of failed probes."""
+    return {
         outcome.dispatch.account_id
         for outcome in outcomes
         if outcome.failure is not None or outcome.failed_probe is not None
     }
-    if accounts:
-        conn.execute(TAKE_BACK_ATTEMPTS, {"accounts": sorted(accounts)})
 
 
 def close_account(conn: Conn, account: UUID | str) -> None:

@@ -95,7 +95,7 @@ def _commit(conn: Conn, outcomes: Sequence[Outcome], guard: DeleteGuard) -> Comm
     _block_limits(conn, passed)
     closed = breakers.record(conn, passed, watched)
     states = finish(conn, passed, counts)
-    breakers.take_back_attempts(conn, passed)
+    breakers.take_back_attempts(conn, breakers.failed_accounts(passed))
     return CommitResult(
         applied=[(outcome, states[outcome.dispatch.task_id]) for outcome in passed],
         changed=_by_account(passed, changed),

@@ -126,12 +126,16 @@ WITH me AS MATERIALIZED (
         lease_until = clock_timestamp() + %(lease)s * interval '1 second', started_at = NULL
     WHERE t.id = ANY (ARRAY(SELECT id FROM picked))
     RETURNING t.*
+), breakers AS MATERIALIZED (
+    SELECT b.user_integration_id, b.limit_name FROM breaker b
+    WHERE b.opened_at IS NOT NULL AND b.user_integration_id IN (SELECT account FROM portion)
+    ORDER BY 1, 2 FOR UPDATE
 ), probing AS (
     UPDATE breaker b SET probe_task = (SELECT min(q.id) FROM queued q
         WHERE q.user_integration_id = b.user_integration_id
           AND (b.types IS NULL OR q.type = ANY (b.types)))
-    WHERE b.opened_at IS NOT NULL
-      AND b.user_integration_id IN (SELECT account FROM portion)
+    FROM breakers l
+    WHERE b.user_integration_id = l.user_integration_id AND b.limit_name = l.limit_name
       AND EXISTS (SELECT FROM queued q WHERE q.user_integration_id = b.user_integration_id
           AND (b.types IS NULL OR q.type = ANY (b.types)))
 )

@@ -6,11 +6,13 @@ suspect. It counts a crash only if a process dies after it has committed the sta
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
+from core.ledger.breakers import EXPIRED_PROBES, take_back_attempts
 from core.results.parking import MAX_CRASHES
 from core.states import TaskState
 
@@ -43,21 +45,22 @@ WITH held AS MATERIALIZED (
 UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
 """
 
-# The third crash parks a task: Cause.CRASHES of core.results.parking.
+# The third crash parks a task: Cause.CRASHES of core.results.parking. The death of a process counts
+# no crash against a task while it carries the probe of its account.
+_CRASHED = "(t.suspect AND t.started_at IS NOT NULL AND p.probe_task IS NULL)"
+_CONVICTED = f"({_CRASHED} AND t.crashes + 1 >= {MAX_CRASHES})"
 EXPIRE = f"""
 WITH expired AS MATERIALIZED (
     SELECT id FROM sync_task WHERE state = '{TaskState.QUEUED}' AND lease_until < clock_timestamp()
     ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
-)
+), {EXPIRED_PROBES}
 UPDATE sync_task t SET
-    state = CASE WHEN t.suspect AND t.started_at IS NOT NULL
-        AND t.crashes + 1 >= {MAX_CRASHES} THEN '{TaskState.PARKED}' ELSE '{TaskState.READY}' END,
-    crashes = t.crashes + CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN 1 ELSE 0 END,
-    reason = CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN '{DIED}' ELSE t.reason END,
-    finished_at = CASE WHEN t.suspect AND t.started_at IS NOT NULL
-        AND t.crashes + 1 >= {MAX_CRASHES} THEN clock_timestamp() END,
+    state = CASE WHEN {_CONVICTED} THEN '{TaskState.PARKED}' ELSE '{TaskState.READY}' END,
+    crashes = t.crashes + {_CRASHED}::int,
+    reason = CASE WHEN {_CRASHED} THEN '{DIED}' ELSE t.reason END,
+    finished_at = CASE WHEN {_CONVICTED} THEN clock_timestamp() END,
     suspect = true, available_at = clock_timestamp(), lease_until = NULL
-FROM expired e WHERE t.id = e.id
+FROM expired e LEFT JOIN probes p ON p.probe_task = e.id WHERE t.id = e.id
 RETURNING t.id AS task_id, t.dispatch_no, t.integration_domain AS domain, t.state,
     t.run_id::text AS run_id, t.user_integration_id::text AS account_id, t.type
 """
@@ -114,8 +117,14 @@ def _params(held: LeaseKeys, lease_seconds: float) -> dict[str, object]:
 
 
 def expire(conn: Conn) -> list[Expired]:
-    """Return tasks with an expired lease to `ready`; park a suspect at its third crash."""
-    return conn.cursor(row_factory=dataclass_row(Expired)).execute(EXPIRE).fetchall()
+    """Return tasks with an expired lease to `ready`; park a suspect at its third crash.
+
+    The probe of an account counts as failed instead. Locks the tasks, then the breakers of probes.
+    """
+    cursor = conn.cursor(row_factory=dataclass_row(Expired))
+    expired = cursor.execute(EXPIRE, {"jitter": random.uniform(0.5, 1)}).fetchall()
+    take_back_attempts(conn, {task.account_id for task in expired})
+    return expired
 
 
 def start_suspect(conn: Conn, task: int, dispatch_no: int) -> bool:

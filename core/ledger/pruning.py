@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from core.db.pool import Conn
+from core.ledger.breakers import PRUNE_LIMITS
 from core.ledger.looks import PRUNE_CHANGES
 from core.ledger.processes import DELETE_DEAD
 from core.states import RunState, TaskState
@@ -47,7 +48,7 @@ def prune(conn: Conn) -> None:
     """Mark runs that are too large, and delete expired rows.
 
     These are old limit blocks, the seen ids of ended runs, dead processes, idempotency keys, OAuth
-    flows, throughput, and changes of accounts.
+    flows, throughput, changes of accounts, and breakers of limits that no task will probe.
     """
     for statement in (
         OVER_LIMIT,
@@ -58,6 +59,7 @@ def prune(conn: Conn) -> None:
         PRUNE_FLOWS,
         PRUNE_ACTIVITY,
         PRUNE_CHANGES,
+        PRUNE_LIMITS,
     ):
         conn.execute(statement)
 

@@ -93,6 +93,13 @@ def _gauges(current: Snapshot) -> Iterator[Metric]:
         ("domain", "error"),
         current.parked,
     )
+    yield _gauge("tasks_deferred", "Tasks to be tried again later", ("domain",), current.deferred)
+    yield _gauge(
+        "breakers_open",
+        "Accounts that do not answer, or whose limit does not answer",
+        ("domain", "limit"),
+        current.breakers,
+    )
     yield _gauge(
         "queue_age_seconds",
         "Seconds that the oldest runnable task has waited",

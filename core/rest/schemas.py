@@ -445,7 +445,10 @@ class BulkAction(BaseModel):
     refused: int = Field(description="The number of tasks that had changed in the meantime")
     more: bool = Field(
         description="True if the request stopped before it processed all matching tasks. Then"
-        " repeat the request"
+        " repeat the request with `cursor`"
+    )
+    cursor: str | None = Field(
+        description="Pass it as `after` to continue; null if all matching tasks were processed"
     )
 
 

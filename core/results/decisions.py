@@ -29,7 +29,13 @@ from core.errors import (
 from core.results.parking import MAX_CRASHES, Cause
 from core.results.passing import may_pass
 from core.results.result import partition_fits
-from core.results.signals import AccountAway, AccountStopped, LeftToOthers, TimeLimitExceeded
+from core.results.signals import (
+    AccountAway,
+    AccountStopped,
+    LeftToOthers,
+    ProbeSlow,
+    TimeLimitExceeded,
+)
 from core.results.text import sanitize
 from core.states import AccountStateReason, Trigger
 
@@ -354,6 +360,10 @@ def _account_away(case: Case) -> Decision:
     return Wait(case.reason, 0.0, failed_probe=requested)
 
 
+def _probe_slow(case: Case) -> Decision:
+    return Wait(case.reason, 0.0)
+
+
 def _limit_of(error: Any) -> str | None:
     """Return the limit that an exception names, as text that PostgreSQL can keep."""
     named = getattr(error, "limit", None)
@@ -368,6 +378,7 @@ RULES: tuple[tuple[Kinds, Callable[[Case], Decision]], ...] = (
     (ServerUnavailable, _outage),  # PostgreSQL or Redis is unavailable; includes errors of Redis
     (AccountStopped, _stopped),
     (AccountAway, _account_away),
+    (ProbeSlow, _probe_slow),
     (LeftToOthers, _left_to_others),
     (RateLimited, _rate_limited),
     (VaultError, _no_key),

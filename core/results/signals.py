@@ -23,6 +23,13 @@ class AccountAway(Exception):
         self.retry_after = retry_after
 
 
+class ProbeSlow(Exception):
+    """The account has answered its probe, which has used the time of the task that carries it.
+
+    The task runs again, with its complete time.
+    """
+
+
 class LeftToOthers(Exception):
     """The plugin of this process has the wrong version for this task.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from core.accounts.redaction import error_text
 from core.content.portions import SWEEP
@@ -12,7 +13,7 @@ from core.ledger import breakers, processes
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry
 from core.results.passing import may_pass
-from core.results.signals import AccountAway, LeftToOthers
+from core.results.signals import AccountAway, LeftToOthers, ProbeSlow, TimeLimitExceeded
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
 from core.worker.instance_pool import InstancePool
@@ -22,6 +23,9 @@ MAX_HANDOVERS = 40
 
 The pauses between them add up to about half an hour.
 """
+
+MAX_PROBE_SECONDS = 1.0
+"""Seconds of a probe above which its task runs in a dispatch of its own, with its complete time."""
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ class Runner:
         Raises:
           AccountStopped: The account is not active, or its integration is paused.
           AccountAway: The account did not answer its probe.
+          ProbeSlow: The account answered its probe, which took long.
           LeftToOthers: The task is for another version of the plugin, which the fleet has.
           BaseException: The plugin raised it, in the task or while its result was read.
         """
@@ -62,9 +67,11 @@ class Runner:
             return self._run(dispatch, loaded)
 
     def _run(self, dispatch: Dispatch, loaded: LoadedAccount) -> Outcome:
+        # Checked here, because a probe and `initialize` may call the provider.
+        self.services.admit(dispatch)
         if dispatch.probe:
-            self.services.admit(dispatch)
             self._probe(loaded)
+            self.services.admit(dispatch)
         instance = self.instances.take(loaded)
         context = TaskContext(self.services, dispatch, loaded, instance)
         try:
@@ -92,7 +99,9 @@ class Runner:
         Raises:
           AccountAway: The account does not answer.
           RateLimited: The provider answers, and asks for a pause.
+          ProbeSlow: The account answers, but the probe has used the time of the task.
         """
+        began = time.monotonic()
         try:
             instance = self.instances.take(loaded)
             try:
@@ -103,16 +112,36 @@ class Runner:
             self.instances.release(instance)
         except RateLimited:
             raise
-        except Exception as error:  # noqa: BLE001  plugin code; the task decides what follows
-            if may_pass(error, tuple(loaded.integration.manifest.passing)):
-                reason = error_text(error, loaded.redact)
-                raise AccountAway(reason, getattr(error, "retry_after", None)) from None
+        # Plugin code: even sys.exit() says nothing about the task that carries the probe.
+        except BaseException as error:  # noqa: BLE001
+            if (away := _away(error, loaded)) is not None:
+                raise away from None
             log.info("the probe of account %s raised %s", loaded.account.id, type(error).__name__)
         with self.services.database.connection() as conn:
             breakers.close_account(conn, loaded.account.id)
+        seconds = time.monotonic() - began
+        if seconds > MAX_PROBE_SECONDS:
+            raise ProbeSlow(f"its account answered a probe after {seconds:.0f} s")
 
     def _deploying(self, dispatch: Dispatch) -> bool:
         if dispatch.snoozes >= MAX_HANDOVERS:
             return False
         with self.services.database.connection() as conn:
             return processes.other_version(conn, catalog_entry(self.registry, dispatch.domain))
+
+
+def _away(error: BaseException, loaded: LoadedAccount) -> AccountAway | None:
+    """Return the signal of a probe that raised, if it means that the account does not answer.
+
+    A probe that exceeds the time limit of its task got no answer. Reading a plugin's exception may
+    raise, too; then it says nothing.
+    """
+    try:
+        if isinstance(error, TimeLimitExceeded):
+            return AccountAway("the probe exceeded the time limit of its task")
+        if may_pass(error, tuple(loaded.integration.manifest.passing)):
+            reason = error_text(error, loaded.redact)
+            return AccountAway(reason, getattr(error, "retry_after", None))
+    except Exception as unreadable:  # noqa: BLE001
+        log.info("reading the exception of a probe raised %s", type(unreadable).__name__)
+    return None

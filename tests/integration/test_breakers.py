@@ -8,8 +8,8 @@ from uuid import UUID
 from core import Task
 from core.accounts import store
 from core.dispatcher.allocation import Rules, allocate
-from core.ledger import breakers, carry_over, completion, dispatching
-from core.ledger.outcomes import Dispatch, Failure, Outcome
+from core.ledger import breakers, carry_over, completion, dispatching, leases, pruning
+from core.ledger.outcomes import Block, Dispatch, Failure, Outcome
 from core.service.accounts import actions
 
 WINDOW = 50
@@ -122,6 +122,49 @@ def test_a_probe_whose_process_died_is_repeated(desk) -> None:
     assert again.dispatch_no > 1
 
 
+def test_a_probe_that_kills_its_process_counts_no_crash_and_its_pause_grows(desk) -> None:
+    open_breaker(desk, desk.account())
+    for number in range(5):
+        desk.conn.execute(PASSED)
+        desk.conn.execute("UPDATE sync_task SET available_at = now() WHERE state = 'ready'")
+        [probe] = dispatch(desk)
+        assert probe.suspect == (number > 0)
+        assert not probe.suspect or leases.start_suspect(
+            desk.conn, probe.task_id, probe.dispatch_no
+        )
+        desk.conn.execute("UPDATE sync_task SET lease_until = now() WHERE state = 'queued'")
+        assert {task.state for task in leases.expire(desk.conn)} == {"ready"}
+        assert desk.rows(STATE) == [("", 5, True, number + 1)]
+        assert attempts(desk) == [0] * 8
+    assert desk.value("SELECT max(crashes) FROM sync_task") == 0
+    assert 80 <= desk.value(PAUSE) <= 160
+
+
+def test_a_task_that_kills_its_process_after_its_probe_counts_a_crash(desk) -> None:
+    account = desk.account()
+    open_breaker(desk, account)
+    desk.conn.execute("UPDATE sync_task SET suspect = true WHERE state = 'ready'")
+    desk.conn.execute(PASSED)
+    [probe] = dispatch(desk)
+    assert leases.start_suspect(desk.conn, probe.task_id, probe.dispatch_no)
+    breakers.close_account(desk.conn, account)
+    desk.conn.execute("UPDATE sync_task SET lease_until = now() WHERE state = 'queued'")
+    leases.expire(desk.conn)
+    assert desk.value("SELECT max(crashes) FROM sync_task") == 1
+
+
+def test_a_rate_limited_probe_keeps_the_other_tasks_waiting(desk) -> None:
+    open_breaker(desk, desk.account())
+    desk.conn.execute(PASSED)
+    [probe] = dispatch(desk)
+    block = Block("a limit of other tasks", 60.0, "slow")
+    desk.save(Outcome(probe, state="ready", delay=60.0, snooze=1, block=block))
+    desk.conn.execute("UPDATE sync_task SET available_at = now() WHERE state = 'ready'")
+    assert dispatch(desk) == []
+    assert 50 < desk.value(PAUSE) <= 60
+    assert desk.rows(STATE) == [("", 5, True, 0)]
+
+
 def test_a_provider_that_asks_for_a_longer_pause_gets_it(desk) -> None:
     open_breaker(desk, desk.account(), requested=600.0)
     assert 590 < desk.value(PAUSE) <= 600
@@ -160,6 +203,34 @@ def test_while_an_account_is_away_its_run_stays_open_and_nothing_is_copied(desk)
     completion.end_runs(desk.conn, {steps[0].run_id})
     assert desk.runs() == ["running"]
     assert set(desk.tasks().values()) == {"done", "ready"}
+
+
+def test_a_task_that_would_be_deferred_stays_in_its_run_while_its_account_is_away(desk) -> None:
+    steps = open_breaker(desk, desk.account())
+    desk.save(failed(steps[5], deferred=True), failed(steps[6]))
+    states = dict(desk.rows("SELECT id, state FROM sync_task WHERE finished_at IS NULL"))
+    assert {states[one.task_id] for one in steps[5:7]} == {"ready"}
+    reasons = "SELECT reason, deferrals FROM sync_task WHERE id = %s"
+    assert desk.rows(reasons, steps[5].task_id) == [("down", 0)]
+
+
+def test_the_breaker_of_a_limit_without_tasks_is_forgotten(desk) -> None:
+    """Nothing would probe it: its type was removed, or a person discarded its tasks."""
+    account, other = desk.account("a"), desk.account("b")
+    open_breaker(desk, account, limit="pages", types=["page", "step"])
+    open_breaker(desk, other, limit="gone", types=["renamed"])
+    desk.conn.execute("UPDATE breaker SET probe_at = now() - interval '2 h'")
+    pruning.prune(desk.conn)
+    assert desk.rows("SELECT limit_name, count(*) FROM breaker GROUP BY 1 ORDER BY 1") == [
+        ("", 2),
+        ("pages", 1),
+    ]
+    desk.conn.execute("UPDATE sync_task SET state = 'deferred', available_at = now()")
+    pruning.prune(desk.conn)
+    assert desk.value("SELECT count(*) FROM breaker") == 3
+    desk.conn.execute("UPDATE sync_task SET state = 'done'")
+    pruning.prune(desk.conn)
+    assert desk.rows("SELECT limit_name FROM breaker") == [("",), ("",)]
 
 
 def test_a_limit_holds_back_only_the_tasks_that_use_it(desk) -> None:

@@ -155,6 +155,24 @@ def test_all_tasks_that_match_are_retried(dashboard, desk, shelf, monkeypatch) -
     assert {now[id] for id in others} == {"parked"}
 
 
+def test_reason_and_time_select_parked_tasks(dashboard, desk, shelf) -> None:
+    old, busy, other = shelf(desk.account(), 3)
+    desk.conn.execute("UPDATE sync_task SET reason = 'HTTP 503', finished_at = now()")
+    desk.conn.execute("UPDATE sync_task SET reason = 'gone' WHERE id = %s", (other,))
+    desk.conn.execute(
+        "UPDATE sync_task SET finished_at = now() - interval '3 h' WHERE id = %s", (old,)
+    )
+    who = signed_in(dashboard)
+    assert set(shown(who.get("/parked", reason="http 5"))) == {old, busy}
+    page = who.get("/parked", reason="http 5", since="2h")
+    assert shown(page) == [busy]
+    assert 'formaction="/parked/retry-all?reason=http+5&amp;since=2h"' in page.text
+    assert "not a time" in who.get("/parked", since="soon").text
+    who.post("/parked/retry-all?reason=http+5&since=2h")
+    now = states(desk)
+    assert (now[old], now[busy], now[other]) == ("parked", "retried", "parked")
+
+
 def test_tasks_parked_during_a_bulk_retry_are_left(backend, desk, shelf, monkeypatch) -> None:
     monkeypatch.setattr(parked, "BATCH_TASKS", 2)
     account, retry = desk.account(), parked.run_actions.retry

@@ -409,11 +409,18 @@ class Ledger(RuleBasedStateMachine):
         expired = {e.task_id: e.state for e in leases.expire(self.conn)}
         assert expired.keys() == ({one.task_id} if current else set())
         if current:
-            convicted = task.suspect and started
+            breaker = self.breakers.get(UUID(one.account_id), ModelBreaker())
+            probed = breaker.is_open and breaker.probe == one.task_id
+            convicted = task.suspect and started and not probed
             task.crashes += convicted
             task.state = "parked" if convicted and task.crashes >= MAX_CRASHES else "ready"
             task.suspect = True
             assert expired[one.task_id] == task.state
+            if probed:
+                breaker.failed_probes += 1
+                breaker.pause_over, breaker.probe = False, None
+            if breaker.failed_probes:
+                self._take_back(breaker)
         self._complete(one)
 
     @rule(one=dispatches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -259,6 +260,32 @@ def test_an_account_stopped_during_initialize_has_no_call(
     with pytest.raises(AccountStopped):
         runner.run(task)
     assert called == ["discard"]
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_an_account_stopped_before_initialize_has_no_call(
+    desk: Any, database: Database, egress: Any, worker: Any, task: Any, probe: bool
+) -> None:
+    """Between the middleware's check and the runner, a rate limit may take seconds."""
+    worker.admission.step(), worker.admission.step()
+    called: list[str] = []
+    pool = SimpleNamespace(take=lambda _: called.append("initialize"))
+    loaded = worker.accounts.get(task.account_id)
+    services = Services(
+        database,
+        SimpleNamespace(get=lambda *_: loaded),  # type: ignore[arg-type]
+        desk.blobs,
+        None,  # type: ignore[arg-type]
+        lambda _: False,
+        egress,
+        worker.admission.check,
+    )
+    runner = Runner(services, pool, SimpleNamespace())  # type: ignore[arg-type]
+    desk.conn.execute(store.PAUSE, (task.account_id,))
+    worker.admission.step()
+    with pytest.raises(AccountStopped):
+        runner.run(replace(task, probe=probe))
+    assert called == []
 
 
 def test_a_look_is_recorded_only_after_it_was_applied(desk: Any, process: UUID) -> None:

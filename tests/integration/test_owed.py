@@ -9,8 +9,10 @@ import pytest
 
 from core import Task
 from core.ledger import carry_over, completion, controls
+from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Outcome
-from core.service.accounts.owed import Owed, owed_by
+from core.service.accounts import queries as account_queries
+from core.service.accounts.owed import Owed, completeness, owed_by
 
 
 def stop(desk: Any, account: UUID, *states: str) -> list[int]:
@@ -114,6 +116,35 @@ def test_an_incomplete_account_is_complete_again_as_of_its_listing_and_not_of_th
     desk.finish(copy)
     assert desk.rows("SELECT trigger FROM sync_run ORDER BY started_at")[-1] == ("retry",)
     assert owed_by(desk.conn, account).complete_as_of == listing
+
+
+def test_an_account_with_an_open_backfill_is_not_complete(desk) -> None:
+    account = desk.account()
+    root = desk.root(account)
+    desk.finish(root, tasks=[Task("step", background=True)])
+    completion.end_runs(desk.conn, {root.run_id})
+    assert desk.rows("SELECT lane FROM sync_run WHERE state = 'running'") == [("backfill",)]
+    assert owed_by(desk.conn, account) == Owed(0, None, None)
+    (history,) = desk.claim(Portion(str(account), "backfill", 9))
+    desk.finish(history)
+    completion.end_runs(desk.conn, {history.run_id})
+    assert owed_by(desk.conn, account).complete_as_of == desk.value(STARTED, root.run_id)
+
+
+def test_a_listing_shows_the_owed_tasks_of_each_account(desk) -> None:
+    owing, complete, new = desk.account("a"), desk.account("b"), desk.account("c")
+    stop(desk, owing, "deferred", "parked")
+    root = desk.root(complete)
+    desk.finish(root)
+    completion.end_runs(desk.conn, {root.run_id})
+    rows = {row["id"]: row for row in account_queries.listed_accounts.page(desk.conn).rows}
+    assert completeness(rows[owing]) == "2 tasks owed"
+    assert rows[complete]["complete_as_of"] == desk.value(STARTED, root.run_id)
+    assert (rows[new]["owed_tasks"], rows[new]["complete_as_of"]) == (0, None)
+    for account in rows:
+        owed = owed_by(desk.conn, account)
+        seen = (rows[account]["owed_tasks"], rows[account]["complete_as_of"])
+        assert seen == (owed.tasks, owed.complete_as_of)
 
 
 @pytest.mark.parametrize("state", ["parked", "deferred"])

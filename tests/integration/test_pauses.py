@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from support.signed_in import signed_in
 
 from core import Task
+from core.accounts import store
 from core.errors import InvalidInput, NotFound, WrongState
 from core.ledger import breakers, carry_over, completion, pauses, scheduling
+from core.ledger.opening import open_run
 from core.ledger.outcomes import Outcome
 from core.service import lookup
 from core.service.fleet import pauses as service
@@ -162,3 +167,75 @@ def test_the_dashboard_pauses_and_resumes_for_operators_only(dashboard, desk) ->
     assert "/integrations/locked/resume" in page
     operator.post("/integrations/locked/resume")
     assert not pauses.lasting(desk.conn)
+
+
+CONFIG: dict[str, Any] = {
+    "config": "{}", "limits": "[]", "public_hosts_only": False, "instead_of": None
+}  # fmt: skip
+STOPPED: dict[str, Any] = {"detail": "x", "credentials_version": 1}
+ACTIONS: dict[str, Callable[[Any, UUID], Any]] = {
+    "pause integration": lambda desk, _: pause(desk),
+    "pause until now": lambda desk, _: pause(desk, datetime.now(UTC)),
+    "resume integration": lambda desk, _: pauses.resume(desk.conn, "shop"),
+    "hold": lambda desk, _: pauses.hold_accounts(desk.conn),
+    "spread": lambda desk, _: pauses.end_pauses(desk.conn),
+    "pause": lambda desk, id: desk.conn.execute(store.PAUSE, (id,)),
+    "resume": lambda desk, id: desk.conn.execute(store.RESUME, (id,)),
+    "stop": lambda desk, id: desk.conn.execute(
+        store.STOP, STOPPED | {"id": id, "reason": "configuration"}
+    ),
+    "correct": lambda desk, id: desk.conn.execute(
+        store.SET_CONFIG, CONFIG | {"id": id, "resync": False}
+    ),
+    "change": lambda desk, id: desk.conn.execute(
+        store.SET_CONFIG, CONFIG | {"id": id, "resync": True}
+    ),
+    "due": lambda desk, id: desk.conn.execute(
+        "UPDATE user_integration SET next_sync_at = now() WHERE next_sync_at > now() AND id = %s",
+        (id,),
+    ),
+    "poll": lambda desk, _: scheduling.claim_due(desk.conn, 10),
+    "sync": lambda desk, id: scheduling.request_run(desk.conn, id),
+    "resync": lambda desk, id: scheduling.request_resync(desk.conn, id),
+    "retry": lambda desk, id: open_run(desk.conn, id, lane="live", trigger="retry"),
+    "end": lambda desk, _: (
+        desk.conn.execute("UPDATE sync_task SET state = 'done' WHERE state <> 'done'"),
+        completion.end_forgotten_runs(desk.conn),
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_account_stays_without_a_next_poll(desk, seed: int) -> None:
+    """After any actions on accounts and on their integration, each account is polled once."""
+    dice = random.Random(seed)
+    accounts = [desk.account(name) for name in "abc"]
+    names = [dice.choice(list(ACTIONS)) for _ in range(60)]
+    for name in names:
+        with suppress(WrongState):
+            ACTIONS[name](desk, dice.choice(accounts))
+    pauses.resume(desk.conn, "shop")
+    for account in accounts:
+        ACTIONS["resume"](desk, account)
+    leader_works(desk)
+    for account in accounts:
+        ACTIONS["correct"](desk, account)
+    for _ in range(2):
+        ACTIONS["end"](desk, accounts[0])
+        leader_works(desk)
+    assert not desk.rows("SELECT name FROM user_integration WHERE next_sync_at IS NULL"), names
+    for account in accounts:
+        ACTIONS["due"](desk, account)
+    assert len(scheduling.claim_due(desk.conn, 10)) == 3
+    assert scheduling.claim_due(desk.conn, 10) == []
+
+
+def test_an_account_that_stopped_during_a_pause_is_polled_after_its_correction(desk) -> None:
+    account = desk.account()
+    pause(desk)
+    leader_works(desk)
+    assert ACTIONS["stop"](desk, account).rowcount == 1
+    pauses.resume(desk.conn, "shop")
+    leader_works(desk)
+    ACTIONS["correct"](desk, account)
+    assert [claimed for _, claimed in scheduling.claim_due(desk.conn, 10)] == [account]

@@ -88,6 +88,23 @@ def test_the_old_version_stays_ready_during_a_rollout(api, desk, healthy) -> Non
     )
 
 
+def test_metrics_count_open_breakers_and_deferred_tasks(api, desk, figures) -> None:
+    first, second = desk.account("a"), desk.account("b")
+    desk.add(desk.run(first), "1", "2", "3")
+    desk.conn.execute("UPDATE sync_task SET state = 'deferred' WHERE id IN (1, 2)")
+    for account, limit, is_open in ((first, "", True), (second, "", False), (second, "x", True)):
+        desk.conn.execute(
+            "INSERT INTO breaker (user_integration_id, limit_name, integration_domain, failures,"
+            " failed_tasks, reason, first_failed_at, opened_at, probe_at)"
+            " VALUES (%s, %s, 'shop', 5, '{}', 'down', now(), CASE WHEN %s THEN now() END, now())",
+            (account, limit, is_open),
+        )
+    found = figures()
+    assert found[("polling_tasks_deferred", "shop")] == 2
+    assert found[("polling_breakers_open", "", "shop")] == 1
+    assert found[("polling_breakers_open", "shop", "x")] == 1
+
+
 def test_metrics_show_the_current_state(api, desk, figures) -> None:
     first, second = desk.account("a"), desk.account("b")
     run = desk.run(first)

@@ -8,6 +8,10 @@ from uuid import UUID
 
 import pytest
 
+from core.cli import tasks as cli_tasks
+from core.service.runs import parked
+from core.service.runs.parked import ParkedFilter
+
 STATES = "SELECT id, CASE WHEN retried_as IS NULL THEN state ELSE 'retried' END FROM sync_task"
 
 
@@ -44,10 +48,54 @@ def test_a_filter_selects_by_account_reason_age_and_state(api, desk, stopped) ->
     wanted = {"user_integration_id": str(one), "reason": "http 503"}
     since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     answer = api.admin.post("/v1/tasks/retry", json={**wanted, "since": since, "state": "parked"})
-    assert answer.json() == {"done": 1, "refused": 0, "more": False}
+    assert answer.json() == {"done": 1, "refused": 0, "more": False, "cursor": None}
     assert states(desk, *tasks) == ["retried", "deferred", "parked", "parked", "parked"]
     assert api.admin.post("/v1/tasks/discard", json=wanted).json()["done"] == 2
     assert states(desk, *tasks) == ["retried", "done", "parked", "done", "parked"]
+
+
+@pytest.fixture
+def failing_again(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make each request stop after a portion of 2, and each retried task fail immediately."""
+    retry = parked.run_actions.retry
+
+    def retry_and_park(engine: Any, ids: Any) -> list[int]:
+        copies: list[int] = retry(engine, ids)
+        desk.conn.execute("UPDATE sync_task SET state = 'parked' WHERE id = ANY(%s)", (copies,))
+        return copies
+
+    monkeypatch.setattr(parked.run_actions, "retry", retry_and_park)
+    monkeypatch.setattr(parked, "BATCH_TASKS", 2)
+    monkeypatch.setattr(parked, "MAX_BULK_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("failing_again")
+def test_requests_that_continue_retry_no_task_twice(api, desk, stopped) -> None:
+    account = desk.account()
+    for number in range(7):
+        stopped(account, f"failure {number}")
+    done, after = 0, {}
+    while True:
+        answer = api.admin.post("/v1/tasks/retry", json={"state": "parked"}, params=after).json()
+        done += answer["done"]
+        assert answer["more"] == (answer["cursor"] is not None)
+        if not answer["more"]:
+            break
+        assert done <= 7, "a task was retried again"
+        after = {"after": answer["cursor"]}
+    assert (done, answer["refused"]) == (7, 0)
+    refused = api.admin.post("/v1/tasks/retry", json={"state": "parked"}, params={"after": "x"})
+    assert refused.status_code == 422
+
+
+@pytest.mark.usefixtures("failing_again")
+@pytest.mark.timeout(60)
+def test_a_command_retries_each_task_once(backend, desk, stopped, capsys) -> None:
+    account = desk.account()
+    for number in range(7):
+        stopped(account, f"failure {number}")
+    cli_tasks._report(parked.retry_all, backend, ParkedFilter(), "Retrying {} tasks.", json=False)
+    assert "Retrying 7 tasks." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("reason", ["%", "_", "'; DROP TABLE sync_task; --", "\\", "é" * 400])

@@ -15,6 +15,7 @@ from core.dashboard.session import ActionForm, Form, SignedIn, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
+from core.service import times
 from core.service.runs import parked
 from core.service.runs.parked import BulkResult, ParkedFilter
 from core.web.dependencies import MAX_ID, After, Engine
@@ -26,9 +27,15 @@ Count = Annotated[int | None, Query(ge=0, le=MAX_ID)]
 
 
 def _filters(
-    account: Text = "", domain: Text = "", type: Text = "", error: Text = ""
+    account: Text = "",
+    domain: Text = "",
+    type: Text = "",
+    error: Text = "",
+    reason: Text = "",
+    since: Text = "",
 ) -> dict[str, str]:
-    return {"account": account, "domain": domain, "type": type, "error": error}
+    named = {"account": account, "domain": domain, "type": type, "error": error}
+    return named | {"reason": reason, "since": since}
 
 
 Filters = Annotated[dict[str, str], Depends(_filters)]
@@ -117,6 +124,8 @@ def _filter(conn: Conn, viewer: Viewer, filters: Mapping[str, str]) -> ParkedFil
         domain=filters["domain"] or None,
         type=filters["type"] or None,
         error=filters["error"] or None,
+        reason=filters["reason"] or None,
+        since=times.past(filters["since"]) if filters["since"].strip() else None,
     )
 
 

@@ -15,27 +15,32 @@ from core.service.runs import parked
 from core.service.runs import queries as run_queries
 from core.service.runs.parked import BulkResult, ParkedFilter
 from core.states import TaskState
-from core.web.dependencies import Authenticated, Engine, TaskId
+from core.web.dependencies import After, Authenticated, Engine, TaskId
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
 
 @router.post("/retry", responses=problems(401, 404, 422, 503))
-def retry_tasks(engine: Engine, principal: Authenticated, body: TaskFilter) -> BulkAction:
+def retry_tasks(
+    engine: Engine, principal: Authenticated, body: TaskFilter, after: After = None
+) -> BulkAction:
     """Retry all matching tasks. Copies of them run in their account's open run or in a new run.
 
-    The request processes tasks for at most 10 seconds.
+    The request processes tasks for at most 10 seconds. To continue, pass its `cursor` as `after`.
+    Then no task is retried twice, even if it fails again immediately.
     """
-    return _bulk(parked.retry_all(engine, _filter(engine, principal, body)))
+    return _bulk(parked.retry_all(engine, _filter(engine, principal, body), after))
 
 
 @router.post("/discard", responses=problems(401, 404, 422, 503))
-def discard_tasks(engine: Engine, principal: Authenticated, body: TaskFilter) -> BulkAction:
+def discard_tasks(
+    engine: Engine, principal: Authenticated, body: TaskFilter, after: After = None
+) -> BulkAction:
     """Discard all matching tasks.
 
     This cannot be undone. Content that the tasks would have saved may be missing.
     """
-    return _bulk(parked.discard_all(engine, _filter(engine, principal, body)))
+    return _bulk(parked.discard_all(engine, _filter(engine, principal, body), after))
 
 
 @router.get("/{task}", responses=problems(401, 404, 422))
@@ -80,7 +85,9 @@ def _filter(engine: Backend, principal: Principal, body: TaskFilter) -> ParkedFi
 
 
 def _bulk(result: BulkResult) -> BulkAction:
-    return BulkAction(done=result.done, refused=result.refused, more=result.more)
+    return BulkAction(
+        done=result.done, refused=result.refused, more=result.more, cursor=result.cursor
+    )
 
 
 def _read(engine: Backend, principal: Principal, task: int) -> Task:

@@ -11,6 +11,7 @@ from core.accounts import store
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.accounts import queries as account_queries
+from core.service.accounts.owed import completeness
 from core.service.fleet import liveness
 from core.service.runs import progress
 from core.service.runs.parked import CONDITION
@@ -21,7 +22,7 @@ Due = Literal["now", "over"]
 
 # Reads accounts in the order of the listing. If few names contain the text, it reads all others.
 ALL = replace(
-    account_queries.accounts,
+    account_queries.listed_accounts,
     filters={**account_queries.accounts.filters, "name": "text"},
     bounds={**account_queries.accounts.bounds, "name": "strpos(lower(name), lower(%(name)s)) > 0"},
 )
@@ -55,6 +56,11 @@ class AccountRow:
     row: Row
     wait: Blocker | None
     overdue: bool
+
+    @property
+    def completeness(self) -> str:
+        """The number of owed tasks, or the time as of which the account is complete."""
+        return completeness(self.row)
 
 
 @dataclass(frozen=True, slots=True)

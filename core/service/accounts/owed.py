@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from core.db.pool import Conn
@@ -11,35 +13,53 @@ from core.db.row_factory import dataclass_row
 from core.service.formatting import ago
 from core.states import STOPPED_TASKS, Lane, RunState, TaskState, Trigger, literals
 
-# A task that stopped in several runs counts once, by its key.
-# Stopped tasks without a copy, served by `sync_task_owed`; and their copies while these are open,
-# served by `sync_task_ready` and `sync_task_queued`.
-# A run that only retried tasks listed nothing, nor did one whose root task is not done. The index
-# `sync_run_history` serves it.
-OWED = f"""
-SELECT count(DISTINCT dedup_key)::int AS tasks, min(since) AS since,
-    CASE WHEN count(*) = 0 THEN (
-        SELECT started_at FROM sync_run
-        WHERE user_integration_id = %(account)s AND lane = '{Lane.LIVE}'
-          AND state IN ({literals((RunState.SUCCEEDED, RunState.PARTIAL))})
-          AND trigger <> '{Trigger.RETRY}' AND tasks_done > 0
-        ORDER BY started_at DESC LIMIT 1
-    ) END AS complete_as_of
-FROM (
+MAX_LISTED = 10_000
+"""The number of owed tasks of an account above which a listing does not count them."""
+
+# The owed tasks of an account `a`: stopped tasks without a copy, served by `sync_task_owed`, and
+# their copies while these are open, served by `sync_task_ready` and `sync_task_queued`.
+_TASKS = f"""
     SELECT dedup_key, coalesce(first_failed_at, created_at) AS since FROM sync_task
-    WHERE user_integration_id = %(account)s AND state IN ({literals(STOPPED_TASKS)})
+    WHERE user_integration_id = a.id AND state IN ({literals(STOPPED_TASKS)})
       AND retried_as IS NULL
     UNION ALL
-    SELECT t.dedup_key, coalesce(t.first_failed_at, t.created_at)
-    FROM user_integration a JOIN sync_task t ON t.user_integration_id = a.id
-        AND t.integration_domain = a.integration_domain
-    WHERE a.id = %(account)s AND t.state = '{TaskState.READY}' AND t.retry_of IS NOT NULL
+    SELECT dedup_key, coalesce(first_failed_at, created_at) FROM sync_task
+    WHERE state = '{TaskState.READY}' AND integration_domain = a.integration_domain
+      AND user_integration_id = a.id AND retry_of IS NOT NULL
     UNION ALL
-    SELECT t.dedup_key, coalesce(t.first_failed_at, t.created_at)
-    FROM user_integration a JOIN sync_task t ON t.user_integration_id = a.id
-        AND t.integration_domain = a.integration_domain
-    WHERE a.id = %(account)s AND t.state = '{TaskState.QUEUED}' AND t.retry_of IS NOT NULL
+    SELECT dedup_key, coalesce(first_failed_at, created_at) FROM sync_task
+    WHERE state = '{TaskState.QUEUED}' AND integration_domain = a.integration_domain
+      AND user_integration_id = a.id AND retry_of IS NOT NULL
+"""
+# A run that only retried tasks listed nothing, nor did one whose root task is not done. While a
+# backfill is open, a part of the history is missing. `sync_run_open` and `sync_run_history` serve
+# it.
+_COMPLETE_AS_OF = f"""
+CASE WHEN NOT EXISTS ({_TASKS}) AND NOT EXISTS (
+    SELECT FROM sync_run WHERE user_integration_id = a.id AND lane = '{Lane.BACKFILL}'
+      AND state = '{RunState.RUNNING}')
+THEN (
+    SELECT started_at FROM sync_run
+    WHERE user_integration_id = a.id AND lane = '{Lane.LIVE}'
+      AND state IN ({literals((RunState.SUCCEEDED, RunState.PARTIAL))})
+      AND trigger <> '{Trigger.RETRY}' AND tasks_done > 0
+    ORDER BY started_at DESC LIMIT 1
+) END
+"""
+OWED_COLUMNS = f"""
+(SELECT count(DISTINCT dedup_key)::int FROM (
+    SELECT dedup_key FROM ({_TASKS}) owing LIMIT {MAX_LISTED}) owed) AS owed_tasks,
+{_COMPLETE_AS_OF} AS complete_as_of
+"""
+"""The columns of a listing of accounts `a`."""
+
+# A task that stopped in several runs counts once, by its key.
+OWED = f"""
+SELECT owed.tasks, owed.since, {_COMPLETE_AS_OF} AS complete_as_of
+FROM user_integration a CROSS JOIN LATERAL (
+    SELECT count(DISTINCT dedup_key)::int AS tasks, min(since) AS since FROM ({_TASKS}) owing
 ) owed
+WHERE a.id = %(account)s
 """
 
 
@@ -53,7 +73,7 @@ class Owed:
       tasks: Their number.
       since: The time of the oldest one: its first failure. None if no task is owed.
       complete_as_of: The start of the last run after which nothing is owed. None if tasks are owed,
-        or if no run has ended yet.
+        while a backfill is open, or if no run has ended yet.
     """
 
     tasks: int
@@ -71,5 +91,13 @@ def owed_by(conn: Conn, account: UUID) -> Owed:
     """Count the owed tasks of an account, and find the time as of which it is complete."""
     cursor = conn.cursor(row_factory=dataclass_row(Owed))
     row = cursor.execute(OWED, {"account": account}).fetchone()
-    assert row is not None
-    return row
+    return row or Owed(0, None)
+
+
+def completeness(row: Mapping[str, Any]) -> str:
+    """Return the text of a row with `OWED_COLUMNS`, such as "2 h ago" or "3 tasks owed"."""
+    tasks: int = row["owed_tasks"]
+    if not tasks:
+        return ago(row["complete_as_of"])
+    number = f"{tasks:,}+" if tasks >= MAX_LISTED else f"{tasks:,}"
+    return f"{number} task{'' if tasks == 1 else 's'} owed"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
+from core.service.accounts.owed import OWED_COLUMNS
 from core.service.pagination import Keyset, PagedQuery
 from core.states import SHOWN_DELETIONS, literals
 
@@ -25,6 +27,11 @@ accounts = PagedQuery(
     },
     bounds={"due_before": "next_sync_at <= %(due_before)s"},
 )
+listed_accounts = replace(
+    accounts, columns=f"{ACCOUNT_COLUMNS}, {OWED_COLUMNS}", table="user_integration a"
+)
+"""The same rows with `owed_tasks` and `complete_as_of`. PostgreSQL computes them for the page only.
+"""
 states = PagedQuery(
     "partition, value, version, updated_at",
     "sync_state",

@@ -38,6 +38,16 @@ COUNT_PARKED = f"""
 SELECT t.integration_domain AS domain, {ERROR_CLASS} AS error, count(*) AS number
 FROM sync_task t WHERE {CONDITION} GROUP BY 1, 2 ORDER BY 1, 2
 """
+# The index `sync_task_deferred` serves it.
+DEFERRED = f"""
+SELECT integration_domain AS domain, count(*) AS number FROM sync_task
+WHERE state = '{TaskState.DEFERRED}' AND retried_as IS NULL GROUP BY 1 ORDER BY 1
+"""
+# Accounts, or single limits of accounts. The index `breaker_open` serves it.
+BREAKERS = """
+SELECT integration_domain AS domain, limit_name AS limit, count(*) AS number FROM breaker
+WHERE opened_at IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2
+"""
 RUNS = f"""
 SELECT integration_domain AS domain, lane, count(*) AS number,
     extract(epoch FROM clock_timestamp() - min(started_at))::float AS oldest
@@ -86,6 +96,8 @@ class Snapshot:
     tasks: list[Row]
     queue_age: list[Row]
     parked: list[Row]
+    deferred: list[Row]
+    breakers: list[Row]
     runs: list[Row]
     accounts: list[Row]
     overdue: list[Row]
@@ -107,6 +119,8 @@ def collect(conn: Conn, settings: Settings) -> Snapshot:
         tasks=fetch(conn, TASKS, {}),
         queue_age=fetch(conn, QUEUE_AGE, {}),
         parked=fetch(conn, COUNT_PARKED, {}),
+        deferred=fetch(conn, DEFERRED, {}),
+        breakers=fetch(conn, BREAKERS, {}),
         runs=fetch(conn, RUNS, {}),
         accounts=fetch(conn, ACCOUNTS, {}),
         overdue=fetch(conn, COUNT_OVERDUE, liveness.overdue_params(settings)),

@@ -20,6 +20,8 @@ from core.service.runs import actions as run_actions
 from core.states import STOPPED_TASKS, TaskState, literals
 
 KEY = Keyset({"id": "bigint"})
+BULK_KEY = Keyset({"newest": "bigint", "account": "uuid", "task": "bigint"})
+"""The place at which a bulk action stopped. Tasks newer than `newest` are not part of it."""
 
 _STOPPED = f"t.state IN ({literals(STOPPED_TASKS)}) AND t.retried_as IS NULL"
 CONDITION = f"{_STOPPED} AND t.state = '{TaskState.PARKED}'"
@@ -61,7 +63,7 @@ COUNT = f"SELECT count(*) AS number {_FOUND}"
 # The statement reads in the order of the index, one account after the other.
 NEXT_BATCH = f"""
 SELECT t.id, t.user_integration_id {_FOUND}
-  AND t.id <= %(newest)s
+  AND t.id <= %(after_newest)s
   AND (t.user_integration_id, t.id) > (%(after_account)s::uuid, %(after_task)s)
 ORDER BY t.user_integration_id, t.id LIMIT %(limit)s
 """
@@ -75,7 +77,7 @@ BATCH_TASKS = 100
 """Tasks that one transaction changes."""
 
 MAX_BULK_SECONDS = 10.0
-"""Seconds after which one request stops. `BulkResult.more` is then True."""
+"""Seconds after which one request stops, with a cursor in its result."""
 
 Act = Callable[[Backend, Sequence[int]], list[int]]
 
@@ -108,12 +110,19 @@ class BulkResult:
     Attributes:
       done: Number of tasks that the action changed.
       refused: Number of tasks that do not exist or were no longer parked.
-      more: True if the request stopped before it processed all matching tasks.
+      cursor: The place at which the request stopped; None if it processed all matching tasks. The
+        caller passes it to the next request of the same command. Otherwise, a task that fails again
+        quickly would be retried repeatedly.
     """
 
     done: int = 0
     refused: int = 0
-    more: bool = False
+    cursor: str | None = None
+
+    @property
+    def more(self) -> bool:
+        """True if the request stopped before it processed all matching tasks."""
+        return self.cursor is not None
 
 
 def page(
@@ -177,14 +186,27 @@ def discard(backend: Backend, ids: Sequence[int], user: str | None) -> BulkResul
     return _apply_to_ids(backend, run_actions.discard, ids, user)
 
 
-def retry_all(backend: Backend, parked_filter: ParkedFilter) -> BulkResult:
-    """Retry all matching tasks that are parked now; tasks parked later are not affected."""
-    return _apply_to_filter(backend, run_actions.retry, parked_filter)
+def retry_all(
+    backend: Backend, parked_filter: ParkedFilter, after: str | None = None
+) -> BulkResult:
+    """Retry all matching tasks that are stopped now; tasks that stop later are not affected.
+
+    Args:
+      backend: The backend.
+      parked_filter: The conditions on the tasks.
+      after: The cursor of an earlier result, to continue its command. Default: a new command.
+
+    Raises:
+      InvalidInput: The cursor is invalid.
+    """
+    return _apply_to_filter(backend, run_actions.retry, parked_filter, after)
 
 
-def discard_all(backend: Backend, parked_filter: ParkedFilter) -> BulkResult:
-    """Discard all matching tasks that are parked now."""
-    return _apply_to_filter(backend, run_actions.discard, parked_filter)
+def discard_all(
+    backend: Backend, parked_filter: ParkedFilter, after: str | None = None
+) -> BulkResult:
+    """Discard all matching tasks that are stopped now; the arguments are those of `retry_all`."""
+    return _apply_to_filter(backend, run_actions.discard, parked_filter, after)
 
 
 def _apply_to_ids(backend: Backend, act: Act, ids: Sequence[int], user: str | None) -> BulkResult:
@@ -195,25 +217,27 @@ def _apply_to_ids(backend: Backend, act: Act, ids: Sequence[int], user: str | No
     return result
 
 
-def _apply_to_filter(backend: Backend, act: Act, parked_filter: ParkedFilter) -> BulkResult:
+def _apply_to_filter(
+    backend: Backend, act: Act, parked_filter: ParkedFilter, after: str | None
+) -> BulkResult:
     deadline, result = time.monotonic() + MAX_BULK_SECONDS, BulkResult()
-    params: dict[str, Any] = asdict(parked_filter) | {
-        "limit": BATCH_TASKS,
-        "after_account": UUID(int=0),
-        "after_task": 0,
-    }
-    with backend.database.connection() as conn:
-        params["newest"] = fetch(conn, NEWEST, {})[0]["id"]
+    if after is None:
+        with backend.database.connection() as conn:
+            place = {"newest": fetch(conn, NEWEST, {})[0]["id"], "account": UUID(int=0), "task": 0}
+    else:
+        place = dict(zip(BULK_KEY.columns, BULK_KEY.decode(after), strict=True))
+    params: dict[str, Any] = asdict(parked_filter) | {"limit": BATCH_TASKS}
     while True:
+        params |= {f"after_{column}": value for column, value in place.items()}
         with backend.database.connection() as conn, backend.query_slots.transaction(conn):
             rows = fetch(conn, NEXT_BATCH, params, prepare=False)
         _apply_to_batch(backend, act, rows, result)
         if len(rows) < BATCH_TASKS:
             return result
+        place |= {"account": rows[-1]["user_integration_id"], "task": rows[-1]["id"]}
         if time.monotonic() >= deadline:
-            result.more = True
+            result.cursor = BULK_KEY.encode(place)
             return result
-        params |= {"after_account": rows[-1]["user_integration_id"], "after_task": rows[-1]["id"]}
 
 
 def _apply_to_batch(backend: Backend, act: Act, rows: Iterable[Row], result: BulkResult) -> None:

@@ -12,7 +12,7 @@ from core.cli import listing
 from core.cli.output import describe, dump, note, say, short
 from core.cli.progress import with_advice
 from core.cli.session import backend, busy
-from core.cli.types import After, Id, Json, Limit
+from core.cli.types import After, Id, Json, JsonObject, Limit
 from core.service.formatting import ago, size
 from core.states import AccountState
 
@@ -91,7 +91,7 @@ def _next_sync(row: Row) -> str:
 
 
 @app.command("show")
-def show(id: Id, json: Json = False) -> None:
+def show(id: Id, json: JsonObject = False) -> None:
     """Show an account: its config, the size of its content, and the reason why it waits.
 
     \b

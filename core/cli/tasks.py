@@ -10,7 +10,7 @@ import typer
 from core.cli import listing
 from core.cli.output import describe, dump, note, say
 from core.cli.session import backend
-from core.cli.types import AccountFilter, After, Json, Limit
+from core.cli.types import AccountFilter, After, Json, JsonObject, Limit
 from core.errors import InvalidInput
 from core.service.formatting import ago
 from core.states import StoppedState, TaskState
@@ -73,7 +73,7 @@ def list_tasks(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List tasks, newest first; show one, and retry or discard stopped tasks.
+    """List tasks, newest first; show one, and retry or discard parked or deferred tasks.
 
     \b
     Examples:
@@ -121,7 +121,7 @@ def _cells(row: Row) -> tuple[object, ...]:
 @app.command("show")
 def show(
     id: Annotated[str, typer.Argument(metavar="ID", help="The task's ID, a number.")],
-    json: Json = False,
+    json: JsonObject = False,
 ) -> None:
     """Show a task: its payload, and the errors of its attempts.
 
@@ -147,9 +147,9 @@ def retry(
     since: Since = None,
     state: Stopped = None,
     yes: Yes = False,
-    json: Json = False,
+    json: JsonObject = False,
 ) -> None:
-    """Retry stopped tasks, in their account's open run or in a new run.
+    """Retry parked or deferred tasks, in their account's open run or in a new run.
 
     Name the tasks, or select them with options.
 
@@ -183,9 +183,9 @@ def discard(
     since: Since = None,
     state: Stopped = None,
     yes: Yes = False,
-    json: Json = False,
+    json: JsonObject = False,
 ) -> None:
-    """Discard stopped tasks permanently. Content that they would have saved may be missing.
+    """Discard parked or deferred tasks permanently. Content that they would have saved may be missing.
 
     Name the tasks, or select them with options.
 

@@ -9,6 +9,7 @@ import typer
 from core.states import Deletions
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Id = Annotated[
     str,
     typer.Argument(metavar="ID", help="The account's UUID, a unique prefix of it, or its name."),

@@ -185,7 +185,7 @@ def discard(
     yes: Yes = False,
     json: JsonObject = False,
 ) -> None:
-    """Discard parked or deferred tasks permanently. Content that they would have saved may be missing.
+    """Discard parked or deferred tasks permanently. Their content may be missing.
 
     Name the tasks, or select them with options.
 

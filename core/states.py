@@ -117,13 +117,12 @@ class HoldSource(Word):
 
 
 class HeldState(Word):
-    """The decision on a held deletion: `held_deletion.state`. People see three of the states."""
+    """The decision on a held deletion: `held_deletion.state`."""
 
     COUNTING = "counting", "The engine still compares a large listing."
     HELD = "held", "The deletion waits for a person."
     ACCEPTED = "accepted", "A person accepted the deletion of exactly these items."
     REFUSED = "refused", "A person keeps these items."
-    DROPPED = "dropped", "The engine removes the row and its items, in portions."
 
 
 class Operation(Word):
@@ -272,10 +271,6 @@ class StoppedState(StrEnum):
 
 STOPPED_TASKS = (TaskState.DEFERRED, TaskState.PARKED, TaskState.CANCELLED)
 """States of tasks that ended without a result. A copy continues the task, or it is discarded."""
-
-
-SHOWN_DELETIONS = (HeldState.HELD, HeldState.ACCEPTED, HeldState.REFUSED)
-"""States of held deletions that people see. In the others, the engine adds or removes items."""
 
 
 def literals(words: Iterable[Word]) -> str:

@@ -172,7 +172,7 @@ MUTATIONS = [
     Mutation(
         "the delete guard counts single deletions together",
         (("core/content/guard.py",
-          "count = int(before) + lost", "count = lost"),),
+          "count = int(before) + len(lost)", "count = len(lost)"),),
         ("tests/integration/test_content.py",),
     ),
     Mutation(
@@ -188,7 +188,7 @@ MUTATIONS = [
     Mutation(
         "refusals of deletions",
         (("core/content/store.py",
-          "AND h.state = '{HeldState.REFUSED}'", "AND false"),),
+          "WHERE h.state = '{HeldState.REFUSED}'\n      AND h.user", "WHERE false AND h.user"),),
         ("tests/integration/test_held_deletions.py",),
     ),
     Mutation(
@@ -226,7 +226,7 @@ MUTATIONS = [
     ),
     Mutation(
         "portions of a sweep of another run",
-        (("core/ledger/content.py", "        if run.carried and", "        if False and"),),
+        (("core/ledger/content.py", "        if run.carried:", "        if False:"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(

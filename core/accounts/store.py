@@ -106,7 +106,7 @@ WHERE id = %(id)s AND deletions <> %(deletions)s
 # An account that keeps items holds no deletions. A refusal stays, for the case that the account
 # marks items again.
 DROP_HELD_DELETIONS = f"""
-UPDATE held_deletion SET state = '{HeldState.DROPPED}'
+DELETE FROM held_deletion
 WHERE user_integration_id = %s AND state IN ('{HeldState.HELD}', '{HeldState.ACCEPTED}')
 """
 

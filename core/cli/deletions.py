@@ -11,7 +11,7 @@ from core.cli.output import describe, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, Limit
 from core.service.formatting import ago, size
-from core.states import SHOWN_DELETIONS, HeldState
+from core.states import HeldState
 
 if TYPE_CHECKING:
     from core.db.rows import Row
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     ShownState = HeldState
 else:
-    ShownState = Literal[tuple(state.value for state in SHOWN_DELETIONS)]
+    ShownState = Literal[tuple(state.value for state in HeldState if state != HeldState.COUNTING)]
 
 app = typer.Typer()
 

@@ -159,27 +159,16 @@ def judge_gone(conn: Conn, guard: DeleteGuard, account: str, run: str, lost: Seq
       run: The id of the run.
       lost: The items, descendants included, without those on which a person decided.
     """
-    if guard.is_off or not lost:
+    if guard.is_off:
         return Lost(lost, 0, False)
-    return Lost(lost, *exceeds_of_run(conn, guard, account, run, len(lost)))
-
-
-def exceeds_of_run(
-    conn: Conn, guard: DeleteGuard, account: str, run: str, lost: int
-) -> tuple[int, bool]:
-    """Judge a number of single deletions together with those that the run has done before.
-
-    Returns the number of items of which they are a share, 0 if it was not counted, and True if the
-    guard holds them.
-    """
     ((before,),) = conn.execute(GONE_IN_RUN, (run,))
-    count = int(before) + lost
-    if guard.is_small(count):
-        return 0, False
+    count = int(before) + len(lost)
+    if not lost or guard.is_small(count):
+        return Lost(lost, 0, False)
     enough = math.ceil(count / guard.max_share) + 1 if guard.max_share else count + 1
     ((live,),) = conn.execute(LIVE, {"account": account, "enough": enough})
     total = int(before) + live
-    return total, guard.exceeds(count, total)
+    return Lost(lost, total, guard.exceeds(count, total))
 
 
 def has_same_config(conn: Conn, run: str) -> bool:

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 
 from core.content import holds
 from core.content.guard import has_same_config, judge_listing, with_descendants
-from core.content.holds import PORTION
-from core.content.portions import Step, begin
+from core.content.portions import PORTION, Step, begin
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
 from core.results.rows import ListingRow, OutputRow

@@ -98,16 +98,7 @@ BACKFILL_ENDED = f"""
 UPDATE user_integration SET next_sync_at = clock_timestamp()
 WHERE id = %s AND resync_due AND sync_status <> '{AccountState.DISCONNECTED}'
 """
-# The primary key serves both. The bound keeps each transaction short.
-LAST_SEEN = """
-SELECT max(external_id) FROM (
-    SELECT external_id FROM sync_seen WHERE run_id = %(run)s AND external_id > %(after)s
-    ORDER BY external_id LIMIT %(most)s) portion
-"""
-DELETE_SEEN = """
-DELETE FROM sync_seen
-WHERE run_id = %(run)s AND external_id > %(after)s AND external_id <= %(last)s
-"""
+DELETE_SEEN = "DELETE FROM sync_seen WHERE run_id = %s"
 
 Run = Mapping[str, Any]
 
@@ -154,15 +145,7 @@ def _end(conn: Conn, run: str) -> Run | None:
             )
         else:
             conn.execute(BACKFILL_ENDED, (ended["user_integration_id"],))
-    holds.settle(conn, ended["user_integration_id"], ended)
-    delete_seen(conn, run)
+    with conn.transaction():
+        holds.settle(conn, ended["user_integration_id"], ended)
+    conn.execute(DELETE_SEEN, (run,))
     return ended
-
-
-def delete_seen(conn: Conn, run: str) -> None:
-    """Delete the seen ids of a run, in portions."""
-    params = {"run": run, "after": "", "most": holds.PORTION}
-    while params["after"] is not None:
-        ((params["last"],),) = conn.execute(LAST_SEEN, params)
-        conn.execute(DELETE_SEEN, params)
-        params["after"] = params["last"]

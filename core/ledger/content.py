@@ -45,7 +45,7 @@ def write_content(
     """
     rows = _latest(outcomes)
     # Tombstones first: one result may delete a folder and keep a file that is now in it.
-    deleted, large = _delete_gone(conn, rows[Operation.TOMBSTONE], runs, guard)
+    deleted = _delete_gone(conn, rows[Operation.TOMBSTONE], runs, guard)
     kept, updates = rows[Operation.KEEP], rows[Operation.UPDATE]
     changed = store.upsert(conn, kept) | store.update(conn, updates)
     for writer, row in (*kept, *updates):
@@ -59,12 +59,7 @@ def write_content(
         counts[writer.task].gone += number
     _record_seen(conn, outcomes, changed)
     shown = store.show_again(conn, [(_writer(o), id) for o in outcomes for id in o.seen])
-    steps = [
-        _step_row(outcome, large[task])
-        for outcome in outcomes
-        if (task := outcome.dispatch.task_id) in large
-    ]
-    steps += _sweep(conn, outcomes, runs, counts, guard)
+    steps = _sweep(conn, outcomes, runs, counts, guard)
     return changed | set(deleted) | shown, steps
 
 
@@ -86,66 +81,36 @@ def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
 
 def _delete_gone(
     conn: Conn, gone: Sequence[Write], runs: Mapping[int, FencedRun], guard: DeleteGuard
-) -> tuple[Counter[store.Key], dict[int, portions.Step]]:
+) -> Counter[store.Key]:
     """Do the single deletions that a person accepted or the delete guard allows; hold the others.
 
-    Returns the numbers of deleted rows, as `store.mark_deleted` does. And the first steps of
-    deletions with too many descendants for one transaction, by task.
+    Returns the numbers of deleted rows, as `store.mark_deleted` does.
     """
-    large: dict[int, portions.Step] = {}
     by_run: dict[str, list[tuple[Writer, str]]] = {}
     for writer, row in gone:
         by_run.setdefault(writer.run, []).append((writer, row.id))
     allowed: list[tuple[Writer, str]] = []
     confirmed: list[tuple[Writer, str]] = []
-    later: list[tuple[Writer, str]] = []
     for _, deletions in sorted(by_run.items()):
-        run = runs[deletions[0][0].task]
-        lost = _lost(conn, deletions)
-        if len(lost) > holds.PORTION:
-            large |= _in_portions(conn, deletions)
-            later += deletions
-            continue
-        of_run = _judged(conn, deletions, lost, run, guard)
+        of_run = _judged(conn, deletions, runs[deletions[0][0].task], guard)
         allowed += of_run[0]
         confirmed += of_run[1]
     deleted = store.mark_deleted(conn, confirmed, alone=True)
     deleted.update(store.mark_deleted(conn, allowed))
-    store.insert_placeholders(conn, [*confirmed, *allowed, *later])
-    return deleted, large
-
-
-def _lost(conn: Conn, deletions: Sequence[tuple[Writer, str]]) -> list[str]:
-    """Return the items that single deletions of a run delete, at most one more than a portion."""
-    named = {id: writer.seq for writer, id in deletions}
-    return with_descendants(conn, deletions[0][0].account, named, most=holds.PORTION + 1)
-
-
-def _in_portions(conn: Conn, deletions: Sequence[tuple[Writer, str]]) -> dict[int, portions.Step]:
-    """Begin the deletions of each task in portions. Returns the first steps, by task."""
-    by_writer: dict[Writer, list[str]] = {}
-    for writer, id in deletions:
-        by_writer.setdefault(writer, []).append(id)
-    return {
-        writer.task: portions.begin_gone(
-            conn, {"account": writer.account, "run": writer.run}, writer.seq, ids
-        )
-        for writer, ids in by_writer.items()
-    }
+    store.insert_placeholders(conn, [*confirmed, *allowed])
+    return deleted
 
 
 def _judged(
-    conn: Conn,
-    deletions: Sequence[tuple[Writer, str]],
-    lost: Sequence[str],
-    run: FencedRun,
-    guard: DeleteGuard,
+    conn: Conn, deletions: Sequence[tuple[Writer, str]], run: FencedRun, guard: DeleteGuard
 ) -> tuple[Sequence[tuple[Writer, str]], Sequence[tuple[Writer, str]]]:
     """Return those of a run's single deletions that the guard allows, and those to confirm."""
     if run.keeps:
         return deletions, []
     writer = min((writer for writer, _ in deletions), key=lambda writer: writer.seq)
     place = {"account": writer.account, "run": writer.run, "began": run.began}
+    named = {id: each.seq for each, id in deletions}
+    lost = with_descendants(conn, writer.account, named)
     decided = holds.decisions(conn, place, lost)
     settled = decided.accepted | decided.stay
     rest = [id for id in lost if id not in settled]
@@ -190,7 +155,6 @@ def _sweep(
         task = outcome.dispatch.task_id
         for deleted, step in _swept(conn, outcome, runs[task], guard):
             counts[task].deleted += deleted
-            counts[task].gone += deleted if _is_gone_step(outcome) else 0
             following += [_step_row(outcome, step)] if step is not None else []
     return following
 
@@ -202,7 +166,7 @@ def _swept(
     writer = _writer(outcome)
     if outcome.dispatch.type == portions.SWEEP and outcome.state == TaskState.DONE:
         step = portions.step_of(outcome.dispatch.payload)
-        if run.carried and step.seq is None:
+        if run.carried:
             portions.abandon(conn, step)
         else:
             place = portions.Place(writer.account, writer.run, run.start_seq, run.began, run.keeps)
@@ -217,12 +181,6 @@ def _swept(
             guard=guard,
             keeps=run.keeps,
         )
-
-
-def _is_gone_step(outcome: Outcome) -> bool:
-    """Return True for a portion of single deletions; the guard counts those of a run together."""
-    dispatch = outcome.dispatch
-    return dispatch.type == portions.SWEEP and dispatch.payload.get("seq") is not None
 
 
 def _step_row(outcome: Outcome, step: portions.Step) -> dict[str, Any]:

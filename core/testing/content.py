@@ -121,7 +121,6 @@ class ContentTable:
     ) -> None:
         self.deletions = deletions
         self.held: dict[ListingRow | None, set[str]] = {}
-        self._held_by: dict[ListingRow, str] = {}
         self.accepted: set[str] = set()
         self.refused: set[str] = set()
         self._rows: dict[str, _Kept] = {}
@@ -213,27 +212,9 @@ class ContentTable:
         deleted = sum(self._delete(id, began, now, alone=True) for id in accepted)
         rest = lost - accepted - self.refused
         if rest and (accepted or self._holds_listing(rest, inside, run)):
-            self._hold(listing, rest, run)
+            self.held[listing] = rest
             return deleted, len(rest)
         return deleted + sum(self._delete(id, began, now) for id in gone if id in rest), 0
-
-    def _hold(self, listing: ListingRow, items: set[str], run: str) -> None:
-        """Hold the deletion of items, in the listing of the same parent that has them already."""
-        covering = (
-            each
-            for each, held in self.held.items()
-            if each is not None and each.parent == listing.parent and items <= held
-        )
-        place = next(covering, listing)
-        for held in self.held.values():
-            held.difference_update(items)
-        self.held[place] = items
-        self.held = {each: held for each, held in self.held.items() if held}
-        self._held_by[place] = run
-
-    def held_by(self, run: str) -> list[ListingRow]:
-        """Return the listings of a run whose deletions wait for a person."""
-        return [each for each in self.held if each is not None and self._held_by[each] == run]
 
     def accept(self) -> None:
         """Accept the held deletions: a later sync deletes the items that are still missing."""

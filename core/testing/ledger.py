@@ -184,9 +184,11 @@ class Ledger:
 
     def _sweep(self, listing: ListingRow, run: Run) -> None:
         account = self._account
-        self.result.listed.append(_place(listing))
+        place = _place(listing)
+        self.result.listed.append(place)
         deleted, held = account.content.sweep(listing, run.info.id, run.began, account.tick())
-        self.result.held = [_place(row) for row in account.content.held_by(run.info.id)]
+        self.result.held = [each for each in self.result.held if each != place]
+        self.result.held += [place] if held else []
         self.result.outputs["deleted"] += deleted
         self.result.outputs["held"] += held
 

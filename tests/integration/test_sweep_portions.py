@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from core import Listing, Task, TaskOutput
+from core import Listing, TaskOutput
 from core.accounts import store as store_accounts
-from core.content import holds, portions, store
+from core.content import portions, store
 from core.ledger import completion, controls
 from core.ledger.outcomes import Outcome
 from core.service.content import deletions
@@ -30,7 +30,6 @@ def small_portions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(portions, "PORTION", SMALL)
     monkeypatch.setattr(portions, "MAX_FRAMES", 2)
     monkeypatch.setattr(store, "PORTION", SMALL)
-    monkeypatch.setattr(holds, "PORTION", SMALL)
 
 
 def tree(folders: int, files: int) -> list[TaskOutput]:
@@ -110,16 +109,6 @@ def test_a_large_folder_in_a_small_listing_goes_in_portions(desk) -> None:
     assert desk.alive() == {"k", *(f"k/{number}" for number in range(60))}
 
 
-def test_a_folder_that_is_below_itself_is_counted_once(desk) -> None:
-    """One of its own items is its parent, as a source with an error may say."""
-    account = desk.account()
-    below = [TaskOutput(f"p/{number:02}", parent="p") for number in range(30)]
-    desk.keep(account, *below, TaskOutput("p", parent="p/00"), *map(TaskOutput, "xyz"))
-    desk.finish(desk.root(account), listed=[Listing("p")])
-    assert steps(desk) < 20
-    assert desk.rows("SELECT state, vanished, total FROM held_deletion") == [("held", 31, 31)]
-
-
 def test_each_portion_asks_again_for_missing_items(desk) -> None:
     account = desk.account()
     desk.keep(account, *numbered(30))
@@ -154,67 +143,7 @@ def test_a_cancelled_sweep_deletes_nothing_more(desk) -> None:
     carried = {one.type: one for one in desk.claim()}
     desk.save(Outcome(carried[portions.SWEEP]), guard=1.0)
     assert len(desk.alive()) == 30
-    assert desk.rows("SELECT state FROM held_deletion") == [("dropped",)]
-
-
-def test_a_folder_that_is_gone_with_many_items_goes_in_portions(desk) -> None:
-    account = desk.account()
-    kept = [f"k{number}" for number in range(90)]
-    desk.keep(account, *tree(2, 20), *map(TaskOutput, kept))
-    gone = [TaskOutput("f0", code=410), TaskOutput("never", code=410)]
-    desk.finish(desk.root(account), output=gone)
-    assert desk.value(DELETED) == 1, "the item that was never stored"
-    assert steps(desk) > 3
-    assert desk.alive() == {*kept, "f1", *(f"f1/{file}" for file in range(20))}
     assert desk.rows("SELECT * FROM held_deletion") == []
-    assert desk.value("SELECT sum(outputs_gone) FROM sync_task") == 23
-
-
-def test_a_folder_that_is_gone_with_most_items_is_held(desk) -> None:
-    """Its items count together with those that the run has deleted before."""
-    account = desk.account()
-    desk.keep(account, *tree(1, 40), *numbered(60))
-    root = desk.root(account)
-    before = [TaskOutput(f"{number:02}", code=410) for number in range(9)]
-    desk.finish(root, output=before, tasks=[Task("step")])
-    (dispatch,) = desk.claim()
-    desk.finish(dispatch, output=[TaskOutput("f0", code=410)])
-    assert steps(desk) > 3
-    assert len(desk.alive()) == 94
-    assert desk.rows("SELECT state, vanished, source FROM held_deletion") == [("held", 43, "gone")]
-
-
-def test_an_item_written_after_its_folder_was_named_stays(desk) -> None:
-    account = desk.account()
-    desk.keep(account, *tree(1, 40), *numbered(60))
-    desk.finish(desk.root(account), output=[TaskOutput("f0", code=410)], tasks=[Task("step")])
-    claimed = {one.type: one for one in desk.claim()}
-    desk.finish(claimed["step"], output=[TaskOutput("f0/7", "new", parent="f0")])
-    desk.save(Outcome(claimed[portions.SWEEP]), guard=1.0)
-    steps(desk, guard=1.0)
-    assert desk.alive() == {"f0/7", *(f"{number:02}" for number in range(60))}
-
-
-def test_the_end_of_a_run_settles_a_large_held_deletion(desk) -> None:
-    account = desk.account()
-    desk.keep(account, *numbered(90))
-    desk.finish(desk.root(account), seen=["00"], listed=[Listing()])
-    steps(desk)
-    assert desk.rows("SELECT state, vanished FROM held_deletion") == [("held", 89)]
-    desk.finish(desk.root(account), seen=[f"{number:02}" for number in range(40)])
-    assert desk.rows("SELECT state, vanished FROM held_deletion") == [("held", 50)]
-    assert desk.value("SELECT min(external_id) FROM held_deletion_item") == "40"
-    assert desk.rows("SELECT * FROM sync_seen") == []
-
-
-def test_a_later_large_sweep_takes_the_place_of_the_held_deletion(desk) -> None:
-    account = desk.account()
-    desk.keep(account, *numbered(90))
-    for seen in (["00"], ["00", "01"]):
-        desk.finish(desk.root(account), seen=seen, listed=[Listing()])
-        steps(desk)
-    assert desk.rows("SELECT state, vanished FROM held_deletion") == [("held", 88)]
-    assert desk.value("SELECT count(*) FROM held_deletion_item") == 88
 
 
 def test_a_sweep_under_another_config_stops(desk) -> None:

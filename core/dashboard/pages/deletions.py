@@ -16,7 +16,7 @@ from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 from core.service import authorization
 from core.service.content import deletions
-from core.states import SHOWN_DELETIONS, HeldState
+from core.states import HeldState
 from core.web.dependencies import After, DeletionId, Engine
 
 router = APIRouter(prefix="/deletions")
@@ -35,7 +35,7 @@ def list_deletions(
     filters = {"account": account, "state": state}
 
     def load(conn: Conn) -> Mapping[str, Any]:
-        values = {"filters": filters, "states": SHOWN_DELETIONS, "wrong": None}
+        values = {"filters": filters, "states": deletions.SHOWN_STATES, "wrong": None}
         try:
             page = deletions.deletions.page(
                 conn,

@@ -8,27 +8,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
 from core.results.text import json_text
 
+# One look for each row, by the primary key of `sync_seen`.
+_UNSEEN = """
+    AND c.updated_at < %(began)s::timestamptz AND (SELECT s.run_id FROM sync_seen s
+        WHERE s.run_id = %(run)s::uuid AND s.external_id = c.external_id LIMIT 1) IS NULL
+"""
 # The named items and their descendants, as MARK_DELETED would delete them. The same indexes serve
-# it: the unique one, and the one on (account, parent), by one look for each item.
-LOST = """
+# it: the unique one, and the one on (account, parent), by one look for each item. With a run, it
+# leaves out what that run has seen, and what was written since it began. A loop of parents ends
+# where it began: UNION has each row once.
+LOST = f"""
 WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(items)s::json) AS r(id text, seq bigint)
 ), below AS (
     SELECT c.external_id, i.seq FROM incoming i CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = %(account)s AND external_id = i.id LIMIT 1) c
-    WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
+    WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq {_UNSEEN}
     UNION
     SELECT c.external_id, b.seq FROM below b CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = %(account)s AND parent = b.external_id OFFSET 0) c
-    WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
+    WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq {_UNSEEN}
 )
 SELECT DISTINCT external_id FROM (SELECT external_id FROM below LIMIT %(most)s) b
 """
@@ -178,7 +186,13 @@ def has_same_config(conn: Conn, run: str) -> bool:
 
 
 def with_descendants(
-    conn: Conn, account: str, items: Mapping[str, int], *, most: int | None = None
+    conn: Conn,
+    account: str,
+    items: Mapping[str, int],
+    *,
+    most: int | None = None,
+    run: str | None = None,
+    began: datetime | None = None,
 ) -> list[str]:
     """Return the items that a deletion of these would delete, at most `most`.
 
@@ -187,7 +201,10 @@ def with_descendants(
       account: The id of the account.
       items: The items, each with the number of the dispatch that deletes it.
       most: The maximum number of items. Default: all.
+      run, began: The run that looked for the items, and its beginning. What it has seen stays, and
+        what was written since. Default: nothing else stays.
     """
     rows = [{"id": id, "seq": seq} for id, seq in items.items()]
-    params = {"account": account, "items": json_text(rows), "most": most}
+    params = {"account": account, "items": json_text(rows), "most": most, "run": run}
+    params["began"] = "infinity" if began is None else began
     return sorted(id for (id,) in conn.execute(LOST, params))

@@ -376,15 +376,17 @@ def sweep(
         holds.release(conn, place)
         return 0, None
     ids = dict.fromkeys(vanished, start_seq)
-    lost = with_descendants(conn, writer.account, ids, most=PORTION + 1)
+    lost = with_descendants(
+        conn, writer.account, ids, most=PORTION + 1, run=writer.run, began=began
+    )
     if len(lost) > PORTION:
         return 0, _in_portions(conn, place)
     # As old as the beginning of the run: what any task wrote since, or will write, is newer.
     sweeper = writer._replace(seq=start_seq)
     if keeps:
         holds.release(conn, place)
-        return sum(mark_deleted(conn, [(sweeper, id) for id in vanished]).values()), None
-    return _decide(conn, place, sweeper, vanished, lost, guard), None
+        return sum(mark_deleted(conn, [(sweeper, id) for id in lost], alone=True).values()), None
+    return _decide(conn, place, sweeper, lost, guard), None
 
 
 def _in_portions(conn: Conn, place: Mapping[str, Any]) -> Step:
@@ -397,7 +399,6 @@ def _decide(
     conn: Conn,
     place: Mapping[str, Any],
     sweeper: Writer,
-    vanished: Sequence[str],
     lost: Sequence[str],
     guard: DeleteGuard,
 ) -> int:
@@ -406,10 +407,11 @@ def _decide(
     accepted = [(sweeper, id) for id in lost if id in decided.accepted]
     deleted = sum(mark_deleted(conn, accepted, alone=True).values())
     settled = decided.accepted | decided.stay
-    rest, undecided = ([id for id in ids if id not in settled] for ids in (lost, vanished))
+    rest = [id for id in lost if id not in settled]
     judged = judge_listing(conn, guard, place, rest, decided) if rest else None
     if judged is not None and judged.is_held:
         holds.hold(conn, place, judged)
         return deleted
     holds.release(conn, place)
-    return deleted + sum(mark_deleted(conn, [(sweeper, id) for id in undecided]).values())
+    allowed = [(sweeper, id) for id in rest]
+    return deleted + sum(mark_deleted(conn, allowed, alone=True).values())

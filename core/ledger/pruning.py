@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from core.content import holds
 from core.db.pool import Conn
 from core.ledger.looks import PRUNE_CHANGES
 from core.ledger.processes import DELETE_DEAD
@@ -47,7 +48,10 @@ def prune(conn: Conn) -> None:
     """Mark runs that are too large, and delete expired rows.
 
     These are old limit blocks, the seen ids of ended runs, dead processes, idempotency keys, OAuth
-    flows, throughput, and changes of accounts.
+    flows, throughput, changes of accounts, and large held deletions that were dropped.
+
+    Args:
+      conn: A connection in autocommit mode.
     """
     for statement in (
         OVER_LIMIT,
@@ -60,6 +64,7 @@ def prune(conn: Conn) -> None:
         PRUNE_CHANGES,
     ):
         conn.execute(statement)
+    holds.prune(conn)
 
 
 def prune_tasks(conn: Conn, retention_days: float, seconds: float) -> bool:

@@ -177,7 +177,7 @@ MUTATIONS = [
     Mutation(
         "the delete guard counts single deletions together",
         (("core/content/guard.py",
-          "count = int(before) + len(lost)", "count = len(lost)"),),
+          "count = before + len(lost)", "count = len(lost)"),),
         ("tests/integration/test_content.py",),
     ),
     Mutation(
@@ -213,7 +213,7 @@ MUTATIONS = [
     ),
     Mutation(
         "portions of a sweep that keeps items",
-        (("core/content/portions.py", "if guard.is_off or place.keeps:", "if guard.is_off:"),),
+        (("core/content/portions.py", "if guard.is_off or place.keeps or", "if guard.is_off or"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
@@ -225,20 +225,31 @@ MUTATIONS = [
         "portions of a sweep that ask again",
         (("core/content/portions.py",
           "      AND NOT EXISTS (SELECT FROM sync_seen s\n"
-          "          WHERE s.run_id = %(run)s AND s.external_id = c.external_id)\n    ORDER",
+          "          WHERE s.run_id = %(run)s::uuid AND s.external_id = c.external_id)\n    ORDER",
           "    ORDER"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
+        "portions of a sweep below items that came back",
+        (("core/content/portions.py",
+          "and not top and not _is_gone(conn, given, above):", "and False:"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "portions of a sweep that end at loops",
+        (("core/content/portions.py", "{*chosen} - {step.parent}", "{*chosen}"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
         "portions of a sweep of another run",
-        (("core/ledger/content.py", "        if run.carried:", "        if False:"),),
+        (("core/content/portions.py", "(carried or not has_same", "(not has_same"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
         "portions of a sweep that are counted first",
         (("core/content/portions.py",
-          'return step._replace(phase="count", frames=((None, ""),))',
-          'return step._replace(phase="delete")'),),
+          'return step._replace(phase="count", frames=step.top)',
+          "return _to_delete(conn, step)"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(

@@ -99,6 +99,11 @@ class Decisions(NamedTuple):
     accepted: frozenset[str]
     stay: frozenset[str]
 
+    @property
+    def all(self) -> frozenset[str]:
+        """The items on which a person decided."""
+        return self.accepted | self.stay
+
 
 NONE = Decisions(frozenset(), frozenset())
 
@@ -169,14 +174,20 @@ def judge_gone(conn: Conn, guard: DeleteGuard, account: str, run: str, lost: Seq
     """
     if guard.is_off:
         return Lost(lost, 0, False)
-    ((before,),) = conn.execute(GONE_IN_RUN, (run,))
-    count = int(before) + len(lost)
+    before = deleted_one_by_one(conn, run)
+    count = before + len(lost)
     if not lost or guard.is_small(count):
         return Lost(lost, 0, False)
     enough = math.ceil(count / guard.max_share) + 1 if guard.max_share else count + 1
     ((live,),) = conn.execute(LIVE, {"account": account, "enough": enough})
-    total = int(before) + live
+    total = before + live
     return Lost(lost, total, guard.exceeds(count, total))
+
+
+def deleted_one_by_one(conn: Conn, run: str) -> int:
+    """Return the number of items that a run deleted because the plugin named them."""
+    ((number,),) = conn.execute(GONE_IN_RUN, (run,))
+    return int(number)
 
 
 def has_same_config(conn: Conn, run: str) -> bool:
@@ -201,10 +212,10 @@ def with_descendants(
       account: The id of the account.
       items: The items, each with the number of the dispatch that deletes it.
       most: The maximum number of items. Default: all.
-      run, began: The run that looked for the items, and its beginning. What it has seen stays, and
-        what was written since. Default: nothing else stays.
+      run: The run that looked for the items. What it has seen stays. Default: nothing seen stays.
+      began: The time at which that run began. What was written since stays. Default: no time.
     """
     rows = [{"id": id, "seq": seq} for id, seq in items.items()]
     params = {"account": account, "items": json_text(rows), "most": most, "run": run}
-    params["began"] = "infinity" if began is None else began
+    params |= {"began": "infinity" if began is None else str(began)}
     return sorted(id for (id,) in conn.execute(LOST, params))

@@ -67,6 +67,7 @@ WHERE user_integration_id = %(account)s AND source = '{HoldSource.LISTING}'
   AND since IS NOT DISTINCT FROM %(since)s::timestamptz
   AND until IS NOT DISTINCT FROM %(until)s::timestamptz
   AND id IS DISTINCT FROM %(hold)s AND run_id <> '{NO_RUN}'
+  AND (state <> '{HeldState.COUNTING}' OR decided_at IS NULL)
 ORDER BY id FOR UPDATE
 """
 DISCARD_SMALL = """
@@ -75,10 +76,13 @@ DELETE FROM held_deletion h WHERE id = %(hold)s AND (SELECT count(*) FROM (
     <= %(portion)s
 """
 RETIRE = f"""
-UPDATE held_deletion SET state = '{HeldState.COUNTING}', run_id = '{NO_RUN}' WHERE id = %(hold)s
+UPDATE held_deletion SET state = '{HeldState.COUNTING}', run_id = '{NO_RUN}', decided_at = NULL
+WHERE id = %(hold)s
 """
 ABANDONED = f"""
-SELECT h.id FROM held_deletion h WHERE h.state = '{HeldState.COUNTING}'
+SELECT h.id FROM held_deletion h
+WHERE h.state = '{HeldState.COUNTING}' AND h.decided_at IS NULL
+  AND (h.source = '{HoldSource.LISTING}' OR h.run_id = '{NO_RUN}')
   AND NOT EXISTS (SELECT FROM sync_run r WHERE r.id = h.run_id AND r.state = '{RunState.RUNNING}')
 """
 PRUNE_ITEMS = """
@@ -227,6 +231,8 @@ def discard(conn: Conn, hold: int) -> None:
 def prune(conn: Conn) -> None:
     """Delete large held deletions that were dropped, and sweeps whose run has ended, in portions.
 
+    A sweep that already deletes continues, also after a person cancelled its run.
+
     Args:
       conn: A connection in autocommit mode.
     """
@@ -241,7 +247,8 @@ def settle(conn: Conn, account: UUID, run: Mapping[str, Any]) -> None:
     """Take out of held deletions what needs no decision any more, at the end of a run.
 
     Args:
-      conn: A connection in autocommit mode: each portion is a transaction. The rows of `sync_seen` of the run still exist.
+      conn: A connection in autocommit mode: each portion is a transaction. The rows of `sync_seen`
+        of the run still exist.
       account: The account.
       run: The row of the run that has ended.
     """

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from core.content import holds
 from core.content.guard import has_same_config, judge_listing, with_descendants
-from core.content.portions import PORTION, Step, begin
+from core.content.holds import PORTION
+from core.content.portions import Step, begin
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
 from core.results.rows import ListingRow, OutputRow
@@ -406,8 +407,7 @@ def _decide(
     decided = holds.decisions(conn, place, lost)
     accepted = [(sweeper, id) for id in lost if id in decided.accepted]
     deleted = sum(mark_deleted(conn, accepted, alone=True).values())
-    settled = decided.accepted | decided.stay
-    rest = [id for id in lost if id not in settled]
+    rest = [id for id in lost if id not in decided.all]
     judged = judge_listing(conn, guard, place, rest, decided) if rest else None
     if judged is not None and judged.is_held:
         holds.hold(conn, place, judged)

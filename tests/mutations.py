@@ -165,6 +165,11 @@ MUTATIONS = [
         ("tests/integration/test_content.py",),
     ),
     Mutation(
+        "seen items below a missing one",
+        (("core/content/guard.py", "c.content_seq <= b.seq {_UNSEEN}", "c.content_seq <= b.seq"),),
+        ("tests/integration/test_content.py", "tests/integration/test_two_judges.py"),
+    ),
+    Mutation(
         "the delete guard keeps the last items",
         (("core/content/guard.py", "        if remains:", "        if True:"),),
         ("tests/integration/test_content.py",),
@@ -172,7 +177,7 @@ MUTATIONS = [
     Mutation(
         "the delete guard counts single deletions together",
         (("core/content/guard.py",
-          "count = int(before) + len(lost)", "count = len(lost)"),),
+          "count = before + len(lost)", "count = len(lost)"),),
         ("tests/integration/test_content.py",),
     ),
     Mutation(
@@ -188,7 +193,7 @@ MUTATIONS = [
     Mutation(
         "refusals of deletions",
         (("core/content/store.py",
-          "WHERE h.state = '{HeldState.REFUSED}'\n      AND h.user", "WHERE false AND h.user"),),
+          "AND h.state = '{HeldState.REFUSED}'\n    LIMIT", "AND false LIMIT"),),
         ("tests/integration/test_held_deletions.py",),
     ),
     Mutation(
@@ -208,7 +213,7 @@ MUTATIONS = [
     ),
     Mutation(
         "portions of a sweep that keeps items",
-        (("core/content/portions.py", "if guard.is_off or place.keeps:", "if guard.is_off:"),),
+        (("core/content/portions.py", "if guard.is_off or place.keeps or", "if guard.is_off or"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
@@ -220,26 +225,37 @@ MUTATIONS = [
         "portions of a sweep that ask again",
         (("core/content/portions.py",
           "      AND NOT EXISTS (SELECT FROM sync_seen s\n"
-          "          WHERE s.run_id = %(run)s AND s.external_id = c.external_id)\n    ORDER",
+          "          WHERE s.run_id = %(run)s::uuid AND s.external_id = c.external_id)\n    ORDER",
           "    ORDER"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
+        "portions of a sweep below items that came back",
+        (("core/content/portions.py",
+          "and not top and not _is_gone(conn, given, above):", "and False:"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "portions of a sweep that end at loops",
+        (("core/content/portions.py", "{*chosen} - {step.parent}", "{*chosen}"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
         "portions of a sweep of another run",
-        (("core/ledger/content.py", "        if run.carried:", "        if False:"),),
+        (("core/content/portions.py", "(carried or not has_same", "(not has_same"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
         "portions of a sweep that are counted first",
         (("core/content/portions.py",
-          'return step._replace(phase="count", frames=((None, ""),))',
-          'return step._replace(phase="delete")'),),
+          'return step._replace(phase="count", frames=step.top)',
+          "return _to_delete(conn, step)"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
         "tombstones as old as their run, in the harness",
-        (("core/testing/content.py", "self._delete(id, began, now)",
-          "self._delete(id, 10**9, now)"),),
+        (("core/testing/content.py", "self._delete(id, began, now, alone=True) for id in rest",
+          "self._delete(id, 10**9, now, alone=True) for id in rest"),),
         ("tests/unit/test_harness.py", "tests/unit/test_conformance.py"),
     ),
     Mutation(

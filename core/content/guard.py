@@ -8,27 +8,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
 from core.results.text import json_text
 
+# One look for each row, by the primary key of `sync_seen`.
+_UNSEEN = """
+    AND c.updated_at < %(began)s::timestamptz AND (SELECT s.run_id FROM sync_seen s
+        WHERE s.run_id = %(run)s::uuid AND s.external_id = c.external_id LIMIT 1) IS NULL
+"""
 # The named items and their descendants, as MARK_DELETED would delete them. The same indexes serve
-# it: the unique one, and the one on (account, parent), by one look for each item.
-LOST = """
+# it: the unique one, and the one on (account, parent), by one look for each item. With a run, it
+# leaves out what that run has seen, and what was written since it began. A loop of parents ends
+# where it began: UNION has each row once.
+LOST = f"""
 WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(items)s::json) AS r(id text, seq bigint)
 ), below AS (
     SELECT c.external_id, i.seq FROM incoming i CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = %(account)s AND external_id = i.id LIMIT 1) c
-    WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
+    WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq {_UNSEEN}
     UNION
     SELECT c.external_id, b.seq FROM below b CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = %(account)s AND parent = b.external_id OFFSET 0) c
-    WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
+    WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq {_UNSEEN}
 )
 SELECT DISTINCT external_id FROM (SELECT external_id FROM below LIMIT %(most)s) b
 """
@@ -90,6 +98,11 @@ class Decisions(NamedTuple):
 
     accepted: frozenset[str]
     stay: frozenset[str]
+
+    @property
+    def all(self) -> frozenset[str]:
+        """The items on which a person decided."""
+        return self.accepted | self.stay
 
 
 NONE = Decisions(frozenset(), frozenset())
@@ -161,14 +174,20 @@ def judge_gone(conn: Conn, guard: DeleteGuard, account: str, run: str, lost: Seq
     """
     if guard.is_off:
         return Lost(lost, 0, False)
-    ((before,),) = conn.execute(GONE_IN_RUN, (run,))
-    count = int(before) + len(lost)
+    before = deleted_one_by_one(conn, run)
+    count = before + len(lost)
     if not lost or guard.is_small(count):
         return Lost(lost, 0, False)
     enough = math.ceil(count / guard.max_share) + 1 if guard.max_share else count + 1
     ((live,),) = conn.execute(LIVE, {"account": account, "enough": enough})
-    total = int(before) + live
+    total = before + live
     return Lost(lost, total, guard.exceeds(count, total))
+
+
+def deleted_one_by_one(conn: Conn, run: str) -> int:
+    """Return the number of items that a run deleted because the plugin named them."""
+    ((number,),) = conn.execute(GONE_IN_RUN, (run,))
+    return int(number)
 
 
 def has_same_config(conn: Conn, run: str) -> bool:
@@ -178,7 +197,13 @@ def has_same_config(conn: Conn, run: str) -> bool:
 
 
 def with_descendants(
-    conn: Conn, account: str, items: Mapping[str, int], *, most: int | None = None
+    conn: Conn,
+    account: str,
+    items: Mapping[str, int],
+    *,
+    most: int | None = None,
+    run: str | None = None,
+    began: datetime | None = None,
 ) -> list[str]:
     """Return the items that a deletion of these would delete, at most `most`.
 
@@ -187,7 +212,10 @@ def with_descendants(
       account: The id of the account.
       items: The items, each with the number of the dispatch that deletes it.
       most: The maximum number of items. Default: all.
+      run: The run that looked for the items. What it has seen stays. Default: nothing seen stays.
+      began: The time at which that run began. What was written since stays. Default: no time.
     """
     rows = [{"id": id, "seq": seq} for id, seq in items.items()]
-    params = {"account": account, "items": json_text(rows), "most": most}
+    params = {"account": account, "items": json_text(rows), "most": most, "run": run}
+    params |= {"began": "infinity" if began is None else str(began)}
     return sorted(id for (id,) in conn.execute(LOST, params))

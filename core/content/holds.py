@@ -14,6 +14,15 @@ from core.content.guard import NONE, Decisions, Lost
 from core.db.pool import Conn
 from core.states import HeldState, HoldSource, RunState
 
+PORTION = 5_000
+"""The maximum number of items that one transaction of a sweep reads or deletes.
+
+A transaction may take 0.3 s. With 10,000 items, the slowest one took 0.55 s on two shared cores.
+"""
+
+NO_RUN = UUID(int=0)
+"""The run of a large held deletion that was dropped: `prune` deletes its items in portions."""
+
 # Served by the index on the account: few accounts have held deletions.
 DECIDED = f"""
 SELECT i.external_id, h.state = '{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s
@@ -25,11 +34,13 @@ WHERE h.user_integration_id = %(account)s AND i.external_id = ANY(%(ids)s)
 """
 STATES = "SELECT DISTINCT state FROM held_deletion WHERE user_integration_id = %s"
 
-# Items whose deletion already waits, in one held deletion of the same part of the source.
+# Items whose deletion already waits, in one held deletion of the same part of the source. A large
+# one is replaced, because its other items would go in one statement.
 COVERING = f"""
 SELECT h.id FROM held_deletion h
 WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.HELD}'
   AND h.source = %(source)s AND h.parent IS NOT DISTINCT FROM %(parent)s
+  AND h.vanished <= %(portion)s
   AND (SELECT count(*) FROM held_deletion_item i
        WHERE i.held_deletion_id = h.id AND i.external_id = ANY(%(ids)s)) = %(items)s
 ORDER BY h.id LIMIT 1
@@ -48,50 +59,82 @@ ON CONFLICT DO NOTHING
 """
 # A later listing of the same part of the source replaces the deletion that waits. `hold` is the one
 # that stays.
-DROP_REPLACED = f"""
-DELETE FROM held_deletion
+REPLACED = f"""
+SELECT id FROM held_deletion
 WHERE user_integration_id = %(account)s AND source = '{HoldSource.LISTING}'
   AND state IN ('{HeldState.HELD}', '{HeldState.COUNTING}')
   AND parent IS NOT DISTINCT FROM %(parent)s
   AND since IS NOT DISTINCT FROM %(since)s::timestamptz
   AND until IS NOT DISTINCT FROM %(until)s::timestamptz
-  AND id IS DISTINCT FROM %(hold)s
+  AND id IS DISTINCT FROM %(hold)s AND run_id <> '{NO_RUN}'
+  AND (state <> '{HeldState.COUNTING}' OR decided_at IS NULL)
+ORDER BY id FOR UPDATE
+"""
+DISCARD_SMALL = """
+DELETE FROM held_deletion h WHERE id = %(hold)s AND (SELECT count(*) FROM (
+    SELECT FROM held_deletion_item WHERE held_deletion_id = h.id LIMIT %(portion)s + 1) i)
+    <= %(portion)s
+"""
+RETIRE = f"""
+UPDATE held_deletion SET state = '{HeldState.COUNTING}', run_id = '{NO_RUN}', decided_at = NULL
+WHERE id = %(hold)s
+"""
+ABANDONED = f"""
+SELECT h.id FROM held_deletion h
+WHERE h.state = '{HeldState.COUNTING}' AND h.decided_at IS NULL
+  AND (h.source = '{HoldSource.LISTING}' OR h.run_id = '{NO_RUN}')
+  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.id = h.run_id AND r.state = '{RunState.RUNNING}')
+"""
+PRUNE_ITEMS = """
+DELETE FROM held_deletion_item WHERE held_deletion_id = %(hold)s AND external_id = ANY (ARRAY(
+    SELECT external_id FROM held_deletion_item WHERE held_deletion_id = %(hold)s
+    LIMIT %(portion)s))
+"""
+# Counts what the statement before it deleted as `taken`.
+_COUNT_TAKEN = """
+, counted AS (SELECT held_deletion_id AS id, count(*) AS items FROM taken GROUP BY 1)
+UPDATE held_deletion h SET vanished = h.vanished - counted.items
+FROM counted WHERE h.id = counted.id
 """
 # The same items may wait in the listing of another time window, such as that of yesterday.
 TAKE_OUT = f"""
+WITH taken AS (
 DELETE FROM held_deletion_item i USING held_deletion h
 WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.HELD}'
   AND h.id IS DISTINCT FROM %(hold)s
   AND i.held_deletion_id = h.id AND i.external_id = ANY(%(ids)s)
+RETURNING i.held_deletion_id
+) {_COUNT_TAKEN}
 """
-TAKE_OUT_ALL = f"""
-DELETE FROM held_deletion_item i USING held_deletion h
-WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.HELD}' AND h.id <> %(hold)s
-  AND i.held_deletion_id = h.id AND EXISTS (SELECT FROM held_deletion_item n
-      WHERE n.held_deletion_id = %(hold)s AND n.external_id = i.external_id)
+NEXT_ITEMS = """
+SELECT external_id FROM held_deletion_item
+WHERE held_deletion_id = %(hold)s AND external_id > %(after)s ORDER BY external_id LIMIT %(portion)s
 """
-KEEP_ONLY = """
+KEEP_ONLY = f"""
+WITH taken AS (
 DELETE FROM held_deletion_item
 WHERE held_deletion_id = %(hold)s AND external_id <> ALL(%(ids)s)
+RETURNING held_deletion_id
+) {_COUNT_TAKEN}
 """
 
 # Items that need no decision any more: they are deleted, or the source has shown them in this run
-# or since it began.
-RELEASE = """
-DELETE FROM held_deletion_item i USING held_deletion h
-WHERE h.user_integration_id = %(account)s AND i.held_deletion_id = h.id
-  AND NOT EXISTS (SELECT FROM user_integration_content c
-    WHERE c.user_integration_id = h.user_integration_id AND c.external_id = i.external_id
-      AND c.deleted_at IS NULL AND c.content_seq <= %(start)s AND c.metadata_seq <= %(start)s
-      AND NOT EXISTS (SELECT FROM sync_seen s
-          WHERE s.run_id = %(run)s AND s.external_id = i.external_id))
+# or since it began. One look for each item, by the unique index and the primary key.
+RELEASE = f"""
+WITH taken AS (
+DELETE FROM held_deletion_item WHERE held_deletion_id = %(hold)s AND external_id = ANY (ARRAY(
+    SELECT i.external_id FROM unnest(%(ids)s::text[]) AS i (external_id)
+    WHERE (SELECT c.id FROM user_integration_content c
+        WHERE c.user_integration_id = %(account)s AND c.external_id = i.external_id
+          AND c.deleted_at IS NULL AND c.content_seq <= %(start)s AND c.metadata_seq <= %(start)s
+          AND (SELECT s.run_id FROM sync_seen s
+              WHERE s.run_id = %(run)s AND s.external_id = c.external_id LIMIT 1) IS NULL
+        LIMIT 1) IS NULL))
+RETURNING held_deletion_id
+) {_COUNT_TAKEN}
 """
-COUNT = """
-UPDATE held_deletion h SET vanished = counted.items
-FROM (SELECT d.id, (SELECT count(*) FROM held_deletion_item i WHERE i.held_deletion_id = d.id)
-        AS items
-    FROM held_deletion d WHERE d.user_integration_id = %(account)s) counted
-WHERE h.id = counted.id AND h.vanished <> counted.items
+DECIDABLE = f"""
+SELECT id FROM held_deletion WHERE user_integration_id = %s AND state <> '{HeldState.COUNTING}'
 """
 DROP_EMPTY = f"""
 DELETE FROM held_deletion h
@@ -136,6 +179,7 @@ def hold(conn: Conn, place: Mapping[str, Any], lost: Lost) -> None:
       lost: The missing items, descendants included.
     """
     params = {**place, "ids": list(lost.ids), "items": len(lost.ids), "total": lost.total}
+    params["portion"] = PORTION
     covering = conn.execute(COVERING, params).fetchone()
     if covering is not None:
         params["hold"] = covering[0]
@@ -145,45 +189,79 @@ def hold(conn: Conn, place: Mapping[str, Any], lost: Lost) -> None:
     else:
         ((params["hold"],),) = conn.execute(HOLD, params)
         conn.execute(HOLD_ITEMS, params)
-    _replace(conn, params)
+    if params["source"] == HoldSource.LISTING:
+        _drop_replaced(conn, params)
+    take_out(conn, params)
 
 
-def adopt(conn: Conn, place: Mapping[str, Any], held: int) -> None:
-    """Take the items of a new held deletion out of the others, after a sweep in portions."""
-    conn.execute(TAKE_OUT_ALL, {**place, "hold": held})
-    _count(conn, place)
+def take_out(conn: Conn, params: Mapping[str, Any]) -> None:
+    """Take items out of the other held deletions that wait: they wait in `hold` now.
+
+    Args:
+      conn: A connection in a transaction.
+      params: `account`, `ids` (at most `PORTION`) and `hold`.
+    """
+    conn.execute(TAKE_OUT, params)
+    conn.execute(DROP_EMPTY, params)
+
+
+def next_items(conn: Conn, hold: int, after: str) -> list[str]:
+    """Return the items of a held deletion after this one, at most `PORTION`."""
+    params = {"hold": hold, "after": after, "portion": PORTION}
+    return [id for (id,) in conn.execute(NEXT_ITEMS, params)]
 
 
 def release(conn: Conn, place: Mapping[str, Any]) -> None:
     """Drop the deletions that wait for the same part of the source: it was listed again."""
-    conn.execute(DROP_REPLACED, {**place, "hold": None})
+    _drop_replaced(conn, {**place, "hold": None})
 
 
-def _replace(conn: Conn, params: Mapping[str, Any]) -> None:
-    if params["source"] == HoldSource.LISTING:
-        conn.execute(DROP_REPLACED, params)
-    conn.execute(TAKE_OUT, params)
-    _count(conn, params)
+def _drop_replaced(conn: Conn, params: Mapping[str, Any]) -> None:
+    for (hold,) in conn.execute(REPLACED, params).fetchall():
+        discard(conn, hold)
+
+
+def discard(conn: Conn, hold: int) -> None:
+    """Drop a held deletion. One with many items disappears now; `prune` deletes its items."""
+    params = {"hold": hold, "portion": PORTION}
+    if not conn.execute(DISCARD_SMALL, params).rowcount:
+        conn.execute(RETIRE, params)
+
+
+def prune(conn: Conn) -> None:
+    """Delete large held deletions that were dropped, and sweeps whose run has ended, in portions.
+
+    A sweep that already deletes continues, also after a person cancelled its run.
+
+    Args:
+      conn: A connection in autocommit mode.
+    """
+    for (hold,) in conn.execute(ABANDONED).fetchall():
+        params = {"hold": hold, "portion": PORTION}
+        while conn.execute(PRUNE_ITEMS, params).rowcount:
+            pass
+        conn.execute(DISCARD_SMALL, params)
 
 
 def settle(conn: Conn, account: UUID, run: Mapping[str, Any]) -> None:
     """Take out of held deletions what needs no decision any more, at the end of a run.
 
     Args:
-      conn: A connection. The rows of `sync_seen` of the run still exist.
+      conn: A connection in autocommit mode: each portion is a transaction. The rows of `sync_seen`
+        of the run still exist.
       account: The account.
       run: The row of the run that has ended.
     """
-    if not conn.execute(STATES, (account,)).fetchall():
+    holds = [hold for (hold,) in conn.execute(DECIDABLE, (account,))]
+    if not holds:
         return
     params = {"account": account, "run": run["id"], "start": run["start_seq"]}
     params |= {"began": run["started_at"], "succeeded": run["state"] == RunState.SUCCEEDED}
-    conn.execute(RELEASE, params)
-    _count(conn, params)
+    for hold in holds:
+        after = ""
+        while ids := next_items(conn, hold, after):
+            conn.execute(RELEASE, {**params, "hold": hold, "ids": ids})
+            after = ids[-1]
+    conn.execute(DROP_EMPTY, params)
     if run["complete"]:
         conn.execute(HOLD_AGAIN, params)
-
-
-def _count(conn: Conn, params: Mapping[str, Any]) -> None:
-    conn.execute(COUNT, params)
-    conn.execute(DROP_EMPTY, params)

@@ -3,46 +3,49 @@
 Each step is a task of the run, of the type `SWEEP`, and one transaction. It handles at most
 `PORTION` items, and returns the payload of the next step. The missing items are collected in
 `held_deletion_item`, so no memory grows with the listing. Nothing is deleted before all of them are
-counted.
+counted. Items that a plugin deletes one by one, with many descendants, go the same way.
+
+The items are deleted from the top: each only after its parent, and if it is still missing. So what
+is below an item that came back, or that was moved, stays.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from core.content import holds
-from core.content.guard import NONE, REMAINS, Decisions, has_same_config
+from core.content.guard import NONE, REMAINS, Decisions, deleted_one_by_one, has_same_config
+from core.content.holds import PORTION
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
-from core.states import HeldState
+from core.states import HeldState, HoldSource
 
 SWEEP = "$sweep"
 """The type of the tasks that continue a sweep. It is not a name in Python, so plugins lack it."""
 
-PORTION = 5_000
-"""The maximum number of items that one transaction of a sweep reads or deletes.
-
-A transaction may take 0.3 s. With 10,000 items, the slowest one took 0.55 s on two shared cores.
-"""
-
 MAX_FRAMES = 200
 """The maximum number of parents that one read adds to the payload."""
 
-Phase = Literal["find", "count", "delete"]
+MAX_COUNTED = 10_000_000
+"""The number of items at which a count ends. Items that move meanwhile may be counted again."""
+
+Phase = Literal["find", "count", "delete", "hold"]
 
 BEGIN = f"""
 INSERT INTO held_deletion (
-    user_integration_id, run_id, state, parent, since, until, vanished, total)
-VALUES (%(account)s, %(run)s, '{HeldState.COUNTING}', %(parent)s, %(since)s, %(until)s, 0, 0)
+    user_integration_id, run_id, source, state, parent, since, until, vanished, total)
+VALUES (%(account)s, %(run)s, %(source)s, '{HeldState.COUNTING}', %(parent)s, %(since)s, %(until)s,
+    0, 0)
 RETURNING id
 """
 STILL_COUNTING = f"""
-SELECT id FROM held_deletion WHERE id = %s AND state = '{HeldState.COUNTING}' FOR UPDATE
+SELECT id FROM held_deletion
+WHERE id = %(held)s AND state = '{HeldState.COUNTING}' AND run_id <> '{holds.NO_RUN}' FOR UPDATE
 """
-DROP = "DELETE FROM held_deletion WHERE id = %s"
+# Nothing replaces the sweep any more: an item that is deleted takes its descendants with it.
+DELETING = "UPDATE held_deletion SET decided_at = now() WHERE id = %s"
 HOLD = f"""
 UPDATE held_deletion SET state = '{HeldState.HELD}', vanished = %(lost)s, total = %(total)s
 WHERE id = %(held)s
@@ -63,8 +66,8 @@ SELECT c.external_id,
         AND (%(until)s::timestamptz IS NULL OR c.external_timestamp < %(until)s) IS TRUE AS inside,
     c.content_seq <= %(start)s AND c.metadata_seq <= %(start)s
         AND NOT (%(keeps)s AND c.gone_at_source IS NOT NULL)
-        AND (NOT %(top)s OR c.updated_at < %(began)s AND NOT EXISTS (SELECT FROM sync_seen s
-            WHERE s.run_id = %(run)s AND s.external_id = c.external_id)) AS missing,
+        AND c.updated_at < %(began)s::timestamptz AND NOT EXISTS (SELECT FROM sync_seen s
+            WHERE s.run_id = %(run)s::uuid AND s.external_id = c.external_id) AS missing,
     (SELECT d.id FROM user_integration_content d
         WHERE d.user_integration_id = %(account)s AND d.parent = c.external_id
           AND d.deleted_at IS NULL
@@ -77,15 +80,28 @@ _IN_ORDER = "ORDER BY c.external_id LIMIT %(most)s"
 CHILDREN = f"{_CHILDREN} AND c.parent = %(above)s {_IN_ORDER}"
 CHILDREN_AT_ROOT = f"{_CHILDREN} AND c.parent IS NULL {_IN_ORDER}"
 
+# Items of a plugin's single deletions that are still there.
+NAMED = """
+SELECT external_id FROM user_integration_content
+WHERE user_integration_id = %(account)s AND external_id = ANY(%(ids)s) AND deleted_at IS NULL
+  AND content_seq <= %(seq)s AND metadata_seq <= %(seq)s
+  AND NOT (%(keeps)s AND gone_at_source IS NOT NULL)
+ORDER BY external_id
+"""
+# The next live items of the account, by the unique index; the bound is on the rows read.
+LIVE = """
+SELECT count(*) FILTER (WHERE deleted_at IS NULL), max(external_id) FROM (
+    SELECT external_id, deleted_at FROM user_integration_content
+    WHERE user_integration_id = %(account)s AND external_id > %(after)s
+    ORDER BY external_id LIMIT %(most)s) c
+"""
+IS_GONE = """
+SELECT deleted_at IS NOT NULL OR %(keeps)s AND gone_at_source IS NOT NULL
+FROM user_integration_content WHERE user_integration_id = %(account)s AND external_id = %(above)s
+"""
 TAKE_ITEMS = """
-WITH taken AS (
-    DELETE FROM held_deletion_item WHERE held_deletion_id = %(held)s AND external_id = ANY (ARRAY(
-        SELECT external_id FROM held_deletion_item
-        WHERE held_deletion_id = %(held)s AND external_id > %(after)s
-        ORDER BY external_id LIMIT %(most)s))
-    RETURNING external_id
-)
-SELECT array_agg(external_id), max(external_id) FROM taken
+DELETE FROM held_deletion_item
+WHERE held_deletion_id = %(held)s AND external_id = ANY(%(items)s::text[]) RETURNING external_id
 """
 # Asks again whether each item is missing. Locks rows in the order of all writers; the unique index
 # serves it.
@@ -94,9 +110,9 @@ WITH locked AS (
     SELECT c.id FROM user_integration_content c
     WHERE c.user_integration_id = %(account)s AND c.external_id = ANY(%(items)s::text[])
       AND c.deleted_at IS NULL AND c.content_seq <= %(start)s AND c.metadata_seq <= %(start)s
-      AND c.updated_at < %(began)s
+      AND c.updated_at < %(began)s::timestamptz
       AND NOT EXISTS (SELECT FROM sync_seen s
-          WHERE s.run_id = %(run)s AND s.external_id = c.external_id)
+          WHERE s.run_id = %(run)s::uuid AND s.external_id = c.external_id)
     ORDER BY c.user_integration_id, c.external_id FOR UPDATE OF c
 )
 UPDATE user_integration_content c
@@ -105,6 +121,7 @@ SET deleted_at = CASE WHEN NOT %(keeps)s THEN now() END,
     updated_at = now(), content_seq = %(start)s, metadata_seq = %(start)s,
     changed_xid = pg_current_xact_id()::text::bigint
 FROM locked WHERE c.id = locked.id
+RETURNING c.external_id
 """
 
 
@@ -128,13 +145,16 @@ class Step(NamedTuple):
     Attributes:
       held: The id of the row that collects the missing items.
       parent, since, until: The listing.
-      phase: `find` collects the missing items, `count` counts the listing, `delete` deletes.
+      phase: `find` collects the missing items, `count` counts the listing, `delete` deletes, and
+        `hold` takes the items out of other held deletions.
       frames: The parents to read, the deepest last, each with the last child that was read. None
         stands for the parent of the listing.
-      after: The last item that was deleted.
+      after: The last item that was counted, or taken out of other held deletions.
       lost, total: The numbers of missing items, and of items in the listing, so far.
       confirms: True if the sweep has deleted items that a person accepted. A person decides on all
         others too.
+      roots: The items that a plugin deleted one by one; empty for a listing.
+      seq: The number of the dispatch that deleted `roots`.
     """
 
     held: int
@@ -147,56 +167,115 @@ class Step(NamedTuple):
     lost: int = 0
     total: int = 0
     confirms: bool = False
+    roots: tuple[str, ...] = ()
+    seq: int = 0
+
+    @property
+    def top(self) -> tuple[tuple[str | None, str], ...]:
+        """The frames with which the items are read from the top."""
+        return tuple((root, "") for root in self.roots) or ((None, ""),)
 
 
 def step_of(payload: Mapping[str, Any]) -> Step:
     """Return the step that a task's payload describes."""
     frames = tuple((above, after) for above, after in payload["frames"])
-    return Step(**{**payload, "frames": frames})
+    return Step(**{**payload, "frames": frames, "roots": tuple(payload.get("roots", ()))})
 
 
 def begin(conn: Conn, place: Mapping[str, Any]) -> Step:
     """Return the first step of the sweep of a large listing."""
-    ((held,),) = conn.execute(BEGIN, place)
+    ((held,),) = conn.execute(BEGIN, {**place, "source": HoldSource.LISTING})
     return Step(held, place["parent"], place["since"], place["until"])
 
 
-def advance(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> tuple[int, Step | None]:
-    """Run a step of a sweep. Returns the number of deleted rows, and the next step."""
-    if conn.execute(STILL_COUNTING, (step.held,)).fetchone() is None:
-        return 0, None  # a later listing of the same part has replaced it
-    if not has_same_config(conn, place.run):
-        abandon(conn, step)
-        return 0, None
+def begin_gone(conn: Conn, place: Place, ids: Sequence[str], seq: int) -> list[Step]:
+    """Return the first steps that delete items and their many descendants.
+
+    Args:
+      conn: A connection within the saving transaction.
+      place: The account and the run.
+      ids: The items that a plugin deleted one by one.
+      seq: The number of the dispatch that deleted them.
+    """
+    given = {**place._asdict(), "ids": list(ids), "seq": seq, "source": HoldSource.GONE}
+    given |= {"parent": None, "since": None, "until": None}
+    named = [id for (id,) in conn.execute(NAMED, given)]
+    steps = []
+    for number in range(0, len(named), MAX_FRAMES):
+        roots = tuple(named[number : number + MAX_FRAMES])
+        ((held,),) = conn.execute(BEGIN, given)
+        decided = NONE if place.keeps else holds.decisions(conn, given, roots)
+        waiting = [id for id in roots if id not in decided.all]
+        conn.execute(ITEMS, (held, waiting))
+        step = Step(held, None, None, None, roots=roots, seq=seq, lost=len(waiting))
+        steps.append(step._replace(frames=step.top))
+    return steps
+
+
+def advance(
+    conn: Conn, step: Step, place: Place, guard: DeleteGuard, *, carried: bool
+) -> tuple[Sequence[str], Step | None]:
+    """Run a step of a sweep. Returns the items that it deleted or marked gone, and the next step.
+
+    Args:
+      conn: A connection within the saving transaction.
+      step: The step.
+      place: The account and the run.
+      guard: The delete guard.
+      carried: True if the run of the listing was cancelled. Then only what is below deleted items
+        is deleted.
+    """
+    if conn.execute(STILL_COUNTING, {"held": step.held}).fetchone() is None:
+        return (), None  # a later listing of the same part has replaced it
+    if not step.roots and (carried or not has_same_config(conn, place.run)):
+        below = tuple((above, after) for above, after in step.frames if above is not None)
+        step = step._replace(frames=below if step.phase == "delete" else ())
+        if not step.frames:
+            holds.discard(conn, step.held)
+            return (), None
     match step.phase:
         case "find":
             step, deleted = _walk(conn, step, place)
             return deleted, step if step.frames else _found(conn, step, place, guard)
         case "count":
-            step, _ = _walk(conn, step, place)
-            return 0, _counted(conn, step, place, guard)
+            return (), _count(conn, step, place, guard)
         case "delete":
-            return _delete(conn, step, place)
+            step, deleted = _walk(conn, step, place)
+            if step.frames:
+                return deleted, step
+            holds.discard(conn, step.held)
+            return deleted, None
+        case "hold":
+            return (), _hold(conn, step, place)
 
 
-def abandon(conn: Conn, step: Step) -> None:
-    """End a sweep before it deletes anything more."""
-    conn.execute(DROP, (step.held,))
+def _given(step: Step, place: Place) -> dict[str, Any]:
+    """Return the parameters of the statements that ask whether items are missing."""
+    given = {**place._asdict(), "held": step.held, "since": step.since, "until": step.until}
+    if step.roots:  # a plugin has named them: it does not matter what the run has seen
+        given |= {"start": step.seq, "began": "infinity", "run": None}
+    return given
 
 
-def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, int]:
-    """Read the next children, at most `PORTION`. Returns the next step, and deleted rows."""
-    deleted, confirms = 0, step.confirms
+def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, list[str]]:
+    """Read the next children, at most `PORTION`. Returns the next step, and deleted items."""
+    deleted, confirms = list[str](), step.confirms
     frames, room, lost, total = list(step.frames), PORTION, step.lost, step.total
+    given = _given(step, place)
+    if step.roots and step.frames == step.top:
+        deleted += _start(conn, step, place, given)
+        room -= len(deleted)
     while frames and room > 0:
         above, after = frames.pop()
         top = above is None
         most = room
         above = step.parent if top else above
+        room -= 20  # a read costs about as much as 20 rows
+        if step.phase == "delete" and not top and not _is_gone(conn, given, above):
+            continue
         statement = CHILDREN_AT_ROOT if above is None else CHILDREN
-        given = {**place._asdict(), "since": step.since, "until": step.until, "top": top}
         rows = conn.execute(
-            statement, {**given, "above": above, "after": after, "most": most}
+            statement, {**given, "top": top, "above": above, "after": after, "most": most}
         ).fetchall()
         taken, parents = 0, list[str]()
         chosen: list[str] = []
@@ -207,63 +286,106 @@ def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, int]:
                 parents += [id] if is_parent else []
             if len(parents) >= MAX_FRAMES:
                 break
-        room -= max(taken, 20)  # a read costs about as much as 20 rows
-        if step.phase == "find":
-            decided = NONE if place.keeps else holds.decisions(conn, place._asdict(), chosen)
-            deleted += _delete_accepted(conn, place, decided)
-            confirms |= bool(decided.accepted)
-            rest = [id for id in chosen if id not in decided.accepted | decided.stay]
-            new = {id for (id,) in conn.execute(ITEMS, (step.held, rest))}
-            parents = [id for id in parents if id in new or id in decided.accepted]
-            lost += len(new)
-        else:
-            total += len(chosen)
+        room -= max(taken - 20, 0)
+        match step.phase:
+            case "find":
+                decided = NONE if place.keeps else holds.decisions(conn, place._asdict(), chosen)
+                gone = _delete_accepted(conn, given, decided)
+                confirms |= bool(decided.accepted)
+                rest = [id for id in chosen if id not in decided.all]
+                new = {id for (id,) in conn.execute(ITEMS, (step.held, rest))}
+                lost += len(new)
+            case "delete":
+                gone, new = _delete(conn, given, chosen), set[str]()
+            case _:
+                # Each item has one parent. So only the top can be below itself, in a loop.
+                gone, new = [], {*chosen} - {step.parent}
+                total += len(chosen)
+        deleted += gone
+        below = new.union(gone)
         if taken == most or taken < len(rows):
             frames.append((None if top else above, after))
-        frames += [(id, "") for id in parents]
+        frames += [(id, "") for id in parents if id in below]
     step = step._replace(frames=tuple(frames), lost=lost, total=total, confirms=confirms)
     return step, deleted
 
 
-def _delete_accepted(conn: Conn, place: Place, decided: Decisions) -> int:
+def _start(conn: Conn, step: Step, place: Place, given: Mapping[str, Any]) -> list[str]:
+    """Delete the items that a plugin named; before that, only those that a person accepted."""
+    if step.phase == "delete":
+        return _delete(conn, given, step.roots)
+    decided = NONE if place.keeps else holds.decisions(conn, place._asdict(), step.roots)
+    return _delete_accepted(conn, given, decided)
+
+
+def _is_gone(conn: Conn, given: Mapping[str, Any], above: str | None) -> bool:
+    row = conn.execute(IS_GONE, {**given, "above": above}).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _delete(conn: Conn, given: Mapping[str, Any], items: Sequence[str]) -> list[str]:
+    """Delete those of the items that the sweep has found and that are still missing."""
+    taken = [id for (id,) in conn.execute(TAKE_ITEMS, {**given, "items": list(items)})]
+    return [id for (id,) in conn.execute(DELETE_ITEMS, {**given, "items": taken})]
+
+
+def _delete_accepted(conn: Conn, given: Mapping[str, Any], decided: Decisions) -> list[str]:
     if not decided.accepted:
-        return 0
+        return []
     items = sorted(decided.accepted)
-    return conn.execute(DELETE_ITEMS, {**place._asdict(), "items": items}).rowcount
+    return [id for (id,) in conn.execute(DELETE_ITEMS, {**given, "items": items})]
 
 
 def _found(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | None:
     if not step.lost:
-        conn.execute(DROP, (step.held,))
+        holds.discard(conn, step.held)
         return None
-    if guard.is_off or place.keeps:
-        return step._replace(phase="delete")
-    if step.confirms:
-        return step._replace(phase="count", frames=((None, ""),))
-    if guard.is_small(step.lost):
-        few = [id for (id,) in conn.execute(FEW_ITEMS, (step.held,))]
-        ((remains,),) = conn.execute(REMAINS, {**place._asdict(), "lost": few})
-        if remains:
-            return step._replace(phase="delete")
-    return step._replace(phase="count", frames=((None, ""),))
+    if guard.is_off or place.keeps or _is_small(conn, step, place, guard):
+        return _to_delete(conn, step)
+    return step._replace(phase="count", frames=step.top)
 
 
-def _counted(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | None:
-    enough = math.inf if not guard.max_share else step.lost / guard.max_share
-    if step.total >= enough and not guard.is_small(step.lost) and not step.confirms:
-        return step._replace(phase="delete", frames=())
-    if step.frames:
-        return step
+def _is_small(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> bool:
+    """Return True if the share does not matter for so few deletions."""
+    if step.roots:
+        return guard.is_small(deleted_one_by_one(conn, place.run) + step.lost)
+    if step.confirms or not guard.is_small(step.lost):
+        return False
+    few = holds.next_items(conn, step.held, "")
+    ((remains,),) = conn.execute(REMAINS, {**place._asdict(), "lost": few})
+    return bool(remains)
+
+
+def _to_delete(conn: Conn, step: Step) -> Step:
+    conn.execute(DELETING, (step.held,))
+    return step._replace(phase="delete", frames=step.top, after="")
+
+
+def _count(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step:
+    """Count the next items, until it is clear whether the deletion exceeds the share."""
+    before = deleted_one_by_one(conn, place.run) if step.roots else 0
+    if step.roots:
+        given = {"account": place.account, "after": step.after, "most": PORTION}
+        ((live, last),) = conn.execute(LIVE, given)
+        is_last = last is None
+        step = step._replace(total=step.total + live, after=last or "")
+    else:
+        step, _ = _walk(conn, step, place)
+        is_last = not step.frames
+    lost, total = before + step.lost, before + step.total
+    always = step.confirms or (not step.roots and guard.is_small(step.lost))
+    if not always and guard.max_share and total >= lost / guard.max_share:
+        return _to_delete(conn, step)
+    if is_last or step.total >= MAX_COUNTED:
+        return step._replace(phase="hold", frames=(), after="", total=total)
+    return step
+
+
+def _hold(conn: Conn, step: Step, place: Place) -> Step | None:
+    items = holds.next_items(conn, step.held, step.after)
+    if items:
+        given = {"account": place.account, "ids": items, "hold": step.held}
+        holds.take_out(conn, given)
+        return step._replace(after=items[-1])
     conn.execute(HOLD, step._asdict())
-    holds.adopt(conn, {"account": place.account}, step.held)
     return None
-
-
-def _delete(conn: Conn, step: Step, place: Place) -> tuple[int, Step | None]:
-    given = {"held": step.held, "after": step.after, "most": PORTION}
-    ((items, last),) = conn.execute(TAKE_ITEMS, given)
-    if not items:
-        conn.execute(DROP, (step.held,))
-        return 0, None
-    deleted = conn.execute(DELETE_ITEMS, {**place._asdict(), "items": items}).rowcount
-    return 0 if place.keeps else deleted, step._replace(after=last)

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from core.content import holds
 from core.content.guard import has_same_config, judge_listing, with_descendants
-from core.content.portions import PORTION, Step, begin
+from core.content.holds import PORTION
+from core.content.portions import Step, begin
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
 from core.results.rows import ListingRow, OutputRow
@@ -376,15 +377,17 @@ def sweep(
         holds.release(conn, place)
         return 0, None
     ids = dict.fromkeys(vanished, start_seq)
-    lost = with_descendants(conn, writer.account, ids, most=PORTION + 1)
+    lost = with_descendants(
+        conn, writer.account, ids, most=PORTION + 1, run=writer.run, began=began
+    )
     if len(lost) > PORTION:
         return 0, _in_portions(conn, place)
     # As old as the beginning of the run: what any task wrote since, or will write, is newer.
     sweeper = writer._replace(seq=start_seq)
     if keeps:
         holds.release(conn, place)
-        return sum(mark_deleted(conn, [(sweeper, id) for id in vanished]).values()), None
-    return _decide(conn, place, sweeper, vanished, lost, guard), None
+        return sum(mark_deleted(conn, [(sweeper, id) for id in lost], alone=True).values()), None
+    return _decide(conn, place, sweeper, lost, guard), None
 
 
 def _in_portions(conn: Conn, place: Mapping[str, Any]) -> Step:
@@ -397,7 +400,6 @@ def _decide(
     conn: Conn,
     place: Mapping[str, Any],
     sweeper: Writer,
-    vanished: Sequence[str],
     lost: Sequence[str],
     guard: DeleteGuard,
 ) -> int:
@@ -405,11 +407,11 @@ def _decide(
     decided = holds.decisions(conn, place, lost)
     accepted = [(sweeper, id) for id in lost if id in decided.accepted]
     deleted = sum(mark_deleted(conn, accepted, alone=True).values())
-    settled = decided.accepted | decided.stay
-    rest, undecided = ([id for id in ids if id not in settled] for ids in (lost, vanished))
+    rest = [id for id in lost if id not in decided.all]
     judged = judge_listing(conn, guard, place, rest, decided) if rest else None
     if judged is not None and judged.is_held:
         holds.hold(conn, place, judged)
         return deleted
     holds.release(conn, place)
-    return deleted + sum(mark_deleted(conn, [(sweeper, id) for id in undecided]).values())
+    allowed = [(sweeper, id) for id in rest]
+    return deleted + sum(mark_deleted(conn, allowed, alone=True).values())

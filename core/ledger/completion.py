@@ -98,7 +98,12 @@ BACKFILL_ENDED = f"""
 UPDATE user_integration SET next_sync_at = clock_timestamp()
 WHERE id = %s AND resync_due AND sync_status <> '{AccountState.DISCONNECTED}'
 """
-DELETE_SEEN = "DELETE FROM sync_seen WHERE run_id = %s"
+SEEN_ROWS = 20_000
+"""The maximum number of rows that one statement deletes. Each is a transaction."""
+DELETE_SEEN = f"""
+DELETE FROM sync_seen WHERE run_id = %(run)s AND external_id = ANY (ARRAY(
+    SELECT external_id FROM sync_seen WHERE run_id = %(run)s LIMIT {SEEN_ROWS}))
+"""
 
 Run = Mapping[str, Any]
 
@@ -145,7 +150,7 @@ def _end(conn: Conn, run: str) -> Run | None:
             )
         else:
             conn.execute(BACKFILL_ENDED, (ended["user_integration_id"],))
-    with conn.transaction():
-        holds.settle(conn, ended["user_integration_id"], ended)
-    conn.execute(DELETE_SEEN, (run,))
+    holds.settle(conn, ended["user_integration_id"], ended)
+    while conn.execute(DELETE_SEEN, {"run": run}).rowcount >= SEEN_ROWS:
+        pass
     return ended

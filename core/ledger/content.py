@@ -45,7 +45,7 @@ def write_content(
     """
     rows = _latest(outcomes)
     # Tombstones first: one result may delete a folder and keep a file that is now in it.
-    deleted = _delete_gone(conn, rows[Operation.TOMBSTONE], runs, guard)
+    deleted, large = _delete_gone(conn, rows[Operation.TOMBSTONE], runs, guard)
     kept, updates = rows[Operation.KEEP], rows[Operation.UPDATE]
     changed = store.upsert(conn, kept) | store.update(conn, updates)
     for writer, row in (*kept, *updates):
@@ -60,6 +60,8 @@ def write_content(
     _record_seen(conn, outcomes, changed)
     shown = store.show_again(conn, [(_writer(o), id) for o in outcomes for id in o.seen])
     steps = _sweep(conn, outcomes, runs, counts, guard)
+    by_task = {outcome.dispatch.task_id: outcome for outcome in outcomes}
+    steps += [_step_row(by_task[task], step) for task, step in large]
     return changed | set(deleted) | shown, steps
 
 
@@ -81,46 +83,74 @@ def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
 
 def _delete_gone(
     conn: Conn, gone: Sequence[Write], runs: Mapping[int, FencedRun], guard: DeleteGuard
-) -> Counter[store.Key]:
+) -> tuple[Counter[store.Key], list[tuple[int, portions.Step]]]:
     """Do the single deletions that a person accepted or the delete guard allows; hold the others.
 
-    Returns the numbers of deleted rows, as `store.mark_deleted` does.
+    Returns the numbers of deleted rows, as `store.mark_deleted` does, and the first steps of large
+    deletions, each with its task.
     """
     by_run: dict[str, list[tuple[Writer, str]]] = {}
     for writer, row in gone:
         by_run.setdefault(writer.run, []).append((writer, row.id))
     allowed: list[tuple[Writer, str]] = []
     confirmed: list[tuple[Writer, str]] = []
+    large: list[tuple[int, portions.Step]] = []
+    absent: list[tuple[Writer, str]] = []
     for _, deletions in sorted(by_run.items()):
-        of_run = _judged(conn, deletions, runs[deletions[0][0].task], guard)
+        run = runs[deletions[0][0].task]
+        named = {id: each.seq for each, id in deletions}
+        lost = with_descendants(conn, deletions[0][0].account, named, most=holds.PORTION + 1)
+        if len(lost) > holds.PORTION:
+            large += _in_portions(conn, deletions, run)
+            absent += deletions
+            continue
+        of_run = _judged(conn, deletions, lost, run, guard)
         allowed += of_run[0]
         confirmed += of_run[1]
     deleted = store.mark_deleted(conn, confirmed, alone=True)
     deleted.update(store.mark_deleted(conn, allowed))
-    store.insert_placeholders(conn, [*confirmed, *allowed])
-    return deleted
+    store.insert_placeholders(conn, [*confirmed, *allowed, *absent])
+    return deleted, large
+
+
+def _in_portions(
+    conn: Conn, deletions: Sequence[tuple[Writer, str]], run: FencedRun
+) -> Iterator[tuple[int, portions.Step]]:
+    """Begin to delete items with many descendants. Yields the first steps, each with its task."""
+    by_writer: dict[Writer, list[str]] = {}
+    for writer, id in deletions:
+        by_writer.setdefault(writer, []).append(id)
+    for writer, ids in by_writer.items():
+        place = _place(writer, run)
+        for step in portions.begin_gone(conn, place, ids, writer.seq):
+            yield writer.task, step
+
+
+def _place(writer: Writer, run: FencedRun) -> portions.Place:
+    return portions.Place(writer.account, writer.run, run.start_seq, run.began, run.keeps)
 
 
 def _judged(
-    conn: Conn, deletions: Sequence[tuple[Writer, str]], run: FencedRun, guard: DeleteGuard
+    conn: Conn,
+    deletions: Sequence[tuple[Writer, str]],
+    lost: Sequence[str],
+    run: FencedRun,
+    guard: DeleteGuard,
 ) -> tuple[Sequence[tuple[Writer, str]], Sequence[tuple[Writer, str]]]:
     """Return those of a run's single deletions that the guard allows, and those to confirm."""
     if run.keeps:
         return deletions, []
     writer = min((writer for writer, _ in deletions), key=lambda writer: writer.seq)
     place = {"account": writer.account, "run": writer.run, "began": run.began}
-    named = {id: each.seq for each, id in deletions}
-    lost = with_descendants(conn, writer.account, named)
     decided = holds.decisions(conn, place, lost)
-    settled = decided.accepted | decided.stay
-    rest = [id for id in lost if id not in settled]
+    rest = [id for id in lost if id not in decided.all]
     judged = judge_gone(conn, guard, writer.account, writer.run, rest)
     confirmed = [(writer, id) for id in lost if id in decided.accepted]
     if judged.is_held:
         place |= {"source": HoldSource.GONE, **ListingRow(None, None, None)._asdict()}
         holds.hold(conn, place, judged)
         return [], confirmed
-    return [(each, id) for each, id in deletions if id not in settled], confirmed
+    return [(each, id) for each, id in deletions if id not in decided.all], confirmed
 
 
 def _record_seen(conn: Conn, outcomes: Sequence[Outcome], changed: set[store.Key]) -> None:
@@ -155,6 +185,7 @@ def _sweep(
         task = outcome.dispatch.task_id
         for deleted, step in _swept(conn, outcome, runs[task], guard):
             counts[task].deleted += deleted
+            counts[task].gone += deleted if _names_items(outcome) else 0
             following += [_step_row(outcome, step)] if step is not None else []
     return following
 
@@ -166,11 +197,9 @@ def _swept(
     writer = _writer(outcome)
     if outcome.dispatch.type == portions.SWEEP and outcome.state == TaskState.DONE:
         step = portions.step_of(outcome.dispatch.payload)
-        if run.carried:
-            portions.abandon(conn, step)
-        else:
-            place = portions.Place(writer.account, writer.run, run.start_seq, run.began, run.keeps)
-            yield portions.advance(conn, step, place, guard)
+        place = _place(writer, run)
+        deleted, following = portions.advance(conn, step, place, guard, carried=run.carried)
+        yield 0 if run.keeps else len(deleted), following
     for listing in outcome.listed if not run.carried else ():
         yield store.sweep(
             conn,
@@ -181,6 +210,12 @@ def _swept(
             guard=guard,
             keeps=run.keeps,
         )
+
+
+def _names_items(outcome: Outcome) -> bool:
+    """Return True if a plugin deleted the items of this sweep one by one."""
+    dispatch = outcome.dispatch
+    return dispatch.type == portions.SWEEP and bool(dispatch.payload.get("roots"))
 
 
 def _step_row(outcome: Outcome, step: portions.Step) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from core.content.portions import PORTION, SWEEP
+from core.content.holds import PORTION
+from core.content.portions import SWEEP
 from core.integration.base import Integration
 from core.integration.results import TaskResult
 from core.ledger.serialization import from_fields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from core.content import holds
 from core.db.pool import Conn
 from core.ledger.breakers import PRUNE_LIMITS
 from core.ledger.looks import PRUNE_CHANGES
@@ -48,7 +49,11 @@ def prune(conn: Conn) -> None:
     """Mark runs that are too large, and delete expired rows.
 
     These are old limit blocks, the seen ids of ended runs, dead processes, idempotency keys, OAuth
-    flows, throughput, changes of accounts, and breakers of limits that no task will probe.
+    flows, throughput, changes of accounts, breakers of limits that no task will probe, and large held
+    deletions that were dropped.
+
+    Args:
+      conn: A connection in autocommit mode.
     """
     for statement in (
         OVER_LIMIT,
@@ -62,6 +67,7 @@ def prune(conn: Conn) -> None:
         PRUNE_LIMITS,
     ):
         conn.execute(statement)
+    holds.prune(conn)
 
 
 def prune_tasks(conn: Conn, retention_days: float, seconds: float) -> bool:

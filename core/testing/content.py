@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -161,13 +161,13 @@ class ContentTable:
             each: [row for row in rows.outputs if row.operation is each] for each in Operation
         }
         gone = [row.id for row in outputs[Operation.TOMBSTONE]]
-        lost = self._below(gone, sequence)
+        lost = self._below(gone, lambda row: row.written_by(sequence))
         accepted = lost & self.accepted if self.deletions is Deletions.MARK else set()
         deleted = sum(self._delete(id, sequence, now, alone=True) for id in accepted)
         rest = lost - accepted - self.refused
         if self.deletions is Deletions.MARK and self._holds_gone(rest, run):
             changes["held"] += len(rest)
-            self.held.setdefault(None, set()).update(rest)
+            self._hold(None, rest | self.held.get(None, set()))
         else:
             deleted += sum(self._delete(id, sequence, now) for id in gone)
         changes["deleted"] += deleted
@@ -201,20 +201,20 @@ class ContentTable:
         gone = [
             item.id
             for row in inside
-            if (item := row.item) is not None and self._is_missing(item.id, run, began)
+            if (item := row.item) is not None and self._is_missing(row, run, began)
         ]
         self.held.pop(listing, None)
         # As old as the beginning of the run: what any task wrote since, or will write, is newer.
+        lost = self._below(gone, lambda row: self._is_missing(row, run, began))
         if self.deletions is Deletions.KEEP:
-            return sum(self._delete(id, began, now) for id in gone), 0
-        lost = self._below(gone, began)
+            return sum(self._delete(id, began, now, alone=True) for id in lost), 0
         accepted = {id for id in lost & self.accepted if (run, id) not in self._seen}
         deleted = sum(self._delete(id, began, now, alone=True) for id in accepted)
         rest = lost - accepted - self.refused
         if rest and (accepted or self._holds_listing(rest, inside, run)):
-            self.held[listing] = rest
+            self._hold(listing, rest)
             return deleted, len(rest)
-        return deleted + sum(self._delete(id, began, now) for id in gone if id in rest), 0
+        return deleted + sum(self._delete(id, began, now, alone=True) for id in rest), 0
 
     def accept(self) -> None:
         """Accept the held deletions: a later sync deletes the items that are still missing."""
@@ -229,7 +229,10 @@ class ContentTable:
     def settle(self, run: str, began: int) -> None:
         """End a run: take out of the decisions what the source has shown."""
         for ids in (self.refused, *self.held.values()):
-            ids.intersection_update([id for id in ids if self._is_missing(id, run, began)])
+            rows = {id: self._rows[id] for id in ids if id in self._rows}
+            ids.intersection_update(
+                [id for id, row in rows.items() if self._is_missing(row, run, began)]
+            )
 
     def plant(self, items: Iterable[Item]) -> None:
         """Keep items that the source does not have, as if an earlier sync had kept them."""
@@ -237,15 +240,19 @@ class ContentTable:
             self._rows[item.id] = _Kept(item, "", 0, 0, 0)
             self._children[item.parent].add(item.id)
 
-    def _is_missing(self, id: str, run: str, began: int) -> bool:
-        row = self._rows.get(id)
+    def _is_missing(self, row: _Kept, run: str, began: int) -> bool:
         return (
-            row is not None
+            row.item is not None
             and not row.deleted
             and row.written_by(began)
             and row.updated < began
-            and (run, id) not in self._seen
+            and (run, row.item.id) not in self._seen
         )
+
+    def _hold(self, listing: ListingRow | None, ids: set[str]) -> None:
+        """Hold the deletion of items. Each item waits in one held deletion, the latest."""
+        others = {place: held - ids for place, held in self.held.items() if place != listing}
+        self.held = {place: held for place, held in others.items() if held} | {listing: ids}
 
     def _holds_listing(self, lost: set[str], inside: Sequence[_Kept], run: str) -> bool:
         guard = self._guard
@@ -266,15 +273,17 @@ class ContentTable:
             return False
         return guard.exceeds(count, self._gone[run] + sum(1 for _ in self.live()))
 
-    def _below(self, ids: Iterable[str], sequence: int | None = None) -> set[str]:
-        """Return live items and their live descendants; with a sequence, only those before it."""
+    def _below(
+        self, ids: Iterable[str], belongs: Callable[[_Kept], bool] = lambda _: True
+    ) -> set[str]:
+        """Return live items and their live descendants, down to those that do not belong."""
         found, below = set[str](), list(ids)
         while below:
             id = below.pop()
             row = self._rows.get(id)
             if id in found or row is None or row.deleted:
                 continue
-            if sequence is None or row.written_by(sequence):
+            if belongs(row):
                 found.add(id)
                 below.extend(self._children[id])
         return found

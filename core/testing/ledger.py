@@ -187,8 +187,9 @@ class Ledger:
         place = _place(listing)
         self.result.listed.append(place)
         deleted, held = account.content.sweep(listing, run.info.id, run.began, account.tick())
-        self.result.held = [each for each in self.result.held if each != place]
-        self.result.held += [place] if held else []
+        waiting = {_place(row) for row in account.content.held if row is not None}
+        before = [each for each in self.result.held if each in waiting and each != place]
+        self.result.held = [*before, place] if held else before
         self.result.outputs["deleted"] += deleted
         self.result.outputs["held"] += held
 

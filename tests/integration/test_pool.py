@@ -73,6 +73,7 @@ def test_the_cost_of_deleting_rows_is_not_quadratic(
     named = [f"old-{number}" for number in range(1, count + 1)] if parent is None else [parent]
     rows = [{"account": account, "id": id, "seq": 2, "alone": False} for id in named]
     params = {"account": account, "items": json.dumps(rows), "most": None}
+    params |= {"run": str(uuid4()), "began": "infinity"}
     with database.connection() as conn, conn.transaction(force_rollback=True):
         conn.execute(FILL, (account,))
         conn.execute(PUT_INTO, {"parent": parent, "account": account, "count": count})

@@ -11,7 +11,7 @@ import pytest
 
 from core import Listing, TaskOutput
 from core.accounts import store as store_accounts
-from core.content import portions, store
+from core.content import holds, portions, store
 from core.ledger import completion, controls
 from core.ledger.outcomes import Outcome
 from core.service.content import deletions
@@ -27,6 +27,7 @@ DELETED = "SELECT count(*) FROM user_integration_content WHERE deleted_at IS NOT
 def small_portions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.node.get_closest_marker("long"):
         return
+    monkeypatch.setattr(holds, "PORTION", SMALL)
     monkeypatch.setattr(portions, "PORTION", SMALL)
     monkeypatch.setattr(portions, "MAX_FRAMES", 2)
     monkeypatch.setattr(store, "PORTION", SMALL)
@@ -54,12 +55,12 @@ def steps(desk, guard: float = 0.5, most: int = 1000) -> int:
         claimed = desk.claim()
         if not claimed:
             return count
-        (dispatch,) = claimed
-        assert dispatch.type == portions.SWEEP
-        before = desk.value(DELETED)
-        desk.save(Outcome(dispatch), guard=guard)
-        assert desk.value(DELETED) - before <= SMALL
-        completion.end_runs(desk.conn, {dispatch.run_id})
+        for dispatch in claimed:
+            assert dispatch.type == portions.SWEEP
+            before = desk.value(DELETED)
+            desk.save(Outcome(dispatch), guard=guard)
+            assert desk.value(DELETED) - before <= SMALL
+            completion.end_runs(desk.conn, {dispatch.run_id})
     return most
 
 
@@ -163,6 +164,142 @@ def test_a_worker_runs_a_step_without_the_plugin_and_saves_it_alone(desk) -> Non
     outcome = Runner(None, None, None).run(dispatch)  # type: ignore[arg-type]
     assert outcome == Outcome(dispatch)
     assert outcome.rows >= MAX_BATCH_ROWS
+
+
+def test_what_is_below_an_item_that_came_back_stays(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *tree(15, 4))
+    root = desk.root(account)
+    desk.finish(root, listed=[Listing()])
+    while desk.value("SELECT count(*) FROM held_deletion WHERE decided_at IS NOT NULL") == 0:
+        steps(desk, guard=1.0, most=1)
+    desk.add(UUID(root.run_id), "download")
+    claimed = {one.type: one for one in desk.claim()}
+    output = [TaskOutput("f9", "came back"), TaskOutput("f8", parent="elsewhere")]
+    desk.save(desk.outcome(claimed["step"], output=output))
+    desk.save(Outcome(claimed[portions.SWEEP]), guard=1.0)
+    steps(desk, guard=1.0)
+    assert desk.alive() == {f"f{n}{file}" for n in (8, 9) for file in ("", "/0", "/1", "/2", "/3")}
+
+
+def test_a_deletion_ends_where_the_parent_comes_back(desk) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("d"), *(TaskOutput(f"{n}", parent="d") for n in range(30)))
+    root = desk.root(account)
+    desk.finish(root, listed=[Listing()])
+    while not desk.value(DELETED):
+        steps(desk, guard=1.0, most=1)
+    desk.add(UUID(root.run_id), "download")
+    claimed = {one.type: one for one in desk.claim()}
+    desk.save(desk.outcome(claimed["step"], output=[TaskOutput("d", "came back")]))
+    before = desk.alive()
+    desk.save(Outcome(claimed[portions.SWEEP]), guard=1.0)
+    steps(desk, guard=1.0)
+    assert desk.alive() == before > {"d"}
+
+
+def test_a_loop_of_parents_is_counted_once(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(one.id, parent="a") for one in numbered(29)))
+    desk.keep(account, TaskOutput("a", parent="b"), TaskOutput("b", parent="a"))
+    desk.finish(desk.root(account), seen=["b"], listed=[Listing("a")])
+    assert steps(desk, most=60) < 60
+    assert desk.rows("SELECT state, vanished, total FROM held_deletion") == [("held", 29, 31)]
+
+
+def test_a_loop_of_parents_goes_once(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(one.id, parent="a") for one in numbered(29)))
+    desk.keep(account, TaskOutput("a", parent="b"), TaskOutput("b", parent="a"), TaskOutput("z"))
+    desk.finish(desk.root(account), listed=[Listing("a")])
+    assert steps(desk, guard=1.0, most=60) < 60
+    assert desk.alive() == {"z"}
+    assert latest(desk, "outputs_deleted") == 31
+
+
+def test_a_sweep_that_deletes_finishes_below_what_it_deleted(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *tree(4, 20))
+    root = desk.root(account)
+    desk.finish(root, listed=[Listing()])
+    while not desk.value(DELETED):
+        steps(desk, guard=1.0, most=1)
+    controls.cancel_run(desk.conn, UUID(root.run_id))
+    holds.prune(desk.conn)
+    desk.run(account)
+    (sweep,) = (one for one in desk.claim() if one.type == portions.SWEEP)
+    desk.save(Outcome(sweep), guard=1.0)
+    steps_of_sweeps(desk)
+    gone = set(desk.content(where="deleted_at IS NOT NULL"))
+    assert not {id for id in desk.alive() if id.rpartition("/")[0] in gone}
+    assert desk.alive() != set()
+
+
+def steps_of_sweeps(desk) -> None:
+    while sweeps := [one for one in desk.claim() if one.type == portions.SWEEP]:
+        for one in sweeps:
+            desk.save(Outcome(one), guard=1.0)
+
+
+def delete_folder(desk, *names: str, folder: int = 40) -> None:
+    """Keep two folders of items, and delete items by their names."""
+    account = desk.account()
+    inside = [TaskOutput(f"d{n}/{k}", parent=f"d{n}") for n in (0, 1) for k in range(folder)]
+    desk.keep(account, TaskOutput("d0"), TaskOutput("d1"), *inside)
+    desk.finish(desk.root(account), output=[TaskOutput.gone(name) for name in names])
+
+
+def test_a_deleted_folder_goes_in_portions(desk) -> None:
+    delete_folder(desk, "d0", "unknown")
+    assert desk.value(DELETED) == 1  # of the unknown one
+    assert steps(desk, guard=0.6) > 4
+    assert desk.alive() == {"d1", *(f"d1/{k}" for k in range(40))}
+    assert latest(desk, "outputs_deleted") == 41
+    assert desk.value("SELECT sum(outputs_gone) FROM sync_task") == 41
+    assert desk.rows("SELECT * FROM held_deletion") == []
+
+
+def test_large_deletions_of_a_run_count_together(desk) -> None:
+    delete_folder(desk, *(f"d0/{k}" for k in range(12)), "d1")
+    steps(desk)
+    ((source, state, vanished),) = desk.rows("SELECT source, state, vanished FROM held_deletion")
+    assert (source, state, vanished) == ("gone", "held", 41)
+    assert len(desk.alive()) == 70
+    assert latest(desk, "deletions_held") == 41
+
+
+def test_a_large_deletion_is_confirmed(desk, backend) -> None:
+    delete_folder(desk, "d0", "d1")
+    steps(desk)
+    deletions.accept(backend, [desk.value("SELECT id FROM held_deletion")])
+    (root,) = desk.claim()
+    new = TaskOutput("d0/new", parent="d0")
+    desk.finish(root, output=[TaskOutput.gone("d0"), TaskOutput.gone("d1"), new])
+    steps(desk)
+    assert desk.alive() == {"d0/new"}
+
+
+def test_a_large_deletion_of_an_account_that_keeps_items(desk) -> None:
+    account = desk.account()
+    store_accounts.set_deletions(desk.conn, account, Deletions.KEEP)
+    desk.keep(account, TaskOutput("d"), *(TaskOutput(f"{n}", parent="d") for n in range(30)))
+    desk.finish(desk.root(account), output=[TaskOutput.gone("d")])
+    assert steps(desk) > 2
+    assert desk.content(where="gone_at_source IS NULL") == {}
+    assert len(desk.alive()) == 31
+
+
+def test_a_large_held_deletion_is_released_and_dropped_in_portions(desk) -> None:
+    account = held_tree(desk)
+    first = desk.value("SELECT id FROM held_deletion")
+    desk.finish(desk.root(account), seen=[f"f{n}" for n in range(10)])
+    assert desk.rows("SELECT id, vanished FROM held_deletion") == [(first, 67)]
+    everything = [*(f"f{n}" for n in range(15)), "k"]
+    desk.finish(desk.root(account), seen=everything, listed=[Listing()])
+    steps(desk)
+    assert list(deletions.deletions.pages(desk.conn)) == []
+    holds.prune(desk.conn)
+    assert desk.rows("SELECT * FROM held_deletion") == []
 
 
 MILLION = """

@@ -6,13 +6,16 @@ For each result and exception of a task, the worker with its saver and PostgreSQ
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.judges import Engine, Kit, Verdict
 from support.odd_results import DEEDS, EFFECTS, KEPT, PARKED, PLAIN_DEEDS, WAITS, Bare, Deed
 
-from core import TaskOutput, TaskResult
+from core import Listing, TaskOutput, TaskResult
 
 BEFORE = Deed(lambda: TaskResult([TaskOutput("b", "before")]))
 """A deed that keeps an item before the named deed runs."""
@@ -60,6 +63,61 @@ def test_both_wait_for_the_same_time(engine: Engine, name: str) -> None:
     assert both(engine, deed).state == "ready"
     (kit,) = Kit().judge([deed])
     assert kit.wait == seconds
+
+
+def shows(*outputs: TaskOutput, seen: Sequence[str] = (), listed: Sequence[Listing] = ()) -> Deed:
+    return Deed(lambda: TaskResult(outputs, seen=seen, listed=listed))
+
+
+ITSELF = shows(TaskOutput("a", parent="a"))
+LOOP = shows(TaskOutput("a", parent="b"), TaskOutput("b", parent="a"))
+TAIL = shows(TaskOutput("c", parent="a"), TaskOutput("d", parent="c"))
+WINDOW = Listing("a", since=datetime(2026, 1, 1, tzinfo=UTC))
+LOOPS: Mapping[str, tuple[Sequence[Deed], set[str], int]] = {
+    "its own parent": ([ITSELF, BEFORE, shows(listed=[Listing("a")])], {"b"}, 0),
+    "its own parent, and the last item": ([ITSELF, shows(listed=[Listing("a")])], {"a"}, 1),
+    "its own parent, listed at the root": ([ITSELF, BEFORE, shows(listed=[Listing()])], {"a"}, 0),
+    "its own parent, seen": ([ITSELF, shows(seen=["a"], listed=[Listing("a")])], {"a"}, 0),
+    "its own parent, deleted by itself": ([ITSELF, shows(TaskOutput.gone("a"))], set(), 0),
+    "its own parent, held twice": (
+        [ITSELF, shows(listed=[Listing("a")]), shows(listed=[Listing("a"), Listing("a")])],
+        {"a"},
+        1,
+    ),
+    "its own parent, held, and another window": (
+        [ITSELF, shows(listed=[Listing("a")]), shows(listed=[WINDOW])],
+        {"a"},
+        0,
+    ),
+    "its own parent, with children that the listing shows": (
+        [ITSELF, TAIL, shows(seen=["c"], listed=[Listing("a")])],
+        {"c", "d"},
+        0,
+    ),
+    "a loop of two": ([LOOP, shows(TaskOutput("x")), TAIL, shows(listed=[Listing("a")])], {"x"}, 0),
+    "a loop of two, and nothing else": (
+        [LOOP, TAIL, shows(listed=[Listing("b"), Listing("a")])],
+        set("abcd"),
+        1,
+    ),
+    "a loop of two, deleted by one": ([LOOP, TAIL, shows(TaskOutput.gone("b"))], set(), 0),
+    "a listing, and the listing above it": (
+        [
+            shows(TaskOutput("a"), TaskOutput("b", parent="a")),
+            shows(listed=[Listing(), Listing("a")]),
+        ],
+        set("a"),
+        1,
+    ),
+}
+"""Items that are their own ancestors: the deeds, the items that stay, and the held listings."""
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_both_end_at_loops_of_parents(engine: Engine, name: str) -> None:
+    deeds, stay, held = LOOPS[name]
+    verdict = both(engine, *deeds)
+    assert (set(verdict.content), verdict.held) == (stay, held)
 
 
 @pytest.mark.parametrize("name", EFFECTS)

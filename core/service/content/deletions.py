@@ -51,10 +51,10 @@ WHERE a.id IN (SELECT user_integration_id FROM held_deletion WHERE id = ANY(%(id
 ORDER BY a.id FOR NO KEY UPDATE
 """
 # An acceptance that a person repeats stays as it is.
-DECIDE = """
+DECIDE = f"""
 UPDATE held_deletion SET state = %(state)s,
     decided_at = CASE WHEN state = %(state)s THEN decided_at ELSE clock_timestamp() END
-WHERE id = ANY(%(ids)s) RETURNING id
+WHERE id = ANY(%(ids)s) AND state <> '{HeldState.COUNTING}' RETURNING id
 """
 
 

@@ -41,7 +41,6 @@ def serve(
     require_extra()
     with session.backend(connections=CONNECTIONS) as backend:
         from core import observability
-        from core.accounts.redaction import operator_redactor
         from core.dashboard.app import Site
         from core.db.version import require_schema
         from core.logs import configure
@@ -51,9 +50,7 @@ def serve(
 
         require_schema(backend.database.url)
         configure(backend.settings.log_level, backend.settings.log_format)
-        observability.start(
-            "api", lambda: operator_redactor(session.environment(), backend.registry)
-        )
+        observability.start("api")
         rest = build(backend)
 
         def announce(at: int) -> None:

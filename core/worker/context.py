@@ -13,14 +13,17 @@ from uuid import uuid4
 from pydantic import BaseModel, ValidationError
 
 from core.accounts import refresh
+from core.accounts.vault import secrets_of
 from core.content.blobs import Blobs, SpooledWriter
 from core.db.pool import Database
 from core.egress import Egress
 from core.errors import CursorExpired, PermanentError
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
 from core.integration.limits import Rate
+from core.known_secrets import KNOWN
 from core.ledger.outcomes import Dispatch
 from core.limits.budgets import Budgets, UnitRequest
+from core.log_redaction import renewing
 from core.states import Lane, Trigger
 from core.worker.accounts import Accounts, LoadedAccount
 from core.worker.instance_pool import Instance
@@ -166,7 +169,10 @@ class TaskContext:
         account = self._loaded.account
 
         def renew() -> str:
-            return self._services.accounts.seal(self._instance.integration.refresh())
+            with renewing():
+                newer = self._instance.integration.refresh()
+                KNOWN.remember(str(account.id), secrets_of(newer))
+            return self._services.accounts.seal(newer)
 
         sealed = refresh.refresh(
             self._services.database, account.id, account.credentials_version, renew

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from core.accounts.redaction import describe_redis, operator_redactor
+from core.accounts.redaction import describe_redis, remember_operator
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs, clean_spool
 from core.db.errors import describe
@@ -75,6 +75,7 @@ class WorkerProcess:
     def __init__(
         self, settings: Settings, environment: Environment, queues: Queues, registry: Registry
     ) -> None:
+        remember_operator(environment, registry)
         self.settings = settings
         self.queues = queues
         self.registry = registry
@@ -110,7 +111,6 @@ class WorkerProcess:
             self.admission.check,
         )
         self.runner = Runner(services, self.instances, registry)
-        self._environment = environment
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
@@ -153,14 +153,6 @@ class WorkerProcess:
     def accepting(self) -> bool:
         """Return True unless this process is stopping or draining."""
         return not (self.stopping.is_set() or self.draining.is_set())
-
-    def redactor(self) -> Callable[[str], str]:
-        """Return a function that redacts secrets in a text.
-
-        It redacts the operator's secrets, and those of all accounts that this process has loaded.
-        """
-        operators = operator_redactor(self._environment, self.registry)
-        return lambda text: operators(self.accounts.redact_all(text))
 
     def close(self, timeout: float = 60.0) -> None:
         """Save all outcomes, release tasks that have not started, and deregister this process.

@@ -25,7 +25,7 @@ A shorter secret would match parts of ordinary words.
 MIN_FOREIGN_CHARS = 8
 """The length of the shortest secret that is redacted in a text without a task.
 
-Otherwise one user's short password would remove ordinary words from the lines of all others.
+A shorter password of one user would remove ordinary words from the lines of all others.
 """
 
 MIN_BASE64_CHARS = 6
@@ -123,7 +123,7 @@ class KnownSecrets:
         self._current: ContextVar[tuple[str, ...]] = ContextVar("owners", default=())
 
     def remember(self, owner: str, secrets: Iterable[str]) -> Redactor:
-        """Redact these secrets from now on, and those that the owner had before.
+        """Redact these secrets, and those that the owner had before.
 
         Returns:
           A redactor of the owner's secrets. It lasts, also after `forget`.
@@ -147,17 +147,17 @@ class KnownSecrets:
             self._unlist(self._owners.pop(owner, None))
 
     def learn(self, secrets: Iterable[str]) -> None:
-        """Redact these secrets as the latest of the owner of what this thread does."""
+        """Redact these secrets as the latest ones of the owner that this thread works for."""
         current = self._current.get()
         if current:
             self.remember(current[-1], secrets)
 
     def enter(self, owner: str) -> None:
-        """Name the owner of what this thread does, until `leave`."""
+        """Name the owner that this thread works for, until `leave`."""
         self._current.set((owner,))
 
     def leave(self) -> None:
-        """Forget the owner of what this thread does."""
+        """End `enter`: this thread works for no owner."""
         self._current.set(())
 
     @contextmanager
@@ -188,9 +188,9 @@ class KnownSecrets:
         operator = self._owners.get(OPERATOR)
         text = operator(text) if operator is not None else text
         index, found = self._index, {id(form): form for form in self._unanchored}
-        for at in range(len(text) - _GRAM + 1 if index else 0):
-            for form in index.get(text[at : at + _GRAM], ()):
-                found[id(form)] = form
+        grams = {text[at : at + _GRAM] for at in range(len(text) - _GRAM + 1 if index else 0)}
+        for gram in index.keys() & grams:
+            found |= {id(form): form for form in index.get(gram, ())}
         for form in sorted(found.values(), key=_length, reverse=True):
             text = form.redact(text)
         return text
@@ -234,9 +234,9 @@ def _length(form: SecretForms) -> int:
 
 
 def clean(value: object, redact: Callable[[str], str]) -> object:
-    """Return a value without secrets: texts and collections of them, and what others print.
+    """Return a value without secrets: a text, a collection, or another object as a text.
 
-    A value that prints no secret is returned as it is.
+    A value whose text holds no secret is returned unchanged.
     """
     if isinstance(value, str):
         return redact(value)

@@ -5,8 +5,8 @@ the handlers. So it holds for handlers that libraries and plugins add later, for
 propagate, and for records with `extra` fields. A filter on handlers would miss the former, and a
 factory of records the latter. Sentry's SDK hooks the same class for its breadcrumbs.
 
-What Python prints itself passes the same redaction: exceptions that end a thread or the process, or
-cannot be raised, and warnings.
+Messages that Python itself prints pass the same redaction: warnings, and exceptions that end a
+thread or the process, or cannot be raised.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _held: ContextVar[list[tuple[logging.Logger, logging.LogRecord]] | None] = Conte
 
 
 def install() -> None:
-    """Redact every log record of this process, from now on. Further calls have no effect."""
+    """Redact every log record of this process. Further calls have no effect."""
     if logging.Logger.handle is _gate:
         return
     logging.Logger.handle = _gate  # type: ignore[method-assign]
@@ -89,12 +89,13 @@ def _gate(self: logging.Logger, record: logging.LogRecord) -> None:
 
 
 def _redact(record: logging.LogRecord) -> None:
-    extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    text, extra = _text_of(record), vars(record).keys() - _STANDARD
     error = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
-    text = _text_of(record)
-    names = (record.name, record.threadName, record.processName)
-    shown = (text, record.args or "", error, record.exc_text, record.stack_info, *names)
-    complete = "\0".join([*map(str, shown), *map(repr, extra.values()), *map(str, extra.values())])
+    shown = [text, error, record.name, str(record.threadName), str(record.processName)]
+    shown += [str(value) for value in (record.args, record.exc_text, record.stack_info) if value]
+    for name in extra:
+        shown += [str(getattr(record, name)), repr(getattr(record, name))]
+    complete = "\0".join(shown)
     if KNOWN.redact(complete) == complete:
         return  # most records hold no secret
     _redact_text(record, KNOWN.redact(text))

@@ -35,6 +35,8 @@ HTTP_LIBRARIES = (
 )
 """Loggers of libraries that log addresses, headers or bodies of requests: warnings only."""
 
+_library_levels: dict[str, int] = {}
+
 
 def place(error: BaseException) -> str:
     """Return the class of an error and where it was raised.
@@ -67,14 +69,21 @@ def configure(level: str, form: Form = "text") -> None:
     logging.getLogger("core").setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
-    for name in HTTP_LIBRARIES:
-        library = logging.getLogger(name)
-        library.setLevel(library.level or logging.WARNING)
+    _quieten_libraries(logging.CRITICAL if level == "CRITICAL" else logging.WARNING)
     # Test the descriptor: in a Dramatiq worker, `sys.stderr` is a pipe to the master process.
     if form == "json" or (form == "auto" and not os.isatty(2)):
         formatter = _json()
         for handler in logging.getLogger().handlers:
             handler.setFormatter(formatter)
+
+
+def _quieten_libraries(level: int) -> None:
+    """Set the level of HTTP libraries, unless someone else has set it."""
+    for name in HTTP_LIBRARIES:
+        library = logging.getLogger(name)
+        if library.level in (logging.NOTSET, _library_levels.get(name)):
+            library.setLevel(level)
+            _library_levels[name] = level
 
 
 def _json() -> logging.Formatter:

@@ -7,8 +7,8 @@ Their standard environment variables enable them. Disabled, they cost nothing.
 
 Both need an extra, and their packages are imported only if they are enabled. Reports contain no
 secrets and no content: no local variables and no bodies. The only exception texts in them are those
-that the ledger stores, with the same redaction. What a plugin adds through the packages itself,
-such as an event or an attribute of a span, is redacted before it is sent (`core.known_secrets`).
+that the ledger stores, with the same redaction. A plugin may use the packages directly: its events,
+and its attributes of spans, are redacted before they are sent (`core.known_secrets`).
 """
 
 from __future__ import annotations

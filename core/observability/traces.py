@@ -76,7 +76,7 @@ def start(part: str) -> None:
 
 
 def _redacted(span: ReadableSpan) -> ReadableSpan:
-    """Return a span without secrets: a plugin may add to the current span whatever it likes."""
+    """Return a span without secrets: a plugin may add attributes and events to it."""
     from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.trace import Link, Status
 

@@ -216,8 +216,8 @@ class IntegrationConformance:
         """No secret, valid or wrong, appears in content, state, payloads, errors or logs.
 
         The suite finds it plain, and as URLs, Base64, JSON, `repr` and HTML write it. It reads the
-        lines of all loggers, as they are before the engine redacts them. Of HTTP libraries, it
-        reads warnings and errors only, as the engine does.
+        lines of all loggers, before the engine redacts them. HTTP libraries log warnings and errors
+        only, as in the engine.
         """
         right = self.connect(server, Faults.storm(7))
         secrets = set(_secrets(right.credentials))

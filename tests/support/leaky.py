@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Credentials(BaseModel):
-    """The secret, and what a renewal makes of it."""
+    """The secret. A renewal replaces it by `FRESH`."""
 
     token: SecretStr
 

@@ -140,6 +140,6 @@ def _check_with_redis(url: str) -> None:
 
     try:
         urlsplit(url)
-        parse_url(url)
+        parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError:
         raise ValueError(REDIS) from None

@@ -45,6 +45,7 @@ def serve(
         from core.db.version import require_schema
         from core.logs import configure
         from core.rest.app import build
+        from core.service.fleet import presence
         from core.web.server import serve as run
         from core.web.tracing import traced
 
@@ -59,7 +60,8 @@ def serve(
             note("To sign in, create a token: polling tokens create --admin")
 
         try:
-            run(traced(Site(rest)), lambda: rest.state.feed_watcher, host, port, announce)
+            with presence.registered(backend):
+                run(traced(Site(rest)), lambda: rest.state.feed_watcher, host, port, announce)
         finally:
             observability.stop()
 

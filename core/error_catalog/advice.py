@@ -45,6 +45,17 @@ STEPS: Mapping[str, Steps] = {
         dashboard="Resume it on the page of integrations",
     ),
     "add-old-key": Steps("Add the key that encrypted them to POLLING_SECRET_KEYS"),
+    "append-key": Steps("Append this key to their POLLING_SECRET_KEYS and restart them"),
+    "move-key-first": Steps("Move this key to the front of their keys and restart them"),
+    "restart-for-keys": Steps("Restart them with this version"),
+    "rotate-keys": Steps(
+        "Move the new key to the front of the keys of all processes, and rotate the keys",
+        cli="With the new key at the front in all processes, run: polling keys rotate",
+    ),
+    "stop-old-key": Steps("Restart them with the new key at the front, or check that they ended"),
+    "remove-old-key": Steps(
+        "If it is the old key, remove it; if it is a new one, move it to the front"
+    ),
     "repair-plugin": Steps("Repair or reinstall its package"),
     "install-plugin": Steps(
         "Install a plugin", cli="Run: pip install integration-polling-hello-world"

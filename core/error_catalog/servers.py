@@ -129,6 +129,30 @@ ENTRIES: Catalog = {
         OPERATOR + "add the key that encrypted them to POLLING_SECRET_KEYS",
         cli="Add the key that encrypted them to POLLING_SECRET_KEYS",
     ),
+    "rotation-keys-unknown": entry(
+        409,
+        "these processes do not report their keys: {processes}",
+        OPERATOR + "restart them with this version",
+        cli="Restart them with this version, then run again: polling keys rotate",
+    ),
+    "rotation-key-missing": entry(
+        409,
+        "these processes lack the key {key}, the first one here: {processes}",
+        OPERATOR + "append this key to their POLLING_SECRET_KEYS and restart them",
+        cli="Append it to their POLLING_SECRET_KEYS and restart them",
+    ),
+    "rotation-key-not-first": entry(
+        409,
+        "these processes encrypt with another key than {key}, the first one here: {processes}",
+        OPERATOR + "move this key to the front of their POLLING_SECRET_KEYS and restart them",
+        cli="Move it to the front of their POLLING_SECRET_KEYS and restart them",
+    ),
+    "rotation-incomplete": entry(
+        500,
+        "no configured key decrypts the credentials of {count} accounts: {accounts}",
+        OPERATOR + "add the key that encrypted them to POLLING_SECRET_KEYS",
+        cli="Add the key that encrypted them to POLLING_SECRET_KEYS, or reconnect these accounts",
+    ),
     "credentials-outdated": entry(
         409,
         "the stored credentials do not match this version of the integration",

@@ -17,7 +17,7 @@ from core.accounts.vault import secrets_of
 from core.content.blobs import Blobs, SpooledWriter
 from core.db.pool import Database
 from core.egress import Egress
-from core.errors import CursorExpired, PermanentError
+from core.errors import CursorExpired, PermanentError, VaultError
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
 from core.integration.limits import Rate
 from core.known_secrets import KNOWN
@@ -66,6 +66,7 @@ class TaskContext:
     Attributes:
       read: The versions of the state partitions that the task has read. Their writes are
         compare-and-set.
+      no_key: The error of a refresh whose credentials no key of this process decrypts.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class TaskContext:
         self._loaded = loaded
         self._instance = instance
         self.read: dict[str, int] = {}
+        self.no_key: VaultError | None = None
         account = loaded.account
         self.task = TaskInfo(str(dispatch.task_id), dispatch.type, dispatch.attempts + 1)
         self.account = AccountInfo(
@@ -177,7 +179,11 @@ class TaskContext:
         sealed = refresh.refresh(
             self._services.database, account.id, account.credentials_version, renew
         )
-        self._loaded = self._services.accounts.renewed(
-            self._loaded, sealed.ciphertext, sealed.version
-        )
+        try:
+            self._loaded = self._services.accounts.renewed(
+                self._loaded, sealed.ciphertext, sealed.version
+            )
+        except VaultError as error:
+            self.no_key = error
+            raise
         self._instance.integration.credentials = self._loaded.credentials

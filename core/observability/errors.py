@@ -53,8 +53,8 @@ def start(part: str) -> None:
         import sentry_sdk
     except ImportError:
         log.warning(
-            "SENTRY_DSN is set, but Sentry's package is not installed; run: pip install"
-            " 'integration-polling[sentry]'"
+            "SENTRY_DSN is set, but Sentry's package is not installed; run in a clone of the"
+            " repository: pip install -e '.[sentry]'"
         )
         return
     sentry_sdk.init(

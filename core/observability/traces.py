@@ -51,8 +51,8 @@ def start(part: str) -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         log.warning(
-            "an OTLP endpoint is set, but OpenTelemetry's packages are not installed; run: pip"
-            " install 'integration-polling[otel]'"
+            "an OTLP endpoint is set, but OpenTelemetry's packages are not installed; run in a"
+            " clone of the repository: pip install -e '.[otel]'"
         )
         return
 

@@ -302,5 +302,5 @@ def test_a_variable_without_its_package_is_logged(
         text=True,
         check=True,
     )
-    assert "integration-polling[sentry]" in done.stderr
-    assert "integration-polling[otel]" in done.stderr
+    assert "pip install -e '.[sentry]'" in done.stderr
+    assert "pip install -e '.[otel]'" in done.stderr

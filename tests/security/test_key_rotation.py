@@ -1,4 +1,4 @@
-"""Rotating keys loses no token, whoever forgets a process, and says which one it is."""
+"""Rotating keys loses no token if a process was forgotten, and the error names the process."""
 
 from __future__ import annotations
 

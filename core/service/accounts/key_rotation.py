@@ -1,8 +1,8 @@
 """Re-encrypt everything that the secret keys encrypt with the newest key.
 
-A key can be removed when nothing is encrypted with it and no process encrypts with it any more.
-Whoever removes it earlier loses the tokens that such a process has stored since; a provider that
-rotates refresh tokens does not give them twice.
+A key can be removed when nothing is encrypted with it and no process encrypts with it any more. An
+earlier removal loses the tokens that such a process has stored since. A provider that rotates
+refresh tokens does not issue them twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from core.accounts.vault import Vault
 from core.db.pool import Conn
 from core.errors import VaultError, WrongState
 from core.ledger import processes
-from core.ledger.processes import KeyHolder
 from core.service.backend import Backend
 
 BATCH = 1_000
@@ -67,10 +66,12 @@ def require_ready(conn: Conn, vault: Vault) -> None:
     """
     live = [holder for holder in processes.key_holders(conn) if holder.alive]
     newest = vault.fingerprints[0]
-    _refuse("rotation-keys-unknown", [one for one in live if one.encrypts_with is None], newest)
-    lacking = [one for one in live if newest not in (one.decrypts_with or ())]
-    _refuse("rotation-key-missing", lacking, newest)
-    _refuse("rotation-key-not-first", [one for one in live if one.encrypts_with != newest], newest)
+    if unknown := [one for one in live if one.encrypts_with is None]:
+        raise WrongState("rotation-keys-unknown", processes=listed(unknown))
+    if lacking := [one for one in live if newest not in (one.decrypts_with or ())]:
+        raise WrongState("rotation-key-missing", key=newest, processes=listed(lacking))
+    if others := [one for one in live if one.encrypts_with != newest]:
+        raise WrongState("rotation-key-not-first", key=newest, processes=listed(others))
 
 
 def rotate(backend: Backend) -> Iterator[Rotation]:
@@ -116,11 +117,6 @@ def listed(names: Sequence[object]) -> str:
     """Return the first names of a list, and the number of the others."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(map(str, names[:MAX_NAMED])) + more
-
-
-def _refuse(code: str, holders: Sequence[KeyHolder], key: str) -> None:
-    if holders:
-        raise WrongState(code, processes=listed(holders), key=key)
 
 
 def _rotate(conn: Conn, vault: Vault, account: UUID, sealed: str, rotation: Rotation) -> None:

@@ -67,9 +67,7 @@ try:
 except PollingError as error:
     sys.exit(f"error: {error}\n{error.next_step('cli')}")
 
-observability.start(
-    "scheduler" if Path(sys.argv[0]).name == "periodiq" else "worker", process.redactor
-)
+observability.start("scheduler" if Path(sys.argv[0]).name == "periodiq" else "worker")
 inflight, hand_over = process.inflight, process.hand_over
 time_limit = TimeLimit(inflight, process.registry, settings.task_timeout_seconds, process.stopping)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Literal
+from typing import Any, Literal
+
+from core.log_redaction import install
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
@@ -26,6 +28,15 @@ QUIET = (
 NAMES = ("domain", "account", "run", "task")
 """The fields of a JSON line that identify its task."""
 
+HTTP_LIBRARIES = (
+    *("aiohttp", "botocore", "google", "google_auth_httplib2", "googleapiclient", "hpack"),
+    *("httpcore", "httpcore2", "httplib2", "httpx", "httpx2", "requests", "requests_oauthlib"),
+    *("slack", "slack_sdk", "urllib3", "websockets"),
+)
+"""Loggers of libraries that log addresses, headers or bodies of requests: warnings only."""
+
+_library_levels: dict[str, int] = {}
+
 
 def place(error: BaseException) -> str:
     """Return the class of an error and where it was raised.
@@ -41,12 +52,15 @@ def place(error: BaseException) -> str:
 
 
 def configure(level: str, form: Form = "text") -> None:
-    """Set the level of the engine's loggers and the format, and silence `QUIET` loggers.
+    """Set the level of the engine's loggers and the format, silence `QUIET` loggers, and redact.
+
+    HTTP libraries log warnings only, unless their level was set before.
 
     Args:
       level: The level of the engine's loggers.
       form: `text`, `json`, or `auto`: JSON unless standard error is a terminal.
     """
+    install()
     logging.basicConfig(level=level, format=FORMAT)
     root = logging.getLogger()
     if root.level == logging.CRITICAL and level != "CRITICAL":
@@ -55,11 +69,21 @@ def configure(level: str, form: Form = "text") -> None:
     logging.getLogger("core").setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+    _quieten_libraries(logging.CRITICAL if level == "CRITICAL" else logging.WARNING)
     # Test the descriptor: in a Dramatiq worker, `sys.stderr` is a pipe to the master process.
     if form == "json" or (form == "auto" and not os.isatty(2)):
         formatter = _json()
         for handler in logging.getLogger().handlers:
             handler.setFormatter(formatter)
+
+
+def _quieten_libraries(level: int) -> None:
+    """Set the level of HTTP libraries, unless someone else has set it."""
+    for name in HTTP_LIBRARIES:
+        library = logging.getLogger(name)
+        if library.level in (logging.NOTSET, _library_levels.get(name)):
+            library.setLevel(level)
+            _library_levels[name] = level
 
 
 def _json() -> logging.Formatter:
@@ -71,6 +95,7 @@ def _json() -> logging.Formatter:
             structlog.stdlib.ExtraAdder(allow=NAMES),
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
+            _redacted_traceback,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
         ],
         processors=[
@@ -79,3 +104,11 @@ def _json() -> logging.Formatter:
             structlog.processors.JSONRenderer(default=str),
         ],
     )
+
+
+def _redacted_traceback(_logger: Any, _method: str, event: Any) -> Any:
+    """Add the traceback of a record whose exception held a secret; see `core.log_redaction`."""
+    record = event["_record"]
+    if record.exc_text and not record.exc_info:
+        event["exception"] = record.exc_text
+    return event

@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib
 import logging
 import queue
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from types import FrameType
@@ -29,6 +31,9 @@ from core.integration.base import BaseIntegration, Integration
 from core.logs import place
 from core.settings import get_settings
 
+HOOKS = frozenset(name for name in vars(Hooks) if not name.startswith("_"))
+"""The names of the engine's hooks."""
+
 SPEC_VERSION = 1
 """The version of the plugin API that this engine supports."""
 
@@ -37,11 +42,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A plugin that could not be loaded, with its error."""
+    """A plugin that is not loaded, with the reason.
+
+    Attributes:
+      name: The name of its entry point or module, which may differ from its domains.
+      distribution: The package that it came with; None for modules of `POLLING_PLUGINS`.
+      error: The reason, in one line.
+      domains: The domains of its integrations, if they are known.
+      is_allowed: False if `POLLING_PLUGINS_ALLOWED` does not name its distribution.
+    """
 
     name: str
     distribution: str | None
     error: str
+    domains: tuple[str, ...] = ()
+    is_allowed: bool = True
 
 
 class Observers:
@@ -104,13 +119,17 @@ class Registry:
     Attributes:
       integrations: The integration classes, by domain.
       versions: The version of each domain's distribution; None for modules of `POLLING_PLUGINS`.
-      quarantined: The plugins that could not be loaded.
+      distributions: The name of each domain's distribution; None for such modules.
+      quarantined: The plugins that are not loaded.
+      absent: The distributions that `POLLING_PLUGINS_ALLOWED` names and that have no plugin here.
       manager: Calls the plugins' hooks.
     """
 
     integrations: dict[str, Integration] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=dict)
+    distributions: dict[str, str | None] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
     _observers: Observers = field(default_factory=Observers)
     # A lambda, because `_manager` is defined below.
     manager: pluggy.PluginManager = field(default_factory=lambda: _manager())  # noqa: PLW0108
@@ -124,10 +143,17 @@ class Registry:
         if domain in self.integrations:
             return self.integrations[domain]
         for plugin in self.quarantined:
-            if plugin.name == domain:
+            if domain in (plugin.name, *plugin.domains):
                 raise NotFound("integration-quarantined", domain=domain, reason=plugin.error)
-        known = ", ".join(sorted(self.integrations)) or "none"
-        raise NotFound("integration-not-found", domain=domain, installed=known)
+        similar = get_close_matches(domain, self.integrations, 1)
+        broken = ", ".join(sorted(plugin.name for plugin in self.quarantined))
+        raise NotFound(
+            "integration-not-found",
+            domain=domain,
+            installed=", ".join(sorted(self.integrations)) or "none",
+            suggestion=f"; did you mean {similar[0]!r}?" if similar else "",
+            quarantined=f"These plugins are not loaded: {broken}. " if broken else "",
+        )
 
     def observe(self, hook: str, **arguments: Any) -> None:
         """Notify all observers in a separate thread, where a failing one does no harm."""
@@ -137,9 +163,10 @@ class Registry:
     def _add(
         self, name: str, distribution: str | None, version: str | None, load: Callable[[], object]
     ) -> None:
+        classes: list[Integration] = []
         try:
             plugin = load()
-            classes = list(_integrations_of(plugin, name))
+            classes.extend(_integrations_of(plugin, name))
             self._check(classes)
             self.manager.register(plugin, name=f"{distribution or 'module'}:{name}")
         except (KeyboardInterrupt, _Interrupted):
@@ -148,11 +175,18 @@ class Registry:
         except BaseException as error:  # noqa: BLE001
             text = _text(error)
             log.error("could not load the plugin %s; it is quarantined: %s", name, text)
-            self.quarantined.append(Quarantined(name, distribution, text))
+            domains = tuple(filter(None, map(_domain_of, classes)))
+            self.quarantined.append(Quarantined(name, distribution, text, domains))
             return
         for integration in classes:
             self.integrations[integration.manifest.domain] = integration
             self.versions[integration.manifest.domain] = version
+            self.distributions[integration.manifest.domain] = distribution
+
+    def _leave_out(self, name: str, distribution: str | None) -> None:
+        reason = f"POLLING_PLUGINS_ALLOWED does not name its distribution {distribution}"
+        log.warning("the plugin %s is not loaded: %s", name, reason)
+        self.quarantined.append(Quarantined(name, distribution, reason, is_allowed=False))
 
     def _check(self, classes: Iterable[Integration]) -> None:
         taken = dict(self.integrations)
@@ -169,6 +203,14 @@ class Registry:
                     f" supports version {SPEC_VERSION}"
                 )
             taken[manifest.domain] = integration
+
+
+class RegistersNothing(ValueError):
+    """A module whose integrations the engine cannot find."""
+
+
+def _domain_of(integration: Integration) -> str | None:
+    return getattr(getattr(integration, "manifest", None), "domain", None)
 
 
 def _text(error: BaseException) -> str:
@@ -199,7 +241,11 @@ def _integrations_of(plugin: object, name: str) -> Iterator[Integration]:
         return
     alone = _manager()
     alone.register(plugin, name=name)
-    for classes in alone.hook.integrations():
+    _require_hooks(alone, plugin)
+    found = [tuple(classes) for classes in alone.hook.integrations()]
+    if alone.hook.integrations.get_hookimpls() and not any(found) and not _observes(alone):
+        raise RegistersNothing("its integrations() returned no integration")
+    for classes in found:
         for integration in classes:
             if not (isinstance(integration, type) and issubclass(integration, BaseIntegration)):
                 raise TypeError(
@@ -208,18 +254,63 @@ def _integrations_of(plugin: object, name: str) -> Iterator[Integration]:
             yield integration
 
 
-def discover(entries: Iterable[EntryPoint], modules: Iterable[str] = ()) -> Registry:
-    """Load these plugins, sorted by name, so that all processes have the same registry."""
-    registry = Registry()
+def _require_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
+    """Check that a plugin implements hooks, and only those that the engine has.
+
+    Raises:
+      RegistersNothing: It implements none, or one of another name. The text says what to change.
+    """
+    implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
+    if unknown := sorted(implemented - HOOKS):
+        raise RegistersNothing(
+            f"the engine has no hook {unknown[0]}(); its hooks are {', '.join(sorted(HOOKS))}"
+        )
+    if implemented:
+        return
+    unmarked = sorted(name for name in HOOKS if callable(getattr(plugin, name, None)))
+    if unmarked:
+        raise RegistersNothing(f"its function {unmarked[0]}() is not marked with @hookimpl")
+    raise RegistersNothing(
+        "no function is marked with @hookimpl; add integrations(), which returns its classes"
+    )
+
+
+def _observes(manager: pluggy.PluginManager) -> bool:
+    return any(getattr(manager.hook, name).get_hookimpls() for name in HOOKS - {"integrations"})
+
+
+def canonical(distribution: str) -> str:
+    """Return the name of a distribution as package indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def discover(
+    entries: Iterable[EntryPoint], modules: Iterable[str] = (), allowed: Iterable[str] = ()
+) -> Registry:
+    """Load these plugins, sorted by name, so that all processes have the same registry.
+
+    Args:
+      entries: The entry points of installed plugins.
+      modules: Modules to load besides them, which the operator names.
+      allowed: The distributions that may be loaded. The others are quarantined, and no code of them
+        runs. Default: all.
+    """
+    registry, names = Registry(), {canonical(name) for name in allowed}
+    present = set()
     with _interruptible():
         for entry in sorted(entries, key=lambda entry: (entry.name, entry.value)):
             distribution = entry.dist
             name, version = (
                 (distribution.name, distribution.version) if distribution else (None, None)
             )
+            present.add(canonical(name or ""))
+            if names and canonical(name or "") not in names:
+                registry._leave_out(entry.name, name)
+                continue
             registry._add(entry.name, name, version, entry.load)
         for module in modules:
             registry._add(module, None, None, partial(importlib.import_module, module))
+    registry.absent = sorted(names - present)
     return registry
 
 
@@ -271,7 +362,8 @@ def get_registry() -> Registry:
 
     They come from the entry points of the group `integration_polling`, and from `POLLING_PLUGINS`.
     """
-    return discover(entry_points(group=PROJECT), get_settings().plugins)
+    settings = get_settings()
+    return discover(entry_points(group=PROJECT), settings.plugins, settings.plugins_allowed)
 
 
 def catalog(registry: Registry) -> list[Mapping[str, Any]]:

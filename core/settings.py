@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +17,13 @@ from pydantic import (
     PositiveInt,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as InvalidSource
 
+from core import setting_urls
 from core.errors import SettingsError
 from core.logs import Form
 
@@ -30,6 +34,9 @@ class LimitOverride(BaseModel, extra="forbid"):
     units: PositiveInt | None = None
     per: PositiveFloat | None = None
     tasks: PositiveInt | None = None
+
+
+_PARSERS = {"database_url": setting_urls.database_url, "redis_url": setting_urls.redis_url}
 
 
 class Settings(BaseSettings):
@@ -47,7 +54,7 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = Field(None, validation_alias="DATABASE_URL")
-    """PostgreSQL 15 or newer. Default: an embedded server under `home`."""
+    """PostgreSQL 15 or newer, as libpq or SQLAlchemy write it. Default: an embedded server."""
     redis_url: SecretStr | None = Field(None, validation_alias="REDIS_URL")
     """Redis 6.2 or Valkey 7.2 or newer. Default: an embedded server under `home`."""
     home: Path = Field(default_factory=lambda: platformdirs.user_data_path("integration-polling"))
@@ -97,8 +104,10 @@ class Settings(BaseSettings):
     """The prefix of every key in Redis."""
     plugins: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated modules to load besides the installed plugins, for plugin development."""
+    plugins_allowed: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated distributions whose plugins may be loaded. Default: all."""
 
-    @field_validator("secret_keys", "plugins", "redirect_urls", mode="before")
+    @field_validator("secret_keys", "plugins", "plugins_allowed", "redirect_urls", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
@@ -106,6 +115,17 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _server(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        parse = _PARSERS[str(info.field_name)]
+        return None if value is None else SecretStr(parse(value.get_secret_value()))
+
+    @field_validator("blob_url")
+    @classmethod
+    def _store(cls, value: str | None) -> str | None:
+        return None if value is None else setting_urls.blob_url(value)
 
     @field_validator("log_level")
     @classmethod
@@ -150,7 +170,13 @@ def get_settings() -> Settings:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = str(first["loc"][0]) if first["loc"] else "a setting"
         name = name if name.isupper() else f"POLLING_{name.upper()}"
-        raise SettingsError("setting-invalid", setting=name, problem=first["msg"]) from None
+        problem = first["msg"].removeprefix("Value error, ")
+        raise SettingsError("setting-invalid", setting=name, problem=problem) from None
+    except InvalidSource as error:
+        # Its text names the field, and may repeat the value in a later version.
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"POLLING_{field[1].upper()}" if field else "a setting"
+        raise SettingsError("setting-invalid", setting=name, problem="it is not JSON") from None
 
 
 def _refuse_renamed() -> None:

@@ -430,6 +430,71 @@ MUTATIONS = [
           "            tokens.probe(self.http, self.settings)", "            pass"),),
         ("plugins-gmail/tests/test_errors.py",),
     ),
+    Mutation(
+        "secrets in log records",
+        (("core/log_redaction.py", "            redact_record(record)", "            pass"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets in the encodings of URLs and JSON",
+        (("core/known_secrets.py", "if self._special and _ENCODED.search(text):", "if False:"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets in lines of threads without a task",
+        (("core/known_secrets.py", "            return self.redact_all(text)",
+          "            return text"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "lines of a renewal that failed",
+        (("core/log_redaction.py", "                _replace(record, WITHHELD)",
+          "                pass"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets in spans",
+        (("core/observability/traces.py", "[_redacted(span) for span in spans]", "spans"),),
+        ("tests/security/test_plugin_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets that the conformance suite finds in URLs",
+        (("core/testing/conformance.py", "redacted = Redactor({*secrets, WRONG})(visible)",
+          "redacted = visible.replace(next(iter(secrets)), '***').replace(WRONG, '***')"),),
+        ("tests/unit/test_conformance.py",),
+    ),
+    Mutation(
+        "URLs of the settings",
+        (("core/setting_urls.py", "        raise ValueError(AT)", "        pass"),),
+        ("tests/security/test_setting_urls.py",),
+    ),
+    Mutation(
+        "a rotation asks the processes",
+        (("core/service/accounts/key_rotation.py", "if one.encrypts_with != newest]",
+          "if False]"),),
+        ("tests/security/test_key_rotation.py",),
+    ),
+    Mutation(
+        "a missing key parks nothing",
+        (("core/worker/runner.py", "if context.no_key is not None:", "if False:"),),
+        ("tests/security/test_key_rotation.py",),
+    ),
+    Mutation(
+        "the wait for a key is not a failure",
+        (("core/ledger/finish.py", "WHEN f.snooze > 0 THEN t.first_failed_at",
+          "WHEN false THEN t.first_failed_at"),),
+        ("tests/integration/test_carry_over.py",),
+    ),
+    Mutation(
+        "plugins that are not allowed",
+        (("core/plugins.py", "if names and canonical", "if False and canonical"),),
+        ("tests/security/test_plugin_names.py",),
+    ),
+    Mutation(
+        "plugins that register nothing",
+        (("core/plugins.py", "    _require_hooks(alone, plugin)\n", ""),),
+        ("tests/security/test_plugin_names.py",),
+    ),
 ]  # fmt: skip
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -19,16 +17,8 @@ from core.db.errors import database_error, describe
 from core.environment import Environment
 from core.errors import SettingsError
 from core.integration.operator import environment_value, operator_settings
+from core.known_secrets import KNOWN, OPERATOR, Redactor
 from core.plugins import Registry
-
-MIN_SECRET_CHARS = 4
-"""The length of the shortest secret that is redacted.
-
-A shorter secret would match parts of ordinary words.
-"""
-
-MIN_BASE64_CHARS = 6
-"""The length of the shortest part of a Base64-encoded secret that is redacted."""
 
 PASSWORDS = ("password", "sslpassword")
 """Secret parameters of libpq and redis-py."""
@@ -45,21 +35,21 @@ MAX_DESCRIPTION_CHARS = 200
 """The maximum length of the description of a Redis error."""
 
 
-def redactor(credentials: BaseModel) -> Callable[[str], str]:
+def redactor(credentials: BaseModel) -> Redactor:
     """Return a function that replaces each secret of these credentials by `***`.
 
     It finds plain secrets, and secrets that are encoded as in URLs, headers and JSON.
     """
-    return _redactor_of(secrets_of(credentials))
+    return Redactor(secrets_of(credentials))
 
 
-def operator_redactor(environment: Environment, registry: Registry) -> Callable[[str], str]:
-    """Return a function that replaces the operator's secrets by `***`.
+def remember_operator(environment: Environment, registry: Registry) -> None:
+    """Redact the operator's secrets in every log line and report of this process.
 
     These are the secret keys, the passwords of servers, and the secret settings of integrations.
     """
     passwords = [*_passwords(environment.database_url), *_passwords(environment.redis_url)]
-    return _redactor_of([*environment.secret_keys, *passwords, *_settings_secrets(registry)])
+    KNOWN.remember(OPERATOR, [*environment.secret_keys, *passwords, *_settings_secrets(registry)])
 
 
 def _passwords(url: str) -> Iterator[str]:
@@ -90,53 +80,6 @@ def _settings_secrets(registry: Registry) -> Iterator[str]:
                 if isinstance(setting.value, SecretStr | SecretBytes):
                     secret = setting.value.get_secret_value()
                     yield secret if isinstance(secret, str) else secret.decode(errors="replace")
-
-
-def _redactor_of(secrets: Iterable[str]) -> Callable[[str], str]:
-    shapes = {
-        shape
-        for secret in secrets
-        if len(secret) >= MIN_SECRET_CHARS
-        for shape in _encodings(secret)
-    }
-    ordered = sorted(shapes, key=len, reverse=True)
-
-    def redact(text: str) -> str:
-        for shape in ordered:
-            text = text.replace(shape, "***")
-        return text
-
-    return redact
-
-
-def _encodings(secret: str) -> set[str]:
-    raw = secret.encode("utf-8", "surrogatepass")
-    written = {
-        quote(raw),
-        quote(raw, safe=""),
-        quote_plus(raw),
-        repr(secret)[1:-1],
-        json.dumps(secret)[1:-1],
-    }
-    return {secret, *written, *_in_base64(raw)}
-
-
-def _in_base64(raw: bytes) -> set[str]:
-    """Return the secret in Base64, and the part of it that does not depend on adjacent text.
-
-    Adjacent text changes the encoding if the secret is encoded with it, as in `user:secret`.
-    """
-    shapes = set()
-    for before in range(3):
-        padded = b"\0" * before + raw + b"\0" * (-(before + len(raw)) % 3)
-        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            middle = encode(padded).decode()[first:last]
-            shapes |= {middle} if len(middle) >= MIN_BASE64_CHARS else set()
-    complete = {
-        encode(raw).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)
-    }
-    return shapes | complete
 
 
 def describe_redis(error: RedisError) -> str:

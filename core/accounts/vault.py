@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -22,6 +23,9 @@ _SECRETS = (SecretStr, SecretBytes, Secret)
 class Vault:
     """The encryption of credentials.
 
+    Attributes:
+      fingerprints: The fingerprints of the keys, in their order: the first one encrypts.
+
     Parameters:
       keys: Fernet keys, the newest first.
 
@@ -32,9 +36,19 @@ class Vault:
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [key.encode() for key in keys]
         try:
-            self._fernet = MultiFernet([Fernet(key) for key in keys])
+            self._fernets = [Fernet(key) for key in keys]
+            self._fernet = MultiFernet(self._fernets)
         except (ValueError, TypeError):
             raise SettingsError("secret-keys-invalid") from None
+        self.fingerprints = tuple(map(fingerprint, keys))
+
+    def key_of(self, sealed: str) -> str | None:
+        """Return the fingerprint of the key that decrypts a ciphertext; None if none does."""
+        for name, fernet in zip(self.fingerprints, self._fernets, strict=True):
+            with suppress(InvalidToken):
+                fernet.extract_timestamp(sealed)
+                return name
+        return None
 
     def seal(self, credentials: BaseModel) -> str:
         """Encrypt credentials."""
@@ -94,6 +108,11 @@ class Vault:
             return self._fernet.rotate(sealed).decode()
         except InvalidToken:
             raise VaultError("credentials-not-decrypted") from None
+
+
+def fingerprint(key: str) -> str:
+    """Return a short name of a key, which reveals nothing about the key."""
+    return hashlib.sha256(b"integration-polling key " + key.encode()).hexdigest()[:12]
 
 
 def new_key() -> str:

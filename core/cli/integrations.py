@@ -40,14 +40,16 @@ def list_integrations(context: typer.Context, json: Json = False) -> None:
     if json:
         dump_all(rows)
     elif not rows:
-        say("No integrations. Install one: pip install integration-polling-hello-world")
+        say("No integrations. How to install one: docs/how-to/install-plugins.md")
     else:
-        cells = ((row["domain"], row["name"], row["version"], _status(row)) for row in rows)
+        cells = ((row["domain"] or "?", row["name"], row["version"], _status(row)) for row in rows)
         table(("DOMAIN", "NAME", "VERSION", "STATUS"), cells)
 
 
 def _status(row: dict[str, Any]) -> str:
-    return str(row["error"] or ("paused" if row["paused_at"] else "ok"))
+    if row["error"]:
+        return f"quarantined: {row['error']}"
+    return "paused" if row["paused_at"] else "ok"
 
 
 def _pauses() -> dict[str, Any]:
@@ -67,14 +69,16 @@ def _rows() -> Iterator[dict[str, Any]]:
         yield {
             "domain": domain,
             "name": integration.manifest.name,
+            "distribution": installed.distributions[domain],
             "version": installed.versions[domain],
             "error": None,
             **_pause(paused.get(domain)),
         }
     for plugin in installed.quarantined:
         yield {
-            "domain": plugin.name,
-            "name": plugin.distribution,
+            "domain": ", ".join(plugin.domains) or None,
+            "name": plugin.name,
+            "distribution": plugin.distribution,
             "version": None,
             "error": plugin.error,
             **_pause(None),

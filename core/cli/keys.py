@@ -30,8 +30,9 @@ def new() -> None:
 def rotate() -> None:
     """Encrypt all credentials with the first key of POLLING_SECRET_KEYS.
 
-    First restart all processes with both keys, the new one in front. Then run this command. Remove
-    the old key only after that.
+    First restart all processes with both keys, the new one in front. The command refuses to start
+    while a live process lacks the new key or encrypts with another one. Remove the old key when
+    polling doctor says that nothing is encrypted with it.
 
     \b
     Example:
@@ -41,17 +42,14 @@ def rotate() -> None:
 
     from core.service.accounts import key_rotation
 
+    done = 0
     with backend() as engine:
         with engine.database.connection() as conn:
             total = key_rotation.count_sealed(conn)
-        done = 0
         with Progress(console=stderr(), transient=True, disable=not stderr().is_terminal) as bar:
             task = bar.add_task("Encrypting", total=total)
-            for count in key_rotation.rotate(engine):
-                done += count
-                bar.advance(task, count)
+            for rotation in key_rotation.rotate(engine):
+                done = rotation.done
+                bar.update(task, completed=done)
     say(f"Encrypted the credentials of {done} accounts with the first key of POLLING_SECRET_KEYS.")
-    note(
-        "Before you remove the old keys, restart the workers with the new key first in"
-        " POLLING_SECRET_KEYS."
-    )
+    note("Before you remove an old key, check that it is unused: polling doctor")

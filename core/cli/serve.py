@@ -41,19 +41,17 @@ def serve(
     require_extra()
     with session.backend(connections=CONNECTIONS) as backend:
         from core import observability
-        from core.accounts.redaction import operator_redactor
         from core.dashboard.app import Site
         from core.db.version import require_schema
         from core.logs import configure
         from core.rest.app import build
+        from core.service.fleet import presence
         from core.web.server import serve as run
         from core.web.tracing import traced
 
         require_schema(backend.database.url)
         configure(backend.settings.log_level, backend.settings.log_format)
-        observability.start(
-            "api", lambda: operator_redactor(session.environment(), backend.registry)
-        )
+        observability.start("api")
         rest = build(backend)
 
         def announce(at: int) -> None:
@@ -62,7 +60,8 @@ def serve(
             note("To sign in, create a token: polling tokens create --admin")
 
         try:
-            run(traced(Site(rest)), lambda: rest.state.feed_watcher, host, port, announce)
+            with presence.registered(backend):
+                run(traced(Site(rest)), lambda: rest.state.feed_watcher, host, port, announce)
         finally:
             observability.stop()
 

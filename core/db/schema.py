@@ -531,6 +531,9 @@ process = Table(
     _moment("seen_at", default=True),
     # The time up to which it has applied `control_change`; NULL while it holds no tasks.
     _moment("looked_at"),
+    # The fingerprints of its secret keys: of the first one, and of all. NULL: it has none.
+    _text("encrypts_with", nullable=True),
+    Column("decrypts_with", ARRAY(Text)),
 )
 
 throughput = Table(

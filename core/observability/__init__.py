@@ -7,27 +7,23 @@ Their standard environment variables enable them. Disabled, they cost nothing.
 
 Both need an extra, and their packages are imported only if they are enabled. Reports contain no
 secrets and no content: no local variables and no bodies. The only exception texts in them are those
-that the ledger stores, with the same redaction.
+that the ledger stores, with the same redaction. A plugin may use the packages directly: its events,
+and its attributes of spans, are redacted before they are sent (`core.known_secrets`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from core.observability import errors, traces
-from core.observability.errors import Redactor
 
 
-def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
+def start(part: str) -> None:
     """Enable reports and traces in this process, if the environment configures them.
 
     Args:
       part: The kind of process: `worker`, `dispatcher`, `scheduler` or `api`.
-      make_redactor: Returns a function that redacts every secret that this process knows. It is
-        called only if needed.
     """
-    errors.start(part, make_redactor)
-    traces.start(part, make_redactor)
+    errors.start(part)
+    traces.start(part)
 
 
 def stop() -> None:

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from core.egress import any_host
+from core.known_secrets import KNOWN, clean
 
 if TYPE_CHECKING:
     from sentry_sdk.transport import HttpTransport
@@ -43,7 +44,7 @@ Redactor = Callable[[str], str]
 _on = False
 
 
-def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
+def start(part: str) -> None:
     """Start to report errors, if `SENTRY_DSN` is set."""
     global _on
     if _on or not os.environ.get("SENTRY_DSN"):
@@ -52,11 +53,10 @@ def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
         import sentry_sdk
     except ImportError:
         log.warning(
-            "SENTRY_DSN is set, but Sentry's package is not installed; run: pip install"
-            " 'integration-polling[sentry]'"
+            "SENTRY_DSN is set, but Sentry's package is not installed; run in a clone of the"
+            " repository: pip install -e '.[sentry]'"
         )
         return
-    redact = make_redactor()
     sentry_sdk.init(
         release=os.environ.get("SENTRY_RELEASE")
         or f"integration-polling@{version('integration-polling')}",
@@ -70,7 +70,10 @@ def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
         max_request_body_size="never",
         max_breadcrumbs=0,
         traces_sample_rate=None,
-        before_send=lambda event, hint: _redacted(event, redact),  # noqa: ARG005  the SDK's signature
+        before_send=_redacted,
+        before_send_transaction=_redacted,
+        before_send_log=_redacted,
+        before_breadcrumb=_redacted,
     )
     sentry_sdk.get_global_scope().set_tag("process", part)
     logging.getLogger().addHandler(_Handler(logging.ERROR))
@@ -131,7 +134,7 @@ def report_task(
             {"values": _stacks(error)} if error is not None else {"values": [{"type": name}]}
         )
         event["exception"]["values"][-1]["value"] = text.partition(": ")[2] or text
-        _capture(_walk(event, redact))
+        _capture(clean(event, redact))
     except Exception:
         log.warning("could not report a task's error", exc_info=True)
 
@@ -158,22 +161,12 @@ def _capture(event: Any) -> None:
     sentry_sdk.capture_event(event)
 
 
-def _redacted(event: Any, redact: Redactor) -> Any:
+def _redacted(event: Any, _hint: Any) -> Any:
     """Redact every known secret in an event. Return None if that fails; it is then not sent."""
     try:
-        return _walk(event, redact)
+        return clean(event, KNOWN.redact_all)
     except Exception:  # noqa: BLE001  an event that is not redacted must not be sent
         return None
-
-
-def _walk(value: Any, redact: Redactor) -> Any:
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, Mapping):
-        return {key: _walk(item, redact) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_walk(item, redact) for item in value]
-    return value
 
 
 class _Handler(logging.Handler):

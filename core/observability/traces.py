@@ -10,16 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from core.egress import any_host
-from core.observability.errors import Redactor
+from core.known_secrets import KNOWN, clean
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.trace import Span, Tracer
 
 NAME = "integration-polling"
@@ -36,13 +36,12 @@ log = logging.getLogger(__name__)
 
 _provider: TracerProvider | None = None
 _tracer: Tracer | None = None
-_redact: Redactor = str
 _OFF: AbstractContextManager[None] = nullcontext()
 
 
-def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
+def start(part: str) -> None:
     """Start to export spans, if an endpoint is set."""
-    global _provider, _tracer, _redact
+    global _provider, _tracer
     if _tracer is not None or not wanted():
         return
     try:
@@ -52,19 +51,18 @@ def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         log.warning(
-            "an OTLP endpoint is set, but OpenTelemetry's packages are not installed; run: pip"
-            " install 'integration-polling[otel]'"
+            "an OTLP endpoint is set, but OpenTelemetry's packages are not installed; run in a"
+            " clone of the repository: pip install -e '.[otel]'"
         )
         return
 
     class Exporter(OTLPSpanExporter):
-        """An exporter that may reach a collector in a private network; see `core.egress`."""
+        """An exporter that may reach a collector in a private network, and sends no secret."""
 
-        def export(self, *args: Any, **kwargs: Any) -> Any:
+        def export(self, spans: Sequence[ReadableSpan]) -> Any:
             with any_host():
-                return super().export(*args, **kwargs)
+                return super().export([_redacted(span) for span in spans])
 
-    _redact = make_redactor()
     resource = Resource.create()
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": NAME}))
@@ -75,6 +73,34 @@ def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
     _provider = TracerProvider(resource=ours.merge(resource), shutdown_on_exit=False)
     _provider.add_span_processor(BatchSpanProcessor(Exporter()))
     _tracer = _provider.get_tracer(NAME, version(NAME))
+
+
+def _redacted(span: ReadableSpan) -> ReadableSpan:
+    """Return a span without secrets: a plugin may add attributes and events to it."""
+    from opentelemetry.sdk.trace import Event, ReadableSpan
+    from opentelemetry.trace import Link, Status
+
+    events: Any = [(one.name, dict(one.attributes or {}), one.timestamp) for one in span.events]
+    links: Any = [(one.context, dict(one.attributes or {})) for one in span.links]
+    parts = (span.name, span.status.description, dict(span.attributes or {}), events, links)
+    if KNOWN.redact_all(str(parts)) == str(parts):
+        return span
+    cleaned: Any = clean(parts, KNOWN.redact_all)
+    name, description, attributes, events, links = cleaned
+    return ReadableSpan(
+        name,
+        span.get_span_context(),
+        span.parent,
+        span.resource,
+        attributes,
+        [Event(*one) for one in events],
+        [Link(*one) for one in links],
+        span.kind,
+        status=Status(span.status.status_code, description),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
 
 
 def stop() -> None:
@@ -158,7 +184,7 @@ def mark_failed(span: Span, error: str) -> None:
     from opentelemetry.trace import Status, StatusCode
 
     span.set_status(Status(StatusCode.ERROR))
-    redacted = _redact(error)  # a plugin may choose any name for its classes
+    redacted = KNOWN.redact_all(error)  # a plugin may choose any name for its classes
     span.set_attribute(
         "error.type",
         redacted if redacted == error and len(error) <= MAX_CLASS_NAME_CHARS else "other",

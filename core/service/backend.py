@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore
 
+from core.accounts.redaction import remember_operator
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs
 from core.db.pool import Database
@@ -79,10 +80,12 @@ def open_backend(settings: Settings, environment: Environment, *, connections: i
     Raises:
       SettingsError: A secret key is invalid.
     """
+    registry = get_registry()
+    remember_operator(environment, registry)
     return Backend(
         settings,
         Database(environment.database_url, size=connections),
         Queues(environment.redis_url, settings.redis_namespace),
         Vault(environment.secret_keys),
-        get_registry(),
+        registry,
     )

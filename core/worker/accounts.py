@@ -10,13 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from core.accounts.redaction import redactor
 from core.accounts.store import Account, load
-from core.accounts.vault import Vault
+from core.accounts.vault import Vault, secrets_of
 from core.db.pool import Database
 from core.errors import ConfigurationError
 from core.integration.base import Integration
 from core.integration.limits import Limit
+from core.known_secrets import KNOWN
 from core.limits.keys import limit_key, overridden, weight
 from core.plugins import Registry
 from core.results.signals import AccountStopped
@@ -142,17 +142,6 @@ class Accounts:
             loaded = self._loaded.get(account_id)
         return loaded.redact if loaded is not None else str
 
-    def redact_all(self, text: str) -> str:
-        """Redact the secrets of every account that is loaded here.
-
-        This is slow. Use it only for rare texts that leave this host.
-        """
-        with self._lock:
-            loaded = list(self._loaded.values())
-        for account in loaded:
-            text = account.redact(text)
-        return text
-
     def seal(self, credentials: BaseModel) -> str:
         """Encrypt credentials for the database."""
         return self._vault.seal(credentials)
@@ -164,9 +153,8 @@ class Accounts:
         limits = overridden(
             integration.limits(config), self._overrides.get(account.integration_domain, {})
         )
-        return LoadedAccount(
-            account, integration, config, credentials, tuple(limits), redactor(credentials)
-        )
+        redact = KNOWN.remember(str(account.id), secrets_of(credentials))
+        return LoadedAccount(account, integration, config, credentials, tuple(limits), redact)
 
     def _keep(self, loaded: LoadedAccount) -> LoadedAccount:
         id = str(loaded.account.id)
@@ -174,7 +162,9 @@ class Accounts:
             self._loaded[id] = loaded
             self._loaded.move_to_end(id)
             while len(self._loaded) > MAX_CACHED_ACCOUNTS:
-                self._current.discard(self._loaded.popitem(last=False)[0])
+                oldest = self._loaded.popitem(last=False)[0]
+                self._current.discard(oldest)
+                KNOWN.forget(oldest)
         return loaded
 
 

@@ -13,14 +13,17 @@ from uuid import uuid4
 from pydantic import BaseModel, ValidationError
 
 from core.accounts import refresh
+from core.accounts.vault import secrets_of
 from core.content.blobs import Blobs, SpooledWriter
 from core.db.pool import Database
 from core.egress import Egress
-from core.errors import CursorExpired, PermanentError
+from core.errors import CursorExpired, PermanentError, VaultError
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
 from core.integration.limits import Rate
+from core.known_secrets import KNOWN
 from core.ledger.outcomes import Dispatch
 from core.limits.budgets import Budgets, UnitRequest
+from core.log_redaction import renewing
 from core.states import Lane, Trigger
 from core.worker.accounts import Accounts, LoadedAccount
 from core.worker.instance_pool import Instance
@@ -63,6 +66,7 @@ class TaskContext:
     Attributes:
       read: The versions of the state partitions that the task has read. Their writes are
         compare-and-set.
+      no_key: The error of a refresh whose credentials no key of this process decrypts.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class TaskContext:
         self._loaded = loaded
         self._instance = instance
         self.read: dict[str, int] = {}
+        self.no_key: VaultError | None = None
         account = loaded.account
         self.task = TaskInfo(str(dispatch.task_id), dispatch.type, dispatch.attempts + 1)
         self.account = AccountInfo(
@@ -166,12 +171,19 @@ class TaskContext:
         account = self._loaded.account
 
         def renew() -> str:
-            return self._services.accounts.seal(self._instance.integration.refresh())
+            with renewing():
+                newer = self._instance.integration.refresh()
+                KNOWN.remember(str(account.id), secrets_of(newer))
+            return self._services.accounts.seal(newer)
 
         sealed = refresh.refresh(
             self._services.database, account.id, account.credentials_version, renew
         )
-        self._loaded = self._services.accounts.renewed(
-            self._loaded, sealed.ciphertext, sealed.version
-        )
+        try:
+            self._loaded = self._services.accounts.renewed(
+                self._loaded, sealed.ciphertext, sealed.version
+            )
+        except VaultError as error:
+            self.no_key = error
+            raise
         self._instance.integration.credentials = self._loaded.credentials

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from core.accounts.redaction import describe_redis, operator_redactor
+from core.accounts.redaction import describe_redis, remember_operator
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs, clean_spool
 from core.db.errors import describe
@@ -75,6 +75,9 @@ class WorkerProcess:
     def __init__(
         self, settings: Settings, environment: Environment, queues: Queues, registry: Registry
     ) -> None:
+        remember_operator(environment, registry)
+        vault = Vault(environment.secret_keys)
+        self._fingerprints = vault.fingerprints
         self.settings = settings
         self.queues = queues
         self.registry = registry
@@ -82,9 +85,7 @@ class WorkerProcess:
         self.inflight = InflightTasks()
         self.egress = Egress(allow_private_hosts=settings.allow_private_hosts)
         self.instances = InstancePool(self.egress)
-        self.accounts = Accounts(
-            self.database, Vault(environment.secret_keys), registry, settings.limits
-        )
+        self.accounts = Accounts(self.database, vault, registry, settings.limits)
         self.admission = Admission(environment.database_url, self.inflight, self.accounts)
         self.budgets = Budgets(queues.client, queues.key, self._first_budgets)
         self.counters = Counters()
@@ -110,7 +111,6 @@ class WorkerProcess:
             self.admission.check,
         )
         self.runner = Runner(services, self.instances, registry)
-        self._environment = environment
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
@@ -136,7 +136,13 @@ class WorkerProcess:
     def _assign(self, threads: int, serves: Sequence[str]) -> None:
         self._began = time.monotonic()
         self._process = processes.Process(
-            uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads
+            uuid4(),
+            "worker",
+            socket.gethostname(),
+            os.getpid(),
+            list(serves),
+            threads,
+            self._fingerprints,
         )
         self.database.resize(threads + 4)
         if SAVE_QUEUE not in serves:
@@ -153,14 +159,6 @@ class WorkerProcess:
     def accepting(self) -> bool:
         """Return True unless this process is stopping or draining."""
         return not (self.stopping.is_set() or self.draining.is_set())
-
-    def redactor(self) -> Callable[[str], str]:
-        """Return a function that redacts secrets in a text.
-
-        It redacts the operator's secrets, and those of all accounts that this process has loaded.
-        """
-        operators = operator_redactor(self._environment, self.registry)
-        return lambda text: operators(self.accounts.redact_all(text))
 
     def close(self, timeout: float = 60.0) -> None:
         """Save all outcomes, release tasks that have not started, and deregister this process.

@@ -86,6 +86,9 @@ class Runner:
             self.instances.discard(instance)
             if isinstance(error, TaskUnfit) and self._deploying(dispatch):
                 raise LeftToOthers(f"waits for another version of the plugin: {error}") from None
+            if context.no_key is not None:
+                # The plugin may have wrapped it in an error of its own, which would park the task.
+                raise context.no_key from None
             raise
         self._used.pop(dispatch.id, None)
         self.instances.release(instance)

@@ -122,10 +122,11 @@ def test_errors_of_the_engine_arrive_without_exception_messages(
     program = f"""
 import logging
 from core import observability
-from core.accounts.redaction import operator_redactor
+from core.accounts.redaction import remember_operator
 from core.environment import get_environment
 from core.plugins import get_registry
-observability.start("worker", lambda: operator_redactor(get_environment(), get_registry()))
+remember_operator(get_environment(), get_registry())
+observability.start("worker")
 try:
     raise ValueError({BODY!r})
 except ValueError as error:
@@ -155,7 +156,7 @@ import logging
 from core import observability
 from core.egress import Egress
 from core.observability import traces
-observability.start("worker", lambda: str)
+observability.start("worker")
 with Egress().for_account(public_only=True):
     logging.getLogger("core.worker").error("the first thing that is sent")
     with traces.span("save"): pass
@@ -189,7 +190,9 @@ def test_the_class_name_of_an_exception_is_redacted(
     program = f"""
 from core import observability
 from core.observability import errors, traces
-observability.start("worker", lambda: lambda text: text.replace({SECRET!r}, "***"))
+from core.known_secrets import KNOWN
+KNOWN.remember("an account", [{SECRET!r}])
+observability.start("worker")
 error = type({SECRET!r}, (Exception,), {{}})("x")
 try:
     with traces.span("task"):
@@ -269,7 +272,7 @@ def test_a_silent_collector_does_not_keep_a_process_from_ending(
     program = """
 from core import observability
 from core.observability import traces
-observability.start("worker", lambda: str)
+observability.start("worker")
 for _ in range(2_000):
     with traces.span("save"): pass
 observability.stop()
@@ -299,5 +302,5 @@ def test_a_variable_without_its_package_is_logged(
         text=True,
         check=True,
     )
-    assert "integration-polling[sentry]" in done.stderr
-    assert "integration-polling[otel]" in done.stderr
+    assert "pip install -e '.[sentry]'" in done.stderr
+    assert "pip install -e '.[otel]'" in done.stderr

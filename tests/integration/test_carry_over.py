@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -197,6 +198,22 @@ def test_a_task_of_one_key_is_continued_once(desk) -> None:
     assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'deferred'") == 1
     assert desk.value("SELECT count(*) FROM sync_task WHERE retried_as IS NULL"
                       " AND state = 'deferred'") == 0  # fmt: skip
+
+
+def test_waiting_for_a_key_does_not_count_towards_giving_up(desk) -> None:
+    """The task of an account that no key opens is snoozed, and may wait for days."""
+    one_deferred(desk, desk.account())
+    first = desk.value("SELECT first_failed_at FROM sync_task WHERE state = 'deferred'")
+    desk.conn.execute(DUE)
+    carry_over.continue_deferred(desk.conn, 10)
+    for waits in (1, 2):
+        desk.conn.execute("UPDATE sync_task SET available_at = now() WHERE state = 'ready'")
+        (dispatch,) = desk.claim()
+        desk.save(Outcome(dispatch, state="ready", delay=60.0, snooze=1, reason="no key"))
+        ((attempts, moved),) = desk.rows(
+            "SELECT attempts, first_failed_at FROM sync_task WHERE state = 'ready'"
+        )
+        assert (attempts, moved - first) == (0, timedelta(minutes=waits))
 
 
 def test_pauses_count_over_all_copies_and_a_person_starts_anew(desk) -> None:

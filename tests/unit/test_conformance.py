@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import logging
 import random
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from urllib.parse import quote_plus
 
 import pytest
 from pydantic import BaseModel, SecretStr
@@ -265,7 +268,13 @@ def leaking(**leak: Any) -> type[Good]:
                 raise RuntimeError(f"could not log in with {self.token}")
             if leak.get("log"):
                 ctx.log.info("token %s", self.token)
-            fields = {name: make(self.token) for name, make in leak.items() if callable(make)}
+            if write := leak.get("module_log"):
+                write(self.token)
+            fields = {
+                name: make(self.token)
+                for name, make in leak.items()
+                if callable(make) and name != "module_log"
+            }
             return TaskResult(**{"output": [TaskOutput(str(number))], **fields})
 
         @task
@@ -283,6 +292,22 @@ LEAKS = {
     "payload": leaking(tasks=lambda token: [Task("leak", {"token": token})]),
     "error": leaking(error=True),
     "log": leaking(log=True),
+    "a module's logger": leaking(module_log=logging.getLogger(__name__).error),
+    "a URL": leaking(
+        module_log=lambda token: logging.getLogger(__name__).info(
+            "GET https://shop.example/items?api_key=%s", quote_plus(token)
+        )
+    ),
+    "a Basic header": leaking(
+        module_log=lambda token: logging.getLogger(__name__).debug(
+            "Authorization: Basic %s", b64encode(f"me:{token}".encode()).decode()
+        )
+    ),
+    "a warning of an HTTP library": leaking(
+        module_log=lambda token: logging.getLogger("urllib3.connectionpool").warning(
+            "Retrying after /items?api_key=%s", quote_plus(token)
+        )
+    ),
 }
 
 NASTY = [
@@ -343,6 +368,30 @@ def test_the_suite_finds_plugins_that_lose_data_under_faults(
     run(Good, "faults_change_nothing", caplog, faults)
     with pytest.raises(AssertionError):
         run(integration, "faults_change_nothing", caplog, faults)
+
+
+def only_in_a_url(token: str) -> None:
+    """Log a token whose form in a URL differs from the token."""
+    if quote_plus(token) != token:
+        logging.getLogger(__name__).info("GET https://shop.example/?api_key=%s", quote_plus(token))
+
+
+def test_the_suite_finds_a_secret_that_is_written_only_as_in_a_url(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The working token has no special characters; the wrong one of the suite has."""
+    with pytest.raises(AssertionError, match=r"api_key=\*\*\*"):
+        run(leaking(module_log=only_in_a_url), "secrets_stay_secret", caplog)
+
+
+def test_the_suite_ignores_addresses_that_an_http_library_logs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A provider may require the secret in the address, and the engine shows no such lines."""
+    plugin = leaking(
+        module_log=lambda token: logging.getLogger("httpx").info("GET /?api_key=%s", token)
+    )
+    run(plugin, "secrets_stay_secret", caplog)
 
 
 def test_short_secrets_are_refused(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,6 @@ import pytest
 from typer.main import get_command
 
 from core import states
-from core.accounts.redaction import MIN_SECRET_CHARS
 from core.cli.app import build
 from core.cli.drain import drain
 from core.cli.serve import CONNECTIONS
@@ -21,6 +20,7 @@ from core.db.schema import metadata
 from core.dispatcher import domain, loop
 from core.dispatcher.maintenance import STAND_IN_TICKS
 from core.error_catalog import ADVICE, CATALOG
+from core.known_secrets import MIN_SECRET_CHARS
 from core.ledger import leadership
 from core.limits import budgets
 from core.rest import metrics

@@ -127,12 +127,6 @@ def test_modules_under_development_are_loaded_too(
     assert "hello-world" in get_registry().integrations
 
 
-def test_the_error_for_an_unknown_domain_names_the_package() -> None:
-    with pytest.raises(NotFound) as caught:
-        Registry().get("gmail")
-    assert "pip install integration-polling-gmail" in caught.value.next_step("cli")
-
-
 def test_the_catalog_contains_costs_and_bounds_for_dispatchers(modules: Any) -> None:
     (entry,) = catalog(discover(modules(one=good())))
     assert (entry["domain"], entry["tasks"], entry["max_tasks"]) == (

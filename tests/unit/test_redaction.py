@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from urllib.parse import quote, quote_plus
 
@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from core import Manifest, OAuth
-from core.accounts.redaction import MAX_TEXT_CHARS, error_text, operator_redactor, redactor
+from core.accounts.redaction import MAX_TEXT_CHARS, error_text, redactor, remember_operator
 from core.environment import Environment
 from core.integration.context import ContextLogger
+from core.known_secrets import KNOWN, OPERATOR
 
 
 class Token(BaseModel):
@@ -30,6 +31,12 @@ class Nested(BaseModel):
     by_name: dict[str, SecretStr]
     raw: SecretBytes
     public: str
+
+
+@pytest.fixture(autouse=True)
+def no_operator() -> Iterator[None]:
+    yield
+    KNOWN.forget(OPERATOR)
 
 
 SECRETS = st.text(st.characters(exclude_categories=["Cs"]), min_size=6, max_size=40)
@@ -167,8 +174,8 @@ def test_a_tasks_log_redacts_secrets_in_messages_arguments_and_exceptions(
 )
 def test_the_database_password_is_redacted_in_every_form_of_url(url: str) -> None:
     environment = Environment(url, "redis://h", ("the-key",), embedded=False)
-    redact = operator_redactor(environment, SimpleNamespace(integrations={}))
-    assert redact("it says 'pass word' to the-key") == "it says '***' to ***"
+    remember_operator(environment, SimpleNamespace(integrations={}))
+    assert KNOWN.redact("it says 'pass word' to the-key") == "it says '***' to ***"
 
 
 def test_an_oauth_client_secret_is_redacted_without_declared_settings(
@@ -184,5 +191,5 @@ def test_an_oauth_client_secret_is_redacted_without_declared_settings(
     )
     shop = SimpleNamespace(manifest=Manifest("shop", "Shop", oauth=oauth))
     environment = Environment("postgresql://h/db", "redis://h", (), embedded=False)
-    redact = operator_redactor(environment, SimpleNamespace(integrations={"shop": shop}))
-    assert redact("invalid client: the-client-secret") == "invalid client: ***"
+    remember_operator(environment, SimpleNamespace(integrations={"shop": shop}))
+    assert KNOWN.redact("invalid client: the-client-secret") == "invalid client: ***"

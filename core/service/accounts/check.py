@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.accounts.redaction import error_text, redactor
+from core.accounts.vault import secrets_of
 from core.errors import (
     ConfigurationError,
     CredentialsInvalid,
@@ -21,6 +22,8 @@ from core.errors import (
 )
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
+from core.known_secrets import KNOWN
+from core.log_redaction import renewing
 
 Renew = Callable[[BaseIntegration[Any, Any]], BaseModel]
 """Requests new credentials from the provider."""
@@ -86,7 +89,10 @@ def _renewed(
     instance: BaseIntegration[Any, Any], renew: Renew, refused: CredentialsInvalid
 ) -> BaseModel:
     try:
-        return renew(instance)
+        with renewing():
+            newer = renew(instance)
+            KNOWN.learn(secrets_of(newer))
+            return newer
     except IntegrationError:
         raise refused from None
 
@@ -108,7 +114,8 @@ def _translated_errors(integration: Integration, credentials: BaseModel) -> Iter
     """Convert exceptions of a plugin into errors of one line without secrets."""
     redact, name = redactor(credentials), integration.manifest.name
     try:
-        yield
+        with KNOWN.scope(secrets_of(credentials)):
+            yield
     except PollingError:
         raise
     except CredentialsInvalid as error:

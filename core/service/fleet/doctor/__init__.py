@@ -12,7 +12,7 @@ from core.db.pool import DATABASE_UNAVAILABLE, open_connection
 from core.environment import Environment
 from core.errors import Advice, PollingError
 from core.plugins import Registry
-from core.service.fleet.doctor import accounts, fleet, local, servers
+from core.service.fleet.doctor import accounts, fleet, keys, local, servers
 from core.service.fleet.doctor.check import Check
 from core.service.fleet.health import CheckStatus
 from core.settings import Settings
@@ -49,7 +49,7 @@ def _database(
     try:
         with open_connection(url) as conn:
             if isinstance(environment, Environment):
-                yield accounts.keys(conn, environment.secret_keys)
+                yield from keys.examine(conn, environment.secret_keys)
             yield servers.clock(conn)
             yield from fleet.examine(conn, settings, registry)
             yield from accounts.examine(conn, settings)

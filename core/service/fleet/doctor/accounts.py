@@ -1,23 +1,18 @@
-"""Checks of accounts: their encryption keys, and problems that need a person."""
+"""Checks of accounts: problems that need a person."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from core.accounts.vault import Vault
 from core.db.pool import Conn
 from core.db.rows import fetch
-from core.errors import Advice, PollingError, VaultError
+from core.errors import Advice
 from core.service.fleet import liveness
-from core.service.fleet.doctor.check import Check, failed
+from core.service.fleet.doctor.check import Check
 from core.service.runs import parked
 from core.settings import Settings
 from core.states import AccountState, HeldState
 
-SAMPLE = """
-SELECT id, name, credentials FROM user_integration
-WHERE credentials IS NOT NULL ORDER BY updated_at DESC, id LIMIT 50
-"""
 TROUBLES = f"""
 SELECT
     (SELECT count(*) FROM user_integration WHERE sync_status = '{AccountState.ERROR}') AS stopped,
@@ -43,33 +38,6 @@ WORDS = {
         "review-overdue-accounts",
     ),
 }
-
-
-def keys(conn: Conn, secret_keys: Sequence[str]) -> Check:
-    """Check that the keys decrypt the credentials of the 50 accounts that changed last."""
-    try:
-        vault = Vault(secret_keys)
-    except PollingError as error:
-        return failed("keys", error)
-    rows = fetch(conn, SAMPLE, {})
-    for row in rows:
-        try:
-            vault.rotate(row["credentials"])
-        except VaultError:
-            message = f"no secret key can decrypt the credentials of account {row['id']}"
-            return Check(
-                "keys",
-                "fail",
-                message,
-                Advice("add-old-key"),
-            )
-    return Check(
-        "keys",
-        "ok",
-        f"the credentials of {len(rows)} accounts can be decrypted"
-        if rows
-        else "no credentials are stored yet",
-    )
 
 
 def examine(conn: Conn, settings: Settings) -> Iterator[Check]:

@@ -45,12 +45,16 @@ def _environment(settings: Settings, environment: Environment | PollingError) ->
 
 def _plugins(registry: Registry) -> Iterator[Check]:
     for plugin in registry.quarantined:
+        about = f" ({', '.join(plugin.domains)})" if plugin.domains else ""
         yield Check(
             f"plugin {plugin.name}",
-            "fail",
-            f"quarantined: {plugin.error}",
-            Advice("repair-plugin"),
+            "fail" if plugin.is_allowed else "warn",
+            f"quarantined{about}: {plugin.error}",
+            Advice("repair-plugin" if plugin.is_allowed else "allow-plugin"),
         )
+    for name in registry.absent:
+        message = f"POLLING_PLUGINS_ALLOWED names {name}, which has no plugin here"
+        yield Check("integrations", "warn", message, Advice("correct-allowed"))
     domains = ", ".join(sorted(registry.integrations))
     if domains:
         yield Check("integrations", "ok", domains)

@@ -1,30 +1,28 @@
-"""The signed-in user.
+"""The signed-in user, and the forms of the dashboard.
 
-The session cookie holds the token, so revoking the token ends all its sessions.
+The session is in the database; a cookie names it (`core.web.session_cookie`).
 
-Forms carry a CSRF token that is derived from the cookie. Before that is checked, a form is refused
+Forms carry a CSRF token that is derived from the session. Before that is checked, a form is refused
 if the browser says that another site sent it (https://www.w3.org/TR/fetch-metadata/).
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request
 
-from core.service import tokens
+from core.service import sessions
 from core.service.authorization import Principal
 from core.service.backend import Backend
+from core.web import session_cookie
 from core.web.dependencies import Engine, RawBody
 from core.web.problems import HttpProblem
 
-COOKIE = "polling_session"
-SESSION_SECONDS = 12 * 3600
 MAX_FIELDS = 2_000
 
 
@@ -37,12 +35,20 @@ class Viewer:
     """A signed-in user.
 
     Attributes:
-      principal: The owner of the token.
-      csrf: The CSRF token of the session.
+      session: The session of the browser.
     """
 
-    principal: Principal
-    csrf: str
+    session: sessions.Session
+
+    @property
+    def principal(self) -> Principal:
+        """The owner of the token that opened the session."""
+        return self.session.principal
+
+    @property
+    def csrf(self) -> str:
+        """The CSRF token of the session."""
+        return self.session.csrf
 
     @property
     def is_admin(self) -> bool:
@@ -57,17 +63,12 @@ class Viewer:
 
 def find_viewer(engine: Backend, request: Request) -> Viewer | None:
     """Return the signed-in user; None without a valid session."""
-    token = request.cookies.get(COOKIE)
-    if not token:
+    id = session_cookie.read(request, engine.settings.public_url)
+    if id is None:
         return None
     with engine.database.connection() as conn:
-        principal = tokens.authenticate(conn, token)
-    return Viewer(principal, csrf_of(token)) if principal is not None else None
-
-
-def csrf_of(token: str) -> str:
-    """Return the CSRF token of a session."""
-    return hmac.new(token.encode("utf-8", "surrogatepass"), b"csrf", hashlib.sha256).hexdigest()
+        session = sessions.find_session(conn, id)
+    return Viewer(session) if session is not None else None
 
 
 def require_viewer(request: Request, engine: Engine) -> Viewer:
@@ -169,28 +170,6 @@ def action_form(viewer: SignedIn, form: PostedForm) -> Form:
 
 
 ActionForm = Annotated[Form, Depends(action_form)]
-
-
-def sign_in(engine: Backend, response: Response, token: str, *, secure: bool) -> bool:
-    """Set the session cookie; return True if the token is valid."""
-    with engine.database.connection() as conn:
-        is_valid = tokens.authenticate(conn, token) is not None
-    if is_valid:
-        response.set_cookie(
-            COOKIE,
-            token,
-            max_age=SESSION_SECONDS,
-            path="/",
-            secure=secure,
-            httponly=True,
-            samesite="lax",
-        )
-    return is_valid
-
-
-def sign_out(response: Response) -> None:
-    """Delete the session cookie of this browser."""
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
 
 
 def local_path(path: str) -> str:

@@ -23,6 +23,17 @@ ENTRIES: Catalog = {
     "token-of-another-user": entry(
         403, "this token belongs to another user", "Use this user's token"
     ),
+    "scope-not-chosen": entry(422, "a token needs at least one scope", "Choose a scope"),
+    "scope-not-yours": entry(
+        403,
+        "a token can create only tokens with scopes that it has itself; asked for: {scopes}",
+        "Choose fewer scopes",
+    ),
+    "token-for-another-user": entry(
+        403,
+        "a user's token can create tokens of this user only",
+        "Leave out the user, or use an operator's token",
+    ),
     "form-from-another-site": entry(403, "this form was sent from another site", RELOAD),
     "form-of-another-session": entry(403, "this form belongs to another session", RELOAD),
     "form-invalid": entry(422, "this form is malformed", RELOAD),

@@ -122,8 +122,24 @@ class NewAuthorization(_Request):
     redirect_to: Annotated[str, StringConstraints(max_length=2_000, pattern=NO_NUL)] | None = Field(
         None,
         description=(
-            "The address to which the browser is redirected at the end. It must start with"
-            " `POLLING_PUBLIC_URL` or with one of `POLLING_REDIRECT_URLS`"
+            "The page of your product that gets the query parameter `connect_code` or `error`. It"
+            " must start with `POLLING_PUBLIC_URL` or with one of `POLLING_REDIRECT_URLS`. Default:"
+            " the person confirms on a page of this server"
+        ),
+    )
+
+
+class ConnectCode(_Request):
+    """A connection to store, for the user who is signed in to your product."""
+
+    connect_code: Annotated[str, StringConstraints(max_length=200, pattern=NO_NUL)] = Field(
+        description="The query parameter of `redirect_to`. It works once, within five minutes"
+    )
+    user_id: UserId | None = Field(
+        None,
+        description=(
+            "The user who is signed in to your product in this browser. Take it from your own"
+            " session, never from the request's parameters. Required with an operator's token"
         ),
     )
 

@@ -13,7 +13,8 @@ from core.dashboard.app import PAGES
 from core.service import tokens
 
 MARK = "only-the-owner-may-read-this"
-OPEN = {"/sign-in"}
+OPEN = {"/sign-in", "/v1/oauth/callback", "/oauth/confirm", "/oauth/cancel"}
+"""Pages for people without a session."""
 
 FIELDS = {
     "name": MARK,
@@ -50,9 +51,19 @@ def owned(dashboard, desk):
     # This integration takes credentials.
     desk.conn.execute("UPDATE user_integration SET integration_domain = 'locked'")
     content = desk.value("SELECT id FROM user_integration_content")
+    deletion = desk.value(
+        """
+        INSERT INTO held_deletion (user_integration_id, run_id, vanished, total)
+        VALUES (%s, %s, 1, 1) RETURNING id
+        """,
+        account,
+        run,
+    )
+    desk.conn.execute("INSERT INTO held_deletion_item VALUES (%s, '1')", (deletion,))
     return {
         "account": str(account),
         "run": str(run),
+        "deletion": deletion,
         "task": desk.value("SELECT max(id) FROM sync_task"),
         "content": content,
         "content_id": content,
@@ -80,7 +91,7 @@ def test_a_wrong_token_starts_no_session(dashboard) -> None:
 @pytest.mark.parametrize(
     ("public", "secure"), [(None, False), ("https://polling.example.org", True)]
 )
-def test_the_session_cookie_is_http_only_and_secure_over_https(
+def test_the_session_cookie_belongs_to_this_host_over_https(
     dashboard, monkeypatch, public, secure
 ) -> None:
     monkeypatch.setattr(dashboard.backend.settings, "public_url", public)
@@ -90,6 +101,9 @@ def test_the_session_cookie_is_http_only_and_secure_over_https(
         for part in answer.headers["set-cookie"].split(";")[1:]
     }
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    name = answer.headers["set-cookie"].partition("=")[0]
+    assert name == ("__Host-polling_session" if secure else "polling_session")
+    assert "path=/;" in answer.headers["set-cookie"].lower()
     assert flags == {"httponly", "samesite", "path", "max-age"} | ({"secure"} if secure else set())
     assert "samesite=lax" in answer.headers["set-cookie"].lower()
 
@@ -221,7 +235,7 @@ def test_no_page_shows_a_user_the_rows_of_another(dashboard, owned, desk) -> Non
     foreign, seen = dashboard.sign_in("foreign"), 0
     csrf = {"csrf": foreign.csrf}
     for (method, path), filtered in itertools.product(routes(), (True, False)):
-        if path in OPEN | {"/sign-out"}:
+        if path in OPEN | {"/sign-out", "/sign-out-everywhere"}:
             continue
         filled = path.format(**owned)
         params = (

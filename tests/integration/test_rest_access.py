@@ -13,7 +13,7 @@ from support.rest import SECRET
 from core import TaskOutput
 from core.rest.app import build
 
-OPEN = {"/healthz", "/readyz", "/v1/oauth/callback"}
+OPEN = {"/healthz", "/readyz"}
 """Routes without a token. Their answers contain nothing about any account."""
 
 FOR_ALL = {"list_integrations", "get_integration", "create_user_integration"}
@@ -44,9 +44,19 @@ def owned(api, desk):
     desk.conn.execute(
         "INSERT INTO sync_state VALUES (%s, 'p', %s, 1, 1)", (account, json.dumps(MARK))
     )
+    deletion = desk.value(
+        """
+        INSERT INTO held_deletion (user_integration_id, run_id, vanished, total)
+        VALUES (%s, %s, 1, 1) RETURNING id
+        """,
+        account,
+        run,
+    )
+    desk.conn.execute("INSERT INTO held_deletion_item VALUES (%s, '1')", (deletion,))
     return {
         "account": str(account),
         "run": str(run),
+        "deletion": deletion,
         "task": desk.value("SELECT max(id) FROM sync_task"),
         "content_id": desk.value("SELECT id FROM user_integration_content"),
         "user_id": "owner",
@@ -75,6 +85,7 @@ BODIES = {
     },
     "change_user_integration": {"name": "stolen"},
     "start_authorization": {"user_id": "owner"},
+    "redeem_connect_code": {"connect_code": "x", "user_id": "owner"},
     "retry_tasks": {"type": "step"},
     "discard_tasks": {"type": "step"},
 }

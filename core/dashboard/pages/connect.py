@@ -31,6 +31,7 @@ CALLBACK_PATH = "/integrations/connected"
 
 REASONS = {
     "access_denied": "Access was denied, by you or by the provider.",
+    "failed": "The connection failed.",
     "refused": "The credentials were rejected, or belong to a different account.",
     "unavailable": (
         "The provider is unavailable, or its response could not be read. Try again later."
@@ -103,7 +104,7 @@ def connected(
     again = f"/accounts/{account}/credentials" if account is not None else "/integrations"
     if account is None and domain in engine.registry.integrations:
         again = f"/integrations/{domain}/connect"
-    values = {"reason": REASONS.get(error, "The connection failed."), "code": error, "again": again}
+    values = {"reason": REASONS.get(error, REASONS["failed"]), "code": error, "again": again}
     return renderer.page("not-connected.html", values)
 
 
@@ -166,6 +167,7 @@ def authorize(
             deletions=account_form.deletions(),
             redirect_to=callback_url(engine, domain=domain),
             public_only=not viewer.is_admin,
+            session=viewer.session.digest,
         )
     if account_form.failed:
         return _page(engine, renderer, account_form)

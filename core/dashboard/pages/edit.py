@@ -169,6 +169,7 @@ def authorize(
             account=account,
             redirect_to=callback_url(engine, account=account),
             public_only=not viewer.is_admin,
+            session=viewer.session.digest,
         )
     if account_form.failed:
         return _credentials(engine, renderer, edited, account_form)

@@ -97,6 +97,7 @@ def _build(rest: FastAPI) -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     app.state.backend = rest.state.backend
     app.state.rest = rest
+    app.state.wrong_tokens = rest.state.wrong_tokens
     app.state.live = Live()
     for module in PAGES:
         app.include_router(module.router)

@@ -19,8 +19,9 @@ from fastapi import Depends, Request
 from core.service import sessions
 from core.service.authorization import Principal
 from core.service.backend import Backend
-from core.web import session_cookie
+from core.web import permissions, session_cookie
 from core.web.dependencies import Engine, RawBody
+from core.web.permissions import Allowed
 from core.web.problems import HttpProblem
 
 MAX_FIELDS = 2_000
@@ -56,6 +57,36 @@ class Viewer:
         return self.principal.is_admin
 
     @property
+    def sees_status(self) -> bool:
+        """True if the viewer may see the states of accounts and runs."""
+        return self.principal.may(*permissions.TO_SEE_STATUS.any_of)
+
+    @property
+    def sees_details(self) -> bool:
+        """True if the viewer may see tasks and held deletions."""
+        return self.principal.may(*permissions.TO_SEE_DETAILS.any_of)
+
+    @property
+    def reads_content(self) -> bool:
+        """True if the viewer may read content."""
+        return self.principal.may(*permissions.TO_READ_CONTENT.any_of)
+
+    @property
+    def connects(self) -> bool:
+        """True if the viewer may connect and change accounts."""
+        return self.principal.may(*permissions.TO_CONNECT.any_of)
+
+    @property
+    def operates(self) -> bool:
+        """True if the viewer may start, stop and retry work."""
+        return self.principal.may(*permissions.TO_OPERATE.any_of)
+
+    @property
+    def manages_tokens(self) -> bool:
+        """True if the viewer may create and revoke tokens."""
+        return self.principal.may(*permissions.TO_MANAGE_TOKENS.any_of)
+
+    @property
     def user_id(self) -> str | None:
         """The user whose rows the viewer may see; None for an operator, who sees all rows."""
         return self.principal.user_id
@@ -86,18 +117,33 @@ def require_viewer(request: Request, engine: Engine) -> Viewer:
 SignedIn = Annotated[Viewer, Depends(require_viewer)]
 
 
-def require_operator(viewer: SignedIn) -> Viewer:
-    """Return the signed-in operator.
+class _AllowedViewer:
+    """A dependency that returns the signed-in user, if a route of the API would allow the same.
 
-    Raises:
-      HttpProblem: The viewer is not an operator.
+    Args:
+      allowed: The permission that the page or the action needs.
     """
-    if not viewer.is_admin:
-        raise HttpProblem("operator-only")
-    return viewer
+
+    def __init__(self, allowed: Allowed) -> None:
+        self.allowed = allowed
+
+    def __call__(self, viewer: SignedIn) -> Viewer:
+        """Return the signed-in user.
+
+        Raises:
+          HttpProblem: The session lacks the permission.
+        """
+        self.allowed.check(viewer.principal)
+        return viewer
 
 
-Operator = Annotated[Viewer, Depends(require_operator)]
+StatusViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_SEE_STATUS))]
+DetailViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_SEE_DETAILS))]
+ContentViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_READ_CONTENT))]
+ConnectingViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_CONNECT))]
+OperatingViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_OPERATE))]
+FleetOperatingViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_OPERATE_ALL))]
+TokenViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_MANAGE_TOKENS))]
 
 
 class Form:

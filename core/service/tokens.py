@@ -149,6 +149,8 @@ def revoke(conn: Conn, id: UUID, *, user_id: str | None = None) -> None:
 
 def authenticate(conn: Conn, secret: str) -> Principal | None:
     """Return the principal of a token; None if the token is unknown, expired or revoked."""
+    if SHAPE.fullmatch(secret) is None:
+        return None
     row = conn.execute(FIND_BY_DIGEST, (digest_of(secret),)).fetchone()
     if row is None:
         return None

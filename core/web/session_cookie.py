@@ -31,19 +31,15 @@ def read(request: Request, public_url: str | None) -> str | None:
     return id or None
 
 
-def write(request: Request, response: Response, id: str, public_url: str | None) -> bool:
-    """Set the cookie.
+def is_allowed(request: Request, public_url: str | None) -> bool:
+    """Return True if the browser uses HTTPS or a loopback address: nobody reads the cookie."""
+    return is_https(request, public_url) or is_loopback(request, public_url)
 
-    Returns:
-      False if the request came neither over HTTPS nor from a loopback address. Then the cookie is
-      not set.
-    """
-    secure = is_https(request, public_url)
-    if not secure and not is_loopback(request, public_url):
-        return False
-    name = HOST_NAME if secure else NAME
+
+def write(request: Request, response: Response, id: str, public_url: str | None) -> None:
+    """Set the cookie."""
+    name = HOST_NAME if is_https(request, public_url) else NAME
     _set(response, name, id, sessions.HOURS * 3600)
-    return True
 
 
 def delete(response: Response) -> None:

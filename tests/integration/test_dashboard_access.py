@@ -10,6 +10,7 @@ import pytest
 
 from core import TaskOutput
 from core.dashboard.app import PAGES
+from core.scopes import ALL
 from core.service import tokens
 
 MARK = "only-the-owner-may-read-this"
@@ -64,6 +65,7 @@ def owned(dashboard, desk):
         "account": str(account),
         "run": str(run),
         "deletion": deletion,
+        "token": tokens.create(desk.conn, user_id="owner", name=MARK).id,
         "task": desk.value("SELECT max(id) FROM sync_task"),
         "content": content,
         "content_id": content,
@@ -232,7 +234,7 @@ def test_no_page_shows_a_user_the_rows_of_another(dashboard, owned, desk) -> Non
     ORDER BY 1
     """
     before, tasks = desk.rows(state), desk.rows(work)
-    foreign, seen = dashboard.sign_in("foreign"), 0
+    foreign, seen = dashboard.sign_in("foreign", scopes=ALL), 0
     csrf = {"csrf": foreign.csrf}
     for (method, path), filtered in itertools.product(routes(), (True, False)):
         if path in OPEN | {"/sign-out", "/sign-out-everywhere"}:

@@ -191,16 +191,17 @@ def test_the_state_of_the_engine_has_exactly_one_row(database_url: str) -> None:
 
 BEFORE_SCOPES = "INSERT INTO api_token (id, name, digest) VALUES (gen_random_uuid(), %s, %s)"
 """The statement of version 0004, which has no scopes."""
+BEFORE, BESIDE = (tokens.PREFIX + letter * 43 for letter in "ab")
 
 
 def test_tokens_without_scopes_keep_what_they_could_do(empty_database_url: str) -> None:
     """A process of version 0004 may create such tokens beside this version."""
     migrate(empty_database_url, "0004")
     with open_connection(empty_database_url) as conn:
-        conn.execute(BEFORE_SCOPES, ("before", tokens.digest_of("before")))
+        conn.execute(BEFORE_SCOPES, ("before", tokens.digest_of(BEFORE)))
         migrate(empty_database_url)
-        conn.execute(BEFORE_SCOPES, ("beside", tokens.digest_of("beside")))
-        for secret in ("before", "beside"):
+        conn.execute(BEFORE_SCOPES, ("beside", tokens.digest_of(BESIDE)))
+        for secret in (BEFORE, BESIDE):
             principal = tokens.authenticate(conn, secret)
             assert principal is not None
             assert principal.scopes == scopes.DEFAULT

@@ -6,12 +6,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.concurrency import run_in_threadpool
 
 from core.dashboard import rendering, session
 from core.dashboard.session import ActionForm, PostedForm, SignedIn
+from core.dashboard.wording import sentences
+from core.errors import PollingError
 from core.service import sessions
+from core.service.backend import Backend
 from core.web import session_cookie
-from core.web.dependencies import Engine
+from core.web.dependencies import Engine, wrong_tokens_of
 
 router = APIRouter()
 
@@ -28,21 +32,32 @@ def sign_in_page(next: Annotated[str, Query(max_length=2_000)] = "/") -> Respons
 
 
 @router.post("/sign-in")
-def sign_in(request: Request, engine: Engine, form: PostedForm) -> Response:
+async def sign_in(request: Request, engine: Engine, form: PostedForm) -> Response:
     """Open a session with a token."""
-    next_path, public_url = session.local_path(form.get("next") or "/"), engine.settings.public_url
+    next_path = session.local_path(form.get("next") or "/")
+    public_url = engine.settings.public_url
+    if not session_cookie.is_allowed(request, public_url):
+        return _page(next_path, INSECURE, 403)
+    before = session_cookie.read(request, public_url)
+    id = await run_in_threadpool(_open_session, engine, form.get("token").strip(), before)
+    if id is None:
+        try:
+            await wrong_tokens_of(request).refuse(request)
+        except PollingError as problem:
+            return _page(next_path, sentences(problem), problem.status)
+        return _page(next_path, "This token is unknown, expired or revoked.", 401)
     response = RedirectResponse(next_path, 303)
-    with engine.database.connection() as conn:
-        before = session_cookie.read(request, public_url)
-        id = sessions.open_session(conn, form.get("token").strip())
-        if id is None:
-            return _page(next_path, "This token is unknown, expired or revoked.", 401)
-        if not session_cookie.write(request, response, id, public_url):
-            sessions.end_session(conn, id)
-            return _page(next_path, INSECURE, 403)
-        if before is not None:
-            sessions.end_session(conn, before)
+    session_cookie.write(request, response, id, public_url)
     return response
+
+
+def _open_session(engine: Backend, token: str, before: str | None) -> str | None:
+    """Open a session, and end the browser's previous one."""
+    with engine.database.connection() as conn:
+        id = sessions.open_session(conn, token)
+        if id is not None and before is not None:
+            sessions.end_session(conn, before)
+    return id
 
 
 @router.post("/sign-out")

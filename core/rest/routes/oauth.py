@@ -12,7 +12,8 @@ from core.rest.schemas import Authorization, ConnectCode, NewAuthorization, User
 from core.service import authorization
 from core.service.accounts import oauth
 from core.service.accounts import queries as account_queries
-from core.web.dependencies import NO_NUL, Authenticated, Engine
+from core.web.dependencies import NO_NUL, Engine
+from core.web.permissions import Connector
 from core.web.provider_slots import provider_slot
 
 router = APIRouter(prefix="/v1/oauth", tags=["oauth"])
@@ -21,7 +22,7 @@ router = APIRouter(prefix="/v1/oauth", tags=["oauth"])
 @router.post("/{domain}/authorize", status_code=201, responses=problems(401, 403, 404, 413, 422))
 def start_authorization(
     engine: Engine,
-    principal: Authenticated,
+    principal: Connector,
     domain: Annotated[
         str, Path(max_length=63, pattern=NO_NUL, description="The domain of the integration")
     ],
@@ -57,9 +58,7 @@ def start_authorization(
 
 
 @router.post("/redeem", status_code=201, responses=problems(401, 403, 404, 409, 413, 422, 502))
-def redeem_connect_code(
-    engine: Engine, principal: Authenticated, body: ConnectCode
-) -> UserIntegration:
+def redeem_connect_code(engine: Engine, principal: Connector, body: ConnectCode) -> UserIntegration:
     """Store the account of a connection, after the browser has brought the `connect_code`.
 
     Send the user who is signed in to your product in that browser. If the connection was started

@@ -15,13 +15,14 @@ from core.service.runs import parked
 from core.service.runs import queries as run_queries
 from core.service.runs.parked import BulkResult, ParkedFilter
 from core.states import TaskState
-from core.web.dependencies import Authenticated, Engine, TaskId
+from core.web.dependencies import Engine, TaskId
+from core.web.permissions import DetailReader, FleetOperator
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
 
 @router.post("/retry", responses=problems(401, 404, 422, 503))
-def retry_tasks(engine: Engine, principal: Authenticated, body: TaskFilter) -> BulkAction:
+def retry_tasks(engine: Engine, principal: FleetOperator, body: TaskFilter) -> BulkAction:
     """Retry all matching tasks. Copies of them run in their account's open run or in a new run.
 
     The request processes tasks for at most 10 seconds.
@@ -30,7 +31,7 @@ def retry_tasks(engine: Engine, principal: Authenticated, body: TaskFilter) -> B
 
 
 @router.post("/discard", responses=problems(401, 404, 422, 503))
-def discard_tasks(engine: Engine, principal: Authenticated, body: TaskFilter) -> BulkAction:
+def discard_tasks(engine: Engine, principal: FleetOperator, body: TaskFilter) -> BulkAction:
     """Discard all matching tasks.
 
     This cannot be undone. Content that the tasks would have saved may be missing.
@@ -39,20 +40,20 @@ def discard_tasks(engine: Engine, principal: Authenticated, body: TaskFilter) ->
 
 
 @router.get("/{task}", responses=problems(401, 404, 422))
-def get_task(engine: Engine, principal: Authenticated, task: TaskId) -> Task:
+def get_task(engine: Engine, principal: DetailReader, task: TaskId) -> Task:
     """Return a task with the errors of its attempts."""
     return _read(engine, principal, task)
 
 
 @router.post("/{task}/retry", responses=problems(401, 404, 409, 422))
-def retry_task(engine: Engine, principal: Authenticated, task: TaskId) -> Retried:
+def retry_task(engine: Engine, principal: FleetOperator, task: TaskId) -> Retried:
     """Retry a parked task. A copy of it runs in the account's open run or in a new run."""
     _read(engine, principal, task)
     return Retried(tasks=run_actions.retry(engine, [task]))
 
 
 @router.post("/{task}/discard", responses=problems(401, 404, 409, 422))
-def discard_task(engine: Engine, principal: Authenticated, task: TaskId) -> Task:
+def discard_task(engine: Engine, principal: FleetOperator, task: TaskId) -> Task:
     """Discard a parked task.
 
     This cannot be undone. Content that the task would have saved may be missing.

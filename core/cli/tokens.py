@@ -31,8 +31,8 @@ def create(
     scope: Annotated[
         list[Scope] | None,
         typer.Option(
-            help="A permission; repeat it for several. Default: all, with --user-id all except"
-            " tokens:admin."
+            help="A permission; give the option once for each. Default: all, with --user-id all"
+            " except tokens:admin."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …, "token": …}.')] = False,

@@ -1,4 +1,4 @@
-"""Who may call a route: the scopes that allow it. Each route with a token names one of these."""
+"""Permissions of routes: the scopes that allow a request. Each route with a token names one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Allowed:
         """Return the principal.
 
         Raises:
-          HttpProblem: It has none of the scopes, or it is a user although only operators may call.
+          HttpProblem: It lacks the scopes, or it is a user although only operators may call.
         """
         self.check(principal)
         return principal

@@ -32,7 +32,7 @@ def read(request: Request, public_url: str | None) -> str | None:
 
 
 def is_allowed(request: Request, public_url: str | None) -> bool:
-    """Return True if the browser uses HTTPS or a loopback address: nobody reads the cookie."""
+    """Return True if the browser uses HTTPS or a loopback address, so that the cookie is safe."""
     return is_https(request, public_url) or is_loopback(request, public_url)
 
 

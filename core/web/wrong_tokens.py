@@ -1,7 +1,8 @@
 """Slow down clients that send wrong tokens, and log them.
 
-A right token is never refused, whatever else its address sends: many people may share an address.
-So each token is looked up, and only the answer to a wrong one waits. The state is in this process.
+A right token is never refused, also after wrong ones from its address: many people may share an
+address. So each token is looked up, and only the answer to a wrong one waits. Each process counts
+for itself.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def test_a_sibling_subdomain_cannot_replace_the_session(secure, certificate, win
         sibling, victor = f"https://evil.{DOMAIN}:{port}/", window()
         victor.goto(sibling)
         planted = {cookie["name"] for cookie in victor.context.cookies(secure.url)}
-        assert planted == {NAME}, "the browser sends what a sibling can set"
+        assert planted == {NAME}, "a sibling can set the plain name"
         victor.goto(f"{secure.url}/accounts")
         expect(victor.get_by_label("Token")).to_be_visible()
         sign_in(victor, secure.url, secure.token("victor"))

@@ -13,6 +13,7 @@ measured server.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import random
 import signal
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from benchmarks.processes import ROOT
 
@@ -67,8 +68,9 @@ class Seen:
 class Reader:
     """A client with one connection that it keeps open."""
 
-    def __init__(self, url: str, token: str, rest: float, seen: Seen) -> None:
+    def __init__(self, url: str, token: str, session: str, rest: float, seen: Seen) -> None:
         self._host, self._token, self._rest, self._seen = urlsplit(url), token, rest, seen
+        self._session = session
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def asks(self) -> None:
@@ -132,7 +134,7 @@ class Reader:
             (
                 f"GET {path} HTTP/1.1\r\nHost: {self._host.netloc}\r\nAccept: {accept}\r\n"
                 f"Authorization: Bearer {self._token}\r\n"
-                f"Cookie: polling_session={self._token}\r\n\r\n"
+                f"Cookie: {self._session}\r\n\r\n"
             ).encode()
         )
         await writer.drain()
@@ -176,13 +178,23 @@ def readers(url: str, token: str, number: int, rest: float) -> Iterator[dict[str
             seen.update(json.loads(started.stdout.readline() or "{}"))
 
 
+def sign_in(url: str, token: str) -> str:
+    """Sign in to the dashboard; return the cookie of the session."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    connection.request("POST", "/sign-in", urlencode({"token": token}))
+    cookie = connection.getresponse().getheader("Set-Cookie")
+    connection.close()
+    assert cookie is not None
+    return cookie.partition(";")[0]
+
+
 async def read(url: str, token: str, number: int, rest: float) -> None:
     """Run readers until SIGTERM, and print their measurements."""
-    seen, ended = Seen(), asyncio.Event()
+    seen, ended, session = Seen(), asyncio.Event(), sign_in(url, token)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     habits = []
     for index in range(number):
-        reader = Reader(url, token, rest, seen)
+        reader = Reader(url, token, session, rest, seen)
         habits.append(
             reader.watches()
             if index % 20 == 7

@@ -177,6 +177,10 @@ class WrongState(InvalidInput):
     """The account, run or task is in a state that does not allow the action."""
 
 
+class Refused(PollingError):
+    """The caller may not do this."""
+
+
 class VaultError(PollingError):
     """No configured key decrypts the credentials."""
 

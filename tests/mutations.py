@@ -495,6 +495,99 @@ MUTATIONS = [
         (("core/plugins.py", "    _require_hooks(alone, plugin)\n", ""),),
         ("tests/security/test_plugin_names.py",),
     ),
+    Mutation(
+        "the session that started a connection finishes it",
+        (
+            (
+                "core/service/accounts/oauth.py",
+                'if flow["session"] is not None and flow["session"] != session:',
+                "if False:",
+            ),
+        ),
+        ("tests/security/test_oauth_sign_in.py",),
+    ),
+    Mutation(
+        "a product redeems a connection for its signed-in user only",
+        (("core/service/accounts/oauth.py", 'if flow["user_id"] != user_id:', "if False:"),),
+        ("tests/security/test_oauth_sign_in.py",),
+    ),
+    Mutation(
+        "the consent at the provider alone connects nothing",
+        (
+            (
+                "core/service/accounts/oauth.py",
+                """        if flow["session"] is not None:
+            account""",
+                """        if True:
+            account""",
+            ),
+        ),
+        ("tests/security/test_oauth_sign_in.py",),
+    ),
+    Mutation(
+        "the query of a product cannot shadow the result",
+        (
+            (
+                "core/service/accounts/oauth.py",
+                "_require_redirect(backend.settings, redirect_to)",
+                "may_redirect(backend.settings, redirect_to)",
+            ),
+        ),
+        ("tests/security/test_oauth_sign_in.py",),
+    ),
+    Mutation(
+        "the server ends a session after twelve hours",
+        (("core/service/sessions.py", "AND s.expires_at > now() AND", "AND"),),
+        ("tests/security/test_sessions.py",),
+    ),
+    Mutation(
+        "signing out ends the session on the server",
+        (
+            (
+                "core/dashboard/pages/auth.py",
+                "sessions.end_session(conn, id)\n    return _signed_out()",
+                "pass\n    return _signed_out()",
+            ),
+        ),
+        ("tests/security/test_sessions.py",),
+    ),
+    Mutation(
+        "behind HTTPS, the cookie without the prefix names no session",
+        (
+            (
+                "core/web/session_cookie.py",
+                "if id is None and is_loopback(request, public_url):",
+                "if id is None:",
+            ),
+        ),
+        ("tests/security/test_sessions.py",),
+    ),
+    Mutation(
+        "a token needs a scope",
+        (("core/web/permissions.py", "if not principal.may(*self.any_of):", "if False:"),),
+        ("tests/security/test_scopes.py",),
+    ),
+    Mutation(
+        "a token creates no token with more scopes",
+        (("core/service/tokens.py", "if not set(granted) <= set(principal.scopes):", "if False:"),),
+        ("tests/security/test_scopes.py",),
+    ),
+    Mutation(
+        "a token creates no token that outlives it",
+        (("core/service/tokens.py", "not_after=not_after)", "not_after=None)"),),
+        ("tests/security/test_scopes.py",),
+    ),
+    Mutation(
+        "the answer to a wrong token waits",
+        (
+            (
+                "core/web/wrong_tokens.py",
+                "await asyncio.sleep(DELAY_SECONDS)",
+                "await asyncio.sleep(0)",
+            ),
+        ),
+        ("tests/security/test_wrong_tokens.py",),
+    ),
 ]  # fmt: skip
 
 

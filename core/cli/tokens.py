@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from core.cli.output import dump, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import Json
+from core.scopes import ALL, DEFAULT, Scope
 from core.service.formatting import ago
 
 app = typer.Typer(help="Create, list and revoke tokens of the REST API.", no_args_is_help=True)
@@ -20,27 +22,39 @@ def create(
         str | None, typer.Option(help="Create a token that sees only this user's rows.")
     ] = None,
     admin: Annotated[
-        bool, typer.Option("--admin", help="Create an operator's token, which sees everything.")
+        bool, typer.Option("--admin", help="Create an operator's token, for the data of all users.")
     ] = False,
     name: Annotated[str, typer.Option(help="A name for the token, for example its purpose.")] = "",
     days: Annotated[
         float | None, typer.Option(min=0.001, help="Days until it expires. Default: never.")
     ] = None,
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option(
+            help="A permission; give the option once for each. Default: all, with --user-id all"
+            " except tokens:admin."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …, "token": …}.')] = False,
 ) -> None:
     """Create a token and print it. Only its hash is stored, so it cannot be shown again.
 
+    Scopes are its permissions: content:read, accounts:connect, fleet:operate, metrics:read and
+    tokens:admin.
+
     \b
     Examples:
       polling tokens create --user-id me
-      polling tokens create --admin --name prometheus --days 90
+      polling tokens create --admin --scope metrics:read --name prometheus --days 90
+      polling tokens create --admin --scope content:read --scope accounts:connect
     """
     from core.service import tokens
 
     if admin == (user_id is not None):
         raise typer.BadParameter("use either --user-id U or --admin")
     with backend() as engine, engine.database.connection() as conn:
-        token = tokens.create(conn, user_id=user_id, name=name, days=days)
+        granted = scope or (ALL if admin else DEFAULT)
+        token = tokens.create(conn, user_id=user_id, name=name, days=days, scopes=granted)
     if json:
         dump({"id": str(token.id), "token": token.secret})
         return
@@ -73,12 +87,17 @@ def list_tokens(json: Json = False) -> None:
                 short(row["id"]),
                 row["name"],
                 "operator" if row["user_id"] is None else row["user_id"],
+                _listed(row["scopes"]),
                 ago(row["last_used_at"]),
                 "revoked" if row["revoked_at"] else ago(row["expires_at"]),
             )
             for row in rows
         )
-        table(("ID", "NAME", "USER", "LAST USED", "EXPIRES"), cells, wide="NAME")
+        table(("ID", "NAME", "USER", "SCOPES", "LAST USED", "EXPIRES"), cells, wide="NAME")
+
+
+def _listed(scopes: Sequence[str]) -> str:
+    return "all" if set(scopes) >= set(ALL) else ", ".join(scopes)
 
 
 @app.command("revoke")
@@ -87,7 +106,7 @@ def revoke(
         str, typer.Argument(metavar="ID", help="The token's ID, or a unique prefix of it.")
     ],
 ) -> None:
-    """Revoke a token immediately.
+    """Revoke a token immediately, with the sessions that it has opened.
 
     \b
     Example:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.dashboard import rendering
 from core.dashboard.live import Live
 from core.dashboard.pages import (
+    access,
     accounts,
     actions,
     auth,
@@ -23,6 +24,7 @@ from core.dashboard.pages import (
     content,
     deletions,
     edit,
+    oauth,
     overview,
     parked,
     runs,
@@ -31,12 +33,26 @@ from core.dashboard.session import SignInRequired
 from core.dashboard.wording import sentence, sentences
 from core.errors import PollingError
 from core.rest.app import Headers
+from core.service.accounts.oauth import CALLBACK
 from core.web import problems
 from core.web.body_limit import BodySize
 
 API = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json")
 STATIC = Path(__file__).with_name("static")
-PAGES = (auth, overview, accounts, actions, edit, connect, runs, parked, deletions, content)
+PAGES = (
+    auth,
+    access,
+    overview,
+    accounts,
+    actions,
+    edit,
+    connect,
+    oauth,
+    runs,
+    parked,
+    deletions,
+    content,
+)
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -65,18 +81,23 @@ class Site:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass API paths and lifespan events to the API, and all other paths to the dashboard."""
-        app: ASGIApp = (
-            self.rest
-            if scope["type"] == "lifespan" or scope["path"].startswith(API)
-            else self.pages
-        )
+        app: ASGIApp = self.rest if _is_api(scope) else self.pages
         await app(scope, receive, send)
+
+
+def _is_api(scope: Scope) -> bool:
+    if scope["type"] == "lifespan":
+        return True
+    path: str = scope["path"]
+    # Providers have this address, but a person's browser opens it.
+    return path.startswith(API) and path != CALLBACK
 
 
 def _build(rest: FastAPI) -> FastAPI:
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     app.state.backend = rest.state.backend
     app.state.rest = rest
+    app.state.wrong_tokens = rest.state.wrong_tokens
     app.state.live = Live()
     for module in PAGES:
         app.include_router(module.router)

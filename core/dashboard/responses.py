@@ -47,6 +47,7 @@ FLASH_MESSAGES = {
         " that are still missing."
     ),
     "deletions-refused": "Deletion refused. The items stay until the source shows them again.",
+    "token-revoked": "Token revoked. Requests with it and its sessions are refused.",
     "cancelled": "Run cancelled. Its open tasks continue in the next run.",
 }
 """Messages that a page shows after an action, by its query parameter `flash`."""
@@ -79,6 +80,7 @@ class PageRenderer:
             str(self._request.url.query),
             self._viewer.user_id or "",
             str(self._viewer.is_admin),
+            " ".join(self._viewer.principal.scopes),
         )
         state = self._request.app.state
         stream = state.live.stream(

@@ -1,30 +1,29 @@
-"""The signed-in user.
+"""The signed-in user, and the forms of the dashboard.
 
-The session cookie holds the token, so revoking the token ends all its sessions.
+The session is in the database; a cookie names it (`core.web.session_cookie`).
 
-Forms carry a CSRF token that is derived from the cookie. Before that is checked, a form is refused
+Forms carry a CSRF token that is derived from the session. Before that is checked, a form is refused
 if the browser says that another site sent it (https://www.w3.org/TR/fetch-metadata/).
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request
 
-from core.service import tokens
+from core.service import sessions
 from core.service.authorization import Principal
 from core.service.backend import Backend
+from core.web import permissions, session_cookie
 from core.web.dependencies import Engine, RawBody
+from core.web.permissions import Allowed
 from core.web.problems import HttpProblem
 
-COOKIE = "polling_session"
-SESSION_SECONDS = 12 * 3600
 MAX_FIELDS = 2_000
 
 
@@ -37,17 +36,55 @@ class Viewer:
     """A signed-in user.
 
     Attributes:
-      principal: The owner of the token.
-      csrf: The CSRF token of the session.
+      session: The session of the browser.
     """
 
-    principal: Principal
-    csrf: str
+    session: sessions.Session
+
+    @property
+    def principal(self) -> Principal:
+        """The owner of the token that opened the session."""
+        return self.session.principal
+
+    @property
+    def csrf(self) -> str:
+        """The CSRF token of the session."""
+        return self.session.csrf
 
     @property
     def is_admin(self) -> bool:
         """True if the viewer is an operator."""
         return self.principal.is_admin
+
+    @property
+    def sees_status(self) -> bool:
+        """True if the viewer may see the states of accounts and runs."""
+        return self.principal.may(*permissions.TO_SEE_STATUS.any_of)
+
+    @property
+    def sees_details(self) -> bool:
+        """True if the viewer may see tasks and held deletions."""
+        return self.principal.may(*permissions.TO_SEE_DETAILS.any_of)
+
+    @property
+    def reads_content(self) -> bool:
+        """True if the viewer may read content."""
+        return self.principal.may(*permissions.TO_READ_CONTENT.any_of)
+
+    @property
+    def connects(self) -> bool:
+        """True if the viewer may connect and change accounts."""
+        return self.principal.may(*permissions.TO_CONNECT.any_of)
+
+    @property
+    def operates(self) -> bool:
+        """True if the viewer may start, stop and retry work."""
+        return self.principal.may(*permissions.TO_OPERATE.any_of)
+
+    @property
+    def manages_tokens(self) -> bool:
+        """True if the viewer may create and revoke tokens."""
+        return self.principal.may(*permissions.TO_MANAGE_TOKENS.any_of)
 
     @property
     def user_id(self) -> str | None:
@@ -57,17 +94,12 @@ class Viewer:
 
 def find_viewer(engine: Backend, request: Request) -> Viewer | None:
     """Return the signed-in user; None without a valid session."""
-    token = request.cookies.get(COOKIE)
-    if not token:
+    id = session_cookie.read(request, engine.settings.public_url)
+    if id is None:
         return None
     with engine.database.connection() as conn:
-        principal = tokens.authenticate(conn, token)
-    return Viewer(principal, csrf_of(token)) if principal is not None else None
-
-
-def csrf_of(token: str) -> str:
-    """Return the CSRF token of a session."""
-    return hmac.new(token.encode("utf-8", "surrogatepass"), b"csrf", hashlib.sha256).hexdigest()
+        session = sessions.find_session(conn, id)
+    return Viewer(session) if session is not None else None
 
 
 def require_viewer(request: Request, engine: Engine) -> Viewer:
@@ -85,18 +117,33 @@ def require_viewer(request: Request, engine: Engine) -> Viewer:
 SignedIn = Annotated[Viewer, Depends(require_viewer)]
 
 
-def require_operator(viewer: SignedIn) -> Viewer:
-    """Return the signed-in operator.
+class _AllowedViewer:
+    """A dependency that returns the signed-in user, if a route of the API would allow the same.
 
-    Raises:
-      HttpProblem: The viewer is not an operator.
+    Args:
+      allowed: The permission that the page or the action needs.
     """
-    if not viewer.is_admin:
-        raise HttpProblem("operator-only")
-    return viewer
+
+    def __init__(self, allowed: Allowed) -> None:
+        self.allowed = allowed
+
+    def __call__(self, viewer: SignedIn) -> Viewer:
+        """Return the signed-in user.
+
+        Raises:
+          HttpProblem: The session lacks the permission.
+        """
+        self.allowed.check(viewer.principal)
+        return viewer
 
 
-Operator = Annotated[Viewer, Depends(require_operator)]
+StatusViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_SEE_STATUS))]
+DetailViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_SEE_DETAILS))]
+ContentViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_READ_CONTENT))]
+ConnectingViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_CONNECT))]
+OperatingViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_OPERATE))]
+FleetOperatingViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_OPERATE_ALL))]
+TokenViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_MANAGE_TOKENS))]
 
 
 class Form:
@@ -169,28 +216,6 @@ def action_form(viewer: SignedIn, form: PostedForm) -> Form:
 
 
 ActionForm = Annotated[Form, Depends(action_form)]
-
-
-def sign_in(engine: Backend, response: Response, token: str, *, secure: bool) -> bool:
-    """Set the session cookie; return True if the token is valid."""
-    with engine.database.connection() as conn:
-        is_valid = tokens.authenticate(conn, token) is not None
-    if is_valid:
-        response.set_cookie(
-            COOKIE,
-            token,
-            max_age=SESSION_SECONDS,
-            path="/",
-            secure=secure,
-            httponly=True,
-            samesite="lax",
-        )
-    return is_valid
-
-
-def sign_out(response: Response) -> None:
-    """Delete the session cookie of this browser."""
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
 
 
 def local_path(path: str) -> str:

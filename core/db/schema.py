@@ -34,6 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, UUID
 
+from core import scopes
 from core.states import (
     STOPPED_TASKS,
     AccountState,
@@ -567,11 +568,26 @@ api_token = Table(
     # NULL for an operator's token, which can access all users.
     _text("user_id", nullable=True),
     Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text), nullable=False, server_default=scopes.array(scopes.DEFAULT)),
     _moment("created_at", default=True),
     _moment("expires_at"),
     _moment("last_used_at"),
     _moment("revoked_at"),
     Index("api_token_user", "user_id"),
+    Index("api_token_listing", "created_at", "id"),
+)
+
+session = Table(
+    "session",
+    metadata,
+    # The SHA-256 of the session's random id.
+    Column("digest", LargeBinary, primary_key=True),
+    # The token that opened the session. The session ends with it.
+    Column("token_id", UUID, ForeignKey("api_token.id", ondelete="CASCADE"), nullable=False),
+    _moment("created_at", default=True, nullable=False),
+    _moment("expires_at", nullable=False),
+    Index("session_token", "token_id"),
+    Index("session_age", "expires_at"),
 )
 
 idempotency_key = Table(
@@ -602,6 +618,11 @@ oauth_flow = Table(
     _text("verifier"),
     _text("redirect_to", nullable=True),
     _flag("public_hosts_only"),
+    # The dashboard session that started the flow. Only its browser may finish it.
+    Column("session_digest", LargeBinary),
+    # Encrypted: what the provider returned, while the flow waits for the user's confirmation. The
+    # key of the row is then the digest of a one-time code instead of the state.
+    _text("answer", nullable=True),
     _moment("expires_at", nullable=False),
     Index("oauth_flow_age", "expires_at"),
 )

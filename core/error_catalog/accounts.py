@@ -151,6 +151,26 @@ ENTRIES: Catalog = {
         "redirect_to is not an allowed address",
         "Ask the operator to add the address to POLLING_REDIRECT_URLS",
     ),
+    "redirect-shadows-result": entry(
+        422,
+        "the query of redirect_to has a parameter with a name of the result",
+        "Remove parameters with these names: {names}",
+    ),
+    "connect-code-invalid": entry(
+        422,
+        "this connect_code is invalid, already used, or expired",
+        "Start the connection again",
+    ),
+    "connect-code-of-another-user": entry(
+        403,
+        "this connection was started for another user, so nothing was stored",
+        "Start the connection again, for the user who is signed in to your product",
+    ),
+    "sign-in-of-another-browser": entry(
+        403,
+        "this sign-in was started in another browser or session, so nothing was stored",
+        "Open the dashboard at its public address, and connect the account there",
+    ),
     "sign-in-link-invalid": entry(
         422,
         "this sign-in link is invalid, already used, or expired",

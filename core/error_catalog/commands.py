@@ -16,8 +16,9 @@ ENTRIES: Catalog = {
     "token-not-valid": entry(
         404,
         "token {token} does not exist, or is already revoked",
-        COMMAND_LINE,
+        "Choose one from the list of tokens",
         cli="List tokens: polling tokens list",
+        rest="List tokens: GET /v1/tokens",
     ),
     "token-ambiguous": entry(
         422, "{text!r} matches several tokens", COMMAND_LINE, cli="Use more of the id"

@@ -23,6 +23,29 @@ ENTRIES: Catalog = {
     "token-of-another-user": entry(
         403, "this token belongs to another user", "Use this user's token"
     ),
+    "scope-missing": entry(
+        403,
+        "this token lacks a scope; one of these allows the request: {scopes}",
+        "Use a token with one of these scopes",
+        dashboard="Sign in with a token that has one of these scopes",
+    ),
+    "wrong-tokens-too-many": entry(
+        429,
+        "this address has sent too many wrong tokens",
+        "Send a right token, which is accepted at any time",
+        dashboard="Wait a minute, then sign in with a right token",
+    ),
+    "scope-not-chosen": entry(422, "a token needs at least one scope", "Choose a scope"),
+    "scope-not-yours": entry(
+        403,
+        "a token can create only tokens with scopes that it has itself; asked for: {scopes}",
+        "Choose fewer scopes",
+    ),
+    "token-for-another-user": entry(
+        403,
+        "a user's token can create tokens of this user only",
+        "Leave out the user, or use an operator's token",
+    ),
     "form-from-another-site": entry(403, "this form was sent from another site", RELOAD),
     "form-of-another-session": entry(403, "this form belongs to another session", RELOAD),
     "form-invalid": entry(422, "this form is malformed", RELOAD),

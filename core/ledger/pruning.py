@@ -39,6 +39,7 @@ PRUNE_BLOCKS = "DELETE FROM limit_block WHERE until < now() - interval '1 hour'"
 PRUNE_KEYS = "DELETE FROM idempotency_key WHERE created_at < now() - interval '1 day'"
 PRUNE_ACTIVITY = "DELETE FROM throughput WHERE minute < now() - interval '1 day'"
 PRUNE_FLOWS = "DELETE FROM oauth_flow WHERE expires_at < now()"
+PRUNE_SESSIONS = "DELETE FROM session WHERE expires_at < now()"
 PRUNE_SEEN = f"""
 DELETE FROM sync_seen s WHERE NOT EXISTS (SELECT FROM sync_run r
     WHERE r.id = s.run_id AND r.state = '{RunState.RUNNING}')
@@ -49,8 +50,8 @@ def prune(conn: Conn) -> None:
     """Mark runs that are too large, and delete expired rows.
 
     These are old limit blocks, the seen ids of ended runs, dead processes, idempotency keys, OAuth
-    flows, throughput, changes of accounts, breakers of limits that no task will probe, and large
-    held deletions that were dropped.
+    flows, sessions, throughput, changes of accounts, breakers of limits that no task will probe,
+    and large held deletions that were dropped.
 
     Args:
       conn: A connection in autocommit mode.
@@ -62,6 +63,7 @@ def prune(conn: Conn) -> None:
         DELETE_DEAD,
         PRUNE_KEYS,
         PRUNE_FLOWS,
+        PRUNE_SESSIONS,
         PRUNE_ACTIVITY,
         PRUNE_CHANGES,
         PRUNE_LIMITS,

@@ -24,6 +24,7 @@ from core.rest.routes import (
     outages,
     runs,
     tasks,
+    tokens,
     user_integrations,
     users,
 )
@@ -32,14 +33,16 @@ from core.service.content.search_index import SearchIndexer
 from core.web import problems
 from core.web.body_limit import BodySize
 from core.web.feed_watcher import FeedWatcher
+from core.web.wrong_tokens import WrongTokens
 
 ABOUT = """
 Connect the accounts that users have with other services, sync them on a schedule, and read their
 content.
 
-Send a token with every request: `Authorization: Bearer …`. Operators create tokens. An operator's
-token has access to all data. A user's token has access to that user's data only: for the ID of
-another user's object, the response is 404.
+Send a token with every request: `Authorization: Bearer …`. Its scopes name its permissions; without
+the scope that a request needs, the response is 403. An operator's token has them for all data. A
+user's token has them for that user's data only: for the ID of another user's object, the response
+is 404.
 
 Lists are paginated: pass the `cursor` of a page as `after` to get the next one. Errors are problem
 details ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)). Their `code` is stable; the texts may
@@ -57,6 +60,7 @@ ROUTERS = (
     changes,
     users,
     oauth,
+    tokens,
     operations,
 )
 
@@ -92,6 +96,7 @@ def build(backend: Backend) -> FastAPI:
     )
     app.state.backend = backend
     app.state.metrics = Metrics(backend)
+    app.state.wrong_tokens = WrongTokens()
     for module in ROUTERS:
         app.include_router(module.router)
     problems.install(app)

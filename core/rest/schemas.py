@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
+from core.scopes import Scope
 from core.service.fleet.health import CheckStatus
 from core.states import (
     AccountState,
@@ -122,9 +123,46 @@ class NewAuthorization(_Request):
     redirect_to: Annotated[str, StringConstraints(max_length=2_000, pattern=NO_NUL)] | None = Field(
         None,
         description=(
-            "The address to which the browser is redirected at the end. It must start with"
-            " `POLLING_PUBLIC_URL` or with one of `POLLING_REDIRECT_URLS`"
+            "The page of your product that gets the query parameter `connect_code` or `error`. It"
+            " must start with `POLLING_PUBLIC_URL` or with one of `POLLING_REDIRECT_URLS`. Default:"
+            " the person confirms on a page of this server"
         ),
+    )
+
+
+class ConnectCode(_Request):
+    """A connection to store, for the user who is signed in to your product."""
+
+    connect_code: Annotated[str, StringConstraints(max_length=200, pattern=NO_NUL)] = Field(
+        description="The query parameter of `redirect_to`. It works once, within five minutes"
+    )
+    user_id: UserId | None = Field(
+        None,
+        description=(
+            "The user who is signed in to your product in this browser. Take it from your own"
+            " session, never from the request's parameters. Required with an operator's token"
+        ),
+    )
+
+
+class NewToken(_Request):
+    """A token to create."""
+
+    scopes: list[Scope] = Field(
+        min_length=1, max_length=20, description="The permissions of the token"
+    )
+    user_id: UserId | None = Field(
+        None,
+        description=(
+            "The user for whose data the token has its scopes. Default with an operator's token:"
+            " all data. With a user's token: that user"
+        ),
+    )
+    name: Annotated[str, StringConstraints(max_length=500, pattern=NO_NUL)] = Field(
+        "", description="A label, for example the purpose of the token"
+    )
+    expires_in_days: float | None = Field(
+        None, gt=0, le=36_500, description="Days until the token expires. Default: never"
     )
 
 
@@ -531,6 +569,38 @@ class Erased(BaseModel):
     accounts: int = Field(description="The number of deleted accounts")
     rows: int = Field(description="The number of deleted rows")
     blobs: int = Field(description="The number of deleted blobs")
+
+
+class Token(BaseModel):
+    """A token, without its secret."""
+
+    id: UUID = Field(description="The ID of the token")
+    name: str = Field(description="The label")
+    user_id: str | None = Field(
+        description="The user for whose data it has its scopes; null for all data"
+    )
+    scopes: list[str] = Field(description="The permissions")
+    created_at: datetime = Field(description="The time at which it was created")
+    expires_at: datetime | None = Field(
+        description="The time at which it expires; null if it does not"
+    )
+    last_used_at: datetime | None = Field(
+        description="The time of the last request with it, to the minute"
+    )
+    revoked_at: datetime | None = Field(
+        description="The time at which it was revoked; null if it was not"
+    )
+
+
+class CreatedToken(BaseModel):
+    """A new token with its secret, which is shown once."""
+
+    id: UUID = Field(description="The ID of the token")
+    token: str = Field(description="The token. Store it like a password")
+    scopes: list[Scope] = Field(description="The permissions")
+    expires_at: datetime | None = Field(
+        description="The time at which it expires; null if it does not"
+    )
 
 
 class Authorization(BaseModel):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
+from core import scopes
 from core.db.pool import Conn
+from core.scopes import Scope
 from core.service.errors import not_found
 
 OWNERS = {
@@ -33,15 +37,29 @@ OWNERS = {
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The user of a token. A principal without a user is an operator, who sees all rows."""
+    """The user of a token. A principal without a user is an operator, who sees all rows.
+
+    Attributes:
+      scopes: The permissions of the principal, for the rows that it sees.
+    """
 
     token_id: UUID
     user_id: str | None
+    scopes: tuple[Scope, ...] = ()
+
+    @classmethod
+    def of(cls, token_id: UUID, user_id: str | None, names: Iterable[str]) -> Self:
+        """Return the principal of a token with the names of its scopes."""
+        return cls(token_id, user_id, scopes.in_order(names))
 
     @property
     def is_admin(self) -> bool:
         """True if the principal is an operator."""
         return self.user_id is None
+
+    def may(self, *any_of: Scope) -> bool:
+        """Return True if the principal has one of these scopes."""
+        return any(scope in self.scopes for scope in any_of)
 
     def owns(self, user_id: str) -> bool:
         """Return True if the principal may see the rows of this user."""

@@ -7,38 +7,53 @@ random, so a slower hash would not add protection.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.errors import InvalidInput, NotFound
+from core.errors import InvalidInput, NotFound, Refused
 from core.results.text import is_storable
+from core.scopes import DEFAULT, Scope, in_order
 from core.service.authorization import Principal
-from core.service.pagination import Keyset, PagedQuery
+from core.service.pagination import Keyset, Page, PagedQuery
 
 PREFIX = "polling_"
+SHAPE = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
+"""A text of another shape is not a token. No query looks for it."""
 
 CREATE = """
-INSERT INTO api_token (id, name, user_id, digest, expires_at)
-VALUES (%(id)s, %(name)s, %(user_id)s, %(digest)s, now() + %(days)s * interval '1 day')
+INSERT INTO api_token (id, name, user_id, digest, scopes, expires_at)
+VALUES (
+    %(id)s, %(name)s, %(user_id)s, %(digest)s, %(scopes)s,
+    least(now() + %(days)s * interval '1 day', %(not_after)s::timestamptz)
+)
 RETURNING expires_at
 """
-REVOKE = "UPDATE api_token SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL"
+# The primary key serves it.
+REVOKE = """
+UPDATE api_token SET revoked_at = now()
+WHERE id = %(id)s AND revoked_at IS NULL
+  AND (%(user)s::text IS NULL OR user_id = %(user)s::text)
+"""
 # The unique index on the digest serves it.
 FIND_BY_DIGEST = """
-SELECT id, user_id, last_used_at IS NULL OR last_used_at < now() - interval '1 minute'
+SELECT id, user_id, scopes, last_used_at IS NULL OR last_used_at < now() - interval '1 minute'
 FROM api_token
 WHERE digest = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """
 RECORD_USE = "UPDATE api_token SET last_used_at = now() WHERE id = %s"
+EXPIRY = "SELECT expires_at FROM api_token WHERE id = %s"
 
 tokens = PagedQuery(
-    "id, name, user_id, created_at, expires_at, last_used_at, revoked_at",
+    "id, name, user_id, scopes, created_at, expires_at, last_used_at, revoked_at",
     "api_token",
     Keyset({"created_at": "timestamptz", "id": "uuid"}),
+    filters={"user_id": "text"},
 )
 
 
@@ -48,11 +63,18 @@ class CreatedToken:
 
     id: UUID
     secret: str
+    scopes: tuple[Scope, ...]
     expires_at: datetime | None
 
 
 def create(
-    conn: Conn, *, user_id: str | None, name: str = "", days: float | None = None
+    conn: Conn,
+    *,
+    user_id: str | None,
+    name: str = "",
+    days: float | None = None,
+    scopes: Iterable[Scope] = DEFAULT,
+    not_after: datetime | None = None,
 ) -> CreatedToken:
     """Create a token.
 
@@ -61,50 +83,96 @@ def create(
         all rows.
       name: A label for the list of tokens.
       days: Days until the token expires. Default: it never expires.
+      scopes: The permissions of the token. Default: all except `tokens:admin`.
+      not_after: The time at which the token expires at the latest.
 
     Raises:
-      InvalidInput: The user id or the name is too long, blank, or cannot be stored.
+      InvalidInput: The user id or the name is too long, blank, or cannot be stored; or there is no
+        scope.
     """
     for field, text in (("user id", user_id), ("name", name)):
         if text is not None and (
             not is_storable(text) or len(text) > 500 or (field == "user id" and not text.strip())
         ):
             raise InvalidInput("text-invalid", field=field)
+    granted = in_order(scopes)
+    if not granted:
+        raise InvalidInput("scope-not-chosen")
     secret, id = PREFIX + secrets.token_urlsafe(32), uuid4()
-    params = {"id": id, "name": name, "user_id": user_id, "digest": _digest(secret), "days": days}
-    row = conn.execute(CREATE, params).fetchone()
+    params = {"id": id, "name": name, "user_id": user_id, "digest": digest_of(secret)}
+    limits = {"scopes": list(granted), "days": days, "not_after": not_after}
+    row = conn.execute(CREATE, params | limits).fetchone()
     assert row is not None
-    return CreatedToken(id, secret, row[0])
+    return CreatedToken(id, secret, granted, row[0])
 
 
-def revoke(conn: Conn, id: UUID) -> None:
-    """Revoke a token, effective immediately.
+def create_for(
+    conn: Conn,
+    principal: Principal,
+    *,
+    user_id: str | None,
+    name: str = "",
+    days: float | None = None,
+    scopes: Iterable[Scope],
+) -> CreatedToken:
+    """Create a token with another one. It can do no more, and does not outlive the other one.
+
+    Parameters:
+      principal: The owner of the other token. With a user's token, the new one is that user's.
+      user_id, name, days, scopes: As for `create`.
 
     Raises:
-      NotFound: The token does not exist, or is already revoked.
+      Refused: The principal does not have one of the scopes, or belongs to another user.
     """
-    if conn.execute(REVOKE, (id,)).rowcount == 0:
+    granted = in_order(scopes)
+    if not set(granted) <= set(principal.scopes):
+        raise Refused("scope-not-yours", scopes=", ".join(granted))
+    if user_id is not None and not principal.owns(user_id):
+        raise Refused("token-for-another-user")
+    owner = user_id if principal.is_admin else principal.user_id
+    ((not_after,),) = conn.execute(EXPIRY, (principal.token_id,)).fetchall()
+    return create(conn, user_id=owner, name=name, days=days, scopes=granted, not_after=not_after)
+
+
+def revoke(conn: Conn, id: UUID, *, user_id: str | None = None) -> None:
+    """Revoke a token, effective immediately.
+
+    Parameters:
+      user_id: The only user whose token may be revoked. Default: any token.
+
+    Raises:
+      NotFound: The token does not exist, belongs to another user, or is already revoked.
+    """
+    if conn.execute(REVOKE, {"id": id, "user": user_id}).rowcount == 0:
         raise NotFound("token-not-valid", token=id)
 
 
 def authenticate(conn: Conn, secret: str) -> Principal | None:
     """Return the principal of a token; None if the token is unknown, expired or revoked."""
-    row = conn.execute(FIND_BY_DIGEST, (_digest(secret),)).fetchone()
+    if SHAPE.fullmatch(secret) is None:
+        return None
+    row = conn.execute(FIND_BY_DIGEST, (digest_of(secret),)).fetchone()
     if row is None:
         return None
-    id, user_id, use_unrecorded = row
+    id, user_id, scopes, use_unrecorded = row
     if use_unrecorded:
         conn.execute(RECORD_USE, (id,))
-    return Principal(id, user_id)
+    return Principal.of(id, user_id, scopes)
 
 
-def _digest(secret: str) -> bytes:
+def digest_of(secret: str) -> bytes:
+    """Return the digest by which the database knows a token."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 def token_rows(conn: Conn) -> list[Row]:
     """List all tokens. Secrets are not stored."""
     return list(tokens.pages(conn))
+
+
+def page(conn: Conn, principal: Principal, *, limit: int, after: str | None) -> Page:
+    """List the tokens that a principal may revoke: all, or those of its user."""
+    return tokens.page(conn, limit=limit, after=after, user_id=principal.user_id)
 
 
 def find_token(conn: Conn, text: str) -> UUID:

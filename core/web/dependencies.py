@@ -7,13 +7,15 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
 from core.service import tokens
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.web.problems import HttpProblem
+from core.web.wrong_tokens import WrongTokens
 
-bearer = HTTPBearer(auto_error=False, description="A token that the operator created.")
+bearer = HTTPBearer(auto_error=False, description="A token, with the scopes that the route needs.")
 
 
 def _backend(request: Request) -> Backend:
@@ -24,38 +26,38 @@ def _backend(request: Request) -> Backend:
 Engine = Annotated[Backend, Depends(_backend)]
 
 
-def authenticated(
-    engine: Engine, bearer_token: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+async def authenticated(
+    request: Request,
+    engine: Engine,
+    bearer_token: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
 ) -> Principal:
     """Authenticate the request.
 
     Raises:
       HttpProblem: The token is missing, unknown, expired or revoked.
     """
-    if bearer_token is not None:
-        with engine.database.connection() as conn:
-            principal = tokens.authenticate(conn, bearer_token.credentials)
-        if principal is not None:
-            return principal
-        raise HttpProblem("token-invalid")
-    raise HttpProblem("token-missing")
+    if bearer_token is None:
+        raise HttpProblem("token-missing")
+    principal = await run_in_threadpool(_principal, engine, bearer_token.credentials)
+    if principal is not None:
+        return principal
+    await wrong_tokens_of(request).refuse(request)
+    raise HttpProblem("token-invalid")
+
+
+def _principal(engine: Backend, token: str) -> Principal | None:
+    with engine.database.connection() as conn:
+        return tokens.authenticate(conn, token)
+
+
+def wrong_tokens_of(request: Request) -> WrongTokens:
+    """Return the wrong tokens that this server has received."""
+    wrong_tokens: WrongTokens = request.app.state.wrong_tokens
+    return wrong_tokens
 
 
 Authenticated = Annotated[Principal, Depends(authenticated)]
 
-
-def admin(principal: Authenticated) -> Principal:
-    """Return the principal of an operator's token.
-
-    Raises:
-      HttpProblem: The token belongs to a user.
-    """
-    if not principal.is_admin:
-        raise HttpProblem("operator-only")
-    return principal
-
-
-Admin = Annotated[Principal, Depends(admin)]
 
 NO_NUL = r"^[^\x00]*$"
 MAX_ID = 2**63 - 1

@@ -29,6 +29,7 @@ TYPE = "urn:integration-polling:problem:"
 
 HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"WWW-Authenticate": "Bearer"},
+    429: {"Retry-After": "60"},
     503: {"Retry-After": "5"},
 }
 """Headers of error responses, by status."""

@@ -28,9 +28,9 @@ INTRODUCTION = """\
 Generated from the OpenAPI document by `docs/reference/generate.py`. The server publishes that
 document at `/openapi.json`. For an introduction, see [use the API](../how-to/use-the-api.md).
 
-The problems 400, 401, 413, 422 and 503 are not listed for each route.
+The problems 400, 401, 413, 422, 429 and 503 are not listed for each route.
 """
-GENERAL = {"400", "401", "413", "422", "503"}
+GENERAL = {"400", "401", "413", "422", "429", "503"}
 """Problems that the page does not repeat for each route."""
 
 

@@ -1,6 +1,6 @@
 """Keys of processes
 
-Revision: 0006, after 0004
+Revision: 0006, after 0005
 
 Adds the fingerprints of the secret keys of each process: of the first one, and of all.
 """
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 
 
 def upgrade() -> None:

@@ -20,6 +20,7 @@ def test_a_wrong_token_is_refused_and_the_right_one_signs_in(house, open_window,
     window.sees(window.heading("Accounts"))
     assert window.page.url == f"{house.url}/accounts"
     (cookie,) = window.page.context.cookies()
+    assert (cookie["name"], token in cookie["value"]) == ("polling_session", False)
     assert cookie["httpOnly"]
     assert cookie["sameSite"] == "Lax"
     assert window.page.evaluate("document.cookie") == ""

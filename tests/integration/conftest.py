@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from support.cloud import browser, product, provider  # noqa: F401  fixtures
 from support.dashboard import dashboard  # noqa: F401  fixtures
 from support.rest import api, backend, egress, hooked, integrations  # noqa: F401  fixtures
 

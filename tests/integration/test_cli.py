@@ -84,6 +84,20 @@ def test_the_api_answers_at_the_printed_address(cli: Cli) -> None:
         assert "test" in cli.ok("tokens", "list").out
         cli.ok("tokens", "revoke", token["id"][:8])
         assert client.get("/v1/integrations").status_code == 401
+        scopes = ("--scope", "metrics:read", "--scope", "content:read")
+        token = cli.ok("tokens", "create", "--admin", *scopes, "--json").json()
+        client.headers["Authorization"] = f"Bearer {token['token']}"
+        assert client.get("/metrics").status_code == 200
+        assert client.get("/v1/tokens").json()["code"] == "scope-missing"
+        assert "content:read, metrics:read" in cli.ok("tokens", "list").out
+        cli.ok("tokens", "create", "--user-id", "ann")
+        listed = {
+            row["user_id"]: row["scopes"] for row in cli.ok("tokens", "list", "--json").rows()
+        }
+        assert "tokens:admin" not in listed["ann"]
+    assert "metrics:write" in cli.fails(
+        "tokens", "create", "--admin", "--scope", "metrics:write", code=2
+    )
     assert "token nothing not found" in cli.fails("tokens", "revoke", "nothing")
     assert "--user-id U or --admin" in cli.fails("tokens", "create", code=2)
 

@@ -10,10 +10,12 @@ import pytest
 
 from core import TaskOutput
 from core.dashboard.app import PAGES
+from core.scopes import ALL
 from core.service import tokens
 
 MARK = "only-the-owner-may-read-this"
-OPEN = {"/sign-in"}
+OPEN = {"/sign-in", "/v1/oauth/callback", "/oauth/confirm", "/oauth/cancel"}
+"""Pages for people without a session."""
 
 FIELDS = {
     "name": MARK,
@@ -54,6 +56,7 @@ def owned(dashboard, desk):
         "account": str(account),
         "run": str(run),
         "deletion": desk.hold(account, run, "1", parent=MARK),
+        "token": tokens.create(desk.conn, user_id="owner", name=MARK).id,
         "task": desk.value("SELECT max(id) FROM sync_task"),
         "content": content,
         "content_id": content,
@@ -81,7 +84,7 @@ def test_a_wrong_token_starts_no_session(dashboard) -> None:
 @pytest.mark.parametrize(
     ("public", "secure"), [(None, False), ("https://polling.example.org", True)]
 )
-def test_the_session_cookie_is_http_only_and_secure_over_https(
+def test_the_session_cookie_belongs_to_this_host_over_https(
     dashboard, monkeypatch, public, secure
 ) -> None:
     monkeypatch.setattr(dashboard.backend.settings, "public_url", public)
@@ -91,6 +94,9 @@ def test_the_session_cookie_is_http_only_and_secure_over_https(
         for part in answer.headers["set-cookie"].split(";")[1:]
     }
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    name = answer.headers["set-cookie"].partition("=")[0]
+    assert name == ("__Host-polling_session" if secure else "polling_session")
+    assert "path=/;" in answer.headers["set-cookie"].lower()
     assert flags == {"httponly", "samesite", "path", "max-age"} | ({"secure"} if secure else set())
     assert "samesite=lax" in answer.headers["set-cookie"].lower()
 
@@ -219,10 +225,10 @@ def test_no_page_shows_a_user_the_rows_of_another(dashboard, owned, desk) -> Non
     ORDER BY 1
     """
     before, tasks = desk.rows(state), desk.rows(work)
-    foreign, seen = dashboard.sign_in("foreign"), 0
+    foreign, seen = dashboard.sign_in("foreign", scopes=ALL), 0
     csrf = {"csrf": foreign.csrf}
     for (method, path), filtered in itertools.product(routes(), (True, False)):
-        if path in OPEN | {"/sign-out"}:
+        if path in OPEN | {"/sign-out", "/sign-out-everywhere"}:
             continue
         filled = path.format(**owned)
         params = (

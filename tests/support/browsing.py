@@ -59,10 +59,10 @@ def executable() -> str | None:
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
-def launch(playwright: Playwright) -> Browser:
-    """Start a headless Chromium."""
+def launch(playwright: Playwright, *flags: str) -> Browser:
+    """Start a headless Chromium, with further flags."""
     root = ("--no-sandbox",) if os.getuid() == 0 else ()
-    return playwright.chromium.launch(executable_path=executable(), args=[*FLAGS, *root])
+    return playwright.chromium.launch(executable_path=executable(), args=[*FLAGS, *flags, *root])
 
 
 @dataclass

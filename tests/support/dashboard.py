@@ -127,7 +127,7 @@ class Browser:
     @property
     def csrf(self) -> str:
         """The CSRF token of this session's forms."""
-        value: str = form(self.get("/integrations").text, "/sign-out").fields["csrf"]
+        value: str = form(self.get("/access").text, "/sign-out").fields["csrf"]
         return value
 
     def post(self, path: str, fields: Fields | None = None) -> httpx2.Response:
@@ -152,10 +152,10 @@ class Dashboard(Api):
         """Return a browser that is not signed in."""
         return Browser(self.client(None))
 
-    def sign_in(self, user: str | None = None) -> Browser:
-        """Sign in a user, or without a name an operator."""
+    def sign_in(self, user: str | None = None, **more: Any) -> Browser:
+        """Sign in a user, or without a name an operator, with a token that has these options."""
         browser = self.stranger()
-        answer = browser.send("/sign-in", {"token": self.token(user)})
+        answer = browser.send("/sign-in", {"token": self.token(user, **more)})
         assert answer.status_code == 303, answer.text
         return browser
 

@@ -135,10 +135,20 @@ class Api:
 
 
 @contextmanager
-def serving(backend: Backend, made: Callable[[FastAPI], Any] = lambda rest: rest) -> Iterator[str]:
-    """Serve the API of a backend, or the application that `made` returns; yield its address."""
+def serving(
+    backend: Backend, made: Callable[[FastAPI], Any] = lambda rest: rest, **options: Any
+) -> Iterator[str]:
+    """Serve the API of a backend, or the application that `made` returns; yield its address.
+
+    Further options are those of uvicorn.
+    """
     config = uvicorn.Config(
-        made(build(backend)), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1
+        made(build(backend)),
+        host="127.0.0.1",
+        port=0,
+        log_config=None,
+        timeout_graceful_shutdown=1,
+        **options,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

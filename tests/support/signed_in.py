@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx2
 
-from core.dashboard.session import COOKIE, csrf_of
+from core.service import sessions
+from core.web import session_cookie
 from support.dashboard import Browser, Dashboard
 
 
@@ -24,7 +25,7 @@ class Person:
     @property
     def csrf(self) -> str:
         """The CSRF token of this session's forms."""
-        return csrf_of(self.client.cookies[COOKIE])
+        return sessions.csrf_of(self.client.cookies[session_cookie.NAME])
 
     def get(self, path: str, status: int = 200, **params: Any) -> httpx2.Response:
         answer = self.browser.get(path, **params)

@@ -30,6 +30,7 @@ STATUSES = {
     "WrongState": {409},
     "InvalidInput": {410, 422},
     "InvalidFields": {422},
+    "Refused": {403},
     "ServerUnavailable": {503},
     "DiskFull": {503},
     "SettingsError": {500},

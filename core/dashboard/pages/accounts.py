@@ -12,7 +12,7 @@ from core.accounts import store
 from core.dashboard import query_filters
 from core.dashboard.cached_count import CachedCount
 from core.dashboard.responses import Renderer
-from core.dashboard.session import SignedIn
+from core.dashboard.session import StatusViewer
 from core.db.pool import Conn
 from core.service import authorization
 from core.service.accounts import listing as account_listing
@@ -37,7 +37,7 @@ FilterText = Annotated[str, Query(max_length=500, pattern=NO_NUL)]
 @router.get("")
 def account_list(
     engine: Engine,
-    viewer: SignedIn,
+    viewer: StatusViewer,
     renderer: Renderer,
     status: AccountState | Literal[""] = "",
     domain: Annotated[str, Query(max_length=63, pattern=NO_NUL)] = "",
@@ -80,7 +80,7 @@ def account_list(
 
 @router.get("/{account}")
 def account_page(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId
+    engine: Engine, viewer: StatusViewer, renderer: Renderer, account: AccountId
 ) -> Response:
     """Show one account."""
     return render(engine, viewer.principal, renderer, account)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 
 from core.dashboard.pages.accounts import render
 from core.dashboard.responses import Renderer, redirect
-from core.dashboard.session import ActionForm, SignedIn, Viewer
+from core.dashboard.session import ActionForm, ConnectingViewer, OperatingViewer, Viewer
 from core.dashboard.wording import sentences
 from core.errors import NotFound, PollingError
 from core.service import authorization
@@ -28,7 +28,11 @@ router = APIRouter(prefix="/accounts/{account}")
 
 @router.post("/sync")
 def sync(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
+    engine: Engine,
+    viewer: OperatingViewer,
+    renderer: Renderer,
+    account: AccountId,
+    form: ActionForm,
 ) -> Response:
     """Start a run, or join the open one."""
 
@@ -41,7 +45,11 @@ def sync(
 
 @router.post("/resync")
 def resync(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
+    engine: Engine,
+    viewer: OperatingViewer,
+    renderer: Renderer,
+    account: AccountId,
+    form: ActionForm,
 ) -> Response:
     """Delete all cursors and start a run that lists everything again."""
 
@@ -54,7 +62,11 @@ def resync(
 
 @router.post("/pause")
 def pause(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
+    engine: Engine,
+    viewer: OperatingViewer,
+    renderer: Renderer,
+    account: AccountId,
+    form: ActionForm,
 ) -> Response:
     """Start no more runs of the account."""
     return _act(
@@ -69,7 +81,11 @@ def pause(
 
 @router.post("/resume")
 def resume(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
+    engine: Engine,
+    viewer: OperatingViewer,
+    renderer: Renderer,
+    account: AccountId,
+    form: ActionForm,
 ) -> Response:
     """Resume a paused account."""
     return _act(
@@ -84,7 +100,11 @@ def resume(
 
 @router.post("/check")
 def check(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
+    engine: Engine,
+    viewer: ConnectingViewer,
+    renderer: Renderer,
+    account: AccountId,
+    form: ActionForm,
 ) -> Response:
     """Check with the provider that the credentials still work."""
 
@@ -98,7 +118,7 @@ def check(
 @router.post("/disconnect")
 def disconnect(
     engine: Engine,
-    viewer: SignedIn,
+    viewer: ConnectingViewer,
     renderer: Renderer,
     account: AccountId,
     form: ActionForm,
@@ -116,7 +136,11 @@ def disconnect(
 
 @router.post("/erase")
 def erase(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
+    engine: Engine,
+    viewer: ConnectingViewer,
+    renderer: Renderer,
+    account: AccountId,
+    form: ActionForm,
 ) -> Response:
     """Erase an account with its content, if the user entered its name."""
     with engine.database.connection() as conn:

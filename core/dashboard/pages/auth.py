@@ -1,4 +1,4 @@
-"""Sign-in with a token, and sign-out."""
+"""Sign-in with a token, and sign-out in one browser or everywhere."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.concurrency import run_in_threadpool
 
 from core.dashboard import rendering, session
-from core.dashboard.session import ActionForm, PostedForm
-from core.web.dependencies import Engine
+from core.dashboard.session import ActionForm, PostedForm, SignedIn
+from core.dashboard.wording import sentences
+from core.errors import PollingError
+from core.service import sessions
+from core.service.backend import Backend
+from core.web import session_cookie
+from core.web.dependencies import Engine, wrong_tokens_of
 
 router = APIRouter()
+
+INSECURE = (
+    "Without HTTPS, everybody on the network could read your session. Open the dashboard through"
+    " its HTTPS address, or at 127.0.0.1 through a tunnel."
+)
 
 
 @router.get("/sign-in")
@@ -21,23 +32,56 @@ def sign_in_page(next: Annotated[str, Query(max_length=2_000)] = "/") -> Respons
 
 
 @router.post("/sign-in")
-def sign_in(request: Request, engine: Engine, form: PostedForm) -> Response:
-    """Start a session."""
+async def sign_in(request: Request, engine: Engine, form: PostedForm) -> Response:
+    """Open a session with a token."""
     next_path = session.local_path(form.get("next") or "/")
+    public_url = engine.settings.public_url
+    if not session_cookie.is_allowed(request, public_url):
+        return _page(next_path, INSECURE, 403)
+    before = session_cookie.read(request, public_url)
+    id = await run_in_threadpool(_open_session, engine, form.get("token").strip(), before)
+    if id is None:
+        try:
+            await wrong_tokens_of(request).refuse(request)
+        except PollingError as problem:
+            return _page(next_path, sentences(problem), problem.status)
+        return _page(next_path, "This token is unknown, expired or revoked.", 401)
     response = RedirectResponse(next_path, 303)
-    # If a proxy terminates TLS, only the settings and the browser's `Origin` show it.
-    urls = (engine.settings.public_url, str(request.url), request.headers.get("origin"))
-    secure = any(url is not None and url.startswith("https:") for url in urls)
-    if session.sign_in(engine, response, form.get("token").strip(), secure=secure):
-        return response
-    return _page(next_path, "This token is unknown, expired or revoked.", 401)
+    session_cookie.write(request, response, id, public_url)
+    return response
+
+
+def _open_session(engine: Backend, token: str, before: str | None) -> str | None:
+    """Open a session, and end the browser's previous one."""
+    with engine.database.connection() as conn:
+        id = sessions.open_session(conn, token)
+        if id is not None and before is not None:
+            sessions.end_session(conn, before)
+    return id
 
 
 @router.post("/sign-out")
-def sign_out(form: ActionForm) -> Response:
+def sign_out(request: Request, engine: Engine, form: ActionForm) -> Response:
     """End the session in this browser."""
+    id = session_cookie.read(request, engine.settings.public_url)
+    if id is not None:
+        with engine.database.connection() as conn:
+            sessions.end_session(conn, id)
+    return _signed_out()
+
+
+@router.post("/sign-out-everywhere")
+# `ActionForm` checks the CSRF token.
+def sign_out_everywhere(engine: Engine, viewer: SignedIn, form: ActionForm) -> Response:
+    """End all sessions of the user, or of the operator's token."""
+    with engine.database.connection() as conn:
+        sessions.end_sessions(conn, viewer.principal)
+    return _signed_out()
+
+
+def _signed_out() -> Response:
     response = RedirectResponse("/sign-in", 303)
-    session.sign_out(response)
+    session_cookie.delete(response)
     return response
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query, Response
 from core.dashboard import rendering
 from core.dashboard.account_form import AccountForm
 from core.dashboard.responses import Renderer, redirect
-from core.dashboard.session import ActionForm, Operator, SignedIn
+from core.dashboard.session import ActionForm, ConnectingViewer, FleetOperatingViewer, StatusViewer
 from core.errors import NotFound
 from core.integration.base import Integration
 from core.integration.operator import environment_value
@@ -31,6 +31,7 @@ CALLBACK_PATH = "/integrations/connected"
 
 REASONS = {
     "access_denied": "Access was denied, by you or by the provider.",
+    "failed": "The connection failed.",
     "refused": "The credentials were rejected, or belong to a different account.",
     "unavailable": (
         "The provider is unavailable, or its response could not be read. Try again later."
@@ -41,7 +42,7 @@ REASONS = {
 
 
 @router.get("")
-def integrations(engine: Engine, viewer: SignedIn, renderer: Renderer) -> Response:
+def integrations(engine: Engine, viewer: StatusViewer, renderer: Renderer) -> Response:
     """List the installed integrations; for operators, also the quarantined plugins."""
     registry = engine.registry
     with engine.database.connection() as conn:
@@ -66,14 +67,18 @@ def integrations(engine: Engine, viewer: SignedIn, renderer: Renderer) -> Respon
 
 @router.post("/{domain}/pause")
 # `ActionForm` checks the CSRF token.
-def pause(engine: Engine, viewer: Operator, form: ActionForm, domain: Domain) -> Response:
+def pause(
+    engine: Engine, viewer: FleetOperatingViewer, form: ActionForm, domain: Domain
+) -> Response:
     """Pause all accounts of an integration; for operators only."""
     pauses.pause(engine, domain)
     return redirect("/integrations", "integration-paused")
 
 
 @router.post("/{domain}/resume")
-def resume(engine: Engine, viewer: Operator, form: ActionForm, domain: Domain) -> Response:
+def resume(
+    engine: Engine, viewer: FleetOperatingViewer, form: ActionForm, domain: Domain
+) -> Response:
     """Resume a paused integration; for operators only."""
     pauses.resume(engine, domain)
     return redirect("/integrations", "integration-resumed")
@@ -82,7 +87,7 @@ def resume(engine: Engine, viewer: Operator, form: ActionForm, domain: Domain) -
 @router.get("/connected")
 def connected(
     engine: Engine,
-    viewer: SignedIn,
+    viewer: ConnectingViewer,
     renderer: Renderer,
     user_integration_id: UUID | None = None,
     error: Annotated[str, Query(max_length=60, pattern=NO_NUL)] = "failed",
@@ -103,12 +108,18 @@ def connected(
     again = f"/accounts/{account}/credentials" if account is not None else "/integrations"
     if account is None and domain in engine.registry.integrations:
         again = f"/integrations/{domain}/connect"
-    values = {"reason": REASONS.get(error, "The connection failed."), "code": error, "again": again}
+    values = {"reason": REASONS.get(error, REASONS["failed"]), "code": error, "again": again}
     return renderer.page("not-connected.html", values)
 
 
 @router.get("/{domain}/connect")
-def connect_page(engine: Engine, renderer: Renderer, domain: Domain) -> Response:
+# The viewer's permission is all that this page needs of them.
+def connect_page(
+    engine: Engine,
+    viewer: ConnectingViewer,
+    renderer: Renderer,
+    domain: Domain,
+) -> Response:
     """Show the form that connects an account of an integration."""
     account_form = AccountForm(engine.registry.get(domain), user="default")
     return _page(engine, renderer, account_form)
@@ -116,7 +127,7 @@ def connect_page(engine: Engine, renderer: Renderer, domain: Domain) -> Response
 
 @router.post("/{domain}/connect")
 def connect(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, domain: Domain, form: ActionForm
+    engine: Engine, viewer: ConnectingViewer, renderer: Renderer, domain: Domain, form: ActionForm
 ) -> Response:
     """Check an account with its provider, and store it."""
     account_form = AccountForm(engine.registry.get(domain), form)
@@ -150,7 +161,7 @@ def connect(
 
 @router.post("/{domain}/authorize")
 def authorize(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, domain: Domain, form: ActionForm
+    engine: Engine, viewer: ConnectingViewer, renderer: Renderer, domain: Domain, form: ActionForm
 ) -> Response:
     """Start a connection in the browser."""
     account_form = AccountForm(engine.registry.get(domain), form)
@@ -166,6 +177,7 @@ def authorize(
             deletions=account_form.deletions(),
             redirect_to=callback_url(engine, domain=domain),
             public_only=not viewer.is_admin,
+            session=viewer.session.digest,
         )
     if account_form.failed:
         return _page(engine, renderer, account_form)

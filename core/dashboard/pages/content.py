@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from core.dashboard import previews, query_filters
 from core.dashboard.query_filters import Text
 from core.dashboard.responses import Renderer
-from core.dashboard.session import SignedIn, Viewer
+from core.dashboard.session import ContentViewer, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.db.rows import Row
@@ -34,7 +34,7 @@ MAX_VALUE_CHARS = 2_000
 @router.get("/content")
 def list_content(
     engine: Engine,
-    viewer: SignedIn,
+    viewer: ContentViewer,
     renderer: Renderer,
     q: Text = "",
     account: Text = "",
@@ -71,7 +71,11 @@ def list_content(
 
 @router.get("/content/{content_id}")
 def show_content(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, content_id: ContentId, after: After = None
+    engine: Engine,
+    viewer: ContentViewer,
+    renderer: Renderer,
+    content_id: ContentId,
+    after: After = None,
 ) -> Response:
     """Show one item with its preview, metadata and children."""
     with engine.database.connection() as conn:
@@ -101,7 +105,7 @@ def show_content(
 
 
 @router.get("/content/{content_id}/preview")
-def preview_content(engine: Engine, viewer: SignedIn, content_id: ContentId) -> Response:
+def preview_content(engine: Engine, viewer: ContentViewer, content_id: ContentId) -> Response:
     """Show the item's HTML in a page without scripts or remote content, for the preview frame."""
     html = previews.document(engine, _visible_row(engine, viewer, content_id))
     if html is None:
@@ -111,7 +115,7 @@ def preview_content(engine: Engine, viewer: SignedIn, content_id: ContentId) -> 
 
 @router.get("/content/{content_id}/raw")
 def raw_content(
-    engine: Engine, viewer: SignedIn, content_id: ContentId, inline: bool = False
+    engine: Engine, viewer: ContentViewer, content_id: ContentId, inline: bool = False
 ) -> Response:
     """Send the bytes of an item as a download, or an image for display with `inline`."""
     return downloads.download(

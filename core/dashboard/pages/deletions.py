@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from core.dashboard import query_filters
 from core.dashboard.query_filters import Text
 from core.dashboard.responses import Renderer, redirect
-from core.dashboard.session import ActionForm, SignedIn
+from core.dashboard.session import ActionForm, DetailViewer, OperatingViewer, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/deletions")
 @router.get("")
 def list_deletions(
     engine: Engine,
-    viewer: SignedIn,
+    viewer: DetailViewer,
     renderer: Renderer,
     account: Text = "",
     state: HeldState | Literal[""] = "",
@@ -54,7 +54,7 @@ def list_deletions(
 @router.get("/{deletion}")
 def show_deletion(
     engine: Engine,
-    viewer: SignedIn,
+    viewer: DetailViewer,
     renderer: Renderer,
     deletion: DeletionId,
     after: After = None,
@@ -70,7 +70,9 @@ def show_deletion(
 
 
 @router.post("/{deletion}/accept")
-def accept(engine: Engine, viewer: SignedIn, deletion: DeletionId, form: ActionForm) -> Response:
+def accept(
+    engine: Engine, viewer: OperatingViewer, deletion: DeletionId, form: ActionForm
+) -> Response:
     """Accept a held deletion."""
     _require(engine, viewer, deletion)
     (decided,) = deletions.accept(engine, [deletion])
@@ -79,13 +81,15 @@ def accept(engine: Engine, viewer: SignedIn, deletion: DeletionId, form: ActionF
 
 
 @router.post("/{deletion}/refuse")
-def refuse(engine: Engine, viewer: SignedIn, deletion: DeletionId, form: ActionForm) -> Response:
+def refuse(
+    engine: Engine, viewer: OperatingViewer, deletion: DeletionId, form: ActionForm
+) -> Response:
     """Refuse a held deletion."""
     _require(engine, viewer, deletion)
     deletions.refuse(engine, [deletion])
     return redirect("/deletions", "deletions-refused")
 
 
-def _require(engine: Engine, viewer: SignedIn, deletion: int) -> None:
+def _require(engine: Engine, viewer: Viewer, deletion: int) -> None:
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "deletion", deletion)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 from core.dashboard.account_form import AccountForm, FormPart
 from core.dashboard.pages.connect import callback_url, http_url, redirect_page
 from core.dashboard.responses import Renderer, redirect
-from core.dashboard.session import ActionForm, SignedIn, Viewer
+from core.dashboard.session import ActionForm, ConnectingViewer, Viewer
 from core.errors import NotFound
 from core.integration.base import Integration
 from core.service import authorization
@@ -44,7 +44,7 @@ def _load(engine: Backend, viewer: Viewer, account: UUID) -> EditedAccount:
 
 @router.get("/settings")
 def settings_page(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId
+    engine: Engine, viewer: ConnectingViewer, renderer: Renderer, account: AccountId
 ) -> Response:
     """Show the settings form with the current values."""
     return _settings(renderer, _load(engine, viewer, account))
@@ -52,7 +52,11 @@ def settings_page(
 
 @router.post("/settings")
 def change_settings(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
+    engine: Engine,
+    viewer: ConnectingViewer,
+    renderer: Renderer,
+    account: AccountId,
+    form: ActionForm,
 ) -> Response:
     """Change the name, interval and treatment of deletions of an account, or its config."""
     edited = _load(engine, viewer, account)
@@ -129,7 +133,7 @@ def _settings(
 
 @router.get("/credentials")
 def credentials_page(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId
+    engine: Engine, viewer: ConnectingViewer, renderer: Renderer, account: AccountId
 ) -> Response:
     """Show the form for new credentials."""
     edited = _load(engine, viewer, account)
@@ -138,7 +142,11 @@ def credentials_page(
 
 @router.post("/credentials")
 def reconnect(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
+    engine: Engine,
+    viewer: ConnectingViewer,
+    renderer: Renderer,
+    account: AccountId,
+    form: ActionForm,
 ) -> Response:
     """Replace the credentials of an account; it resumes where it stopped."""
     edited = _load(engine, viewer, account)
@@ -156,7 +164,11 @@ def reconnect(
 
 @router.post("/authorize")
 def authorize(
-    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
+    engine: Engine,
+    viewer: ConnectingViewer,
+    renderer: Renderer,
+    account: AccountId,
+    form: ActionForm,
 ) -> Response:
     """Start to reconnect an account in the browser."""
     edited = _load(engine, viewer, account)
@@ -169,6 +181,7 @@ def authorize(
             account=account,
             redirect_to=callback_url(engine, account=account),
             public_only=not viewer.is_admin,
+            session=viewer.session.digest,
         )
     if account_form.failed:
         return _credentials(engine, renderer, edited, account_form)

@@ -22,7 +22,9 @@ router = APIRouter()
 
 @router.get("/")
 def overview(engine: Engine, viewer: SignedIn, renderer: Renderer) -> Response:
-    """Show the overview to operators; redirect users to their accounts."""
+    """Show the overview to operators; redirect others to the first page that they may see."""
+    if not viewer.sees_status:
+        return RedirectResponse("/access", 303)
     if not viewer.is_admin:
         return RedirectResponse("/accounts", 303)
     return renderer.live("overview.html", lambda conn: _collect(engine, conn))

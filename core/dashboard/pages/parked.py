@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from core.dashboard import query_filters, rendering
 from core.dashboard.query_filters import Text
 from core.dashboard.responses import Renderer
-from core.dashboard.session import ActionForm, Form, SignedIn, Viewer
+from core.dashboard.session import ActionForm, DetailViewer, Form, OperatingViewer, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
@@ -44,7 +44,7 @@ Filters = Annotated[dict[str, str], Depends(_filters)]
 @router.get("/parked")
 def list_parked(
     engine: Engine,
-    viewer: SignedIn,
+    viewer: DetailViewer,
     renderer: Renderer,
     filters: Filters,
     after: After = None,
@@ -85,7 +85,7 @@ def list_parked(
 
 
 @router.post("/parked/retry")
-def retry(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
+def retry(engine: Engine, viewer: OperatingViewer, form: ActionForm, filters: Filters) -> Response:
     """Retry the selected tasks."""
     return _redirect_with_result(
         filters, "retried", parked.retry(engine, _selected_ids(form), viewer.user_id)
@@ -93,7 +93,9 @@ def retry(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) 
 
 
 @router.post("/parked/discard")
-def discard(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
+def discard(
+    engine: Engine, viewer: OperatingViewer, form: ActionForm, filters: Filters
+) -> Response:
     """Discard the selected tasks."""
     return _redirect_with_result(
         filters, "discarded", parked.discard(engine, _selected_ids(form), viewer.user_id)
@@ -102,7 +104,9 @@ def discard(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters
 
 @router.post("/parked/retry-all")
 # `ActionForm` checks the CSRF token.
-def retry_all(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
+def retry_all(
+    engine: Engine, viewer: OperatingViewer, form: ActionForm, filters: Filters
+) -> Response:
     """Retry all matching tasks."""
     with engine.database.connection() as conn:
         task_filter = _filter(conn, viewer, filters)
@@ -110,7 +114,9 @@ def retry_all(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filte
 
 
 @router.post("/parked/discard-all")
-def discard_all(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
+def discard_all(
+    engine: Engine, viewer: OperatingViewer, form: ActionForm, filters: Filters
+) -> Response:
     """Discard all matching tasks."""
     with engine.database.connection() as conn:
         task_filter = _filter(conn, viewer, filters)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Response
 from core.dashboard import query_filters
 from core.dashboard.query_filters import Text
 from core.dashboard.responses import Renderer, redirect
-from core.dashboard.session import ActionForm, SignedIn, Viewer
+from core.dashboard.session import ActionForm, DetailViewer, OperatingViewer, StatusViewer, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
@@ -42,7 +42,7 @@ Parent = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 @router.get("/runs")
 def list_runs(
     engine: Engine,
-    viewer: SignedIn,
+    viewer: StatusViewer,
     renderer: Renderer,
     account: Text = "",
     domain: Text = "",
@@ -76,7 +76,7 @@ def list_runs(
 @router.get("/runs/{run}")
 def show_run(
     engine: Engine,
-    viewer: SignedIn,
+    viewer: DetailViewer,
     renderer: Renderer,
     run: RunId,
     parent: Parent = None,
@@ -91,7 +91,7 @@ def show_run(
 
 @router.post("/runs/{run}/cancel")
 # `ActionForm` checks the CSRF token.
-def cancel_run(engine: Engine, viewer: SignedIn, form: ActionForm, run: RunId) -> Response:
+def cancel_run(engine: Engine, viewer: OperatingViewer, form: ActionForm, run: RunId) -> Response:
     """End a run now."""
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "run", run)
@@ -100,7 +100,7 @@ def cancel_run(engine: Engine, viewer: SignedIn, form: ActionForm, run: RunId) -
 
 
 @router.get("/tasks/{task}")
-def show_task(engine: Engine, viewer: SignedIn, renderer: Renderer, task: TaskId) -> Response:
+def show_task(engine: Engine, viewer: DetailViewer, renderer: Renderer, task: TaskId) -> Response:
     """Show one task with the errors of its attempts."""
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "task", task)
@@ -108,7 +108,7 @@ def show_task(engine: Engine, viewer: SignedIn, renderer: Renderer, task: TaskId
 
 
 @router.post("/tasks/{task}/retry")
-def retry_task(engine: Engine, viewer: SignedIn, form: ActionForm, task: TaskId) -> Response:
+def retry_task(engine: Engine, viewer: OperatingViewer, form: ActionForm, task: TaskId) -> Response:
     """Retry a parked task."""
     _require_task(engine, viewer, task)
     run_actions.retry(engine, [task])
@@ -116,7 +116,9 @@ def retry_task(engine: Engine, viewer: SignedIn, form: ActionForm, task: TaskId)
 
 
 @router.post("/tasks/{task}/discard")
-def discard_task(engine: Engine, viewer: SignedIn, form: ActionForm, task: TaskId) -> Response:
+def discard_task(
+    engine: Engine, viewer: OperatingViewer, form: ActionForm, task: TaskId
+) -> Response:
     """Discard a parked task."""
     _require_task(engine, viewer, task)
     run_actions.discard(engine, [task])

@@ -15,6 +15,7 @@ _MEANINGS = {
     410: "The cursor is outdated; start again without one",
     413: "The body is too large",
     422: "The request is invalid",
+    429: "This address has sent too many wrong tokens",
     502: "The provider is unavailable",
     503: "The server is busy, or the database is unavailable",
 }
@@ -25,6 +26,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     # A route with a body may receive one that cannot be read.
     documented = {*statuses, 503} | ({400} if 413 in statuses else set())
+    if 401 in statuses:  # a token may be wrong, or lack a scope
+        documented |= {403, 429}
     return {
         status: {"description": _MEANINGS[status], "content": content}
         for status in sorted(documented)

@@ -11,8 +11,9 @@ from starlette.concurrency import run_in_threadpool
 from core.rest.routes import problems
 from core.rest.schemas import Change, Changes, Content
 from core.service.content import changes
-from core.web.dependencies import After, Authenticated, Engine, Limit
+from core.web.dependencies import After, Engine, Limit
 from core.web.feed_watcher import FeedWatcher
+from core.web.permissions import ContentReader
 
 router = APIRouter(prefix="/v1/changes", tags=["changes"])
 
@@ -23,7 +24,7 @@ MAX_WAIT_SECONDS = 60
 async def read_changes(
     request: Request,
     engine: Engine,
-    principal: Authenticated,
+    principal: ContentReader,
     after: After = None,
     limit: Limit = 100,
     wait: Annotated[

@@ -12,13 +12,13 @@ from pydantic import AwareDatetime
 from core.rest.routes import problems
 from core.rest.schemas import Content, Page
 from core.service import authorization
+from core.service.authorization import Principal
 from core.service.content import listing as content_listing
 from core.service.content import queries as content_queries
 from core.web import downloads
 from core.web.dependencies import (
     NO_NUL,
     After,
-    Authenticated,
     ContentId,
     DomainFilter,
     Engine,
@@ -26,6 +26,7 @@ from core.web.dependencies import (
     UserFilter,
     visible_user,
 )
+from core.web.permissions import ContentReader
 
 router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
 
@@ -33,7 +34,7 @@ router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
 @router.get("", responses=problems(401, 403, 422))
 def list_content(
     engine: Engine,
-    principal: Authenticated,
+    principal: ContentReader,
     account: Annotated[UUID | None, Query(description="Return only items of this account")] = None,
     user_id: UserFilter = None,
     domain: DomainFilter = None,
@@ -121,7 +122,7 @@ def list_content(
 
 
 @router.get("/{content_id}", responses=problems(401, 404, 422))
-def get_content(engine: Engine, principal: Authenticated, content_id: ContentId) -> Content:
+def get_content(engine: Engine, principal: ContentReader, content_id: ContentId) -> Content:
     """Return an item, without its bytes."""
     return Content.model_validate(_row(engine, principal, content_id))
 
@@ -133,13 +134,13 @@ def get_content(engine: Engine, principal: Authenticated, content_id: ContentId)
     | {200: {"description": "The bytes of the item", "content": {"application/octet-stream": {}}}},
 )
 def get_raw_content(
-    engine: Engine, principal: Authenticated, content_id: ContentId
+    engine: Engine, principal: ContentReader, content_id: ContentId
 ) -> StreamingResponse:
     """Download the bytes of an item. Browsers do not display them."""
     return downloads.download(engine, _row(engine, principal, content_id))
 
 
-def _row(engine: Engine, principal: Authenticated, id: int) -> dict[str, Any]:
+def _row(engine: Engine, principal: Principal, id: int) -> dict[str, Any]:
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "content", id)
         return content_queries.content.one(conn, "content", id)

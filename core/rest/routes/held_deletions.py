@@ -16,13 +16,13 @@ from core.service.content import deletions
 from core.states import HeldState
 from core.web.dependencies import (
     After,
-    Authenticated,
     DeletionId,
     Engine,
     Limit,
     UserFilter,
     visible_user,
 )
+from core.web.permissions import DetailReader, FleetOperator
 
 router = APIRouter(prefix="/v1/held-deletions", tags=["held deletions"])
 
@@ -30,7 +30,7 @@ router = APIRouter(prefix="/v1/held-deletions", tags=["held deletions"])
 @router.get("", responses=problems(401, 403, 422))
 def list_held_deletions(
     engine: Engine,
-    principal: Authenticated,
+    principal: DetailReader,
     account: Annotated[
         UUID | None, Query(description="Return only held deletions of this account")
     ] = None,
@@ -56,7 +56,7 @@ def list_held_deletions(
 
 @router.get("/{deletion}", responses=problems(401, 404, 422))
 def get_held_deletion(
-    engine: Engine, principal: Authenticated, deletion: DeletionId
+    engine: Engine, principal: DetailReader, deletion: DeletionId
 ) -> HeldDeletion:
     """Return a held deletion."""
     return HeldDeletion.model_validate(_row(engine, principal, deletion))
@@ -65,7 +65,7 @@ def get_held_deletion(
 @router.get("/{deletion}/items", responses=problems(401, 404, 422))
 def list_held_items(
     engine: Engine,
-    principal: Authenticated,
+    principal: DetailReader,
     deletion: DeletionId,
     limit: Limit = 50,
     after: After = None,
@@ -79,7 +79,7 @@ def list_held_items(
 
 @router.post("/{deletion}/accept", responses=problems(401, 404, 422))
 def accept_held_deletion(
-    engine: Engine, principal: Authenticated, deletion: DeletionId
+    engine: Engine, principal: FleetOperator, deletion: DeletionId
 ) -> AcceptedDeletion:
     """Accept a held deletion: delete exactly its items.
 
@@ -93,7 +93,7 @@ def accept_held_deletion(
 
 @router.post("/{deletion}/refuse", responses=problems(401, 404, 422))
 def refuse_held_deletion(
-    engine: Engine, principal: Authenticated, deletion: DeletionId
+    engine: Engine, principal: FleetOperator, deletion: DeletionId
 ) -> HeldDeletion:
     """Refuse a held deletion: its items stay until the source shows them, or you accept it."""
     _row(engine, principal, deletion)

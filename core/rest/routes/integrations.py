@@ -14,7 +14,8 @@ from core.rest.routes import problems
 from core.rest.schemas import Integration, IntegrationPause, Page
 from core.service.backend import Backend
 from core.service.fleet import pauses
-from core.web.dependencies import NO_NUL, Admin, Authenticated, Engine
+from core.web.dependencies import NO_NUL, Engine
+from core.web.permissions import FleetAdmin, StatusReader
 
 Domain = Annotated[
     str, Path(max_length=63, pattern=NO_NUL, description="The domain of the integration")
@@ -25,7 +26,7 @@ router = APIRouter(prefix="/v1/integrations", tags=["integrations"])
 
 @router.get("", responses=problems(401))
 # Every valid token is accepted.
-def list_integrations(engine: Engine, principal: Authenticated) -> Page[Integration]:  # noqa: ARG001
+def list_integrations(engine: Engine, principal: StatusReader) -> Page[Integration]:  # noqa: ARG001
     """List the installed integrations, with the schemas of their config and credentials."""
     with engine.database.connection() as conn:
         paused = pauses.lasting(conn)
@@ -40,7 +41,7 @@ def list_integrations(engine: Engine, principal: Authenticated) -> Page[Integrat
 @router.get("/{domain}", responses=problems(401, 404, 422))
 def get_integration(
     engine: Engine,
-    principal: Authenticated,  # noqa: ARG001
+    principal: StatusReader,  # noqa: ARG001
     domain: Domain,
 ) -> Integration:
     """Return an installed integration."""
@@ -50,7 +51,7 @@ def get_integration(
 @router.post("/{domain}/pause", responses=problems(401, 403, 404, 422))
 def pause_integration(
     engine: Engine,
-    principal: Admin,  # noqa: ARG001  for operators only
+    principal: FleetAdmin,  # noqa: ARG001  for operators only
     domain: Domain,
     body: IntegrationPause | None = None,
 ) -> Integration:
@@ -66,7 +67,7 @@ def pause_integration(
 @router.post("/{domain}/resume", responses=problems(401, 403, 404, 409, 422))
 def resume_integration(
     engine: Engine,
-    principal: Admin,  # noqa: ARG001  for operators only
+    principal: FleetAdmin,  # noqa: ARG001  for operators only
     domain: Domain,
 ) -> Integration:
     """Resume a paused integration. Its accounts become due, spread over their intervals."""

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
-from fastapi.responses import PlainTextResponse, RedirectResponse
+from fastapi import APIRouter, Path
 
 from core.rest.routes import problems
 from core.rest.routes.user_integrations import owner
-from core.rest.schemas import Authorization, NewAuthorization
+from core.rest.schemas import Authorization, ConnectCode, NewAuthorization, UserIntegration
 from core.service import authorization
 from core.service.accounts import oauth
 from core.service.accounts import queries as account_queries
-from core.web.dependencies import NO_NUL, Authenticated, Engine
+from core.web.dependencies import NO_NUL, Engine
+from core.web.permissions import Connector
 from core.web.provider_slots import provider_slot
 
 router = APIRouter(prefix="/v1/oauth", tags=["oauth"])
-
-SECRETIVE = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
-"""Headers that keep the address, which contains a code, from other sites and caches."""
 
 
 @router.post("/{domain}/authorize", status_code=201, responses=problems(401, 403, 404, 413, 422))
 def start_authorization(
     engine: Engine,
-    principal: Authenticated,
+    principal: Connector,
     domain: Annotated[
         str, Path(max_length=63, pattern=NO_NUL, description="The domain of the integration")
     ],
@@ -33,10 +30,10 @@ def start_authorization(
 ) -> Authorization:
     """Start a connection in a browser: open the returned `url` in the user's browser.
 
-    The link expires in ten minutes and works once.
-
-    The person who opens the link connects *their* account to this user. Give it only to the person
-    who is signed in to your product as this user.
+    The link expires in ten minutes and works once. The provider's consent alone stores nothing. The
+    browser then opens `redirect_to` with a `connect_code`, which your backend sends to
+    `/v1/oauth/redeem`. Without `redirect_to`, the person confirms on a page that names the account
+    and this user.
     """
     if new.user_integration_id is not None:
         with engine.database.connection() as conn:
@@ -60,52 +57,16 @@ def start_authorization(
     return Authorization(url=begun.url, expires_at=begun.expires_at)
 
 
-@router.get(
-    "/callback",
-    response_class=Response,
-    responses=problems(422)
-    | {
-        200: {
-            "description": "The account is connected, and the request had no `redirect_to`",
-            "content": {"text/plain": {}},
-        },
-        303: {
-            "description": (
-                "A redirect to `redirect_to`, with the query parameter `user_integration_id` or"
-                " `error`"
-            )
-        },
-        400: {
-            "description": "The connection failed, and the request had no `redirect_to`",
-            "content": {"text/plain": {}},
-        },
-    },
-)
-def finish_authorization(
-    engine: Engine,
-    state: Annotated[
-        str,
-        Query(max_length=500, pattern=NO_NUL, description="The state of the started connection"),
-    ],
-    code: Annotated[
-        str | None,
-        Query(max_length=4_000, pattern=NO_NUL, description="The authorization code"),
-    ] = None,
-    error: Annotated[
-        str | None,
-        Query(max_length=500, pattern=NO_NUL, description="The provider's error code"),
-    ] = None,
-) -> Response:
-    """Finish a connection: the provider redirects the browser here.
+@router.post("/redeem", status_code=201, responses=problems(401, 403, 404, 409, 413, 422, 502))
+def redeem_connect_code(engine: Engine, principal: Connector, body: ConnectCode) -> UserIntegration:
+    """Store the account of a connection, after the browser has brought the `connect_code`.
 
-    The route needs no token, because `state` identifies the connection.
+    Send the user who is signed in to your product in that browser. If the connection was started
+    for another user, the response is 403 and nothing is stored: somebody has passed the link on.
     """
+    user = owner(principal, body.user_id)
     with provider_slot(engine):
-        done = oauth.finish(engine, state=state, code=code, error=error)
-    if done.url is not None:
-        return RedirectResponse(done.url, 303, headers=SECRETIVE)
-    if done.account is None:
-        return PlainTextResponse(
-            f"Connection failed: {done.error}. Start again.", 400, headers=SECRETIVE
-        )
-    return PlainTextResponse("Account connected. You can close this window.", headers=SECRETIVE)
+        account = oauth.redeem(engine, code=body.connect_code, user_id=user)
+    with engine.database.connection() as conn:
+        row = account_queries.accounts.one(conn, "account", account)
+    return UserIntegration.model_validate(row)

@@ -9,7 +9,8 @@ from core.rest.metrics import Metrics
 from core.rest.routes import problems
 from core.rest.schemas import Health
 from core.service.fleet import health
-from core.web.dependencies import Admin, Engine
+from core.web.dependencies import Engine
+from core.web.permissions import MetricsReader
 
 router = APIRouter(tags=["operations"])
 
@@ -45,7 +46,7 @@ def readyz(engine: Engine) -> JSONResponse:
 @router.get("/metrics", response_class=Response, responses=problems(401, 403) | {
     200: {"description": "Metrics in Prometheus's text format", "content": {"text/plain": {}}}
 })  # fmt: skip
-def metrics(request: Request, principal: Admin) -> Response:  # noqa: ARG001  for operators only
+def metrics(request: Request, principal: MetricsReader) -> Response:  # noqa: ARG001  for operators only
     """Return metrics for Prometheus.
 
     The scrape configuration sends an operator's token: `authorization: {credentials_file: …}`.

@@ -7,13 +7,14 @@ from fastapi import APIRouter
 from core.rest.routes import problems
 from core.rest.schemas import Outage, Page
 from core.service.fleet import outages
-from core.web.dependencies import Authenticated, Engine
+from core.web.dependencies import Engine
+from core.web.permissions import StatusReader
 
 router = APIRouter(prefix="/v1/outages", tags=["integrations"])
 
 
 @router.get("", responses=problems(401))
-def list_outages(engine: Engine, principal: Authenticated) -> Page[Outage]:
+def list_outages(engine: Engine, principal: StatusReader) -> Page[Outage]:
     """List the outages of providers; with a user's token, outages of the user's accounts."""
     with engine.database.connection() as conn:
         found = outages.outages(conn, principal.user_id)

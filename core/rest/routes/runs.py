@@ -17,19 +17,20 @@ from core.service.runs import actions as run_actions
 from core.service.runs import progress
 from core.service.runs import queries as run_queries
 from core.states import RunState, TaskState
-from core.web.dependencies import After, Authenticated, Engine, Limit, RunId
+from core.web.dependencies import After, Engine, Limit, RunId
+from core.web.permissions import DetailReader, FleetOperator, StatusReader
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 
 @router.get("/{run}", responses=problems(401, 404, 422))
-def get_run(engine: Engine, principal: Authenticated, run: RunId) -> RunInFull:
+def get_run(engine: Engine, principal: StatusReader, run: RunId) -> RunInFull:
     """Return a run with its current counters."""
     return _read(engine, principal, run)
 
 
 @router.post("/{run}/cancel", responses=problems(401, 404, 409, 422))
-def cancel_run(engine: Engine, principal: Authenticated, run: RunId) -> RunInFull:
+def cancel_run(engine: Engine, principal: FleetOperator, run: RunId) -> RunInFull:
     """End a run now. Its open tasks continue in the account's next run."""
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "run", run)
@@ -40,7 +41,7 @@ def cancel_run(engine: Engine, principal: Authenticated, run: RunId) -> RunInFul
 @router.get("/{run}/tasks", responses=problems(401, 404, 422))
 def list_tasks(
     engine: Engine,
-    principal: Authenticated,
+    principal: DetailReader,
     run: RunId,
     state: Annotated[TaskState | None, Query(description="Return only tasks in this state")] = None,
     limit: Limit = 50,

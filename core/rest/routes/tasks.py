@@ -15,14 +15,15 @@ from core.service.runs import parked
 from core.service.runs import queries as run_queries
 from core.service.runs.parked import BulkResult, ParkedFilter
 from core.states import TaskState
-from core.web.dependencies import After, Authenticated, Engine, TaskId
+from core.web.dependencies import After, Engine, TaskId
+from core.web.permissions import DetailReader, FleetOperator
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
 
 @router.post("/retry", responses=problems(401, 404, 422, 503))
 def retry_tasks(
-    engine: Engine, principal: Authenticated, body: TaskFilter, after: After = None
+    engine: Engine, principal: FleetOperator, body: TaskFilter, after: After = None
 ) -> BulkAction:
     """Retry all matching tasks. Copies of them run in their account's open run or in a new run.
 
@@ -34,7 +35,7 @@ def retry_tasks(
 
 @router.post("/discard", responses=problems(401, 404, 422, 503))
 def discard_tasks(
-    engine: Engine, principal: Authenticated, body: TaskFilter, after: After = None
+    engine: Engine, principal: FleetOperator, body: TaskFilter, after: After = None
 ) -> BulkAction:
     """Discard all matching tasks.
 
@@ -44,20 +45,20 @@ def discard_tasks(
 
 
 @router.get("/{task}", responses=problems(401, 404, 422))
-def get_task(engine: Engine, principal: Authenticated, task: TaskId) -> Task:
+def get_task(engine: Engine, principal: DetailReader, task: TaskId) -> Task:
     """Return a task with the errors of its attempts."""
     return _read(engine, principal, task)
 
 
 @router.post("/{task}/retry", responses=problems(401, 404, 409, 422))
-def retry_task(engine: Engine, principal: Authenticated, task: TaskId) -> Retried:
+def retry_task(engine: Engine, principal: FleetOperator, task: TaskId) -> Retried:
     """Retry a parked task. A copy of it runs in the account's open run or in a new run."""
     _read(engine, principal, task)
     return Retried(tasks=run_actions.retry(engine, [task]))
 
 
 @router.post("/{task}/discard", responses=problems(401, 404, 409, 422))
-def discard_task(engine: Engine, principal: Authenticated, task: TaskId) -> Task:
+def discard_task(engine: Engine, principal: FleetOperator, task: TaskId) -> Task:
     """Discard a parked task.
 
     This cannot be undone. Content that the task would have saved may be missing.

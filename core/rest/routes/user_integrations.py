@@ -44,7 +44,6 @@ from core.states import AccountState, RunState
 from core.web.dependencies import (
     AccountId,
     After,
-    Authenticated,
     DomainFilter,
     Engine,
     IdempotencyKey,
@@ -53,6 +52,7 @@ from core.web.dependencies import (
     UserFilter,
     visible_user,
 )
+from core.web.permissions import Connector, DetailReader, FleetOperator, StatusReader
 from core.web.provider_slots import provider_slot
 
 PREFIX = "/v1/user-integrations"
@@ -76,7 +76,7 @@ def owner(principal: Principal, user_id: str | None) -> str:
 @router.get("", responses=problems(401, 403, 422))
 def list_user_integrations(
     engine: Engine,
-    principal: Authenticated,
+    principal: StatusReader,
     user_id: UserFilter = None,
     domain: DomainFilter = None,
     sync_status: Annotated[
@@ -129,7 +129,7 @@ def list_user_integrations(
 def create_user_integration(
     request: Request,
     engine: Engine,
-    principal: Authenticated,
+    principal: Connector,
     new: NewUserIntegration,
     body: RawBody,
     idempotency_key: IdempotencyKey = None,
@@ -171,7 +171,7 @@ def create_user_integration(
 @router.get("/{account}", responses=problems(401, 404, 422))
 def get_user_integration(
     engine: Engine,
-    principal: Authenticated,
+    principal: StatusReader,
     account: AccountId,
     totals: Annotated[
         bool, Query(description="Include totals. Counting a large account is slow")
@@ -195,7 +195,7 @@ def get_user_integration(
 
 @router.patch("/{account}", responses=problems(401, 404, 409, 413, 422, 502))
 def change_user_integration(
-    engine: Engine, principal: Authenticated, account: AccountId, changes: UserIntegrationChanges
+    engine: Engine, principal: Connector, account: AccountId, changes: UserIntegrationChanges
 ) -> UserIntegration:
     """Change the name, interval, treatment of deletions, config or credentials of an account.
 
@@ -229,7 +229,7 @@ def change_user_integration(
 )
 def delete_user_integration(
     engine: Engine,
-    principal: Authenticated,
+    principal: Connector,
     account: AccountId,
     content: Annotated[
         Literal["keep", "delete"],
@@ -255,7 +255,7 @@ def delete_user_integration(
 
 @router.post("/{account}/pause", responses=problems(401, 404, 409, 422))
 def pause_user_integration(
-    engine: Engine, principal: Authenticated, account: AccountId
+    engine: Engine, principal: FleetOperator, account: AccountId
 ) -> UserIntegration:
     """Pause an account. Tasks that are already running finish, and no more tasks or runs start.
 
@@ -268,7 +268,7 @@ def pause_user_integration(
 
 @router.post("/{account}/resume", responses=problems(401, 404, 409, 422))
 def resume_user_integration(
-    engine: Engine, principal: Authenticated, account: AccountId
+    engine: Engine, principal: FleetOperator, account: AccountId
 ) -> UserIntegration:
     """Resume a paused account where it stopped."""
     _require(engine, principal, account)
@@ -277,9 +277,7 @@ def resume_user_integration(
 
 
 @router.post("/{account}/check", responses=problems(401, 404, 409, 422, 502))
-def check_user_integration(
-    engine: Engine, principal: Authenticated, account: AccountId
-) -> Identity:
+def check_user_integration(engine: Engine, principal: Connector, account: AccountId) -> Identity:
     """Check with the provider that the credentials still work."""
     _require(engine, principal, account)
     with provider_slot(engine):
@@ -302,7 +300,7 @@ _REQUESTED = problems(401, 404, 409, 413, 422) | {
 def sync_user_integration(
     request: Request,
     engine: Engine,
-    principal: Authenticated,
+    principal: FleetOperator,
     account: AccountId,
     body: RawBody,
     idempotency_key: IdempotencyKey = None,
@@ -323,7 +321,7 @@ def sync_user_integration(
 def resync_user_integration(
     request: Request,
     engine: Engine,
-    principal: Authenticated,
+    principal: FleetOperator,
     account: AccountId,
     body: RawBody,
     idempotency_key: IdempotencyKey = None,
@@ -366,7 +364,7 @@ def _requested(
 @router.get("/{account}/runs", responses=problems(401, 404, 422))
 def list_runs(
     engine: Engine,
-    principal: Authenticated,
+    principal: StatusReader,
     account: AccountId,
     state: Annotated[RunState | None, Query(description="Return only runs in this state")] = None,
     limit: Limit = 50,
@@ -384,7 +382,7 @@ def list_runs(
 @router.get("/{account}/state", responses=problems(401, 404, 422))
 def get_state(
     engine: Engine,
-    principal: Authenticated,
+    principal: DetailReader,
     account: AccountId,
     limit: Limit = 50,
     after: After = None,

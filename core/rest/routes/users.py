@@ -9,7 +9,8 @@ from fastapi import APIRouter, Path
 from core.rest.routes import problems
 from core.rest.schemas import Erased
 from core.service.accounts import erase as account_erase
-from core.web.dependencies import NO_NUL, Authenticated, Engine
+from core.web.dependencies import NO_NUL, Engine
+from core.web.permissions import Connector
 from core.web.problems import HttpProblem
 
 router = APIRouter(prefix="/v1/users", tags=["users"])
@@ -18,7 +19,7 @@ router = APIRouter(prefix="/v1/users", tags=["users"])
 @router.delete("/{user_id:path}", responses=problems(401, 403, 422))
 def erase_user(
     engine: Engine,
-    principal: Authenticated,
+    principal: Connector,
     user_id: Annotated[
         str, Path(min_length=1, max_length=500, pattern=NO_NUL, description="The ID of the user")
     ],

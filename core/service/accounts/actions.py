@@ -102,6 +102,28 @@ def connect(
     return connected
 
 
+def identify(
+    backend: Backend, domain: str, *, config: Values, credentials: Values, public_only: bool = False
+) -> CheckResult:
+    """Check an account with its provider, and store nothing.
+
+    Parameters:
+      public_only: True to restrict the check to public addresses.
+
+    Raises:
+      NotFound: The integration does not exist.
+      InvalidInput: A value is invalid, or the provider rejects the credentials.
+      PollingError: The provider is unavailable.
+    """
+    integration = backend.registry.get(domain)
+    return check(
+        integration,
+        config_of(integration, config),
+        credentials_of(integration, credentials),
+        egress=_is_public_only(backend, public_only),
+    )
+
+
 def _is_public_only(backend: Backend, public_only: bool) -> AbstractContextManager[None]:
     limited = public_only and not backend.settings.allow_private_hosts
     return backend.egress.for_account(public_only=limited)

@@ -2,8 +2,17 @@
 
 The flow is OAuth 2.0 (RFC 6749), with PKCE (RFC 7636) wherever the provider supports it.
 
-A request with a token starts a flow; a browser without a token finishes it. The browser presents
-the state: 256 random bits that work once, for ten minutes. The database holds only their digest.
+A flow belongs to one browser. The provider's consent proves that a person owns the account at the
+provider. It does not prove that this person is the user who will own the account here. Before
+anything is stored, one of these does:
+
+* A session of the dashboard started the flow. Only a browser with this session may finish it.
+* The flow has a `redirect_to`. The browser takes a one-time code there. The backend of that page
+  redeems it (`redeem`), and names the user who is signed in to it.
+* A flow without either ends at a page that names the account and its future owner. The person
+  confirms there (`confirm`).
+
+State and one-time code are 256 random bits that work once. The database holds only their digests.
 """
 
 from __future__ import annotations
@@ -22,7 +31,7 @@ from uuid import UUID
 from core.accounts import store
 from core.db.rows import fetch
 from core.egress import any_host
-from core.errors import InvalidInput, NotFound, PollingError, SettingsError
+from core.errors import InvalidInput, NotFound, PollingError, Refused, SettingsError
 from core.integration.base import Integration
 from core.integration.limits import OAuth
 from core.integration.operator import environment_value, operator_settings
@@ -37,26 +46,34 @@ if TYPE_CHECKING:
 
 CALLBACK = "/v1/oauth/callback"
 FLOW_MINUTES = 10
+CODE_MINUTES = 5
+"""The number of minutes within which a one-time code must be used."""
+
+OUR_PARAMETERS = ("connect_code", "user_integration_id", "error")
+"""Query parameters of the result. `redirect_to` must not have them."""
+
 PROVIDER_TIMEOUT_SECONDS = 20.0
 
 CREATE_FLOW = """
 INSERT INTO oauth_flow (
     state_digest, integration_domain, user_id, user_integration_id, name, poll_interval_minutes,
-    deletions, config, verifier, redirect_to, public_hosts_only, expires_at
+    deletions, config, verifier, redirect_to, public_hosts_only, session_digest, answer, expires_at
 )
 VALUES (
     %(state)s, %(domain)s, %(user_id)s, %(account)s, %(name)s, %(interval)s,
-    %(deletions)s, %(config)s, %(verifier)s, %(redirect_to)s, %(public_only)s,
-    now() + %(minutes)s * interval '1 minute'
+    %(deletions)s, %(config)s, %(verifier)s, %(redirect_to)s, %(public_only)s, %(session)s,
+    %(answer)s, now() + %(minutes)s * interval '1 minute'
 )
 RETURNING expires_at
 """
 # The statement deletes the row that it reads. If two browsers return with the same OAuth state,
-# only the first one continues.
+# only the first one continues. The primary key serves it.
 CLAIM_FLOW = """
-DELETE FROM oauth_flow WHERE state_digest = %(state)s
-RETURNING integration_domain, user_id, user_integration_id, name, poll_interval_minutes,
-    deletions, config, verifier, redirect_to, public_hosts_only, expires_at > now() AS valid
+DELETE FROM oauth_flow WHERE state_digest = %(state)s AND (answer IS NOT NULL) = %(answered)s
+RETURNING integration_domain AS domain, user_id, user_integration_id AS account, name,
+    poll_interval_minutes AS interval, deletions, config, verifier, redirect_to,
+    public_hosts_only AS public_only, session_digest AS session, answer,
+    expires_at > now() AND expires_at <= now() + %(minutes)s * interval '1 minute' AS valid
 """
 
 _CODE = re.compile(r"[a-z_]{1,60}")
@@ -72,29 +89,39 @@ class StartedAuthorization:
 
 @dataclass(frozen=True, slots=True)
 class FinishedAuthorization:
-    """The result of a connection attempt: an account or the code of an error.
+    """The next step of the browser that returned from the provider.
 
     Attributes:
-      redirect_to: The address that the browser opens next, if the request set one.
+      account: The account that was connected. None while a confirmation is missing.
+      error: The code of an error; then no account was connected.
+      url: The address that the browser opens next, with the result in its query, if the flow has
+        a `redirect_to`.
+      question: The question to the person, if the flow has neither a session nor a `redirect_to`.
     """
 
-    account: UUID | None
-    error: str | None
-    redirect_to: str | None
+    account: UUID | None = None
+    error: str | None = None
+    url: str | None = None
+    question: Question | None = None
 
-    @property
-    def url(self) -> str | None:
-        """The address that the browser opens next, with the result in its query."""
-        if self.redirect_to is None:
-            return None
-        outcome = (
-            {"user_integration_id": str(self.account)}
-            if self.account
-            else {"error": self.error or "failed"}
-        )
-        parts = urlsplit(self.redirect_to)
-        query = [*parse_qsl(parts.query, keep_blank_values=True), *outcome.items()]
-        return urlunsplit(parts._replace(query=urlencode(query)))
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An account that waits for a person's confirmation.
+
+    Attributes:
+      code: The one-time code that confirms it.
+      integration: The name of the integration.
+      account: The name of the account at the provider.
+      user_id: The user who will own the account.
+      reconnects: True if the account exists, and gets new credentials.
+    """
+
+    code: str
+    integration: str
+    account: str
+    user_id: str
+    reconnects: bool
 
 
 def start(
@@ -109,6 +136,7 @@ def start(
     deletions: Deletions | None = None,
     redirect_to: str | None = None,
     public_only: bool = False,
+    session: bytes | None = None,
 ) -> StartedAuthorization:
     """Start a flow for a user.
 
@@ -117,7 +145,9 @@ def start(
         that the user chooses at the provider.
       deletions: The treatment of content that disappears at the source. Default: `mark`, or the
         choice of the existing account.
-      redirect_to: The address that the browser opens at the end.
+      redirect_to: The page that gets a one-time code, for its backend to redeem. Default: the
+        person confirms on a page of this server.
+      session: The digest of the dashboard's session. Only its browser may finish the flow.
 
     Raises:
       NotFound: The integration does not exist, or the user has no such account.
@@ -133,84 +163,219 @@ def start(
         kept = stored(config_of(integration, config or {}))
     else:
         _require_account(backend, account, domain, user_id)
-    if redirect_to is not None and not may_redirect(backend.settings, redirect_to):
-        raise InvalidInput("redirect-not-allowed")
+    if redirect_to is not None:
+        _require_redirect(backend.settings, redirect_to)
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
     with _client(backend.settings, oauth) as client:
         url, _ = client.create_authorization_url(
             oauth.authorize_url, state=state, code_verifier=verifier, **dict(oauth.extra)
         )
     params: dict[str, Any] = {
-        "state": _digest(state),
         "domain": domain,
         "user_id": user_id,
         "account": account,
-    }
-    params |= {
         "name": name,
         "interval": interval_minutes,
         "deletions": deletions,
-        "config": json.dumps(kept),
-    }
-    params |= {
+        "config": kept,
         "verifier": backend.vault.seal_text(verifier),
         "redirect_to": redirect_to,
         "public_only": public_only,
+        "session": session,
+        "answer": None,
     }
-    with backend.database.connection() as conn:
-        row = fetch(conn, CREATE_FLOW, params | {"minutes": FLOW_MINUTES})[0]
-    return StartedAuthorization(str(url), row["expires_at"])
+    return StartedAuthorization(str(url), _keep(backend, params, state, FLOW_MINUTES))
 
 
 def finish(
-    backend: Backend, *, state: str, code: str | None, error: str | None
+    backend: Backend,
+    *,
+    state: str,
+    code: str | None,
+    error: str | None,
+    session: bytes | None = None,
 ) -> FinishedAuthorization:
-    """Exchange the authorization code, and store or reconnect the account.
+    """Continue a flow in the browser that returned from the provider.
+
+    Only a flow of the dashboard is stored now. A flow of the API waits for a confirmation.
+
+    Parameters:
+      session: The digest of the browser's session; None without one.
 
     Raises:
       InvalidInput: The state is unknown, already used, or expired.
+      Refused: The flow belongs to the session of another browser.
     """
-    with backend.database.connection() as conn:
-        flows = fetch(conn, CLAIM_FLOW, {"state": _digest(state)})
-    if not flows or not flows[0]["valid"]:
+    flow = _claim(backend, state, answered=False)
+    if flow is None:
         raise InvalidInput("sign-in-link-invalid")
-    flow = flows[0]
+    # Somebody has passed the state on. It is deleted, so that it is worthless for both browsers.
+    if flow["session"] is not None and flow["session"] != session:
+        raise Refused("sign-in-of-another-browser")
+    redirect_to: str | None = flow["redirect_to"]
     if code is None:
-        return FinishedAuthorization(
-            None, error if error and _CODE.fullmatch(error) else "failed", flow["redirect_to"]
-        )
+        reason = error if error and _CODE.fullmatch(error) else "failed"
+        return _finished(redirect_to, error=reason)
     try:
-        return FinishedAuthorization(_connect(backend, flow, code), None, flow["redirect_to"])
-    except NotFound:
-        return FinishedAuthorization(None, "not_found", flow["redirect_to"])
-    except InvalidInput:
-        return FinishedAuthorization(None, "refused", flow["redirect_to"])
-    except PollingError:
-        return FinishedAuthorization(None, "unavailable", flow["redirect_to"])
+        if flow["session"] is not None:
+            account = _connect(backend, flow, code)
+            return _finished(redirect_to, account=account)
+        if redirect_to is not None:
+            connect_code = _wait(backend, flow, backend.vault.seal_text(code))
+            return FinishedAuthorization(url=_with_result(redirect_to, connect_code=connect_code))
+        return FinishedAuthorization(question=_question(backend, flow, code))
+    except PollingError as problem:
+        return _finished(redirect_to, error=_reason(problem))
+
+
+def _finished(
+    redirect_to: str | None, *, account: UUID | None = None, error: str | None = None
+) -> FinishedAuthorization:
+    if redirect_to is None:
+        return FinishedAuthorization(account, error)
+    result = {"user_integration_id": str(account)} if error is None else {"error": error}
+    return FinishedAuthorization(account, error, _with_result(redirect_to, **result))
+
+
+def redeem(backend: Backend, *, code: str, user_id: str) -> UUID:
+    """Store the account of a flow, for the user who is signed in to the backend.
+
+    Parameters:
+      code: The one-time code that the browser took to `redirect_to`.
+      user_id: The user who is signed in to the backend, in that browser.
+
+    Raises:
+      InvalidInput: The code is unknown, already used, or expired; or the provider refuses.
+      Refused: The flow was started for another user. The code is used up, and nothing is stored.
+      PollingError: The provider is unavailable.
+    """
+    flow = _claim(backend, code, answered=True)
+    if flow is None or flow["redirect_to"] is None:
+        raise InvalidInput("connect-code-invalid")
+    if flow["user_id"] != user_id:
+        raise Refused("connect-code-of-another-user")
+    return _connect(backend, flow, backend.vault.open_text(flow["answer"]))
+
+
+def confirm(backend: Backend, *, code: str) -> FinishedAuthorization:
+    """Store the account that a person has confirmed.
+
+    Raises:
+      InvalidInput: The code is unknown, already used, or expired.
+    """
+    flow = _claim(backend, code, answered=True)
+    if flow is None or flow["redirect_to"] is not None:
+        raise InvalidInput("sign-in-link-invalid")
+    try:
+        credentials: Values = json.loads(backend.vault.open_text(flow["answer"]))
+        return FinishedAuthorization(account=_save(backend, flow, credentials))
+    except PollingError as problem:
+        return FinishedAuthorization(error=_reason(problem))
+
+
+def cancel(backend: Backend, *, code: str) -> None:
+    """Delete a flow that a person did not confirm, with the credentials that it held."""
+    _claim(backend, code, answered=True)
+
+
+def _reason(problem: PollingError) -> str:
+    """Return the code of an error for the browser. It contains no text of the provider."""
+    match problem:
+        case NotFound():
+            return "not_found"
+        case InvalidInput():
+            return "refused"
+    return "unavailable"
+
+
+def _claim(backend: Backend, secret: str, *, answered: bool) -> dict[str, Any] | None:
+    """Take a flow out of the table; None if it does not exist or has expired."""
+    minutes = CODE_MINUTES if answered else FLOW_MINUTES
+    params = {"state": _digest(secret), "answered": answered, "minutes": minutes}
+    with backend.database.connection() as conn:
+        flows = fetch(conn, CLAIM_FLOW, params)
+    return flows[0] if flows and flows[0]["valid"] else None
+
+
+def _wait(backend: Backend, flow: Mapping[str, Any], sealed: str) -> str:
+    """Keep a flow with an encrypted answer until its one-time code is used; return the code."""
+    code = secrets.token_urlsafe(32)
+    _keep(backend, {**flow, "answer": sealed}, code, CODE_MINUTES)
+    return code
+
+
+def _keep(backend: Backend, params: Mapping[str, Any], secret: str, minutes: int) -> datetime:
+    row = {"state": _digest(secret), "minutes": minutes, "config": json.dumps(params["config"])}
+    with backend.database.connection() as conn:
+        expires_at: datetime = fetch(conn, CREATE_FLOW, {**params, **row})[0]["expires_at"]
+    return expires_at
+
+
+def _question(backend: Backend, flow: Mapping[str, Any], code: str) -> Question:
+    """Ask the provider whose account it is, and keep the credentials until a person confirms."""
+    integration = backend.registry.get(flow["domain"])
+    credentials = _credentials_for(backend, flow, code)
+    checked = account_actions.identify(
+        backend,
+        flow["domain"],
+        config=_config(backend, flow),
+        credentials=credentials,
+        public_only=flow["public_only"],
+    )
+    return Question(
+        _wait(backend, flow, backend.vault.seal(checked.credentials)),
+        integration.manifest.name,
+        checked.identity.name or checked.identity.id,
+        flow["user_id"],
+        flow["account"] is not None,
+    )
+
+
+def _config(backend: Backend, flow: Mapping[str, Any]) -> Values:
+    """Return the config of the flow, or of the account that it reconnects."""
+    if flow["account"] is None:
+        config: Values = flow["config"]
+        return config
+    with backend.database.connection() as conn:
+        return store.load(conn, flow["account"]).config
+
+
+def _with_result(url: str, **result: str) -> str:
+    parts = urlsplit(url)
+    query = [*parse_qsl(parts.query, keep_blank_values=True), *result.items()]
+    return urlunsplit(parts._replace(query=urlencode(query)))
 
 
 def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:
-    integration = backend.registry.get(flow["integration_domain"])
-    token = _exchange(
-        backend, oauth_of(integration), code, backend.vault.open_text(flow["verifier"])
-    )
-    credentials = _credentials(integration, token)
-    public_only = flow["public_hosts_only"]
-    if flow["user_integration_id"] is not None:
-        account: UUID = flow["user_integration_id"]
-        _require_account(backend, account, flow["integration_domain"], flow["user_id"])
+    """Exchange the authorization code, and store or reconnect the account."""
+    return _save(backend, flow, _credentials_for(backend, flow, code))
+
+
+def _credentials_for(backend: Backend, flow: Mapping[str, Any], code: str) -> Mapping[str, Any]:
+    integration = backend.registry.get(flow["domain"])
+    if flow["account"] is not None:
+        _require_account(backend, flow["account"], flow["domain"], flow["user_id"])
+    verifier = backend.vault.open_text(flow["verifier"])
+    return _credentials(integration, _exchange(backend, oauth_of(integration), code, verifier))
+
+
+def _save(backend: Backend, flow: Mapping[str, Any], credentials: Mapping[str, Any]) -> UUID:
+    public_only = flow["public_only"]
+    if flow["account"] is not None:
+        account: UUID = flow["account"]
+        _require_account(backend, account, flow["domain"], flow["user_id"])
         account_actions.reconnect(
             backend, account, credentials=credentials, public_only=public_only
         )
         return account
     connected = account_actions.connect(
         backend,
-        flow["integration_domain"],
+        flow["domain"],
         config=flow["config"],
         credentials=credentials,
         user_id=flow["user_id"],
         name=flow["name"],
-        interval_minutes=flow["poll_interval_minutes"],
+        interval_minutes=flow["interval"],
         deletions=None if flow["deletions"] is None else Deletions(flow["deletions"]),
         public_only=public_only,
     )
@@ -284,6 +449,23 @@ def missing_settings(settings: Settings, integration: Integration) -> list[str] 
     needed = [oauth.client_id_setting, *([] if oauth.pkce else [oauth.client_secret_setting])]
     missing = [name for name in needed if environment_value(name) is None]
     return missing if settings.public_url is not None else ["POLLING_PUBLIC_URL", *missing]
+
+
+def _require_redirect(settings: Settings, url: str) -> None:
+    """Check the page that gets the result.
+
+    Its own query must not have parameters that a reader could mistake for ours.
+
+    Raises:
+      InvalidInput: The page is not allowed, or its query has one of our parameters.
+    """
+    if not may_redirect(settings, url):
+        raise InvalidInput("redirect-not-allowed")
+    query = urlsplit(url).query
+    # Some readers also separate parameters by semicolons, or write arrays as `error[]`.
+    for name, _ in parse_qsl(query.replace(";", "&"), keep_blank_values=True):
+        if re.split(r"[\[.]", name.strip().lower())[0] in OUR_PARAMETERS:
+            raise InvalidInput("redirect-shadows-result", names=", ".join(OUR_PARAMETERS))
 
 
 def may_redirect(settings: Settings, url: str) -> bool:

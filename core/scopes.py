@@ -1,0 +1,80 @@
+"""Scopes: the permissions of a token and of its sessions. This is their only definition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Self
+
+
+class Scope(StrEnum):
+    """One permission.
+
+    A user's token has it for the accounts of that user only. An operator's token has it for all
+    accounts.
+
+    Attributes:
+      meaning: The meaning of the scope, as a sentence for the documentation.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Self:
+        """Create a member; the enumeration assigns its arguments from the tuple of the member."""
+        scope = str.__new__(cls, value)
+        scope._value_ = value
+        scope.meaning = meaning
+        return scope
+
+    CONTENT_READ = (
+        "content:read",
+        "Read content and the change feed, and look at tasks and held deletions.",
+    )
+    ACCOUNTS_CONNECT = (
+        "accounts:connect",
+        "Connect, reconnect, change, check, disconnect and erase accounts.",
+    )
+    FLEET_OPERATE = (
+        "fleet:operate",
+        "Start and cancel runs, pause and resume, retry and discard tasks, and decide on held"
+        " deletions.",
+    )
+    METRICS_READ = (
+        "metrics:read",
+        "Read metrics and the overview, and the states of accounts and runs.",
+    )
+    TOKENS_ADMIN = "tokens:admin", "Create, list and revoke tokens."
+
+
+ALL = tuple(Scope)
+
+DEFAULT = (
+    Scope.CONTENT_READ,
+    Scope.ACCOUNTS_CONNECT,
+    Scope.FLEET_OPERATE,
+    Scope.METRICS_READ,
+)
+"""The scopes of a token that names none: everything except tokens.
+
+Tokens from before scopes existed have them, too.
+"""
+
+STATUS = DEFAULT
+"""Any of these scopes allows a request for the states of integrations, accounts and runs."""
+
+DETAILS = (Scope.CONTENT_READ, Scope.FLEET_OPERATE)
+"""Any of these scopes allows a request for tasks and held deletions, which name items."""
+
+
+def array(scopes: Sequence[Scope]) -> str:
+    """Return scopes as the text of a PostgreSQL array."""
+    return "{" + ",".join(scopes) + "}"
+
+
+def in_order(scopes: Iterable[str]) -> tuple[Scope, ...]:
+    """Return the scopes with these names, each once, in the order of their definition.
+
+    Names that this version does not know are omitted: a newer version may have stored them.
+    """
+    names = set(scopes)
+    return tuple(scope for scope in Scope if scope in names)

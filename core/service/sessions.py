@@ -1,0 +1,102 @@
+"""Sessions of the dashboard: open, find and end them.
+
+A token opens a session and is not part of it. A session has a random id, which only its browser
+knows. The database holds the id's SHA-256 digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+
+from core.db.pool import Conn
+from core.service import tokens
+from core.service.authorization import Principal
+
+HOURS = 12
+"""The number of hours after which a session ends. The server enforces it."""
+
+OPEN_SESSION = """
+INSERT INTO session (digest, token_id, expires_at)
+VALUES (%(digest)s, %(token)s, now() + %(hours)s * interval '1 hour')
+"""
+# The primary key serves it. An end further ahead than a session may last counts as past: the clock
+# of the database was set back.
+FIND_SESSION = """
+SELECT t.id, t.user_id, t.scopes
+FROM session s JOIN api_token t ON t.id = s.token_id
+WHERE s.digest = %(digest)s
+  AND s.expires_at > now() AND s.expires_at <= now() + %(hours)s * interval '1 hour'
+  AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+"""
+END_SESSION = "DELETE FROM session WHERE digest = %s"
+# The indexes on the token of a session and on the user of a token serve it.
+END_SESSIONS = """
+DELETE FROM session WHERE token_id IN (
+    SELECT id FROM api_token WHERE id = %(token)s OR user_id = %(user)s
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session that is open.
+
+    Attributes:
+      principal: The owner of the token that opened it.
+      digest: The digest by which the database knows it.
+      csrf: The value that its forms carry. It is derived from the id, so another site can neither
+        read nor choose it.
+    """
+
+    principal: Principal
+    digest: bytes
+    csrf: str
+
+
+def open_session(conn: Conn, token: str) -> str | None:
+    """Open a session with a token.
+
+    Returns:
+      The id of the session, for its browser; None if the token is unknown, expired or revoked.
+    """
+    principal = tokens.authenticate(conn, token)
+    if principal is None:
+        return None
+    id = secrets.token_urlsafe(32)
+    params = {"digest": digest_of(id), "token": principal.token_id, "hours": HOURS}
+    conn.execute(OPEN_SESSION, params)
+    return id
+
+
+def find_session(conn: Conn, id: str) -> Session | None:
+    """Return an open session; None if it has ended, or if its token has."""
+    digest = digest_of(id)
+    row = conn.execute(FIND_SESSION, {"digest": digest, "hours": HOURS}).fetchone()
+    if row is None:
+        return None
+    token_id, user_id, scopes = row
+    return Session(Principal.of(token_id, user_id, scopes), digest, csrf_of(id))
+
+
+def end_session(conn: Conn, id: str) -> None:
+    """End a session, effective immediately."""
+    conn.execute(END_SESSION, (digest_of(id),))
+
+
+def end_sessions(conn: Conn, principal: Principal) -> int:
+    """End all sessions of a user, or of an operator's token; return their number."""
+    params = {"token": principal.token_id, "user": principal.user_id}
+    return conn.execute(END_SESSIONS, params).rowcount
+
+
+def digest_of(id: str) -> bytes:
+    """Return the digest by which the database knows a session."""
+    return hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()
+
+
+def csrf_of(id: str) -> str:
+    """Return the value that the forms of a session carry."""
+    return hmac.new(id.encode("utf-8", "surrogatepass"), b"csrf", hashlib.sha256).hexdigest()

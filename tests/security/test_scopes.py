@@ -1,0 +1,256 @@
+"""Scopes: a token does no more than its scopes name, and creates no stronger token."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from support.dashboard import form
+
+from core.dashboard.app import PAGES
+from core.rest.app import build
+from core.scopes import ALL, DEFAULT, Scope
+from core.service import tokens
+
+CONTENT, CONNECT, OPERATE, METRICS, TOKENS = (
+    "content:read",
+    "accounts:connect",
+    "fleet:operate",
+    "metrics:read",
+    "tokens:admin",
+)
+STATUS, DETAILS = {CONTENT, CONNECT, OPERATE, METRICS}, {CONTENT, OPERATE}
+NOBODY = {"/healthz", "/readyz"}
+"""Routes that need no token."""
+
+ROUTES = {
+    "list_integrations get_integration list_outages list_user_integrations get_user_integration"
+    " list_runs get_run": STATUS,
+    "get_state list_tasks get_task list_held_deletions get_held_deletion list_held_items": DETAILS,
+    "list_content get_content get_raw_content read_changes": {CONTENT},
+    "create_user_integration change_user_integration delete_user_integration"
+    " check_user_integration erase_user start_authorization redeem_connect_code": {CONNECT},
+    "pause_integration resume_integration pause_user_integration resume_user_integration"
+    " sync_user_integration resync_user_integration cancel_run retry_tasks discard_tasks retry_task"
+    " discard_task accept_held_deletion refuse_held_deletion": {OPERATE},
+    "metrics": {METRICS},
+    "list_tokens create_token revoke_token": {TOKENS},
+}
+"""The scopes of which one allows a route of the API."""
+
+PAGES_ALLOWED = {
+    "account_list account_page integrations list_runs": STATUS,
+    "show_run show_task list_parked list_deletions show_deletion": DETAILS,
+    "list_content show_content preview_content raw_content": {CONTENT},
+    "settings_page change_settings credentials_page reconnect connect.authorize edit.authorize"
+    " check disconnect erase connect_page connect connected": {CONNECT},
+    "sync resync actions.pause actions.resume connect.pause connect.resume cancel_run retry_task"
+    " discard_task retry discard retry_all discard_all accept refuse": {OPERATE},
+    "create_token revoke_token": {TOKENS},
+    "access overview sign_out sign_out_everywhere": set(ALL),
+}
+"""The scopes of which one allows a page or an action of the dashboard."""
+
+OPEN_PAGES = {"sign_in", "sign_in_page", "returned", "confirm", "cancel"}
+VALUES = {
+    "account": str(uuid4()),
+    "run": str(uuid4()),
+    "token": str(uuid4()),
+    "task": 10**12,
+    "deletion": 10**12,
+    "content": 10**12,
+    "content_id": 10**12,
+    "user_id": "nobody",
+    "domain": "nowhere",
+}
+"""Names of rows that do not exist, so that the walk changes nothing."""
+
+
+def allowed(table):
+    return {name: scopes for names, scopes in table.items() for name in names.split()}
+
+
+@pytest.mark.parametrize("scope", ALL)
+def test_a_scope_allows_its_routes_and_no_others(api, scope) -> None:
+    expected, client = allowed(ROUTES), api.client(api.token(scopes=[scope]))
+    seen = set()
+    for path, methods in build(api.backend).openapi()["paths"].items():
+        if path in NOBODY:
+            continue
+        for method, operation in methods.items():
+            answer = client.request(method.upper(), path.format(**VALUES), json={})
+            problem = answer.json().get("code") if answer.status_code == 403 else None
+            name = operation["operationId"]
+            assert (problem != "scope-missing") is (scope in expected[name]), (name, answer.text)
+            assert "403" in operation["responses"], name
+            seen.add(name)
+    assert seen == expected.keys()
+
+
+@pytest.mark.parametrize("scope", ALL)
+def test_a_scope_allows_its_pages_and_no_others(dashboard, scope) -> None:
+    expected, browser = allowed(PAGES_ALLOWED), dashboard.sign_in(scopes=[scope])
+    csrf, seen = {"csrf": browser.csrf}, set()
+    for module in PAGES:
+        for route in module.router.routes:
+            short = f"{module.__name__.rpartition('.')[2]}.{route.name}"
+            name = route.name if route.name in expected else short
+            if route.name in OPEN_PAGES:
+                continue
+            seen.add(name)
+            if route.name.startswith("sign_out"):
+                continue
+            path = route.path.format(**VALUES)
+            answer = browser.get(path) if "GET" in route.methods else browser.send(path, csrf)
+            refused = answer.status_code == 403 and "lacks a scope" in answer.text
+            assert refused is not (scope in expected[name]), (short, answer.status_code)
+    assert seen == expected.keys()
+
+
+def test_the_navigation_shows_only_pages_that_open(dashboard) -> None:
+    for scope, links in ((METRICS, {"/accounts", "/runs"}), (TOKENS, set())):
+        page = dashboard.sign_in("ann", scopes=[scope]).get("/access").text
+        shown = {
+            link
+            for link in ("/accounts", "/runs", "/content", "/parked")
+            if f'href="{link}"' in page
+        }
+        assert shown == links, scope
+
+
+@pytest.mark.parametrize("scope", [OPERATE, METRICS, TOKENS])
+def test_a_scope_of_a_user_does_not_reach_all_users(api, scope, conn) -> None:
+    user = api.client(api.token("ann", scopes=[scope]))
+    if scope == METRICS:
+        assert user.get("/metrics").status_code == 403
+    elif scope == OPERATE:
+        assert user.post("/v1/integrations/locked/pause").status_code == 403
+    else:
+        mine = tokens.create(conn, user_id="ann").id
+        others = [tokens.create(conn, user_id=name).id for name in ("bob", None)]
+        listed = {item["user_id"] for item in user.get("/v1/tokens").json()["items"]}
+        assert listed == {"ann"}
+        for id in (*others, uuid4()):
+            assert user.delete(f"/v1/tokens/{id}").status_code == 404
+        assert user.delete(f"/v1/tokens/{mine}").status_code == 204
+        revoked = conn.execute("SELECT id FROM api_token WHERE revoked_at IS NOT NULL").fetchall()
+        assert revoked == [(mine,)]
+
+
+# Tokens that create tokens
+# --------------------------------------------------------------------------------------------------
+
+
+def created(client, **body):
+    return client.post("/v1/tokens", json={"scopes": [CONTENT]} | body)
+
+
+def test_a_token_creates_no_token_that_can_do_more(api, conn) -> None:
+    admin = api.client(api.token(scopes=[TOKENS, CONTENT]))
+    user = api.client(api.token("ann", scopes=ALL))
+    for client, body, code in [
+        (admin, {"scopes": [CONTENT, OPERATE]}, "scope-not-yours"),
+        (admin, {"scopes": list(ALL)}, "scope-not-yours"),
+        (user, {"user_id": "bob"}, "token-for-another-user"),
+    ]:
+        answer = created(client, **body)
+        assert (answer.status_code, answer.json()["code"]) == (403, code)
+    for body in ({"scopes": []}, {"scopes": ["everything"]}, {"scopes": CONTENT}, {"admin": True}):
+        assert created(admin, **body).status_code == 422
+    assert conn.execute("SELECT count(*) FROM api_token").fetchone() == (2,)
+    # Without a user id, the token of a user is again one of this user.
+    assert created(user).status_code == 201
+    assert conn.execute(
+        "SELECT user_id FROM api_token ORDER BY created_at DESC LIMIT 1"
+    ).fetchone() == ("ann",)  # fmt: skip
+
+
+def test_a_token_creates_no_token_that_outlives_it(api) -> None:
+    soon = api.client(api.token(scopes=ALL, days=1))
+    latest = datetime.now(UTC) + timedelta(days=1)
+    for days in (None, 0.5, 30):
+        answer = created(soon, expires_in_days=days)
+        assert datetime.fromisoformat(answer.json()["expires_at"]) <= latest
+    for_ever = api.client(api.token(scopes=ALL))
+    assert created(for_ever).json()["expires_at"] is None
+
+
+@pytest.mark.parametrize("days", [0, -1, 1e9, "NaN", "Infinity", "soon"])
+def test_an_odd_expiry_is_refused(api, dashboard, days) -> None:
+    assert created(api.client(api.token(scopes=ALL)), expires_in_days=days).status_code == 422
+    browser = dashboard.sign_in(scopes=ALL)
+    answer = browser.post("/access/tokens", {"scopes": CONTENT, "days": str(days)})
+    assert (answer.status_code, "Days: enter a number" in answer.text) == (422, True)
+
+
+def test_a_created_token_works_until_it_is_revoked(api, conn) -> None:
+    admin = api.client(api.token(scopes=ALL))
+    answer = created(admin, scopes=[METRICS, CONTENT, CONTENT], user_id="ann", name="reader")
+    body = answer.json()
+    assert (answer.status_code, body["scopes"]) == (201, [CONTENT, METRICS])
+    reader = api.client(body["token"])
+    assert reader.get("/v1/changes").status_code == 200
+    assert reader.post("/v1/integrations/locked/pause").status_code == 403
+    listed = admin.get("/v1/tokens").text
+    assert ("reader" in listed, body["token"] in listed) == (True, False)
+    assert admin.delete(f"/v1/tokens/{body['id']}").status_code == 204
+    assert reader.get("/v1/changes").status_code == 401
+    assert admin.delete(f"/v1/tokens/{body['id']}").status_code == 404
+
+
+def test_the_dashboard_creates_and_revokes_tokens(dashboard, conn) -> None:
+    browser = dashboard.sign_in(scopes=ALL)
+    fields = {"scopes": [CONTENT, CONNECT], "user": "ann", "name": "<b>Ann's</b>", "days": "7"}
+    page = browser.submit("/access", "/access/tokens", fields)
+    secret = page.text.split('<code id="created">')[1].split("<")[0]
+    client = dashboard.client(secret)
+    assert client.get("/v1/changes").status_code == 200
+    assert client.get("/v1/tokens").status_code == 403
+    assert secret not in browser.get("/access").text
+    assert "<b>Ann" not in page.text
+    ((id, user, scopes, days),) = conn.execute("""
+        SELECT id, user_id, scopes, expires_at::date - now()::date FROM api_token WHERE name <> ''
+        """).fetchall()
+    assert (user, scopes, days) == ("ann", [CONTENT, CONNECT], 7)
+    assert browser.send(f"/access/tokens/{id}/revoke", {"csrf": "x"}).status_code == 403
+    assert browser.post(f"/access/tokens/{id}/revoke").status_code == 303
+    assert client.get("/v1/changes").status_code == 401
+
+
+def test_the_dashboard_creates_nothing_stronger(dashboard, conn) -> None:
+    ann = dashboard.sign_in("ann", scopes=[TOKENS, CONTENT])
+    offered = form(ann.get("/access").text, "/access/tokens", "scopes").attributes
+    assert "user" not in offered
+    for fields in (
+        {"scopes": OPERATE},
+        {"scopes": CONTENT, "user": "bob"},
+        {"scopes": "everything"},
+        {},
+    ):
+        assert ann.post("/access/tokens", fields).status_code == 422, fields
+    other = tokens.create(conn, user_id="bob").id
+    assert ann.post(f"/access/tokens/{other}/revoke").status_code == 404
+    assert conn.execute("SELECT count(*) FROM api_token").fetchone() == (2,)
+    assert 'id="tokens"' not in dashboard.sign_in("ann").get("/access").text
+
+
+def test_a_session_has_the_scopes_of_its_token(dashboard, conn) -> None:
+    browser = dashboard.sign_in("ann", scopes=[CONTENT])
+    assert browser.get("/content").status_code == 200
+    conn.execute("UPDATE api_token SET scopes = '{metrics:read}'")
+    assert browser.get("/content").status_code == 403
+
+
+def test_a_scope_of_a_newer_version_gives_nothing(api, conn) -> None:
+    client = api.client(api.token(scopes=[METRICS]))
+    conn.execute("UPDATE api_token SET scopes = '{content:write,CONTENT:READ}'")
+    assert client.get("/v1/changes").status_code == 403
+
+
+def test_a_token_can_do_by_default_what_it_could_before_scopes(api) -> None:
+    assert set(DEFAULT) == set(ALL) - {Scope.TOKENS_ADMIN}
+    for scope, path in itertools.product([CONTENT], ("/v1/changes", "/metrics")):
+        assert api.admin.get(path).status_code == 200, scope
+    assert api.admin.get("/v1/tokens").status_code == 403

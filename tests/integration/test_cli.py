@@ -5,7 +5,6 @@ It uses real servers, with `polling up` in one terminal and commands in another.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -18,29 +17,18 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from support import cli as cli_support
+from support.cli import Cli, stop_servers, until
 
 from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
 
-_spec = importlib.util.spec_from_file_location(
-    "cli_support", Path(__file__).with_name("cli_support.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-cli_support = sys.modules.setdefault("cli_support", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(cli_support)
-Cli, until = cli_support.Cli, cli_support.until
 SECRET = cli_support.PASSWORD
 
 
 def servers_run(home: Path) -> bool:
     embedded = home / "embedded"
     return Postgres(embedded)._daemon.alive() or Valkey(embedded)._daemon.alive()
-
-
-def stop_servers(home: Path) -> None:
-    Postgres(home / "embedded").stop()
-    Valkey(home / "embedded").stop()
 
 
 @pytest.fixture(scope="module")

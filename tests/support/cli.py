@@ -23,8 +23,17 @@ with warnings.catch_warnings():  # on Python 3.11, pyftpdlib uses the standard l
     from pyftpdlib.ioloop import IOLoop
     from pyftpdlib.servers import FTPServer
 
+from core.embedded.postgres import Postgres
+from core.embedded.valkey import Valkey
+
 PROGRAM = [sys.executable, "-c", "from core.cli import main; main()"]
 USERNAME, PASSWORD = "someone", "correct-horse-battery"
+
+
+def stop_servers(home: Path) -> None:
+    """Stop the embedded servers of a home, if they run."""
+    Postgres(home / "embedded").stop()
+    Valkey(home / "embedded").stop()
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> Any:

@@ -403,7 +403,19 @@ def test_env_and_psql_give_access_to_the_servers(cli: Cli) -> None:
     assert "already" in cli.ok("migrate").out
 
 
-def test_rotating_keys_seals_every_credential_with_the_new_key(cli: Cli, tmp_path: Path) -> None:
+def test_rotating_keys_is_refused_beside_processes_without_the_new_key(cli: Cli) -> None:
+    old, new = (cli.home / "secret.key").read_text(), cli.ok("keys", "new").out.strip()
+    refusal = Cli(cli.folder, POLLING_SECRET_KEYS=f"{new},{old}").fails("keys", "rotate")
+    assert "these processes lack the key" in refusal
+    assert {"api", "worker"} <= set(refusal.split())
+    assert new not in refusal
+
+
+# Without `polling up`: its processes lack the new key.
+
+
+def test_rotating_keys_seals_every_credential_with_the_new_key(alone: Cli, tmp_path: Path) -> None:
+    cli = alone
     with cli_support.ftp_server(tmp_path) as port:
         words = ["--set", "host=127.0.0.1", "--set", f"port={port}", "--credentials", "-", "--json"]
         login = {"username": cli_support.USERNAME, "password": SECRET}

@@ -90,7 +90,7 @@ DELETE FROM held_deletion_item WHERE held_deletion_id = %(hold)s AND external_id
     SELECT external_id FROM held_deletion_item WHERE held_deletion_id = %(hold)s
     LIMIT %(portion)s))
 """
-# Counts what the statement before it deleted as `taken`.
+# Counts the items that the statement before it deleted as `taken`.
 _COUNT_TAKEN = """
 , counted AS (SELECT held_deletion_id AS id, count(*) AS items FROM taken GROUP BY 1)
 UPDATE held_deletion h SET vanished = h.vanished - counted.items

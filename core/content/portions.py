@@ -29,7 +29,7 @@ MAX_FRAMES = 200
 """The maximum number of parents that one read adds to the payload."""
 
 MAX_COUNTED = 10_000_000
-"""The number of items at which a count ends. Items that move meanwhile may be counted again."""
+"""The number of items at which a count ends. Items that move during the count may be counted again."""
 
 Phase = Literal["find", "count", "delete", "hold"]
 
@@ -324,7 +324,7 @@ def _is_gone(conn: Conn, given: Mapping[str, Any], above: str | None) -> bool:
 
 
 def _delete(conn: Conn, given: Mapping[str, Any], items: Sequence[str]) -> list[str]:
-    """Delete those of the items that the sweep has found and that are still missing."""
+    """Delete the items that the sweep has found, if they are still missing."""
     taken = [id for (id,) in conn.execute(TAKE_ITEMS, {**given, "items": list(items)})]
     return [id for (id,) in conn.execute(DELETE_ITEMS, {**given, "items": taken})]
 

@@ -50,8 +50,8 @@ def prune(conn: Conn) -> None:
     """Mark runs that are too large, and delete expired rows.
 
     These are old limit blocks, the seen ids of ended runs, dead processes, idempotency keys, OAuth
-    flows, sessions, throughput, changes of accounts, breakers of limits that no task will probe,
-    and large held deletions that were dropped.
+    flows, sessions, throughput, and changes of accounts. Further, these are the breakers of limits
+    that no task will probe, and large held deletions that were dropped.
 
     Args:
       conn: A connection in autocommit mode.

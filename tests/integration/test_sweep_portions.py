@@ -251,7 +251,7 @@ def delete_folder(desk, *names: str, folder: int = 40) -> None:
 
 def test_a_deleted_folder_goes_in_portions(desk) -> None:
     delete_folder(desk, "d0", "unknown")
-    assert desk.value(DELETED) == 1  # of the unknown one
+    assert desk.value(DELETED) == 1  # the unknown item
     assert steps(desk, guard=0.6) > 4
     assert desk.alive() == {"d1", *(f"d1/{k}" for k in range(40))}
     assert latest(desk, "outputs_deleted") == 41

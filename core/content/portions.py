@@ -29,7 +29,7 @@ MAX_FRAMES = 200
 """The maximum number of parents that one read adds to the payload."""
 
 MAX_COUNTED = 10_000_000
-"""The number of items at which a count ends. Items that move during the count may be counted again."""
+"""The number of items at which a count ends. An item that moves may be counted again."""
 
 Phase = Literal["find", "count", "delete", "hold"]
 

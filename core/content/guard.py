@@ -22,7 +22,7 @@ _UNSEEN = """
 """
 # The named items and their descendants, as MARK_DELETED would delete them. The same indexes serve
 # it: the unique one, and the one on (account, parent), by one look for each item. With a run, it
-# leaves out what that run has seen, and what was written since it began. A loop of parents ends
+# leaves out the items that the run has seen, and those that were written since it began. A loop of parents ends
 # where it began: UNION has each row once.
 LOST = f"""
 WITH RECURSIVE incoming AS MATERIALIZED (
@@ -212,8 +212,10 @@ def with_descendants(
       account: The id of the account.
       items: The items, each with the number of the dispatch that deletes it.
       most: The maximum number of items. Default: all.
-      run: The run that looked for the items. What it has seen stays. Default: nothing seen stays.
-      began: The time at which that run began. What was written since stays. Default: no time.
+      run: The run that looked for the items. It leaves out the items that this run has seen.
+        Default: none.
+      began: The time at which that run began. It leaves out the items that were written since.
+        Default: none.
     """
     rows = [{"id": id, "seq": seq} for id, seq in items.items()]
     params = {"account": account, "items": json_text(rows), "most": most, "run": run}

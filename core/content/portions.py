@@ -29,7 +29,10 @@ MAX_FRAMES = 200
 """The maximum number of parents that one read adds to the payload."""
 
 MAX_COUNTED = 10_000_000
-"""The number of items at which a count ends. Items that move during the count may be counted twice."""
+"""The number of items at which a count ends.
+
+Items that move during the count may be counted twice.
+"""
 
 Phase = Literal["find", "count", "delete", "hold"]
 

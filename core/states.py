@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Self, TypeVar
+from uuid import UUID
 
 
 class Word(StrEnum):
@@ -114,6 +115,10 @@ class HoldSource(Word):
 
     LISTING = "listing", "A complete listing, which no longer has the items."
     GONE = "gone", "Single answers that an item is gone (code 410)."
+
+
+NO_RUN = UUID(int=0)
+"""The run of a held deletion that was dropped. The leader deletes its items in portions."""
 
 
 class HeldState(Word):

@@ -22,8 +22,8 @@ _UNSEEN = """
 """
 # The named items and their descendants, as MARK_DELETED would delete them. The same indexes serve
 # it: the unique one, and the one on (account, parent), by one look for each item. With a run, it
-# leaves out the items that the run has seen or that were written since it began. A loop of parents
-# ends where it began: UNION has each row once.
+# leaves out the items that the run has seen, and those that were written since it began. A loop of
+# parents ends where it began: UNION has each row once.
 LOST = f"""
 WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(items)s::json) AS r(id text, seq bigint)
@@ -212,10 +212,10 @@ def with_descendants(
       account: The id of the account.
       items: The items, each with the number of the dispatch that deletes it.
       most: The maximum number of items. Default: all.
-      run: The run that looked for the items. The items that it has seen stay. Default: no item
-        stays for this reason.
-      began: The time at which that run began. Items that were written since stay.
-        Default: no time.
+      run: The run that looked for the items. It leaves out the items that this run has seen.
+        Default: it leaves out no item.
+      began: The time at which that run began. It leaves out the items that were written since.
+        Default: it leaves out no item.
     """
     rows = [{"id": id, "seq": seq} for id, seq in items.items()]
     params = {"account": account, "items": json_text(rows), "most": most, "run": run}

@@ -20,7 +20,7 @@ from core.content.guard import NONE, REMAINS, Decisions, deleted_one_by_one, has
 from core.content.holds import PORTION
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
-from core.states import HeldState, HoldSource
+from core.states import NO_RUN, HeldState, HoldSource
 
 SWEEP = "$sweep"
 """The type of the tasks that continue a sweep. It is not a name in Python, so plugins lack it."""
@@ -29,7 +29,10 @@ MAX_FRAMES = 200
 """The maximum number of parents that one read adds to the payload."""
 
 MAX_COUNTED = 10_000_000
-"""The number of items at which a count ends. An item that moves may be counted again."""
+"""The number of items at which a count ends.
+
+Items that move during the count may be counted twice.
+"""
 
 Phase = Literal["find", "count", "delete", "hold"]
 
@@ -42,7 +45,7 @@ RETURNING id
 """
 STILL_COUNTING = f"""
 SELECT id FROM held_deletion
-WHERE id = %(held)s AND state = '{HeldState.COUNTING}' AND run_id <> '{holds.NO_RUN}' FOR UPDATE
+WHERE id = %(held)s AND state = '{HeldState.COUNTING}' AND run_id <> '{NO_RUN}' FOR UPDATE
 """
 # Nothing replaces the sweep any more: an item that is deleted takes its descendants with it.
 DELETING = "UPDATE held_deletion SET decided_at = now() WHERE id = %s"
@@ -324,7 +327,7 @@ def _is_gone(conn: Conn, given: Mapping[str, Any], above: str | None) -> bool:
 
 
 def _delete(conn: Conn, given: Mapping[str, Any], items: Sequence[str]) -> list[str]:
-    """Delete the items that the sweep has found, if they are still missing."""
+    """Delete the items that the sweep has found and that are still missing."""
     taken = [id for (id,) in conn.execute(TAKE_ITEMS, {**given, "items": list(items)})]
     return [id for (id,) in conn.execute(DELETE_ITEMS, {**given, "items": taken})]
 

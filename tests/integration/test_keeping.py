@@ -10,6 +10,7 @@ from integration_polling_hello_world import HelloWorld
 
 from core import Listing, Task, TaskOutput
 from core.accounts import store
+from core.content import holds
 from core.service.accounts import actions, queries
 from core.service.accounts.erase import erase_account
 from core.service.authorization import Principal
@@ -127,6 +128,8 @@ def test_a_change_to_keep_drops_held_deletions_and_a_change_back_marks(desk) -> 
     listed(desk, account, seen=["0"])
     assert desk.value("SELECT count(*) FROM held_deletion") == 1
     store.set_deletions(desk.conn, account, Deletions.KEEP)
+    assert desk.value("SELECT count(*) FROM held_deletion WHERE state <> 'counting'") == 0
+    holds.prune(desk.conn)
     assert desk.value("SELECT count(*) FROM held_deletion") == 0
     listed(desk, account, seen=[str(n) for n in range(30)])
     assert len(gone(desk)) == 10

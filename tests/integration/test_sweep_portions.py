@@ -251,7 +251,7 @@ def delete_folder(desk, *names: str, folder: int = 40) -> None:
 
 def test_a_deleted_folder_goes_in_portions(desk) -> None:
     delete_folder(desk, "d0", "unknown")
-    assert desk.value(DELETED) == 1  # the unknown item
+    assert desk.value(DELETED) == 1  # the unknown one
     assert steps(desk, guard=0.6) > 4
     assert desk.alive() == {"d1", *(f"d1/{k}" for k in range(40))}
     assert latest(desk, "outputs_deleted") == 41
@@ -334,6 +334,42 @@ def test_a_million_items_go_in_short_transactions(desk) -> None:
     assert desk.alive() == set()
     assert times[-1] < 1.0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_million_items_are_held_released_and_dropped_in_short_transactions(desk) -> None:
+    """Each statement on a large held deletion reads one portion."""
+    account = desk.account()
+    desk.keep(account, TaskOutput("folder"), TaskOutput("kept"))
+    desk.conn.execute(MILLION.replace("n % 2", "n %% 2"), (account,))
+    desk.conn.execute("VACUUM ANALYZE user_integration_content")
+    times = [timed(lambda: desk.finish(desk.root(account), seen=["kept"], listed=[Listing()]))]
+    longest: dict[str, float] = {}
+    while claimed := desk.claim():
+        (dispatch,) = claimed
+        outcome = Outcome(dispatch)
+        times.append(timed(lambda outcome=outcome: desk.save(outcome)))
+        phase = dispatch.payload["phase"]
+        longest[phase] = max(longest.get(phase, 0.0), times[-1])
+    assert desk.value("SELECT vanished FROM held_deletion WHERE state = 'held'") == 1_000_001
+    hold = desk.value("SELECT id FROM held_deletion")
+    given = {"account": account, "run": dispatch.run_id, "start": 1 << 40, "hold": hold}
+    steps, after = [], ""
+    while ids := holds.next_items(desk.conn, hold, after):
+        call = {**given, "ids": ids}
+        steps.append(timed(lambda call=call: desk.conn.execute(holds.RELEASE, call)))
+        after = ids[-1]
+    dropped = timed(lambda: holds.discard(desk.conn, hold))
+    pruned = timed(lambda: holds.prune(desk.conn))
+    times.sort()
+    steps.sort()
+    print(
+        f"held in {len(times)}, longest {longest}; released in {len(steps)}, longest"
+        f" {steps[-5:]}; dropped in {dropped:.3f} s, pruned in {pruned:.1f} s"
+    )
+    assert max(times[-1], steps[-1], dropped) < 1.0
+    assert desk.rows("SELECT * FROM held_deletion") == []
 
 
 def timed(action: Callable[[], object]) -> float:

@@ -12,6 +12,8 @@ import pytest
 from support.browsing import DESK, PHONE, House, Window
 from support.hostile_texts import LISTS, MAILS, TEXTS, Filled, fill, fill_mails
 
+from core.scopes import ALL
+
 WIDEST = ("one long word", "many marks", "double quote", "out of the table", "long and hostile")
 """Names of the texts that are most likely to break the layout of a page."""
 
@@ -35,7 +37,8 @@ class Lived:
             for page in [f"/accounts/{one.account}", f"/tasks/{one.task}", f"/content/{one.html}"]
         ]
         return [
-            *LISTS, "/accounts?status=error", "/parked?domain=hello-world", "/content?q=hello",
+            *LISTS, "/access", "/accounts?status=error",
+            "/parked?domain=hello-world", "/content?q=hello",
             f"/accounts/{self.account}", f"/accounts/{self.account}/settings",
             f"/accounts/{self.torn[0].account}/credentials", f"/runs/{self.run}",
             f"/tasks/{self.task}", f"/content/{self.content}",
@@ -68,7 +71,7 @@ def lived(house: House) -> Lived:
 def test_no_page_logs_an_error_or_is_wider_than_its_window(
     house, lived, open_window, scheme, size
 ) -> None:
-    window = open_window(house.token(), size=size, color_scheme=scheme)
+    window = open_window(house.token(scopes=ALL), size=size, color_scheme=scheme)
     wide = {}
     for page in lived.pages:
         window.go(page)

@@ -73,10 +73,10 @@ class House:
     fleet: Fleet
     url: str
 
-    def token(self, user: str | None = None) -> str:
-        """Create a token for a user, or without a name for an operator."""
+    def token(self, user: str | None = None, **more: Any) -> str:
+        """Create a token for a user, or without a name for an operator, with these options."""
         with self.deployment.connection() as conn:
-            return tokens.create(conn, user_id=user).secret
+            return tokens.create(conn, user_id=user, **more).secret
 
     @contextmanager
     def api(self, token: str) -> Iterator[httpx2.Client]:

@@ -271,11 +271,11 @@ def test_monitoring_states_the_numbers_of_the_definitions() -> None:
             f"After {STAND_IN_TICKS:g} intervals",
         ],
         "overdue": [
-            f"{liveness.OVERDUE_INTERVALS:g} of its own interval",
+            f"{liveness.OVERDUE_INTERVALS:g} of the account's interval",
             f"{ticks:g} of the scheduler's",
         ],
     }
     for word, texts in stated.items():
         assert [text for text in texts if text not in rows[word]] == []
-    assert f"above {ticks:g} of its intervals" in page
+    assert f"above {ticks:g} of the scheduler's interval" in page
     assert f"seen_at > now() - interval '{liveness.ALIVE_SECONDS:g} seconds'" in page

@@ -281,7 +281,7 @@ STATED = {
         f"If the task fails for {DAYS:g} days",
         f"the provider failed for {DAYS:g} days",
         f"{'three' if parking.MAX_CRASHES == 3 else parking.MAX_CRASHES} crashes;",
-        "The leader compares Redis with the ledger every 2 seconds",
+        "The leading dispatcher compares Redis with the ledger every 2 seconds",
     ],
     "../SECURITY.md": [f"secrets of {MIN_SECRET_CHARS} or more characters"],
     "how-to/rotate-keys.md": [

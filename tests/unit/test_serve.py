@@ -24,7 +24,7 @@ def test_serve_without_its_extra_names_the_package_to_install(monkeypatch) -> No
     assert not serve.installed()
     with pytest.raises(SettingsError) as caught:
         serve.require_extra()
-    assert "integration-polling[serve]" in caught.value.next_step("cli")
+    assert "'.[serve]'" in caught.value.next_step("cli")
 
 
 def test_no_other_command_imports_the_packages_of_serve() -> None:

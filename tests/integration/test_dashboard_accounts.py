@@ -163,7 +163,7 @@ def test_the_account_list_shows_the_first_reason_to_wait(dashboard, desk) -> Non
     rows = dict(
         re.findall(r'<th scope="row">\s*<a href="[^"]+">([^<]*)</a>(.*?)</tr>', page, re.DOTALL)
     )
-    assert "too many calls, until" in rows["blocked"]
+    assert "too many calls; next try" in rows["blocked"]
     assert "quota" in rows["grouped"]
     assert "has stopped: refused" in rows["stopped"]
     assert "until" not in rows["free"]
@@ -208,7 +208,7 @@ def test_the_page_of_an_account_shows_its_condition(dashboard, desk) -> None:
     ):  # fmt: skip
         assert said in page, said
     assert re.search(r"Items</a></dt>\s*<dd>2</dd>", page)
-    assert re.search(r"Complete as of</dt>\s*<dd>incomplete</dd>", page)
+    assert re.search(r"Content</dt>\s*<dd>incomplete</dd>", page)
     assert "<script>alert" not in page
 
 

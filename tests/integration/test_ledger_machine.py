@@ -124,6 +124,7 @@ class Ledger(RuleBasedStateMachine):
         self.content: dict[tuple[UUID, str], ModelItem] = {}
         self.steps = 0
         self.paused: set[UUID] = set()
+        self.changed: set[UUID] = set()
         self.ended: list[UUID] = []
         self.breakers: dict[UUID, ModelBreaker] = {}
 
@@ -142,6 +143,7 @@ class Ledger(RuleBasedStateMachine):
     def accounts(self) -> None:
         assert leadership.lead(self.conn, LEADER)
         self.accounts_ = [self._connect(str(number)) for number in range(2)]
+        self.changed = {*self.accounts_}
         self.tick()
         for account in (0, 1):
             for root in self._claim(account, 1, "live"):
@@ -173,13 +175,17 @@ class Ledger(RuleBasedStateMachine):
             self._carry(backfill, account, "backfill")
 
     def _waiting(self, account: UUID, lane: str) -> list[ModelTask]:
-        """Return the tasks that continue in the next run."""
+        """Return the tasks that continue in the next run.
+
+        If the account has changed since its last sync, all deferred tasks continue.
+        """
         return [
             task
             for task in self.tasks.values()
             if self.runs[task.run].account == account and task.lane == lane and not task.retried
             and (task.state == "cancelled"
-                 or (task.state == "deferred" and (task.due or task.root)))
+                 or (task.state == "deferred"
+                     and (task.due or task.root or account in self.changed)))
         ]  # fmt: skip
 
     def _carry(self, run: UUID, account: UUID, lane: str) -> None:
@@ -443,6 +449,7 @@ class Ledger(RuleBasedStateMachine):
         id = self.accounts_[account]
         self.conn.execute(store.RESUME if id in self.paused else store.PAUSE, (id,))
         self.paused ^= {id}
+        self.changed.add(id)
 
     @rule(account=st.integers(0, 1), lane=st.sampled_from(["live", "backfill"]))
     def cancel(self, account: int, lane: str) -> None:
@@ -521,6 +528,8 @@ class Ledger(RuleBasedStateMachine):
             assert run not in self.ended
             self.ended.append(run)
             self.runs[run].state = "ended"
+            if self.runs[run].lane == "live":
+                self.changed.discard(self.runs[run].account)
 
     def _open(self, account: UUID, lane: str) -> UUID | None:
         return next(

@@ -235,9 +235,9 @@ def test_an_integration_is_paused_and_resumed(cli: Cli) -> None:
         ]
         assert row["paused_at"]
         assert "paused" in cli.ok("integrations").out
-        assert "an operator has paused" in cli.ok("accounts", "show", "rests").err
+        assert "an operator paused the integration" in cli.ok("accounts", "show", "rests").err
         waited = cli("sync", "rests", "--wait", "--timeout", "3")
-        assert (waited.code, "an operator has paused" in waited.err) == (4, True)
+        assert (waited.code, "an operator paused the integration" in waited.err) == (4, True)
     finally:
         cli.ok("integrations", "resume", "hello-world")
     assert cli.ok("sync", "rests", "--wait", "--json").json()["state"] == "succeeded"

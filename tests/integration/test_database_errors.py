@@ -280,7 +280,7 @@ def test_reports_to_sentry_contain_no_row(database: Database, monkeypatch) -> No
     monkeypatch.setenv("SENTRY_DSN", "http://key@127.0.0.1:1/1")
     monkeypatch.setattr(reports, "_capture", sent.append)
     monkeypatch.setattr(reports, "END_SECONDS", 0.1)
-    reports.start("worker", lambda: str)
+    reports.start("worker")
     try:
         error = raised(run(database, "SELECT %s::int"))
         tags = {"domain": "shop", "type": "step"}

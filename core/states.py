@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Self, TypeVar
-from uuid import UUID
 
 
 class Word(StrEnum):
@@ -117,14 +116,12 @@ class HoldSource(Word):
     GONE = "gone", "Single answers that an item is gone (code 410)."
 
 
-NO_RUN = UUID(int=0)
-"""The run of a held deletion that was dropped. The leader deletes its items in portions."""
-
-
 class HeldState(Word):
     """The decision on a held deletion: `held_deletion.state`."""
 
     COUNTING = "counting", "The engine still compares a large listing."
+    DELETING = "deleting", "The engine deletes the items of a large listing."
+    DROPPED = "dropped", "The engine removes the items of a large one that is no longer needed."
     HELD = "held", "The deletion waits for a person."
     ACCEPTED = "accepted", "A person accepted the deletion of exactly these items."
     REFUSED = "refused", "A person keeps these items."
@@ -274,10 +271,18 @@ class StoppedState(StrEnum):
     DEFERRED = TaskState.DEFERRED
 
 
+class ShownHeldState(StrEnum):
+    """The states of held deletions that people see. In the others, the engine works on them."""
+
+    HELD = HeldState.HELD
+    ACCEPTED = HeldState.ACCEPTED
+    REFUSED = HeldState.REFUSED
+
+
 STOPPED_TASKS = (TaskState.DEFERRED, TaskState.PARKED, TaskState.CANCELLED)
 """States of tasks that ended without a result. A copy continues the task, or it is discarded."""
 
 
-def literals(words: Iterable[Word]) -> str:
+def literals(words: Iterable[Word | StrEnum]) -> str:
     """Return the values as SQL literals for an IN list: `'ready', 'queued'`."""
     return ", ".join(f"'{word}'" for word in words)

@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 
 from core.db.pool import Conn
 from core.errors import NotFound
-from core.states import NO_RUN, AccountState, AccountStateReason, Deletions, HeldState
+from core.states import AccountState, AccountStateReason, Deletions, HeldState
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ WHERE id = %(id)s AND deletions <> %(deletions)s
 # An account that keeps items holds no deletions. A refusal stays, for the case that the account
 # marks items again. The leader deletes the dropped ones, in portions.
 DROP_HELD_DELETIONS = f"""
-UPDATE held_deletion SET state = '{HeldState.COUNTING}', run_id = '{NO_RUN}', decided_at = NULL
+UPDATE held_deletion SET state = '{HeldState.DROPPED}'
 WHERE user_integration_id = %s AND state IN ('{HeldState.HELD}', '{HeldState.ACCEPTED}')
 """
 

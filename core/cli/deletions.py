@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,15 +11,11 @@ from core.cli.output import describe, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, Limit
 from core.service.formatting import ago, size
-from core.states import HeldState
+from core.states import HeldState, ShownHeldState
 
 if TYPE_CHECKING:
     from core.db.rows import Row
     from core.service.content.deletions import Decided
-
-    ShownState = HeldState
-else:
-    ShownState = Literal[tuple(state.value for state in HeldState if state != HeldState.COUNTING)]
 
 app = typer.Typer()
 
@@ -33,7 +29,7 @@ def list_deletions(
     context: typer.Context,
     account: AccountFilter = None,
     state: Annotated[
-        ShownState | None, typer.Option(help="Show only held deletions in this state.")
+        ShownHeldState | None, typer.Option(help="Show only held deletions in this state.")
     ] = None,
     limit: Limit = None,
     after: After = None,

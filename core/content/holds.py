@@ -12,7 +12,7 @@ from uuid import UUID
 
 from core.content.guard import NONE, Decisions, Lost
 from core.db.pool import Conn
-from core.states import NO_RUN, HeldState, HoldSource, RunState
+from core.states import HeldState, HoldSource, RunState, ShownHeldState, literals
 
 PORTION = 5_000
 """The maximum number of items that one transaction of a sweep reads or deletes.
@@ -63,8 +63,7 @@ WHERE user_integration_id = %(account)s AND source = '{HoldSource.LISTING}'
   AND parent IS NOT DISTINCT FROM %(parent)s
   AND since IS NOT DISTINCT FROM %(since)s::timestamptz
   AND until IS NOT DISTINCT FROM %(until)s::timestamptz
-  AND id IS DISTINCT FROM %(hold)s AND run_id <> '{NO_RUN}'
-  AND (state <> '{HeldState.COUNTING}' OR decided_at IS NULL)
+  AND id IS DISTINCT FROM %(hold)s
 ORDER BY id FOR UPDATE
 """
 DISCARD_SMALL = """
@@ -72,15 +71,13 @@ DELETE FROM held_deletion h WHERE id = %(hold)s AND (SELECT count(*) FROM (
     SELECT FROM held_deletion_item WHERE held_deletion_id = h.id LIMIT %(portion)s + 1) i)
     <= %(portion)s
 """
-RETIRE = f"""
-UPDATE held_deletion SET state = '{HeldState.COUNTING}', run_id = '{NO_RUN}', decided_at = NULL
-WHERE id = %(hold)s
-"""
+DROP = f"UPDATE held_deletion SET state = '{HeldState.DROPPED}' WHERE id = %(hold)s"
+# A sweep of single deletions continues in a later run, also if a person cancelled its own.
 ABANDONED = f"""
 SELECT h.id FROM held_deletion h
-WHERE h.state = '{HeldState.COUNTING}' AND h.decided_at IS NULL
-  AND (h.source = '{HoldSource.LISTING}' OR h.run_id = '{NO_RUN}')
-  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.id = h.run_id AND r.state = '{RunState.RUNNING}')
+WHERE h.state = '{HeldState.DROPPED}'
+  OR h.state = '{HeldState.COUNTING}' AND h.source = '{HoldSource.LISTING}' AND NOT EXISTS (
+    SELECT FROM sync_run r WHERE r.id = h.run_id AND r.state = '{RunState.RUNNING}')
 """
 PRUNE_ITEMS = """
 DELETE FROM held_deletion_item WHERE held_deletion_id = %(hold)s AND external_id = ANY (ARRAY(
@@ -131,11 +128,12 @@ RETURNING held_deletion_id
 ) {_COUNT_TAKEN}
 """
 DECIDABLE = f"""
-SELECT id FROM held_deletion WHERE user_integration_id = %s AND state <> '{HeldState.COUNTING}'
+SELECT id FROM held_deletion
+WHERE user_integration_id = %s AND state IN ({literals(ShownHeldState)})
 """
 DROP_EMPTY = f"""
 DELETE FROM held_deletion h
-WHERE user_integration_id = %(account)s AND state <> '{HeldState.COUNTING}'
+WHERE user_integration_id = %(account)s AND state IN ({literals(ShownHeldState)})
   AND NOT EXISTS (SELECT FROM held_deletion_item i WHERE i.held_deletion_id = h.id)
 """
 # A run that listed everything has ended, and did not come to these items: a person decides again.
@@ -219,10 +217,10 @@ def _drop_replaced(conn: Conn, params: Mapping[str, Any]) -> None:
 
 
 def discard(conn: Conn, hold: int) -> None:
-    """Drop a held deletion. One with many items disappears now; `prune` deletes its items."""
+    """Drop a held deletion. A large one is hidden now; `prune` removes its items."""
     params = {"hold": hold, "portion": PORTION}
     if not conn.execute(DISCARD_SMALL, params).rowcount:
-        conn.execute(RETIRE, params)
+        conn.execute(DROP, params)
 
 
 def prune(conn: Conn) -> None:

@@ -20,7 +20,7 @@ from core.content.guard import NONE, REMAINS, Decisions, deleted_one_by_one, has
 from core.content.holds import PORTION
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
-from core.states import NO_RUN, HeldState, HoldSource
+from core.states import HeldState, HoldSource
 
 SWEEP = "$sweep"
 """The type of the tasks that continue a sweep. It is not a name in Python, so plugins lack it."""
@@ -43,12 +43,12 @@ VALUES (%(account)s, %(run)s, %(source)s, '{HeldState.COUNTING}', %(parent)s, %(
     0, 0)
 RETURNING id
 """
-STILL_COUNTING = f"""
+CONTINUES = f"""
 SELECT id FROM held_deletion
-WHERE id = %(held)s AND state = '{HeldState.COUNTING}' AND run_id <> '{NO_RUN}' FOR UPDATE
+WHERE id = %(held)s AND state IN ('{HeldState.COUNTING}', '{HeldState.DELETING}') FOR UPDATE
 """
 # Nothing replaces the sweep any more: an item that is deleted takes its descendants with it.
-DELETING = "UPDATE held_deletion SET decided_at = now() WHERE id = %s"
+DELETING = f"UPDATE held_deletion SET state = '{HeldState.DELETING}' WHERE id = %s"
 HOLD = f"""
 UPDATE held_deletion SET state = '{HeldState.HELD}', vanished = %(lost)s, total = %(total)s
 WHERE id = %(held)s
@@ -57,7 +57,6 @@ ITEMS = """
 INSERT INTO held_deletion_item (held_deletion_id, external_id)
 SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING external_id
 """
-FEW_ITEMS = "SELECT external_id FROM held_deletion_item WHERE held_deletion_id = %s LIMIT 1000"
 
 # The next children of a parent. Served by `user_integration_content_listing`; the bound is on the
 # rows read, also where the listing has a window. `is_parent` has the order of the index. Without
@@ -228,7 +227,7 @@ def advance(
       carried: True if the run of the listing was cancelled. Then only what is below deleted items
         is deleted.
     """
-    if conn.execute(STILL_COUNTING, {"held": step.held}).fetchone() is None:
+    if conn.execute(CONTINUES, {"held": step.held}).fetchone() is None:
         return (), None  # a later listing of the same part has replaced it
     if not step.roots and (carried or not has_same_config(conn, place.run)):
         below = tuple((above, after) for above, after in step.frames if above is not None)

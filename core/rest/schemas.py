@@ -14,9 +14,9 @@ from core.states import (
     AccountState,
     AccountStateReason,
     Deletions,
-    HeldState,
     Lane,
     RunState,
+    ShownHeldState,
     StoppedState,
     TaskState,
     Trigger,
@@ -272,7 +272,7 @@ class HeldDeletion(BaseModel):
     id: int = Field(description="The ID of the held deletion")
     user_integration_id: UUID = Field(description="The ID of the account")
     integration_domain: str = Field(description="The domain of the integration")
-    state: HeldState = Field(description="The decision")
+    state: ShownHeldState = Field(description="The decision")
     parent: str | None = Field(
         description="The parent of the missing items; null for the entire account"
     )

@@ -171,7 +171,7 @@ def test_what_is_below_an_item_that_came_back_stays(desk) -> None:
     desk.keep(account, *tree(15, 4))
     root = desk.root(account)
     desk.finish(root, listed=[Listing()])
-    while desk.value("SELECT count(*) FROM held_deletion WHERE decided_at IS NOT NULL") == 0:
+    while desk.value("SELECT count(*) FROM held_deletion WHERE state = 'deleting'") == 0:
         steps(desk, guard=1.0, most=1)
     desk.add(UUID(root.run_id), "download")
     claimed = {one.type: one for one in desk.claim()}

@@ -29,6 +29,7 @@ from core.errors import VaultError, WrongState
 from core.ledger import processes
 from core.ledger.processes import Process
 from core.service.accounts import key_rotation
+from core.service.accounts.key_rotation import keys_in_use
 from core.service.fleet.doctor import keys as doctor
 
 OLD, NEW, THIRD = new_key(), new_key(), new_key()
@@ -151,15 +152,19 @@ def test_one_account_that_no_key_opens_does_not_stop_the_others(
 
 def test_pending_sign_ins_are_rotated_too(conn: Conn, database: Database) -> None:
     insert = """
-    INSERT INTO oauth_flow (state_digest, integration_domain, user_id, config, verifier, expires_at)
-    VALUES (%s, 'shop', 'ann', '{}', %s, now() + interval '1 minute')
+    INSERT INTO oauth_flow (
+        state_digest, integration_domain, user_id, config, verifier, answer, expires_at)
+    VALUES (%s, 'shop', 'ann', '{}', %s, %s, now() + interval '1 minute')
     """
-    conn.execute(insert, (b"1", Vault([OLD]).seal_text("verifier")))
-    conn.execute(insert, (b"2", Vault([THIRD]).seal_text("no key opens this")))
+    old = Vault([OLD])
+    conn.execute(insert, (b"1", old.seal_text("verifier"), old.seal_text("answer")))
+    conn.execute(insert, (b"2", Vault([THIRD]).seal_text("no key opens this"), None))
+    assert keys_in_use(conn, Vault([NEW, OLD]))[fingerprint(OLD)] == 2
     rotated(Backend(database, NEW, OLD))
-    found = conn.execute("SELECT verifier FROM oauth_flow ORDER BY state_digest").fetchall()
-    assert Vault([NEW]).open_text(found[0][0]) == "verifier"
+    found = conn.execute("SELECT verifier, answer FROM oauth_flow ORDER BY state_digest").fetchall()
+    assert [Vault([NEW]).open_text(sealed) for sealed in found[0]] == ["verifier", "answer"]
     assert Vault([NEW, OLD]).key_of(found[1][0]) is None
+    assert found[1][1] is None
 
 
 def test_the_doctor_says_when_the_old_key_is_unused(

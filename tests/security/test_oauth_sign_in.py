@@ -11,6 +11,8 @@ import pytest
 from support.cloud import PRODUCT, agree, cloud_of, confirm, consent, query
 from support.dashboard import Browser, form
 
+from core.log_redaction import install
+
 
 @pytest.fixture
 def integrations(provider):
@@ -73,6 +75,17 @@ def test_the_session_that_started_a_connection_finishes_it(product, provider, co
     answer = ann.client.get(agree(ann.client, link_of(ann)))
     assert answer.headers["location"].startswith(f"{product.url}/integrations/connected?")
     assert accounts(conn) == [("ann", "ann@cloud")]
+
+
+def test_the_tokens_of_the_response_reach_no_log(product, provider, conn, caplog) -> None:
+    install()
+    ann = product.sign_in("ann")
+    ann.client.get(agree(ann.client, link_of(ann)))
+    [token] = provider.tokens
+    [line] = [record.getMessage() for record in caplog.records if record.name == "cloud"]
+    assert "'access_token': '***'" in line
+    assert token not in caplog.text
+    assert "Bearer" in line, "only the tokens are removed"
 
 
 # A link of the API

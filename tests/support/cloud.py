@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -142,6 +143,12 @@ def cloud_of(provider: Provider) -> type[BaseIntegration[Any, Any]]:
                 {"access_type": "offline"},
             ),
         )
+
+        @classmethod
+        def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
+            """Log the response, as a careless plugin does."""
+            logging.getLogger("cloud").error("the response: %s", token)
+            return super().credentials_from_oauth(token)
 
         def check(self) -> AccountIdentity:
             person = provider.tokens.get(self.credentials.access_token.get_secret_value())

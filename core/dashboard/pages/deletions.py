@@ -16,7 +16,7 @@ from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 from core.service import authorization
 from core.service.content import deletions
-from core.states import HeldState
+from core.states import ShownHeldState
 from core.web.dependencies import After, DeletionId, Engine
 
 router = APIRouter(prefix="/deletions")
@@ -28,14 +28,14 @@ def list_deletions(
     viewer: DetailViewer,
     renderer: Renderer,
     account: Text = "",
-    state: HeldState | Literal[""] = "",
+    state: ShownHeldState | Literal[""] = "",
     after: After = None,
 ) -> Response:
     """List the held deletions that the viewer may see, the newest first."""
     filters = {"account": account, "state": state}
 
     def load(conn: Conn) -> Mapping[str, Any]:
-        values = {"filters": filters, "states": deletions.SHOWN_STATES, "wrong": None}
+        values = {"filters": filters, "states": list(ShownHeldState), "wrong": None}
         try:
             page = deletions.deletions.page(
                 conn,

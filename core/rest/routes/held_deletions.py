@@ -13,7 +13,7 @@ from core.service import authorization
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.content import deletions
-from core.states import HeldState
+from core.states import ShownHeldState
 from core.web.dependencies import (
     After,
     DeletionId,
@@ -36,7 +36,7 @@ def list_held_deletions(
     ] = None,
     user_id: UserFilter = None,
     state: Annotated[
-        HeldState | None, Query(description="Return only held deletions in this state")
+        ShownHeldState | None, Query(description="Return only held deletions in this state")
     ] = None,
     limit: Limit = 50,
     after: After = None,

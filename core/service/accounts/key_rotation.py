@@ -31,12 +31,15 @@ SELECT id, credentials FROM user_integration
 WHERE credentials IS NOT NULL AND id > %s ORDER BY id LIMIT %s
 """
 # Pending sign-ins: the table has the flows of the last minutes, and is read completely.
-SEALED_VERIFIERS = "SELECT verifier FROM oauth_flow WHERE expires_at > now()"
-LOCK_VERIFIERS = """
-SELECT state_digest, verifier FROM oauth_flow
+SEALED_SIGN_INS = """
+SELECT verifier FROM oauth_flow WHERE expires_at > now()
+UNION ALL SELECT answer FROM oauth_flow WHERE expires_at > now() AND answer IS NOT NULL
+"""
+LOCK_SIGN_INS = """
+SELECT state_digest, verifier, answer FROM oauth_flow
 WHERE expires_at > now() ORDER BY state_digest FOR UPDATE
 """
-RESEAL_VERIFIER = "UPDATE oauth_flow SET verifier = %s WHERE state_digest = %s"
+RESEAL_SIGN_IN = "UPDATE oauth_flow SET verifier = %s, answer = %s WHERE state_digest = %s"
 
 
 @dataclass(slots=True)
@@ -85,7 +88,7 @@ def rotate(backend: Backend) -> Iterator[Rotation]:
     """
     with backend.database.connection() as conn:
         require_ready(conn, backend.vault)
-        _rotate_verifiers(conn, backend.vault)
+        _rotate_sign_ins(conn, backend.vault)
     rotation, last, count = Rotation(), UUID(int=0), 1
     while count:
         with backend.database.connection() as conn, conn.transaction():
@@ -105,7 +108,7 @@ def rotate(backend: Backend) -> Iterator[Rotation]:
 
 def keys_in_use(conn: Conn, vault: Vault) -> Counter[str | None]:
     """Count the encrypted values by the fingerprint of their key; None if no key decrypts them."""
-    used = Counter(vault.key_of(verifier) for (verifier,) in conn.execute(SEALED_VERIFIERS))
+    used = Counter(vault.key_of(sealed) for (sealed,) in conn.execute(SEALED_SIGN_INS))
     last = UUID(int=0)
     while rows := conn.execute(SEALED_CREDENTIALS, (last, BATCH)).fetchall():
         used.update(vault.key_of(sealed) for _, sealed in rows)
@@ -128,9 +131,13 @@ def _rotate(conn: Conn, vault: Vault, account: UUID, sealed: str, rotation: Rota
         rotation.done += 1
 
 
-def _rotate_verifiers(conn: Conn, vault: Vault) -> None:
+def _rotate_sign_ins(conn: Conn, vault: Vault) -> None:
     """Encrypt pending sign-ins. One that no key decrypts has to be started again in any case."""
     with conn.transaction():
-        for state, verifier in conn.execute(LOCK_VERIFIERS).fetchall():
-            if vault.key_of(verifier) is not None:
-                conn.execute(RESEAL_VERIFIER, (vault.rotate(verifier), state))
+        for state, *sealed in conn.execute(LOCK_SIGN_INS).fetchall():
+            values = [None if value is None else _resealed(vault, value) for value in sealed]
+            conn.execute(RESEAL_SIGN_IN, (*values, state))
+
+
+def _resealed(vault: Vault, sealed: str) -> str:
+    return sealed if vault.key_of(sealed) is None else vault.rotate(sealed)

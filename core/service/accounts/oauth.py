@@ -21,7 +21,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from core.errors import InvalidInput, NotFound, PollingError, Refused, SettingsE
 from core.integration.base import Integration
 from core.integration.limits import OAuth
 from core.integration.operator import environment_value, operator_settings
+from core.known_secrets import KNOWN
 from core.service.accounts import actions as account_actions
 from core.service.accounts.validation import Values, config_of, stored
 from core.service.backend import Backend
@@ -403,15 +404,25 @@ def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mappi
 
 
 def _credentials(integration: Integration, token: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Convert the response with the plugin. Its exceptions may hold a token."""
+    """Convert the response with the plugin. Its exceptions and log lines may hold a token."""
     try:
-        return integration.credentials_from_oauth(token)
+        with KNOWN.scope(_tokens(token)):
+            return integration.credentials_from_oauth(token)
     except Exception as error:  # noqa: BLE001  plugin code
         raise PollingError(
             "sign-in-answer-unreadable",
             integration=integration.manifest.name,
             reason=type(error).__name__,
         ) from None
+
+
+def _tokens(response: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the tokens of a response, such as `access_token`, also those of nested objects."""
+    for name, value in response.items():
+        if isinstance(value, Mapping):
+            yield from _tokens(value)
+        elif isinstance(value, str) and name.endswith("token"):
+            yield value
 
 
 def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:

@@ -9,7 +9,7 @@ from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.accounts.owed import OWED_COLUMNS
 from core.service.pagination import Keyset, PagedQuery
-from core.states import HeldState
+from core.states import ShownHeldState, literals
 
 ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config,
     sync_status, status_reason, status_detail, poll_interval_minutes, deletions, next_sync_at,
@@ -55,7 +55,7 @@ HELD = f"""
 SELECT h.id, h.user_integration_id, a.integration_domain, h.state, h.parent, h.since, h.until,
     h.vanished, h.total, h.created_at, h.decided_at
 FROM held_deletion h JOIN user_integration a ON a.id = h.user_integration_id
-WHERE h.user_integration_id = %(id)s AND h.state <> '{HeldState.COUNTING}' ORDER BY h.id
+WHERE h.user_integration_id = %(id)s AND h.state IN ({literals(ShownHeldState)}) ORDER BY h.id
 """
 
 KINDS = """

@@ -13,7 +13,7 @@ from core.ledger import scheduling
 from core.service.backend import Backend
 from core.service.errors import not_found
 from core.service.pagination import Keyset, Page, PagedQuery
-from core.states import HeldState
+from core.states import HeldState, ShownHeldState, literals
 
 COLUMNS = """id, user_integration_id, user_id, integration_domain, account_name, run_id, parent,
     since, until, vanished, total, state, created_at, decided_at"""
@@ -25,7 +25,7 @@ deletions = PagedQuery(
     Keyset({"id": "bigint"}),
     newest_first=True,
     filters={"user_integration_id": "uuid", "user_id": "text", "state": "text"},
-    where=f"state <> '{HeldState.COUNTING}'",
+    where=f"state IN ({literals(ShownHeldState)})",
 )
 items = PagedQuery(
     "external_id, content_id, kind, name, parent, external_timestamp, size",
@@ -42,8 +42,6 @@ items = PagedQuery(
 The filter `held_deletion_id` is required, because the primary keys of items and content serve it.
 """
 
-SHOWN_STATES = (HeldState.HELD, HeldState.ACCEPTED, HeldState.REFUSED)
-
 # Every transaction locks the account before its runs and its held deletions.
 LOCK_ACCOUNTS = """
 SELECT a.id FROM user_integration a
@@ -54,7 +52,7 @@ ORDER BY a.id FOR NO KEY UPDATE
 DECIDE = f"""
 UPDATE held_deletion SET state = %(state)s,
     decided_at = CASE WHEN state = %(state)s THEN decided_at ELSE clock_timestamp() END
-WHERE id = ANY(%(ids)s) AND state <> '{HeldState.COUNTING}' RETURNING id
+WHERE id = ANY(%(ids)s) AND state IN ({literals(ShownHeldState)}) RETURNING id
 """
 
 

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
-from typing import Self
+
+from core.states import Word
 
 
-class Scope(StrEnum):
+class Scope(Word):
     """One permission.
 
     A user's token has it for the accounts of that user only. An operator's token has it for all
     accounts.
-
-    Attributes:
-      meaning: The meaning of the scope, as a sentence for the documentation.
     """
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str) -> Self:
-        """Create a member; the enumeration assigns its arguments from the tuple of the member."""
-        scope = str.__new__(cls, value)
-        scope._value_ = value
-        scope.meaning = meaning
-        return scope
 
     CONTENT_READ = (
         "content:read",

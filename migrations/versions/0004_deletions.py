@@ -60,9 +60,7 @@ def upgrade() -> None:
         "held_deletion", sa.Column("state", sa.Text(), server_default="held", nullable=False)
     )
     op.create_check_constraint(
-        "state",
-        "held_deletion",
-        "state IN ('counting', 'deleting', 'dropped', 'held', 'accepted', 'refused')",
+        "state", "held_deletion", "state IN ('counting', 'held', 'accepted', 'refused')"
     )
     op.add_column(
         "held_deletion", sa.Column("source", sa.Text(), server_default="listing", nullable=False)

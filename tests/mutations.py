@@ -61,10 +61,20 @@ MUTATIONS = [
         "the fence",
         (("core/ledger/fence.py",
           "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END"
-          " = named.dispatch_no", ""),
-         ("core/ledger/fence.py", "SELECT t.id, t.dispatch_no, (SELECT",
-          "SELECT t.id, named.dispatch_no, (SELECT")),
+          " = named.dispatch_no\n    AND", "WHERE"),
+         ("core/ledger/fence.py", "SELECT t.id, t.dispatch_no, named.token",
+          "SELECT t.id, named.dispatch_no, named.token")),
         ("tests/integration/test_commit.py",),
+    ),
+    Mutation(
+        "the fence against a lost time line",
+        (("core/ledger/fence.py", "(named.token IS NULL OR named.token = t.token)", "true"),),
+        ("tests/integration/test_commit.py",),
+    ),
+    Mutation(
+        "leases of a lost time line",
+        (("core/ledger/leases.py", "(h.token IS NULL OR h.token = t.token)", "true"),),
+        ("tests/integration/test_leases.py",),
     ),
     Mutation(
         "errors without values of rows",
@@ -244,7 +254,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the suspects' lane",
-        (("core/worker/inflight.py", "return self._suspect == dispatch.id", "return True"),),
+        (("core/worker/inflight.py", "return self._suspect == dispatch.lease", "return True"),),
         ("tests/unit/test_inflight.py",),
     ),
     Mutation(
@@ -371,7 +381,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the epoch of a restored database",
-        (("core/ledger/fence.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
+        (("core/ledger/fence.py",
+          "if outcome.dispatch.epoch != epoch or task in runs:", "if task in runs:"),),
         ("tests/integration/test_commit.py",),
     ),
     Mutation(

@@ -235,6 +235,8 @@ sync_task = Table(
     _moment("available_at", default=True),
     _moment("lease_until"),
     _count("dispatch_no"),
+    # 64 random bits of the latest dispatch; NULL before the first one.
+    Column("token", BigInteger),
     _count("dispatch_seq", BigInteger),
     _count("attempts", SmallInteger),
     _count("crashes", SmallInteger),
@@ -531,6 +533,13 @@ process = Table(
     _moment("seen_at", default=True),
     # The time up to which it has applied `control_change`; NULL while it holds no tasks.
     _moment("looked_at"),
+    # The time at which this dispatcher last wrote to Redis; NULL if its last attempt failed.
+    _moment("can_send_at"),
+    # After Redis has lost messages: the time of the leader's question which tasks it holds, their
+    # message ids, and the time at which the leader stopped waiting for them.
+    _moment("asked_at"),
+    Column("held", ARRAY(Text)),
+    _moment("settled_at"),
 )
 
 throughput = Table(
@@ -553,6 +562,12 @@ engine_state = Table(
     Column("leader", UUID),
     _moment("leader_until"),
     _moment("last_tick_at"),
+    # Random numbers of the leader's term and of the one before, and the times at which they were
+    # last renewed. Redis has the same number, unless another fleet uses it.
+    Column("nonce", BigInteger),
+    _moment("nonce_at"),
+    Column("previous_nonce", BigInteger),
+    _moment("previous_nonce_at"),
     CheckConstraint("singleton", name="singleton"),
 )
 

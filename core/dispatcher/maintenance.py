@@ -190,7 +190,7 @@ class Maintenance:
             for id in self._queues.waiting(queue)
         ]
         held = [
-            (int(task), int(number))
+            (int(task), int(number), None)
             for task, _, number in (id.partition("-") for id in waiting)
             if number.isdigit()
         ]

@@ -11,19 +11,24 @@ from dataclasses import dataclass
 
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
+from core.ledger.outcomes import LeaseKey
 from core.results.parking import MAX_CRASHES
 from core.states import TaskState
 
 DIED = "its process died or hung while it ran"
 """The reason of a suspect whose lease expired after its start was committed."""
 
+# A lease without a token is one that a message of a version without tokens names.
+_SAME_DISPATCH = """h.id = t.id AND h.dispatch_no = t.dispatch_no
+        AND (h.token IS NULL OR h.token = t.token)"""
+
 _RENEWED = "lease_until = clock_timestamp() + %(lease)s * interval '1 second'"
 # Skips rows that a saver or EXPIRE has locked: another transaction decides their state.
 RENEW = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t
-    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[]) AS h(id, dispatch_no)
-        ON h.id = t.id AND h.dispatch_no = t.dispatch_no
+    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[], %(tokens)s::bigint[])
+        AS h(id, dispatch_no, token) ON {_SAME_DISPATCH}
     WHERE t.state = '{TaskState.QUEUED}' ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
 UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
@@ -34,8 +39,8 @@ UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
 RENEW_WAITING = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t
-    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[]) AS h(id, dispatch_no)
-        ON h.id = t.id AND h.dispatch_no = t.dispatch_no
+    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[], %(tokens)s::bigint[])
+        AS h(id, dispatch_no, token) ON {_SAME_DISPATCH}
     WHERE t.state = '{TaskState.QUEUED}'
       AND t.lease_until < clock_timestamp() + %(lease)s * interval '0.6 second'
     ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
@@ -64,13 +69,15 @@ RETURNING t.id AS task_id, t.dispatch_no, t.integration_domain AS domain, t.stat
 
 START_SUSPECT = f"""
 UPDATE sync_task SET started_at = clock_timestamp()
-WHERE id = %s AND dispatch_no = %s AND state = '{TaskState.QUEUED}' RETURNING id
+WHERE id = %s AND dispatch_no = %s AND (%s::bigint IS NULL OR token = %s)
+    AND state = '{TaskState.QUEUED}' RETURNING id
 """
 
 RELEASE_LEASES = f"""
 WITH held AS MATERIALIZED (
-    SELECT t.id FROM sync_task t JOIN unnest(%s::bigint[], %s::int[]) AS h(id, dispatch_no)
-        ON h.id = t.id AND h.dispatch_no = t.dispatch_no
+    SELECT t.id FROM sync_task t
+    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[], %(tokens)s::bigint[])
+        AS h(id, dispatch_no, token) ON {_SAME_DISPATCH}
     WHERE t.state = '{TaskState.QUEUED}' ORDER BY t.id FOR UPDATE OF t
 )
 UPDATE sync_task t SET state = '{TaskState.READY}', lease_until = NULL FROM held
@@ -91,25 +98,21 @@ class Expired:
     type: str
 
 
-LeaseKeys = Sequence[tuple[int, int]]
-"""Pairs of (task, dispatch_no)."""
-
-
-def renew(conn: Conn, held: LeaseKeys, lease_seconds: float) -> None:
+def renew(conn: Conn, held: Sequence[LeaseKey], lease_seconds: float) -> None:
     """Extend the leases of the tasks that a process has in flight."""
-    conn.execute(RENEW, _params(held, lease_seconds))
+    conn.execute(RENEW, _params(held) | {"lease": lease_seconds})
 
 
-def renew_waiting(conn: Conn, held: LeaseKeys, lease_seconds: float) -> None:
+def renew_waiting(conn: Conn, held: Sequence[LeaseKey], lease_seconds: float) -> None:
     """Extend the leases of tasks whose message still waits in Redis."""
-    conn.execute(RENEW_WAITING, _params(held, lease_seconds))
+    conn.execute(RENEW_WAITING, _params(held) | {"lease": lease_seconds})
 
 
-def _params(held: LeaseKeys, lease_seconds: float) -> dict[str, object]:
+def _params(held: Sequence[LeaseKey]) -> dict[str, object]:
     return {
-        "tasks": [task for task, _ in held],
-        "numbers": [number for _, number in held],
-        "lease": lease_seconds,
+        "tasks": [task for task, _, _ in held],
+        "numbers": [number for _, number, _ in held],
+        "tokens": [token for _, _, token in held],
     }
 
 
@@ -118,11 +121,11 @@ def expire(conn: Conn) -> list[Expired]:
     return conn.cursor(row_factory=dataclass_row(Expired)).execute(EXPIRE).fetchall()
 
 
-def start_suspect(conn: Conn, task: int, dispatch_no: int) -> bool:
+def start_suspect(conn: Conn, lease: LeaseKey) -> bool:
     """Commit that a suspect starts. Returns False if this dispatch is no longer current."""
-    return conn.execute(START_SUSPECT, (task, dispatch_no)).fetchone() is not None
+    return conn.execute(START_SUSPECT, (*lease, lease[2])).fetchone() is not None
 
 
-def release(conn: Conn, held: LeaseKeys) -> None:
+def release(conn: Conn, held: Sequence[LeaseKey]) -> None:
     """Return tasks that no worker has started to `ready`. They do not become suspects."""
-    conn.execute(RELEASE_LEASES, ([task for task, _ in held], [number for _, number in held]))
+    conn.execute(RELEASE_LEASES, _params(held))

@@ -194,10 +194,8 @@ class WorkerProcess:
         if not dispatches:
             return
         with self.database.connection() as conn:
-            leases.release(
-                conn, [(dispatch.task_id, dispatch.dispatch_no) for dispatch in dispatches]
-            )
-        self.inflight.release((dispatch.id for dispatch in dispatches), done=False)
+            leases.release(conn, [dispatch.lease for dispatch in dispatches])
+        self.inflight.release(dispatches, done=False)
         self.on_release(dispatches)
         by_queue: dict[str, list[str]] = {}
         for dispatch in dispatches:

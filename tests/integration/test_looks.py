@@ -121,7 +121,7 @@ def test_a_process_without_work_rests(
     monkeypatch.setattr(module, "LINGER_SECONDS", -1.0)
     admission, inflight = worker.admission, worker.inflight
     admission._look(), admission._look()
-    inflight.release([task.id], done=False)
+    inflight.release([task], done=False)
     assert admission.step() is None
     assert (looked_at(desk.conn), admission.step()) == (None, None)
     inflight.receive(task)

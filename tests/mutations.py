@@ -77,6 +77,45 @@ MUTATIONS = [
         ("tests/integration/test_leases.py",),
     ),
     Mutation(
+        "a leader without Redis that hands over",
+        (("core/ledger/leadership.py", "WHERE leader = %(me)s RETURNING 1",
+          "WHERE false RETURNING 1"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "a leader that stays while Redis is away for everybody",
+        (("core/ledger/leadership.py", "AND can_send_at > clock_timestamp() - %(away)s *",
+          "AND %(away)s > -1 OR can_send_at > now() -"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "a Redis of another fleet",
+        (("core/transport/queues.py", "if other then return other end", ""),),
+        ("tests/integration/test_two_fleets.py",),
+    ),
+    Mutation(
+        "messages of another fleet",
+        (("core/transport/queues.py", "if nonce and nonce ~= ARGV[3] then return nonce end", ""),),
+        ("tests/integration/test_two_fleets.py",),
+    ),
+    Mutation(
+        "nonces of a copied database",
+        (("core/ledger/leadership.py",
+          "WHERE term.renewed_at > clock_timestamp() - interval '{NONCE_SECONDS:.0f} seconds'",
+          "WHERE term.nonce IS NOT NULL"),),
+        ("tests/integration/test_two_fleets.py",),
+    ),
+    Mutation(
+        "a vacancy for those who can send",
+        (("core/ledger/leadership.py", "AND (%(can_send)s OR NOT", "AND (true OR NOT"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "leases that expire without Redis",
+        (("core/ledger/leases.py", "suspect = t.suspect OR %s,", "suspect = true OR %s,"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
         "errors without values of rows",
         (("core/db/pool.py", "                remove_values(error)", "                pass"),),
         ("tests/integration/test_database_errors.py",),

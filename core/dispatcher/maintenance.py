@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID
 
 import pendulum
 import psycopg
@@ -62,18 +62,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Job:
-    """A job that runs every `seconds`."""
+    """A job that runs every `seconds`.
+
+    Attributes:
+      needs_redis: True if the job waits while Redis is unavailable.
+    """
 
     seconds: float
     run: Callable[[Conn], None]
     due: float = 0.0
+    needs_redis: bool = False
 
 
 class Maintenance:
     """The jobs of the leader, each with its own timer."""
 
     def __init__(
-        self, settings: Settings, database: Database, queues: Queues, registry: Registry
+        self, id: UUID, settings: Settings, database: Database, queues: Queues, registry: Registry
     ) -> None:
         self._settings = settings
         self._queues = queues
@@ -81,9 +86,11 @@ class Maintenance:
         self._blobs = Blobs(database, settings.blob_location, settings.home / "spool")
         self._counters = Counters()
         self._process = processes.Process(
-            uuid4(), "dispatcher", socket.gethostname(), os.getpid(), [], 0
+            id, "dispatcher", socket.gethostname(), os.getpid(), [], 0
         )
         self._expire_from = float("inf")
+        self._redis_is_away = False
+        self._suspect_from = 0.0
         self._silent_since = time.monotonic()
         self._pruning = Job(60.0, self._prune)
         self._collecting = Job(60.0, self._collect_blobs)
@@ -91,15 +98,15 @@ class Maintenance:
         self._pausing = Job(2.0, self._pause_and_resume)
         lease = settings.lease_seconds
         self._jobs = [
-            Job(2.0, self._resend),
+            Job(2.0, self._resend, needs_redis=True),
             Job(min(2.0, lease / 3), self._expire_leases),
-            Job(lease / 4, self._renew_waiting),
+            Job(lease / 4, self._renew_waiting, needs_redis=True),
             Job(5.0, self._end_forgotten_runs),
             self._continuing,
             Job(2.0, self._defer_waiting),
             self._pausing,
-            Job(5.0, self._heartbeat),
-            Job(10.0, self._check_epoch),
+            Job(5.0, self.register),
+            Job(10.0, self.check_epoch, needs_redis=True),
             Job(10.0, self._check_ticks),
             Job(60.0, pruning.prune),
             self._pruning,
@@ -117,10 +124,14 @@ class Maintenance:
         for job in self._jobs:
             job.due = min(job.due, now + job.seconds)
 
-    def start(self, conn: Conn) -> None:
-        """Prepare to lead."""
-        self.after_gap()
-        self._check_epoch(conn)
+    def redis_is_away(self) -> None:
+        """Omit the jobs that need Redis, and suspect no task, until `redis_is_back`."""
+        self._redis_is_away = True
+
+    def redis_is_back(self) -> None:
+        """Resume all jobs. Suspect no task for the duration of one more lease."""
+        self._redis_is_away = False
+        self._suspect_from = time.monotonic() + self._settings.lease_seconds
 
     def deregister(self, conn: Conn) -> None:
         """Delete the row of this process, before it exits."""
@@ -135,7 +146,7 @@ class Maintenance:
         """
         now = time.monotonic()
         for job in self._jobs:
-            if now < job.due:
+            if now < job.due or (job.needs_redis and self._redis_is_away):
                 continue
             job.due = now + job.seconds
             try:
@@ -201,18 +212,22 @@ class Maintenance:
         """Requeue tasks with expired leases as suspects; park those that crashed too often."""
         if time.monotonic() < self._expire_from:
             return
-        expired = leases.expire(conn)
+        suspect = not self._redis_is_away and time.monotonic() >= self._suspect_from
+        expired = leases.expire(conn, suspect=suspect)
         if not expired:
             return
         parked = sum(task.state == TaskState.PARKED for task in expired)
         log.warning(
-            "%d task leases expired; %d tasks requeued as suspects, %d tasks parked",
+            "%d task leases expired; %d tasks requeued%s, %d tasks parked",
             len(expired),
             len(expired) - parked,
+            " as suspects" if suspect else "",
             parked,
         )
+        if not self._redis_is_away:  # otherwise `_resend` deletes the messages later
+            for task in expired:
+                self._queues.ack({task.domain: [f"{task.task_id}-{task.dispatch_no}"]})
         for task in expired:
-            self._queues.ack({task.domain: [f"{task.task_id}-{task.dispatch_no}"]})
             if task.state == TaskState.PARKED:
                 log.warning(
                     "task %s (%s of %s) is parked: %s",
@@ -274,15 +289,15 @@ class Maintenance:
         if pauses.hold_accounts(conn) | pauses.end_pauses(conn):
             self._pausing.due = 0.0
 
-    def _heartbeat(self, conn: Conn) -> None:
-        """Record the counters of the leader itself, for `/metrics`."""
+    def register(self, conn: Conn) -> None:
+        """Record the heartbeat of this dispatcher, with its counters for `/metrics`."""
         processes.heartbeat(conn, self._process, datetime.now(UTC), self._counters.written())
 
     def _announce(self, ended: list[completion.Run]) -> None:
         self._counters.ended(ended)
         announce(self._registry, ended)
 
-    def _check_epoch(self, conn: Conn) -> None:
+    def check_epoch(self, conn: Conn) -> None:
         """Start a new epoch if Redis knows a later dispatch than the database.
 
         Then the database was restored from a backup.

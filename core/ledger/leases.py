@@ -61,7 +61,7 @@ UPDATE sync_task t SET
     reason = CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN '{DIED}' ELSE t.reason END,
     finished_at = CASE WHEN t.suspect AND t.started_at IS NOT NULL
         AND t.crashes + 1 >= {MAX_CRASHES} THEN clock_timestamp() END,
-    suspect = true, available_at = clock_timestamp(), lease_until = NULL
+    suspect = t.suspect OR %s, available_at = clock_timestamp(), lease_until = NULL
 FROM expired e WHERE t.id = e.id
 RETURNING t.id AS task_id, t.dispatch_no, t.integration_domain AS domain, t.state,
     t.run_id::text AS run_id, t.user_integration_id::text AS account_id, t.type
@@ -116,9 +116,15 @@ def _params(held: Sequence[LeaseKey]) -> dict[str, object]:
     }
 
 
-def expire(conn: Conn) -> list[Expired]:
-    """Return tasks with an expired lease to `ready`; park a suspect at its third crash."""
-    return conn.cursor(row_factory=dataclass_row(Expired)).execute(EXPIRE).fetchall()
+def expire(conn: Conn, *, suspect: bool = True) -> list[Expired]:
+    """Return tasks with an expired lease to `ready`; park a suspect at its third crash.
+
+    Args:
+      conn: A connection in autocommit mode.
+      suspect: False if the leader could not renew the leases of tasks that wait in Redis. Then an
+        expired lease makes no suspect. Default: True.
+    """
+    return conn.cursor(row_factory=dataclass_row(Expired)).execute(EXPIRE, (suspect,)).fetchall()
 
 
 def start_suspect(conn: Conn, lease: LeaseKey) -> bool:

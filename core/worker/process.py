@@ -154,6 +154,14 @@ class WorkerProcess:
         """Return True unless this process is stopping or draining."""
         return not (self.stopping.is_set() or self.draining.is_set())
 
+    def recognizes(self, nonce: int) -> bool:
+        """Return True if a leader of this ledger has marked Redis with this nonce."""
+        try:
+            with self.database.connection() as conn:
+                return nonce in leadership.nonces(conn)
+        except DATABASE_UNAVAILABLE:
+            return False
+
     def redactor(self) -> Callable[[str], str]:
         """Return a function that redacts secrets in a text.
 

@@ -106,6 +106,16 @@ MUTATIONS = [
         ("tests/integration/test_two_fleets.py",),
     ),
     Mutation(
+        "lost messages of tasks that run",
+        (("core/dispatcher/maintenance.py", "messages.keys() & held}", "set()}"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "a process that answers too late",
+        (("core/worker/admission.py", "if late and settled is not None:", "if False:"),),
+        ("tests/integration/test_looks.py",),
+    ),
+    Mutation(
         "a vacancy for those who can send",
         (("core/ledger/leadership.py", "AND (%(can_send)s OR NOT", "AND (true OR NOT"),),
         ("tests/integration/test_maintenance.py",),

@@ -222,7 +222,7 @@ class Dispatcher:
         """Do what needs PostgreSQL alone; hand over if another dispatcher can send."""
         self._maintenance.run_due(conn)
         if leadership.hand_over(conn, self.id, seconds):
-            log.warning("this process cannot reach Redis; another dispatcher leads from now on")
+            log.warning("this process cannot reach Redis; another dispatcher leads")
             self._leading = False
         self._stop.wait(AWAY_PAUSE_SECONDS)
 
@@ -342,6 +342,8 @@ class Dispatcher:
             return
         scans = [domain.next_scan_in(self._pause) for _, domain in self._served()]
         seconds = max(min([POLL_SECONDS, *scans]), MIN_PAUSE_SECONDS)
+        if self._maintenance.asking:
+            seconds = min(seconds, MAX_PAUSE_SECONDS)
         self._pause = min(self._pause * 1.5, MAX_PAUSE_SECONDS)
         if seconds <= MAX_PAUSE_SECONDS:
             self._sleep(seconds)

@@ -51,6 +51,16 @@ DELETE_SECONDS = 0.5
 It is short because the leader has other work, and a bucket may respond slowly.
 """
 
+ASK_SECONDS = 2.0
+"""Seconds for which lost messages wait for the answers of workers.
+
+A worker looks every 0.5 s while it holds work. If its last look is older than 2 s, it starts
+nothing.
+"""
+
+ANSWER_SECONDS = 0.05
+"""Seconds between two reads of the workers' answers."""
+
 DELETE_AGAIN_SECONDS = 3.0
 """Seconds after which the job runs again if it may have left some."""
 
@@ -90,7 +100,9 @@ class Maintenance:
         )
         self._expire_from = float("inf")
         self._redis_is_away = False
-        self._suspect_from = 0.0
+        self._suspect_from = self._settle_at = 0.0
+        self._asked: datetime | None = None
+        self._lost: set[str] = set()
         self._silent_since = time.monotonic()
         self._pruning = Job(60.0, self._prune)
         self._collecting = Job(60.0, self._collect_blobs)
@@ -99,6 +111,7 @@ class Maintenance:
         lease = settings.lease_seconds
         self._jobs = [
             Job(2.0, self._resend, needs_redis=True),
+            Job(ANSWER_SECONDS, self._settle, needs_redis=True),
             Job(min(2.0, lease / 3), self._expire_leases),
             Job(lease / 4, self._renew_waiting, needs_redis=True),
             Job(5.0, self._end_forgotten_runs),
@@ -123,6 +136,11 @@ class Maintenance:
         self._expire_from = now + self._settings.lease_seconds
         for job in self._jobs:
             job.due = min(job.due, now + job.seconds)
+
+    @property
+    def asking(self) -> bool:
+        """True while the leader waits for answers of workers."""
+        return self._asked is not None
 
     def redis_is_away(self) -> None:
         """Omit the jobs that need Redis, and suspect no task, until `redis_is_back`."""
@@ -165,33 +183,83 @@ class Maintenance:
                 )
 
     def _resend(self, conn: Conn) -> None:
-        """Send lost messages again with the same `dispatch_no`, and delete orphaned messages.
+        """Find lost messages, and delete orphaned messages.
 
-        An orphaned message is one whose task is no longer queued. The job reads Redis before the
-        ledger: a message acknowledged before that belongs to a committed task. The leader
-        dispatches nothing in between.
+        An orphaned message is one whose task is no longer queued. Lost messages are sent again as
+        soon as all workers have answered which of their tasks they hold, or after `ASK_SECONDS`.
+        """
+        lost, orphans = self._compare(conn)
+        if orphans:
+            self._queues.ack(orphans)
+        if lost and self._asked is None:
+            self._lost = {id for ids in lost.values() for id in ids}
+            self._asked = processes.ask(conn)
+            self._settle_at = time.monotonic() + ASK_SECONDS
+            if self._asked is None:
+                self._send_again(conn, set())
+
+    def _settle(self, conn: Conn) -> None:
+        """Send lost messages again when the workers have answered, or have had their time."""
+        if self._asked is None:
+            return
+        if time.monotonic() < self._settle_at and not processes.answered(conn, self._asked):
+            return
+        asked, self._asked = self._asked, None
+        self._send_again(conn, processes.settle(conn, asked))
+
+    def _compare(
+        self, conn: Conn
+    ) -> tuple[dict[str, dict[str, tuple[int, int]]], dict[str, set[str]]]:
+        """Compare Redis with the ledger.
+
+        Redis is read before the ledger: a message acknowledged before that belongs to a committed
+        task. The leader dispatches nothing in between.
+
+        Returns:
+          The (task, dispatch_no) of each lost message by its id, and the ids of orphaned messages,
+          each by queue.
         """
         domains = sorted(dispatching.catalogs(conn))
         if not domains:
-            return
+            return {}, {}
         saving, *ids_by_domain = self._queues.ids(SAVE_QUEUE, *domains)
+        lost: dict[str, dict[str, tuple[int, int]]] = {}
+        orphans: dict[str, set[str]] = {}
         known: set[str] = set()
         for domain, ids in zip(domains, ids_by_domain, strict=True):
             queued = dispatching.queued(conn, domain)
             known |= queued.keys()
-            missing = [queued[id] for id in queued.keys() - ids - saving]
-            if missing:
-                again = dispatching.as_sent(conn, missing)
-                log.warning(
-                    "Redis has lost %d messages of %s; sending them again", len(again), domain
-                )
-                self._queues.send(
-                    domain, {dispatch.id: dispatch_message(dispatch) for dispatch in again}
-                )
-            if orphans := ids - queued.keys():
-                self._queues.ack({domain: orphans})
-        if orphans := saving - known:
-            self._queues.ack({SAVE_QUEUE: orphans})
+            if missing := queued.keys() - ids - saving:
+                lost[domain] = {id: queued[id] for id in missing}
+            if orphaned := ids - queued.keys():
+                orphans[domain] = orphaned
+        if orphaned := saving - known:
+            orphans[SAVE_QUEUE] = orphaned
+        return lost, orphans
+
+    def _send_again(self, conn: Conn, held: set[str]) -> None:
+        """Send lost messages with the same `dispatch_no`, except those of tasks that workers hold.
+
+        A message that was lost after the question is left to the next comparison.
+        """
+        lost, _ = self._compare(conn)
+        for domain, missing in lost.items():
+            tasks = [task for id, task in missing.items() if id in self._lost]
+            if not tasks:
+                continue
+            messages = {
+                dispatch.id: dispatch_message(dispatch)
+                for dispatch in dispatching.as_sent(conn, tasks)
+            }
+            theirs = {id: messages.pop(id) for id in messages.keys() & held}
+            log.warning(
+                "Redis has lost %d messages of %s; sending %d again, workers hold the others",
+                len(messages) + len(theirs),
+                domain,
+                len(messages),
+            )
+            self._queues.restore(domain, theirs)
+            self._queues.send(domain, messages)
 
     def _renew_waiting(self, conn: Conn) -> None:
         """Renew the leases of tasks and results whose messages wait in Redis."""
@@ -224,7 +292,7 @@ class Maintenance:
             " as suspects" if suspect else "",
             parked,
         )
-        if not self._redis_is_away:  # otherwise `_resend` deletes the messages later
+        if not self._redis_is_away:  # later, `_resend` deletes the messages
             for task in expired:
                 self._queues.ack({task.domain: [f"{task.task_id}-{task.dispatch_no}"]})
         for task in expired:

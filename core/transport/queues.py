@@ -154,6 +154,11 @@ class Queues:
                 pipe.set(self.key(name), value)
             pipe.execute()
 
+    def restore(self, queue: str, messages: Mapping[str, bytes | str]) -> None:
+        """Add messages that a process holds, so that they count until their acknowledgement."""
+        if messages:
+            self.client.hset(self._hash(queue), mapping=cast(Any, dict(messages)))
+
     def fetch(
         self, queue: str, most: int, sure: int | None = None
     ) -> list[tuple[str, bytes | None]]:

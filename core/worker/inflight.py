@@ -151,6 +151,11 @@ class InflightTasks:
                 if task.deadline > now and (task.thread is None or task.thread.is_alive())
             ]
 
+    def ids(self) -> list[str]:
+        """Return the ids of the messages of all in-flight tasks."""
+        with self._lock:
+            return [task.dispatch.id for task in self._tasks.values()]
+
     def orphaned(self) -> list[Dispatch]:
         """Return the tasks whose thread died while it ran them."""
         with self._lock:

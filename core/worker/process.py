@@ -86,6 +86,7 @@ class WorkerProcess:
             self.database, Vault(environment.secret_keys), registry, settings.limits
         )
         self.admission = Admission(environment.database_url, self.inflight, self.accounts)
+        self.admission.on_lost = self._leave
         self.budgets = Budgets(queues.client, queues.key, self._first_budgets)
         self.counters = Counters()
         self.saver = Saver(
@@ -216,6 +217,11 @@ class WorkerProcess:
                 len(dispatches),
                 describe_redis(error),
             )
+
+    def _leave(self, dispatches: Sequence[Dispatch]) -> None:
+        """Leave withdrawn tasks to other processes, whose messages the leader has sent again."""
+        self.inflight.release(dispatches, done=False)
+        self.on_release(dispatches)
 
     def _watch(self) -> None:
         """End this process if Python hangs, as in a C loop that never releases the GIL.

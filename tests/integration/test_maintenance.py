@@ -18,7 +18,7 @@ from core.dispatcher.domain import Phase
 from core.dispatcher.loop import Dispatcher
 from core.dispatcher.maintenance import Maintenance, tick_seconds
 from core.environment import Environment
-from core.ledger import leadership, processes
+from core.ledger import leadership, looks, processes
 from core.ledger.outcomes import Outcome
 from core.limits.keys import account_key
 from core.plugins import Registry
@@ -66,6 +66,71 @@ def test_flushed_messages_are_sent_again_unchanged(
     assert desk.rows("SELECT DISTINCT dispatch_no, state FROM sync_task") == [(1, "queued")]
     desk.finish(dispatches[0])
     assert desk.tasks()[dispatches[0].task_id] == "done"
+
+
+@pytest.fixture
+def worker(desk, maintenance: Maintenance):
+    """Register a live worker that holds work, and return its id."""
+    process = processes.Process(uuid4(), "worker", "host", 17, ["shop"], 8)
+    processes.heartbeat(desk.conn, process, None)
+    looks.look(desk.conn, process.id, None, None)
+    return process.id
+
+
+def test_lost_messages_of_tasks_that_a_worker_holds_are_not_sent_again(
+    maintenance: Maintenance, desk, queues, sent, flush: Callable[[], None], worker
+) -> None:
+    """They count as in Redis again, until their tasks are saved."""
+    running, *_ = sent()
+    flush()
+    maintenance._resend(desk.conn)
+    maintenance._settle(desk.conn)
+    assert queues.length("shop") == 0  # the leader waits for the answer
+    asked = looks.look(desk.conn, worker, None, None).asked_at
+    looks.look(desk.conn, worker, None, None, asked=asked, held=[running.id])
+    maintenance._settle(desk.conn)
+    assert running.id not in queues.waiting("shop")
+    assert len(queues.waiting("shop")) == 2
+    assert queues.length("shop") == 3
+    maintenance._resend(desk.conn)
+    assert not maintenance.asking
+
+
+def test_a_worker_that_does_not_answer_is_not_waited_for(
+    maintenance: Maintenance, desk, queues, sent, flush: Callable[[], None], worker
+) -> None:
+    sent()
+    flush()
+    maintenance._resend(desk.conn)
+    maintenance._settle_at = time.monotonic()
+    maintenance._settle(desk.conn)
+    assert len(queues.waiting("shop")) == 3
+    look = looks.look(desk.conn, worker, None, None)
+    assert look.settled_at >= look.asked_at
+
+
+def test_a_worker_at_rest_is_not_waited_for(
+    maintenance: Maintenance, desk, queues, sent, flush: Callable[[], None], worker
+) -> None:
+    sent()
+    looks.rest(desk.conn, worker)
+    flush()
+    maintenance._resend(desk.conn)
+    maintenance._settle(desk.conn)
+    assert len(queues.waiting("shop")) == 3
+
+
+def test_a_message_lost_after_the_question_is_not_sent_before_the_next_one(
+    maintenance: Maintenance, desk, queues, sent, flush: Callable[[], None], worker
+) -> None:
+    first = sent()[0]
+    queues.ack({"shop": [first.id]})
+    maintenance._resend(desk.conn)
+    asked = looks.look(desk.conn, worker, None, None).asked_at
+    looks.look(desk.conn, worker, None, None, asked=asked)
+    flush()
+    maintenance._settle(desk.conn)
+    assert queues.waiting("shop") == [first.id]
 
 
 def test_messages_in_flight_are_not_sent_twice(

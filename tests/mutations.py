@@ -116,6 +116,16 @@ MUTATIONS = [
         ("tests/integration/test_looks.py",),
     ),
     Mutation(
+        "evicted budgets",
+        (("core/limits/budgets.py", "if not mark then return {-1, 0} end", "mark = mark or '0'"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "budgets in use that are kept",
+        (("core/limits/budgets.py", "tat and tat <= now and name", "tat and name"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
         "a vacancy for those who can send",
         (("core/ledger/leadership.py", "AND (%(can_send)s OR NOT", "AND (true OR NOT"),),
         ("tests/integration/test_maintenance.py",),
@@ -156,7 +166,7 @@ MUTATIONS = [
     Mutation(
         "resending after a flush",
         (("core/dispatcher/maintenance.py",
-          "            if missing:", "            if not missing:"),),
+          "if lost and self._asked is None:", "if False:"),),
         ("tests/integration/test_maintenance.py",),
     ),
     Mutation(

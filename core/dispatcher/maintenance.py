@@ -30,6 +30,7 @@ from core.ledger import (
     pruning,
     scheduling,
 )
+from core.limits.budgets import Budgets
 from core.metrics.counters import Counters, error_class
 from core.observability.errors import report_task
 from core.plugins import Registry
@@ -94,6 +95,7 @@ class Maintenance:
         self._queues = queues
         self._registry = registry
         self._blobs = Blobs(database, settings.blob_location, settings.home / "spool")
+        self._budgets = Budgets(queues.client, queues.key, lambda: False)
         self._counters = Counters()
         self._process = processes.Process(
             id, "dispatcher", socket.gethostname(), os.getpid(), [], 0
@@ -122,6 +124,7 @@ class Maintenance:
             Job(10.0, self.check_epoch, needs_redis=True),
             Job(10.0, self._check_ticks),
             Job(60.0, pruning.prune),
+            Job(60.0, self._prune_budgets, needs_redis=True),
             self._pruning,
             self._collecting,
         ]
@@ -391,6 +394,9 @@ class Maintenance:
                 silent,
                 made,
             )
+
+    def _prune_budgets(self, conn: Conn) -> None:  # noqa: ARG002  the signature of a job
+        self._budgets.prune()
 
     def _prune(self, conn: Conn) -> None:
         if not pruning.prune_tasks(conn, self._settings.retention_days, DELETE_SECONDS):

@@ -126,6 +126,11 @@ MUTATIONS = [
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
+        "commands that a Redis user may not run",
+        (("core/transport/permissions.py", "found.append(name)", "continue"),),
+        ("tests/faults/test_valkey.py",),
+    ),
+    Mutation(
         "a vacancy for those who can send",
         (("core/ledger/leadership.py", "AND (%(can_send)s OR NOT", "AND (true OR NOT"),),
         ("tests/integration/test_maintenance.py",),

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
@@ -21,7 +22,7 @@ from core.dispatcher.domain import Domain, Phase
 from core.dispatcher.maintenance import Maintenance
 from core.dispatcher.rate_headroom import RateHeadroom, retry_in
 from core.environment import Environment
-from core.errors import SettingsError
+from core.errors import ServerUnavailable, SettingsError
 from core.ledger import dispatching, leadership, pauses, processes
 from core.ledger.dispatching import Portion, Waiting
 from core.ledger.outcomes import Dispatch
@@ -100,6 +101,7 @@ class Dispatcher:
     def run(self) -> None:
         """Dispatch until the event `stop` is set. While a server is unavailable, wait and retry."""
         pause = 0.1
+        self._report_permissions()
         while not self._stop.is_set():
             try:
                 with self._database.connection() as conn:
@@ -120,6 +122,16 @@ class Dispatcher:
             self._maintenance.after_gap()
             self._stop.wait(pause)
             pause = min(pause * 2, 2.0)
+
+    def _report_permissions(self) -> None:
+        """Name the commands that the Redis user may not run: it seems as if Redis were away."""
+        with suppress(ServerUnavailable):
+            if commands := self._queues.forbidden():
+                log.error(
+                    "the user in REDIS_URL may not run %s; allow it on the keys %s:*",
+                    ", ".join(commands),
+                    self._queues.namespace,
+                )
 
     def close(self) -> None:
         """Resign, so that another process can lead immediately."""

@@ -20,6 +20,7 @@ from redis.retry import Retry
 from core.accounts.redaction import describe_redis
 from core.egress import any_host
 from core.errors import ServerUnavailable
+from core.transport import permissions
 
 REDIS_UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 """The errors of a command while Redis is unavailable, loading, read-only or out of memory."""
@@ -307,6 +308,17 @@ class Queues:
         except REDIS_UNAVAILABLE:
             return False
         return True
+
+    def forbidden(self) -> list[str]:
+        """Return the commands of the engine that the user of the URL may not run.
+
+        Raises:
+          ServerUnavailable: The server does not answer.
+        """
+        try:
+            return permissions.forbidden(self._impatient, self.namespace)
+        except redis.RedisError as error:
+            raise ServerUnavailable("redis-unreachable", detail=describe_redis(error)) from None
 
     def require(self) -> dict[str, Any]:
         """Return the server's INFO.

@@ -197,7 +197,7 @@ def test_budgets_hold_though_redis_evicts_keys(budgets: Budgets, queues: Queues)
 
 
 def test_evicted_budgets_count_as_spent(budgets: Budgets, queues: Queues) -> None:
-    """`allkeys-*` deletes the hash with all budgets and their mark. Every budget then counts as spent."""
+    """`allkeys-*` deletes the hash of all budgets with their mark. Each then counts as spent."""
     limit = Rate("q", 100, 1_000.0)
     assert take(budgets, limit, key="a") is None
     queues.client.delete(queues.key("rates"))

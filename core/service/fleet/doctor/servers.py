@@ -51,11 +51,19 @@ def redis(url: str, namespace: str) -> Check:
             Advice("correct-redis-url"),
         )
     try:
-        info = queues.require()
+        commands = queues.forbidden()
+        info = {} if commands else queues.require()
     except PollingError as error:
         return failed("Redis", error)
     finally:
         queues.close()
+    if commands:
+        return Check(
+            "Redis",
+            "fail",
+            f"the user in REDIS_URL may not run {', '.join(commands)}",
+            Advice("grant-redis-commands", {"namespace": namespace}),
+        )
     name = (
         f"{info.get('server_name') or 'redis'}"
         f" {info.get('valkey_version') or info['redis_version']}"

@@ -91,6 +91,7 @@ class Dispatcher:
         self._headroom = RateHeadroom(Budgets(self._queues.client, self._queues.key, lambda: False))
         self._leading = self._began = False
         self._away_since: float | None = None
+        self._away_reason = ""
         self._nonce = secrets.randbits(63)
         self._occupy_due = self._patient_until = 0.0
         self._foreign = False
@@ -168,6 +169,7 @@ class Dispatcher:
                 " PostgreSQL alone: %s",
                 message_of(error),
             )
+            self._away_reason = message_of(error)
             self._away_since = time.monotonic()
             self._maintenance.redis_is_away()
 
@@ -223,7 +225,10 @@ class Dispatcher:
 
     def _redis_is_back(self) -> bool:
         """Resume dispatching if Redis accepts a write."""
-        if not self._queues.can_send():
+        if (error := self._queues.refusal()) is not None:
+            if (reason := message_of(error)) != self._away_reason:
+                log.warning("Redis is still unavailable: %s", reason)
+                self._away_reason = reason
             return False
         log.info("Redis is available again; the leader dispatches tasks")
         self._away_since = None

@@ -303,11 +303,15 @@ class Queues:
 
     def can_send(self) -> bool:
         """Return True if the server accepts a write within `HINT_SECONDS`. Tries once."""
+        return self.refusal() is None
+
+    def refusal(self) -> redis.RedisError | None:
+        """Return the error of a write; None if the server accepts it in time, as in `can_send`."""
         try:
             self._impatient.set(self.key("can_send"), 1, px=10_000)
-        except REDIS_UNAVAILABLE:
-            return False
-        return True
+        except REDIS_UNAVAILABLE as error:
+            return error
+        return None
 
     def forbidden(self) -> list[str]:
         """Return the commands of the engine that the user of the URL may not run.

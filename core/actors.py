@@ -109,7 +109,13 @@ MIDDLEWARE: list[dramatiq.Middleware] = [
     time_limit,
 ]
 
-broker = PollingBroker(queues, MIDDLEWARE, inflight=inflight, accepting=process.accepting)
+broker = PollingBroker(
+    queues,
+    MIDDLEWARE,
+    inflight=inflight,
+    accepting=process.accepting,
+    recognizes=process.recognizes,
+)
 dramatiq.set_broker(broker)
 
 

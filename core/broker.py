@@ -24,7 +24,7 @@ from dramatiq.errors import DecodeError, QueueJoinTimeout
 
 from core.accounts.redaction import describe_redis
 from core.transport.messages import RUN_TASK, SAVE_OUTPUT, TaskMessage
-from core.transport.queues import REDIS_UNAVAILABLE, Queues
+from core.transport.queues import REDIS_UNAVAILABLE, OtherFleet, Queues
 from core.worker.inflight import InflightTasks
 from core.worker.result_messages import dispatch_of_result
 
@@ -46,6 +46,9 @@ The other messages are left to other processes.
 BUSY_SECONDS = 1.0
 """The time in seconds after which a thread that runs one task counts as busy."""
 
+OTHER_FLEET_SECONDS = 1.0
+"""Seconds between two attempts to fetch while another fleet uses Redis."""
+
 MAX_UNREADABLE_IDS = 1_000
 """The number of unreadable messages whose ids a consumer keeps, to log each of them once."""
 
@@ -58,6 +61,8 @@ class PollingBroker(RedisBroker):
       middleware: The middleware, in its order.
       inflight: The in-flight tasks, to which received tasks and results are added.
       accepting: Returns True while consumers may receive messages.
+      recognizes: Returns True if a nonce in Redis is one of this fleet. Default: never called in a
+        namespace without a leader.
     """
 
     def __init__(
@@ -67,11 +72,13 @@ class PollingBroker(RedisBroker):
         *,
         inflight: InflightTasks,
         accepting: Callable[[], bool],
+        recognizes: Callable[[int], bool] = lambda _: True,
     ) -> None:
         super().__init__(client=queues.client, middleware=middleware, namespace=queues.namespace)  # type: ignore[no-untyped-call]
         self.polling_queues = queues
         self.inflight = inflight
         self.accepting = accepting
+        self.recognizes = recognizes
 
     @property
     def consumer_class(self) -> type[Consumer]:
@@ -141,6 +148,7 @@ class BlockingConsumer(Consumer):
         self.queues = broker.polling_queues
         self._inflight = broker.inflight
         self._accepting = broker.accepting
+        self._recognizes = broker.recognizes
         self.queue_name = queue_name
         self.prefetch = prefetch
         self.timeout = timeout / 1000
@@ -164,6 +172,11 @@ class BlockingConsumer(Consumer):
                 if not self._take():
                     return None
                 self._away = False
+            except OtherFleet as error:
+                if not self._recognizes(error.nonce):
+                    time.sleep(OTHER_FLEET_SECONDS)
+                    return None
+                self.queues.nonce = error.nonce
             except REDIS_UNAVAILABLE as error:
                 self._wait_out(error)
                 return None

@@ -61,10 +61,84 @@ MUTATIONS = [
         "the fence",
         (("core/ledger/fence.py",
           "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END"
-          " = named.dispatch_no", ""),
-         ("core/ledger/fence.py", "SELECT t.id, t.dispatch_no, (SELECT",
-          "SELECT t.id, named.dispatch_no, (SELECT")),
+          " = named.dispatch_no\n    AND", "WHERE"),
+         ("core/ledger/fence.py", "SELECT t.id, t.dispatch_no, named.token",
+          "SELECT t.id, named.dispatch_no, named.token")),
         ("tests/integration/test_commit.py",),
+    ),
+    Mutation(
+        "the fence against a lost time line",
+        (("core/ledger/fence.py", "(named.token IS NULL OR named.token = t.token)", "true"),),
+        ("tests/integration/test_commit.py",),
+    ),
+    Mutation(
+        "leases of a lost time line",
+        (("core/ledger/leases.py", "(h.token IS NULL OR h.token = t.token)", "true"),),
+        ("tests/integration/test_leases.py",),
+    ),
+    Mutation(
+        "a leader without Redis that hands over",
+        (("core/ledger/leadership.py", "WHERE leader = %(me)s RETURNING 1",
+          "WHERE false RETURNING 1"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "a leader that stays while Redis is away for everybody",
+        (("core/ledger/leadership.py", "AND can_send_at > clock_timestamp() - %(away)s *",
+          "AND %(away)s > -1 OR can_send_at > now() -"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "a Redis of another fleet",
+        (("core/transport/queues.py", "if other then return other end", ""),),
+        ("tests/integration/test_two_fleets.py",),
+    ),
+    Mutation(
+        "messages of another fleet",
+        (("core/transport/queues.py", "if nonce and nonce ~= ARGV[3] then return nonce end", ""),),
+        ("tests/integration/test_two_fleets.py",),
+    ),
+    Mutation(
+        "nonces of a copied database",
+        (("core/ledger/leadership.py",
+          "WHERE term.renewed_at > clock_timestamp() - interval '{NONCE_SECONDS:.0f} seconds'",
+          "WHERE term.nonce IS NOT NULL"),),
+        ("tests/integration/test_two_fleets.py",),
+    ),
+    Mutation(
+        "lost messages of tasks that run",
+        (("core/dispatcher/maintenance.py", "messages.keys() & held}", "set()}"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "a process that answers too late",
+        (("core/worker/admission.py", "if late and settled is not None:", "if False:"),),
+        ("tests/integration/test_looks.py",),
+    ),
+    Mutation(
+        "evicted budgets",
+        (("core/limits/budgets.py", "if not mark then return {-1, 0} end", "mark = mark or '0'"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "budgets in use that are kept",
+        (("core/limits/budgets.py", "tat and tat <= now and name", "tat and name"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "commands that a Redis user may not run",
+        (("core/transport/permissions.py", "found.append(name)", "continue"),),
+        ("tests/faults/test_valkey.py",),
+    ),
+    Mutation(
+        "a vacancy for those who can send",
+        (("core/ledger/leadership.py", "AND (%(can_send)s OR NOT", "AND (true OR NOT"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "leases that expire without Redis",
+        (("core/ledger/leases.py", "suspect = t.suspect OR %s,", "suspect = true OR %s,"),),
+        ("tests/integration/test_maintenance.py",),
     ),
     Mutation(
         "errors without values of rows",
@@ -97,7 +171,7 @@ MUTATIONS = [
     Mutation(
         "resending after a flush",
         (("core/dispatcher/maintenance.py",
-          "            if missing:", "            if not missing:"),),
+          "if lost and self._asked is None:", "if False:"),),
         ("tests/integration/test_maintenance.py",),
     ),
     Mutation(
@@ -260,7 +334,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the suspects' lane",
-        (("core/worker/inflight.py", "return self._suspect == dispatch.id", "return True"),),
+        (("core/worker/inflight.py", "return self._suspect == dispatch.lease", "return True"),),
         ("tests/unit/test_inflight.py",),
     ),
     Mutation(
@@ -414,7 +488,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the epoch of a restored database",
-        (("core/ledger/fence.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
+        (("core/ledger/fence.py",
+          "if outcome.dispatch.epoch != epoch or task in runs:", "if task in runs:"),),
         ("tests/integration/test_commit.py",),
     ),
     Mutation(

@@ -236,6 +236,8 @@ sync_task = Table(
     _moment("available_at", default=True),
     _moment("lease_until"),
     _count("dispatch_no"),
+    # 64 random bits of the latest dispatch; NULL before the first one.
+    Column("token", BigInteger),
     _count("dispatch_seq", BigInteger),
     _count("attempts", SmallInteger),
     _count("crashes", SmallInteger),
@@ -535,6 +537,13 @@ process = Table(
     # The fingerprints of its secret keys: of the first one, and of all. NULL: it has none.
     _text("encrypts_with", nullable=True),
     Column("decrypts_with", ARRAY(Text)),
+    # The time at which this dispatcher last wrote to Redis; NULL if its last attempt failed.
+    _moment("can_send_at"),
+    # After Redis has lost messages: the time of the leader's question which tasks it holds, their
+    # message ids, and the time at which the leader stopped waiting for them.
+    _moment("asked_at"),
+    Column("held", ARRAY(Text)),
+    _moment("settled_at"),
 )
 
 throughput = Table(
@@ -557,6 +566,12 @@ engine_state = Table(
     Column("leader", UUID),
     _moment("leader_until"),
     _moment("last_tick_at"),
+    # Random numbers of the leader's term and of the one before, and the times at which they were
+    # last renewed. Redis has the same number, unless another fleet uses it.
+    Column("nonce", BigInteger),
+    _moment("nonce_at"),
+    Column("previous_nonce", BigInteger),
+    _moment("previous_nonce_at"),
     CheckConstraint("singleton", name="singleton"),
 )
 

@@ -6,10 +6,12 @@ The module `domain` decides which domains a round scans.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
@@ -20,7 +22,7 @@ from core.dispatcher.domain import Domain, Phase
 from core.dispatcher.maintenance import Maintenance
 from core.dispatcher.rate_headroom import RateHeadroom, retry_in
 from core.environment import Environment
-from core.errors import SettingsError
+from core.errors import ServerUnavailable, SettingsError
 from core.ledger import dispatching, leadership, pauses, processes
 from core.ledger.dispatching import Portion, Waiting
 from core.ledger.outcomes import Dispatch
@@ -28,10 +30,16 @@ from core.limits.budgets import Budgets
 from core.plugins import get_registry
 from core.settings import Settings
 from core.transport.messages import POLL_QUEUE, SAVE_QUEUE, dispatch_message
-from core.transport.queues import REDIS_UNAVAILABLE, Queues
+from core.transport.queues import NONCE_SECONDS, REDIS_UNAVAILABLE, Queues
 
 LEAD_AGAIN_SECONDS = 3.0
 """Seconds between two renewals, or attempts to lead."""
+
+OCCUPY_SECONDS = 2.0
+"""Seconds between two renewals of the mark that keeps other fleets from Redis."""
+
+AWAY_PAUSE_SECONDS = 0.5
+"""Seconds between two attempts to reach Redis."""
 
 POLL_SECONDS = 1.0
 """Seconds between two refreshes of the leader's view of workers and work."""
@@ -75,11 +83,18 @@ class Dispatcher:
         self._stop = stop
         self._database = Database(environment.database_url, size=2)
         self._queues = Queues(environment.redis_url, settings.redis_namespace)
-        self._maintenance = Maintenance(settings, self._database, self._queues, get_registry())
+        self._maintenance = Maintenance(
+            self.id, settings, self._database, self._queues, get_registry()
+        )
         self._domains: dict[str, Domain] = defaultdict(Domain)
         self._costs: dict[str, dispatching.Catalog] = {}
         self._headroom = RateHeadroom(Budgets(self._queues.client, self._queues.key, lambda: False))
-        self._leading = False
+        self._leading = self._began = False
+        self._away_since: float | None = None
+        self._away_reason = ""
+        self._nonce = secrets.randbits(63)
+        self._occupy_due = self._patient_until = 0.0
+        self._foreign = False
         self._led_at = self._refreshed_at = self._wakeup_checked_at = 0.0
         self._refresh_due = self._catalogs_due = 0.0
         self._pause = MIN_PAUSE_SECONDS
@@ -87,9 +102,11 @@ class Dispatcher:
     def run(self) -> None:
         """Dispatch until the event `stop` is set. While a server is unavailable, wait and retry."""
         pause = 0.1
+        self._report_permissions()
         while not self._stop.is_set():
             try:
                 with self._database.connection() as conn:
+                    self._maintenance.register(conn)
                     while not self._stop.is_set():
                         self._step(conn)
                         pause = 0.1
@@ -106,6 +123,16 @@ class Dispatcher:
             self._maintenance.after_gap()
             self._stop.wait(pause)
             pause = min(pause * 2, 2.0)
+
+    def _report_permissions(self) -> None:
+        """Name the commands that the Redis user may not run: it seems as if Redis were away."""
+        with suppress(ServerUnavailable):
+            if commands := self._queues.forbidden():
+                log.error(
+                    "the user in REDIS_URL may not run %s; allow it on the keys %s:*",
+                    ", ".join(commands),
+                    self._queues.namespace,
+                )
 
     def close(self) -> None:
         """Resign, so that another process can lead immediately."""
@@ -131,9 +158,90 @@ class Dispatcher:
         if now >= self._refresh_due:
             self._refresh_workers(conn)
             self._refreshed_at, self._refresh_due = now, now + POLL_SECONDS
+        if self._away_since is not None and not self._redis_is_back():
+            self._lead_without_redis(conn, now - self._away_since)
+            return
+        try:
+            self._lead_with_redis(conn)
+        except REDIS_UNAVAILABLE as error:
+            log.warning(
+                "Redis is unavailable; the leader dispatches nothing, and does the work that needs"
+                " PostgreSQL alone: %s",
+                message_of(error),
+            )
+            self._away_reason = message_of(error)
+            self._away_since = time.monotonic()
+            self._maintenance.redis_is_away()
+
+    def _lead_with_redis(self, conn: Conn) -> None:
+        """Dispatch, maintain and wait."""
+        if not self._occupies(conn):
+            self._maintenance.redis_is_away()
+            self._maintenance.run_due(conn)
+            self._stop.wait(AWAY_PAUSE_SECONDS)
+            return
+        if not self._began:
+            self._maintenance.check_epoch(conn)
+            self._began = True
         sent = sum(self._dispatch_domain(conn, name, domain) for name, domain in self._served())
         self._maintenance.run_due(conn)
         self._wait(sent)
+
+    def _occupies(self, conn: Conn) -> bool:
+        """Keep Redis for this fleet. Returns False while another fleet uses it.
+
+        A copy of the database has the same tasks and the same epoch. Both leaders would delete each
+        other's messages.
+        """
+        now = time.monotonic()
+        if now < self._occupy_due:
+            return not self._foreign
+        self._occupy_due = now + OCCUPY_SECONDS
+        was, self._foreign = self._foreign, self._other_fleet(conn, now)
+        if self._foreign and not was:
+            log.error(
+                "another deployment uses this Redis with the same POLLING_REDIS_NAMESPACE; this one"
+                " dispatches nothing until %.0f s after the other has stopped",
+                2 * NONCE_SECONDS,
+            )
+        if was and not self._foreign:
+            log.info("the other deployment has stopped; this one dispatches tasks")
+            self._maintenance.redis_is_back()
+        return not self._foreign
+
+    def _other_fleet(self, conn: Conn, now: float) -> bool:
+        """Renew the mark of this fleet, unless the mark of another one is there.
+
+        A fleet that waits does not take over a Redis whose mark was lost in a flush.
+        """
+        if now < self._patient_until and self._queues.number("nonce") is None:
+            return True
+        other = self._queues.occupy(self._nonce)
+        if other is not None and other in (known := leadership.nonces(conn)):
+            other = self._queues.occupy(self._nonce, known)
+        if other is not None:
+            self._patient_until = now + NONCE_SECONDS
+        return other is not None
+
+    def _redis_is_back(self) -> bool:
+        """Resume dispatching if Redis accepts a write."""
+        if (error := self._queues.refusal()) is not None:
+            if (reason := message_of(error)) != self._away_reason:
+                log.warning("Redis is still unavailable: %s", reason)
+                self._away_reason = reason
+            return False
+        log.info("Redis is available again; the leader dispatches tasks")
+        self._away_since = None
+        self._maintenance.redis_is_back()
+        return True
+
+    def _lead_without_redis(self, conn: Conn, seconds: float) -> None:
+        """Do what needs PostgreSQL alone; hand over if another dispatcher can send."""
+        self._maintenance.run_due(conn)
+        if leadership.hand_over(conn, self.id, seconds):
+            log.warning("this process cannot reach Redis; another dispatcher leads")
+            self._leading = False
+        self._stop.wait(AWAY_PAUSE_SECONDS)
 
     def _served(self) -> list[tuple[str, Domain]]:
         """Return the domains that live workers serve."""
@@ -148,11 +256,18 @@ class Dispatcher:
             # This process was stopped or cut off. Others may have been too, and could not renew
             # their leases.
             self._maintenance.after_gap()
-        was, self._leading = self._leading, leadership.lead(conn, self.id)
+        can_send = self._away_since is None if self._leading else self._queues.can_send()
+        if not self._leading:
+            self._nonce, self._occupy_due = secrets.randbits(63), 0.0
+        was, self._leading = (
+            self._leading,
+            leadership.lead(conn, self.id, can_send=can_send, nonce=self._nonce),
+        )
         self._led_at = now
         if self._leading and not was:
             log.info("this process is now the leader and dispatches tasks")
-            self._maintenance.start(conn)
+            self._maintenance.after_gap()
+            self._began = False
         return self._leading
 
     def _refresh_workers(self, conn: Conn) -> None:
@@ -244,6 +359,8 @@ class Dispatcher:
             return
         scans = [domain.next_scan_in(self._pause) for _, domain in self._served()]
         seconds = max(min([POLL_SECONDS, *scans]), MIN_PAUSE_SECONDS)
+        if self._maintenance.asking:
+            seconds = min(seconds, MAX_PAUSE_SECONDS)
         self._pause = min(self._pause * 1.5, MAX_PAUSE_SECONDS)
         if seconds <= MAX_PAUSE_SECONDS:
             self._sleep(seconds)

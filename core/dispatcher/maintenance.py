@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID
 
 import pendulum
 import psycopg
@@ -30,6 +30,7 @@ from core.ledger import (
     pruning,
     scheduling,
 )
+from core.limits.budgets import Budgets
 from core.metrics.counters import Counters, error_class
 from core.observability.errors import report_task
 from core.plugins import Registry
@@ -51,6 +52,16 @@ DELETE_SECONDS = 0.5
 It is short because the leader has other work, and a bucket may respond slowly.
 """
 
+ASK_SECONDS = 2.0
+"""Seconds for which lost messages wait for the answers of workers.
+
+A worker looks every 0.5 s while it holds work. If its last look is older than 2 s, it starts
+nothing.
+"""
+
+ANSWER_SECONDS = 0.05
+"""Seconds between two reads of the workers' answers."""
+
 DELETE_AGAIN_SECONDS = 3.0
 """Seconds after which the job runs again if it may have left some."""
 
@@ -62,28 +73,38 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Job:
-    """A job that runs every `seconds`."""
+    """A job that runs every `seconds`.
+
+    Attributes:
+      needs_redis: True if the job waits while Redis is unavailable.
+    """
 
     seconds: float
     run: Callable[[Conn], None]
     due: float = 0.0
+    needs_redis: bool = False
 
 
 class Maintenance:
     """The jobs of the leader, each with its own timer."""
 
     def __init__(
-        self, settings: Settings, database: Database, queues: Queues, registry: Registry
+        self, id: UUID, settings: Settings, database: Database, queues: Queues, registry: Registry
     ) -> None:
         self._settings = settings
         self._queues = queues
         self._registry = registry
         self._blobs = Blobs(database, settings.blob_location, settings.home / "spool")
+        self._budgets = Budgets(queues.client, queues.key, lambda: False)
         self._counters = Counters()
         self._process = processes.Process(
-            uuid4(), "dispatcher", socket.gethostname(), os.getpid(), [], 0
+            id, "dispatcher", socket.gethostname(), os.getpid(), [], 0
         )
         self._expire_from = float("inf")
+        self._redis_is_away = False
+        self._suspect_from = self._settle_at = 0.0
+        self._asked: datetime | None = None
+        self._lost: set[str] = set()
         self._silent_since = time.monotonic()
         self._pruning = Job(60.0, self._prune)
         self._collecting = Job(60.0, self._collect_blobs)
@@ -91,17 +112,19 @@ class Maintenance:
         self._pausing = Job(2.0, self._pause_and_resume)
         lease = settings.lease_seconds
         self._jobs = [
-            Job(2.0, self._resend),
+            Job(2.0, self._resend, needs_redis=True),
+            Job(ANSWER_SECONDS, self._settle, needs_redis=True),
             Job(min(2.0, lease / 3), self._expire_leases),
-            Job(lease / 4, self._renew_waiting),
+            Job(lease / 4, self._renew_waiting, needs_redis=True),
             Job(5.0, self._end_forgotten_runs),
             self._continuing,
             Job(2.0, self._defer_waiting),
             self._pausing,
-            Job(5.0, self._heartbeat),
-            Job(10.0, self._check_epoch),
+            Job(5.0, self.register),
+            Job(10.0, self.check_epoch, needs_redis=True),
             Job(10.0, self._check_ticks),
             Job(60.0, pruning.prune),
+            Job(60.0, self._prune_budgets, needs_redis=True),
             self._pruning,
             self._collecting,
         ]
@@ -117,10 +140,19 @@ class Maintenance:
         for job in self._jobs:
             job.due = min(job.due, now + job.seconds)
 
-    def start(self, conn: Conn) -> None:
-        """Prepare to lead."""
-        self.after_gap()
-        self._check_epoch(conn)
+    @property
+    def asking(self) -> bool:
+        """True while the leader waits for answers of workers."""
+        return self._asked is not None
+
+    def redis_is_away(self) -> None:
+        """Omit the jobs that need Redis, and suspect no task, until `redis_is_back`."""
+        self._redis_is_away = True
+
+    def redis_is_back(self) -> None:
+        """Resume all jobs. Suspect no task for the duration of one more lease."""
+        self._redis_is_away = False
+        self._suspect_from = time.monotonic() + self._settings.lease_seconds
 
     def deregister(self, conn: Conn) -> None:
         """Delete the row of this process, before it exits."""
@@ -135,7 +167,7 @@ class Maintenance:
         """
         now = time.monotonic()
         for job in self._jobs:
-            if now < job.due:
+            if now < job.due or (job.needs_redis and self._redis_is_away):
                 continue
             job.due = now + job.seconds
             try:
@@ -154,33 +186,83 @@ class Maintenance:
                 )
 
     def _resend(self, conn: Conn) -> None:
-        """Send lost messages again with the same `dispatch_no`, and delete orphaned messages.
+        """Find lost messages, and delete orphaned messages.
 
-        An orphaned message is one whose task is no longer queued. The job reads Redis before the
-        ledger: a message acknowledged before that belongs to a committed task. The leader
-        dispatches nothing in between.
+        An orphaned message is one whose task is no longer queued. Lost messages are sent again as
+        soon as all workers have answered which of their tasks they hold, or after `ASK_SECONDS`.
+        """
+        lost, orphans = self._compare(conn)
+        if orphans:
+            self._queues.ack(orphans)
+        if lost and self._asked is None:
+            self._lost = {id for ids in lost.values() for id in ids}
+            self._asked = processes.ask(conn)
+            self._settle_at = time.monotonic() + ASK_SECONDS
+            if self._asked is None:
+                self._send_again(conn, set())
+
+    def _settle(self, conn: Conn) -> None:
+        """Send lost messages again when the workers have answered, or have had their time."""
+        if self._asked is None:
+            return
+        if time.monotonic() < self._settle_at and not processes.answered(conn, self._asked):
+            return
+        asked, self._asked = self._asked, None
+        self._send_again(conn, processes.settle(conn, asked))
+
+    def _compare(
+        self, conn: Conn
+    ) -> tuple[dict[str, dict[str, tuple[int, int]]], dict[str, set[str]]]:
+        """Compare Redis with the ledger.
+
+        Redis is read before the ledger: a message acknowledged before that belongs to a committed
+        task. The leader dispatches nothing in between.
+
+        Returns:
+          The (task, dispatch_no) of each lost message by its id, and the ids of orphaned messages,
+          each by queue.
         """
         domains = sorted(dispatching.catalogs(conn))
         if not domains:
-            return
+            return {}, {}
         saving, *ids_by_domain = self._queues.ids(SAVE_QUEUE, *domains)
+        lost: dict[str, dict[str, tuple[int, int]]] = {}
+        orphans: dict[str, set[str]] = {}
         known: set[str] = set()
         for domain, ids in zip(domains, ids_by_domain, strict=True):
             queued = dispatching.queued(conn, domain)
             known |= queued.keys()
-            missing = [queued[id] for id in queued.keys() - ids - saving]
-            if missing:
-                again = dispatching.as_sent(conn, missing)
-                log.warning(
-                    "Redis has lost %d messages of %s; sending them again", len(again), domain
-                )
-                self._queues.send(
-                    domain, {dispatch.id: dispatch_message(dispatch) for dispatch in again}
-                )
-            if orphans := ids - queued.keys():
-                self._queues.ack({domain: orphans})
-        if orphans := saving - known:
-            self._queues.ack({SAVE_QUEUE: orphans})
+            if missing := queued.keys() - ids - saving:
+                lost[domain] = {id: queued[id] for id in missing}
+            if orphaned := ids - queued.keys():
+                orphans[domain] = orphaned
+        if orphaned := saving - known:
+            orphans[SAVE_QUEUE] = orphaned
+        return lost, orphans
+
+    def _send_again(self, conn: Conn, held: set[str]) -> None:
+        """Send lost messages with the same `dispatch_no`, except those of tasks that workers hold.
+
+        A message that was lost after the question is left to the next comparison.
+        """
+        lost, _ = self._compare(conn)
+        for domain, missing in lost.items():
+            tasks = [task for id, task in missing.items() if id in self._lost]
+            if not tasks:
+                continue
+            messages = {
+                dispatch.id: dispatch_message(dispatch)
+                for dispatch in dispatching.as_sent(conn, tasks)
+            }
+            theirs = {id: messages.pop(id) for id in messages.keys() & held}
+            log.warning(
+                "Redis has lost %d messages of %s; sending %d again, workers hold the others",
+                len(messages) + len(theirs),
+                domain,
+                len(messages),
+            )
+            self._queues.restore(domain, theirs)
+            self._queues.send(domain, messages)
 
     def _renew_waiting(self, conn: Conn) -> None:
         """Renew the leases of tasks and results whose messages wait in Redis."""
@@ -190,7 +272,7 @@ class Maintenance:
             for id in self._queues.waiting(queue)
         ]
         held = [
-            (int(task), int(number))
+            (int(task), int(number), None)
             for task, _, number in (id.partition("-") for id in waiting)
             if number.isdigit()
         ]
@@ -201,18 +283,22 @@ class Maintenance:
         """Requeue tasks with expired leases as suspects; park those that crashed too often."""
         if time.monotonic() < self._expire_from:
             return
-        expired = leases.expire(conn)
+        suspect = not self._redis_is_away and time.monotonic() >= self._suspect_from
+        expired = leases.expire(conn, suspect=suspect)
         if not expired:
             return
         parked = sum(task.state == TaskState.PARKED for task in expired)
         log.warning(
-            "%d task leases expired; %d tasks requeued as suspects, %d tasks parked",
+            "%d task leases expired; %d tasks requeued%s, %d tasks parked",
             len(expired),
             len(expired) - parked,
+            " as suspects" if suspect else "",
             parked,
         )
+        if not self._redis_is_away:  # later, `_resend` deletes the messages
+            for task in expired:
+                self._queues.ack({task.domain: [f"{task.task_id}-{task.dispatch_no}"]})
         for task in expired:
-            self._queues.ack({task.domain: [f"{task.task_id}-{task.dispatch_no}"]})
             if task.state == TaskState.PARKED:
                 log.warning(
                     "task %s (%s of %s) is parked: %s",
@@ -274,15 +360,15 @@ class Maintenance:
         if pauses.hold_accounts(conn) | pauses.end_pauses(conn):
             self._pausing.due = 0.0
 
-    def _heartbeat(self, conn: Conn) -> None:
-        """Record the counters of the leader itself, for `/metrics`."""
+    def register(self, conn: Conn) -> None:
+        """Record the heartbeat of this dispatcher, with its counters for `/metrics`."""
         processes.heartbeat(conn, self._process, datetime.now(UTC), self._counters.written())
 
     def _announce(self, ended: list[completion.Run]) -> None:
         self._counters.ended(ended)
         announce(self._registry, ended)
 
-    def _check_epoch(self, conn: Conn) -> None:
+    def check_epoch(self, conn: Conn) -> None:
         """Start a new epoch if Redis knows a later dispatch than the database.
 
         Then the database was restored from a backup.
@@ -308,6 +394,9 @@ class Maintenance:
                 silent,
                 made,
             )
+
+    def _prune_budgets(self, conn: Conn) -> None:  # noqa: ARG002  the signature of a job
+        self._budgets.prune()
 
     def _prune(self, conn: Conn) -> None:
         if not pruning.prune_tasks(conn, self._settings.retention_days, DELETE_SECONDS):

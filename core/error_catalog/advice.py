@@ -63,6 +63,12 @@ STEPS: Mapping[str, Steps] = {
     ),
     "correct-blob-url": Steps("Correct POLLING_BLOB_URL"),
     "correct-redis-url": Steps("Use redis://, rediss:// or unix://"),
+    "grant-redis-commands": Steps(
+        "Allow these commands to the Redis user, on the keys {namespace}:*, with ACL SETUSER"
+    ),
+    "set-own-namespace": Steps(
+        "Set another POLLING_REDIS_NAMESPACE for one of the deployments, and restart its workers"
+    ),
     "set-noeviction": Steps("Set maxmemory-policy to noeviction"),
     "migrate-database": Steps("Migrate the database", cli="Run: polling migrate"),
     "try-again": Steps("Try again"),

@@ -78,11 +78,14 @@ SELECT NULL, b.user_integration_id::text, b.types, {PROBE_DUE} FROM breaker b
 WHERE b.user_integration_id = ANY(%s::uuid[]) AND b.opened_at IS NOT NULL
 """
 
+# 64 random bits: a hash of 122 ones.
+RANDOM_BITS = "hashtextextended(gen_random_uuid()::text, 0)"
+
 # The fields of a `Dispatch` without its epoch, from a task `t`, its account `a` and its run `r`.
 DISPATCH_COLUMNS = f"""
     t.id AS task_id, t.dispatch_no, t.dispatch_seq, t.run_id::text AS run_id,
     t.user_integration_id::text AS account_id, a.version AS account_version,
-    t.integration_domain AS domain, t.lane, r.trigger, t.type, t.payload,
+    t.integration_domain AS domain, t.lane, r.trigger, t.type, t.payload, t.token,
     t.attempts, t.crashes, t.snoozes, t.suspect, t.deferrals,
     coalesce(extract(epoch FROM clock_timestamp() - t.first_failed_at), 0)::float
         AS failing_seconds, {ACCOUNT_OPEN} AS probe"""
@@ -122,7 +125,7 @@ WITH me AS MATERIALIZED (
     ORDER BY t.id FOR UPDATE SKIP LOCKED
 ), queued AS (
     UPDATE sync_task t SET state = '{TaskState.QUEUED}', dispatch_no = t.dispatch_no + 1,
-        dispatch_seq = nextval('dispatch_seq'),
+        dispatch_seq = nextval('dispatch_seq'), token = {RANDOM_BITS},
         lease_until = clock_timestamp() + %(lease)s * interval '1 second', started_at = NULL
     WHERE t.id = ANY (ARRAY(SELECT id FROM picked))
     RETURNING t.*

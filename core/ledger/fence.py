@@ -13,18 +13,21 @@ from core.db.pool import Conn
 from core.ledger.outcomes import Outcome
 from core.states import Deletions, TaskState
 
-# THE FENCE. Locks, by id, exactly the named tasks that are still queued with this dispatch_no.
+# THE FENCE. Locks, by id, exactly the named tasks that are still queued with this dispatch_no and
+# token. A message of a version without tokens has none; its result is compared by number alone.
 # Served by the primary key: the form of the condition keeps the planner from `sync_task_queued`,
 # which is small only while vacuum can remove dead entries.
 FENCE = f"""
-SELECT t.id, t.dispatch_no, (SELECT epoch FROM engine_state), r.start_seq, r.started_at,
-    t.carried, a.deletions = '{Deletions.KEEP}', r.over_limit, EXISTS (
+SELECT t.id, t.dispatch_no, named.token, (SELECT epoch FROM engine_state),
+    r.start_seq, r.started_at, t.carried, a.deletions = '{Deletions.KEEP}', r.over_limit, EXISTS (
         SELECT FROM breaker b WHERE b.user_integration_id = t.user_integration_id)
 FROM sync_task t
-JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
+JOIN unnest(%s::bigint[], %s::int[], %s::bigint[]) AS named(id, dispatch_no, token)
+    ON named.id = t.id
 JOIN sync_run r ON r.id = t.run_id
 JOIN user_integration a ON a.id = t.user_integration_id
 WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no
+    AND (named.token IS NULL OR named.token = t.token)
 ORDER BY t.id FOR UPDATE OF t
 """
 
@@ -56,13 +59,13 @@ def pass_fence(
       each task; and the accounts that have breakers. An outcome that adds tasks to a run over its
       limit is replaced: its task is parked.
     """
-    named = {(each.dispatch.task_id, each.dispatch.dispatch_no): each for each in outcomes}
-    tasks, numbers = _array(task for task, _ in named), _array(number for _, number in named)
+    named = {each.dispatch.lease: each for each in outcomes}
+    tasks, numbers, tokens = map(_array, zip(*named, strict=True))
     passed, runs, watched = [], {}, set()
-    for row in conn.execute(FENCE, (tasks, numbers)):
-        task, number, epoch, start_seq, began, carried, keeps, over_limit, has_breakers = row
-        outcome = named[task, number]
-        if outcome.dispatch.epoch != epoch:
+    for row in conn.execute(FENCE, (tasks, numbers, tokens)):
+        task, number, token, epoch, start_seq, began, carried, keeps, over_limit, has_breakers = row
+        outcome = named[task, number, token]
+        if outcome.dispatch.epoch != epoch or task in runs:
             continue
         runs[task] = FencedRun(start_seq, began, carried, keeps)
         if over_limit and outcome.tasks:  # Cause.RUN_LIMIT
@@ -73,6 +76,6 @@ def pass_fence(
     return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq), runs, watched
 
 
-def _array(numbers: Iterable[int]) -> str:
+def _array(numbers: Iterable[int | None]) -> str:
     """Return an array literal of PostgreSQL; psycopg would adapt element by element."""
-    return "{" + ",".join(map(str, numbers)) + "}"
+    return "{" + ",".join("NULL" if n is None else str(n) for n in numbers) + "}"

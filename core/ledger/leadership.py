@@ -17,19 +17,57 @@ from core.db.row_factory import dataclass_row
 LEAD_SECONDS = 10.0
 """The number of seconds for which a process leads, unless it renews its leadership."""
 
+CAN_SEND_SECONDS = 5.0
+"""The maximum age of a candidate's latest write to Redis, for a leader that hands over to it."""
+
+NONCE_SECONDS = 15.0
+"""Seconds for which a term's nonce counts as this fleet's after its last renewal.
+
+A nonce that is in Redis was renewed there within `core.transport.queues.NONCE_SECONDS`, and here at
+most one renewal earlier.
+"""
+
 VACANT_SECONDS = 20.0
 """Seconds without a leader after which a worker process starts a dispatcher."""
 
-LEAD = """
+# Other dispatchers that can send. `process` has one row for each process.
+_OTHERS = f"""FROM process WHERE kind = 'dispatcher' AND id <> %(me)s
+    AND can_send_at > clock_timestamp() - interval '{CAN_SEND_SECONDS:.0f} seconds'"""
+
+# A dispatcher that cannot send becomes the leader only if no other one can.
+LEAD = f"""
+WITH me AS (
+    UPDATE process SET seen_at = clock_timestamp(),
+        can_send_at = CASE WHEN %(can_send)s THEN clock_timestamp() END
+    WHERE id = %(me)s
+)
 UPDATE engine_state
-SET leader = %(me)s, leader_until = clock_timestamp() + %(lead)s * interval '1 second'
-WHERE leader IS NULL OR leader = %(me)s OR leader_until < clock_timestamp()
+SET leader = %(me)s, leader_until = clock_timestamp() + %(lead)s * interval '1 second',
+    nonce = %(nonce)s, nonce_at = clock_timestamp(),
+    previous_nonce = CASE WHEN nonce <> %(nonce)s THEN nonce ELSE previous_nonce END,
+    previous_nonce_at = CASE WHEN nonce <> %(nonce)s THEN nonce_at ELSE previous_nonce_at END
+WHERE leader = %(me)s OR (leader IS NULL OR leader_until < clock_timestamp())
+    AND (%(can_send)s OR NOT EXISTS (SELECT {_OTHERS}))
 RETURNING epoch
+"""
+HAND_OVER = f"""
+UPDATE engine_state
+SET leader = next.id, leader_until = clock_timestamp() + %(lead)s * interval '1 second'
+FROM (SELECT id {_OTHERS} AND can_send_at > clock_timestamp() - %(away)s * interval '1 second'
+    ORDER BY can_send_at DESC LIMIT 1) next
+WHERE leader = %(me)s RETURNING 1
 """
 RESIGN = "UPDATE engine_state SET leader = NULL, leader_until = NULL WHERE leader = %s"
 VACANT = """
 SELECT leader_until IS NULL OR leader_until < clock_timestamp() - %s * interval '1 second'
 FROM engine_state
+"""
+# The nonces of the present term and of the one before, if they were renewed lately. In a copy of
+# the database, the nonces of the original were not.
+NONCES = f"""
+SELECT term.nonce FROM engine_state CROSS JOIN LATERAL (
+    VALUES (nonce, nonce_at), (previous_nonce, previous_nonce_at)) AS term(nonce, renewed_at)
+WHERE term.renewed_at > clock_timestamp() - interval '{NONCE_SECONDS:.0f} seconds'
 """
 NEW_EPOCH = "UPDATE engine_state SET epoch = %s WHERE epoch = %s"
 STATUS = """
@@ -66,9 +104,35 @@ class Status:
         return (self.now - self.last_tick_at).total_seconds()
 
 
-def lead(conn: Conn, me: UUID) -> bool:
-    """Become or remain the leader. Returns False while another process leads."""
-    return conn.execute(LEAD, {"me": me, "lead": LEAD_SECONDS}).fetchone() is not None
+def lead(conn: Conn, me: UUID, *, can_send: bool = True, nonce: int = 0) -> bool:
+    """Become or remain the leader, and record whether this process can send.
+
+    Args:
+      conn: A connection in autocommit mode.
+      me: The id of this dispatcher, in `process` too.
+      can_send: True if this process reaches Redis. Default: True.
+      nonce: The random number of this term. Default: 0.
+
+    Returns:
+      False while another process leads, or while this one cannot send and another one can.
+    """
+    params = {"me": me, "lead": LEAD_SECONDS, "can_send": can_send, "nonce": nonce}
+    return conn.execute(LEAD, params).fetchone() is not None
+
+
+def hand_over(conn: Conn, me: UUID, away: float) -> bool:
+    """Make a candidate that can send the leader.
+
+    Args:
+      conn: A connection in autocommit mode.
+      me: The id of the leader.
+      away: The seconds for which the leader has not reached Redis.
+
+    Returns:
+      False if no candidate has reached Redis since then.
+    """
+    params = {"me": me, "lead": LEAD_SECONDS, "away": away}
+    return conn.execute(HAND_OVER, params).fetchone() is not None
 
 
 def resign(conn: Conn, me: UUID) -> None:
@@ -87,6 +151,11 @@ def status(conn: Conn) -> Status:
     status = conn.cursor(row_factory=dataclass_row(Status)).execute(STATUS).fetchone()
     assert status is not None, "the first migration inserts the row of engine_state"
     return status
+
+
+def nonces(conn: Conn) -> set[int]:
+    """Return the nonces by which this fleet may have marked Redis as its own."""
+    return {nonce for (nonce,) in conn.execute(NONCES)}
 
 
 def last_sequence(conn: Conn) -> int:

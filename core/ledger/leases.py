@@ -13,19 +13,24 @@ from dataclasses import dataclass
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.ledger.breakers import EXPIRED_PROBES, take_back_attempts
+from core.ledger.outcomes import LeaseKey
 from core.results.parking import MAX_CRASHES
 from core.states import TaskState
 
 DIED = "its process died or hung while it ran"
 """The reason of a suspect whose lease expired after its start was committed."""
 
+# A lease without a token is one that a message of a version without tokens names.
+_SAME_DISPATCH = """h.id = t.id AND h.dispatch_no = t.dispatch_no
+        AND (h.token IS NULL OR h.token = t.token)"""
+
 _RENEWED = "lease_until = clock_timestamp() + %(lease)s * interval '1 second'"
 # Skips rows that a saver or EXPIRE has locked: another transaction decides their state.
 RENEW = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t
-    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[]) AS h(id, dispatch_no)
-        ON h.id = t.id AND h.dispatch_no = t.dispatch_no
+    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[], %(tokens)s::bigint[])
+        AS h(id, dispatch_no, token) ON {_SAME_DISPATCH}
     WHERE t.state = '{TaskState.QUEUED}' ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
 UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
@@ -36,8 +41,8 @@ UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
 RENEW_WAITING = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t
-    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[]) AS h(id, dispatch_no)
-        ON h.id = t.id AND h.dispatch_no = t.dispatch_no
+    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[], %(tokens)s::bigint[])
+        AS h(id, dispatch_no, token) ON {_SAME_DISPATCH}
     WHERE t.state = '{TaskState.QUEUED}'
       AND t.lease_until < clock_timestamp() + %(lease)s * interval '0.6 second'
     ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
@@ -59,7 +64,7 @@ UPDATE sync_task t SET
     crashes = t.crashes + {_CRASHED}::int,
     reason = CASE WHEN {_CRASHED} THEN '{DIED}' ELSE t.reason END,
     finished_at = CASE WHEN {_CONVICTED} THEN clock_timestamp() END,
-    suspect = true, available_at = clock_timestamp(), lease_until = NULL
+    suspect = t.suspect OR %(suspect)s, available_at = clock_timestamp(), lease_until = NULL
 FROM expired e LEFT JOIN probes p ON p.probe_task = e.id WHERE t.id = e.id
 RETURNING t.id AS task_id, t.dispatch_no, t.integration_domain AS domain, t.state,
     t.run_id::text AS run_id, t.user_integration_id::text AS account_id, t.type
@@ -67,13 +72,15 @@ RETURNING t.id AS task_id, t.dispatch_no, t.integration_domain AS domain, t.stat
 
 START_SUSPECT = f"""
 UPDATE sync_task SET started_at = clock_timestamp()
-WHERE id = %s AND dispatch_no = %s AND state = '{TaskState.QUEUED}' RETURNING id
+WHERE id = %s AND dispatch_no = %s AND (%s::bigint IS NULL OR token = %s)
+    AND state = '{TaskState.QUEUED}' RETURNING id
 """
 
 RELEASE_LEASES = f"""
 WITH held AS MATERIALIZED (
-    SELECT t.id FROM sync_task t JOIN unnest(%s::bigint[], %s::int[]) AS h(id, dispatch_no)
-        ON h.id = t.id AND h.dispatch_no = t.dispatch_no
+    SELECT t.id FROM sync_task t
+    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[], %(tokens)s::bigint[])
+        AS h(id, dispatch_no, token) ON {_SAME_DISPATCH}
     WHERE t.state = '{TaskState.QUEUED}' ORDER BY t.id FOR UPDATE OF t
 )
 UPDATE sync_task t SET state = '{TaskState.READY}', lease_until = NULL FROM held
@@ -94,44 +101,46 @@ class Expired:
     type: str
 
 
-LeaseKeys = Sequence[tuple[int, int]]
-"""Pairs of (task, dispatch_no)."""
-
-
-def renew(conn: Conn, held: LeaseKeys, lease_seconds: float) -> None:
+def renew(conn: Conn, held: Sequence[LeaseKey], lease_seconds: float) -> None:
     """Extend the leases of the tasks that a process has in flight."""
-    conn.execute(RENEW, _params(held, lease_seconds))
+    conn.execute(RENEW, _params(held) | {"lease": lease_seconds})
 
 
-def renew_waiting(conn: Conn, held: LeaseKeys, lease_seconds: float) -> None:
+def renew_waiting(conn: Conn, held: Sequence[LeaseKey], lease_seconds: float) -> None:
     """Extend the leases of tasks whose message still waits in Redis."""
-    conn.execute(RENEW_WAITING, _params(held, lease_seconds))
+    conn.execute(RENEW_WAITING, _params(held) | {"lease": lease_seconds})
 
 
-def _params(held: LeaseKeys, lease_seconds: float) -> dict[str, object]:
+def _params(held: Sequence[LeaseKey]) -> dict[str, object]:
     return {
-        "tasks": [task for task, _ in held],
-        "numbers": [number for _, number in held],
-        "lease": lease_seconds,
+        "tasks": [task for task, _, _ in held],
+        "numbers": [number for _, number, _ in held],
+        "tokens": [token for _, _, token in held],
     }
 
 
-def expire(conn: Conn) -> list[Expired]:
+def expire(conn: Conn, *, suspect: bool = True) -> list[Expired]:
     """Return tasks with an expired lease to `ready`; park a suspect at its third crash.
 
     The probe of an account counts as failed instead. Locks the tasks, then the breakers of probes.
+
+    Args:
+      conn: A connection in autocommit mode.
+      suspect: False if the leader could not renew the leases of tasks that wait in Redis. Then an
+        expired lease makes no suspect. Default: True.
     """
     cursor = conn.cursor(row_factory=dataclass_row(Expired))
-    expired = cursor.execute(EXPIRE, {"jitter": random.uniform(0.5, 1)}).fetchall()
+    params = {"jitter": random.uniform(0.5, 1), "suspect": suspect}
+    expired = cursor.execute(EXPIRE, params).fetchall()
     take_back_attempts(conn, {task.account_id for task in expired})
     return expired
 
 
-def start_suspect(conn: Conn, task: int, dispatch_no: int) -> bool:
+def start_suspect(conn: Conn, lease: LeaseKey) -> bool:
     """Commit that a suspect starts. Returns False if this dispatch is no longer current."""
-    return conn.execute(START_SUSPECT, (task, dispatch_no)).fetchone() is not None
+    return conn.execute(START_SUSPECT, (*lease, lease[2])).fetchone() is not None
 
 
-def release(conn: Conn, held: LeaseKeys) -> None:
+def release(conn: Conn, held: Sequence[LeaseKey]) -> None:
     """Return tasks that no worker has started to `ready`. They do not become suspects."""
-    conn.execute(RELEASE_LEASES, ([task for task, _ in held], [number for _, number in held]))
+    conn.execute(RELEASE_LEASES, _params(held))

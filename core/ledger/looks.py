@@ -9,7 +9,7 @@ before it starts any.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -33,12 +33,14 @@ POLL_SECONDS = 0.05
 # changes; `integration` has one row for each installed integration.
 LOOK = """
 WITH looked AS (
-    UPDATE process SET looked_at = coalesce(%(applied)s, to_timestamp(0)) WHERE id = %(process)s
-    RETURNING id
+    UPDATE process SET looked_at = coalesce(%(applied)s, to_timestamp(0)),
+        held = CASE WHEN asked_at = %(asked)s THEN %(held)s::text[] ELSE held END
+    WHERE id = %(process)s RETURNING asked_at, settled_at
 ), horizon AS MATERIALIZED (
     SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin
 )
 SELECT h.xmin, now() AS at, EXISTS (SELECT FROM looked) AS registered,
+    (SELECT asked_at FROM looked) AS asked_at, (SELECT settled_at FROM looked) AS settled_at,
     (SELECT coalesce(json_agg(json_build_array(c.id, c.user_integration_id, a.sync_status)), '[]')
      FROM control_change c LEFT JOIN user_integration a ON a.id = c.user_integration_id
      WHERE c.changed_xid >= coalesce(%(since)s, h.xmin)) AS changes,
@@ -67,6 +69,9 @@ class Look:
       changes: The state of each changed account by (id of the change, account); None if the account
         was erased. The account is None if an integration has changed.
       paused: The domains of all paused integrations.
+      asked_at: The time of the leader's latest question which tasks the process holds; None if it
+        has never asked.
+      settled_at: The time at which the leader last stopped waiting for answers.
     """
 
     xmin: int
@@ -74,23 +79,38 @@ class Look:
     registered: bool
     changes: Mapping[tuple[int, str | None], str | None]
     paused: frozenset[str]
+    asked_at: datetime | None = None
+    settled_at: datetime | None = None
 
 
-def look(conn: Conn, process: UUID, since: int | None, applied: datetime | None) -> Look:
+def look(
+    conn: Conn,
+    process: UUID,
+    since: int | None,
+    applied: datetime | None,
+    *,
+    asked: datetime | None = None,
+    held: Sequence[str] = (),
+) -> Look:
     """Read the changes since an earlier look, and record which look this process has applied.
+
+    The same statement answers a question of the leader.
 
     Args:
       conn: A connection in autocommit mode.
       process: The id of the process.
       since: `xmin` of the last look; None reads no changes.
       applied: `at` of the last look whose changes the process has applied; None if there is none.
+      asked: The time of the question that this look answers. Default: None, no answer.
+      held: The ids of the messages of all in-flight tasks. Default: none.
     """
     params: dict[str, Any] = {"process": process, "since": since, "applied": applied}
+    params |= {"asked": asked, "held": list(held)}
     row = conn.execute(LOOK, params).fetchone()
     assert row is not None
-    xmin, at, registered, changes, paused = row
+    xmin, at, registered, asked_at, settled_at, changes, paused = row
     states = {(id, account): status for id, account, status in changes}
-    return Look(xmin, at, registered, states, frozenset(paused))
+    return Look(xmin, at, registered, states, frozenset(paused), asked_at, settled_at)
 
 
 def rest(conn: Conn, process: UUID) -> None:

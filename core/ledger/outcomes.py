@@ -16,14 +16,22 @@ from core.results.result import result_rows
 from core.results.rows import ListingRow, OutputRow, StateRow, TaskRow
 from core.states import AccountStateReason, Operation, TaskState
 
+LeaseKey = tuple[int, int, int | None]
+"""The task, `dispatch_no` and token of a dispatch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
     """One dispatch of a task, with everything that a worker needs to run it.
 
-    `epoch`, `task_id` and `dispatch_no` are the fence: the saver drops a result that does not match
-    the ledger, with all of its effects. Fields with a default are optional in messages;
+    `epoch`, `task_id`, `dispatch_no` and `token` are the fence: the saver drops a result that does
+    not match the ledger, with all of its effects. Fields with a default are optional in messages;
     `core.transport.messages.KEYS` has the keys of all fields.
+
+    Attributes:
+      token: 64 random bits, new at each dispatch. They distinguish this dispatch from one with the
+        same numbers that the database has lost, in a failover or a restore. None if a leader of a
+        version without tokens sent the message.
     """
 
     epoch: int
@@ -38,6 +46,7 @@ class Dispatch:
     trigger: str
     type: str
     payload: dict[str, Any]
+    token: int | None = None
     attempts: int = 0
     crashes: int = 0
     snoozes: int = 0
@@ -50,6 +59,11 @@ class Dispatch:
     def id(self) -> str:
         """The id of this dispatch's message in Redis."""
         return f"{self.task_id}-{self.dispatch_no}"
+
+    @property
+    def lease(self) -> LeaseKey:
+        """The key by which the ledger and a process know this dispatch."""
+        return self.task_id, self.dispatch_no, self.token
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +53,25 @@ KEYS = f"""
 SELECT kind, host, pid, encrypts_with, decrypts_with, {ALIVE} AS alive,
     extract(epoch FROM clock_timestamp() - seen_at)::float AS silent_seconds
 FROM process WHERE kind IN ('worker', 'api') ORDER BY host, kind, pid
+"""
+
+# Asks all live workers which tasks they hold. `core.ledger.looks` has their answers.
+ASK = f"""
+UPDATE process SET asked_at = now(), held = NULL WHERE kind = 'worker' AND {ALIVE}
+RETURNING asked_at
+"""
+
+# True while a live worker that holds work has not answered.
+ASKING = f"""
+SELECT EXISTS (SELECT FROM process
+    WHERE asked_at = %s AND held IS NULL AND looked_at IS NOT NULL AND {ALIVE})
+"""
+
+# A worker that answers later finds `settled_at` in its row, because the lock orders the two.
+SETTLE = """
+WITH asked AS MATERIALIZED (SELECT id, held FROM process WHERE asked_at = %s FOR UPDATE)
+UPDATE process p SET settled_at = clock_timestamp() FROM asked WHERE p.id = asked.id
+RETURNING asked.held
 """
 
 REGISTER = """
@@ -146,6 +166,27 @@ def draining(conn: Conn) -> bool:
     """Return True if a live worker process is draining."""
     row = conn.execute(DRAINING).fetchone()
     return row is not None and bool(row[0])
+
+
+def ask(conn: Conn) -> datetime | None:
+    """Ask all live workers which tasks they hold. Returns the time of the question.
+
+    Returns:
+      The time by which `answered` and `settle` know the question; None if no worker lives.
+    """
+    row = conn.execute(ASK).fetchone()
+    return None if row is None else row[0]
+
+
+def answered(conn: Conn, asked: datetime) -> bool:
+    """Return True if all live workers that hold work have answered a question."""
+    ((asking,),) = conn.execute(ASKING, (asked,))
+    return not asking
+
+
+def settle(conn: Conn, asked: datetime) -> set[str]:
+    """End a question, and return the ids of the messages that workers hold."""
+    return {id for (held,) in conn.execute(SETTLE, (asked,)) for id in held or ()}
 
 
 def serving(conn: Conn) -> dict[str, tuple[int, int]]:

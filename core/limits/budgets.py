@@ -1,16 +1,16 @@
 """Rate limits of the fleet: one budget in Redis for all workers, timed by the clock of Redis.
 
-The algorithm is GCRA (the generic cell rate algorithm). A key holds the theoretical arrival time
-("tat", in microseconds): the moment until which the budget is spent. A task may start if that
-moment is at most a tolerance ahead of now. Its own cost does not matter, so that light tasks do not
-starve heavy ones. Its cost then moves the moment forward.
+The algorithm is GCRA (the generic cell rate algorithm). A field of one hash holds the theoretical
+arrival time of a budget ("tat", in microseconds): the moment until which the budget is spent. A
+task may start if that moment is at most a tolerance ahead of now. Its own cost does not matter, so
+that light tasks do not starve heavy ones. Its cost then moves the moment forward.
 
 No window of `per` seconds may exceed `units`. Therefore the steady rate is lowered by the units
 that the burst and the last, heaviest task may add. All users of a limit must agree on its heaviest
 cost.
 
-If Redis has lost the budgets, each starts as spent as it may have been, so the fleet is slow rather
-than over the limit. A mark in Redis distinguishes lost budgets from unused ones.
+If Redis has lost or evicted the budgets, each starts as spent as it may have been, so the fleet is
+slow rather than over the limit. A mark in the hash distinguishes lost budgets from unused ones.
 """
 
 from __future__ import annotations
@@ -27,17 +27,23 @@ BURST_SHARE = 20
 """The units of a limit divided by this number are its burst."""
 
 _ARRIVAL_TIME = """
--- The theoretical arrival time of a budget. Interval and tolerance are in microseconds.
-local function arrival_time(key, mark, now, interval, tolerance, heaviest)
-    local tat = tonumber(redis.call('GET', key))
+-- KEYS: the hash, then the key of each budget in the version before. The hash has the mark under an
+--   empty name, and the theoretical arrival time of each budget. It never expires, so an eviction
+--   deletes all of it with the mark, and no budget alone.
+-- Interval and tolerance are in microseconds.
+local function arrival_time(name, old, mark, now, interval, tolerance, heaviest)
+    local tat = tonumber(redis.call('HGET', KEYS[1], name))
     if not tat then
         tat = now
         if tonumber(mark) > 0 then tat = tonumber(mark) + tolerance + heaviest * interval end
     end
+    -- Workers of the version before, during a rolling upgrade.
+    local theirs = tonumber(redis.call('GET', old))
+    if theirs and theirs > tat then tat = theirs end
     if tat < now then tat = now end
     return tat
 end
-local mark = redis.call('GET', KEYS[1])
+local mark = redis.call('HGET', KEYS[1], '')
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 """
@@ -45,8 +51,7 @@ local now = time[1] * 1000000 + time[2]
 TAKE_UNITS = (
     _ARRIVAL_TIME
     + """
--- KEYS: the mark, then one key for each budget.
--- ARGV: take (1) or force (2); then for each budget: interval and tolerance in microseconds,
+-- ARGV: take (1) or force (2); then for each budget: name, interval and tolerance in microseconds,
 --   heaviest cost, units.
 -- Returns {-1} if the mark is missing, otherwise {wait in microseconds, number of the budget that
 --   requires the longest wait}.
@@ -54,18 +59,19 @@ if not mark then return {-1, 0} end
 local wait, which = 0, 0
 local tats = {}
 for i = 2, #KEYS do
-    local at = 2 + (i - 2) * 4
-    local interval, tolerance = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-    local tat = arrival_time(KEYS[i], mark, now, interval, tolerance, tonumber(ARGV[at + 2]))
+    local at = 2 + (i - 2) * 5
+    local interval, tolerance = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    local heaviest = tonumber(ARGV[at + 3])
+    local tat = arrival_time(ARGV[at], KEYS[i], mark, now, interval, tolerance, heaviest)
     local over = tat - tolerance - now
     if over > wait then wait, which = over, i - 1 end
-    tats[i] = tat + tonumber(ARGV[at + 3]) * interval
+    tats[i] = tat + tonumber(ARGV[at + 4]) * interval
 end
 if ARGV[1] == '2' or wait <= 0 then
     for i = 2, #KEYS do
-        -- The key expires one second after the budget is full again.
-        redis.call('SET', KEYS[i], string.format('%.0f', tats[i]), 'PX',
-            math.ceil((tats[i] - now) / 1000) + 1000)
+        local tat = string.format('%.0f', tats[i])
+        redis.call('HSET', KEYS[1], ARGV[2 + (i - 2) * 5], tat)
+        redis.call('SET', KEYS[i], tat, 'PX', math.ceil((tats[i] - now) / 1000) + 1000)
     end
 end
 return {wait > 0 and math.ceil(wait) or 0, which}
@@ -75,20 +81,33 @@ return {wait > 0 and math.ceil(wait) or 0, which}
 UNITS_LEFT = (
     _ARRIVAL_TIME
     + """
--- KEYS: as above. ARGV: interval, tolerance and heaviest cost of each budget.
+-- ARGV: name, interval, tolerance and heaviest cost of each budget.
 -- Returns the units that each budget has left.
 local left = {}
 for i = 2, #KEYS do
-    local at = 1 + (i - 2) * 3
-    local interval, tolerance = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-    local heaviest = tonumber(ARGV[at + 2])
-    local tat = arrival_time(KEYS[i], mark or '0', now, interval, tolerance, heaviest)
+    local at = 1 + (i - 2) * 4
+    local interval, tolerance = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    local heaviest = tonumber(ARGV[at + 3])
+    local tat = arrival_time(ARGV[at], KEYS[i], mark or '0', now, interval, tolerance, heaviest)
     local room = now + tolerance - tat
     left[i - 1] = room < 0 and 0 or math.floor(room / interval) + heaviest
 end
 return left
 """
 )
+
+DELETE_FULL = """
+-- KEYS: the hash. ARGV: names of budgets. Deletes those that are full again.
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+for _, name in ipairs(ARGV) do
+    local tat = tonumber(redis.call('HGET', KEYS[1], name))
+    if tat and tat <= now and name ~= '' then redis.call('HDEL', KEYS[1], name) end
+end
+"""
+
+MAX_NAMES_PER_CALL = 1_000
+"""The number of budgets that one call of a script examines."""
 
 TAKE, FORCE = 1, 2
 
@@ -139,6 +158,7 @@ class Budgets:
         self._first_use = first_use
         self._take_units = client.register_script(TAKE_UNITS)
         self._units_left = client.register_script(UNITS_LEFT)
+        self._delete_full = client.register_script(DELETE_FULL)
 
     def take(self, requests: Sequence[UnitRequest]) -> Exhausted | None:
         """Take the units of all requests; if one budget is exhausted, take none and return it."""
@@ -148,17 +168,27 @@ class Budgets:
         """Return the units that each budget has left, by key, without taking any."""
         if not requests:
             return {}
-        numbers = [
-            number
-            for request in requests
-            for number in (*gcra(request.limit, request.heaviest), request.heaviest)
-        ]
-        left = cast("list[int]", self._units_left(keys=self._keys(requests), args=numbers))
+        arguments: list[Any] = []
+        for request in requests:
+            interval, tolerance = gcra(request.limit, request.heaviest)
+            arguments += [request.key, interval, tolerance, request.heaviest]
+        left = cast("list[int]", self._units_left(keys=self._keys(requests), args=arguments))
         return dict(zip([request.key for request in requests], left, strict=True))
 
     def charge(self, request: UnitRequest) -> None:
         """Take units even if none are left. The debt delays the next task."""
         self._run(FORCE, [request])
+
+    def prune(self) -> None:
+        """Delete budgets that are full again, so that only budgets in use are kept."""
+        key, cursor = self._key("rates"), 0
+        while True:
+            cursor, found = self._client.hscan(key, cursor, count=MAX_NAMES_PER_CALL)
+            names = list(found)
+            for start in range(0, len(names), MAX_NAMES_PER_CALL):
+                self._delete_full(keys=[key], args=names[start : start + MAX_NAMES_PER_CALL])
+            if not cursor:
+                return
 
     def _run(self, mode: int, requests: Sequence[UnitRequest]) -> Exhausted | None:
         if not requests:
@@ -166,7 +196,8 @@ class Budgets:
         arguments: list[Any] = [mode]
         for request in requests:
             heaviest = max(request.heaviest, request.units if mode == TAKE else 1)
-            arguments += [*gcra(request.limit, heaviest), heaviest, request.units]
+            interval, tolerance = gcra(request.limit, heaviest)
+            arguments += [request.key, interval, tolerance, heaviest, request.units]
         while True:
             wait, which = cast(
                 "list[int]", self._take_units(keys=self._keys(requests), args=arguments)
@@ -177,7 +208,7 @@ class Budgets:
 
     def _keys(self, requests: Sequence[UnitRequest]) -> list[str]:
         return [
-            self._key("budgets"),
+            self._key("rates"),
             *(self._key(f"budget/{request.key}") for request in requests),
         ]
 
@@ -188,7 +219,7 @@ class Budgets:
         """
         seconds, microseconds = self._client.time()
         lost = 0 if self._first_use() else seconds * 1_000_000 + microseconds
-        self._client.set(self._key("budgets"), lost, nx=True)
+        self._client.hsetnx(self._key("rates"), "", lost)
 
 
 def gcra(limit: Rate, heaviest: int) -> tuple[int, int]:

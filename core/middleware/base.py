@@ -71,7 +71,7 @@ class TaskMiddleware(Middleware):
                 dispatch.task_id,
             )
             # While a task is in flight, its lease is renewed: without this line, forever.
-            self._inflight.release([dispatch.id], done=False)
+            self._inflight.release([dispatch], done=False)
             raise SkipMessage(str(type(error).__name__)) from None
 
     def after_process_message(

@@ -48,8 +48,8 @@ class Leases(TaskMiddleware):
             self._requeue(dispatch)
             raise SkipMessage("another suspect runs in this process")
         with self._database.connection() as conn:
-            if not start_suspect(conn, dispatch.task_id, dispatch.dispatch_no):
-                self._inflight.release([dispatch.id])
+            if not start_suspect(conn, dispatch.lease):
+                self._inflight.release([dispatch])
                 raise SkipMessage("this dispatch is no longer current")
 
     def _requeue(self, dispatch: Dispatch) -> None:

@@ -183,7 +183,7 @@ class TimeLimit(TaskMiddleware):
         """Free the place of a task's message, and let its lease expire."""
         if self._worker is not None:
             give_up(self._worker, [dispatch])
-        self._inflight.release([dispatch.id], done=False)
+        self._inflight.release([dispatch], done=False)
 
 
 def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:

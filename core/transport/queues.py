@@ -20,13 +20,31 @@ from redis.retry import Retry
 from core.accounts.redaction import describe_redis
 from core.egress import any_host
 from core.errors import ServerUnavailable
+from core.transport import permissions
 
 REDIS_UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 """The errors of a command while Redis is unavailable, loading, read-only or out of memory."""
 
 MINIMUM_VERSION = (6, 2)
 
+NONCE_SECONDS = 10.0
+"""Seconds after its last renewal in which a leader's nonce keeps other fleets from Redis."""
+
+OCCUPY = """
+-- Renews the nonce, unless another one is here. Returns that one.
+local other = redis.call('GET', KEYS[1])
+for i = 2, #ARGV do
+    if other == ARGV[i] then other = false end
+end
+if other then return other end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1])
+return false
+"""
+
 FETCH = """
+-- Returns the nonce of another fleet, if there is one.
+local nonce = redis.call('GET', KEYS[3])
+if nonce and nonce ~= ARGV[3] then return nonce end
 -- Beyond `sure`, fetches at most half of the waiting messages.
 local most, sure = tonumber(ARGV[1]), tonumber(ARGV[2])
 if most > sure then
@@ -75,6 +93,18 @@ def _at_any_host(kind: type[Any]) -> type[Any]:
     return Connection
 
 
+class OtherFleet(Exception):
+    """The leader of an unknown term has marked Redis as its own.
+
+    Attributes:
+      nonce: The nonce of that term.
+    """
+
+    def __init__(self, nonce: int) -> None:
+        super().__init__("another fleet uses this Redis")
+        self.nonce = nonce
+
+
 class Queues:
     """Commands that send, fetch and acknowledge messages.
 
@@ -92,9 +122,12 @@ class Queues:
         self._blocking = open_client(url, timeout=self.BLOCK_SECONDS + 5.0)
         self._impatient = open_client(url, timeout=self.HINT_SECONDS, retries=0)
         self._fetch = self.client.register_script(FETCH)
+        self._occupy = self.client.register_script(OCCUPY)
+        self.nonce: int | None = None
+        """The nonce of the latest term that this process knows."""
 
     HINT_SECONDS = 2.0
-    """Seconds that `answers` and `wake` wait for a reply."""
+    """Seconds that `answers`, `can_send` and `wake` wait for a reply."""
 
     def key(self, name: str) -> str:
         """Return a key in the namespace."""
@@ -122,6 +155,11 @@ class Queues:
                 pipe.set(self.key(name), value)
             pipe.execute()
 
+    def restore(self, queue: str, messages: Mapping[str, bytes | str]) -> None:
+        """Add messages that a process holds, so that they count until their acknowledgement."""
+        if messages:
+            self.client.hset(self._hash(queue), mapping=cast(Any, dict(messages)))
+
     def fetch(
         self, queue: str, most: int, sure: int | None = None
     ) -> list[tuple[str, bytes | None]]:
@@ -135,12 +173,18 @@ class Queues:
 
         Returns:
           Pairs of (id, body). The body is None if the message was already acknowledged.
+
+        Raises:
+          OtherFleet: Redis has a nonce that is not `self.nonce`.
         """
         most = min(most, MAX_FETCHED_MESSAGES)
-        bounds = [most, most if sure is None else sure]
-        reply = cast(Any, self._fetch(keys=[self._list(queue), self._hash(queue)], args=bounds))
+        args = [most, most if sure is None else sure, "" if self.nonce is None else self.nonce]
+        keys = [self._list(queue), self._hash(queue), self.key("nonce")]
+        reply = cast(Any, self._fetch(keys=keys, args=args))
         if not reply:
             return []
+        if isinstance(reply, bytes):
+            raise OtherFleet(int(reply))
         return [(id.decode(), body) for id, body in zip(reply[0], reply[1], strict=True)]
 
     def wait(self, queue: str) -> bool:
@@ -222,6 +266,20 @@ class Queues:
             id.decode() for id in cast("list[bytes]", self.client.lrange(self._list(queue), 0, -1))
         ]
 
+    def occupy(self, nonce: int, known: Iterable[int] = ()) -> int | None:
+        """Mark Redis as used by the fleet of this nonce, for `NONCE_SECONDS`.
+
+        Args:
+          nonce: The nonce of this leader's term.
+          known: Nonces of the same fleet, which this one replaces.
+
+        Returns:
+          The nonce of another fleet, which is then not replaced; None if there is none.
+        """
+        args = [round(NONCE_SECONDS * 1000), nonce, *known]
+        other = cast("bytes | None", self._occupy(keys=[self.key("nonce")], args=args))
+        return None if other is None else int(other)
+
     def number(self, name: str) -> int | None:
         """Return the value of a mark that `send` or `mark` has set."""
         value = cast("bytes | None", self.client.get(self.key(name)))
@@ -242,6 +300,29 @@ class Queues:
         except REDIS_UNAVAILABLE:
             return False
         return True
+
+    def can_send(self) -> bool:
+        """Return True if the server accepts a write within `HINT_SECONDS`. Tries once."""
+        return self.refusal() is None
+
+    def refusal(self) -> redis.RedisError | None:
+        """Return the error of a write; None if the server accepts it in time, as in `can_send`."""
+        try:
+            self._impatient.set(self.key("can_send"), 1, px=10_000)
+        except REDIS_UNAVAILABLE as error:
+            return error
+        return None
+
+    def forbidden(self) -> list[str]:
+        """Return the commands of the engine that the user of the URL may not run.
+
+        Raises:
+          ServerUnavailable: The server does not answer.
+        """
+        try:
+            return permissions.forbidden(self._impatient, self.namespace)
+        except redis.RedisError as error:
+            raise ServerUnavailable("redis-unreachable", detail=describe_redis(error)) from None
 
     def require(self) -> dict[str, Any]:
         """Return the server's INFO.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -60,6 +61,9 @@ class Admission:
         self._since: int | None = None
         self._applied: datetime | None = None
         self._known: set[int] = set()
+        self._question: datetime | None = None
+        self._answered: datetime | None = None
+        self.on_lost: Callable[[Sequence[Dispatch]], None] = lambda _: None
         self._announced = self._failed = self._releasing = False
         self._admits = threading.Condition()
         self._wanted = threading.Event()
@@ -161,13 +165,18 @@ class Admission:
     def _look(self) -> bool:
         """Look once. Returns True if another look must follow immediately."""
         announced, began = self._announced, time.monotonic()
+        asked, held = self._question, self._inflight.ids() if self._question else []
         with self._database.connection() as conn:
-            look = looks.look(conn, self._process, self._since, self._applied)
+            look = looks.look(
+                conn, self._process, self._since, self._applied, asked=asked, held=held
+            )
+        ended = time.monotonic()
         if not look.registered:  # the first heartbeat adds the row
             self._announced = False
             self._looked = self._read = -float("inf")
             return False
         self._apply(look, complete=not self._failed and began - self._read < FORGET_SECONDS)
+        self._question = self._unanswered(look, asked, ended)
         self._read, self._announced = began, True
         if announced:
             with self._admits:
@@ -175,7 +184,27 @@ class Admission:
                 self._admits.notify_all()
         ids = {id for id, _ in look.changes}
         fresh, self._known = ids - self._known, ids
-        return bool(fresh) or not announced
+        return bool(fresh) or not announced or self._question is not None
+
+    def _unanswered(
+        self, look: looks.Look, answered: datetime | None, ended: float
+    ) -> datetime | None:
+        """Return the leader's question that the next look has to answer; None if there is none.
+
+        The leader asks after Redis has lost messages. If it has not waited for this process, it has
+        sent the process's messages again. Tasks that no thread has started are left to others.
+        """
+        asked, settled = look.asked_at, look.settled_at
+        if asked is None or asked == self._answered:
+            return None
+        late = settled is not None and settled >= asked
+        if not late and asked != answered:
+            return asked
+        self._answered = asked
+        if late and settled is not None:
+            since = (look.at - settled).total_seconds() + time.monotonic() - ended
+            self.on_lost(self._inflight.withdraw(since))
+        return None
 
     def _apply(self, look: looks.Look, *, complete: bool) -> None:
         """Apply a look. Unless it is complete, load every account again before its next task."""

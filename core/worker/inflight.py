@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from core.ledger.outcomes import Dispatch
+from core.ledger.outcomes import Dispatch, LeaseKey
 
 REMEMBERED = 4096
-"""The number of finished dispatches whose ids are kept, to refuse a second delivery."""
+"""The number of finished dispatches whose keys are kept, to refuse a second delivery."""
 
 LANE_SECONDS = 0.5
 """Seconds that a suspect waits for another one to be saved, before it is requeued."""
@@ -48,10 +48,10 @@ class InflightTasks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lane_free = threading.Condition(self._lock)
-        self._tasks: dict[str, InflightTask] = {}
-        self._running: dict[str, InflightTask] = {}
-        self._done: OrderedDict[str, None] = OrderedDict()
-        self._suspect: str | None = None
+        self._tasks: dict[LeaseKey, InflightTask] = {}
+        self._running: dict[LeaseKey, InflightTask] = {}
+        self._done: OrderedDict[LeaseKey, None] = OrderedDict()
+        self._suspect: LeaseKey | None = None
 
     def receive(self, dispatch: Dispatch, *, started: bool = False) -> bool:
         """Add a dispatch whose message has arrived.
@@ -65,9 +65,9 @@ class InflightTasks:
           False if the dispatch is already in flight or done.
         """
         with self._lock:
-            if dispatch.id in self._tasks or dispatch.id in self._done:
+            if dispatch.lease in self._tasks or dispatch.lease in self._done:
                 return False
-            self._tasks[dispatch.id] = InflightTask(dispatch, started=started)
+            self._tasks[dispatch.lease] = InflightTask(dispatch, started=started)
             return True
 
     def start(self, dispatch: Dispatch, seconds: float) -> bool:
@@ -81,40 +81,41 @@ class InflightTasks:
           False if the dispatch was returned, or if another thread runs it or has run it.
         """
         with self._lock:
-            task = self._tasks.get(dispatch.id)
+            task = self._tasks.get(dispatch.lease)
             if task is None or task.started or task.withdrawn:
                 return False
             task.started, task.thread = True, threading.current_thread()
             task.changed = time.monotonic()
             task.deadline = task.changed + seconds
-            self._running[dispatch.id] = task
+            self._running[dispatch.lease] = task
             return True
 
     def finish(self, dispatch: Dispatch) -> None:
         """Record that a dispatch has left its thread. Its outcome is still to be saved."""
         with self._lock:
-            task = self._tasks.get(dispatch.id)
-            self._running.pop(dispatch.id, None)
+            task = self._tasks.get(dispatch.lease)
+            self._running.pop(dispatch.lease, None)
             if task is not None:
                 task.thread, task.deadline = None, float("inf")
             # A suspect keeps its slot until its outcome is saved. Otherwise, the death of the next
             # suspect would count against it too.
 
-    def release(self, ids: Iterable[str], *, done: bool = True) -> None:
+    def release(self, dispatches: Iterable[Dispatch], *, done: bool = True) -> None:
         """Remove dispatches.
 
         Args:
-          ids: The ids of the dispatches.
+          dispatches: The dispatches.
           done: True if their outcomes are saved, so that further deliveries are refused. False if
             they may be received again. Default: True.
         """
         with self._lock:
-            for id in ids:
-                self._tasks.pop(id, None)
-                self._running.pop(id, None)
-                self._leave_suspect_lane(id)
+            for dispatch in dispatches:
+                key = dispatch.lease
+                self._tasks.pop(key, None)
+                self._running.pop(key, None)
+                self._leave_suspect_lane(key)
                 if done:
-                    self._done[id] = None
+                    self._done[key] = None
             while len(self._done) > REMEMBERED:
                 self._done.popitem(last=False)
 
@@ -129,26 +130,31 @@ class InflightTasks:
         with self._lock:
             self._lane_free.wait_for(lambda: self._suspect is None, LANE_SECONDS)
             if self._suspect is None:
-                self._suspect = dispatch.id
-            return self._suspect == dispatch.id
+                self._suspect = dispatch.lease
+            return self._suspect == dispatch.lease
 
-    def _leave_suspect_lane(self, id: str) -> None:
-        if self._suspect == id:
+    def _leave_suspect_lane(self, key: LeaseKey) -> None:
+        if self._suspect == key:
             self._suspect = None
             self._lane_free.notify()
 
-    def active_leases(self) -> list[tuple[int, int]]:
-        """Return the (task, dispatch_no) of each lease to renew.
+    def active_leases(self) -> list[LeaseKey]:
+        """Return the (task, dispatch_no, token) of each lease to renew.
 
         The leases of tasks whose thread died or whose deadline has passed are left to expire.
         """
         now = time.monotonic()
         with self._lock:
             return [
-                (task.dispatch.task_id, task.dispatch.dispatch_no)
+                task.dispatch.lease
                 for task in self._tasks.values()
                 if task.deadline > now and (task.thread is None or task.thread.is_alive())
             ]
+
+    def ids(self) -> list[str]:
+        """Return the ids of the messages of all in-flight tasks."""
+        with self._lock:
+            return [task.dispatch.id for task in self._tasks.values()]
 
     def orphaned(self) -> list[Dispatch]:
         """Return the tasks whose thread died while it ran them."""
@@ -186,7 +192,7 @@ class InflightTasks:
 
     def is_stopping(self, dispatch: Dispatch) -> bool:
         """Return True if a task should return early."""
-        task = self._tasks.get(dispatch.id)
+        task = self._tasks.get(dispatch.lease)
         return task is not None and task.stopping
 
     def busy(self, domain: str, seconds: float) -> tuple[int, int]:

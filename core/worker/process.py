@@ -87,6 +87,7 @@ class WorkerProcess:
         self.instances = InstancePool(self.egress)
         self.accounts = Accounts(self.database, vault, registry, settings.limits)
         self.admission = Admission(environment.database_url, self.inflight, self.accounts)
+        self.admission.on_lost = self._leave
         self.budgets = Budgets(queues.client, queues.key, self._first_budgets)
         self.counters = Counters()
         self.saver = Saver(
@@ -160,6 +161,14 @@ class WorkerProcess:
         """Return True unless this process is stopping or draining."""
         return not (self.stopping.is_set() or self.draining.is_set())
 
+    def recognizes(self, nonce: int) -> bool:
+        """Return True if a leader of this ledger has marked Redis with this nonce."""
+        try:
+            with self.database.connection() as conn:
+                return nonce in leadership.nonces(conn)
+        except DATABASE_UNAVAILABLE:
+            return False
+
     def close(self, timeout: float = 60.0) -> None:
         """Save all outcomes, release tasks that have not started, and deregister this process.
 
@@ -192,10 +201,8 @@ class WorkerProcess:
         if not dispatches:
             return
         with self.database.connection() as conn:
-            leases.release(
-                conn, [(dispatch.task_id, dispatch.dispatch_no) for dispatch in dispatches]
-            )
-        self.inflight.release((dispatch.id for dispatch in dispatches), done=False)
+            leases.release(conn, [dispatch.lease for dispatch in dispatches])
+        self.inflight.release(dispatches, done=False)
         self.on_release(dispatches)
         by_queue: dict[str, list[str]] = {}
         for dispatch in dispatches:
@@ -208,6 +215,11 @@ class WorkerProcess:
                 len(dispatches),
                 describe_redis(error),
             )
+
+    def _leave(self, dispatches: Sequence[Dispatch]) -> None:
+        """Leave withdrawn tasks to other processes, whose messages the leader has sent again."""
+        self.inflight.release(dispatches, done=False)
+        self.on_release(dispatches)
 
     def _watch(self) -> None:
         """End this process if Python hangs, as in a C loop that never releases the GIL.

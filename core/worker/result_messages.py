@@ -61,7 +61,7 @@ class ResultForwarder:
                 "could not send the result of task %s; the task runs again when its lease expires",
                 outcome.dispatch.task_id,
             )
-        self._inflight.release([id])
+        self._inflight.release([outcome.dispatch])
 
 
 def unpack(fields: Mapping[str, Any], blobs: Blobs, inflight: InflightTasks) -> Outcome:
@@ -78,7 +78,7 @@ def unpack(fields: Mapping[str, Any], blobs: Blobs, inflight: InflightTasks) -> 
         outcome = Outcome.from_json(data)
     except Exception:
         if (dispatch := dispatch_of_result(fields)) is not None:
-            inflight.release([dispatch.id], done=False)
+            inflight.release([dispatch], done=False)
         raise
     outcome.queue = SAVE_QUEUE
     return outcome

@@ -10,7 +10,7 @@ from core.content.portions import SWEEP
 from core.errors import RateLimited, TaskUnfit
 from core.integration.results import Task
 from core.ledger import breakers, processes
-from core.ledger.outcomes import Dispatch, Outcome, result_outcome
+from core.ledger.outcomes import Dispatch, LeaseKey, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry
 from core.results.passing import may_pass
 from core.results.signals import AccountAway, LeftToOthers, ProbeSlow, TimeLimitExceeded
@@ -39,7 +39,7 @@ class Runner:
         self.registry = registry
 
         # The account as a failed task used it: its credentials may have been renewed since.
-        self._used: dict[str, LoadedAccount] = {}
+        self._used: dict[LeaseKey, LoadedAccount] = {}
 
     def used(self, dispatch: Dispatch) -> LoadedAccount | None:
         """Return the account as a failed task used it, and forget it.
@@ -47,7 +47,7 @@ class Runner:
         Returns:
           The account; None if it could not be loaded.
         """
-        return self._used.pop(dispatch.id, None)
+        return self._used.pop(dispatch.lease, None)
 
     def run(self, dispatch: Dispatch) -> Outcome:
         """Run a dispatch, and return its outcome.
@@ -62,7 +62,7 @@ class Runner:
         if dispatch.type == SWEEP:
             return Outcome(dispatch)  # the saver does the work
         loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
-        self._used[dispatch.id] = loaded
+        self._used[dispatch.lease] = loaded
         with self.services.egress.for_account(public_only=loaded.account.public_hosts_only):
             return self._run(dispatch, loaded)
 
@@ -82,7 +82,7 @@ class Runner:
                 dispatch, result, loaded.integration, self.services.blobs, context.read
             )
         except BaseException as error:
-            self._used[dispatch.id] = context.loaded
+            self._used[dispatch.lease] = context.loaded
             self.instances.discard(instance)
             if isinstance(error, TaskUnfit) and self._deploying(dispatch):
                 raise LeftToOthers(f"waits for another version of the plugin: {error}") from None
@@ -90,7 +90,7 @@ class Runner:
                 # The plugin may have wrapped it in an error of its own, which would park the task.
                 raise context.no_key from None
             raise
-        self._used.pop(dispatch.id, None)
+        self._used.pop(dispatch.lease, None)
         self.instances.release(instance)
         return outcome
 

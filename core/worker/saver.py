@@ -179,7 +179,7 @@ class Saver:
                     " leases expire, unless the batch was committed",
                     len(batch),
                 )
-                self._inflight.release([outcome.dispatch.id for outcome in batch], done=False)
+                self._inflight.release([outcome.dispatch for outcome in batch], done=False)
 
     def _gather(self, queue: _SaveQueue) -> list[Outcome]:
         with queue.arrived:
@@ -220,7 +220,7 @@ class Saver:
         )
         # Release the tasks before the check for complete runs. Otherwise, two threads could each
         # leave that check to the other.
-        self._inflight.release(outcome.dispatch.id for outcome in outcomes)
+        self._inflight.release(outcome.dispatch for outcome in outcomes)
         ended = self._until_available(lambda: self._end_runs(outcomes))
         self._acknowledge(outcomes, wake=any(commit.added for commit in commits))
         self._step()

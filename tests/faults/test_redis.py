@@ -14,6 +14,7 @@ from support.fleet import Fleet
 from support.metered import Metered
 from support.oracle import COSTLY, LARGE
 from support.redelivery import Redelivery
+from support.slots import TASKS, Slots, most_at_a_time
 from support.workload import Workload
 
 from core.transport.messages import encode
@@ -38,6 +39,26 @@ def test_repeated_flushes_lose_no_message_and_suspect_no_task(
     oracle.assert_synced(fleet, account, LARGE)
     assert deployment.value("SELECT max(dispatch_no) FROM sync_task") == 1
     assert "Redis has lost" in fleet.says()
+
+
+@pytest.mark.timeout(120)
+def test_a_concurrency_limit_holds_though_redis_is_flushed(
+    make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """A task that runs is not sent again to another process after its message is lost."""
+    fleet = make_fleet(POLLING_LEASE_SECONDS="60", POLLING_PLUGINS="support.slots")
+    config = {"pages": 14, "delay_ms": 2500}
+    fleet.workers(processes=2)
+    fleet.ready()
+    account = connect(deployment, Slots, config)
+    sync(deployment, account)
+    for done in (2, 4, 7, 10):
+        oracle.wait_for_progress(fleet, done)
+        deployment.queues.client.flushall()
+    oracle.wait_for_quiet(fleet, 60)
+    oracle.assert_synced(fleet, account, config)
+    assert deployment.value("SELECT max(dispatch_no) FROM sync_task") == 1
+    assert most_at_a_time(deployment.home) == TASKS.tasks
 
 
 EVERY_SECONDS = 10.0

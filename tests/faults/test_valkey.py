@@ -9,12 +9,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import pytest
-from support import outages
+from integration_polling_hello_world import HelloWorld
+from support import oracle, outages
+from support.accounts import connect, sync
 from support.deployment import Deployment
 from support.fleet import Fleet
 from support.ordeal import begin_without, in_a_run
 from support.proxy import Losses, any_reply, redis_proxy, redis_url
 from support.servers import Servers
+
+from core.service.fleet.doctor import servers
 
 
 def test_a_killed_valkey_loses_and_repeats_nothing(
@@ -40,7 +44,7 @@ def test_a_stall_beyond_every_timeout_loses_and_repeats_nothing(
     """
     with in_a_run(fleet, deployment), outages.stalled(own_servers.valkey):
         fleet.until(
-            lambda: says_all(fleet, "Redis is unavailable", "a server is unavailable"),
+            lambda: says_all(fleet, "the consumer of", "the leader dispatches nothing"),
             "everybody gives up",
             60,
         )
@@ -75,6 +79,36 @@ def test_writes_refused_again_and_again_lose_and_repeat_nothing(
                 fleet.until(
                     lambda words=words: says_one(fleet, words), "a process reports the refusal"
                 )
+
+
+def test_a_redis_user_without_a_command_is_reported_once(
+    make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """The log and `polling doctor` name the command. When it is allowed, work resumes by itself."""
+    client, user = deployment.queues.client, deployment.namespace
+    client.execute_command(
+        "ACL", "SETUSER", user, "reset", "on", ">secret", f"~{user}:*", "+@all", "-blmove", "-hkeys"
+    )
+    url = deployment.redis_url.replace("unix://", f"unix://{user}:secret@")
+    try:
+        check = servers.redis(url, deployment.namespace)
+        assert (check.status, check.message) == (
+            "fail",
+            "the user in REDIS_URL may not run HKEYS, BLMOVE",
+        )
+        fleet = make_fleet(REDIS_URL=url)
+        fleet.workers(processes=2)
+        fleet.ready()
+        fleet.until(lambda: "may not run" in fleet.says(), "the command is named")
+        account = connect(deployment, HelloWorld, {"pages": 20})
+        client.execute_command("ACL", "SETUSER", user, "+blmove", "+hkeys")
+        assert servers.redis(url, deployment.namespace).status == "ok"
+        sync(deployment, account)
+        oracle.wait_for_quiet(fleet, replace=False)
+        oracle.assert_synced(fleet, account, {"pages": 20})
+        assert fleet.says().count("may not run HKEYS, BLMOVE") == 1
+    finally:
+        client.execute_command("ACL", "DELUSER", user)
 
 
 def test_lost_replies_lose_and_repeat_nothing(

@@ -386,7 +386,7 @@ def test_a_message_without_a_required_field_is_dropped_each_time_and_logged_once
     assert lines == [
         f"dropping the unreadable message {bad.id} on 'shop': a dispatch lacks payload"
     ]
-    assert inflight.active_leases() == [(good.task_id, 1)]
+    assert inflight.active_leases() == [good.lease]
 
 
 def test_a_result_that_is_being_saved_is_not_returned_at_shutdown(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
+import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.budget_model import Budget
+from support.waiting import until
 
 from core.integration.limits import Rate
 from core.limits.budgets import Budgets, UnitRequest, gcra
@@ -155,7 +158,7 @@ def test_the_script_counts_as_the_model_does(
 ) -> None:
     """A unit of this window takes a month, so that the duration of the test does not matter."""
     flush()
-    queues.mark("budgets", 0)
+    queues.client.hset(queues.key("rates"), "", 0)
     limit = Rate("q", units, 400 * 30 * 86_400.0)
     model = Budget(limit, heaviest)
     for kind, asked in steps:
@@ -169,3 +172,63 @@ def test_the_script_counts_as_the_model_does(
             assert (wait is None) == (expected == 0)
             assert wait is None or wait.seconds == pytest.approx(expected / 1_000_000, abs=60)
         assert budgets.left([wanted]) == {"k": model.left()}
+
+
+def test_budgets_hold_though_redis_evicts_keys(budgets: Budgets, queues: Queues) -> None:
+    """A Redis with `volatile-*` deletes keys that expire as soon as its memory is full."""
+    limit = Rate("q", 60, 600.0)
+    while take(budgets, limit) is None:
+        pass
+    client = queues.client
+    policy = client.config_get("maxmemory-policy")["maxmemory-policy"]
+    try:
+        client.config_set("maxmemory-policy", "volatile-random")
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 2**20)
+        client.set(queues.key("expires"), 1, px=600_000)
+        with suppress(redis.OutOfMemoryError):
+            for number in range(1_000):
+                client.set(queues.key(f"junk-{number}"), b"x" * 100_000)
+        assert not client.exists(queues.key("expires"))
+        client.config_set("maxmemory", 0)
+        assert take(budgets, limit) is not None
+    finally:
+        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory-policy", policy)
+
+
+def test_evicted_budgets_count_as_spent(budgets: Budgets, queues: Queues) -> None:
+    """`allkeys-*` deletes the hash of all budgets with their mark. Each then counts as spent."""
+    limit = Rate("q", 100, 1_000.0)
+    assert take(budgets, limit, key="a") is None
+    queues.client.delete(queues.key("rates"))
+    for key in ("a", "b"):
+        assert take(budgets, limit, key=key) is not None
+
+
+def test_full_budgets_are_deleted(budgets: Budgets, queues: Queues) -> None:
+    """The hash does not grow with the accounts."""
+    for number in range(5):
+        assert take(budgets, Rate("q", 1_000_000, 0.1), key=f"short-{number}") is None
+    spent = Rate("q", 100, 1_000.0)
+    while take(budgets, spent, key="long") is None:
+        pass
+    until(
+        lambda: budgets.prune() is None and queues.client.hlen(queues.key("rates")) == 2, "pruned"
+    )
+    assert take(budgets, spent, key="long") is not None
+    assert take(budgets, Rate("q", 1_000_000, 0.1), key="short-1") is None
+
+
+def test_workers_of_the_version_before_take_from_the_same_budgets(
+    budgets: Budgets, queues: Queues
+) -> None:
+    """They keep each budget in a key of its own, until a rolling upgrade ends."""
+    limit = Rate("q", 100, 1_000.0)
+    interval, tolerance = gcra(limit, 1)
+    assert take(budgets, limit) is None
+    arrival = int(queues.client.get(queues.key("budget/k")))
+    theirs = arrival + tolerance + interval
+    queues.client.set(queues.key("budget/k"), theirs)
+    wait = take(budgets, limit)
+    assert wait is not None
+    assert wait.seconds > 0.9 * interval / 1e6

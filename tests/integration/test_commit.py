@@ -36,7 +36,7 @@ def everything(desk) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("wrong", ["dispatch_no", "epoch", "task_id"])
+@pytest.mark.parametrize("wrong", ["dispatch_no", "epoch", "task_id", "token"])
 def test_nothing_is_kept_of_a_result_that_does_not_match(desk, wrong: str) -> None:
     from core import TaskOutput
 
@@ -49,6 +49,32 @@ def test_nothing_is_kept_of_a_result_that_does_not_match(desk, wrong: str) -> No
     assert saved.applied == []
     assert not saved.added
     assert everything(desk) == before
+
+
+def test_a_dispatch_gets_other_random_bits_each_time(desk) -> None:
+    """After a failover that lost a dispatch, its numbers repeat. Its result must match nothing."""
+    lost = desk.root(desk.account())
+    desk.conn.execute("UPDATE sync_task SET state = 'ready', dispatch_no = 0, token = NULL")
+    (dispatch,) = desk.claim()
+    assert (dispatch.task_id, dispatch.dispatch_no) == (lost.task_id, lost.dispatch_no)
+    assert len(desk.save(desk.outcome(lost), desk.outcome(dispatch)).applied) == 1
+    assert dispatch.token is not None
+
+
+def test_a_result_without_a_token_is_saved_once(desk) -> None:
+    """A message of a version without tokens has none, also beside one that has it."""
+    dispatch = desk.root(desk.account())
+    old = desk.outcome(replace(dispatch, token=None), tasks=steps(1))
+    new = desk.outcome(dispatch, tasks=steps(1))
+    assert len(desk.save(old, new).applied) == 1
+    assert desk.value("SELECT count(*) FROM sync_task WHERE type = 'step'") == 1
+
+
+def test_a_dispatch_of_a_version_without_tokens_is_saved(desk) -> None:
+    dispatch = desk.root(desk.account())
+    desk.conn.execute("UPDATE sync_task SET token = NULL")
+    assert desk.save(desk.outcome(dispatch)).applied == []
+    assert len(desk.save(desk.outcome(replace(dispatch, token=None))).applied) == 1
 
 
 def test_the_same_result_twice_is_saved_once(desk) -> None:

@@ -236,6 +236,7 @@ def test_a_job_of_the_leader_logs_no_row(database, caplog) -> None:
         conn.execute("SELECT %s::int", (SECRET,))
 
     maintenance = Maintenance.__new__(Maintenance)
+    maintenance._redis_is_away = False
     maintenance._jobs = [Job(seconds=1.0, run=fails)]
     with database.connection() as conn:
         maintenance.run_due(conn)

@@ -16,7 +16,7 @@ from core.ledger.outcomes import Dispatch
 DISPATCH = Dispatch(
     epoch=1, task_id=2, dispatch_no=3, dispatch_seq=4, run_id="r", account_id="a",
     account_version=5, domain="d", lane="l", trigger="g", type="t", payload={"p": 1},
-    attempts=6, crashes=7, snoozes=8, suspect=True,
+    token=10, attempts=6, crashes=7, snoozes=8, suspect=True,
 )  # fmt: skip
 
 
@@ -26,6 +26,7 @@ def test_rows_become_dispatches_in_any_order_of_columns(conn, shuffled: int) -> 
     random.Random(shuffled).shuffle(columns)
     types = (
         "epoch int, task_id int, dispatch_no int, dispatch_seq int, run_id text, account_id text,"
+        " token bigint,"
         " account_version int, domain text, lane text, trigger text, type text, payload jsonb,"
         " attempts int, crashes int, snoozes int, suspect bool, deferrals int,"
         " failing_seconds float, probe bool, other int"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from core.ledger import completion, leases
@@ -24,16 +26,16 @@ def seconds_left(desk) -> float:
 
 def test_a_renewed_lease_starts_now(desk) -> None:
     dispatch = desk.root(desk.account())
-    leases.renew(desk.conn, [(dispatch.task_id, 1)], 500)
+    leases.renew(desk.conn, [dispatch.lease], 500)
     assert 490 < seconds_left(desk) <= 500
 
 
 def test_only_the_current_dispatch_of_a_queued_task_is_renewed(desk) -> None:
     dispatch = desk.root(desk.account())
-    leases.renew(desk.conn, [(dispatch.task_id, 2)], 500)
+    leases.renew(desk.conn, [(dispatch.task_id, 2, dispatch.token)], 500)
     assert seconds_left(desk) < 61
     expire(desk, dispatch)
-    leases.renew(desk.conn, [(dispatch.task_id, 1)], 500)
+    leases.renew(desk.conn, [dispatch.lease], 500)
     assert desk.rows("SELECT state, lease_until FROM sync_task") == [("ready", None)]
 
 
@@ -44,7 +46,7 @@ def test_renewal_and_sweeper_skip_rows_that_a_saver_has_locked(desk, connect) ->
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
     with saver.transaction():
         saver.execute("SELECT FROM sync_task FOR UPDATE")
-        leases.renew(desk.conn, [(dispatch.task_id, 1)], 500)
+        leases.renew(desk.conn, [dispatch.lease], 500)
         assert leases.expire(desk.conn) == []
     assert seconds_left(desk) < 0
 
@@ -52,10 +54,10 @@ def test_renewal_and_sweeper_skip_rows_that_a_saver_has_locked(desk, connect) ->
 def test_a_waiting_message_is_renewed_only_when_part_of_its_lease_is_used(desk) -> None:
     dispatch = desk.root(desk.account())
     before = desk.value("SELECT xmin::text FROM sync_task")
-    leases.renew_waiting(desk.conn, [(dispatch.task_id, 1)], 60)
+    leases.renew_waiting(desk.conn, [dispatch.lease], 60)
     assert desk.value("SELECT xmin::text FROM sync_task") == before
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() + interval '5 s'")
-    leases.renew_waiting(desk.conn, [(dispatch.task_id, 1)], 60)
+    leases.renew_waiting(desk.conn, [dispatch.lease], 60)
     assert seconds_left(desk) > 55
 
 
@@ -88,7 +90,7 @@ def test_the_third_death_of_a_started_suspect_parks_it(desk) -> None:
     states = []
     for _ in range(3):
         (dispatch,) = desk.claim()
-        assert leases.start_suspect(desk.conn, dispatch.task_id, dispatch.dispatch_no)
+        assert leases.start_suspect(desk.conn, dispatch.lease)
         states += [
             (one.state, desk.value("SELECT crashes FROM sync_task"))
             for one in expire(desk, dispatch)
@@ -100,9 +102,9 @@ def test_the_third_death_of_a_started_suspect_parks_it(desk) -> None:
 
 def test_a_suspect_of_an_outdated_dispatch_does_not_start(desk) -> None:
     dispatch = desk.root(desk.account())
-    assert not leases.start_suspect(desk.conn, dispatch.task_id, dispatch.dispatch_no + 1)
+    assert not leases.start_suspect(desk.conn, replace(dispatch, dispatch_no=2).lease)
     desk.finish(dispatch)
-    assert not leases.start_suspect(desk.conn, dispatch.task_id, dispatch.dispatch_no)
+    assert not leases.start_suspect(desk.conn, dispatch.lease)
 
 
 def test_the_result_of_a_zombie_is_refused_after_a_new_dispatch(desk) -> None:
@@ -123,9 +125,8 @@ def test_a_task_that_a_worker_returns_is_ready_and_no_new_suspect(desk, suspect:
     if suspect:
         expire(desk, dispatch)
         (dispatch,) = desk.claim()
-    leases.release(
-        desk.conn, [(dispatch.task_id, dispatch.dispatch_no), (dispatch.task_id, 99), (99, 1)]
-    )
+    strays = [(dispatch.task_id, 99, dispatch.token), (99, 1, dispatch.token)]
+    leases.release(desk.conn, [dispatch.lease, *strays])
     assert desk.rows("SELECT state, suspect, crashes, lease_until FROM sync_task") == [
         ("ready", suspect, 0, None)
     ]
@@ -137,3 +138,32 @@ def test_a_suspect_that_only_waited_is_not_parked_after_two_deaths(desk) -> None
     dispatch = desk.root(desk.account())
     desk.conn.execute("UPDATE sync_task SET suspect = true, crashes = 2")
     assert [one.state for one in expire(desk, dispatch)] == ["ready"]
+
+
+# Dispatches of a lost time line
+# --------------------------------------------------------------------------------------------------
+
+
+def lost(dispatch):
+    """Return a dispatch with the same numbers, of transactions that the database has lost."""
+    return replace(dispatch, token=dispatch.token ^ 1)
+
+
+def test_a_lease_of_a_lost_time_line_is_neither_renewed_nor_returned(desk) -> None:
+    dispatch = desk.root(desk.account())
+    stranger = lost(dispatch).lease
+    leases.renew(desk.conn, [stranger], 500)
+    assert seconds_left(desk) < 61
+    leases.release(desk.conn, [stranger])
+    assert not leases.start_suspect(desk.conn, stranger)
+    assert desk.rows("SELECT state, started_at FROM sync_task") == [("queued", None)]
+
+
+def test_a_message_without_a_token_is_renewed_started_and_returned(desk) -> None:
+    """A leader of a version without tokens sent it."""
+    dispatch = replace(desk.root(desk.account()), token=None)
+    leases.renew(desk.conn, [dispatch.lease], 500)
+    assert seconds_left(desk) > 490
+    assert leases.start_suspect(desk.conn, dispatch.lease)
+    leases.release(desk.conn, [dispatch.lease])
+    assert desk.value("SELECT state FROM sync_task") == "ready"

@@ -410,7 +410,7 @@ class Ledger(RuleBasedStateMachine):
         task = self.tasks[one.task_id]
         current = task.state == "queued" and task.dispatch_no == one.dispatch_no
         if started and task.suspect:
-            assert leases.start_suspect(self.conn, one.task_id, one.dispatch_no) == current
+            assert leases.start_suspect(self.conn, one.lease) == current
         self.conn.execute(PAST, (one.task_id, one.dispatch_no))
         expired = {e.task_id: e.state for e in leases.expire(self.conn)}
         assert expired.keys() == ({one.task_id} if current else set())
@@ -431,14 +431,14 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(one=dispatches)
     def release(self, one: Dispatch) -> None:
-        leases.release(self.conn, [(one.task_id, one.dispatch_no)])
+        leases.release(self.conn, [one.lease])
         task = self.tasks[one.task_id]
         if task.state == "queued" and task.dispatch_no == one.dispatch_no:
             task.state = "ready"
 
     @rule(one=dispatches)
     def renew(self, one: Dispatch) -> None:
-        leases.renew(self.conn, [(one.task_id, one.dispatch_no)], 60.0)
+        leases.renew(self.conn, [one.lease], 60.0)
 
     @rule(one=consumes(dispatches))
     def forget(self, one: Dispatch) -> None:

@@ -21,7 +21,7 @@ from core.ledger import looks, processes, pruning
 from core.results.signals import AccountStopped
 from core.worker import admission as module
 from core.worker.accounts import Accounts
-from core.worker.admission import Admission
+from core.worker.admission import LOOK_SECONDS, Admission
 from core.worker.context import Services
 from core.worker.inflight import InflightTasks
 from core.worker.runner import Runner
@@ -116,13 +116,50 @@ def test_after_a_rest_the_second_look_admits(desk: Any, worker: Any, task: Any) 
     admission.check(task)
 
 
+def test_a_process_answers_the_leader_with_its_next_look(desk: Any, worker: Any, task: Any) -> None:
+    while worker.admission.step() == 0.0:
+        pass
+    asked = processes.ask(desk.conn)
+    assert asked is not None
+    assert not processes.answered(desk.conn, asked)
+    assert worker.admission.step() == 0.0
+    assert worker.admission.step() == LOOK_SECONDS
+    assert processes.answered(desk.conn, asked)
+    assert processes.settle(desk.conn, asked) == {task.id}
+    assert worker.admission.step() == LOOK_SECONDS
+    assert worker.inflight.ids() == [task.id]
+
+
+def test_a_process_that_answers_too_late_leaves_its_unstarted_tasks(
+    desk: Any, worker: Any, task: Any
+) -> None:
+    """The leader has sent their messages again."""
+    lost: list[Any] = []
+    worker.admission.on_lost = lost.extend
+    running, after = desk.root(desk.account("b")), desk.root(desk.account("c"))
+    worker.inflight.receive(running)
+    worker.inflight.start(running, 60)
+    asked = processes.ask(desk.conn)
+    assert asked is not None
+    assert processes.settle(desk.conn, asked) == set()
+    worker.inflight._tasks[task.lease].changed -= 20
+    desk.conn.execute(
+        "UPDATE process SET settled_at = settled_at + interval '-5 s',"
+        " asked_at = asked_at + interval '-5 s'"
+    )
+    worker.inflight.receive(after)
+    while worker.admission.step() == 0.0:
+        pass
+    assert lost == [task]
+
+
 def test_a_process_without_work_rests(
     desk: Any, worker: Any, task: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LINGER_SECONDS", -1.0)
     admission, inflight = worker.admission, worker.inflight
     admission._look(), admission._look()
-    inflight.release([task.id], done=False)
+    inflight.release([task], done=False)
     assert admission.step() is None
     assert (looked_at(desk.conn), admission.step()) == (None, None)
     inflight.receive(task)

@@ -18,7 +18,7 @@ from core.dispatcher.domain import Phase
 from core.dispatcher.loop import Dispatcher
 from core.dispatcher.maintenance import Maintenance, tick_seconds
 from core.environment import Environment
-from core.ledger import leadership, processes
+from core.ledger import leadership, looks, processes
 from core.ledger.outcomes import Outcome
 from core.limits.keys import account_key
 from core.plugins import Registry
@@ -33,7 +33,7 @@ def maintenance(settings, database, queues, desk) -> Maintenance:
         desk.conn,
         [{"domain": "shop", "name": "Shop", "version": None, "tasks": {}, "max_tasks": 10**6}],
     )
-    return Maintenance(settings, database, queues, Registry())
+    return Maintenance(uuid4(), settings, database, queues, Registry())
 
 
 @pytest.fixture
@@ -66,6 +66,71 @@ def test_flushed_messages_are_sent_again_unchanged(
     assert desk.rows("SELECT DISTINCT dispatch_no, state FROM sync_task") == [(1, "queued")]
     desk.finish(dispatches[0])
     assert desk.tasks()[dispatches[0].task_id] == "done"
+
+
+@pytest.fixture
+def worker(desk, maintenance: Maintenance):
+    """Register a live worker that holds work, and return its id."""
+    process = processes.Process(uuid4(), "worker", "host", 17, ["shop"], 8)
+    processes.heartbeat(desk.conn, process, None)
+    looks.look(desk.conn, process.id, None, None)
+    return process.id
+
+
+def test_lost_messages_of_tasks_that_a_worker_holds_are_not_sent_again(
+    maintenance: Maintenance, desk, queues, sent, flush: Callable[[], None], worker
+) -> None:
+    """They count as in Redis again, until their tasks are saved."""
+    running, *_ = sent()
+    flush()
+    maintenance._resend(desk.conn)
+    maintenance._settle(desk.conn)
+    assert queues.length("shop") == 0  # the leader waits for the answer
+    asked = looks.look(desk.conn, worker, None, None).asked_at
+    looks.look(desk.conn, worker, None, None, asked=asked, held=[running.id])
+    maintenance._settle(desk.conn)
+    assert running.id not in queues.waiting("shop")
+    assert len(queues.waiting("shop")) == 2
+    assert queues.length("shop") == 3
+    maintenance._resend(desk.conn)
+    assert not maintenance.asking
+
+
+def test_a_worker_that_does_not_answer_is_not_waited_for(
+    maintenance: Maintenance, desk, queues, sent, flush: Callable[[], None], worker
+) -> None:
+    sent()
+    flush()
+    maintenance._resend(desk.conn)
+    maintenance._settle_at = time.monotonic()
+    maintenance._settle(desk.conn)
+    assert len(queues.waiting("shop")) == 3
+    look = looks.look(desk.conn, worker, None, None)
+    assert look.settled_at >= look.asked_at
+
+
+def test_a_worker_at_rest_is_not_waited_for(
+    maintenance: Maintenance, desk, queues, sent, flush: Callable[[], None], worker
+) -> None:
+    sent()
+    looks.rest(desk.conn, worker)
+    flush()
+    maintenance._resend(desk.conn)
+    maintenance._settle(desk.conn)
+    assert len(queues.waiting("shop")) == 3
+
+
+def test_a_message_lost_after_the_question_is_not_sent_before_the_next_one(
+    maintenance: Maintenance, desk, queues, sent, flush: Callable[[], None], worker
+) -> None:
+    first = sent()[0]
+    queues.ack({"shop": [first.id]})
+    maintenance._resend(desk.conn)
+    asked = looks.look(desk.conn, worker, None, None).asked_at
+    looks.look(desk.conn, worker, None, None, asked=asked)
+    flush()
+    maintenance._settle(desk.conn)
+    assert queues.waiting("shop") == [first.id]
 
 
 def test_messages_in_flight_are_not_sent_twice(
@@ -128,10 +193,29 @@ def test_a_new_leader_waits_one_lease_before_it_sweeps(
 ) -> None:
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
-    maintenance.start(desk.conn)
+    maintenance.after_gap()
     maintenance._expire_leases(desk.conn)
     assert set(desk.tasks().values()) == {"queued"}
     assert maintenance._expire_from > time.monotonic() + 55
+
+
+def test_without_redis_an_expired_lease_makes_no_suspect(
+    maintenance: Maintenance, desk, sent, caplog
+) -> None:
+    """The leader could not renew the leases of tasks that wait in Redis, also right afterwards."""
+    expired = "UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'"
+    maintenance._expire_from = 0.0
+    for step in (maintenance.redis_is_away, maintenance.redis_is_back):
+        sent(1)
+        desk.conn.execute(expired + " WHERE state = 'queued'")
+        step()
+        maintenance._expire_leases(desk.conn)
+        assert set(desk.rows("SELECT state, suspect FROM sync_task")) == {("ready", False)}
+    desk.claim()
+    desk.conn.execute(expired + " WHERE state = 'queued'")
+    maintenance._suspect_from = 0.0
+    maintenance._expire_leases(desk.conn)
+    assert ("ready", True) in desk.rows("SELECT state, suspect FROM sync_task")
 
 
 def test_the_third_death_ends_the_run_and_notifies_observers(
@@ -170,7 +254,7 @@ def test_metrics_count_runs_that_the_leader_ends(maintenance: Maintenance, desk,
     )
     maintenance._expire_from = 0.0
     maintenance._expire_leases(desk.conn)
-    maintenance._heartbeat(desk.conn)
+    maintenance.register(desk.conn)
     text = metrics.render(snapshot.collect(desk.conn, settings))
     leader = f"{socket.gethostname()}:{os.getpid()}:dispatcher"
     for state in ("succeeded", "failed"):
@@ -187,14 +271,14 @@ def test_metrics_count_runs_that_the_leader_ends(maintenance: Maintenance, desk,
 def test_a_restored_database_gets_a_new_epoch(maintenance: Maintenance, desk, queues, sent) -> None:
     root, *_ = sent()
     before = leadership.status(desk.conn).epoch
-    maintenance._check_epoch(desk.conn)
+    maintenance.check_epoch(desk.conn)
     assert leadership.status(desk.conn).epoch == before
     desk.conn.execute("SELECT setval('dispatch_seq', 1)")
-    maintenance._check_epoch(desk.conn)
+    maintenance.check_epoch(desk.conn)
     after = leadership.status(desk.conn).epoch
     assert after != before
     assert desk.save(desk.outcome(root)).applied == []
-    maintenance._check_epoch(desk.conn)
+    maintenance.check_epoch(desk.conn)
     assert leadership.status(desk.conn).epoch == after
 
 
@@ -372,7 +456,7 @@ def test_the_leader_continues_deferred_tasks_that_are_due(maintenance: Maintenan
     desk.finish(desk.root(desk.account()), tasks=[Task("step")])
     (dispatch,) = desk.claim()
     desk.save(Outcome(dispatch, state="deferred", delay=60, attempt=1, reason="down"))
-    maintenance.start(desk.conn)
+    maintenance.after_gap()
     maintenance.run_due(desk.conn)
     assert desk.tasks()[dispatch.task_id] == "deferred"
     desk.conn.execute("UPDATE sync_task SET available_at = now() WHERE state = 'deferred'")
@@ -381,3 +465,28 @@ def test_the_leader_continues_deferred_tasks_that_are_due(maintenance: Maintenan
         "a run is opened for the task",
     )
     assert [dispatch.type for dispatch in desk.claim()] == ["step"]
+
+
+def test_a_leader_hands_over_to_a_candidate_that_can_send(desk) -> None:
+    ours, theirs = (processes.Process(uuid4(), "dispatcher", "h", 1, [], 0) for _ in range(2))
+    for process in (ours, theirs):
+        processes.heartbeat(desk.conn, process, None)
+    leadership.resign(desk.conn, desk.me)
+    assert leadership.lead(desk.conn, ours.id, can_send=False)
+    assert not leadership.hand_over(desk.conn, ours.id, 60)
+    assert not leadership.lead(desk.conn, theirs.id, can_send=True)
+    assert not leadership.hand_over(desk.conn, ours.id, 0)  # Redis may be away for both
+    assert leadership.hand_over(desk.conn, ours.id, 60)
+    assert leadership.status(desk.conn).leader == theirs.id
+    assert not leadership.lead(desk.conn, ours.id, can_send=False)
+
+
+def test_a_candidate_that_cannot_send_leaves_a_vacancy_to_one_that_can(desk) -> None:
+    ours, theirs = (processes.Process(uuid4(), "dispatcher", "h", 1, [], 0) for _ in range(2))
+    for process in (ours, theirs):
+        processes.heartbeat(desk.conn, process, None)
+    assert leadership.lead(desk.conn, theirs.id, can_send=True)
+    leadership.resign(desk.conn, theirs.id)
+    assert not leadership.lead(desk.conn, ours.id, can_send=False)
+    desk.conn.execute("UPDATE process SET can_send_at = can_send_at - interval '6 s'")
+    assert leadership.lead(desk.conn, ours.id, can_send=False)

@@ -72,7 +72,7 @@ def correct(desk: Any, account: UUID) -> None:
 
 def end_lease(desk: Any, dispatch: Dispatch) -> None:
     past = "UPDATE sync_task SET lease_until = now() - interval '1 second' WHERE id = %s"
-    leases.start_suspect(desk.conn, dispatch.task_id, dispatch.dispatch_no)
+    leases.start_suspect(desk.conn, dispatch.lease)
     desk.conn.execute(past, (dispatch.task_id,))
     expired = leases.expire(desk.conn)
     completion.end_runs(desk.conn, {one.run_id for one in expired})
@@ -279,7 +279,7 @@ class World:
 
     def release(self) -> None:
         dispatch = self.choose(self.dispatches)
-        leases.release(self.conn, [(dispatch.task_id, dispatch.dispatch_no)])
+        leases.release(self.conn, [dispatch.lease])
 
     def disconnect(self) -> None:
         account_disconnect.disconnect(self.conn, self.account)

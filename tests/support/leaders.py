@@ -12,6 +12,7 @@ EVERYBODY_LEADS = """
 ALTER TABLE engine_state RENAME TO ledger_row;
 CREATE TABLE lead (connection int PRIMARY KEY, leader uuid, leader_until timestamptz);
 CREATE VIEW engine_state AS SELECT epoch, budgets_started, last_tick_at,
+    nonce, nonce_at, previous_nonce, previous_nonce_at,
     (SELECT leader FROM lead WHERE connection = pg_backend_pid()) AS leader,
     coalesce((SELECT leader_until FROM lead WHERE connection = pg_backend_pid()),
         now() + interval '1 hour') AS leader_until
@@ -19,9 +20,10 @@ FROM ledger_row;
 CREATE FUNCTION lead_apart() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE ledger_row SET epoch = NEW.epoch, budgets_started = NEW.budgets_started,
-        last_tick_at = NEW.last_tick_at
-        WHERE (epoch, budgets_started, last_tick_at) IS DISTINCT
-        FROM (NEW.epoch, NEW.budgets_started, NEW.last_tick_at);
+        last_tick_at = NEW.last_tick_at, nonce = NEW.nonce, nonce_at = NEW.nonce_at,
+        previous_nonce = NEW.previous_nonce, previous_nonce_at = NEW.previous_nonce_at
+        WHERE (epoch, budgets_started, last_tick_at, nonce_at) IS DISTINCT
+        FROM (NEW.epoch, NEW.budgets_started, NEW.last_tick_at, NEW.nonce_at);
     INSERT INTO lead VALUES (pg_backend_pid(), NEW.leader, NEW.leader_until)
     ON CONFLICT (connection) DO UPDATE
         SET leader = excluded.leader, leader_until = excluded.leader_until;

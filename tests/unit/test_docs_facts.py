@@ -305,4 +305,4 @@ STATED = {
 def test_numbers_are_those_of_the_code(name: str) -> None:
     text = page(name)
     assert not [stated for stated in STATED[name] if stated not in text]
-    assert "Job(2.0, self._resend)" in source("core/dispatcher/maintenance.py")
+    assert "Job(2.0, self._resend," in source("core/dispatcher/maintenance.py")

@@ -35,8 +35,8 @@ def test_a_finished_dispatch_is_refused_and_a_returned_one_is_not(dispatch: Make
     inflight = InflightTasks()
     for number in (1, 2):
         assert inflight.receive(dispatch(task_id=number))
-    inflight.release([dispatch(task_id=1).id])
-    inflight.release([dispatch(task_id=2).id], done=False)
+    inflight.release([dispatch(task_id=1)])
+    inflight.release([dispatch(task_id=2)], done=False)
     assert not inflight.receive(dispatch(task_id=1))
     assert not inflight.start(dispatch(task_id=1), 60)
     assert inflight.receive(dispatch(task_id=2))
@@ -50,7 +50,7 @@ def test_the_memory_of_finished_dispatches_is_bounded(
     monkeypatch.setattr(module, "REMEMBERED", 10)
     inflight = InflightTasks()
     for number in range(100):
-        inflight.release([dispatch(task_id=number).id])
+        inflight.release([dispatch(task_id=number)])
     assert len(inflight._done) == 10
     assert inflight.receive(dispatch(task_id=0))
     assert not inflight.receive(dispatch(task_id=99))
@@ -64,7 +64,7 @@ def test_waiting_running_and_unsaved_tasks_are_renewed(dispatch: Make) -> None:
     inflight.start(runs, 60)
     inflight.start(unsaved, 60)
     inflight.finish(unsaved)
-    assert sorted(inflight.active_leases()) == [(1, 1), (2, 1), (3, 1)]
+    assert sorted(inflight.active_leases()) == [(1, 1, None), (2, 1, None), (3, 1, None)]
     assert inflight.withdraw() == [waits]
     assert inflight.running == 1
 
@@ -87,9 +87,9 @@ def test_a_withdrawn_task_does_not_start_and_keeps_its_lease(dispatch: Make) -> 
     assert inflight.withdraw(60) == []
     assert inflight.withdraw() == [waits]
     assert not inflight.start(waits, 60)
-    assert sorted(inflight.active_leases()) == [(1, 1), (2, 1)]
+    assert sorted(inflight.active_leases()) == [(1, 1, None), (2, 1, None)]
     assert inflight.withdraw(60) == [waits]  # until it is released, the caller may try again
-    inflight.release([waits.id], done=False)
+    inflight.release([waits], done=False)
     assert not inflight.start(waits, 60)
     assert inflight.withdraw() == []
     assert inflight.receive(waits)
@@ -104,7 +104,7 @@ def test_threads_with_long_tasks_are_counted_by_domain(dispatch: Make) -> None:
     assert inflight.busy("mail", 60) == (0, 0)
     assert inflight.busy("mail", -1) == (2, 1)
     inflight.finish(dispatch(task_id=0, domain="mail"))
-    inflight.release([dispatch(task_id=2, domain="files").id])
+    inflight.release([dispatch(task_id=2, domain="files")])
     assert inflight.busy("mail", -1) == (1, 0)
 
 
@@ -116,7 +116,7 @@ def test_a_process_runs_one_suspect_at_a_time(dispatch: Make) -> None:
     assert not inflight.enter_suspect_lane(second)
     inflight.finish(second)
     assert not inflight.enter_suspect_lane(second)
-    inflight.release([first.id])
+    inflight.release([first])
     assert inflight.enter_suspect_lane(second)
 
 
@@ -128,3 +128,14 @@ def test_a_dispatch_whose_result_cannot_be_read_is_released(dispatch: Make) -> N
         unpack(fields, None, inflight)  # type: ignore[arg-type]
     assert inflight.active_leases() == []
     assert inflight.receive(one, started=True)
+
+
+def test_a_dispatch_with_the_numbers_of_a_lost_one_is_received(dispatch: Make) -> None:
+    """The database has lost the first one in a failover. It still runs, or is saved."""
+    inflight = InflightTasks()
+    lost, current = dispatch(token=1), dispatch(token=2)
+    assert inflight.receive(lost)
+    assert inflight.receive(current)
+    inflight.release([lost])
+    assert inflight.active_leases() == [current.lease]
+    assert not inflight.receive(current)

@@ -195,7 +195,7 @@ def test_a_second_suspect_waits_for_the_first(
     worker: Any, message: Any, monkeypatch: pytest.MonkeyPatch, dedup: Dedup, leases: Leases
 ) -> None:
     begun: list[int] = []
-    monkeypatch.setattr(module, "start_suspect", lambda conn, task, number: not begun.append(task))
+    monkeypatch.setattr(module, "start_suspect", lambda conn, lease: not begun.append(lease[0]))
     for one in (1, 2):
         dedup.before_process_message(None, message(task_id=one, suspect=True))  # type: ignore[arg-type]
     leases.before_process_message(None, message(task_id=1, suspect=True))  # type: ignore[arg-type]

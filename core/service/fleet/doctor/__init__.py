@@ -40,17 +40,22 @@ def examine(
     schema = servers.schema(urls[0])
     yield schema
     if schema.status != "fail":
-        yield from _database(settings, environment, urls[0], registry)
+        yield from _database(settings, environment, urls, registry)
 
 
 def _database(
-    settings: Settings, environment: Environment | PollingError, url: str, registry: Registry
+    settings: Settings,
+    environment: Environment | PollingError,
+    urls: tuple[str, str],
+    registry: Registry,
 ) -> Iterator[Check]:
     try:
-        with open_connection(url) as conn:
+        with open_connection(urls[0]) as conn:
             if isinstance(environment, Environment):
                 yield from keys.examine(conn, environment.secret_keys)
             yield servers.clock(conn)
+            if other := servers.sharing(conn, urls[1], settings.redis_namespace):
+                yield other
             yield from fleet.examine(conn, settings, registry)
             yield from accounts.examine(conn, settings)
     except DATABASE_UNAVAILABLE as error:

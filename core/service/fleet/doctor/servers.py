@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from core.db.pool import Conn, open_connection
 from core.environment import Environment
 from core.errors import Advice, PollingError
+from core.ledger import leadership
 from core.service.fleet import health
 from core.service.fleet.doctor.check import Check, failed
 from core.settings import Settings
-from core.transport.queues import Queues
+from core.transport.queues import REDIS_UNAVAILABLE, Queues
 
 MAX_CLOCK_SKEW_SECONDS = 5.0
 
@@ -50,11 +51,19 @@ def redis(url: str, namespace: str) -> Check:
             Advice("correct-redis-url"),
         )
     try:
-        info = queues.require()
+        commands = queues.forbidden()
+        info = {} if commands else queues.require()
     except PollingError as error:
         return failed("Redis", error)
     finally:
         queues.close()
+    if commands:
+        return Check(
+            "Redis",
+            "fail",
+            f"the user in REDIS_URL may not run {', '.join(commands)}",
+            Advice("grant-redis-commands", {"namespace": namespace}),
+        )
     name = (
         f"{info.get('server_name') or 'redis'}"
         f" {info.get('valkey_version') or info['redis_version']}"
@@ -67,6 +76,26 @@ def redis(url: str, namespace: str) -> Check:
         "fail" if policy.startswith("allkeys") else "warn",
         f"{name} evicts keys when its memory is full (maxmemory-policy {policy})",
         Advice("set-noeviction"),
+    )
+
+
+def sharing(conn: Conn, url: str, namespace: str) -> Check | None:
+    """Check that no other deployment uses this Redis with the same namespace; None if none does."""
+    queues = Queues(url, namespace)
+    try:
+        nonce = queues.number("nonce")
+    except REDIS_UNAVAILABLE:
+        return None  # another check reports it
+    finally:
+        queues.close()
+    if nonce is None or nonce in leadership.nonces(conn):
+        return None
+    return Check(
+        "Redis",
+        "fail",
+        f"another deployment uses the namespace {namespace!r} of this Redis; this one dispatches"
+        " nothing",
+        Advice("set-own-namespace"),
     )
 
 

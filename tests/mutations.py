@@ -387,6 +387,18 @@ MUTATIONS = [
           "            tokens.probe(self.http, self.settings)", "            pass"),),
         ("plugins-gmail/tests/test_errors.py",),
     ),
+    Mutation(
+        "the end of embedded servers nobody uses",
+        (("core/embedded/watcher_program.py",
+          "    if _lock(users):\n        return True\n", ""),),
+        ("tests/integration/test_embedded.py",),
+    ),
+    Mutation(
+        "the users of embedded servers",
+        (("core/embedded/watcher_program.py",
+          "    if _lock(users):\n        return True\n", "    return True\n"),),
+        ("tests/integration/test_embedded.py",),
+    ),
 ]  # fmt: skip
 
 

@@ -388,10 +388,16 @@ MUTATIONS = [
         ("plugins-gmail/tests/test_errors.py",),
     ),
     Mutation(
-        "the end of embedded servers nobody uses",
+        "the end of embedded servers without users",
         (("core/embedded/watcher_program.py",
           "    if _lock(users):\n        return True\n", ""),),
         ("tests/integration/test_embedded.py",),
+    ),
+    Mutation(
+        "an outage of the blob store counts nothing",
+        (("core/results/decisions.py",
+          "    (StoreUnavailable, _store_away),", "    (StoreUnavailable, _failed),"),),
+        ("tests/faults/test_blob_store.py", "tests/unit/test_decisions.py"),
     ),
     Mutation(
         "the users of embedded servers",

@@ -42,6 +42,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def stop_all(home: Path) -> None:
     Postgres(home / "embedded").stop()
     Valkey(home / "embedded").stop()
+    Watcher(home / "embedded").stop()
 
 
 def settings(home: Path, **given: Any) -> Settings:

@@ -412,6 +412,16 @@ def exists(pid: int) -> bool:
         return False
 
 
+def delete(home: Path) -> None:
+    """Delete the folder while its servers create and delete files."""
+
+    def deleted() -> bool:
+        shutil.rmtree(home, ignore_errors=True)
+        return not home.exists()
+
+    until(deleted)
+
+
 @pytest.mark.timeout(120)
 def test_servers_end_within_a_minute_after_their_last_user_was_killed(home: Path) -> None:
     with another(home) as (process, pipe):
@@ -439,7 +449,7 @@ def test_servers_end_when_their_folder_is_gone_although_they_have_a_user(home: P
     with another(home) as (_, pipe):
         servers = pipe.recv()
         watcher = int((home / "embedded" / "watcher.pid").read_text())
-        shutil.rmtree(home)
+        delete(home)
         until(lambda: not any(map(exists, (*servers, watcher))), 60)
     assert not home.exists()
 
@@ -450,7 +460,7 @@ def test_servers_of_a_deleted_folder_end_and_those_of_its_successor_stay(home: P
         old = pipe.recv()
         process.kill()
         process.join()
-        shutil.rmtree(home)
+        delete(home)
         with Servers(settings(home)) as urls:
             new = pids(urls)
             until(lambda: not any(map(exists, old)), 60)

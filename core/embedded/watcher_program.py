@@ -53,11 +53,18 @@ class _Server:
         self._pid_file = folder / program.pid_file
         self._lock = _open(folder / f"{program.name}.lock")
 
-    def read_pid(self) -> None:
+    def pid_in_file(self) -> int | None:
         try:
-            self.pid = int(self._pid_file.read_text().split()[0])
+            return int(self._pid_file.read_text().split()[0])
         except (OSError, ValueError, IndexError):
-            return
+            return None
+
+    def find_pid(self) -> None:
+        """Find the first process that holds the lock, if no file has told its id. Linux only."""
+        if self.pid is None:
+            lock = os.fstat(self._lock)
+            holders = [pid for pid in _others() if _has_open(pid, lock)]
+            self.pid = min(holders, default=None)
 
     def alive(self) -> bool:
         """Return true if a process of the server exists. The caller prevents a start."""
@@ -80,19 +87,30 @@ def main(folder: Path) -> None:
     (folder / "watcher.pid").write_text(str(os.getpid()))
     starting, users = _open(folder / "start.lock"), _open(folder / "users.lock")
     servers = [_Server(folder, program) for program in (POSTGRES, VALKEY)]
-    while True:
-        for server in servers:
-            server.read_pid()
-        if not _leads_to(folder / "users.lock", users):
-            _stop(servers, _STOP_SECONDS_WITHOUT_FOLDER)
-            return
+    while _read_pids(folder, users, servers):
         if _unused(starting, users):
+            _read_pids(folder, users, servers)  # A server may have restarted since.
             _stop(servers, _STOP_SECONDS)
             _release_all_but(starting)
             return
         # A folder that is deleted immediately after the start must not hide the ids.
         known = all(server.pid for server in servers)
         time.sleep(POLL_SECONDS if known else _FIRST_POLL_SECONDS)
+    _stop(servers, _STOP_SECONDS_WITHOUT_FOLDER)
+
+
+def _read_pids(folder: Path, users: int, servers: list[_Server]) -> bool:
+    """Read the ids of the servers. Returns False if the folder is gone.
+
+    A new folder of the same name has servers of its own. So the folder is checked after its files
+    are read, and their ids count only if it is still the same.
+    """
+    pids = [server.pid_in_file() for server in servers]
+    if not _leads_to(folder / "users.lock", users):
+        return False
+    for server, pid in zip(servers, pids, strict=True):
+        server.pid = pid or server.pid
+    return True
 
 
 def _unused(starting: int, users: int) -> bool:
@@ -116,7 +134,7 @@ def _stop(servers: list[_Server], seconds: float) -> None:
         deadline = time.monotonic() + patience
         alive = [server for server in servers if server.alive()]
         for server in alive:
-            server.read_pid()
+            server.find_pid()
             server.send(choose(server.program))
         while any(server.alive() for server in alive) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -126,6 +144,21 @@ def _release_all_but(starting: int) -> None:
     """Close all other locks first: who gets `start.lock` next must find this program gone."""
     os.closerange(3, starting)
     os.closerange(starting + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _others() -> list[int]:
+    folder = Path("/proc")
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return [int(name) for name in names if name.isdigit() and int(name) != os.getpid()]
+
+
+def _has_open(pid: int, file: os.stat_result) -> bool:
+    try:
+        return any(
+            os.path.samestat(path.stat(), file) for path in Path(f"/proc/{pid}/fd").iterdir()
+        )
+    except OSError:  # the process has ended, or belongs to another user
+        return False
 
 
 def _leads_to(path: Path, descriptor: int) -> bool:

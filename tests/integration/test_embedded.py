@@ -458,11 +458,14 @@ def test_servers_end_when_their_folder_is_gone_although_they_have_a_user(home: P
 def test_servers_of_a_deleted_folder_end_and_those_of_its_successor_stay(home: Path) -> None:
     with another(home) as (process, pipe):
         old = pipe.recv()
+        watcher = int((home / "embedded" / "watcher.pid").read_text())
+        os.kill(watcher, signal.SIGSTOP)  # It looks again when both folders have had their servers.
         process.kill()
         process.join()
         delete(home)
         with Servers(settings(home)) as urls:
             new = pids(urls)
+            os.kill(watcher, signal.SIGCONT)
             until(lambda: not any(map(exists, old)), 60)
             assert pids(urls) == new
 

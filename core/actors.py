@@ -147,7 +147,7 @@ def run_task(**fields: Any) -> None:
 @dramatiq.actor(queue_name=SAVE_QUEUE, actor_name=SAVE_OUTPUT)
 def save_output(**fields: Any) -> None:
     """Save the result of a task that ran in a process without this queue."""
-    process.saver.hand_over(unpack(fields, process.blobs, inflight))
+    process.saver.hand_over(unpack(fields, process.blobs, inflight, process.stopping))
 
 
 for domain in process.registry.integrations:

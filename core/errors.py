@@ -165,6 +165,16 @@ class ServerUnavailable(PollingError):
     """PostgreSQL or Redis does not answer, or is too old."""
 
 
+class StoreUnavailable(PollingError):
+    """The blob store does not answer, or refuses to read or write.
+
+    Attributes:
+      seconds: Seconds after which a task may try again.
+    """
+
+    seconds: float = 2.0
+
+
 class NotFound(PollingError):
     """The requested account, run, task, content or integration does not exist."""
 

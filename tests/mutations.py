@@ -662,6 +662,24 @@ MUTATIONS = [
             ),
         ),
         ("tests/security/test_wrong_tokens.py",),
+        "the end of embedded servers without users",
+        (("core/embedded/watcher_program.py",
+          "    if _lock(users):\n        return True\n", ""),),
+        ("tests/integration/test_embedded.py::test_servers_end_within_a_minute_after_their_last_user_was"
+         "_killed",),
+    ),
+    Mutation(
+        "an outage of the blob store counts nothing",
+        (("core/results/decisions.py",
+          "    (StoreUnavailable, _store_away),", "    (StoreUnavailable, _failed),"),),
+        ("tests/faults/test_blob_store.py", "tests/unit/test_decisions.py"),
+    ),
+    Mutation(
+        "the users of embedded servers",
+        (("core/embedded/watcher_program.py",
+          "    if _lock(users):\n        return True\n", "    return True\n"),),
+        ("tests/integration/test_embedded.py::test_the_watcher_leaves_servers_to_a_user_that_joins_after"
+         "_the_kill",),
     ),
 ]  # fmt: skip
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -16,7 +18,7 @@ import obstore
 from obstore.store import LocalStore, from_url
 
 from core.db.pool import Database
-from core.errors import SettingsError, TransientError
+from core.errors import SettingsError, StoreUnavailable
 from core.results.outputs import MAX_INLINE_BYTES
 from core.results.rows import StoredBlob
 
@@ -46,6 +48,14 @@ FORGET = "DELETE FROM blob WHERE key = %s"
 UNREFERENCED_SECONDS = 24 * 3600.0
 """Seconds that an unreferenced blob is kept. The result of its task may not be saved yet."""
 
+RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
+"""The store's own retries, for a lost reply. By default it would block a thread for 3 minutes."""
+
+MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 2.0, 60.0
+"""Bounds of the pause after a failure of the store. It grows with the time since the first one."""
+
+_CAUSE = re.compile(r"<Code>(\w{1,60})</Code>|([\w ,'-]{1,80}) \(os error \d+\)")
+
 
 def open_store(location: str) -> Any:
     """Open the store of a URL; a path without a scheme, or `file://`, is a directory.
@@ -58,7 +68,7 @@ def open_store(location: str) -> Any:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return LocalStore(folder)
     try:
-        return from_url(location)
+        return from_url(location, retry_config=RETRIES)
     except Exception as error:  # noqa: BLE001  each kind of store has errors of its own
         raise SettingsError("blob-url-invalid", detail=type(error).__name__) from None
 
@@ -75,6 +85,7 @@ class Blobs:
         self._database = database
         self._location = location
         self._store: Any = None
+        self._failing_since: float | None = None
         self.spool = spool
 
     @property
@@ -88,7 +99,7 @@ class Blobs:
         """Store bytes, and return their key.
 
         Raises:
-          TransientError: The store cannot be written.
+          StoreUnavailable: The store cannot be written.
         """
         return self._put(hashlib.sha256(data).hexdigest(), len(data), data)
 
@@ -96,7 +107,7 @@ class Blobs:
         """Store a file, and return its key.
 
         Raises:
-          TransientError: The store cannot be written.
+          StoreUnavailable: The store cannot be written.
         """
         return self._put(sha256, path.stat().st_size, path)
 
@@ -104,14 +115,31 @@ class Blobs:
         key = f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
         with self._database.connection() as conn:
             row = conn.execute(TOUCH, (key, size)).fetchone()
-        if row is None or row[0] or not self._exists(key):
-            try:
+        with self.available():
+            if row is None or row[0] or not self._exists(key):
                 obstore.put(self.store, key, data)
-            except Exception as error:
-                raise TransientError(
-                    f"could not write to the blob store: {type(error).__name__}"
-                ) from error
         return key
+
+    @contextmanager
+    def available(self, kind: type[Exception] = Exception) -> Iterator[None]:
+        """Convert failures of the store or spool during the block; the task is never their cause.
+
+        Args:
+          kind: The errors to convert. Default: all, because each kind of store has its own.
+
+        Raises:
+          StoreUnavailable: The store is away, full, read-only, or refuses this process.
+        """
+        try:
+            yield
+        except (StoreUnavailable, SettingsError):
+            raise
+        except kind as error:
+            now = time.monotonic()
+            self._failing_since = self._failing_since or now
+            pause = max(MIN_PAUSE_SECONDS, min(now - self._failing_since, MAX_PAUSE_SECONDS))
+            raise _unavailable(error, pause) from None
+        self._failing_since = None
 
     def _exists(self, key: str) -> bool:
         try:
@@ -121,12 +149,32 @@ class Blobs:
         return True
 
     def get(self, key: str) -> bytes:
-        """Return the content of a blob."""
-        return bytes(obstore.get(self.store, key).bytes())
+        """Return the content of a blob.
 
-    def stream(self, key: str) -> Any:
-        """Return the content of a large blob as an iterator of chunks."""
-        return obstore.get(self.store, key).stream(min_chunk_size=CHUNK)
+        Raises:
+          FileNotFoundError: The store does not contain it.
+          StoreUnavailable: The store cannot be read.
+        """
+        return b"".join(map(bytes, self.stream(key)))
+
+    def stream(self, key: str) -> Iterator[Any]:
+        """Yield the content of a large blob in chunks.
+
+        Raises:
+          FileNotFoundError: The store does not contain it.
+          StoreUnavailable: The store cannot be read.
+        """
+        with self.available():
+            try:
+                chunks = obstore.get(self.store, key).stream(min_chunk_size=CHUNK)
+            except FileNotFoundError as error:
+                if _lacks_bucket(error):
+                    raise
+                chunks = None
+        if chunks is None:
+            raise FileNotFoundError(key)
+        with self.available():
+            yield from chunks
 
     def collect(
         self,
@@ -142,6 +190,9 @@ class Blobs:
           most: The maximum number of blobs to delete.
           keys: The blobs to consider. Default: all.
           seconds: Seconds after which no further blob is deleted. Default: unlimited.
+
+        Raises:
+          StoreUnavailable: The store cannot delete. The blobs that it has not deleted stay listed.
         """
         deadline, count = time.monotonic() + seconds, 0
         if keys is None:
@@ -159,10 +210,38 @@ class Blobs:
         with self._database.connection() as conn, conn.transaction():
             if conn.execute(UNNAMED, {"grace": grace, "key": key}).fetchone() is None:
                 return False
-            with suppress(FileNotFoundError):
-                obstore.delete(self.store, key)
+            with self.available():
+                self._delete(key)
             conn.execute(FORGET, (key,))
         return True
+
+    def _delete(self, key: str) -> None:
+        try:
+            obstore.delete(self.store, key)
+        except FileNotFoundError as error:
+            if _lacks_bucket(error):
+                raise
+
+
+def cause_of(error: Exception) -> str:
+    """Return the cause that a store names, such as `NoSuchBucket`, or the class of the error.
+
+    The text of an error may contain a signed URL, so nothing else of it is kept.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    found = _CAUSE.search(str(error))
+    return (found[1] or found[2]).strip() if found else type(error).__name__
+
+
+def _unavailable(error: Exception, seconds: float) -> StoreUnavailable:
+    unavailable = StoreUnavailable("blob-store-unavailable", detail=cause_of(error))
+    unavailable.seconds = seconds
+    return unavailable
+
+
+def _lacks_bucket(error: Exception) -> bool:
+    return cause_of(error) in ("NoSuchBucket", "ContainerNotFound")
 
 
 class SpooledWriter:
@@ -184,6 +263,10 @@ class SpooledWriter:
         self._blob: StoredBlob | None = None
 
     def __enter__(self) -> Self:
+        with self._blobs.available(OSError):
+            return self._enter()
+
+    def _enter(self) -> Self:
         self._file = self._path.open("a+b" if self._resumable else "w+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -220,7 +303,9 @@ class SpooledWriter:
     def write(self, data: bytes, /) -> int:
         """Append bytes, and return their number."""
         self._hash.update(data)
-        return self._open.write(data)
+        file = self._open
+        with self._blobs.available(OSError):
+            return file.write(data)
 
     def tell(self) -> int:
         """Return the number of bytes written so far, by earlier attempts too."""
@@ -241,7 +326,8 @@ class SpooledWriter:
 
     def _finish(self) -> StoredBlob:
         size, sha256 = self.tell(), self._hash.hexdigest()
-        self._open.flush()
+        with self._blobs.available(OSError):
+            self._open.flush()
         if size > MAX_INLINE_BYTES:
             return StoredBlob(size, sha256, key=self._blobs.put_file(self._path, sha256))
         self._open.seek(0)

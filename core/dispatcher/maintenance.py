@@ -18,6 +18,7 @@ from periodiq import cron
 from core.content.blobs import Blobs
 from core.db.errors import remove_values
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
+from core.errors import StoreUnavailable
 from core.ledger import (
     breakers,
     carry_over,
@@ -403,7 +404,11 @@ class Maintenance:
             self._pruning.due = time.monotonic() + DELETE_AGAIN_SECONDS
 
     def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002  the signature of a job; `collect` opens its own connections
-        collected = self._blobs.collect(most=MAX_BLOBS_PER_PASS, seconds=DELETE_SECONDS)
+        try:
+            collected = self._blobs.collect(most=MAX_BLOBS_PER_PASS, seconds=DELETE_SECONDS)
+        except StoreUnavailable as error:
+            log.warning("unreferenced blobs stay until the next run of this job: %s", error)
+            return
         if collected:
             self._collecting.due = time.monotonic() + DELETE_AGAIN_SECONDS
             log.info("deleted %d blobs that no content row references", collected)

@@ -7,7 +7,6 @@ second user.
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import time
 from importlib.metadata import version as wheel_version
@@ -19,6 +18,7 @@ from core.embedded.daemon import Daemon, State, clean_environment
 from core.embedded.locks import private_folder
 from core.embedded.sockets import discard_socket_folder, socket_folder
 from core.embedded.unix_user import UnixUser, chown_tree, reachable_install, run_as, server_user
+from core.embedded.watcher_program import POSTGRES
 from core.errors import PollingError, ServerUnavailable, SettingsError
 
 _SOCKET = ".s.PGSQL.5432"
@@ -80,7 +80,7 @@ class Postgres:
 
     def stop(self) -> None:
         """End all sessions and stop the server, if it runs. Its data stays consistent."""
-        self._daemon.stop(self._data / "postmaster.pid", signal.SIGINT)
+        self._daemon.stop(self._data.parent / POSTGRES.pid_file, POSTGRES.stop)
         discard_socket_folder(self._data)
 
     def _initialize(self, install: Path, user: UnixUser | None) -> None:

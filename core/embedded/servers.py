@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from core.embedded.locks import open_lock, owned, private_folder
 from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
+from core.embedded.watcher import Watcher
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -34,7 +35,7 @@ class Servers:
     A process that uses the servers holds a shared lock on `users.lock`. The kernel releases it when
     the process dies for any reason. A forked child counts as long as it lives. Servers are started
     and stopped under `start.lock`, which is always taken first. If the last user is killed, the
-    servers keep running, and the next user joins them.
+    watcher stops the servers within a minute, unless another user joins them before.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,6 +44,7 @@ class Servers:
         self._folder = settings.home.absolute() / "embedded"
         self._postgres = Postgres(self._folder)
         self._valkey = Valkey(self._folder)
+        self._watcher = Watcher(self._folder)
         self._use: int | None = None
 
     def acquire(self) -> Urls:
@@ -60,6 +62,7 @@ class Servers:
         with self._starting():
             self._use = self._use if self._use is not None else self._enter()
             try:
+                self._watcher.start()
                 return Urls(
                     self._database_url or self._postgres.start(),
                     self._redis_url or self._valkey.start(),
@@ -113,6 +116,8 @@ class Servers:
             except BlockingIOError:
                 return
             # Stop both, even if this process used one: the other's last user may have left already.
+            # The watcher ends last: it stops the servers if this process is killed before.
+            stack.callback(self._watcher.stop)
             stack.callback(self._postgres.stop)
             stack.callback(self._valkey.stop)
 

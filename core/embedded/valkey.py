@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import signal
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -11,6 +10,7 @@ from urllib.parse import quote
 from core.embedded.daemon import Daemon, State
 from core.embedded.locks import private_folder
 from core.embedded.sockets import discard_socket_folder, socket_folder
+from core.embedded.watcher_program import VALKEY
 from core.errors import SettingsError
 
 _SOCKET = "valkey.sock"
@@ -57,7 +57,7 @@ class Valkey:
 
     def stop(self) -> None:
         """Stop the server if it runs; it first writes its append-only file to disk."""
-        self._daemon.stop(self._data / "valkey.pid", signal.SIGTERM)
+        self._daemon.stop(self._data.parent / VALKEY.pid_file, VALKEY.stop)
         discard_socket_folder(self._data)
 
 

@@ -27,6 +27,12 @@ ENTRIES: Catalog = {
         OPERATOR + "free disk space",
         cli="Free disk space on the database server",
     ),
+    "blob-store-unavailable": entry(
+        503,
+        "the blob store is not available ({detail})",
+        OPERATOR + "check the blob store",
+        cli="Run: polling doctor",
+    ),
     "postgres-too-old": entry(
         503,
         "PostgreSQL is older than 15",

@@ -23,6 +23,7 @@ from core.errors import (
     ResultInvalid,
     ServerUnavailable,
     SkipItem,
+    StoreUnavailable,
     TaskUnfit,
     VaultError,
 )
@@ -283,6 +284,11 @@ def _outage(case: Case) -> Decision:
     return Wait(case.reason, case.draw(*OUTAGE_SECONDS))
 
 
+def _store_away(case: Case) -> Decision:
+    # The account pauses, not only the task: its next tasks would call the provider for nothing.
+    return Snooze(case.reason, case.error.seconds * case.draw(0.5, 1), None)
+
+
 def _stopped(case: Case) -> Decision:  # noqa: ARG001  all rules have the same signature
     return Wait("the account is not active", PAUSED_SECONDS, keeps_suspicion=False)
 
@@ -376,6 +382,7 @@ Kinds = type[BaseException] | tuple[type[BaseException], ...]
 RULES: tuple[tuple[Kinds, Callable[[Case], Decision]], ...] = (
     (SkipItem, _done),
     (ServerUnavailable, _outage),  # PostgreSQL or Redis is unavailable; includes errors of Redis
+    (StoreUnavailable, _store_away),  # the blob store is unavailable, full or read-only
     (AccountStopped, _stopped),
     (AccountAway, _account_away),
     (ProbeSlow, _probe_slow),

@@ -6,10 +6,12 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from threading import Event
 from typing import Any
 
 from core.accounts.redaction import describe_redis
 from core.content.blobs import Blobs
+from core.errors import StoreUnavailable
 from core.ledger.outcomes import Dispatch, Outcome
 from core.ledger.serialization import from_fields
 from core.transport.messages import SAVE_OUTPUT, SAVE_QUEUE, encode
@@ -64,17 +66,22 @@ class ResultForwarder:
         self._inflight.release([outcome.dispatch])
 
 
-def unpack(fields: Mapping[str, Any], blobs: Blobs, inflight: InflightTasks) -> Outcome:
+def unpack(
+    fields: Mapping[str, Any], blobs: Blobs, inflight: InflightTasks, stopping: Event
+) -> Outcome:
     """Return the outcome that a message of `save_output` carries.
 
     Unknown fields are ignored, and missing optional fields have their defaults. If the outcome
     cannot be read, its task is released: otherwise this process would renew its lease forever.
 
+    While the blob store is unavailable, wait for it: the result is not lost, and the process
+    renews the leases of its tasks.
+
     Raises:
-      Exception: The outcome cannot be read.
+      Exception: The outcome cannot be read, or the process stops.
     """
     try:
-        data = json.loads(blobs.get(fields["blob"])) if "blob" in fields else fields
+        data = json.loads(_blob(fields["blob"], blobs, stopping)) if "blob" in fields else fields
         outcome = Outcome.from_json(data)
     except Exception:
         if (dispatch := dispatch_of_result(fields)) is not None:
@@ -82,6 +89,16 @@ def unpack(fields: Mapping[str, Any], blobs: Blobs, inflight: InflightTasks) -> 
         raise
     outcome.queue = SAVE_QUEUE
     return outcome
+
+
+def _blob(key: str, blobs: Blobs, stopping: Event) -> bytes:
+    while True:
+        try:
+            return blobs.get(key)
+        except StoreUnavailable as error:
+            log.warning("waiting to read a result: %s", error)
+            if stopping.wait(min(error.seconds, 5.0)):
+                raise
 
 
 def dispatch_of_result(fields: Mapping[str, Any]) -> Dispatch | None:

@@ -5,9 +5,11 @@ They are `polling up`, and a container of `deploy/compose.yaml` under its restar
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support import oracle
@@ -17,6 +19,10 @@ from support.deployment import Deployment
 from support.fleet import Fleet, send
 from support.metered import Metered
 from support.oracle import COSTLY
+from support.waiting import until
+
+from core.embedded.postgres import Postgres
+from core.embedded.valkey import Valkey
 
 UP = [
     sys.executable,
@@ -126,3 +132,34 @@ def processes() -> list[tuple[int, int, str]]:
         for pid, parent, state, *words in rows
         if words and state[0] != "Z"
     ]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("command", [("up", "--processes", "1"), ("demo",), ("psql",)])
+def test_embedded_servers_end_within_a_minute_after_their_command_was_killed(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The commands are `polling up`, `polling demo` and a single command."""
+    home = tmp_path / "home"
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_URL")}
+    process = subprocess.Popen(
+        [*UP[:3], *command],
+        env=environment | {"POLLING_HOME": str(home)},
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    servers = Postgres(home / "embedded")._daemon, Valkey(home / "embedded")._daemon
+    try:
+        until(lambda: all(server.alive() for server in servers), "both servers run", 60)
+        process.kill()
+        process.wait()
+        until(lambda: not any(server.alive() for server in servers), "both servers ended", 60)
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdin
+        process.stdin.close()

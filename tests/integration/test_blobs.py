@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
+from support.s3 import S3, Fault, s3_server
 
 from core import TaskOutput
-from core.content.blobs import SpooledWriter, clean_spool, open_store
-from core.errors import SettingsError
+from core.content.blobs import Blobs, SpooledWriter, clean_spool, open_store
+from core.errors import SettingsError, StoreUnavailable
 from core.results.outputs import MAX_INLINE_BYTES
+from core.service.fleet.doctor import local
+from core.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def blobs(request, database, tmp_path, monkeypatch) -> Blobs:
+    """Return a store in a folder, and one in a bucket of an S3 server."""
+    if request.param == "folder":
+        return Blobs(database, str(tmp_path / "blobs"), tmp_path / "spool")
+    s3 = request.getfixturevalue("s3")
+    return Blobs(database, in_bucket(s3, monkeypatch), tmp_path / "spool")
+
+
+def in_bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Create a bucket, and return its URL."""
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket = f"b-{uuid4().hex}"
+    assert s3.ask("PUT", f"/{bucket}", b"", {})[0] == 200
+    return s3.url(bucket)
+
 
 LARGE = b"0123456789abcdef" * (MAX_INLINE_BYTES // 8)
 
@@ -212,3 +242,67 @@ def test_old_files_of_the_spool_are_deleted(blobs) -> None:
     assert list(blobs.spool.iterdir())
     clean_spool(blobs.spool, older_than=-1)
     assert list(blobs.spool.iterdir()) == []
+
+
+# An S3 server that fails
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["refused", "slow down", "expired", "full", "lost reply"])
+@pytest.mark.parametrize("size", [10, 12_000_000], ids=["one request", "multipart"])
+def test_a_bucket_that_fails_is_unavailable_and_takes_the_blob_later(
+    fault: Fault, size: int, s3: S3, database, tmp_path, monkeypatch
+) -> None:
+    blobs = Blobs(database, in_bucket(s3, monkeypatch), tmp_path / "spool")
+    data = b"x" * size
+    s3.fault = fault
+    try:
+        with pytest.raises(StoreUnavailable) as failure:
+            blobs.put(data)
+    finally:
+        s3.fault = None
+    assert "http" not in str(failure.value), "an address of the store"
+    key = blobs.put(data)
+    assert blobs.get(key) == data
+
+
+@pytest.mark.parametrize("size", [10, 12_000_000], ids=["one request", "multipart"])
+def test_one_lost_reply_to_a_put_is_asked_again(
+    size: int, s3: S3, database, tmp_path, monkeypatch
+) -> None:
+    blobs = Blobs(database, in_bucket(s3, monkeypatch), tmp_path / "spool")
+    s3.fault, s3.most = "lost reply", 1
+    try:
+        key = blobs.put(b"y" * size)
+    finally:
+        s3.fault = s3.most = None
+    assert blobs.get(key) == b"y" * size
+
+
+def test_a_bucket_that_cannot_be_read_has_not_lost_its_blobs(
+    s3: S3, database, tmp_path, monkeypatch, conn
+) -> None:
+    """The collection keeps its list, and a missing bucket is not a missing blob."""
+    blobs = Blobs(database, in_bucket(s3, monkeypatch), tmp_path / "spool")
+    key = blobs.put(b"content")
+    conn.execute("UPDATE blob SET touched_at = now() - interval '2 days'")
+    nowhere = Blobs(database, s3.url("nowhere"), tmp_path / "spool")
+    s3.fault = "slow down"
+    try:
+        for action in (lambda: blobs.get(key), blobs.collect):
+            with pytest.raises(StoreUnavailable, match="SlowDown"):
+                action()
+    finally:
+        s3.fault = None
+    for action in (lambda: nowhere.get(key), lambda: nowhere.put(b"z")):
+        with pytest.raises(StoreUnavailable, match="NoSuchBucket"):
+            action()
+    assert conn.execute("SELECT count(*) FROM blob WHERE key = %s", (key,)).fetchone() == (1,)
+    assert blobs.collect() == 1
+
+
+def test_doctor_names_a_bucket_that_does_not_exist(s3: S3, monkeypatch, tmp_path) -> None:
+    in_bucket(s3, monkeypatch)
+    check = local._blobs(Settings(_env_file=None, home=tmp_path, blob_url="s3://nowhere"))
+    assert check.status == "fail"
+    assert check.message == "could not write to s3://nowhere: NoSuchBucket"

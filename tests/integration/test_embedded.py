@@ -23,6 +23,8 @@ import redis
 from core.embedded import Servers, Urls, secret_keys
 from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
+from core.embedded.watcher import Watcher
+from core.embedded.watcher_program import POLL_SECONDS
 from core.errors import PollingError, SettingsError
 from core.settings import Settings
 
@@ -40,6 +42,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def stop_all(home: Path) -> None:
     Postgres(home / "embedded").stop()
     Valkey(home / "embedded").stop()
+    Watcher(home / "embedded").stop()
 
 
 def settings(home: Path, **given: Any) -> Settings:
@@ -395,3 +398,107 @@ def test_a_given_database_needs_given_keys(home: Path) -> None:
         "a",
         "b",
     )
+
+
+# The watcher
+# --------------------------------------------------------------------------------------------------
+
+
+def exists(pid: int) -> bool:
+    """Return true if a process has this id and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def delete(home: Path) -> None:
+    """Delete the folder while its servers create and delete files."""
+
+    def deleted() -> bool:
+        shutil.rmtree(home, ignore_errors=True)
+        return not home.exists()
+
+    until(deleted)
+
+
+@pytest.mark.timeout(120)
+def test_servers_end_within_a_minute_after_their_last_user_was_killed(home: Path) -> None:
+    with another(home) as (process, pipe):
+        pipe.recv()
+        process.kill()
+        until(lambda: running(home) == (False, False), 60)
+    until(lambda: not Watcher(home / "embedded").alive(), 10)
+    with Servers(settings(home)) as urls:
+        assert pids(urls), "the servers start again on their data"
+
+
+def test_the_watcher_leaves_servers_to_a_user_that_joins_after_the_kill(home: Path) -> None:
+    with another(home) as (process, pipe):
+        before = pipe.recv()
+        process.kill()
+        process.join()
+        with Servers(settings(home)) as urls:
+            time.sleep(3 * POLL_SECONDS)  # The test asks that nothing happens.
+            assert pids(urls) == before
+    assert running(home) == (False, False)
+
+
+@pytest.mark.timeout(120)
+def test_servers_end_when_their_folder_is_gone_although_they_have_a_user(home: Path) -> None:
+    with another(home) as (_, pipe):
+        servers = pipe.recv()
+        watcher = int((home / "embedded" / "watcher.pid").read_text())
+        delete(home)
+        until(lambda: not any(map(exists, (*servers, watcher))), 60)
+    assert not home.exists()
+
+
+@pytest.mark.timeout(120)
+def test_servers_of_a_deleted_folder_end_and_those_of_its_successor_stay(home: Path) -> None:
+    with another(home) as (process, pipe):
+        old = pipe.recv()
+        watcher = int((home / "embedded" / "watcher.pid").read_text())
+        os.kill(watcher, signal.SIGSTOP)  # It looks again when both folders have had their servers.
+        process.kill()
+        process.join()
+        delete(home)
+        with Servers(settings(home)) as urls:
+            new = pids(urls)
+            os.kill(watcher, signal.SIGCONT)
+            until(lambda: not any(map(exists, old)), 60)
+            assert pids(urls) == new
+
+
+@pytest.mark.timeout(120)
+def test_a_user_that_joins_replaces_a_killed_watcher(home: Path) -> None:
+    with another(home) as (process, pipe):
+        pipe.recv()
+        pid = int((home / "embedded" / "watcher.pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not Watcher(home / "embedded").alive())
+        with another(home) as (second, other):
+            other.recv()
+            for each in (process, second):
+                each.kill()
+                each.join()
+            until(lambda: running(home) == (False, False), 60)
+
+
+def test_the_last_user_ends_the_watcher(home: Path) -> None:
+    with Servers(settings(home)):
+        pid = int((home / "embedded" / "watcher.pid").read_text())
+        assert Watcher(home / "embedded").alive()
+        assert os.getsid(pid) != os.getsid(0)
+    assert not Watcher(home / "embedded").alive()
+    assert not exists(pid)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+def test_a_server_that_does_not_stop_is_killed(home: Path) -> None:
+    with another(home) as (process, pipe):
+        servers = pipe.recv()
+        os.kill(servers[1], signal.SIGSTOP)
+        process.kill()
+        until(lambda: not any(map(exists, servers)), 60)

@@ -14,4 +14,7 @@ def test_a_mutation_matches_the_code_and_its_tests_exist(mutation: Mutation) -> 
     for file, there, wanted in mutation.changes:
         assert there in (ROOT / file).read_text("utf-8")
         assert there != wanted
-    assert all((ROOT / path).exists() for path in mutation.tests)
+    for test in mutation.tests:
+        path, _, function = test.partition("::")
+        assert (ROOT / path).exists()
+        assert not function or f"def {function}(" in (ROOT / path).read_text("utf-8")

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from core.content.blobs import UNREFERENCED_SECONDS
 from core.db.pool import Conn
-from core.errors import NotFound, WrongState
+from core.errors import NotFound, StoreUnavailable, WrongState
 from core.ledger.looks import wait_until_seen
 from core.service.accounts import disconnect as account_disconnect
 from core.service.backend import Backend
@@ -134,7 +134,9 @@ def _erase_blobs(backend: Backend, keys: list[str]) -> int:
     """
     if not keys:
         return 0
-    gone = backend.blobs.collect(grace=SETTLED_SECONDS, most=len(keys), keys=keys)
+    gone = 0
+    with suppress(StoreUnavailable):  # the leader deletes them all
+        gone = backend.blobs.collect(grace=SETTLED_SECONDS, most=len(keys), keys=keys)
     with backend.database.connection() as conn:
         conn.execute(
             BACKDATE_UNREFERENCED, {"keys": keys, "seconds": UNREFERENCED_SECONDS - SETTLED_SECONDS}

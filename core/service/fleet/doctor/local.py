@@ -8,7 +8,7 @@ from uuid import uuid4
 import obstore
 
 from core.accounts.vault import Vault
-from core.content.blobs import open_store
+from core.content.blobs import cause_of, open_store
 from core.environment import Environment
 from core.errors import Advice, PollingError
 from core.integration.operator import OperatorSetting, environment_value, operator_settings
@@ -122,7 +122,7 @@ def _blobs(settings: Settings) -> Check:
         return Check(
             name,
             "fail",
-            f"could not write to {shown}: {type(error).__name__}",
+            f"could not write to {shown}: {cause_of(error)}",
             Advice("correct-blob-url"),
         )
     return Check(name, "ok", shown)

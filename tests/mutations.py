@@ -137,7 +137,7 @@ MUTATIONS = [
     ),
     Mutation(
         "leases that expire without Redis",
-        (("core/ledger/leases.py", "suspect = t.suspect OR %s,", "suspect = true OR %s,"),),
+        (("core/ledger/leases.py", "suspect = t.suspect OR %(suspect)s,", "suspect = true OR %s,"),),
         ("tests/integration/test_maintenance.py",),
     ),
     Mutation(
@@ -662,6 +662,20 @@ MUTATIONS = [
             ),
         ),
         ("tests/security/test_wrong_tokens.py",),
+    ),
+    Mutation(
+        "one probe in a portion",
+        (("core/ledger/dispatching.py", "      AND {PROBE_DUE}\n    ORDER BY 1, 2 FOR UPDATE",
+          "    ORDER BY 1, 2 FOR UPDATE"),),
+        ("tests/integration/test_breakers.py",),
+    ),
+    Mutation(
+        "the failure of a task that is not the probe",
+        (("core/ledger/breakers.py", "b.opened_at IS NOT NULL AND b.probe_task = %(task)s",
+          "b.opened_at IS NOT NULL"),),
+        ("tests/integration/test_breakers.py",),
+    ),
+    Mutation(
         "the end of embedded servers without users",
         (("core/embedded/watcher_program.py",
           "    if _lock(users):\n        return True\n", ""),),

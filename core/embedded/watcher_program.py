@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 POLL_SECONDS = 2.0
+GRACE_SECONDS = 10.0
+"""The time after a kill in which the next command joins the servers. In seconds."""
+
 _FIRST_POLL_SECONDS = 0.1
 _STOP_SECONDS, _STOP_SECONDS_WITHOUT_FOLDER, _KILL_SECONDS = 30.0, 5.0, 5.0
 
@@ -70,7 +73,7 @@ class _Server:
         """Return true if a process of the server exists. The caller prevents a start."""
         if not _lock(self._lock):
             return True
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        _release(self._lock)
         return False
 
     def send(self, number: signal.Signals) -> None:
@@ -87,8 +90,13 @@ def main(folder: Path) -> None:
     (folder / "watcher.pid").write_text(str(os.getpid()))
     starting, users = _open(folder / "start.lock"), _open(folder / "users.lock")
     servers = [_Server(folder, program) for program in (POSTGRES, VALKEY)]
+    used_at = time.monotonic()
     while _read_pids(folder, users, servers):
-        if _unused(starting, users):
+        if not _unused(starting, users):
+            used_at = time.monotonic()
+        elif time.monotonic() - used_at < GRACE_SECONDS:
+            _release(starting, users)
+        else:
             _read_pids(folder, users, servers)  # A server may have restarted since.
             _stop(servers, _STOP_SECONDS)
             _release_all_but(starting)
@@ -119,8 +127,13 @@ def _unused(starting: int, users: int) -> bool:
         return False
     if _lock(users):
         return True
-    fcntl.flock(starting, fcntl.LOCK_UN)
+    _release(starting)
     return False
+
+
+def _release(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _stop(servers: list[_Server], seconds: float) -> None:

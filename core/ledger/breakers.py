@@ -44,11 +44,6 @@ MIN_POSTPONEMENT_SECONDS = 60
 WHOLE_ACCOUNT = ""
 """The `limit_name` of an account's own breaker."""
 
-ACCOUNT_OPEN = f"""EXISTS (SELECT FROM breaker b
-    WHERE b.user_integration_id = t.user_integration_id AND b.limit_name = '{WHOLE_ACCOUNT}'
-      AND b.opened_at IS NOT NULL)"""
-"""The condition that the breaker of the account of a task `t` is open."""
-
 PROBE_DUE = f"""(b.probe_at <= clock_timestamp() AND NOT EXISTS (
     SELECT FROM sync_task p WHERE p.id = b.probe_task AND p.state = '{TaskState.QUEUED}'))"""
 """The condition that an open breaker `b` has waited for its pause and has no probe in flight."""
@@ -110,12 +105,13 @@ ON CONFLICT (user_integration_id, limit_name) DO UPDATE SET
 RETURNING b.user_integration_id::text, b.limit_name, b.opened_at IS NOT NULL
 """
 
-# The account does not answer.
+# The account does not answer. A task that is no longer the probe says nothing: the breaker counted
+# its failure already, or has another probe.
 RECORD_FAILED_PROBE = f"""
 UPDATE breaker b SET failed_probes = b.failed_probes + 1, probe_task = NULL, reason = %(reason)s,
     probe_at = clock_timestamp() + greatest(%(requested)s * interval '1 second', {_PAUSE})
 WHERE b.user_integration_id = %(account)s AND b.limit_name = '{WHOLE_ACCOUNT}'
-  AND b.opened_at IS NOT NULL
+  AND b.opened_at IS NOT NULL AND b.probe_task = %(task)s
 """
 
 # Probes of accounts whose lease has expired, as common table expressions behind `expired(id)`. A
@@ -275,8 +271,10 @@ def record(
                 _stay_in_run(outcome)
     for outcome in outcomes:
         if outcome.failed_probe is not None:
-            params |= {"account": outcome.dispatch.account_id, "reason": outcome.reason}
-            conn.execute(RECORD_FAILED_PROBE, {**params, "requested": outcome.failed_probe})
+            dispatch = outcome.dispatch
+            params |= {"account": dispatch.account_id, "task": dispatch.task_id}
+            params |= {"reason": outcome.reason, "requested": outcome.failed_probe}
+            conn.execute(RECORD_FAILED_PROBE, params)
         elif outcome.snooze and outcome.dispatch.account_id in watched:
             dispatch = outcome.dispatch
             conn.execute(POSTPONE_PROBE, (outcome.delay, dispatch.account_id, dispatch.task_id))

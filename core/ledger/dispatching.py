@@ -11,7 +11,7 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.integration.base import START
-from core.ledger.breakers import ACCOUNT_OPEN, PROBE_DUE, WHOLE_ACCOUNT
+from core.ledger.breakers import PROBE_DUE, WHOLE_ACCOUNT
 from core.ledger.outcomes import Dispatch
 from core.states import AccountState, Lane, RunState, TaskState
 
@@ -81,19 +81,21 @@ WHERE b.user_integration_id = ANY(%s::uuid[]) AND b.opened_at IS NOT NULL
 # 64 random bits: a hash of 122 ones.
 RANDOM_BITS = "hashtextextended(gen_random_uuid()::text, 0)"
 
-# The fields of a `Dispatch` without its epoch, from a task `t`, its account `a` and its run `r`.
+# The fields of a `Dispatch` from a task `t`, its account `a` and its run `r`, without its epoch and
+# without `probe`.
 DISPATCH_COLUMNS = f"""
     t.id AS task_id, t.dispatch_no, t.dispatch_seq, t.run_id::text AS run_id,
     t.user_integration_id::text AS account_id, a.version AS account_version,
     t.integration_domain AS domain, t.lane, r.trigger, t.type, t.payload, t.token,
     t.attempts, t.crashes, t.snoozes, t.suspect, t.deferrals,
     coalesce(extract(epoch FROM clock_timestamp() - t.first_failed_at), 0)::float
-        AS failing_seconds, {ACCOUNT_OPEN} AS probe"""
+        AS failing_seconds"""
 
 # Claims portions and marks them queued. Only the leader may do so. The share lock on the row of
 # `engine_state` prevents concurrent claims of an old and a new leader, so that concurrency limits
 # are counted exactly. Locked tasks are skipped. Tasks of capped types are picked separately, so
-# that neither group blocks the other. A task that an open breaker lets through is its probe.
+# that neither group blocks the other. If the probe of an open breaker is due, the first task is the
+# probe. A breaker that opened since the leader read it makes no probes of the tasks of a portion.
 CLAIM_TASKS = f"""
 WITH me AS MATERIALIZED (
     SELECT epoch FROM engine_state
@@ -132,6 +134,7 @@ WITH me AS MATERIALIZED (
 ), breakers AS MATERIALIZED (
     SELECT b.user_integration_id, b.limit_name FROM breaker b
     WHERE b.opened_at IS NOT NULL AND b.user_integration_id IN (SELECT account FROM portion)
+      AND {PROBE_DUE}
     ORDER BY 1, 2 FOR UPDATE
 ), probing AS (
     UPDATE breaker b SET probe_task = (SELECT min(q.id) FROM queued q
@@ -141,8 +144,11 @@ WITH me AS MATERIALIZED (
     WHERE b.user_integration_id = l.user_integration_id AND b.limit_name = l.limit_name
       AND EXISTS (SELECT FROM queued q WHERE q.user_integration_id = b.user_integration_id
           AND (b.types IS NULL OR q.type = ANY (b.types)))
+    RETURNING b.limit_name, b.probe_task
 )
-SELECT (SELECT epoch FROM me) AS epoch, {DISPATCH_COLUMNS}
+SELECT (SELECT epoch FROM me) AS epoch, {DISPATCH_COLUMNS},
+    EXISTS (SELECT FROM probing p WHERE p.probe_task = t.id AND p.limit_name = '{WHOLE_ACCOUNT}')
+        AS probe
 FROM queued t JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 ORDER BY t.priority DESC, t.id
@@ -154,7 +160,10 @@ SELECT id, dispatch_no FROM sync_task
 WHERE state = '{TaskState.QUEUED}' AND integration_domain = %s
 """
 AS_SENT = f"""
-SELECT (SELECT epoch FROM engine_state) AS epoch, {DISPATCH_COLUMNS}
+SELECT (SELECT epoch FROM engine_state) AS epoch, {DISPATCH_COLUMNS},
+    EXISTS (SELECT FROM breaker b WHERE b.user_integration_id = t.user_integration_id
+        AND b.limit_name = '{WHOLE_ACCOUNT}' AND b.opened_at IS NOT NULL AND b.probe_task = t.id)
+        AS probe
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id

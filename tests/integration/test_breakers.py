@@ -9,6 +9,7 @@ from core import Task
 from core.accounts import store
 from core.dispatcher.allocation import Rules, allocate
 from core.ledger import breakers, carry_over, completion, dispatching, leases, pruning
+from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Block, Dispatch, Failure, Outcome
 from core.service.accounts import actions
 
@@ -112,6 +113,30 @@ def test_one_probe_runs_after_each_pause_and_pauses_grow_to_15_minutes(desk) -> 
     assert desk.value("SELECT failed_probes FROM breaker") == 10
 
 
+def test_a_portion_has_one_probe_although_its_breaker_opened_after_the_leader_read_it(desk) -> None:
+    """The leader reads the breakers, then claims; a saver may open a breaker between the two."""
+    account = desk.account()
+    open_breaker(desk, account)
+    late = desk.claim(Portion(str(account), "live", 2))
+    assert [one.probe for one in late] == [False, False]
+    desk.conn.execute(PASSED)
+    tasks = desk.claim(Portion(str(account), "live", 3))
+    assert [one.probe for one in tasks] == [True, False, False]
+    sent = dispatching.as_sent(desk.conn, [(one.task_id, one.dispatch_no) for one in tasks])
+    assert {one.task_id: one.probe for one in sent} == {one.task_id: one.probe for one in tasks}
+
+
+def test_a_probe_counts_once_however_many_tasks_report_it(desk) -> None:
+    account = desk.account()
+    open_breaker(desk, account)
+    desk.conn.execute(PASSED)
+    probe, *others = desk.claim(Portion(str(account), "live", 5))
+    desk.save(*map(away, others))
+    assert desk.rows(STATE) == [("", 5, True, 0)]
+    desk.save(away(probe), away(probe))
+    assert desk.rows(STATE) == [("", 5, True, 1)]
+
+
 def test_a_probe_whose_process_died_is_repeated(desk) -> None:
     open_breaker(desk, desk.account())
     desk.conn.execute(PASSED)
@@ -129,9 +154,7 @@ def test_a_probe_that_kills_its_process_counts_no_crash_and_its_pause_grows(desk
         desk.conn.execute("UPDATE sync_task SET available_at = now() WHERE state = 'ready'")
         [probe] = dispatch(desk)
         assert probe.suspect == (number > 0)
-        assert not probe.suspect or leases.start_suspect(
-            desk.conn, probe.task_id, probe.dispatch_no
-        )
+        assert not probe.suspect or leases.start_suspect(desk.conn, probe.lease)
         desk.conn.execute("UPDATE sync_task SET lease_until = now() WHERE state = 'queued'")
         assert {task.state for task in leases.expire(desk.conn)} == {"ready"}
         assert desk.rows(STATE) == [("", 5, True, number + 1)]
@@ -146,7 +169,7 @@ def test_a_task_that_kills_its_process_after_its_probe_counts_a_crash(desk) -> N
     desk.conn.execute("UPDATE sync_task SET suspect = true WHERE state = 'ready'")
     desk.conn.execute(PASSED)
     [probe] = dispatch(desk)
-    assert leases.start_suspect(desk.conn, probe.task_id, probe.dispatch_no)
+    assert leases.start_suspect(desk.conn, probe.lease)
     breakers.close_account(desk.conn, account)
     desk.conn.execute("UPDATE sync_task SET lease_until = now() WHERE state = 'queued'")
     leases.expire(desk.conn)

@@ -24,7 +24,7 @@ from core.embedded import Servers, Urls, secret_keys
 from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
 from core.embedded.watcher import Watcher
-from core.embedded.watcher_program import POLL_SECONDS
+from core.embedded.watcher_program import GRACE_SECONDS, POLL_SECONDS
 from core.errors import PollingError, SettingsError
 from core.settings import Settings
 
@@ -439,7 +439,7 @@ def test_the_watcher_leaves_servers_to_a_user_that_joins_after_the_kill(home: Pa
         process.kill()
         process.join()
         with Servers(settings(home)) as urls:
-            time.sleep(3 * POLL_SECONDS)  # The test asks that nothing happens.
+            time.sleep(GRACE_SECONDS + 2 * POLL_SECONDS)  # The test asks that nothing happens.
             assert pids(urls) == before
     assert running(home) == (False, False)
 

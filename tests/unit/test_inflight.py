@@ -125,7 +125,7 @@ def test_a_dispatch_whose_result_cannot_be_read_is_released(dispatch: Make) -> N
     fields = Outcome(one).to_json() | {"stop": {"reason": "credentials"}}
     inflight.receive(one, started=True)
     with pytest.raises(TypeError):
-        unpack(fields, None, inflight)  # type: ignore[arg-type]
+        unpack(fields, None, inflight, threading.Event())  # type: ignore[arg-type]
     assert inflight.active_leases() == []
     assert inflight.receive(one, started=True)
 

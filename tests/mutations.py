@@ -137,7 +137,8 @@ MUTATIONS = [
     ),
     Mutation(
         "leases that expire without Redis",
-        (("core/ledger/leases.py", "suspect = t.suspect OR %(suspect)s,", "suspect = true OR %s,"),),
+        (("core/ledger/leases.py", "suspect = t.suspect OR %(suspect)s,",
+          "suspect = true OR %(suspect)s,"),),
         ("tests/integration/test_maintenance.py",),
     ),
     Mutation(

@@ -83,7 +83,7 @@ RANDOM_BITS = "hashtextextended(gen_random_uuid()::text, 0)"
 
 # The fields of a `Dispatch` from a task `t`, its account `a` and its run `r`, without its epoch and
 # without `probe`.
-DISPATCH_COLUMNS = f"""
+DISPATCH_COLUMNS = """
     t.id AS task_id, t.dispatch_no, t.dispatch_seq, t.run_id::text AS run_id,
     t.user_integration_id::text AS account_id, a.version AS account_version,
     t.integration_domain AS domain, t.lane, r.trigger, t.type, t.payload, t.token,

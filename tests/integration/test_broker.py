@@ -343,7 +343,7 @@ def of_version(dispatch: Dispatch, change: Callable[[dict[str, Any]], Any]) -> d
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "an unknown field": lambda fields: fields.update(k="a token", later={"more": [1]}),
+    "an unknown field": lambda fields: fields.update(zz="a token", later={"more": [1]}),
     "without an optional field": lambda fields: fields.pop("f"),
 }
 
@@ -400,7 +400,7 @@ def test_a_result_that_is_being_saved_is_not_returned_at_shutdown(
     message = next(consumer)
     assert (message.actor_name, inflight.active_leases(), inflight.withdraw()) == (
         SAVE_OUTPUT,
-        [(one.task_id, 1)],
+        [one.lease],
         [],
     )
     consumer.ack(message)

@@ -28,7 +28,6 @@ The hook does not check sockets that a C library opens, or other programs that a
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import sys
 import threading
@@ -38,18 +37,9 @@ from contextvars import ContextVar
 from typing import Any
 
 from core.errors import ConfigurationError
+from core.public_addresses import is_public
 
 _CONNECTING = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
-
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""All IPv6 unicast addresses assigned so far.
-
-See https://www.iana.org/assignments/ipv6-address-space. Python also calls other addresses global:
-the old site-local addresses, IPv4 in the forms `::127.0.0.1` and `::ffff:0:127.0.0.1`, and the
-NAT64 prefix for local use.
-"""
 
 _public_only: ContextVar[bool | None] = ContextVar("public_only", default=None)
 """True if this context may reach only public addresses; None in a thread without a context."""
@@ -143,33 +133,3 @@ def _require_public(connection: socket.socket, address: Any = None, *, known: bo
             else "a thread without its task's context may connect only to hosts on the public"
             " internet; the plugin must start it with contextvars.copy_context().run"
         )
-
-
-def is_public(host: str) -> bool:
-    """Return true if this is the address of a public host.
-
-    A name is not accepted: it could resolve to another address when it is used.
-    """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = _embedded(address)
-        if inner is None and address not in _GLOBAL_UNICAST:
-            return False
-        address = inner or address
-    return address.is_global and not address.is_multicast
-
-
-def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """Return the IPv4 address embedded in an IPv6 address, if there is one."""
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    if address.teredo is not None:
-        return address.teredo[1]
-    return None

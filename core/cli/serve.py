@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Annotated
 
 import typer
@@ -31,7 +32,9 @@ def serve(
 ) -> None:
     """Serve the dashboard and the REST API.
 
-    If other machines can reach this port, put a TLS proxy in front of it.
+    Without --host, only this machine can connect: the server speaks HTTP without TLS, so tokens
+    and content would cross the network in clear text. Let a proxy with TLS connect to it.
+    docs/how-to/deploy.md has examples for Caddy and nginx.
 
     \b
     Examples:
@@ -58,11 +61,13 @@ def serve(
 
         def announce(at: int) -> None:
             note(address(host, at))
+            note(reachable(host))
             note("Press Ctrl-C to stop.")
             note("To sign in, create a token: polling tokens create --admin")
 
         try:
-            run(traced(Site(rest)), lambda: rest.state.feed_watcher, host, port, announce)
+            site = traced(Site(rest))
+            run(site, backend.settings, lambda: rest.state.feed_watcher, host, port, announce)
         finally:
             observability.stop()
 
@@ -72,6 +77,29 @@ def address(host: str, port: int) -> str:
     url_host = f"[{host}]" if ":" in host else host
     at = f"http://{url_host}:{port}"
     return f"The dashboard is at {at}, the API at {at}/v1 (OpenAPI document: /openapi.json)."
+
+
+def reachable(host: str) -> str:
+    """Return the line that says who can connect, and why."""
+    if is_loopback(host):
+        return (
+            "Only this machine can connect, because the server speaks HTTP without TLS. Put a proxy"
+            " with TLS in front of it, or choose another address: --host"
+        )
+    return (
+        "Other machines can connect, and their tokens cross the network without TLS. Let only a"
+        " proxy with TLS reach this port."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return true if only this machine can connect to the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def free_port(requested: int | None) -> int:

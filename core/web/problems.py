@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from psycopg_pool import PoolTimeout
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.db.errors import describe
@@ -29,6 +30,7 @@ TYPE = "urn:integration-polling:problem:"
 
 HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"WWW-Authenticate": "Bearer"},
+    429: {"Retry-After": "5"},
     503: {"Retry-After": "5"},
 }
 """Headers of error responses, by status."""
@@ -149,8 +151,14 @@ def http_error(status: int) -> PollingError:
             return HttpProblem("address-not-found")
         case 405:
             return HttpProblem("method-not-allowed")
+        case 408:
+            return HttpProblem("request-timeout")
         case 413:
             return HttpProblem("too-large")
+        case 429:
+            return HttpProblem("address-busy")
+        case 503:
+            return HttpProblem("server-busy")
     return HttpProblem("bad-request")
 
 
@@ -188,6 +196,8 @@ class UnexpectedErrors:
 
         try:
             await self.app(scope, receive, noted)
+        except ClientDisconnect:
+            return  # the client is gone
         except Exception as error:
             if scope["type"] != "http":
                 raise

@@ -1,4 +1,4 @@
-"""Which addresses are public is the engine's own table, not the running Python's."""
+"""The engine has a table of public addresses that does not depend on the running Python."""
 
 from __future__ import annotations
 

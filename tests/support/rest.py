@@ -37,6 +37,7 @@ from core.service import tokens
 from core.service.backend import Backend
 from core.settings import Settings
 from core.transport.queues import Queues
+from core.web.server import configured
 from support.waiting import until
 
 SECRET = "hunter2-is-no-password"
@@ -137,9 +138,8 @@ class Api:
 @contextmanager
 def serving(backend: Backend, made: Callable[[FastAPI], Any] = lambda rest: rest) -> Iterator[str]:
     """Serve the API of a backend, or the application that `made` returns; yield its address."""
-    config = uvicorn.Config(
-        made(build(backend)), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1
-    )
+    config = configured(made(build(backend)), backend.settings, "127.0.0.1")
+    config.port, config.timeout_graceful_shutdown = 0, 1
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -75,6 +75,14 @@ ENTRIES: Catalog = {
     ),
     "server-busy": entry(503, "the server is busy", "Try again in a few seconds"),
     "checks-busy": entry(503, "too many accounts are being checked", "Try again in a few seconds"),
+    "user-checks-busy": entry(
+        429,
+        "two accounts of this user are being checked already",
+        "Wait until these checks have ended",
+    ),
+    "checks-exhausted": entry(
+        429, "this user had {most} checks of accounts in this hour", "Try again in an hour"
+    ),
     "previews-busy": entry(
         503, "too many previews are being prepared", "Load the page again in a few seconds"
     ),

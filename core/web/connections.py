@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -33,6 +34,9 @@ STALLED_SECONDS = 30.0
 
 LINGERING_SECONDS = 2.0
 """Seconds in which a client may send the rest of a body that is not needed any more."""
+
+MIN_DEADLINE_SHARE = 0.8
+"""The smallest share of its seconds that a deadline may have."""
 
 MAX_HEADER_BYTES = 32 * 1024
 """The maximum size of a request's header."""
@@ -214,7 +218,7 @@ class BoundedProtocol(H11Protocol):
                 self._set_deadline(HEADER_SECONDS)
             case "receiving":
                 # The gate answers with status 408 first.
-                self._set_deadline(BODY_SECONDS + LINGERING_SECONDS)
+                self._set_deadline((BODY_SECONDS + LINGERING_SECONDS) / MIN_DEADLINE_SHARE)
             case "lingering":
                 self._set_deadline(LINGERING_SECONDS)
             case "closing":
@@ -229,6 +233,8 @@ class BoundedProtocol(H11Protocol):
         return "answering" if answering else "waiting"
 
     def _set_deadline(self, seconds: float) -> None:
+        # Connections that came together do not end together, so that they cause no burst of work.
+        seconds *= random.uniform(MIN_DEADLINE_SHARE, 1.0)
         self._deadline = self.loop.call_later(seconds, self.transport.abort)
 
     def _unset_deadline(self) -> None:

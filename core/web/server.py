@@ -33,8 +33,8 @@ OTHER_FILES = 256
 BACKLOG = 4_096
 """Connections that the kernel keeps until the server accepts them; the kernel has a bound too."""
 
-MAX_ACCEPTED = 64
-"""Connections that the server accepts before it continues with running requests."""
+MAX_ACCEPTED = 16
+"""Connections that the server accepts before it continues with running requests: some 4 ms."""
 
 UNINTERESTING = ("Invalid HTTP request received.", "Unsupported upgrade request.")
 """Warnings of uvicorn that any client can cause as often as it wants."""

@@ -47,7 +47,7 @@ def main(url: str, count: int) -> None:
 
 
 def _drop(selector: selectors.BaseSelector, one: object) -> None:
-    """Close a connection that the server has closed; read what it sent before."""
+    """Read from a connection, and close it if the server has closed it."""
     assert isinstance(one, socket.socket)
     with suppress(OSError):
         if one.recv(65_536):

@@ -21,24 +21,24 @@ NOT_PUBLIC_V4 = tuple(
     map(
         IPv4Network,
         (
-            "0.0.0.0/8",  # this network (RFC 791).
-            "10.0.0.0/8",  # private use (RFC 1918).
-            "100.64.0.0/10",  # shared address space of carriers (RFC 6598).
-            "127.0.0.0/8",  # loopback (RFC 1122).
-            "169.254.0.0/16",  # link-local, with the metadata services of clouds (RFC 3927).
-            "172.16.0.0/12",  # private use (RFC 1918).
+            "0.0.0.0/8",  # This network (RFC 791).
+            "10.0.0.0/8",  # Private use (RFC 1918).
+            "100.64.0.0/10",  # Shared address space of carriers (RFC 6598).
+            "127.0.0.0/8",  # Loopback (RFC 1122).
+            "169.254.0.0/16",  # Link-local, with the metadata services of clouds (RFC 3927).
+            "172.16.0.0/12",  # Private use (RFC 1918).
             "192.0.0.0/24",  # IETF protocol assignments (RFC 6890).
-            "192.0.2.0/24",  # documentation (RFC 5737).
+            "192.0.2.0/24",  # Documentation (RFC 5737).
             "192.31.196.0/24",  # AS112, answered by the nearest network (RFC 7535).
             "192.52.193.0/24",  # AMT, answered by the nearest network (RFC 7450).
             "192.88.99.0/24",  # 6to4 relays, deprecated (RFC 7526).
-            "192.168.0.0/16",  # private use (RFC 1918).
+            "192.168.0.0/16",  # Private use (RFC 1918).
             "192.175.48.0/24",  # AS112, answered by the nearest network (RFC 7534).
-            "198.18.0.0/15",  # benchmarks (RFC 2544).
-            "198.51.100.0/24",  # documentation (RFC 5737).
-            "203.0.113.0/24",  # documentation (RFC 5737).
-            "224.0.0.0/4",  # multicast (RFC 5771).
-            "240.0.0.0/4",  # reserved, and the broadcast address (RFC 1112, RFC 8190).
+            "198.18.0.0/15",  # Benchmarks (RFC 2544).
+            "198.51.100.0/24",  # Documentation (RFC 5737).
+            "203.0.113.0/24",  # Documentation (RFC 5737).
+            "224.0.0.0/4",  # Multicast (RFC 5771).
+            "240.0.0.0/4",  # Reserved, and the broadcast address (RFC 1112, RFC 8190).
             # Azure's host answers at this address on every machine there, with its settings. The
             # registries do not list it.
             "168.63.129.16/32",
@@ -59,12 +59,12 @@ NOT_PUBLIC_V6 = tuple(
         IPv6Network,
         (
             "2001::/23",  # IETF protocol assignments, with Teredo and ORCHID (RFC 2928).
-            "2001:db8::/32",  # documentation (RFC 3849).
+            "2001:db8::/32",  # Documentation (RFC 3849).
             # 6to4 (RFC 3056): a relay in the internal network forwards it to the IPv4 address
             # within. RFC 7526 deprecates it.
             "2002::/16",
             "2620:4f:8000::/48",  # AS112, answered by the nearest network (RFC 7534).
-            "3fff::/20",  # documentation (RFC 9637).
+            "3fff::/20",  # Documentation (RFC 9637).
         ),
     )
 )

@@ -41,7 +41,7 @@ def test_the_image_installs_only_files_with_known_hashes() -> None:
     "path", [ROOT, *sorted(ROOT.glob("plugins-*"))], ids=lambda path: path.name
 )
 def test_the_pinned_packages_satisfy_the_engine_and_its_plugins(path: Path) -> None:
-    """Otherwise the build would download other versions, without a hash."""
+    """The build would download other versions without a hash."""
     found = project(path)
     extras = found.get("optional-dependencies", {}) if path == ROOT else {}
     needed = [*found["dependencies"], *(one for name in ("serve", "sentry", "otel")

@@ -25,7 +25,7 @@ from core.errors import InvalidInput, PollingError, ServerUnavailable
 T = TypeVar("T")
 
 CHECK_SECONDS = 30.0
-"""Seconds after which a check is answered, whatever the plugin does."""
+"""Seconds after which a check is answered, even if the plugin has not finished."""
 
 UNREACHABLE_SECONDS = 5.0
 """Seconds in which a host must send something to a check with a user's token.

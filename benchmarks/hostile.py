@@ -2,8 +2,8 @@
 
 `polling serve` runs on its own, without a proxy. The hostile connections have no token: they send
 nothing, half a header or half a body, and come back when the server closes them
-(`benchmarks/attackers.py`). Honest clients read a list at the same time, and open a new connection for
-every tenth request.
+(`benchmarks/attackers.py`). Honest clients read a list at the same time, and open a new connection
+for every tenth request.
 """
 
 from __future__ import annotations

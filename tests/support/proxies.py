@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import socket
@@ -20,9 +21,11 @@ PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbi
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """Return a free port that the system gives to no connection, not even during an attack."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
 
 
 def program(name: str) -> str:
@@ -44,11 +47,15 @@ def caddy(upstream: int, home: Path) -> Iterator[str]:
         "HOME": str(home),
         "XDG_DATA_HOME": str(home / "data"),
         "XDG_CONFIG_HOME": str(home / "config"),
-        "CADDY_ADMIN": f"127.0.0.1:{free_port()}",
         "POLLING_PUBLIC_URL": url,
         "POLLING_UPSTREAM": f"127.0.0.1:{upstream}",
     }
-    command = [program("caddy"), "run", "--config", str(DEPLOY / "Caddyfile")]
+    file = home / "Caddyfile"
+    # Caddy's port for administration is fixed, and several tests run at the same time.
+    text = (DEPLOY / "Caddyfile").read_text("utf-8")
+    file.write_text(text.replace("{\n\tservers {", "{\n\tadmin off\n\tservers {", 1))
+    assert "admin off" in file.read_text()
+    command = [program("caddy"), "run", "--config", str(file)]
     with _running([*command, "--adapter", "caddyfile"], variables, home, url):
         yield url
 

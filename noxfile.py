@@ -111,6 +111,24 @@ def pictures(session: nox.Session) -> None:
 
 
 @nox.session
+def lock(session: nox.Session) -> None:
+    """Pin the packages of the image with their hashes; for newer ones: `nox -s lock -- --upgrade`.
+
+    The file names no index: pip checks the hashes, whichever mirror it downloads from.
+    """
+    session.install("uv")
+    folders = [Path(path) for path in (".", *PLUGINS)]
+    ours = [nox.project.load_toml(path / "pyproject.toml")["project"]["name"] for path in folders]
+    session.run(
+        *("uv", "pip", "compile", "deploy/requirements.in", "-o", "deploy/requirements.txt"),
+        *("--python-version", "3.13", "--python-platform", "linux", "--generate-hashes"),
+        *("--no-emit-index-url", "--no-annotate", "--custom-compile-command", "nox -s lock"),
+        *(word for name in ours for word in ("--no-emit-package", name)),
+        *session.posargs,
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, formatting, prose and GitHub's files."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))

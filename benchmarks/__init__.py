@@ -20,6 +20,9 @@ NAMES: Mapping[str, str] = {
     "readers": (
         "a sync with 200 readers of the API and the dashboard, against the same sync without them"
     ),
+    "hostile": (
+        "response times of the API with 2,000 hostile connections, against those without them"
+    ),
     "idle": "statements/s and CPU of an idle fleet",
     "size": "memory and cost per task of runs up to 100,000 tasks",
 }

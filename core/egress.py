@@ -28,28 +28,23 @@ The hook does not check sockets that a C library opens, or other programs that a
 
 from __future__ import annotations
 
-import ipaddress
+import os
 import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
 from core.errors import ConfigurationError
+from core.public_addresses import is_public
 
 _CONNECTING = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
+_RESOLVING = frozenset({"socket.getaddrinfo", "socket.gethostbyname"})
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""All IPv6 unicast addresses assigned so far.
-
-See https://www.iana.org/assignments/ipv6-address-space. Python also calls other addresses global:
-the old site-local addresses, IPv4 in the forms `::127.0.0.1` and `::ffff:0:127.0.0.1`, and the
-NAT64 prefix for local use.
-"""
+_BYTES_RECEIVED = slice(128, 136)
+"""The field `tcpi_bytes_received` of Linux's `struct tcp_info`."""
 
 _public_only: ContextVar[bool | None] = ContextVar("public_only", default=None)
 """True if this context may reach only public addresses; None in a thread without a context."""
@@ -113,11 +108,98 @@ class Egress:
             self._enforcing = True
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _RESOLVING and (log := _log.get()) is not None:
+            log.resolved = True
         if event not in _CONNECTING:
             return
         public_only = _public_only.get()
         if public_only or (public_only is None and self._enforcing):
             _require_public(*arguments[:2], known=public_only is not None)
+        if event == "socket.connect" and (log := _log.get()) is not None:
+            log.add(arguments[0])
+
+
+class ConnectionLog:
+    """The connections that a block of code opens within a limited account.
+
+    Attributes:
+      resolved: True if a name was looked up.
+      refused: True if a connection to an address that is not public was refused.
+    """
+
+    def __init__(self) -> None:
+        self.resolved = False
+        self.refused = False
+        self._answered = False
+        self._opened: list[tuple[int, int]] = []
+
+    def add(self, connection: socket.socket) -> None:
+        """Record a connection by its descriptor, which a TLS connection takes over."""
+        with suppress(OSError):
+            descriptor = connection.fileno()
+            self._opened.append((descriptor, os.fstat(descriptor).st_ino))
+
+    def answered(self) -> bool:
+        """Return true if one of the connections has received something."""
+        self._answered = self._answered or any(map(_has_received, self._open()))
+        return self._answered
+
+    def pending(self) -> bool:
+        """Return true if a connection waits for its server, or a name is looked up."""
+        return any(True for _ in self._open()) or self.unresolved()
+
+    def unresolved(self) -> bool:
+        """Return true if a name was looked up, and nothing has connected to its address."""
+        return self.resolved and not self._opened
+
+    def cut(self) -> None:
+        """Close all connections for both sides, so that nothing waits for them any more."""
+        for connection in self._open():
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _open(self) -> Iterator[socket.socket]:
+        """Yield the connections that are still open, each as a duplicate."""
+        for descriptor, inode in tuple(self._opened):
+            try:
+                duplicate = os.dup(descriptor)
+            except OSError:
+                continue
+            if os.fstat(duplicate).st_ino != inode:
+                os.close(duplicate)  # the descriptor belongs to another file now
+                continue
+            with socket.socket(fileno=duplicate) as connection:
+                yield connection
+
+
+def _has_received(connection: socket.socket) -> bool:
+    with suppress(OSError):
+        connection.getpeername()
+        if not hasattr(socket, "TCP_INFO") or connection.type != socket.SOCK_STREAM:
+            return True
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.stop)
+        received = int.from_bytes(info[_BYTES_RECEIVED], sys.byteorder)
+        return received > 0 or len(info) < _BYTES_RECEIVED.stop
+    return False
+
+
+_log: ContextVar[ConnectionLog | None] = ContextVar("connection_log", default=None)
+
+
+@contextmanager
+def logged_connections() -> Iterator[ConnectionLog]:
+    """Log the connections of this block, and of the threads that carry its context."""
+    log = ConnectionLog()
+    token = _log.set(log)
+    try:
+        yield log
+    finally:
+        _log.reset(token)
+
+
+def is_limited() -> bool:
+    """Return true if this context may reach only public addresses."""
+    return _public_only.get() is True
 
 
 @contextmanager
@@ -136,40 +218,12 @@ def _require_public(connection: socket.socket, address: Any = None, *, known: bo
     inet = connection.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple)
     if not inet or not is_public(str(address[0])):
         connection.close()  # callers handle only OSError; their cleanup might not run
+        if (log := _log.get()) is not None:
+            log.refused = True
         raise EgressRefused(
-            "the host is not on the public internet; accounts made with a user's token may connect"
-            " only to public hosts"
+            "the host cannot be reached, or is not on the public internet; accounts made with a"
+            " user's token may connect only to public hosts"
             if known
             else "a thread without its task's context may connect only to hosts on the public"
             " internet; the plugin must start it with contextvars.copy_context().run"
         )
-
-
-def is_public(host: str) -> bool:
-    """Return true if this is the address of a public host.
-
-    A name is not accepted: it could resolve to another address when it is used.
-    """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = _embedded(address)
-        if inner is None and address not in _GLOBAL_UNICAST:
-            return False
-        address = inner or address
-    return address.is_global and not address.is_multicast
-
-
-def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """Return the IPv4 address embedded in an IPv6 address, if there is one."""
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    if address.teredo is not None:
-        return address.teredo[1]
-    return None

@@ -183,6 +183,10 @@ class InvalidInput(PollingError):
     """A config, credentials, an id or a file is invalid."""
 
 
+class TooManyRequests(PollingError):
+    """A user has used up what one user may do at a time."""
+
+
 class WrongState(InvalidInput):
     """The account, run or task is in a state that does not allow the action."""
 

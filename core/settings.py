@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,6 +97,14 @@ class Settings(BaseSettings):
     """`text`, `json`, or `auto`: JSON unless standard error is a terminal."""
     public_url: str | None = None
     """The address at which browsers reach `polling serve`."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated hosts that `polling serve` answers to, besides `public_url` and loopback."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.0/8", "::1")
+    """Comma-separated addresses and networks of proxies whose `X-Forwarded-For` is believed."""
+    max_connections: PositiveInt = 4_000
+    """The maximum number of connections to `polling serve`."""
+    max_connections_per_address: PositiveInt = 256
+    """The maximum number of connections, and of requests in progress, from one address."""
     allow_private_hosts: bool = False
     """Let accounts made with a user's token connect to loopback, private and link-local hosts."""
     redirect_urls: Annotated[tuple[str, ...], NoDecode] = ()
@@ -107,7 +116,15 @@ class Settings(BaseSettings):
     plugins_allowed: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated distributions whose plugins may be loaded. Default: all."""
 
-    @field_validator("secret_keys", "plugins", "plugins_allowed", "redirect_urls", mode="before")
+    @field_validator(
+        "secret_keys",
+        "plugins",
+        "plugins_allowed",
+        "redirect_urls",
+        "allowed_hosts",
+        "trusted_proxies",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
@@ -126,6 +143,13 @@ class Settings(BaseSettings):
     @classmethod
     def _store(cls, value: str | None) -> str | None:
         return None if value is None else setting_urls.blob_url(value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value
 
     @field_validator("log_level")
     @classmethod

@@ -213,6 +213,7 @@ def settings(
         redis_namespace=queues.namespace,
         secret_keys=secret_key,
         home=tmp_path,
+        allowed_hosts="polling.example",
     )
 
 

@@ -48,6 +48,50 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "a silent connection gives way",
+        (("core/web/connections.py", "        if oldest is None:", "        if True:"),),
+        ("tests/security/test_connections.py",),
+    ),
+    Mutation(
+        "a request has a deadline",
+        (
+            (
+                "core/web/connections.py",
+                "self.loop.call_later(seconds, self.transport.abort)",
+                "self.loop.call_later(3_600, self.transport.abort)",
+            ),
+        ),
+        ("tests/security/test_connections.py",),
+    ),
+    Mutation(
+        "only configured hosts are served",
+        (("core/web/gate.py", 'if "*" not in self._hosts and', "if False and"),),
+        ("tests/security/test_gate.py",),
+    ),
+    Mutation(
+        "a check has the engine's deadline",
+        (
+            (
+                "core/service/accounts/deadline.py",
+                "return self._done.wait(max(0.0, started + CHECK_SECONDS - time.monotonic()))",
+                "return self._done.wait()",
+            ),
+        ),
+        ("tests/security/test_checks.py",),
+    ),
+    Mutation(
+        "failures to reach a host have one answer",
+        (
+            (
+                "core/service/accounts/deadline.py",
+                "return log.refused or log.unresolved() or any(",
+                "return log.refused or any(",
+            ),
+            ("core/service/accounts/deadline.py", "map(_tells, ", "map(bool, () and "),
+        ),
+        ("tests/security/test_checks.py",),
+    ),
+    Mutation(
         "an account is complete as of a listing, not as of a retry",
         (("core/service/accounts/owed.py", "AND trigger <> '{Trigger.RETRY}' ", ""),),
         ("tests/integration/test_owed.py",),

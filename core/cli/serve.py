@@ -11,6 +11,7 @@ import typer
 
 from core.cli import session
 from core.cli.output import note
+from core.public_addresses import is_loopback_name
 
 HOST, PORT = "127.0.0.1", 8080
 
@@ -31,7 +32,9 @@ def serve(
 ) -> None:
     """Serve the dashboard and the REST API.
 
-    If other machines can reach this port, put a TLS proxy in front of it.
+    Without --host, only this machine can connect: the server speaks HTTP without TLS, so tokens
+    and content would cross the network in clear text. Let a proxy with TLS connect to it.
+    docs/how-to/deploy.md has examples for Caddy and nginx.
 
     \b
     Examples:
@@ -56,12 +59,14 @@ def serve(
 
         def announce(at: int) -> None:
             note(address(host, at))
+            note(reachable(host))
             note("Press Ctrl-C to stop.")
             note("To sign in, create a token: polling tokens create --admin")
 
         try:
+            site = traced(Site(rest))
             with presence.registered(backend):
-                run(traced(Site(rest)), lambda: rest.state.feed_watcher, host, port, announce)
+                run(site, backend.settings, lambda: rest.state.feed_watcher, host, port, announce)
         finally:
             observability.stop()
 
@@ -71,6 +76,19 @@ def address(host: str, port: int) -> str:
     url_host = f"[{host}]" if ":" in host else host
     at = f"http://{url_host}:{port}"
     return f"The dashboard is at {at}, the API at {at}/v1 (OpenAPI document: /openapi.json)."
+
+
+def reachable(host: str) -> str:
+    """Return the line that says who can connect, and why."""
+    if is_loopback_name(host):
+        return (
+            "Only this machine can connect, because the server speaks HTTP without TLS. Put a proxy"
+            " with TLS in front of it, or choose another address: --host"
+        )
+    return (
+        "Other machines can connect, and their tokens cross the network without TLS. Let only a"
+        " proxy with TLS reach this port."
+    )
 
 
 def free_port(requested: int | None) -> int:

@@ -158,6 +158,7 @@ TITLES = {
     409: "Action not possible",
     413: "Request too large",
     422: "Invalid input",
+    429: "Too many requests",
     502: "Provider unavailable",
     503: "Temporarily unavailable",
 }

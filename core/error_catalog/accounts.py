@@ -143,6 +143,16 @@ ENTRIES: Catalog = {
         "the check of {integration} failed: {reason}",
         "Try again; if it fails again, report this to the plugin's author",
     ),
+    "check-timed-out": entry(
+        502,
+        "{integration} did not finish its check within {seconds} seconds",
+        "If you entered a host and port, check them, or try again later",
+    ),
+    "host-unreachable": entry(
+        422,
+        "the host cannot be reached, or is not on the public internet",
+        "Check the host and the port; accounts of users connect only to public hosts",
+    ),
     "check-without-identity": entry(
         502, "check() of {domain} did not return the account's identity", AUTHOR
     ),

@@ -63,6 +63,9 @@ ENTRIES: Catalog = {
         "See the methods: GET /openapi.json",
         dashboard="Go back to the overview",
     ),
+    "request-timeout": entry(
+        408, "the request's body did not arrive in time", "Send it again, on a faster connection"
+    ),
     "too-large": entry(413, "the request's body is too large", "Send at most 1 MiB"),
     "invalid-request": entry(
         422, "the request does not match its schema", "Correct the fields named in `errors`"
@@ -77,7 +80,32 @@ ENTRIES: Catalog = {
         "this Idempotency-Key was used for another request",
         "Use a new key for each request",
     ),
+    "host-not-served": entry(
+        421,
+        "this server does not serve the host that the request names",
+        "Ask the operator to add the host to POLLING_ALLOWED_HOSTS",
+    ),
+    "address-busy": entry(
+        429, "too many requests from this address are in progress", "Try again in a few seconds"
+    ),
+    "token-busy": entry(
+        429, "too many requests with this token are in progress", "Send fewer at the same time"
+    ),
+    "readers-busy": entry(
+        429,
+        "too many requests with this token wait for changes",
+        "Wait for one of them to end, or read without `wait`",
+    ),
+    "server-busy": entry(503, "the server is busy", "Try again in a few seconds"),
     "checks-busy": entry(503, "too many accounts are being checked", "Try again in a few seconds"),
+    "user-checks-busy": entry(
+        429,
+        "two accounts of this user are being checked already",
+        "Wait until these checks have ended",
+    ),
+    "checks-exhausted": entry(
+        429, "this user had {most} checks of accounts in this hour", "Try again in an hour"
+    ),
     "previews-busy": entry(
         503, "too many previews are being prepared", "Load the page again in a few seconds"
     ),

@@ -12,12 +12,10 @@ from core.db.pool import Database
 from core.egress import Egress
 from core.environment import Environment
 from core.plugins import Registry, get_registry
+from core.service.provider_slots import ProviderSlots
 from core.service.query_timeout import QuerySlots
 from core.settings import Settings
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
-
-MAX_PROVIDER_CALLS = 16
-"""Threads of one process that may wait for a provider, of the 40 that serve requests."""
 
 MAX_PREVIEWS = 2
 """Content previews that one process renders concurrently.
@@ -43,9 +41,7 @@ class Backend:
     registry: Registry
     egress: Egress = field(default_factory=Egress)
     query_slots: QuerySlots = field(default_factory=QuerySlots)
-    provider_slots: BoundedSemaphore = field(
-        default_factory=lambda: BoundedSemaphore(MAX_PROVIDER_CALLS)
-    )
+    provider_slots: ProviderSlots = field(default_factory=ProviderSlots)
     preview_slots: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MAX_PREVIEWS))
 
     @property

@@ -4,7 +4,9 @@
 - `body_limit`: the maximum size of a request body
 - `problems`: errors as problem details (RFC 9457)
 - `downloads`: the bytes of content
+- `connections`: deadlines of connections, and who gives way at the limit
 - `feed_watcher`: waiting for changes
+- `gate`: the hosts that are served, and the bounds of each client
 - `provider_slots`: a limit on requests that wait for providers
 - `server`: uvicorn
 - `tracing`: a span for each request

@@ -1,18 +1,35 @@
-"""Waiting for changes. All readers share one query, four times a second."""
+"""Waiting for changes. All readers share one query, four times a second.
+
+A reader that waits occupies a connection of the server. Each token has a bound, so that one user's
+readers cannot use all connections. After a change, only some readers read at the same time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
 from core.service.backend import Backend
 from core.service.content import changes
+from core.web.problems import HttpProblem
 
 SECONDS = 0.25
 """The interval between two queries."""
+
+MAX_READERS = 500
+"""The maximum number of requests that wait for changes in one process."""
+
+MAX_READERS_PER_TOKEN = 20
+"""The maximum number of requests with one token that wait for changes."""
+
+MAX_CONCURRENT_READS = 4
+"""Waiting readers that read concurrently. They wake together, and leave threads for others."""
 
 
 class FeedWatcher:
@@ -24,6 +41,26 @@ class FeedWatcher:
         self._ended = asyncio.Event()
         self._newest = -1
         self._read_at = 0.0
+        self._readers: Counter[UUID] = Counter()
+        self.reading = asyncio.Semaphore(MAX_CONCURRENT_READS)
+
+    @contextmanager
+    def reader(self, token: UUID) -> Iterator[None]:
+        """Count a reader while it waits.
+
+        Raises:
+          HttpProblem: The token, or all tokens together, have too many waiting readers.
+        """
+        if self._readers[token] >= MAX_READERS_PER_TOKEN:
+            raise HttpProblem("readers-busy")
+        if self._readers.total() >= MAX_READERS:
+            raise HttpProblem("server-busy")
+        self._readers[token] += 1
+        try:
+            yield
+        finally:
+            self._readers[token] -= 1
+            self._readers += Counter()  # removes zero counts
 
     async def newest(self) -> int:
         """Return the transaction id of the newest change, at most `SECONDS` old."""
@@ -33,12 +70,15 @@ class FeedWatcher:
                 self._read_at = time.monotonic()
             return self._newest
 
-    async def wait_beyond(self, xid: int, seconds: float) -> bool:
-        """Wait until the feed has a change after `xid`, or the server stops.
+    async def wait_beyond(
+        self, xid: int, seconds: float, disconnected: Callable[[], Awaitable[bool]]
+    ) -> bool:
+        """Wait until the feed has a change after `xid`, the client is gone, or the server stops.
 
         Args:
           xid: A transaction id, as returned by `newest`.
           seconds: The maximum time to wait.
+          disconnected: A function that returns True when the client is gone.
 
         Returns:
           True if there is such a change.
@@ -46,7 +86,7 @@ class FeedWatcher:
         deadline = time.monotonic() + seconds
         while await self.newest() <= xid:
             left = deadline - time.monotonic()
-            if left <= 0 or self.ended:
+            if left <= 0 or self.ended or await disconnected():
                 return False
             await self.pause(min(SECONDS, left))
         return True

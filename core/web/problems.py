@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from psycopg_pool import PoolTimeout
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.db.errors import describe
@@ -29,10 +30,13 @@ TYPE = "urn:integration-polling:problem:"
 
 HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"WWW-Authenticate": "Bearer"},
-    429: {"Retry-After": "60"},
+    429: {"Retry-After": "5"},
     503: {"Retry-After": "5"},
 }
 """Headers of error responses, by status."""
+
+RETRY_AFTER: Mapping[str, str] = {"wrong-tokens-too-many": "60"}
+"""Seconds to wait before the next request, for errors that differ from their status."""
 
 MAX_LOCATION_CHARS = 200
 MAX_ERRORS = 20
@@ -90,9 +94,15 @@ def problem(
     return JSONResponse(
         body.model_dump(exclude_none=True),
         error.status,
-        headers={**HEADERS.get(error.status, {}), **(headers or {})},
+        headers={**headers_of(error), **(headers or {})},
         media_type=MEDIA_TYPE,
     )
+
+
+def headers_of(error: PollingError) -> dict[str, str]:
+    """Return the headers of the response for an error."""
+    wait = RETRY_AFTER.get(error.code)
+    return {**HEADERS.get(error.status, {}), **({} if wait is None else {"Retry-After": wait})}
 
 
 def _clean(text: str) -> str:
@@ -150,8 +160,14 @@ def http_error(status: int) -> PollingError:
             return HttpProblem("address-not-found")
         case 405:
             return HttpProblem("method-not-allowed")
+        case 408:
+            return HttpProblem("request-timeout")
         case 413:
             return HttpProblem("too-large")
+        case 429:
+            return HttpProblem("address-busy")
+        case 503:
+            return HttpProblem("server-busy")
     return HttpProblem("bad-request")
 
 
@@ -189,6 +205,8 @@ class UnexpectedErrors:
 
         try:
             await self.app(scope, receive, noted)
+        except ClientDisconnect:
+            return  # the client is gone
         except Exception as error:
             if scope["type"] != "http":
                 raise

@@ -1,27 +1,21 @@
-"""A limit on concurrent requests that wait for a provider.
-
-A provider may be slow. The limit leaves threads for other requests.
-"""
+"""A limit on concurrent requests that wait for a provider."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from core.service.backend import Backend
-from core.web.problems import HttpProblem
 
 
-@contextmanager
-def provider_slot(backend: Backend) -> Iterator[None]:
+def provider_slot(backend: Backend, user: str | None = None) -> AbstractContextManager[None]:
     """Reserve a slot during a call to a provider.
 
+    Args:
+      backend: The backend.
+      user: The user whose token or session makes the request. Default: None, an operator.
+
     Raises:
-      HttpProblem: All slots are in use.
+      ServerUnavailable: All slots are in use.
+      TooManyRequests: The user has too many calls in progress, or too many in this hour.
     """
-    if not backend.provider_slots.acquire(blocking=False):
-        raise HttpProblem("checks-busy")
-    try:
-        yield
-    finally:
-        backend.provider_slots.release()
+    return backend.provider_slots.slot(backend.queues, user)

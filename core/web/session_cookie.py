@@ -9,11 +9,11 @@ alone, with a plain name. A server with an HTTPS address never accepts that name
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from fastapi import Request, Response
 
+from core.public_addresses import is_loopback_name
 from core.service import sessions
 
 NAME = "polling_session"
@@ -78,13 +78,3 @@ def is_loopback(request: Request, public_url: str | None) -> bool:
     except ValueError:
         return False
     return is_loopback_name(host)
-
-
-def is_loopback_name(host: str) -> bool:
-    """Return True for `localhost`, a name below it, and a loopback address."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -8,7 +8,6 @@ for itself.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections import OrderedDict
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from core.web.connections import network_of
 from core.web.problems import HttpProblem
 
 BURST = 10
@@ -99,16 +99,7 @@ class WrongTokens:
 def address_of(request: Request) -> str:
     """Return the address that a limit counts: an IPv4 address, or a network of IPv6.
 
-    A client usually has a complete IPv6 network of 64 bits. Behind a proxy, it is the proxy's
-    address.
+    Behind a trusted proxy, `core.web.gate` has replaced the proxy's address with the client's.
     """
     host = request.client.host if request.client is not None else ""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return "unknown"
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False))
+    return network_of(host) or "unknown"

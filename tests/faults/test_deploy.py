@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 from dramatiq.cli import make_argument_parser
 from support.deploying import (
     DEPLOY,
@@ -114,13 +115,17 @@ def answers(port: int) -> bool:
 
 
 def test_valkey_takes_the_options_of_the_compose_file(tmp_path: Path) -> None:
-    _, *options = shlex.split(service("valkey")["command"])
+    text = compose()["configs"]["valkey"]["content"]
+    (tmp_path / "valkey.conf").write_text(re.sub(r"\$\{VALKEY_PASSWORD[^}]*\}", "secret", text))
+    _, *options = shlex.split(service("valkey")["command"].replace("/etc/valkey/", ""))
     at = tempfile.mkdtemp(prefix="polling-") + "/s"  # the path of a socket must be short
     command = [str(valkey._program()), *options, "--port", "0", "--unixsocket", at]
     server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
-        queues = Queues(f"unix://{at}", "test")
         until(lambda: Path(at).exists(), "Valkey listens")
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(unix_socket_path=at).ping()
+        queues = Queues(f"unix://:secret@{at}", "test")
         info = queues.require()
         queues.close()
     finally:

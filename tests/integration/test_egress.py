@@ -22,9 +22,10 @@ from typing import Any
 import pytest
 
 from core import BaseIntegration, Manifest, NoFields, hookimpl
-from core.egress import Egress, EgressRefused, any_host, is_public
+from core.egress import Egress, EgressRefused, any_host
 from core.errors import InvalidInput
 from core.plugins import Registry
+from core.public_addresses import is_public
 from core.service.accounts import actions as account_actions
 from core.worker.accounts import Accounts, LoadedAccount
 from core.worker.context import Services

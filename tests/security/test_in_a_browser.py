@@ -15,6 +15,7 @@ from support.tls import make_certificate, planting
 
 from core.dashboard.app import Site
 from core.service import sessions
+from core.settings import Settings
 from core.web.session_cookie import HOST_NAME, NAME
 
 DOMAIN = "example.test"
@@ -112,6 +113,12 @@ def test_a_person_decides_on_a_page(product, window, conn, button, shown, stored
     victor.get_by_role("button", name=button).click()
     expect(victor.get_by_text(shown)).to_be_visible()
     assert owners(conn) == stored
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Serve every host: these tests are about cookies."""
+    return settings.model_copy(update={"allowed_hosts": ("*",)})
 
 
 @pytest.fixture

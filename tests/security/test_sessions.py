@@ -6,6 +6,7 @@ import pytest
 from support.dashboard import Browser
 
 from core.service import tokens
+from core.settings import Settings
 from core.web.session_cookie import HOST_NAME, NAME
 
 PUBLIC = "https://polling.example.org"
@@ -81,6 +82,12 @@ def test_a_sibling_subdomain_cannot_plant_a_session(public) -> None:
     both = public.stranger()
     both.client.headers["Cookie"] = f"{NAME}={session}; {HOST_NAME}=of-the-victim"
     assert not is_signed_in(both)
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Serve every host: these tests are about cookies."""
+    return settings.model_copy(update={"allowed_hosts": ("*",)})
 
 
 @pytest.mark.parametrize(

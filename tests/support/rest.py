@@ -37,6 +37,7 @@ from core.service import tokens
 from core.service.backend import Backend
 from core.settings import Settings
 from core.transport.queues import Queues
+from core.web.server import configured
 from support.waiting import until
 
 SECRET = "hunter2-is-no-password"
@@ -140,16 +141,12 @@ def serving(
 ) -> Iterator[str]:
     """Serve the API of a backend, or the application that `made` returns; yield its address.
 
-    Further options are those of uvicorn.
+    Further options are attributes of uvicorn's configuration.
     """
-    config = uvicorn.Config(
-        made(build(backend)),
-        host="127.0.0.1",
-        port=0,
-        log_config=None,
-        timeout_graceful_shutdown=1,
-        **options,
-    )
+    config = configured(made(build(backend)), backend.settings, "127.0.0.1")
+    options |= {"port": 0, "timeout_graceful_shutdown": 1}
+    for name, value in options.items():
+        setattr(config, name, value)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from threading import BoundedSemaphore
-from types import SimpleNamespace
+from contextlib import ExitStack
 from typing import cast
 
 import pytest
 
 from core.cli import serve
-from core.errors import SettingsError
-from core.service.backend import MAX_PROVIDER_CALLS, Backend
+from core.errors import ServerUnavailable, SettingsError
+from core.service.provider_slots import MAX_PROVIDER_CALLS, ProviderSlots
+from core.transport.queues import Queues
 from core.web.downloads import media_type
-from core.web.problems import HttpProblem
-from core.web.provider_slots import provider_slot
 
 
 def test_serve_without_its_extra_names_the_package_to_install(monkeypatch) -> None:
@@ -37,16 +35,13 @@ def test_no_other_command_imports_the_packages_of_serve() -> None:
 
 
 def test_those_who_wait_for_providers_leave_room_for_others() -> None:
-    slots = BoundedSemaphore(MAX_PROVIDER_CALLS)
-    backend = cast("Backend", SimpleNamespace(provider_slots=slots))
-    waiting = [provider_slot(backend) for _ in range(MAX_PROVIDER_CALLS)]
-    for slot in waiting:
-        slot.__enter__()
-    with pytest.raises(HttpProblem), provider_slot(backend):
-        pass
-    for slot in waiting:
-        slot.__exit__(None, None, None)
-    with provider_slot(backend):
+    slots, queues = ProviderSlots(), cast("Queues", None)
+    with ExitStack() as waiting:
+        for _ in range(MAX_PROVIDER_CALLS):
+            waiting.enter_context(slots.slot(queues, None))
+        with pytest.raises(ServerUnavailable), slots.slot(queues, None):
+            pass
+    with slots.slot(queues, None):
         pass
 
 

@@ -109,7 +109,7 @@ def check(
     """Check with the provider that the credentials still work."""
 
     def act() -> None:
-        with provider_slot(engine):
+        with provider_slot(engine, viewer.user_id):
             account_actions.check_account(engine, account)
 
     return _act(engine, viewer, renderer, account, act, "works")

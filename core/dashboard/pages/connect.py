@@ -139,7 +139,7 @@ def connect(
             account_form.minutes(),
         )
         deletions = account_form.deletions()
-        with provider_slot(engine):
+        with provider_slot(engine, viewer.user_id):
             connection = account_actions.connect(
                 engine,
                 domain,

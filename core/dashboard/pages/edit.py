@@ -90,7 +90,7 @@ def _change_config(
             ("config", "credentials") if form.get("with_credentials") == "on" else ("config",)
         )
         config, *credentials = account_form.values(*parts)
-        with provider_slot(engine):
+        with provider_slot(engine, viewer.user_id):
             resync = account_actions.configure(
                 engine,
                 account,
@@ -153,7 +153,7 @@ def reconnect(
     account_form = AccountForm(edited.integration, form)
     with account_form.recording_errors():
         (credentials,) = account_form.values("credentials")
-        with provider_slot(engine):
+        with provider_slot(engine, viewer.user_id):
             account_actions.reconnect(
                 engine, account, credentials=credentials, public_only=not viewer.is_admin
             )

@@ -42,7 +42,7 @@ def returned(
     viewer = find_viewer(engine, request)
     session = viewer.session.digest if viewer is not None else None
     try:
-        with provider_slot(engine):
+        with provider_slot(engine, viewer.user_id if viewer is not None else None):
             done = oauth.finish(engine, state=state, code=code, error=error, session=session)
     except PollingError as problem:
         return _page("Not connected", sentences(problem), problem.status)

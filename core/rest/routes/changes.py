@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -20,7 +22,7 @@ router = APIRouter(prefix="/v1/changes", tags=["changes"])
 MAX_WAIT_SECONDS = 60
 
 
-@router.get("", responses=problems(401, 410, 422))
+@router.get("", responses=problems(401, 410, 422, 429, 503))
 async def read_changes(
     request: Request,
     engine: Engine,
@@ -44,26 +46,45 @@ async def read_changes(
     Without `after`, the list starts with the oldest change. With `after=latest`, it starts with the
     next change. Read pages until `more` is false, store the cursor, and continue from it at any
     time.
+
+    At most 20 requests with one token may wait at the same time; for more, the response is 429.
     """
-    feed_watcher: FeedWatcher = request.app.state.feed_watcher
-    deadline = time.monotonic() + wait
 
     def read(cursor: str | None) -> changes.Feed:
         with engine.database.connection() as conn:
             return changes.read(conn, principal, after=cursor, limit=limit)
 
+    if not wait:
+        return _answer(await run_in_threadpool(read, after))
+    feed_watcher: FeedWatcher = request.app.state.feed_watcher
+    with feed_watcher.reader(principal.token_id):
+        return _answer(await _wait(request, feed_watcher, read, after, wait))
+
+
+async def _wait(
+    request: Request,
+    feed_watcher: FeedWatcher,
+    read: Callable[[str | None], changes.Feed],
+    after: str | None,
+    seconds: float,
+) -> changes.Feed:
+    """Read until there is a change, the time has passed, or the client or the server ends."""
+    deadline, woken = time.monotonic() + seconds, False
     while True:
         # Read the end first, so that a change during the read ends the wait.
-        reaches = await feed_watcher.newest() if wait else -1
-        feed = await run_in_threadpool(read, after)
-        left = deadline - time.monotonic()
+        reaches = await feed_watcher.newest()
+        async with feed_watcher.reading if woken else nullcontext():
+            feed = await run_in_threadpool(read, after)
+        woken, left = True, deadline - time.monotonic()
         if feed.changes or left <= 0 or feed_watcher.ended:
-            return _answer(feed)
+            return feed
         after = feed.cursor
-        if not feed.more and not await feed_watcher.wait_beyond(reaches, left):
-            return _answer(feed)
+        if not feed.more and not await feed_watcher.wait_beyond(
+            reaches, left, request.is_disconnected
+        ):
+            return feed
         if await request.is_disconnected():
-            return _answer(feed)
+            return feed
 
 
 def _answer(feed: changes.Feed) -> Changes:

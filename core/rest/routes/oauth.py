@@ -57,7 +57,7 @@ def start_authorization(
     return Authorization(url=begun.url, expires_at=begun.expires_at)
 
 
-@router.post("/redeem", status_code=201, responses=problems(401, 403, 404, 409, 413, 422, 502))
+@router.post("/redeem", status_code=201, responses=problems(401, 403, 404, 409, 413, 422, 429, 502))
 def redeem_connect_code(engine: Engine, principal: Connector, body: ConnectCode) -> UserIntegration:
     """Store the account of a connection, after the browser has brought the `connect_code`.
 
@@ -65,7 +65,7 @@ def redeem_connect_code(engine: Engine, principal: Connector, body: ConnectCode)
     for another user, the response is 403 and nothing is stored: somebody has passed the link on.
     """
     user = owner(principal, body.user_id)
-    with provider_slot(engine):
+    with provider_slot(engine, principal.user_id):
         account = oauth.redeem(engine, code=body.connect_code, user_id=user)
     with engine.database.connection() as conn:
         row = account_queries.accounts.one(conn, "account", account)

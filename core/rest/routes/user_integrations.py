@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -107,7 +108,7 @@ def list_user_integrations(
     "",
     status_code=201,
     response_model=UserIntegration,
-    responses=problems(401, 403, 404, 409, 413, 422, 502)
+    responses=problems(401, 403, 404, 409, 413, 422, 429, 502)
     | {
         200: {
             "model": UserIntegration,
@@ -142,7 +143,7 @@ def create_user_integration(
     user = owner(principal, new.user_id)
 
     def act() -> RecordedResponse:
-        with provider_slot(engine):
+        with provider_slot(engine, principal.user_id):
             connected = account_actions.connect(
                 engine,
                 new.integration_domain,
@@ -193,7 +194,7 @@ def get_user_integration(
     )
 
 
-@router.patch("/{account}", responses=problems(401, 404, 409, 413, 422, 502))
+@router.patch("/{account}", responses=problems(401, 404, 409, 413, 422, 429, 502))
 def change_user_integration(
     engine: Engine, principal: Connector, account: AccountId, changes: UserIntegrationChanges
 ) -> UserIntegration:
@@ -203,7 +204,8 @@ def change_user_integration(
     """
     _require(engine, principal, account)
     public_only = not principal.is_admin
-    with provider_slot(engine):
+    checked = changes.config is not None or changes.credentials is not None
+    with provider_slot(engine, principal.user_id) if checked else nullcontext():
         if changes.config is None and changes.credentials is not None:
             account_actions.reconnect(
                 engine, account, credentials=changes.credentials, public_only=public_only
@@ -276,11 +278,11 @@ def resume_user_integration(
     return _read(engine, account)
 
 
-@router.post("/{account}/check", responses=problems(401, 404, 409, 422, 502))
+@router.post("/{account}/check", responses=problems(401, 404, 409, 422, 429, 502))
 def check_user_integration(engine: Engine, principal: Connector, account: AccountId) -> Identity:
     """Check with the provider that the credentials still work."""
     _require(engine, principal, account)
-    with provider_slot(engine):
+    with provider_slot(engine, principal.user_id):
         identity = account_actions.check_account(engine, account)
     return Identity(id=identity.id, name=identity.name)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from core.accounts.redaction import error_text, redactor
 from core.accounts.vault import secrets_of
+from core.egress import is_limited
 from core.errors import (
     ConfigurationError,
     CredentialsInvalid,
@@ -24,6 +25,7 @@ from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
 from core.known_secrets import KNOWN
 from core.log_redaction import renewing
+from core.service.accounts.deadline import BoundedCheck
 
 Renew = Callable[[BaseIntegration[Any, Any]], BaseModel]
 """Requests new credentials from the provider."""
@@ -53,7 +55,7 @@ def check(
     """Create an instance of the integration, call its `check()`, and close it.
 
     If the provider rejects the credentials, they are renewed once, because the token may have
-    expired.
+    expired. The check has a deadline; see `core.service.accounts.deadline`.
 
     Parameters:
       renew: Renews the credentials. Default: the plugin's `refresh()`.
@@ -62,19 +64,36 @@ def check(
     Raises:
       InvalidInput: The provider rejects the credentials or the config. The message gives its
         reason, without secrets.
-      PollingError: The provider is unavailable, or the check failed.
+      PollingError: The provider is unavailable, the check failed, or it took too long.
     """
+
+    def work() -> CheckResult:
+        return _check(integration, config, credentials, renew, bounded)
+
     with egress, _translated_errors(integration, credentials):
-        with _opened(integration, config, credentials) as instance:
-            try:
-                return CheckResult(_identity(instance), credentials)
-            except CredentialsInvalid as refused:
-                newer = _renewed(instance, renew or (lambda plugin: plugin.refresh()), refused)
-        with (
-            _translated_errors(integration, newer),
-            _opened(integration, config, newer) as instance,
-        ):
-            return CheckResult(_identity(instance), newer)
+        bounded = BoundedCheck(work, limited=is_limited())
+        return bounded.run(integration.manifest.name)
+
+
+def _check(
+    integration: Integration,
+    config: BaseModel,
+    credentials: BaseModel,
+    renew: Renew | None,
+    bounded: BoundedCheck[CheckResult],
+) -> CheckResult:
+    with _opened(integration, config, credentials) as instance:
+        try:
+            return CheckResult(_identity(instance), credentials)
+        except CredentialsInvalid as refused:
+            bounded.renewing = True
+            newer = _renewed(instance, renew or (lambda plugin: plugin.refresh()), refused)
+            bounded.renewing = False
+    with (
+        _translated_errors(integration, newer),
+        _opened(integration, config, newer) as instance,
+    ):
+        return CheckResult(_identity(instance), newer)
 
 
 def _identity(instance: BaseIntegration[Any, Any]) -> AccountIdentity:

@@ -1,0 +1,243 @@
+"""The entrance of the server: the hosts that it serves, and the bounds of each client.
+
+`/healthz` passes unconditionally. It needs neither a thread nor the database, so it answers as long
+as the process does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.public_addresses import is_loopback_name
+from core.settings import Settings
+from core.web.connections import BODY_SECONDS, network_of
+from core.web.problems import HttpProblem, headers_of, problem
+
+HEALTH = "/healthz"
+
+MAX_REQUESTS = 1_000
+"""The maximum number of requests with a complete body that are in progress."""
+
+MAX_REQUESTS_PER_TOKEN = 100
+"""The maximum number of requests in progress with one token."""
+
+MAX_BUFFERED_BYTES = 64 * 1024 * 1024
+"""The maximum size of all request bodies in memory together. Small ones pass nevertheless."""
+
+MAX_BUFFERED_BYTES_PER_ADDRESS = 16 * 1024 * 1024
+"""The maximum size of the request bodies in memory from one address."""
+
+SMALL_BODY_BYTES = 64 * 1024
+"""The size up to which a body counts as small."""
+
+
+class Proxies:
+    """The proxies whose header `X-Forwarded-For` names the client.
+
+    Args:
+      networks: Addresses and networks of proxies.
+    """
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        self._networks = tuple(ip_network(network) for network in networks)
+
+    def __contains__(self, address: str) -> bool:
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._networks)
+
+    def client(self, scope: Scope) -> str | None:
+        """Return the address of the client; None if a proxy does not name it.
+
+        The header grows at its end. Therefore only the last address that is not a proxy counts:
+        a client may send a header of its own.
+        """
+        peer = (scope["client"] or ("",))[0]
+        if peer not in self:
+            return peer or None
+        forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for"))
+        addresses = [part.strip() for part in forwarded.split(",") if part.strip()]
+        client = None
+        while addresses and (client is None or client in self):
+            client = addresses.pop()
+        return client
+
+
+class Gate:
+    """An ASGI application that passes requests on to another one, within bounds.
+
+    Args:
+      app: The application.
+      settings: The settings with the hosts, the proxies and the bounds.
+      listening_on: The address that the server listens on, which is served too.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, listening_on: str = "") -> None:
+        self.app = app
+        self.proxies = Proxies(settings.trusted_proxies)
+        self._per_address = settings.max_connections_per_address
+        self._hosts = served_hosts(settings, listening_on)
+        self._running = 0
+        self._by_client: Counter[str] = Counter()
+        self._by_token: Counter[bytes] = Counter()
+        self._bytes: Counter[str | None] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request, or refuse it."""
+        if scope["type"] != "http" or scope["path"] == HEALTH:
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        client = self.proxies.client(scope)
+        if client is not None:
+            scope["client"] = (client, 0)
+        key, token = client and network_of(client), _token(headers)
+        refused = self._refusal(headers, key, token)
+        if refused is not None:
+            await _refuse(refused, headers)(scope, receive, send)
+            return
+        with _counted(self._by_client, key), _counted(self._by_token, token):
+            await _Request(self, key, headers).run(scope, receive, send)
+
+    def _refusal(
+        self, headers: Headers, client: str | None, token: bytes | None
+    ) -> HttpProblem | None:
+        if not self._serves(_host(headers.get("host", ""))):
+            return HttpProblem("host-not-served")
+        if client is not None and self._by_client[client] >= self._per_address:
+            return HttpProblem("address-busy")
+        if token is not None and self._by_token[token] >= MAX_REQUESTS_PER_TOKEN:
+            return HttpProblem("token-busy")
+        return HttpProblem("server-busy") if self._running >= MAX_REQUESTS else None
+
+    def _serves(self, host: str) -> bool:
+        return "*" in self._hosts or host in self._hosts or is_loopback_name(host)
+
+
+class _Request:
+    """One request on its way through the gate."""
+
+    def __init__(self, gate: Gate, client: str | None, headers: Headers) -> None:
+        self._gate = gate
+        self._client = client
+        self._size = 0
+        self._complete = False
+        self._begun = False
+        self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+        if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+            self._end_of_body()
+
+    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def bounded_receive() -> Message:
+            return await self._receive(receive)
+
+        async def noted_send(message: Message) -> None:
+            self._begun = True
+            await send(message)
+
+        try:
+            await self._gate.app(scope, bounded_receive, noted_send)
+        finally:
+            self._gate._running -= self._complete
+            self._gate._bytes[self._client] -= self._size
+            self._gate._bytes += Counter()  # removes zero counts
+
+    async def _receive(self, receive: Receive) -> Message:
+        if self._complete:
+            return await receive()  # waits until the client disconnects
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await receive()
+        except TimeoutError:
+            return self._give_up(408)
+        if message["type"] != "http.request":
+            return message
+        self._buffer(len(message.get("body", b"")))
+        if not message.get("more_body", False):
+            self._end_of_body()
+        elif (status := self._over()) is not None:
+            return self._give_up(status)
+        return message
+
+    def _end_of_body(self) -> None:
+        """Count the request. Before, a client without a token could hold it."""
+        self._complete = True
+        self._gate._running += 1
+
+    def _buffer(self, size: int) -> None:
+        self._size += size
+        self._gate._bytes[self._client] += size
+
+    def _over(self) -> int | None:
+        held = self._gate._bytes
+        if self._client is not None and held[self._client] > MAX_BUFFERED_BYTES_PER_ADDRESS:
+            return 429
+        if self._size > SMALL_BODY_BYTES and held.total() > MAX_BUFFERED_BYTES:
+            return 503
+        return None
+
+    def _give_up(self, status: int) -> Message:
+        if self._begun:  # the response needs no more of the body
+            return {"type": "http.disconnect"}
+        # While FastAPI reads a body, it lets only this exception through.
+        raise HTTPException(status)
+
+
+def served_hosts(settings: Settings, listening_on: str = "") -> frozenset[str]:
+    """Return the configured hosts, in lower case and without ports.
+
+    Loopback names are always served. No page on the internet has one, so they need no protection.
+    """
+    public = urlsplit(settings.public_url).hostname if settings.public_url else None
+    named = (*settings.allowed_hosts, listening_on, public or "")
+    return frozenset(_host(name) for name in named if name)
+
+
+def _host(header: str) -> str:
+    """Return the host of a `Host` header without its port, in lower case."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    if header.count(":") > 1:
+        return header.lower()  # an IPv6 address in a setting
+    return header.partition(":")[0].rstrip(".").lower()
+
+
+def _token(headers: Headers) -> bytes | None:
+    """Return a key for the token that a request presents, valid or not."""
+    presented = headers.get("authorization", "").split()
+    return hashlib.sha256(presented[-1].encode("latin-1")).digest() if presented else None
+
+
+@contextmanager
+def _counted(counter: Counter, key: object) -> Iterator[None]:  # type: ignore[type-arg]
+    if key is None:
+        yield
+        return
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
+
+
+def _refuse(error: HttpProblem, headers: Headers) -> Response:
+    """Return the response: readable text for a browser, problem details for a program."""
+    if "text/html" not in headers.get("accept", ""):
+        return problem(error)
+    text = f"{error.message[0].upper()}{error.message[1:]}. {error.next_step('dashboard')}."
+    return PlainTextResponse(text, error.status, headers=headers_of(error))

@@ -1,0 +1,84 @@
+"""`polling serve` as a process of its own, and clients of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import psutil
+
+from support.deployment import Deployment
+from support.waiting import until
+
+POLLING = [sys.executable, "-c", "from core.cli import main; main()"]
+
+
+@dataclass
+class Served:
+    """A running `polling serve`.
+
+    Attributes:
+      url: Its address.
+      token: An operator's token.
+    """
+
+    url: str
+    token: str
+    process: psutil.Popen
+    log: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    def client(self, url: str | None = None, token: str | None = None) -> httpx2.Client:
+        headers = {"Authorization": f"Bearer {token or self.token}"}
+        return httpx2.Client(base_url=url or self.url, headers=headers, timeout=10, trust_env=False)
+
+
+@contextmanager
+def polling_serve(
+    deployment: Deployment, folder: Path, *, files: int | None = None, **variables: str
+) -> Iterator[Served]:
+    """Run `polling serve` with further settings, on a free port.
+
+    Parameters:
+      files: The number of files that the process may open. Default: that of the tests.
+    """
+
+    def limit() -> None:
+        if files is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+    log = folder / "serve.log"
+    environment = deployment.environment() | variables
+    token = subprocess.run(
+        [*POLLING, "tokens", "create", "--admin", "--json"],
+        env=environment, cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    with log.open("w") as file:
+        process = psutil.Popen(
+            [*POLLING, "serve", "--port", "0"], env=environment, cwd=folder, stdout=file,
+            stderr=file, preexec_fn=limit,
+        )  # fmt: skip
+    try:
+        found = until(
+            lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", log.read_text()),
+            "the API listens",
+        )
+        served = Served(found[1], json.loads(token.stdout)["token"], process, log)
+        with served.client() as client:
+            until(lambda: client.get("/healthz").status_code == 200, "the API answers")
+        yield served
+    finally:
+        process.kill()
+        process.wait()
+        print(log.read_text()[-20_000:])

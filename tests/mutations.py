@@ -48,6 +48,25 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "all tokens of a user are one client",
+        (("core/service/authorization.py",
+          "return self.token_id if self.user_id is None else self.user_id",
+          "return self.token_id"),),
+        ("tests/security/test_gate.py", "tests/integration/test_dashboard_attacks.py"),
+    ),
+    Mutation(
+        "sign-ins count for the user who started them",
+        (("core/dashboard/pages/oauth.py",
+          "provider_slot(engine, oauth.owner_of(engine, code))", "provider_slot(engine)"),),
+        ("tests/security/test_oauth_sign_in.py",),
+    ),
+    Mutation(
+        "buttons that a scope refuses",
+        (("core/dashboard/templates/task.html", "{% if stopped and viewer.operates %}",
+          "{% if stopped %}"),),
+        ("tests/integration/test_dashboard_scopes.py",),
+    ),
+    Mutation(
         "a silent connection gives way",
         (("core/web/connections.py", "        if oldest is None:", "        if True:"),),
         ("tests/security/test_connections.py",),

@@ -215,21 +215,22 @@ def wait_for_changes(client: httpx2.Client) -> httpx2.Response:
     return client.get("/v1/changes", params={"wait": 60, "after": "latest"})
 
 
-def test_waiting_readers_of_a_token_are_bounded(api: Api, monkeypatch) -> None:
-    greedy, fair = api.token("mallory"), api.user("ann")
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_waiting_readers_of_a_user_are_bounded(api: Api, tokens) -> None:
+    greedy, fair = [api.token("mallory") for _ in range(tokens)], api.user("ann")
     with ThreadPoolExecutor(30) as pool:
-        clients = [api.client(greedy) for _ in range(30)]
+        clients = [api.client(greedy[number % tokens]) for number in range(30)]
         answers = [pool.submit(wait_for_changes, client) for client in clients]
         until(lambda: sum(map(_is_done, answers)) == 10, "ten of them are refused")
         refused = [answer.result() for answer in answers if answer.done()]
         assert {(one.status_code, one.json()["code"]) for one in refused} == {(429, "readers-busy")}
         assert all(one.headers["retry-after"] for one in refused)
-        assert api.client(greedy).get("/v1/changes").status_code == 200
+        assert api.client(greedy[0]).get("/v1/changes").status_code == 200
         assert fair.get("/v1/changes", params={"wait": 0.1}).status_code == 200
         for client in clients:
             client.close()  # the server notices it, and frees their places
         wait(answers)
-    again = api.client(greedy)
+    again = api.client(greedy[0])
     until(
         lambda: again.get("/v1/changes", params={"wait": 0.1}).status_code == 200,
         "a reader that has left frees its place",
@@ -240,27 +241,25 @@ def _is_done(answer: Any) -> bool:
     return bool(answer.done())
 
 
-def test_waiting_readers_of_all_tokens_are_bounded(api: Api, monkeypatch) -> None:
+def test_waiting_readers_of_all_users_are_bounded(backend, monkeypatch) -> None:
     monkeypatch.setattr(feed_watcher, "MAX_READERS", 2)
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [api.user(name) for name in ("a", "b")]
-        answers = [
-            pool.submit(client.get, "/v1/changes", params={"wait": 30, "after": "latest"})
-            for client in waiting
-        ]
-        late = api.user("c")
+    made: list[Any] = []
+    with serving(backend, lambda rest: made.append(rest) or rest) as url:  # type: ignore[func-returns-value]
+        readers, api = made[0].state.feed_watcher._readers, Api(backend, url)
+        with ThreadPoolExecutor(2) as pool:
+            waiting, late = [api.user(name) for name in ("a", "b")], api.user("c")
+            answers = [pool.submit(wait_for_changes, client) for client in waiting]
+            until(lambda: readers.total() == 2, "the places are taken")
+            assert late.get("/v1/changes", params={"wait": 0.01}).status_code == 503
+            assert not any(map(_is_done, answers))
+            for client in waiting:
+                client.close()
+            wait(answers)
         until(
-            lambda: late.get("/v1/changes", params={"wait": 0.01}).status_code == 503,
-            "the places are taken",
+            lambda: late.get("/v1/changes", params={"wait": 0.01}).status_code == 200,
+            "readers that have left free their places",
         )
-        assert not any(map(_is_done, answers))
-        for client in waiting:
-            client.close()
-        wait(answers)
-    until(
-        lambda: late.get("/v1/changes", params={"wait": 0.01}).status_code == 200,
-        "readers that have left free their places",
-    )
+        late.close()
 
 
 def test_health_answers_while_all_threads_are_busy(api: Api, monkeypatch) -> None:

@@ -505,8 +505,8 @@ MUTATIONS = [
     ),
     Mutation(
         "secrets in lines of threads without a task",
-        (("core/known_secrets.py", "            return self.redact_all(text)",
-          "            return text"),),
+        (("core/known_secrets.py", "        return self.redact_all(text)",
+          "        return text"),),
         ("tests/security/test_log_secrets.py",),
     ),
     Mutation(
@@ -517,8 +517,14 @@ MUTATIONS = [
     ),
     Mutation(
         "secrets in spans",
-        (("core/observability/traces.py", "[_redacted(span) for span in spans]", "spans"),),
-        ("tests/security/test_plugin_log_secrets.py",),
+        (("core/observability/traces.py",
+          "super().on_end(_redacted(span, KNOWN.redact))", "super().on_end(span)"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets of exceptions that end a thread",
+        (("core/log_redaction.py", "    threading.excepthook = _of_thread\n", ""),),
+        ("tests/security/test_log_secrets.py",),
     ),
     Mutation(
         "secrets that the conformance suite finds in URLs",

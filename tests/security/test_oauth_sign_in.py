@@ -254,7 +254,7 @@ def test_names_cannot_write_into_the_question(product, victor, provider) -> None
     assert len(page) < 5_000
 
 
-# Many sign-ins at once
+# Many sign-ins of one user
 # --------------------------------------------------------------------------------------------------
 
 

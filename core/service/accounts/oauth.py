@@ -194,7 +194,7 @@ def start(
 def owner_of(backend: Backend, secret: str) -> str:
     """Return the user who will own the account of a flow.
 
-    The calls to the provider count for this user, whoever the browser belongs to.
+    The calls to the provider count for this user, also in the browser of another person.
 
     Parameters:
       secret: The state or the one-time code of the flow. It stays valid.

@@ -48,6 +48,11 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "a body of tiny chunks is given up",
+        (("core/web/connections.py", "                self._give_up()\n", ""),),
+        ("tests/security/test_connections.py",),
+    ),
+    Mutation(
         "all tokens of a user are one client",
         (("core/service/authorization.py",
           "return self.token_id if self.user_id is None else self.user_id",

@@ -1,8 +1,9 @@
 """The secrets that this process knows, and their removal from text in every usual encoding.
 
-A text of a task is searched for the secrets of its account (`KNOWN.scope`). A text without a task,
-such as a line that a plugin's own thread logs, is searched for the secrets of all accounts that the
-process has loaded. The operator's secrets are always removed.
+A text of a task is searched for the secrets of its account (`KNOWN.scope`). Each text is also
+searched for the longer secrets of all accounts that the process has loaded. A plugin's own thread
+has no task. A client that several accounts share may log the token of another one. The operator's
+secrets are always removed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ A shorter secret would match parts of ordinary words.
 """
 
 MIN_FOREIGN_CHARS = 8
-"""The length of the shortest secret that is redacted in a text without a task.
+"""The length of the shortest secret that is redacted in a text of another task, or of none.
 
 A shorter password of one user would remove ordinary words from the lines of all others.
 """
@@ -173,15 +174,12 @@ class KnownSecrets:
             self._retire(owner)
 
     def redact(self, text: str) -> str:
-        """Redact a text of this thread: the secrets of its task, or of all accounts without one."""
-        current = self._current.get()
-        if not current:
-            return self.redact_all(text)
-        for owner in (OPERATOR, *current):
+        """Redact a text of this thread: the secrets of its task, and those of all owners."""
+        for owner in self._current.get():
             redactor = self._owners.get(owner)
             if redactor is not None:
                 text = redactor(text)
-        return text
+        return self.redact_all(text)
 
     def redact_all(self, text: str) -> str:
         """Redact the secrets of all owners. The cost does not depend on the number of accounts."""

@@ -48,6 +48,30 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "a body of tiny chunks is given up",
+        (("core/web/connections.py", "                self._give_up()\n", ""),),
+        ("tests/security/test_connections.py",),
+    ),
+    Mutation(
+        "all tokens of a user are one client",
+        (("core/service/authorization.py",
+          "return self.token_id if self.user_id is None else self.user_id",
+          "return self.token_id"),),
+        ("tests/security/test_gate.py", "tests/integration/test_dashboard_attacks.py"),
+    ),
+    Mutation(
+        "sign-ins count for the user who started them",
+        (("core/dashboard/pages/oauth.py",
+          "provider_slot(engine, oauth.owner_of(engine, code))", "provider_slot(engine)"),),
+        ("tests/security/test_oauth_sign_in.py",),
+    ),
+    Mutation(
+        "buttons that a scope refuses",
+        (("core/dashboard/templates/task.html", "{% if stopped and viewer.operates %}",
+          "{% if stopped %}"),),
+        ("tests/integration/test_dashboard_scopes.py",),
+    ),
+    Mutation(
         "a silent connection gives way",
         (("core/web/connections.py", "        if oldest is None:", "        if True:"),),
         ("tests/security/test_connections.py",),
@@ -562,8 +586,8 @@ MUTATIONS = [
     ),
     Mutation(
         "secrets in lines of threads without a task",
-        (("core/known_secrets.py", "            return self.redact_all(text)",
-          "            return text"),),
+        (("core/known_secrets.py", "        return self.redact_all(text)",
+          "        return text"),),
         ("tests/security/test_log_secrets.py",),
     ),
     Mutation(
@@ -574,8 +598,14 @@ MUTATIONS = [
     ),
     Mutation(
         "secrets in spans",
-        (("core/observability/traces.py", "[_redacted(span) for span in spans]", "spans"),),
-        ("tests/security/test_plugin_log_secrets.py",),
+        (("core/observability/traces.py",
+          "super().on_end(_redacted(span, KNOWN.redact))", "super().on_end(span)"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets of exceptions that end a thread",
+        (("core/log_redaction.py", "    threading.excepthook = _of_thread\n", ""),),
+        ("tests/security/test_log_secrets.py",),
     ),
     Mutation(
         "secrets that the conformance suite finds in URLs",

@@ -41,10 +41,10 @@ AUTHORIZATION_SECONDS = 15.0
 CACHE_SECONDS = 60.0
 
 MAX_STREAMS = 60
-"""The maximum number of concurrent streams per token.
+"""The maximum number of concurrent streams of one user, or of one operator's token."""
 
-The server limits the total number of connections; one token must not use all of them.
-"""
+MAX_STREAMS_IN_ALL = 400
+"""The maximum number of concurrent streams. The rest of the server's connections is for others."""
 
 LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -64,7 +64,7 @@ class Live:
 
     def __init__(self) -> None:
         self._cache: dict[tuple[str, ...], _CacheEntry] = {}
-        self._streams: Counter[UUID] = Counter()
+        self._streams: Counter[str | UUID] = Counter()
         self._rendering = asyncio.Semaphore(MAX_CONCURRENT_RENDERS)
 
     async def get(
@@ -101,7 +101,7 @@ class Live:
     async def stream(
         self,
         key: tuple[str, ...],
-        token: UUID,
+        user: str | UUID,
         render: Callable[[], str],
         allowed: Callable[[], bool],
         feed_watcher: FeedWatcher,
@@ -110,16 +110,17 @@ class Live:
 
         Args:
           key: The identity of the part, as for `get`.
-          token: The ID of the viewer's token.
+          user: The viewer's user, or the ID of an operator's token.
           render: A function that renders the part.
           allowed: A function that returns True while the token is valid.
           feed_watcher: The watcher that ends the stream when the server stops.
         """
-        if self._streams[token] >= MAX_STREAMS:
+        full = self._streams.total() >= MAX_STREAMS_IN_ALL
+        if full or self._streams[user] >= MAX_STREAMS:
             yield "retry: 30000\n\n"
             return
         entry = self._cache.setdefault(key, _CacheEntry())
-        self._streams[token] += 1
+        self._streams[user] += 1
         entry.streams += 1
         try:
             async for text in self._events(key, render, allowed, feed_watcher):
@@ -128,7 +129,7 @@ class Live:
             entry.streams -= 1
             if not entry.streams and self._cache.get(key) is entry:
                 del self._cache[key]
-            self._streams[token] -= 1
+            self._streams[user] -= 1
             self._streams += Counter()  # removes zero counts
 
     async def _events(

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from core.scopes import Scope
 from core.service import formatting
 from core.states import (
     AccountState,
@@ -48,7 +49,16 @@ def environment() -> Environment:
         "code": code,
     }
     env.globals["query"] = query
-    enums = (AccountState, AccountStateReason, Deletions, HeldState, Lane, RunState, TaskState)
+    enums = (
+        AccountState,
+        AccountStateReason,
+        Deletions,
+        HeldState,
+        Lane,
+        RunState,
+        Scope,
+        TaskState,
+    )
     env.globals |= {enum.__name__: enum for enum in enums}
     return env
 

@@ -85,7 +85,7 @@ class PageRenderer:
         state = self._request.app.state
         stream = state.live.stream(
             key,
-            self._viewer.principal.token_id,
+            self._viewer.principal.counted_as,
             lambda: rendering.live_part(name, self._common() | self._load(load)),
             lambda: find_viewer(self._engine, self._request) is not None,
             state.rest.state.feed_watcher,

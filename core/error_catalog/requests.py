@@ -93,7 +93,7 @@ ENTRIES: Catalog = {
     ),
     "readers-busy": entry(
         429,
-        "too many requests with this token wait for changes",
+        "too many requests of this user or token wait for changes",
         "Wait for one of them to end, or read without `wait`",
     ),
     "server-busy": entry(503, "the server is busy", "Try again in a few seconds"),

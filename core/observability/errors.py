@@ -164,7 +164,7 @@ def _capture(event: Any) -> None:
 def _redacted(event: Any, _hint: Any) -> Any:
     """Redact every known secret in an event. Return None if that fails; it is then not sent."""
     try:
-        return clean(event, KNOWN.redact_all)
+        return clean(event, KNOWN.redact)
     except Exception:  # noqa: BLE001  an event that is not redacted must not be sent
         return None
 

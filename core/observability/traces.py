@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,14 @@ def start(part: str) -> None:
 
         def export(self, spans: Sequence[ReadableSpan]) -> Any:
             with any_host():
-                return super().export([_redacted(span) for span in spans])
+                # Credentials may have been renewed since the spans ended.
+                return super().export([_redacted(span, KNOWN.redact_all) for span in spans])
+
+    class Processor(BatchSpanProcessor):
+        """A processor that removes the secrets of the task, in whose thread its spans end."""
+
+        def on_end(self, span: ReadableSpan) -> None:
+            super().on_end(_redacted(span, KNOWN.redact))
 
     resource = Resource.create()
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
@@ -71,11 +78,11 @@ def start(part: str) -> None:
     # put exception texts into their spans. In `merge`, the operator's values win. `stop` shuts the
     # provider down; its own exit handler would wait without a limit.
     _provider = TracerProvider(resource=ours.merge(resource), shutdown_on_exit=False)
-    _provider.add_span_processor(BatchSpanProcessor(Exporter()))
+    _provider.add_span_processor(Processor(Exporter()))
     _tracer = _provider.get_tracer(NAME, version(NAME))
 
 
-def _redacted(span: ReadableSpan) -> ReadableSpan:
+def _redacted(span: ReadableSpan, redact: Callable[[str], str]) -> ReadableSpan:
     """Return a span without secrets: a plugin may add attributes and events to it."""
     from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.trace import Link, Status
@@ -83,9 +90,9 @@ def _redacted(span: ReadableSpan) -> ReadableSpan:
     events: Any = [(one.name, dict(one.attributes or {}), one.timestamp) for one in span.events]
     links: Any = [(one.context, dict(one.attributes or {})) for one in span.links]
     parts = (span.name, span.status.description, dict(span.attributes or {}), events, links)
-    if KNOWN.redact_all(str(parts)) == str(parts):
+    if redact(str(parts)) == str(parts):
         return span
-    cleaned: Any = clean(parts, KNOWN.redact_all)
+    cleaned: Any = clean(parts, redact)
     name, description, attributes, events, links = cleaned
     return ReadableSpan(
         name,
@@ -184,7 +191,7 @@ def mark_failed(span: Span, error: str) -> None:
     from opentelemetry.trace import Status, StatusCode
 
     span.set_status(Status(StatusCode.ERROR))
-    redacted = KNOWN.redact_all(error)  # a plugin may choose any name for its classes
+    redacted = KNOWN.redact(error)  # a plugin may choose any name for its classes
     span.set_attribute(
         "error.type",
         redacted if redacted == error and len(error) <= MAX_CLASS_NAME_CHARS else "other",

@@ -57,6 +57,11 @@ class Principal:
         """True if the principal is an operator."""
         return self.user_id is None
 
+    @property
+    def counted_as(self) -> str | UUID:
+        """The key by which bounds count requests: all tokens of a user are one client."""
+        return self.token_id if self.user_id is None else self.user_id
+
     def may(self, *any_of: Scope) -> bool:
         """Return True if the principal has one of these scopes."""
         return any(scope in self.scopes for scope in any_of)

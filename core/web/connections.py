@@ -41,6 +41,12 @@ MIN_DEADLINE_SHARE = 0.8
 MAX_HEADER_BYTES = 32 * 1024
 """The maximum size of a request's header."""
 
+FREE_CHUNKS = 100
+"""The number of chunks that a body may have, of any size (RFC 9112, section 7.1)."""
+
+MIN_CHUNK_BYTES = 128
+"""The average size of further chunks. A tiny chunk costs as much time as a large one."""
+
 REPORT_SECONDS = 60.0
 """The minimum pause between two log lines about refused connections, in seconds."""
 
@@ -148,11 +154,39 @@ def network_of(address: str) -> str:
     return str(parsed)
 
 
+class _Parser(h11.Connection):
+    """A parser that gives up a body of many tiny chunks: one megabyte of them takes a minute.
+
+    Args:
+      give_up: Closes the connection.
+    """
+
+    def __init__(self, max_header_bytes: int, give_up: Callable[[], None]) -> None:
+        super().__init__(h11.SERVER, max_header_bytes)
+        self._give_up = give_up
+        self._chunks = self._bytes = 0
+
+    def next_event(self) -> Any:
+        """Return the next event, as h11 does."""
+        event = super().next_event()
+        if type(event) is h11.Request:
+            self._chunks = self._bytes = 0
+        elif type(event) is h11.Data:
+            self._chunks += event.chunk_start
+            self._bytes += len(event.data)
+            if self._chunks > FREE_CHUNKS + self._bytes // MIN_CHUNK_BYTES:
+                self._give_up()
+                return h11.NEED_DATA
+        return event
+
+
 class BoundedProtocol(H11Protocol):
     """uvicorn's protocol, with deadlines for each phase of a connection."""
 
     def __init__(self, registry: Connections, **more: Any) -> None:
         super().__init__(**more)
+        most = self.config.h11_max_incomplete_event_size or MAX_HEADER_BYTES
+        self.conn = _Parser(most, lambda: self.transport.abort())  # noqa: PLW0108  set later
         self._registry = registry
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None

@@ -1,6 +1,6 @@
 """Waiting for changes. All readers share one query, four times a second.
 
-A reader that waits occupies a connection of the server. Each token has a bound, so that one user's
+A reader that waits occupies a connection of the server. Each user has a bound, so that one user's
 readers cannot use all connections. After a change, only some readers read at the same time.
 """
 
@@ -25,8 +25,8 @@ SECONDS = 0.25
 MAX_READERS = 500
 """The maximum number of requests that wait for changes in one process."""
 
-MAX_READERS_PER_TOKEN = 20
-"""The maximum number of requests with one token that wait for changes."""
+MAX_READERS_PER_USER = 20
+"""The maximum number of requests of one user, or of one operator's token, that wait for changes."""
 
 MAX_CONCURRENT_READS = 4
 """Waiting readers that read concurrently. They wake together, and leave threads for others."""
@@ -41,25 +41,28 @@ class FeedWatcher:
         self._ended = asyncio.Event()
         self._newest = -1
         self._read_at = 0.0
-        self._readers: Counter[UUID] = Counter()
+        self._readers: Counter[str | UUID] = Counter()
         self.reading = asyncio.Semaphore(MAX_CONCURRENT_READS)
 
     @contextmanager
-    def reader(self, token: UUID) -> Iterator[None]:
+    def reader(self, user: str | UUID) -> Iterator[None]:
         """Count a reader while it waits.
 
+        Args:
+          user: The user, or the ID of an operator's token.
+
         Raises:
-          HttpProblem: The token, or all tokens together, have too many waiting readers.
+          HttpProblem: The user, or all users together, have too many waiting readers.
         """
-        if self._readers[token] >= MAX_READERS_PER_TOKEN:
+        if self._readers[user] >= MAX_READERS_PER_USER:
             raise HttpProblem("readers-busy")
         if self._readers.total() >= MAX_READERS:
             raise HttpProblem("server-busy")
-        self._readers[token] += 1
+        self._readers[user] += 1
         try:
             yield
         finally:
-            self._readers[token] -= 1
+            self._readers[user] -= 1
             self._readers += Counter()  # removes zero counts
 
     async def newest(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ import pytest
 from support.hostile_texts import fill
 from support.waiting import until
 
+from core.dashboard import live as live_parts
 from core.dashboard.live import MAX_STREAMS, Live
 from core.errors import InvalidInput
 from core.service.query_timeout import MAX_CONCURRENT_QUERIES
@@ -72,6 +74,34 @@ def test_the_number_of_streams_of_one_token_is_bounded() -> None:
     refused, shown = asyncio.run(opened())
     assert refused == ["retry: 30000\n\n"]
     assert shown.startswith("event: live")
+
+
+def test_the_number_of_all_streams_is_bounded(monkeypatch) -> None:
+    monkeypatch.setattr(live_parts, "MAX_STREAMS_IN_ALL", 3)
+
+    async def firsts() -> list[str]:
+        live, pulse = Live(), SimpleNamespace(ended=False)
+        streams = [
+            live.stream(("page",), user, lambda: "page", lambda: True, pulse) for user in "abcd"
+        ]
+        seen = [await anext(stream) for stream in streams]
+        for stream in streams:
+            await stream.aclose()
+        return seen
+
+    assert asyncio.run(firsts()) == ["retry: 3000\n\n"] * 3 + ["retry: 30000\n\n"]
+
+
+def test_streams_of_all_tokens_of_a_user_count_together(dashboard, monkeypatch) -> None:
+    monkeypatch.setattr(live_parts, "MAX_STREAMS", 2)
+    seen, open_streams = [], []
+    with ExitStack() as stack:
+        for user in ("mallory", "mallory", "mallory", "ann"):
+            browser = dashboard.sign_in(user)
+            answer = stack.enter_context(browser.client.stream("GET", "/runs", headers=EVENTS))
+            open_streams.append(answer.iter_lines())
+            seen.append(next(open_streams[-1]))
+    assert seen == ["retry: 3000", "retry: 3000", "retry: 30000", "retry: 3000"]
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,32 @@ def test_a_body_has_a_deadline_that_no_byte_extends(clock, server) -> None:
     assert wire.aborted
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+TINY = b"1\r\nx\r\n"
+
+
+def test_a_body_of_tiny_chunks_is_given_up(clock, server) -> None:
+    """Each chunk costs the server some 20 microseconds, and the attacker six bytes."""
+    protocol, wire = server
+    protocol.data_received(CHUNKED)
+    protocol.data_received(TINY * connections.FREE_CHUNKS)
+    assert not wire.aborted
+    protocol.data_received(TINY * 10)
+    assert wire.aborted
+
+
+@pytest.mark.parametrize("chunk", [TINY * 90, b"80\r\n" + b"x" * 128 + b"\r\n"])
+def test_chunks_of_an_honest_client_are_read(clock, server, chunk) -> None:
+    protocol, wire = server
+    for _ in range(2 if chunk.startswith(TINY) else 1):  # each request counts for itself
+        protocol.data_received(CHUNKED + chunk * (1 if chunk.startswith(TINY) else 4_000))
+        protocol.data_received(b"0\r\n\r\n")
+        clock.advance(0)
+        clock.advance(0)
+    assert not wire.aborted
+    assert wire.sent.startswith(b"HTTP/1.1 200")
+
+
 def test_a_request_in_progress_has_no_deadline(clock, server) -> None:
     protocol, wire = server
     protocol.data_received(POST + b"abcd")

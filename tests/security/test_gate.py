@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
 import pytest
 from starlette.responses import PlainTextResponse
 from support.rest import Api, serving
@@ -211,25 +211,39 @@ def _first_answer(connections: list[Any]) -> bytes:
 # ------------------------------------------------------------------------------------------------
 
 
-def wait_for_changes(client: httpx2.Client) -> httpx2.Response:
-    return client.get("/v1/changes", params={"wait": 60, "after": "latest"})
+@contextmanager
+def reading(url: str, *tokens: str) -> Iterator[list[socket.socket]]:
+    """Wait for changes with each token through a connection of its own."""
+    at, waiting = urlsplit(url), []
+    with ExitStack() as stack:
+        for token in tokens:
+            one = stack.enter_context(socket.create_connection((at.hostname, at.port)))
+            one.sendall(
+                b"GET /v1/changes?wait=60&after=latest HTTP/1.1\r\nHost: localhost\r\n"
+                + f"Authorization: Bearer {token}\r\n\r\n".encode()
+            )
+            waiting.append(one)
+        yield waiting
 
 
-def test_waiting_readers_of_a_token_are_bounded(api: Api, monkeypatch) -> None:
-    greedy, fair = api.token("mallory"), api.user("ann")
-    with ThreadPoolExecutor(30) as pool:
-        clients = [api.client(greedy) for _ in range(30)]
-        answers = [pool.submit(wait_for_changes, client) for client in clients]
-        until(lambda: sum(map(_is_done, answers)) == 10, "ten of them are refused")
-        refused = [answer.result() for answer in answers if answer.done()]
-        assert {(one.status_code, one.json()["code"]) for one in refused} == {(429, "readers-busy")}
-        assert all(one.headers["retry-after"] for one in refused)
-        assert api.client(greedy).get("/v1/changes").status_code == 200
+def answers_of(connections: list[socket.socket]) -> list[str]:
+    """Return the answers that have arrived."""
+    ready, _, _ = select.select(connections, [], [], 0)
+    return [one.recv(65_536, socket.MSG_PEEK).decode() for one in ready]
+
+
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_waiting_readers_of_a_user_are_bounded(api: Api, tokens) -> None:
+    greedy, fair = [api.token("mallory") for _ in range(tokens)], api.user("ann")
+    with reading(api.url, *(greedy[n % tokens] for n in range(30))) as waiting:
+        until(lambda: len(answers_of(waiting)) == 10, "ten of them are refused")
+        for answer in answers_of(waiting):
+            assert answer.startswith("HTTP/1.1 429 ")
+            assert "readers-busy" in answer
+            assert "retry-after" in answer
+        assert api.client(greedy[0]).get("/v1/changes").status_code == 200
         assert fair.get("/v1/changes", params={"wait": 0.1}).status_code == 200
-        for client in clients:
-            client.close()  # the server notices it, and frees their places
-        wait(answers)
-    again = api.client(greedy)
+    again = api.client(greedy[0])  # the server notices that clients leave
     until(
         lambda: again.get("/v1/changes", params={"wait": 0.1}).status_code == 200,
         "a reader that has left frees its place",
@@ -240,27 +254,21 @@ def _is_done(answer: Any) -> bool:
     return bool(answer.done())
 
 
-def test_waiting_readers_of_all_tokens_are_bounded(api: Api, monkeypatch) -> None:
+def test_waiting_readers_of_all_users_are_bounded(backend, monkeypatch) -> None:
     monkeypatch.setattr(feed_watcher, "MAX_READERS", 2)
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [api.user(name) for name in ("a", "b")]
-        answers = [
-            pool.submit(client.get, "/v1/changes", params={"wait": 30, "after": "latest"})
-            for client in waiting
-        ]
+    made: list[Any] = []
+    with serving(backend, lambda rest: made.append(rest) or rest) as url:  # type: ignore[func-returns-value]
+        readers, api = made[0].state.feed_watcher._readers, Api(backend, url)
         late = api.user("c")
+        with reading(url, api.token("a"), api.token("b")) as waiting:
+            until(lambda: readers.total() == 2, "the places are taken")
+            assert late.get("/v1/changes", params={"wait": 0.01}).status_code == 503
+            assert answers_of(waiting) == []
         until(
-            lambda: late.get("/v1/changes", params={"wait": 0.01}).status_code == 503,
-            "the places are taken",
+            lambda: late.get("/v1/changes", params={"wait": 0.01}).status_code == 200,
+            "readers that have left free their places",
         )
-        assert not any(map(_is_done, answers))
-        for client in waiting:
-            client.close()
-        wait(answers)
-    until(
-        lambda: late.get("/v1/changes", params={"wait": 0.01}).status_code == 200,
-        "readers that have left free their places",
-    )
+        late.close()
 
 
 def test_health_answers_while_all_threads_are_busy(api: Api, monkeypatch) -> None:

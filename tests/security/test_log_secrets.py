@@ -10,6 +10,7 @@ import json
 import logging
 import logging.handlers
 import queue
+import subprocess
 import sys
 import threading
 import traceback
@@ -19,13 +20,16 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
+import sentry_sdk
 from hypothesis import given
 from hypothesis import strategies as st
+from support.collecting import collecting
 
 from core import log_redaction
 from core.known_secrets import KNOWN, MAX_GENERATIONS, OPERATOR, KnownSecrets, Redactor
 from core.log_redaction import UNREADABLE, WITHHELD, install, renewing
 from core.logs import HTTP_LIBRARIES, configure
+from core.observability import errors, traces
 
 SECRET = 'p@ss w/rd+"zwölf"&more'
 SHORT = "tiny"
@@ -311,6 +315,33 @@ def test_a_thread_that_a_plugin_starts_shows_no_secret(
     assert_nothing_leaks(handler.text, SECRET, OTHERS)
 
 
+def test_a_thread_that_outlasts_a_check_shows_no_secret(
+    logger: logging.Logger, handler: Everything
+) -> None:
+    """A check of new credentials ends at its deadline, and the plugin's thread continues."""
+    ended = threading.Event()
+
+    def late() -> None:
+        ended.wait(20)
+        logger.error("still trying %s", "a-rejected-password")
+
+    thread = threading.Thread(target=late)
+    with KNOWN.scope(["a-rejected-password"]):
+        thread.start()
+    ended.set()
+    thread.join()
+    assert handler.seen
+    assert_nothing_leaks(handler.text, "a-rejected-password")
+
+
+def test_a_client_that_accounts_share_shows_no_secret_of_another(
+    logger: logging.Logger, handler: Everything
+) -> None:
+    """A task of one account logs a URL with the token of another one."""
+    logger.error("GET /?api_key=%s", OTHERS)
+    assert_nothing_leaks(handler.text, OTHERS)
+
+
 def test_a_short_secret_of_one_user_does_not_remove_words_from_the_lines_of_others(
     logger: logging.Logger, handler: Everything
 ) -> None:
@@ -357,6 +388,76 @@ def test_exceptions_of_the_process_and_of_finalizers_are_printed_without_their_s
     printed = capfd.readouterr().err
     assert printed.count("ValueError: ***") == 2
     assert_nothing_leaks(printed)
+
+
+PROGRAM = """
+import _thread, asyncio, gc, sys, threading, time, warnings
+from core.known_secrets import KNOWN
+from core.logs import configure
+
+configure("INFO")
+KNOWN.remember("an account", [sys.argv[1]])
+
+def fail():
+    raise ValueError(sys.argv[1])
+
+async def forgotten():
+    fail()
+
+async def main():
+    asyncio.create_task(forgotten())
+    await asyncio.sleep(0)
+
+class Fails:
+    def __del__(self):
+        fail()
+
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+_thread.start_new_thread(fail, ())
+Fails()
+asyncio.run(main())
+gc.collect()
+warnings.warn(sys.argv[1])
+time.sleep(0.2)
+fail()
+"""
+"""Each way in which Python itself prints an exception or a warning."""
+
+
+def test_nothing_that_python_prints_in_a_process_shows_a_secret() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, SECRET], capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.count("ValueError: ***") == 5, ended.stderr
+    assert "UserWarning: ***" in ended.stderr
+    assert_nothing_leaks(ended.stderr, SECRET)
+
+
+# Reports
+
+
+@pytest.mark.filterwarnings("ignore:The send_default_pii option:DeprecationWarning")
+def test_a_report_and_a_span_of_a_task_show_no_short_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with collecting() as collector:
+        monkeypatch.setenv("SENTRY_DSN", collector.dsn)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        errors.start("worker")
+        traces.start("worker")
+        with traces.span("a request", {"url.full": f"https://x.example/?key={SHORT}"}) as span:
+            assert span is not None
+            span.add_event(f"sent {SHORT}")
+            sentry_sdk.capture_message(f"it was {SHORT}")
+        traces.stop()
+        errors.stop()
+        assert [one["url.full"] for one in collector.spans()] == ["https://x.example/?key=***"]
+        assert [event["message"] for event in collector.events()] == ["it was ***"]
+        sent = b"".join(body for _, body in collector.requests).decode("utf-8", "replace")
+    assert_nothing_leaks(sent, SHORT)
 
 
 def test_a_warning_shows_no_secret() -> None:
@@ -447,6 +548,7 @@ def test_a_hostile_secret_does_not_slow_the_search_down(secret: str) -> None:
 
 @pytest.mark.parametrize("name", HTTP_LIBRARIES)
 def test_http_libraries_log_warnings_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
     monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
     configure("DEBUG")
     assert logging.getLogger(name).getEffectiveLevel() == logging.WARNING

@@ -5,6 +5,7 @@ Mallory is a user with a token. Victor follows a link of hers, and consents at t
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from html import unescape
 
 import pytest
@@ -251,3 +252,36 @@ def test_names_cannot_write_into_the_question(product, victor, provider) -> None
     assert "<b>" not in page
     assert "<i>" not in page
     assert len(page) < 5_000
+
+
+# Many sign-ins of one user
+# --------------------------------------------------------------------------------------------------
+
+
+def test_calls_to_the_provider_count_for_the_user_who_started(product, victor, conn) -> None:
+    """Mallory can pass links on to many browsers, or through the backend of a product."""
+    slots, queues = product.backend.provider_slots, product.backend.queues
+
+    @contextmanager
+    def busy():
+        with slots.slot(queues, "mallory"), slots.slot(queues, "mallory"):
+            yield
+
+    mallory = product.user("mallory")
+    back = consent(mallory, victor.client)
+    with busy():
+        assert victor.client.get(back).status_code == 429
+    page = victor.client.get(back)
+    assert page.status_code == 200, "the refusal does not use the link up"
+    fields = form(page.text, "/oauth/confirm").fields
+    with busy():
+        assert victor.send("/oauth/confirm", fields).status_code == 429
+        ann = consent(product.user("ann"), victor.client)
+        assert victor.client.get(ann).status_code == 200, "others go on"
+    assert victor.send("/oauth/confirm", fields).status_code == 200
+    back = consent(mallory, victor.client, redirect_to=PRODUCT)
+    code = query(victor.client.get(back).headers["location"])["connect_code"]
+    body = {"connect_code": code, "user_id": "mallory"}
+    with busy():
+        assert product.admin.post("/v1/oauth/redeem", json=body).status_code == 429
+    assert product.admin.post("/v1/oauth/redeem", json=body).status_code == 201

@@ -42,7 +42,7 @@ def returned(
     viewer = find_viewer(engine, request)
     session = viewer.session.digest if viewer is not None else None
     try:
-        with provider_slot(engine, viewer.user_id if viewer is not None else None):
+        with provider_slot(engine, oauth.owner_of(engine, state)):
             done = oauth.finish(engine, state=state, code=code, error=error, session=session)
     except PollingError as problem:
         return _page("Not connected", sentences(problem), problem.status)
@@ -58,8 +58,9 @@ def returned(
 def confirm(engine: Engine, form: PostedForm) -> Response:
     """Store the account that the person has confirmed."""
     try:
-        with provider_slot(engine):
-            return _result(oauth.confirm(engine, code=form.get("code")))
+        code = form.get("code")
+        with provider_slot(engine, oauth.owner_of(engine, code)):
+            return _result(oauth.confirm(engine, code=code))
     except PollingError as problem:
         return _page("Not connected", sentences(problem), problem.status)
 

@@ -47,7 +47,8 @@ async def read_changes(
     next change. Read pages until `more` is false, store the cursor, and continue from it at any
     time.
 
-    At most 20 requests with one token may wait at the same time; for more, the response is 429.
+    At most 20 requests with the tokens of one user, or with one operator's token, may wait at the
+    same time; for more, the response is 429.
     """
 
     def read(cursor: str | None) -> changes.Feed:
@@ -57,7 +58,7 @@ async def read_changes(
     if not wait:
         return _answer(await run_in_threadpool(read, after))
     feed_watcher: FeedWatcher = request.app.state.feed_watcher
-    with feed_watcher.reader(principal.token_id):
+    with feed_watcher.reader(principal.counted_as):
         return _answer(await _wait(request, feed_watcher, read, after, wait))
 
 

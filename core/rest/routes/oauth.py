@@ -65,7 +65,7 @@ def redeem_connect_code(engine: Engine, principal: Connector, body: ConnectCode)
     for another user, the response is 403 and nothing is stored: somebody has passed the link on.
     """
     user = owner(principal, body.user_id)
-    with provider_slot(engine, principal.user_id):
+    with provider_slot(engine, user):
         account = oauth.redeem(engine, code=body.connect_code, user_id=user)
     with engine.database.connection() as conn:
         row = account_queries.accounts.one(conn, "account", account)

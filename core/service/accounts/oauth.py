@@ -77,6 +77,9 @@ RETURNING integration_domain AS domain, user_id, user_integration_id AS account,
     expires_at > now() AND expires_at <= now() + %(minutes)s * interval '1 minute' AS valid
 """
 
+# The primary key serves it.
+OWNER_OF_FLOW = "SELECT user_id FROM oauth_flow WHERE state_digest = %s"
+
 _CODE = re.compile(r"[a-z_]{1,60}")
 
 
@@ -186,6 +189,24 @@ def start(
         "answer": None,
     }
     return StartedAuthorization(str(url), _keep(backend, params, state, FLOW_MINUTES))
+
+
+def owner_of(backend: Backend, secret: str) -> str:
+    """Return the user who will own the account of a flow.
+
+    The calls to the provider count for this user, also in the browser of another person.
+
+    Parameters:
+      secret: The state or the one-time code of the flow. It stays valid.
+
+    Raises:
+      InvalidInput: The secret is unknown or already used.
+    """
+    with backend.database.connection() as conn:
+        row = conn.execute(OWNER_OF_FLOW, (_digest(secret),)).fetchone()
+    if row is None:
+        raise InvalidInput("sign-in-link-invalid")
+    return str(row[0])
 
 
 def finish(

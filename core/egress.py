@@ -12,6 +12,7 @@ The addresses that a connection may reach depend on the context (`contextvars`) 
 * `Egress.for_account(public_only=True)`: public addresses only.
 * `Egress.for_account(public_only=False)`: any address.
 * `any_host()`: any address, for connections of the engine or the operator.
+* `Egress.offline()`: no address at all, and no name is resolved.
 * No context: any address, until the process first works for an account that is limited to public
   addresses. After that, public addresses only.
 
@@ -41,6 +42,8 @@ from core.errors import ConfigurationError
 
 _CONNECTING = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 
+_RESOLVING = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
+
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
@@ -53,6 +56,10 @@ NAT64 prefix for local use.
 
 _public_only: ContextVar[bool | None] = ContextVar("public_only", default=None)
 """True if this context may reach only public addresses; None in a thread without a context."""
+
+
+_offline: ContextVar[bool] = ContextVar("offline", default=False)
+"""True if this context may connect to nothing."""
 
 
 class EgressRefused(ConfigurationError):
@@ -95,6 +102,16 @@ class Egress:
         finally:
             _public_only.reset(token)
 
+    @contextmanager
+    def offline(self) -> Iterator[None]:
+        """Run plugin code that may neither connect nor resolve names."""
+        self._install()
+        token = _offline.set(True)
+        try:
+            yield
+        finally:
+            _offline.reset(token)
+
     def close(self) -> None:
         """Let code without a context reach any address again, when no account is served."""
         self._enforcing = False
@@ -104,16 +121,21 @@ class Egress:
 
         A hook cannot be removed, and costs a call at every audited event.
         """
-        if self._enforcing:
-            return
+        self._install()
+        self._enforcing = True
+
+    def _install(self) -> None:
         with self._lock:
             if not self._hooked:
                 sys.addaudithook(self._audit)
                 self._hooked = True
-            self._enforcing = True
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in _CONNECTING:
+        if event not in _CONNECTING and event not in _RESOLVING:
+            return
+        if _offline.get():
+            raise EgressRefused("a reread may not use the network")
+        if event in _RESOLVING:
             return
         public_only = _public_only.get()
         if public_only or (public_only is None and self._enforcing):

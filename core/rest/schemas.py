@@ -523,6 +523,12 @@ class Content(BaseModel):
             " null if it is not"
         )
     )
+    reread_at: datetime | None = Field(
+        description=(
+            "The time at which a reread last changed the item, without its provider; null if none"
+            " did. `updated_at` has the time of the last other change"
+        )
+    )
 
 
 class Change(BaseModel):
@@ -540,6 +546,13 @@ class Change(BaseModel):
     )
     user_integration_id: UUID = Field(description="The ID of the account")
     content: Content | None = Field(description="The item; null for `erased`")
+    cause: Literal["sync", "reread"] = Field(
+        description=(
+            "`reread`: the latest change came from reading the stored source again. `sync`: it came"
+            " from the provider. To leave out rereads, use `rereads=false`: an item can have"
+            " changed at the provider and then by a reread since your cursor"
+        )
+    )
 
 
 class Changes(BaseModel):

@@ -24,7 +24,7 @@ from core.ledger import leadership, leases, processes
 from core.ledger.outcomes import Dispatch, Outcome
 from core.limits.budgets import Budgets
 from core.metrics.counters import Counters
-from core.plugins import Registry, catalog
+from core.plugins import Registry, catalog, reader_version
 from core.results.delete_guard import DeleteGuard
 from core.settings import Settings
 from core.transport.messages import SAVE_QUEUE
@@ -143,6 +143,10 @@ class WorkerProcess:
             list(serves),
             threads,
             self._fingerprints,
+            {
+                domain: reader_version(integration)
+                for domain, integration in self.registry.integrations.items()
+            },
         )
         self.database.resize(threads + 4)
         if SAVE_QUEUE not in serves:

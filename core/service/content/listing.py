@@ -31,7 +31,8 @@ AND (%(parent)s::text IS NULL OR c.parent = %(parent)s)
 AND (%(kind)s::text IS NULL OR c.kind = %(kind)s)
 AND (%(since)s::timestamptz IS NULL OR c.external_timestamp >= %(since)s)
 AND (%(until)s::timestamptz IS NULL OR c.external_timestamp < %(until)s)
-AND (%(updated_since)s::timestamptz IS NULL OR c.updated_at >= %(updated_since)s)
+AND (%(updated_since)s::timestamptz IS NULL
+    OR greatest(c.updated_at, c.reread_at) >= %(updated_since)s)
 AND (%(deleted)s::boolean IS NULL OR (c.deleted_at IS NOT NULL) = %(deleted)s)
 AND (%(gone)s::boolean IS NULL OR (c.gone_at_source IS NOT NULL) = %(gone)s)
 """

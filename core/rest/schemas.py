@@ -531,6 +531,17 @@ class Content(BaseModel):
     )
 
 
+class ThreadItem(Content):
+    """An item of a thread, with its text."""
+
+    text: str | None = Field(
+        description="The text, at most 100,000 characters; null if the content is not text"
+    )
+    truncated: bool = Field(
+        description="True if the item has more content. Download it from `/raw`"
+    )
+
+
 class Change(BaseModel):
     """A change of content.
 

@@ -20,6 +20,9 @@ NAMES: Mapping[str, str] = {
     "readers": (
         "a sync with 200 readers of the API and the dashboard, against the same sync without them"
     ),
+    "reread": (
+        "a reread of 20,000 kept mails, against reading the same mails alone, and a sync beside it"
+    ),
     "idle": "statements/s and CPU of an idle fleet",
     "size": "memory and cost per task of runs up to 100,000 tasks",
 }

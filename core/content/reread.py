@@ -1,8 +1,8 @@
 """The statements that save rereads, inside the saving transaction.
 
-A reread writes with the sequence numbers of what it read: it never changes `content_seq` and
-`metadata_seq`, so a download that is newer than the stored source stays newer than its reread. An
-item whose rows have changed since they were read is not written; it is read again.
+A reread writes with the sequence numbers of the rows that it read: it never changes `content_seq`
+and `metadata_seq`. So a download that is newer than the stored source stays newer than the reread.
+An item whose rows have changed since they were read is not written; it is read again.
 
 A reread does not change `updated_at` either. A sweep that has begun before treats the row as
 before, and deletes it if the source no longer has it. `synced_xid` keeps the position in the change

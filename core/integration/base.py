@@ -194,7 +194,7 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         raise NotImplementedError(f"{type(self).__name__} does not implement start()")
 
     def reread(self, item: StoredItem) -> TaskResult:
-        """Read an item again from what is kept of it. Do no I/O here.
+        """Read a kept item again, from its stored source. Do no I/O here.
 
         The engine calls it for each kept item of `Manifest.reader.kinds`: after an upgrade that
         increased the version of the reader, after a change of a `RereadOnChange` field, and on

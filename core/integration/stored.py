@@ -1,4 +1,4 @@
-"""What the engine has kept of an item, as `BaseIntegration.reread` gets it."""
+"""Kept items, as `BaseIntegration.reread` gets them."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ SELECT a.sync_status, a.integration_domain, a.config_version, coalesce(i.reader_
 FROM user_integration a LEFT JOIN integration i ON i.domain = a.integration_domain
 WHERE a.id = %s FOR NO KEY UPDATE OF a
 """
-# A task of the account that was dispatched before this number may save what an older reader, or an
-# older config, made of an item.
+# A task of the account that was dispatched before this number may save an item as an older reader, or
+# an older config, read it.
 LAST_SEQUENCE = "SELECT last_value FROM dispatch_seq"
 ADD_REREAD = f"""
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,

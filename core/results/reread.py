@@ -1,4 +1,4 @@
-"""What a reread changes: the rows of its result that differ from the kept ones.
+"""The changes of a reread: the rows of its result that differ from the kept ones.
 
 The worker and the kit apply these rules, without a database.
 """
@@ -119,7 +119,7 @@ def _require_allowed(item: KeptRow, kept: Mapping[str, KeptRow], rows: ResultRow
 
 
 def _gone(tree: Sequence[KeptRow], rows: ResultRows) -> list[str]:
-    """Return the live rows to delete: those named, those not listed, and what is below them."""
+    """Return the live rows to delete: those named, those not listed, and all rows below."""
     present = {row.id for row in rows.outputs if row.operation is Operation.KEEP} | {*rows.seen}
     gone = {row.id for row in rows.outputs if row.operation is Operation.TOMBSTONE}
     listed = {listing.parent for listing in rows.listed}

@@ -87,7 +87,7 @@ def reader_of(integration: type[BaseIntegration[Any, Any]]) -> Reader:
 def reread_items(
     integration: type[BaseIntegration[Any, Any]], config: BaseModel, account: Account
 ) -> Iterator[tuple[ResultRows, ItemChanges]]:
-    """Read each kept item again; yield its checked result, and what would change.
+    """Read each kept item again; yield its checked result and its changes.
 
     The instance has no credentials and no network, and is not initialized.
 

@@ -34,7 +34,7 @@ PORTION_ROWS = 500
 """The maximum number of content rows that one task reads through."""
 
 PORTION_SECONDS = 1.0
-"""Seconds after which a task returns what it has read so far."""
+"""Seconds after which a task returns its changes so far."""
 
 PORTION_BYTES = 8 * 1024 * 1024
 """The size of the changes at which a task returns them."""
@@ -144,7 +144,7 @@ def _changes(
     loaded: LoadedAccount,
     services: Services,
 ) -> ItemChanges:
-    """Return what the plugin makes of one item; note an item that it cannot read."""
+    """Let the plugin read one item, and return the changes. Note an item that it cannot read."""
     dispatch = portion.outcome.dispatch
     try:
         with services.egress.offline():

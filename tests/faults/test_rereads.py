@@ -21,6 +21,7 @@ OLD = METERED | {"POLLING_PLUGINS": "support.letters", "LETTERS_READER": "1"}
 NEW = OLD | {"LETTERS_READER": "2"}
 SLOW = NEW | {"LETTERS_SECONDS": "0.01"}
 LETTERS = 300
+DONE = "SELECT count(*) FROM sync_task WHERE type = 'reread' AND state = 'done'"
 
 
 def expected(version: int, letters: int = LETTERS, marks: str = "") -> dict[str, str]:
@@ -44,9 +45,10 @@ def content(deployment: Deployment) -> dict[str, str]:
 
 def kept(fleet: Fleet, deployment: Deployment, count: int = LETTERS) -> UUID:
     """Keep letters with the old reader, and stop its workers."""
-    account = connect(deployment, Letters, {"letters": count})
     old = fleet.workers(processes=1, threads=4, **OLD)
     fleet.ready()
+    # Connected before its reader is registered, the account would be read again once, for nothing.
+    account = connect(deployment, Letters, {"letters": count})
     sync(deployment, account)
     fleet.until(
         lambda: deployment.rows("SELECT 1 FROM sync_run WHERE state = 'succeeded'"), "it is synced"
@@ -97,11 +99,10 @@ def test_kills_during_a_reread_lose_and_repeat_nothing(
     fleet.workers(processes=2, threads=2, **SLOW)
     fleet.until(lambda: rereads(deployment), "a reread has begun", 40)
     for _ in range(4):
-        done = "SELECT count(*) FROM sync_task WHERE type = 'reread' AND state = 'done'"
-        ((before,),) = deployment.rows(done)
+        ((before,),) = deployment.rows(DONE)
         fleet.until(
-            lambda now=before: is_reread(deployment) or deployment.rows(done)[0][0] > now,
-            "it goes on", 40, replace=True,
+            lambda now=before: is_reread(deployment) or deployment.rows(DONE)[0][0] > now,
+            "it reads more", 40, replace=True,
         )  # fmt: skip
         if pids := fleet.worker_pids():
             with suppress(ProcessLookupError):
@@ -121,8 +122,7 @@ def test_kills_during_a_reread_lose_and_repeat_nothing(
 def test_a_reread_pauses_and_resumes_with_its_account(fleet: Fleet, deployment: Deployment) -> None:
     account = kept(fleet, deployment)
     fleet.workers(processes=1, threads=2, **SLOW)
-    done = "SELECT count(*) FROM sync_task WHERE type = 'reread' AND state = 'done'"
-    fleet.until(lambda: deployment.rows(done)[0][0] >= 1, "a portion is read", 60)
+    fleet.until(lambda: deployment.rows(DONE)[0][0] >= 1, "a portion is read", 60)
     deployment.rows("UPDATE user_integration SET sync_status = 'paused' WHERE id = %s", account)
     fleet.until(
         lambda: not deployment.rows("SELECT 1 FROM sync_task WHERE state = 'queued'"),
@@ -202,8 +202,6 @@ def test_during_a_deploy_no_reread_begins(fleet: Fleet, deployment: Deployment) 
         ),
         "the new version is registered",
     )
-    checked = "SELECT last_value FROM dispatch_seq"
-    assert deployment.rows(checked)
     assert rereads(deployment) == []
     assert old.terminate() == 0
     fleet.programs.remove(old)

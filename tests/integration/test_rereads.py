@@ -249,7 +249,7 @@ def test_a_late_download_loses_to_the_reread_of_a_newer_source(office: Office) -
         "SELECT payload->>'before' FROM sync_task WHERE type = 'reread'"
     )
     assert int(payload_before) >= late.dispatch_seq
-    # It waits for what was dispatched before it.
+    # It waits for tasks that were dispatched before it.
     (dispatch,) = office.claim()
     assert office.read(upper, dispatch).state == TaskState.READY
     office.desk.save(office.desk.outcome(late, output=letter("a", "y", "old", "old")))

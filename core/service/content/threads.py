@@ -16,8 +16,8 @@ MAX_TEXT_CHARS = 100_000
 
 KEY = Keyset({"moment": "timestamptz", "id": "bigint"})
 
-# The search index has the items of a thread. The statement reads only them, and of their texts only
-# those of the page.
+# The search index has the items of a thread. The statement reads only them, and only the texts
+# of one page.
 PAGE = f"""
 WITH found AS MATERIALIZED (
     SELECT content_id FROM content_search WHERE document @@ %(query)s::tsquery

@@ -11,7 +11,7 @@ from integration_polling_gmail.fingerprint import Fingerprint
 from integration_polling_gmail.message import SOURCE, MessageReader
 
 READER_VERSION = 1
-"""The version of what reads a source. Increase it when a source may be read differently."""
+"""The version of the reader. Increase it when it may read a stored source differently."""
 
 FROM_GMAIL = ("labels", "thread_id", "snippet", "size")
 """Keys of a message's metadata that Gmail gave, and that its source does not have."""

@@ -29,24 +29,7 @@ from core.results.outputs import output_row
 from core.results.rows import StoredBlob
 from core.testing.blobs import MemoryStore, MemoryWriter
 
-WORDS = [
-    "the",
-    "report",
-    "for",
-    "next",
-    "week",
-    "is",
-    "ready",
-    "and",
-    "attached",
-    "please",
-    "have",
-    "a",
-    "look",
-    "before",
-    "we",
-    "meet",
-]
+WORDS = ["the", "report", "for", "next", "week", "is", "ready", "and", "please", "read", "it"]
 FINGERPRINT = Fingerprint("1-bench", Config().policy, ("INBOX",)).text
 METADATA = {"labels": ["INBOX"], "thread_id": "t", "snippet": "", "size": 1}
 BATCH = 200

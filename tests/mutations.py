@@ -236,7 +236,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a reread that waits for all workers",
-        (("core/ledger/rereads.py", "IS DISTINCT FROM i.reader_version)", "> i.reader_version)"),),
+        (("core/ledger/rereads.py", "AND count(DISTINCT readers->>domain) = 1", ""),),
         ("tests/integration/test_rereads.py",),
     ),
     Mutation(

@@ -71,7 +71,7 @@ def write_content(
 def _write_rereads(
     conn: Conn, outcomes: Sequence[Outcome], counts: Mapping[int, TaskCounts]
 ) -> tuple[set[store.Key], list[dict[str, Any]]]:
-    """Save the changes of rereads. Returns the changed keys, and the tasks that read items again."""
+    """Save the changes of rereads. Returns the changed keys, and tasks for stale items."""
     rows = [
         (outcome.dispatch.account_id, outcome.dispatch.domain, row)
         for outcome in outcomes

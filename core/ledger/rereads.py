@@ -28,13 +28,16 @@ PRIORITY = -(2**30)
 MAX_OPEN = 8
 """The number of open reread runs of an integration up to which the leader opens more."""
 
-LOCK_ACCOUNT = """
-SELECT a.sync_status, a.integration_domain, a.config_version, coalesce(i.reader_version, 0)
-FROM user_integration a LEFT JOIN integration i ON i.domain = a.integration_domain
-WHERE a.id = %s FOR NO KEY UPDATE OF a
+# The version of the reader is that of the live workers, or that of the latest one.
+LOCK_ACCOUNT = f"""
+SELECT a.sync_status, a.integration_domain, a.config_version, coalesce(
+    (SELECT max((p.readers->>a.integration_domain)::int) FROM process p
+        WHERE p.kind = 'worker' AND a.integration_domain = ANY (p.queues) AND {ALIVE}),
+    (SELECT i.reader_version FROM integration i WHERE i.domain = a.integration_domain), 0)
+FROM user_integration a WHERE a.id = %s FOR NO KEY UPDATE OF a
 """
-# A task of the account that was dispatched before this number may save an item as an older reader, or
-# an older config, read it.
+# A task of the account that was dispatched before this number may save an item as an older reader,
+# or an older config, read it.
 LAST_SEQUENCE = "SELECT last_value FROM dispatch_seq"
 ADD_REREAD = f"""
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
@@ -69,23 +72,27 @@ SELECT EXISTS (SELECT FROM sync_task WHERE state = '{TaskState.QUEUED}'
     AND dispatch_seq <= %(before)s AND id <> %(task)s AND type <> '{REREAD}')
 """
 
-# Integrations whose readers are newer than the latest reread of some active account, if every live
-# worker has this reader. A worker of an older version of the engine names no readers. Served by
-# `user_integration_reader` and `sync_run_by_domain`.
+# Integrations whose live workers all have the same reader, if it is newer than the latest reread of
+# some active account. The latest registration may be that of an older worker, and a worker of an
+# older version of the engine names no readers. `process` has few rows. `user_integration_reader`
+# and `sync_run_by_domain` serve the rest.
 OUTDATED = f"""
-SELECT i.domain, i.reader_version, greatest(0, {MAX_OPEN} - (
+SELECT w.domain, w.version, greatest(0, {MAX_OPEN} - (
     SELECT count(*) FROM (SELECT FROM sync_run r
-        WHERE r.integration_domain = i.domain AND r.state = '{RunState.RUNNING}'
+        WHERE r.integration_domain = w.domain AND r.state = '{RunState.RUNNING}'
           AND r.trigger = '{Trigger.REREAD}' LIMIT {MAX_OPEN}) open))
-FROM integration i
-WHERE i.reader_version > 0 AND i.domain <> ALL (ARRAY({PAUSED_DOMAINS}))
+FROM (
+    SELECT domain, max((readers->>domain)::int) AS version
+    FROM process CROSS JOIN unnest(queues) AS domain WHERE kind = 'worker' AND {ALIVE}
+    GROUP BY domain
+    HAVING bool_and(readers->>domain IS NOT NULL) IS TRUE
+       AND count(DISTINCT readers->>domain) = 1
+) w
+WHERE w.version > 0 AND w.domain <> ALL (ARRAY({PAUSED_DOMAINS}))
   AND EXISTS (SELECT FROM user_integration a
-      WHERE a.integration_domain = i.domain AND a.reader_version < i.reader_version
+      WHERE a.integration_domain = w.domain AND a.reader_version < w.version
         AND a.sync_status = '{AccountState.ACTIVE}')
-  AND EXISTS (SELECT FROM process WHERE kind = 'worker' AND i.domain = ANY (queues) AND {ALIVE})
-  AND NOT EXISTS (SELECT FROM process WHERE kind = 'worker' AND i.domain = ANY (queues) AND {ALIVE}
-      AND (readers->>i.domain)::int IS DISTINCT FROM i.reader_version)
-ORDER BY i.domain
+ORDER BY w.domain
 """
 ACCOUNTS_TO_REREAD = f"""
 SELECT id FROM user_integration

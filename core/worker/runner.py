@@ -63,7 +63,10 @@ class Runner:
         """
         if dispatch.type == SWEEP:
             return Outcome(dispatch)  # the saver does the work
-        loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
+        if dispatch.type == REREAD and not dispatch.probe:
+            loaded = self.services.accounts.for_reread(dispatch.account_id)
+        else:
+            loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
         self._used[dispatch.id] = loaded
         with self.services.egress.for_account(public_only=loaded.account.public_hosts_only):
             return self._run(dispatch, loaded)

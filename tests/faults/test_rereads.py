@@ -102,7 +102,7 @@ def test_kills_during_a_reread_lose_and_repeat_nothing(
         ((before,),) = deployment.rows(DONE)
         fleet.until(
             lambda now=before: is_reread(deployment) or deployment.rows(DONE)[0][0] > now,
-            "it reads more", 40, replace=True,
+            "it reads more", 90, replace=True,
         )  # fmt: skip
         if pids := fleet.worker_pids():
             with suppress(ProcessLookupError):

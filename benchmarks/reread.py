@@ -142,7 +142,9 @@ def _reread(engine: Engine, account: UUID, count: int) -> float:
     began = time.perf_counter()
     run, _ = rereads.request_reread(engine.conn, account)
     engine.queues.wake()
-    wait_until(lambda: engine.ended(run) is not None, "the reread did not end", pause=0.05)
+    wait_until(
+        lambda: engine.ended(run) is not None, "the reread did not end", seconds=900, pause=0.05
+    )
     seconds = time.perf_counter() - began
     rows = engine.conn.execute(
         "SELECT outputs_saved, outputs_unchanged >= %s FROM sync_run WHERE id = %s", (count, run)
@@ -158,7 +160,9 @@ def _pace(engine: Engine, account: UUID, pages: int) -> float:
     run, _ = rereads.request_reread(engine.conn, account)
     engine.queues.wake()
     beside = engine.sync(engine.account(pages=pages))
-    wait_until(lambda: engine.ended(run) is not None, "the reread did not end", pause=0.05)
+    wait_until(
+        lambda: engine.ended(run) is not None, "the reread did not end", seconds=900, pause=0.05
+    )
     after = engine.sync(engine.account(pages=pages))
     alone = (before[0] + after[0]) / (before[1] + after[1])
     return beside[0] / beside[1] / alone

@@ -20,6 +20,7 @@ from core.db.errors import describe
 from core.db.pool import DATABASE_UNAVAILABLE, Database
 from core.egress import Egress
 from core.environment import Environment
+from core.integration.base import REREAD
 from core.ledger import leadership, leases, processes
 from core.ledger.outcomes import Dispatch, Outcome
 from core.limits.budgets import Budgets
@@ -109,6 +110,7 @@ class WorkerProcess:
             lambda dispatch: self.stopping.is_set() or self.inflight.is_stopping(dispatch),
             self.egress,
             self.admission.check,
+            lambda: self.inflight.has_other_than(REREAD),
         )
         self.runner = Runner(services, self.instances, registry)
         self._ended = threading.Event()

@@ -39,6 +39,15 @@ PORTION_SECONDS = 1.0
 PORTION_BYTES = 8 * 1024 * 1024
 """The size of the changes at which a task returns them."""
 
+YIELD_FACTOR = 9
+"""The pause after each item, in durations of the item, while the process also runs syncs.
+
+A reread computes all the time, and would hold up the other threads of its process.
+"""
+
+MAX_YIELD_SECONDS = 0.1
+"""The longest pause after an item, in seconds."""
+
 WAIT_SECONDS = 2.0
 """Seconds between two looks for tasks that were dispatched before the reread began."""
 
@@ -125,15 +134,20 @@ def _read(
     integration = _without_credentials(loaded)
     deadline = time.monotonic() + PORTION_SECONDS
     for tree, item in zip(trees, contents.items(trees, reader), strict=True):
+        began = time.monotonic()
         changes = _changes(portion, integration, tree, item, loaded, services)
         portion.outcome.unchanged += changes.unchanged
         portion.outcome.size += changes.size
         if changes.row is not None:
             portion.outcome.rereads.append(changes.row)
-        is_late = time.monotonic() >= deadline or portion.outcome.size >= PORTION_BYTES
+        ended = time.monotonic()
+        is_late = ended >= deadline or portion.outcome.size >= PORTION_BYTES
+        is_late = is_late or services.stopping(dispatch)
         if is_late and is_chain and item.id != named[-1]:
             portion.after = item.id
             return
+        if services.syncing():
+            time.sleep(min((ended - began) * YIELD_FACTOR, MAX_YIELD_SECONDS))
 
 
 def _changes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -421,6 +421,29 @@ def test_a_portion_ends_after_some_time(office: Office, monkeypatch: pytest.Monk
     outcomes = office.reread()
     assert len(outcomes) == 4
     assert set(office.desk.content("content_text", "kind = 'letter'").values()) == {"ONE"}
+
+
+def test_a_reread_leaves_time_to_syncs_of_its_process(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(worker_reread.time, "sleep", pauses.append)
+    office.keep(*letter("a", "x", "one"), *letter("b", "x", "two"))
+    office.reread()
+    assert pauses == []
+    office.services = replace(office.services, syncing=lambda: True)
+    office.reread()
+    assert len(pauses) == 2
+    assert all(0 < pause <= worker_reread.MAX_YIELD_SECONDS for pause in pauses)
+
+
+def test_a_reread_returns_early_when_its_account_stops(office: Office) -> None:
+    office.keep(*letter("a", "x", "one"), *letter("b", "x", "two"))
+    office.services = replace(office.services, stopping=lambda _: True)
+    office.request()
+    outcome = office.read(upper)
+    assert [row.item for row in outcome.rereads] == ["a"]
+    assert [task.payload["after"] for task in outcome.tasks] == ["a"]
 
 
 def test_large_content_is_read_from_its_blob(office: Office) -> None:

@@ -56,7 +56,7 @@ class InMemory:
 
 def run(bed: Testbed, options: Options) -> Report:
     """Measure mails/s of the engine and of the reader alone, and the pace of a sync beside."""
-    count, pages = options.size(20_000, 400), options.size(300, 5)
+    count, pages = options.rows or options.size(20_000, 400), options.size(300, 5)
     sources = [_source(number) for number in range(count)]
     with Engine(bed, "benchmarks.noop") as engine:
         account = engine.account("gmail")

@@ -10,6 +10,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
+from support.letters import Letters
 
 from core import (
     BaseIntegration,
@@ -29,7 +30,9 @@ from core.egress import Egress
 from core.errors import PermanentError, WrongState
 from core.ledger import completion, processes, rereads, scheduling
 from core.ledger.outcomes import Dispatch, Outcome
+from core.scopes import ALL
 from core.service import authorization
+from core.service.accounts import validation
 from core.service.content import changes
 from core.states import TaskState
 from core.worker import reread as worker_reread
@@ -553,3 +556,44 @@ class TestAutomaticRereads:
         assert rereads.reread_outdated(office.desk.conn) == 0
         office.desk.rows("UPDATE user_integration SET sync_status = 'active' RETURNING 1")
         assert rereads.reread_outdated(office.desk.conn) == 1
+
+
+def test_only_marked_fields_need_a_reread() -> None:
+    before = Letters.config_model(letters=1).model_dump()
+    assert validation.needs_reread(Letters.config_model, before, before | {"files": False})
+    assert not validation.needs_reread(Letters.config_model, before, before | {"letters": 2})
+    assert not validation.needs_resync(Letters.config_model, before, before | {"files": False})
+
+
+def test_a_changed_config_waits_for_a_reread(office: Office) -> None:
+    config: dict[str, Any] = {"id": office.account, "config": "{}", "limits": "[]"}
+    config |= {"public_hosts_only": False, "resync": False, "instead_of": None}
+    for needed, version in ((False, 3), (True, 0)):
+        office.desk.conn.execute(account_store.SET_CONFIG, config | {"reread": needed})
+        assert office.desk.value("SELECT reader_version FROM user_integration") == version
+
+
+def test_a_reread_is_requested_over_rest(api: Any, office: Office) -> None:
+    user = api.client(api.token("u", scopes=ALL))
+    place = f"/v1/user-integrations/{office.account}/reread"
+    first, again = user.post(place), user.post(place)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["run_id"] == again.json()["run_id"]
+    other = office.desk.account("no-reader", user_id="u")
+    refused = user.post(f"/v1/user-integrations/{other}/reread")
+    assert (refused.status_code, refused.json()["code"]) == (409, "reread-unsupported")
+    assert str(other) in refused.text
+
+
+def test_the_feed_over_rest_leaves_out_rereads(api: Any, office: Office) -> None:
+    office.keep(*letter("a", "x", "one", "one"))
+    user = api.client(api.token("u", scopes=ALL))
+    cursor = user.get("/v1/changes").json()["cursor"]
+    office.reread()
+    with_rereads = user.get("/v1/changes", params={"after": cursor}).json()
+    assert [change["cause"] for change in with_rereads["changes"]] == ["reread"]
+    assert with_rereads["changes"][0]["content"]["reread_at"] is not None
+    without = user.get("/v1/changes", params={"after": cursor, "rereads": False}).json()
+    assert without["changes"] == []
+    following = user.get("/v1/changes", params={"after": without["cursor"]}).json()
+    assert following["changes"] == []

@@ -23,6 +23,9 @@ NAMES: Mapping[str, str] = {
     "hostile": (
         "response times of the API with 2,000 hostile connections, against those without them"
     ),
+    "reread": (
+        "a reread of 20,000 kept mails, against reading the same mails alone, and a sync beside it"
+    ),
     "idle": "statements/s and CPU of an idle fleet",
     "size": "memory and cost per task of runs up to 100,000 tasks",
 }

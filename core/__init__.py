@@ -12,10 +12,25 @@ from core.errors import (
     Unavailable,
 )
 from core.hookspecs import hookimpl
-from core.integration.base import BaseIntegration, Destination, NoFields, ResyncOnChange
+from core.integration.base import (
+    BaseIntegration,
+    Destination,
+    NoFields,
+    RereadOnChange,
+    ResyncOnChange,
+)
 from core.integration.context import AccountInfo, BlobWriter, Context, RunInfo, TaskInfo
-from core.integration.limits import AccountIdentity, Concurrency, Limit, Manifest, OAuth, Rate
+from core.integration.limits import (
+    AccountIdentity,
+    Concurrency,
+    Limit,
+    Manifest,
+    OAuth,
+    Rate,
+    Reader,
+)
 from core.integration.results import Blob, Listing, Task, TaskOutput, TaskResult
+from core.integration.stored import StoredItem
 from core.integration.tasks import TaskMethod, task
 
 __all__ = [
@@ -39,9 +54,12 @@ __all__ = [
     "PermanentError",
     "Rate",
     "RateLimited",
+    "Reader",
+    "RereadOnChange",
     "ResyncOnChange",
     "RunInfo",
     "SkipItem",
+    "StoredItem",
     "Task",
     "TaskInfo",
     "TaskMethod",

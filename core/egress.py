@@ -12,6 +12,7 @@ The addresses that a connection may reach depend on the context (`contextvars`) 
 * `Egress.for_account(public_only=True)`: public addresses only.
 * `Egress.for_account(public_only=False)`: any address.
 * `any_host()`: any address, for connections of the engine or the operator.
+* `Egress.offline()`: no address at all, and no name is resolved.
 * No context: any address, until the process first works for an account that is limited to public
   addresses. After that, public addresses only.
 
@@ -41,13 +42,17 @@ from core.errors import ConfigurationError
 from core.public_addresses import is_public
 
 _CONNECTING = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
-_RESOLVING = frozenset({"socket.getaddrinfo", "socket.gethostbyname"})
+_RESOLVING = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
 
 _BYTES_RECEIVED = slice(128, 136)
 """The field `tcpi_bytes_received` of Linux's `struct tcp_info`."""
 
 _public_only: ContextVar[bool | None] = ContextVar("public_only", default=None)
 """True if this context may reach only public addresses; None in a thread without a context."""
+
+
+_offline: ContextVar[bool] = ContextVar("offline", default=False)
+"""True if this context may connect to nothing."""
 
 
 class EgressRefused(ConfigurationError):
@@ -90,6 +95,16 @@ class Egress:
         finally:
             _public_only.reset(token)
 
+    @contextmanager
+    def offline(self) -> Iterator[None]:
+        """Run plugin code that may neither connect nor resolve names."""
+        self._install()
+        token = _offline.set(True)
+        try:
+            yield
+        finally:
+            _offline.reset(token)
+
     def close(self) -> None:
         """Let code without a context reach any address again, when no account is served."""
         self._enforcing = False
@@ -99,18 +114,23 @@ class Egress:
 
         A hook cannot be removed, and costs a call at every audited event.
         """
-        if self._enforcing:
-            return
+        self._install()
+        self._enforcing = True
+
+    def _install(self) -> None:
         with self._lock:
             if not self._hooked:
                 sys.addaudithook(self._audit)
                 self._hooked = True
-            self._enforcing = True
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _RESOLVING and (log := _log.get()) is not None:
-            log.resolved = True
-        if event not in _CONNECTING:
+        if event not in _CONNECTING and event not in _RESOLVING:
+            return
+        if _offline.get():
+            raise EgressRefused("a reread may not use the network")
+        if event in _RESOLVING:
+            if (log := _log.get()) is not None:
+                log.resolved = True
             return
         public_only = _public_only.get()
         if public_only or (public_only is None and self._enforcing):

@@ -202,6 +202,8 @@ class Registry:
                     f"it needs version {manifest.spec_version} of the plugin API; this engine"
                     f" supports version {SPEC_VERSION}"
                 )
+            if manifest.reader is not None and integration.reread is BaseIntegration.reread:
+                raise ValueError("its manifest has a reader, and the class has no reread()")
             taken[manifest.domain] = integration
 
 
@@ -380,4 +382,10 @@ def catalog_entry(registry: Registry, domain: str) -> Mapping[str, Any]:
         "version": registry.versions[domain],
         "tasks": {name: {"cost": dict(spec.cost)} for name, spec in integration.task_specs.items()},
         "max_tasks": integration.manifest.max_tasks,
+        "reader_version": reader_version(integration),
     }
+
+
+def reader_version(integration: Integration) -> int:
+    """Return the version of an integration's reader; 0 if it has none."""
+    return integration.manifest.reader.version if integration.manifest.reader is not None else 0

@@ -99,7 +99,7 @@ class Trigger(Word):
     RESYNC = "resync", "The run lists everything again, without cursors."
     RETRY = "retry", "The run retries deferred, parked or cancelled tasks."
     HINT = "hint", "An event from the provider made the account due.", PLANNED
-    REREAD = "reread", "The run reads stored sources again, without the provider.", PLANNED
+    REREAD = "reread", "The run reads stored sources again, without the provider."
 
 
 class Deletions(Word):

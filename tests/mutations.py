@@ -348,11 +348,54 @@ MUTATIONS = [
     ),
     Mutation(
         "items that are gone and shown again",
-        (("core/ledger/content.py", "return changed | set(deleted) | shown, steps",
-          "return changed | set(deleted), steps"),
+        (("core/ledger/content.py", "return changed | set(deleted) | shown | reread_changes, steps",
+          "return changed | set(deleted) | reread_changes, steps"),
          ("core/ledger/content.py", "shown = store.show_again(conn,",
           "shown = (lambda *_: set())(conn,")),
         ("tests/integration/test_keeping.py",),
+    ),
+    Mutation(
+        "a newer download that wins over a reread",
+        (("core/content/reread.py", "if any(found.get(", "if False and any(found.get("),),
+        ("tests/integration/test_rereads.py",),
+    ),
+    Mutation(
+        "rows that a reread found unchanged",
+        (("core/results/reread.py", "for row in outputs if _differs(row, kept.get(row.id))]",
+          "for row in outputs]"),),
+        ("tests/integration/test_rereads.py",),
+    ),
+    Mutation(
+        "a sweep that meets a row read again",
+        (("core/content/reread.py", "digest = decode(i.digest, 'hex'), deleted_at = NULL,",
+          "digest = decode(i.digest, 'hex'), deleted_at = NULL, updated_at = now(),"),),
+        ("tests/integration/test_rereads.py",),
+    ),
+    Mutation(
+        "the feed without rereads",
+        (("core/service/content/changes.py", "WHERE %(without_rereads)s AND c.synced_xid",
+          "WHERE false AND %(without_rereads)s AND c.synced_xid"),),
+        ("tests/integration/test_rereads.py",),
+    ),
+    Mutation(
+        "a reread that waits for all workers",
+        (("core/ledger/rereads.py", "AND count(DISTINCT readers->>domain) = 1", ""),),
+        ("tests/integration/test_rereads.py",),
+    ),
+    Mutation(
+        "a reread that waits for earlier tasks",
+        (("core/worker/reread.py", "if before is None:", "if before is None or True:"),),
+        ("tests/integration/test_rereads.py",),
+    ),
+    Mutation(
+        "a reread without a network",
+        (("core/egress.py", "if _offline.get():", "if False:"),),
+        ("tests/integration/test_rereads.py",),
+    ),
+    Mutation(
+        "a dead reread that gives each item its own task",
+        (("core/worker/reread.py", "(dispatch.crashes or dispatch.attempts)", "False"),),
+        ("tests/integration/test_rereads.py",),
     ),
     Mutation(
         "portions of a sweep that keeps items",

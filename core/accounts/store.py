@@ -50,10 +50,12 @@ LOAD_SEVERAL = f"{_COLUMNS} WHERE id = ANY(%s)"
 CONNECT = f"""
 INSERT INTO user_integration (id, user_id, integration_domain, name, identity, limit_group, config,
     credentials, limits,
-                              poll_interval_minutes, public_hosts_only, next_sync_at)
+                              poll_interval_minutes, public_hosts_only, next_sync_at,
+    reader_version)
 VALUES (%(id)s, %(user_id)s, %(domain)s, %(name)s, %(identity)s, %(group)s, %(config)s,
     %(credentials)s, %(limits)s,
-        %(interval)s, %(public_hosts_only)s, now())
+        %(interval)s, %(public_hosts_only)s, now(),
+    coalesce((SELECT reader_version FROM integration WHERE domain = %(domain)s), 0))
 ON CONFLICT (user_id, integration_domain, identity) DO UPDATE SET
     name = excluded.name, limit_group = excluded.limit_group, config = excluded.config,
     credentials = excluded.credentials, limits = excluded.limits,
@@ -67,6 +69,7 @@ ON CONFLICT (user_id, integration_domain, identity) DO UPDATE SET
         AND %(resync)s,
     drop_state = user_integration.drop_state OR user_integration.config <> excluded.config
         AND %(resync)s,
+    reader_version = CASE WHEN %(reread)s THEN 0 ELSE user_integration.reader_version END,
     next_sync_at = now(), updated_at = now()
 RETURNING id, version = 1
 """
@@ -89,6 +92,7 @@ SET_CONFIG = f"""
 UPDATE user_integration SET config = %(config)s, limits = %(limits)s, version = version + 1,
     public_hosts_only = public_hosts_only OR %(public_hosts_only)s,
     resync_due = resync_due OR %(resync)s, drop_state = drop_state OR %(resync)s,
+    reader_version = CASE WHEN %(reread)s THEN 0 ELSE reader_version END,
     next_sync_at = CASE WHEN %(resync)s THEN now()
         WHEN {_CORRECTED} THEN coalesce(next_sync_at, now()) ELSE next_sync_at END,
     sync_status = CASE WHEN {_CORRECTED} THEN '{AccountState.ACTIVE}' ELSE sync_status END,
@@ -193,6 +197,7 @@ def connect(
     limits: Sequence[Mapping[str, Any]],
     poll_interval_minutes: int = 15,
     resync: bool = False,
+    reread: bool = False,
     public_hosts_only: bool = False,
 ) -> tuple[UUID, bool]:
     """Insert an account, or update the one with the same user, integration and identity.
@@ -201,6 +206,7 @@ def connect(
       credentials: Encrypted credentials.
       poll_interval_minutes: Minutes between the end of a run and the next run.
       resync: True if a resync is due when the config differs from the stored one.
+      reread: True if the stored account needs a reread.
       public_hosts_only: True to restrict the account to public addresses.
 
     Returns:
@@ -220,6 +226,7 @@ def connect(
             "limits": json.dumps(limits),
             "interval": poll_interval_minutes,
             "resync": resync,
+            "reread": reread,
             "public_hosts_only": public_hosts_only,
         },
     ).fetchone()

@@ -109,6 +109,7 @@ def _accounts(app: typer.Typer) -> None:
 def _work(app: typer.Typer) -> None:
     app.command("sync", rich_help_panel=WORK)(sync.sync)
     app.command("resync", rich_help_panel=WORK)(sync.resync)
+    app.command("reread", rich_help_panel=WORK)(sync.reread)
     app.add_typer(runs.app, name="runs", rich_help_panel=WORK)
     app.add_typer(tasks.app, name="tasks", rich_help_panel=WORK)
     app.add_typer(deletions.app, name="deletions", rich_help_panel=WORK)

@@ -1,4 +1,4 @@
-"""The commands sync and resync: start a run, and wait for its end."""
+"""The commands sync, resync and reread: start a run, and wait for its end."""
 
 from __future__ import annotations
 
@@ -86,6 +86,30 @@ def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = 
         run, is_new = run_actions.resync(engine, account)
         if not is_new:
             note("A run is open. The resync starts when it has ended.")
+        _report_start(run, is_new, wait, json)
+        if wait:
+            raise typer.Exit(wait_for_end(engine, run, timeout, json))
+
+
+def reread(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
+    """Read the stored items of an account again, without its provider.
+
+    \b
+    The engine does this automatically after an upgrade with a newer reader.
+    Only items that come out differently are changed.
+
+    \b
+    Examples:
+      polling reread hello
+      polling reread hello --wait
+    """
+    from core.service import lookup
+    from core.service.runs import actions as run_actions
+
+    with backend() as engine:
+        with engine.database.connection() as conn:
+            account = lookup.account_id(conn, id)
+        run, is_new = run_actions.reread(engine, account)
         _report_start(run, is_new, wait, json)
         if wait:
             raise typer.Exit(wait_for_end(engine, run, timeout, json))

@@ -121,7 +121,7 @@ UPDATE user_integration_content c
 SET deleted_at = CASE WHEN NOT %(keeps)s THEN now() END,
     gone_at_source = CASE WHEN %(keeps)s THEN now() END,
     updated_at = now(), content_seq = %(start)s, metadata_seq = %(start)s,
-    changed_xid = pg_current_xact_id()::text::bigint
+    changed_xid = pg_current_xact_id()::text::bigint, synced_xid = NULL
 FROM locked WHERE c.id = locked.id
 RETURNING c.external_id
 """

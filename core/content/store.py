@@ -70,7 +70,7 @@ ON CONFLICT (user_integration_id, external_id) DO UPDATE SET
         THEN excluded.digest ELSE ''::bytea END,
     metadata_seq = greatest(c.metadata_seq, excluded.metadata_seq),
     updated_at = now(), deleted_at = NULL, gone_at_source = NULL,
-    changed_xid = excluded.changed_xid
+    changed_xid = excluded.changed_xid, synced_xid = NULL
 WHERE c.content_seq < excluded.content_seq
     OR c.content_seq = excluded.content_seq
         AND (c.deleted_at IS NOT NULL OR c.gone_at_source IS NOT NULL)
@@ -93,7 +93,7 @@ WITH incoming AS MATERIALIZED (
 UPDATE user_integration_content c SET
     metadata = c.metadata || l.metadata, fingerprint = coalesce(l.fingerprint, c.fingerprint),
     digest = '', metadata_seq = l.seq, updated_at = now(), gone_at_source = NULL,
-    changed_xid = pg_current_xact_id()::text::bigint
+    changed_xid = pg_current_xact_id()::text::bigint, synced_xid = NULL
 FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
@@ -144,7 +144,7 @@ UPDATE user_integration_content c
 SET deleted_at = CASE WHEN NOT b.keeps THEN now() END,
     gone_at_source = CASE WHEN b.keeps THEN now() END,
     updated_at = now(), content_seq = b.seq, metadata_seq = b.seq,
-    changed_xid = pg_current_xact_id()::text::bigint
+    changed_xid = pg_current_xact_id()::text::bigint, synced_xid = NULL
 FROM locked b
 WHERE c.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 RETURNING c.user_integration_id::text, b.root, c.deleted_at IS NOT NULL
@@ -168,7 +168,7 @@ WITH incoming AS MATERIALIZED (
     ORDER BY c.user_integration_id, c.external_id FOR UPDATE OF c
 )
 UPDATE user_integration_content c SET gone_at_source = NULL, updated_at = now(),
-    changed_xid = pg_current_xact_id()::text::bigint
+    changed_xid = pg_current_xact_id()::text::bigint, synced_xid = NULL
 FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """

@@ -31,6 +31,7 @@ FLASH_MESSAGES = {
     "started": "Run started.",
     "joined": "Joined the open run.",
     "resync-later": "The resync starts after the open run has ended.",
+    "reread-started": "Reread started. It runs in the background.",
     "works": "Check passed: the credentials work.",
     "disconnected": "Account disconnected. Its credentials were deleted.",
     "erased": "Account erased, with all its content.",

@@ -146,6 +146,9 @@ user_integration = Table(
     # The next run drops all cursors: a person requested a resync, or changed the selection of
     # content.
     _flag("drop_state"),
+    # The version of the reader that has read the kept content, or reads it now. 0: a reread is due
+    # if the integration has a reader.
+    Column("reader_version", Integer, nullable=False, server_default="0"),
     Column("refresh_holder", UUID),
     _moment("refresh_until"),
     # True if a user's token set the hosts of this account: it never connects to loopback or a
@@ -160,6 +163,14 @@ user_integration = Table(
     Index(
         "user_integration_due",
         "next_sync_at",
+        postgresql_where=text(f"sync_status = '{AccountState.ACTIVE}'"),
+    ),
+    # The leader looks for accounts whose content an older reader has read.
+    Index(
+        "user_integration_reader",
+        "integration_domain",
+        "reader_version",
+        "id",
         postgresql_where=text(f"sync_status = '{AccountState.ACTIVE}'"),
     ),
     Index("user_integration_name", "name"),
@@ -359,9 +370,20 @@ user_integration_content = Table(
     _moment("deleted_at"),
     # The time since when the item is gone at the source, where the account keeps such items.
     _moment("gone_at_source"),
+    # The time of the latest change by a reread. `updated_at` has the latest other change.
+    _moment("reread_at"),
     _changed_xid(),
+    # Set while the latest change is that of a reread: the transaction of the latest other change.
+    Column("synced_xid", BigInteger),
     UniqueConstraint("user_integration_id", "external_id"),
     Index("user_integration_content_changes", "changed_xid", "id"),
+    # A reader of the feed that leaves out rereads finds these rows at their earlier position.
+    Index(
+        "user_integration_content_synced",
+        "synced_xid",
+        "id",
+        postgresql_where=text("synced_xid IS NOT NULL"),
+    ),
     Index("user_integration_content_parent", "user_integration_id", "parent"),
     Index(
         "user_integration_content_gone",
@@ -510,6 +532,8 @@ integration = Table(
     _text("version", nullable=True),
     Column("tasks", JSONB, nullable=False),
     Column("max_tasks", BigInteger, nullable=False),
+    # The version of the reader of stored sources; 0: none.
+    Column("reader_version", Integer, nullable=False, server_default="0"),
     _moment("seen_at", default=True),
     # Set while an operator has paused the integration; `paused_until` NULL: until it is resumed.
     _moment("paused_at"),
@@ -544,6 +568,8 @@ process = Table(
     _moment("asked_at"),
     Column("held", ARRAY(Text)),
     _moment("settled_at"),
+    # The versions of its readers, by domain; NULL for a process that runs no tasks or is older.
+    Column("readers", JSONB),
 )
 
 throughput = Table(

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from core.integration.base import START
+from core.integration.base import REREAD, START
 from core.integration.limits import Concurrency, Limit, Rate
 from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, Portion, Waiting
 from core.limits.budgets import UnitRequest
@@ -117,7 +117,8 @@ def _used(flying: Iterable[InFlight], rules: Rules) -> Counter[str]:
     for flight in flying:
         for limit in rules.limits(flight):
             if isinstance(limit, Concurrency):
-                used[rules.key(limit, flight)] += flight.count * rules.weight(limit, flight.type)
+                weight = 0 if flight.type == REREAD else rules.weight(limit, flight.type)
+                used[rules.key(limit, flight)] += flight.count * weight
     return used
 
 

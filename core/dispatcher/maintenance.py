@@ -29,6 +29,7 @@ from core.ledger import (
     pauses,
     processes,
     pruning,
+    rereads,
     scheduling,
 )
 from core.limits.budgets import Budgets
@@ -65,6 +66,9 @@ ANSWER_SECONDS = 0.05
 
 DELETE_AGAIN_SECONDS = 3.0
 """Seconds after which the job runs again if it may have left some."""
+
+REREAD_AGAIN_SECONDS = 0.5
+"""Seconds after which the job looks again whether accounts are to be read again."""
 
 STAND_IN_TICKS = 2.5
 """The number of intervals without a tick after which the leader polls in the scheduler's place."""
@@ -111,6 +115,7 @@ class Maintenance:
         self._collecting = Job(60.0, self._collect_blobs)
         self._continuing = Job(2.0, self._continue_deferred)
         self._pausing = Job(2.0, self._pause_and_resume)
+        self._rereading = Job(5.0, self._reread_outdated)
         lease = settings.lease_seconds
         self._jobs = [
             Job(2.0, self._resend, needs_redis=True),
@@ -121,6 +126,7 @@ class Maintenance:
             self._continuing,
             Job(2.0, self._defer_waiting),
             self._pausing,
+            self._rereading,
             Job(5.0, self.register),
             Job(10.0, self.check_epoch, needs_redis=True),
             Job(10.0, self._check_ticks),
@@ -360,6 +366,14 @@ class Maintenance:
         """Hold back the accounts of paused integrations, and schedule those of resumed ones."""
         if pauses.hold_accounts(conn) | pauses.end_pauses(conn):
             self._pausing.due = 0.0
+
+    def _reread_outdated(self, conn: Conn) -> None:
+        """Begin rereads of content that an older reader has read."""
+        begun = rereads.reread_outdated(conn)
+        if begun:
+            self._queues.wake()
+            self._rereading.due = time.monotonic() + REREAD_AGAIN_SECONDS
+            log.info("%d accounts are read again with a newer reader", begun)
 
     def register(self, conn: Conn) -> None:
         """Record the heartbeat of this dispatcher, with its counters for `/metrics`."""

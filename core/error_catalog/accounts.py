@@ -21,6 +21,13 @@ ENTRIES: Catalog = {
         "{text!r} matches several accounts: {matches}",
         "Use the UUID, or more of it",
     ),
+    "reread-unsupported": entry(
+        409,
+        "the integration {domain} cannot read stored items again",
+        cli="Fetch everything again: polling resync {account}",
+        rest="Fetch everything again: POST /v1/user-integrations/{account}/resync",
+        dashboard="Press Resync on the account's page to fetch everything again",
+    ),
     "account-active": entry(409, "the account is active", "It does not need to be resumed"),
     "account-paused": entry(
         409,

@@ -58,6 +58,9 @@ ENTRIES: Catalog = {
     "content-has-no-preview": entry(
         404, "this item has no preview", "Download the item to see its content"
     ),
+    "content-has-no-thread": entry(
+        404, "this item is not part of a thread", "Read the item itself"
+    ),
     "blob-missing": entry(
         404,
         "blob {blob} is not in the blob store",

@@ -12,10 +12,20 @@ from core.errors import CredentialsInvalid, TaskUnfit
 from core.integration.context import Context
 from core.integration.limits import AccountIdentity, Limit, Manifest
 from core.integration.results import Task, TaskResult
+from core.integration.stored import StoredItem
 from core.integration.tasks import TaskDescriptor, TaskSpec
 
 START = "start"
 """The type of a run's root task, which calls `BaseIntegration.start`."""
+
+REREAD = "reread"
+"""The type of the engine's tasks that call `BaseIntegration.reread`."""
+
+RESERVED = {
+    START: "is the name of a run's root task",
+    REREAD: "is the method that reads stored sources again",
+}
+"""Names that a `@task` method cannot have."""
 
 
 class NoFields(BaseModel):
@@ -26,6 +36,15 @@ class ResyncOnChange:
     """Marks a config field whose change starts a resync.
 
     Example: `query: Annotated[str, ResyncOnChange()]`.
+    """
+
+
+class RereadOnChange:
+    """Marks a config field whose change reads all kept items again, without the provider.
+
+    The next task that lists or downloads something uses the new value anyway.
+
+    Example: `attachments: Annotated[bool, RereadOnChange()]`.
     """
 
 
@@ -58,7 +77,7 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
       credentials: The account's credentials, set before `initialize` and replaced after a refresh.
 
     Raises:
-      TypeError: A subclass names a `@task` method `start`.
+      TypeError: A subclass names a `@task` method `start` or `reread`.
     """
 
     manifest: ClassVar[Manifest]
@@ -79,11 +98,8 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
                 if isinstance(value, TaskDescriptor)
             }
         )
-        if START in specs:
-            raise TypeError(
-                f"{cls.__name__}: `start` is the name of a run's root task; rename this @task"
-                " method"
-            )
+        for name in RESERVED.keys() & specs.keys():
+            raise TypeError(f"{cls.__name__}: `{name}` {RESERVED[name]}; rename this @task method")
         cls.task_specs = specs
         for base in getattr(cls, "__orig_bases__", ()):
             if isinstance(get_origin(base), type) and issubclass(get_origin(base), BaseIntegration):
@@ -176,6 +192,31 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
           ctx: The context of the run's root task.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement start()")
+
+    def reread(self, item: StoredItem) -> TaskResult:
+        """Read a kept item again, from its stored source. Do no I/O here.
+
+        The engine calls it for each kept item of `Manifest.reader.kinds`: after an upgrade that
+        increased the version of the reader, after a change of a `RereadOnChange` field, and on
+        request. The instance has its config, and it has neither credentials nor a network:
+        connections are refused, and `initialize` was not called. The result depends on nothing but
+        the item and the config.
+
+        The engine writes only rows that differ, and nothing if the item has changed since it was
+        read. Such a change is marked as a reread in the change feed.
+
+        Args:
+          item: The kept item, with the items below it.
+
+        Returns:
+          Complete items (code 200) and deletions (code 410), of the item and of items below it. An
+          item that is not returned stays. With `listed=[Listing(item.id)]`, the kept items below
+          it that are neither in `output` nor in `seen` are marked deleted.
+
+        Raises:
+          SkipItem: The item stays as it is.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement reread()")
 
     @classmethod
     # Subclasses may read `config`.

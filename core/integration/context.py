@@ -36,7 +36,7 @@ class RunInfo:
 
     Attributes:
       id: The run's id.
-      trigger: `schedule`, `manual`, `resync` or `retry`.
+      trigger: `schedule`, `manual`, `resync`, `retry` or `reread`.
       lane: `live` or `backfill`.
       complete: True if the run must list everything, even if the plugin could resume from a cursor:
         in a resync, and in a run that confirms held deletions.

@@ -110,6 +110,33 @@ class OAuth:
 
 
 @dataclass(frozen=True, slots=True)
+class Reader:
+    """The part of an integration that reads stored sources; see `BaseIntegration.reread`.
+
+    Attributes:
+      version: The version of the reader. Increase it when the reader returns something else for a
+        stored source: the engine then reads all kept items again.
+      kinds: The kinds of the items to read, such as `message`.
+      sources: The kinds of the items whose content the reader needs: of the items themselves, or of
+        items below them, such as `source`. The engine loads it ahead. Default: `kinds`.
+
+    Raises:
+      ValueError: The version is not positive, or there are no kinds.
+    """
+
+    version: int
+    kinds: Sequence[str]
+    sources: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.version < 2**31:
+            raise ValueError("the version of a reader is a positive 32-bit integer")
+        if not self.kinds or isinstance(self.kinds, str):
+            raise ValueError("a reader names the kinds of the items that it reads, as a sequence")
+        object.__setattr__(self, "sources", tuple(self.sources or self.kinds))
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The name of an integration, and the facts that hold for all of its accounts.
 
@@ -131,6 +158,7 @@ class Manifest:
       passing: Exceptions of the client library that mean "the provider does not answer". They have
         the effect of `TransientError`. Default: none. Connection errors of the standard library
         always have it.
+      reader: The reader of stored sources. Default: none; kept items are never read again.
 
     Raises:
       ValueError: The domain is invalid, an OAuth URL names an unknown setting, or `passing` has a
@@ -146,6 +174,7 @@ class Manifest:
     max_tasks: int = 5_000_000
     settings: type[BaseModel] | None = None
     passing: Sequence[type[BaseException]] = ()
+    reader: Reader | None = None
 
     def __post_init__(self) -> None:
         if not _DOMAIN.fullmatch(self.domain) or self.domain in RESERVED_DOMAINS:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from core.content.portions import SWEEP
 from core.db.pool import Conn
-from core.integration.base import START
+from core.integration.base import REREAD, START
 from core.ledger.outcomes import Outcome
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.results.decisions import Draw
@@ -282,13 +282,13 @@ def record(
 
 
 def _close(conn: Conn, outcomes: Sequence[Outcome], watched: Collection[str]) -> bool:
-    """Close the breakers of accounts that answered. Root tasks and sweeps call no provider."""
+    """Close the breakers of accounts that answered. Some tasks call no provider."""
     answered = {
         (outcome.dispatch.account_id, outcome.dispatch.type)
         for outcome in outcomes
         if outcome.dispatch.account_id in watched
         and outcome.state == TaskState.DONE
-        and outcome.dispatch.type not in (START, SWEEP)
+        and outcome.dispatch.type not in (START, SWEEP, REREAD)
     }
     if not answered:
         return False

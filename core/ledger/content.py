@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from core.content import holds, portions, store
+from core.content import holds, portions, reread, store
 from core.content.guard import judge_gone, with_descendants
 from core.content.store import Write, Writer
 from core.db.pool import Conn
+from core.ledger import rereads
 from core.ledger.fence import FencedRun
 from core.ledger.finish import TaskCounts
 from core.ledger.outcomes import Outcome
@@ -60,9 +61,47 @@ def write_content(
     _record_seen(conn, outcomes, changed)
     shown = store.show_again(conn, [(_writer(o), id) for o in outcomes for id in o.seen])
     steps = _sweep(conn, outcomes, runs, counts, guard)
+    reread_changes, again = _write_rereads(conn, outcomes, counts)
+    steps += again
     by_task = {outcome.dispatch.task_id: outcome for outcome in outcomes}
     steps += [_step_row(by_task[task], step) for task, step in large]
-    return changed | set(deleted) | shown, steps
+    return changed | set(deleted) | shown | reread_changes, steps
+
+
+def _write_rereads(
+    conn: Conn, outcomes: Sequence[Outcome], counts: Mapping[int, TaskCounts]
+) -> tuple[set[store.Key], list[dict[str, Any]]]:
+    """Save the changes of rereads. Returns the changed keys, and tasks for stale items."""
+    rows = [
+        (outcome.dispatch.account_id, outcome.dispatch.domain, row)
+        for outcome in outcomes
+        for row in outcome.rereads
+    ]
+    written, deleted, stale = reread.write(conn, rows)
+    again = []
+    for outcome in outcomes:
+        account, count = outcome.dispatch.account_id, counts[outcome.dispatch.task_id]
+        count.unchanged += outcome.unchanged
+        for row in outcome.rereads:
+            count.saved += sum((account, each["id"]) in written for each in row.writes)
+            count.deleted += sum((account, id) in deleted for id in row.gone)
+        items = [row.item for row in outcome.rereads if (account, row.item) in stale]
+        again += [_reread_row(outcome, items)] if items else []
+    return written | deleted, again
+
+
+def _reread_row(outcome: Outcome, items: Sequence[str]) -> dict[str, Any]:
+    """Return the task that reads items again, which have changed since this task read them."""
+    dispatch = outcome.dispatch
+    task = rereads.again(dispatch.payload, items, f"{dispatch.task_id}-{dispatch.dispatch_no}")
+    return task._asdict() | {
+        "account": dispatch.account_id,
+        "domain": dispatch.domain,
+        "parent": dispatch.task_id,
+        "carried": False,
+        "run": dispatch.run_id,
+        "lane": dispatch.lane,
+    }
 
 
 def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:

@@ -12,6 +12,7 @@ from core.integration.base import Integration
 from core.integration.results import TaskResult
 from core.ledger.serialization import from_fields
 from core.results.outputs import BlobStore
+from core.results.reread import RereadRow
 from core.results.result import result_rows
 from core.results.rows import ListingRow, OutputRow, StateRow, TaskRow
 from core.states import AccountStateReason, Operation, TaskState
@@ -116,6 +117,8 @@ class Outcome:
         probe; None otherwise.
       expired: The state partition to drop; a resync is then due immediately.
       outputs, tasks, states, seen, listed: The result, as rows.
+      rereads: The changes of a reread, by item.
+      unchanged: The number of rows that a reread found equal.
       queue: The queue that has the message, if it is not the queue of the domain.
     """
 
@@ -138,6 +141,8 @@ class Outcome:
     states: list[StateRow] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     listed: list[ListingRow] = field(default_factory=list)
+    rereads: list[RereadRow] = field(default_factory=list)
+    unchanged: int = 0
     size: int = 0
     queue: str | None = None
 
@@ -145,7 +150,8 @@ class Outcome:
     def rows(self) -> int:
         """The number of rows that saving this outcome writes."""
         step = PORTION if self.dispatch.type == SWEEP else 0
-        return step + len(self.outputs) + len(self.tasks) + len(self.seen)
+        reread = sum(len(row.writes) + len(row.gone) for row in self.rereads)
+        return step + reread + len(self.outputs) + len(self.tasks) + len(self.seen)
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome in the form that a message carries."""
@@ -185,6 +191,7 @@ _ROWS: Mapping[str, Any] = {
     "tasks": TaskRow,
     "states": StateRow,
     "listed": ListingRow,
+    "rereads": RereadRow,
 }
 
 

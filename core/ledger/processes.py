@@ -21,9 +21,9 @@ ALIVE = f"seen_at > clock_timestamp() - interval '{ALIVE_SECONDS:.0f} seconds'"
 
 HEARTBEAT = """
 INSERT INTO process (id, kind, host, pid, queues, threads, clock, counters, encrypts_with,
-    decrypts_with)
+    decrypts_with, readers)
 VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s, %(counters)s,
-    %(encrypts_with)s, %(decrypts_with)s)
+    %(encrypts_with)s, %(decrypts_with)s, %(readers)s)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.queues,
     threads = excluded.threads,
     clock = excluded.clock, counters = excluded.counters
@@ -75,12 +75,14 @@ RETURNING asked.held
 """
 
 REGISTER = """
-INSERT INTO integration (domain, name, version, tasks, max_tasks)
-SELECT domain, name, version, tasks, max_tasks FROM json_to_recordset(%s::json)
-    AS r(domain text, name text, version text, tasks jsonb, max_tasks bigint) ORDER BY domain
+INSERT INTO integration (domain, name, version, tasks, max_tasks, reader_version)
+SELECT domain, name, version, tasks, max_tasks, coalesce(reader_version, 0)
+FROM json_to_recordset(%s::json) AS r(domain text, name text, version text, tasks jsonb,
+    max_tasks bigint, reader_version int)
+ORDER BY domain
 ON CONFLICT (domain) DO UPDATE
 SET name = excluded.name, version = excluded.version, tasks = excluded.tasks,
-    max_tasks = excluded.max_tasks, seen_at = now()
+    max_tasks = excluded.max_tasks, reader_version = excluded.reader_version, seen_at = now()
 """
 
 # True if the process that registered last has another version of the plugin.
@@ -99,6 +101,8 @@ class Process:
     Attributes:
       fingerprints: The fingerprints of its keys, the encrypting one first. Default: the process
         encrypts nothing.
+      readers: The versions of the readers of stored sources, by domain. Default: the process runs
+        no tasks.
     """
 
     id: UUID
@@ -108,6 +112,7 @@ class Process:
     queues: Sequence[str]
     threads: int
     fingerprints: Sequence[str] = ()
+    readers: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,7 @@ def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[An
     params |= {"queues": list(process.queues), "threads": process.threads, "clock": clock}
     params |= {"encrypts_with": next(iter(process.fingerprints), None)}
     params |= {"decrypts_with": list(process.fingerprints) or None}
+    params |= {"readers": None if process.readers is None else json.dumps(dict(process.readers))}
     row = conn.execute(HEARTBEAT, params | {"counters": json.dumps(list(counters))}).fetchone()
     return bool(row and row[0])
 

@@ -14,6 +14,7 @@ from typing import assert_never
 from dramatiq.broker import MessageProxy
 
 from core.accounts.redaction import error_text, message_of
+from core.integration.base import REREAD
 from core.ledger.outcomes import Block, Dispatch, Failure, Outcome, Stop
 from core.limits.keys import account_key
 from core.middleware.base import TaskMiddleware
@@ -170,7 +171,8 @@ def outcome_of(
         outcome = _outcome(dispatch, decision, loaded, stored_version)
     if isinstance(decision, Retry | Defer | Crashed | StopAccount | Park):
         outcome.error = _error(exception, redact, decision.reason)
-    if isinstance(decision, Retry | Defer | Park):
+    # A reread calls no provider, so its failure says nothing about the account.
+    if isinstance(decision, Retry | Defer | Park) and dispatch.type != REREAD:
         outcome.failure = _failure(decision.outage, loaded)
     return outcome
 

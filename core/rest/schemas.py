@@ -523,6 +523,23 @@ class Content(BaseModel):
             " null if it is not"
         )
     )
+    reread_at: datetime | None = Field(
+        description=(
+            "The time at which a reread last changed the item, without its provider; null if none"
+            " did. `updated_at` has the time of the last other change"
+        )
+    )
+
+
+class ThreadItem(Content):
+    """An item of a thread, with its text."""
+
+    text: str | None = Field(
+        description="The text, at most 100,000 characters; null if the content is not text"
+    )
+    truncated: bool = Field(
+        description="True if the item has more content. Download it from `/raw`"
+    )
 
 
 class Change(BaseModel):
@@ -540,6 +557,13 @@ class Change(BaseModel):
     )
     user_integration_id: UUID = Field(description="The ID of the account")
     content: Content | None = Field(description="The item; null for `erased`")
+    cause: Literal["sync", "reread"] = Field(
+        description=(
+            "`reread`: the latest change came from reading the stored source again. `sync`: it came"
+            " from the provider. To leave out rereads, use `rereads=false`: an item can have"
+            " changed at the provider and then by a reread since your cursor"
+        )
+    )
 
 
 class Changes(BaseModel):

@@ -22,6 +22,7 @@ from core.testing.content import Item
 from core.testing.faults import Faults
 from core.testing.harness import Harness
 from core.testing.outcome import SyncResult
+from core.testing.rereading import reread_items
 
 FAULTS = {
     "killed": Faults(1, kill=0.5),
@@ -164,6 +165,35 @@ class IntegrationConformance:
             _succeeded(shaken)
             assert shaken.content == harness.content, _difference(shaken, harness)
 
+    # Rereads
+
+    def test_a_reread_changes_nothing(self, harness: Harness) -> None:
+        """Reading the kept items again changes nothing: the same reader read them.
+
+        It happens without a network, without credentials and without `initialize`.
+        """
+        _succeeded(harness)
+        self._require_reader()
+        before = harness.content
+        result = harness.reread()
+        assert result.unchanged, "reread() returned no item"
+        assert harness.content == before, _differing(before, harness.content)
+        assert (result.saved, result.deleted) == (0, 0), result
+
+    def test_a_reread_is_deterministic(self, harness: Harness) -> None:
+        """Reading the kept items twice returns the same, in the same order."""
+        _succeeded(harness)
+        self._require_reader()
+        first, second = (
+            [rows for rows, _ in reread_items(self.integration, harness.config, harness._account)]
+            for _ in range(2)
+        )
+        assert first == second, "reread() returned something else the second time"
+
+    def _require_reader(self) -> None:
+        if self.integration.manifest.reader is None:
+            pytest.skip("the integration has no reader")
+
     # Deletions
 
     @pytest.mark.parametrize("trigger", ["schedule", "manual"])
@@ -289,12 +319,12 @@ def _few(ids: Iterable[str]) -> list[str]:
 
 
 def _difference(one: Harness, other: Harness) -> str:
-    differs = [
-        key
-        for key in one.content.keys() | other.content.keys()
-        if one.content.get(key) != other.content.get(key)
-    ]
-    return f"faults changed the content of {sorted(differs)[:10]}"
+    return f"faults changed the content: {_differing(one.content, other.content)}"
+
+
+def _differing(one: Mapping[str, Item], other: Mapping[str, Item]) -> str:
+    ids = one.keys() | other.keys()
+    return f"these items differ: {_few(id for id in ids if one.get(id) != other.get(id))}"
 
 
 def _secrets(model: BaseModel) -> Iterator[str]:

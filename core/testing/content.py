@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from core.results.delete_guard import DeleteGuard
+from core.results.reread import KeptRow, RereadRow
 from core.results.rows import ListingRow, OutputRow, ResultRows
 from core.results.text import encode_json
 from core.states import Deletions, Operation
@@ -287,6 +288,48 @@ class ContentTable:
                 found.add(id)
                 below.extend(self._children[id])
         return found
+
+    def trees(self, kinds: Sequence[str]) -> list[list[KeptRow]]:
+        """Return the live items of these kinds by id, each followed by the rows below it."""
+        roots = sorted(item.id for item in self.live() if item.kind in kinds)
+        return [self._tree(root, kinds) for root in roots]
+
+    def _tree(self, root: str, kinds: Sequence[str]) -> list[KeptRow]:
+        found: dict[str, KeptRow] = {}
+        below = [root]
+        while below:
+            id = below.pop(0)
+            row = self._rows[id]
+            if row.item is None or id in found or (id != root and row.item.kind in kinds):
+                continue
+            item = row.item
+            found[id] = KeptRow(
+                0, root, id, item.kind, item.parent, item.name, item.timestamp, item.content_type,
+                item.size, item.hash, item.metadata, item.fingerprint, None, item.deleted,
+                row.content_seq, row.metadata_seq,
+            )  # fmt: skip
+            below.extend(sorted(self._children[id]))
+        return list(found.values())
+
+    def apply_reread(self, changes: RereadRow) -> None:
+        """Save the changes of an item that was read again; its writers stay the same."""
+        for write in changes.writes:
+            fields = {name: value for name, value in write.items() if name != "same"}
+            item = Item.of(OutputRow(Operation.KEEP, **fields), self._store)
+            before = self._rows.get(item.id)
+            if before is None or before.item is None:
+                self._rows[item.id] = _Kept(item, fields["digest"], changes.seq, changes.seq, 0)
+            else:
+                if write["same"]:
+                    content = before.item.content
+                    item = replace(item, content=content, is_text=before.item.is_text)
+                self._children[before.item.parent].discard(item.id)
+                before.item, before.digest = item, fields["digest"]
+            self._children[item.parent].add(item.id)
+        for id in changes.gone:
+            row = self._rows[id]
+            if row.item is not None:
+                row.item = replace(row.item, deleted=True)
 
     def _items(self) -> Iterator[Item]:
         return (row.item for row in self._rows.values() if row.item is not None)

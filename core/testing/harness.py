@@ -22,6 +22,7 @@ from core.testing.faults import Faults, Injector
 from core.testing.ledger import Ledger
 from core.testing.outcome import SyncResult
 from core.testing.queue import Queue
+from core.testing.rereading import RereadResult, reread_items
 from core.testing.worker import Attempt, Worker
 
 
@@ -117,6 +118,27 @@ class Harness:
         finally:
             self.close()
         return ledger.result
+
+    def reread(self) -> RereadResult:
+        """Read all kept items again, as `polling reread` does.
+
+        The instance has no credentials and no network, and is not initialized.
+
+        Returns:
+          The counts.
+
+        Raises:
+          ValueError: The integration has no reader.
+          Exception: The integration raised it, or its result is invalid.
+        """
+        result = RereadResult()
+        for _, changes in list(reread_items(self.integration, self.config, self._account)):
+            result.unchanged += changes.unchanged
+            if changes.row is not None:
+                result.saved += len(changes.row.writes)
+                result.deleted += len(changes.row.gone)
+                self._account.content.apply_reread(changes.row)
+        return result
 
     def accept_deletions(self) -> None:
         """Accept the held deletions, as a person does: the next sync is complete.

@@ -114,6 +114,24 @@ class Accounts:
                     self._current.add(account_id)
                     return loaded
 
+    def for_reread(self, account_id: str) -> LoadedAccount:
+        """Return an active account without its credentials, which no key has to decrypt.
+
+        Raises:
+          AccountStopped: The account is not active.
+          NotFound: The account does not exist, or its integration is not installed here.
+          ConfigurationError: Its config does not fit the integration.
+        """
+        with self._database.connection() as conn:
+            account = load(conn, account_id)
+        if account.sync_status != AccountState.ACTIVE:
+            raise AccountStopped(f"the account is {account.sync_status}")
+        integration = self._registry.get(account.integration_domain)
+        config = validated(integration.config_model, account.config)
+        nothing = integration.credentials_model.model_construct()
+        redact = self.redactor(account_id)
+        return LoadedAccount(account, integration, config, nothing, (), redact)
+
     def invalidate(self, account_ids: Iterable[str] | None) -> None:
         """Load these accounts again before their next task; None stands for all accounts."""
         ids = None if account_ids is None else set(account_ids)

@@ -12,6 +12,7 @@ from uuid import UUID
 from core.db.errors import describe
 from core.db.pool import DATABASE_UNAVAILABLE, Database
 from core.errors import ServerUnavailable
+from core.integration.base import REREAD
 from core.ledger import looks
 from core.ledger.outcomes import Dispatch
 from core.results.signals import AccountStopped
@@ -107,6 +108,8 @@ class Admission:
     def check(self, dispatch: Dispatch) -> None:
         """Raise an error if a task must not start. This reads memory, unless its account changed.
 
+        A reread reads its account without the credentials, which no key has to decrypt.
+
         Raises:
           AccountStopped: Its account is not active, or its integration is paused.
           ServerUnavailable: The last look is too old.
@@ -117,7 +120,10 @@ class Admission:
             raise ServerUnavailable("postgres-unavailable", detail=detail)
         if dispatch.domain in self._paused:
             raise AccountStopped("the integration is paused")
-        self._accounts.get(dispatch.account_id, dispatch.account_version)
+        if dispatch.type == REREAD and not dispatch.probe:
+            self._accounts.for_reread(dispatch.account_id)
+        else:
+            self._accounts.get(dispatch.account_id, dispatch.account_version)
 
     def _run(self) -> None:
         while not self._ended.is_set():

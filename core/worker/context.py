@@ -49,6 +49,7 @@ class Services:
     Attributes:
       stopping: Returns True if a task should return early.
       admit: Raises an error if a task must not start.
+      syncing: Returns True if the process has other work than rereads.
     """
 
     database: Database
@@ -58,6 +59,7 @@ class Services:
     stopping: Callable[[Dispatch], bool]
     egress: Egress
     admit: Callable[[Dispatch], None] = lambda _: None
+    syncing: Callable[[], bool] = lambda: False
 
 
 class TaskContext:

@@ -100,6 +100,11 @@ class InflightTasks:
             # A suspect keeps its slot until its outcome is saved. Otherwise, the death of the next
             # suspect would count against it too.
 
+    def has_other_than(self, type: str) -> bool:
+        """Return True if a task of another type is in flight."""
+        with self._lock:
+            return any(task.dispatch.type != type for task in self._tasks.values())
+
     def release(self, dispatches: Iterable[Dispatch], *, done: bool = True) -> None:
         """Remove dispatches.
 

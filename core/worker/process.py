@@ -20,11 +20,12 @@ from core.db.errors import describe
 from core.db.pool import DATABASE_UNAVAILABLE, Database
 from core.egress import Egress
 from core.environment import Environment
+from core.integration.base import REREAD
 from core.ledger import leadership, leases, processes
 from core.ledger.outcomes import Dispatch, Outcome
 from core.limits.budgets import Budgets
 from core.metrics.counters import Counters
-from core.plugins import Registry, catalog
+from core.plugins import Registry, catalog, reader_version
 from core.results.delete_guard import DeleteGuard
 from core.settings import Settings
 from core.transport.messages import SAVE_QUEUE
@@ -110,6 +111,7 @@ class WorkerProcess:
             lambda dispatch: self.stopping.is_set() or self.inflight.is_stopping(dispatch),
             self.egress,
             self.admission.check,
+            lambda: self.inflight.has_other_than(REREAD),
         )
         self.runner = Runner(services, self.instances, registry)
         self._ended = threading.Event()
@@ -144,6 +146,10 @@ class WorkerProcess:
             list(serves),
             threads,
             self._fingerprints,
+            {
+                domain: reader_version(integration)
+                for domain, integration in self.registry.integrations.items()
+            },
         )
         self.database.resize(threads + 4)
         if SAVE_QUEUE not in serves:

@@ -8,15 +8,17 @@ import time
 from core.accounts.redaction import error_text
 from core.content.portions import SWEEP
 from core.errors import RateLimited, TaskUnfit
+from core.integration.base import REREAD
 from core.integration.results import Task
 from core.ledger import breakers, processes
 from core.ledger.outcomes import Dispatch, LeaseKey, Outcome, result_outcome
-from core.plugins import Registry, catalog_entry
+from core.plugins import Registry, catalog_entry, reader_version
 from core.results.passing import may_pass
 from core.results.signals import AccountAway, LeftToOthers, ProbeSlow, TimeLimitExceeded
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
 from core.worker.instance_pool import InstancePool
+from core.worker.reread import run_reread
 
 MAX_HANDOVERS = 40
 """The number of times that a process leaves a task to others during a deploy.
@@ -61,7 +63,10 @@ class Runner:
         """
         if dispatch.type == SWEEP:
             return Outcome(dispatch)  # the saver does the work
-        loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
+        if dispatch.type == REREAD and not dispatch.probe:
+            loaded = self.services.accounts.for_reread(dispatch.account_id)
+        else:
+            loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
         self._used[dispatch.lease] = loaded
         with self.services.egress.for_account(public_only=loaded.account.public_hosts_only):
             return self._run(dispatch, loaded)
@@ -72,6 +77,12 @@ class Runner:
         if dispatch.probe:
             self._probe(loaded)
             self.services.admit(dispatch)
+        if dispatch.type == REREAD:
+            if self._is_outdated(dispatch, loaded):
+                raise LeftToOthers("waits for a newer version of the plugin")
+            outcome = run_reread(dispatch, loaded, self.services)
+            self._used.pop(dispatch.lease, None)
+            return outcome
         instance = self.instances.take(loaded)
         context = TaskContext(self.services, dispatch, loaded, instance)
         try:
@@ -125,6 +136,11 @@ class Runner:
         seconds = time.monotonic() - began
         if seconds > MAX_PROBE_SECONDS:
             raise ProbeSlow(f"its account answered a probe after {seconds:.0f} s")
+
+    def _is_outdated(self, dispatch: Dispatch, loaded: LoadedAccount) -> bool:
+        """Return True if the fleet has a newer reader, which the task is for."""
+        newer = dispatch.payload.get("reader", 0) > reader_version(loaded.integration)
+        return newer and self._deploying(dispatch)
 
     def _deploying(self, dispatch: Dispatch) -> bool:
         if dispatch.snoozes >= MAX_HANDOVERS:

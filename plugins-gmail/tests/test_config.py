@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 from support.gmail import FakeGmail, mail
@@ -97,3 +97,34 @@ def test_a_day_before_all_mail_keeps_all_mail(gmail: FakeGmail) -> None:
     synced(harness)
     assert set(messages(harness)) == set(ids)
     assert not [call for call in gmail.calls if "after:-" in str(call.params)]
+
+
+def test_another_day_fetches_only_what_is_not_kept(gmail: FakeGmail, costs: Costs) -> None:
+    day = int(datetime(2026, 1, 5, tzinfo=UTC).timestamp() * 1000)
+    old, new = (gmail.mailbox.add(mail(), date=when) for when in (day - 1, day))
+    harness = connect(gmail, since="2026-01-05", max_attachment_mb=1)
+    synced(harness)
+    assert set(messages(harness)) == {new}
+    costs()
+    harness.config.since = date(2025, 1, 1)  # type: ignore[attr-defined]
+    synced(harness)
+    assert set(messages(harness)) == {old, new}
+    assert costs() == {"history": 1, "messages": 1, "message": 1}
+    synced(harness)
+    assert costs() == {"history": 1}
+    harness.config.since = date(2026, 1, 5)  # type: ignore[attr-defined]
+    synced(harness)
+    assert (set(messages(harness)), costs()) == ({new}, {"history": 1, "messages": 1})
+
+
+def test_an_account_of_an_earlier_version_is_not_listed_again(
+    gmail: FakeGmail, costs: Costs
+) -> None:
+    gmail.mailbox.add(mail())
+    harness = connect(gmail, since="2020-01-05")
+    synced(harness)
+    del harness.state["history"]["since"]  # type: ignore[union-attr, arg-type, index]
+    costs()
+    synced(harness)
+    synced(harness)
+    assert costs() == {"history": 2}

@@ -317,15 +317,6 @@ def test_a_response_without_the_message_removes_no_labels(gmail: FakeGmail) -> N
     assert id in harness.content
 
 
-def test_a_response_without_the_bytes_of_an_attachment_is_tried_again(gmail: FakeGmail) -> None:
-    data = b"\1" * (9 * 1024 * 1024)
-    id = gmail.mailbox.add(mail(attachments=[("large.bin", "application/zip", data)]))
-    gmail.fail((200, {"size": 0}), "attachment")
-    harness = connect(gmail)
-    assert harness.sync().state == "succeeded"
-    assert harness.content[f"{id}/1"].content == data
-
-
 def test_a_truncated_response_is_tried_again(gmail: FakeGmail) -> None:
     id = gmail.mailbox.add(mail())
     gmail.fail((200, b'{"id": "1", "raw": "AAAA'), "message")  # type: ignore[arg-type]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import pytest
 from support.gmail import FakeGmail, mail
-from support.gmail.server import NOT_FOUND
 from syncing import Costs, connect, large_mail, synced
+
+from core import Task
 
 
 def test_a_message_is_a_row_with_its_source_and_its_attachments(gmail: FakeGmail) -> None:
@@ -77,7 +77,7 @@ def test_labels_are_kept_with_their_names(gmail: FakeGmail, costs: Costs) -> Non
     assert harness.content[f"label/{later}"].name == "Later"
 
 
-def test_large_attachments_get_a_task_of_their_own(gmail: FakeGmail, costs: Costs) -> None:
+def test_a_large_attachment_is_downloaded_once(gmail: FakeGmail, costs: Costs) -> None:
     raw, data = large_mail(9 * 1024 * 1024)
     id = gmail.mailbox.add(raw)
     harness = connect(gmail)
@@ -85,9 +85,7 @@ def test_large_attachments_get_a_task_of_their_own(gmail: FakeGmail, costs: Cost
     assert harness.content[f"{id}/2"].content == data
     assert harness.content[f"{id}/1"].content == b"small"
     assert harness.content[f"{id}/raw"].content == raw
-    assert costs() == {"profile": 1, "labels": 1, "messages": 1, "message": 2, "attachment": 1}
-    [task] = [task for task in harness.tasks if task.type == "download_attachment"]
-    assert "ANGjdJ" not in str(task.payload), "Gmail's attachment ids are short-lived"
+    assert costs() == {"profile": 1, "labels": 1, "messages": 1, "message": 1}
 
 
 def test_attachments_over_the_cap_are_kept_without_content(gmail: FakeGmail) -> None:
@@ -116,39 +114,55 @@ def test_attachments_can_be_metadata_only_or_left_out(gmail: FakeGmail) -> None:
     assert len(harness.content[id].metadata["attachments"]) == 1  # type: ignore[arg-type]
 
 
-def test_another_attachment_policy_fetches_messages_again(
-    gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch
+def test_another_attachment_policy_reads_kept_messages_again(
+    gmail: FakeGmail, costs: Costs
 ) -> None:
     id = gmail.mailbox.add(mail(attachments=[("a.png", "image/png", b"1")]))
     harness = connect(gmail)
     synced(harness)
-    for policy, rows in (("none", {id, f"{id}/raw"}), ("all", {id, f"{id}/raw", f"{id}/1"})):
+    costs()
+    everything, nothing = {id, f"{id}/raw", f"{id}/1"}, {id, f"{id}/raw"}
+    for policy, rows in (("none", nothing), ("metadata", everything), ("all", everything)):
         harness.config.attachments = policy  # type: ignore[attr-defined]
-        synced(harness, "resync")
+        harness.reread()
         assert {key for key in harness.content if not key.startswith("label/")} == rows
+        assert policy != "metadata" or harness.content[f"{id}/1"].content is None
     assert harness.content[f"{id}/1"].content == b"1"
+    synced(harness)
+    assert costs() == {"history": 1}
 
 
-def test_a_large_attachment_deleted_before_its_download_is_not_kept(gmail: FakeGmail) -> None:
-    raw, _ = large_mail(9 * 1024 * 1024)
+def test_another_size_limit_reads_kept_messages_again(gmail: FakeGmail, costs: Costs) -> None:
+    raw, data = large_mail(2 * 1024 * 1024)
     id = gmail.mailbox.add(raw)
-
-    def vanish(kind: str, path: str) -> None:
-        if kind == "attachment":
-            gmail.mailbox.delete(id)
-
-    gmail.before = vanish
-    harness = connect(gmail)
+    harness = connect(gmail, max_attachment_mb=1)
     synced(harness)
-    assert f"{id}/2" not in harness.content
-    synced(harness)
-    assert id not in harness.content
-
-
-def test_an_expired_attachment_id_is_requested_again(gmail: FakeGmail) -> None:
-    raw, data = large_mail(9 * 1024 * 1024)
-    id = gmail.mailbox.add(raw)
-    gmail.fail(NOT_FOUND, "attachment")
-    harness = connect(gmail)
-    synced(harness)
+    costs()
+    harness.config.max_attachment_mb = 25  # type: ignore[attr-defined]
+    harness.reread()
     assert harness.content[f"{id}/2"].content == data
+    synced(harness)
+    assert costs() == {"history": 1}
+    assert harness.content[f"{id}/2"].content == data
+
+
+def test_a_reread_keeps_what_only_gmail_knows(gmail: FakeGmail) -> None:
+    """Labels, the thread and the snippet are not in the source."""
+    id = gmail.mailbox.add(mail("A < B &amp; C", attachments=[("a.png", "image/png", b"1")]))
+    harness = connect(gmail)
+    synced(harness)
+    gmail.mailbox.label(id, add=[gmail.mailbox.create_label("Work")])
+    synced(harness)
+    before = harness.content
+    result = harness.reread()
+    assert (result.saved, result.deleted, harness.content) == (0, 0, before)
+
+
+def test_an_open_task_of_an_earlier_version_ends(gmail: FakeGmail, costs: Costs) -> None:
+    harness = connect(gmail)
+    payload = {"message": "m", "attachment": {"part_id": "2", "size": 9}, "internal_date": "1"}
+    costs()
+    with harness:
+        instance = harness.integration(harness.config, harness.credentials)
+        result = instance.run_task(Task("download_attachment", payload), harness.context())
+    assert (list(result.output), list(result.tasks), costs()) == ([], [], {})

@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from integration_polling_gmail.attachments import Attachment
 from integration_polling_gmail.mime import MAX_DEPTH, MAX_PARTS, MessageParser
-from integration_polling_gmail.payload import attachment_of
 from integration_polling_gmail.text import text_of_html
 from reading import ID, Read
 from support.gmail import mail
@@ -438,34 +436,6 @@ def test_headers_of_parts_do_not_stay_in_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 16 * 1024 * 1024
     finally:
         tracemalloc.stop()
-
-
-# Gmail's numbers of parts
-
-
-def gmails(part: str, name: str, size: int) -> dict[str, Any]:
-    return {
-        "partId": part,
-        "filename": name,
-        "body": {"attachmentId": f"id of {name}", "size": size},
-    }
-
-
-@pytest.mark.parametrize(
-    ("parts", "found"),
-    [
-        ([gmails("1", "a.zip", 9), gmails("2", "b.zip", 7)], "id of a.zip"),
-        ([gmails("1", "b.zip", 7), gmails("2", "a.zip", 9)], "id of a.zip"),
-        ([gmails("1", "renamed", 9), gmails("2", "b.zip", 9)], "id of renamed"),
-        ([gmails("1", "renamed", 8)], "id of renamed"),
-        ([gmails("3", "a.zip", 8), {"body": None}, {"body": {"attachmentId": 5}}], "id of a.zip"),
-    ],
-)
-def test_an_attachment_is_found_if_gmail_numbers_parts_differently(
-    parts: list[dict[str, Any]], found: str
-) -> None:
-    wanted = Attachment(part_id="1", filename="a.zip", size=9)
-    assert attachment_of({"parts": parts}, wanted) == found
 
 
 # Arbitrary input

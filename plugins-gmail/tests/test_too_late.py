@@ -7,7 +7,7 @@ from typing import Literal
 from integration_polling_gmail import Gmail
 from support.gmail import FakeGmail, mail
 from support.gmail.mailbox import FIRST_HISTORY_ID
-from syncing import Costs, connect, large_mail, synced
+from syncing import Costs, connect, synced
 
 from core import RunInfo, TaskResult
 from core.testing import Harness
@@ -130,47 +130,4 @@ def test_trash_in_the_history_deletes_a_message_that_is_still_downloading(gmail:
     gmail.mailbox.trash(id)
     gmail.mailbox.records = gmail.mailbox.records[-2:]
     assert [(row.id, row.code) for row in instance.run_task(first, context).output] == [(id, 410)]
-    instance.close()
-
-
-def test_a_large_attachment_of_a_deleted_message_is_not_kept(
-    gmail: FakeGmail, costs: Costs
-) -> None:
-    """The task waits behind the messages for hours, and must not restore the attachment alone."""
-    raw, _ = large_mail(9 * 1024 * 1024)
-    id = gmail.mailbox.add(raw)
-    harness = connect(gmail)
-    synced(harness)
-    [task] = [task for task in harness.tasks if task.type == "download_attachment"]
-    instance, context = late(harness, "backfill")
-    trashed: list[str] = []
-
-    def trash(kind: str, path: str) -> None:
-        if kind == "attachment" and not trashed:
-            trashed.append(path)
-            gmail.mailbox.trash(id)
-            synced(harness)
-
-    gmail.before = trash
-    assert is_nothing(instance.run_task(task, context))
-    assert trashed
-    costs()
-    assert is_nothing(instance.run_task(task, context))
-    assert costs() == {}
-    instance.close()
-
-
-def test_a_large_attachment_that_the_config_excludes_is_not_fetched(
-    gmail: FakeGmail, costs: Costs
-) -> None:
-    raw, _ = large_mail(9 * 1024 * 1024)
-    gmail.mailbox.add(raw)
-    harness = connect(gmail)
-    synced(harness)
-    [task] = [task for task in harness.tasks if task.type == "download_attachment"]
-    harness.config.attachments = "metadata"  # type: ignore[attr-defined]
-    costs()
-    instance, context = late(harness, "backfill")
-    assert is_nothing(instance.run_task(task, context))
-    assert costs() == {}
     instance.close()

@@ -143,6 +143,7 @@ def test_a_search_that_is_given_while_the_first_sync_runs(
             "config": json.dumps(config),
             "limits": limits,
             "resync": True,
+            "reread": False,
             "public_hosts_only": False,
             "instead_of": None,
         }

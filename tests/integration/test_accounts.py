@@ -166,6 +166,7 @@ def test_an_edited_configuration_restarts_only_accounts_that_it_had_stopped(desk
                 "config": "{}",
                 "limits": "[]",
                 "resync": True,
+                "reread": False,
                 "public_hosts_only": False,
                 "instead_of": None,
             },

@@ -170,7 +170,8 @@ def test_the_dashboard_pauses_and_resumes_for_operators_only(dashboard, desk) ->
 
 
 CONFIG: dict[str, Any] = {
-    "config": "{}", "limits": "[]", "public_hosts_only": False, "instead_of": None
+    "config": "{}", "limits": "[]", "public_hosts_only": False, "instead_of": None,
+    "reread": False,
 }  # fmt: skip
 STOPPED: dict[str, Any] = {"detail": "x", "credentials_version": 1}
 ACTIONS: dict[str, Callable[[Any, UUID], Any]] = {

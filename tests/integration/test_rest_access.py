@@ -14,6 +14,7 @@ from core import TaskOutput
 from core.rest.app import build
 from core.scopes import ALL
 from core.service import tokens
+from core.service.content import search_index
 from core.web import wrong_tokens
 
 OPEN = {"/healthz", "/readyz"}
@@ -39,7 +40,9 @@ def owned(api, desk):
     The result contains values for the parameters of all routes.
     """
     account = desk.account(MARK, user_id="owner", config={"name": MARK})
-    desk.keep(account, TaskOutput("1", MARK, name=MARK, metadata={"x": MARK}))
+    desk.keep(account, TaskOutput("1", MARK, name=MARK, metadata={"x": MARK, "thread_id": MARK}))
+    while search_index.index_batch(desk.conn):
+        pass
     run = desk.run(account)
     desk.conn.execute(
         "UPDATE sync_task SET reason = %s, state = 'parked' WHERE run_id = %s", (MARK, run)

@@ -64,10 +64,13 @@ def reconnect(desk: Any, account: UUID) -> None:
     desk.conn.execute(store.SET_CREDENTIALS, names)
 
 
+CHANGED = {"resync": False, "reread": False, "instead_of": None}
+
+
 def correct(desk: Any, account: UUID) -> None:
     """Give the account a valid configuration."""
     names = {"id": account, "config": "{}", "limits": "[]", "public_hosts_only": False}
-    desk.conn.execute(store.SET_CONFIG, names | {"resync": False, "instead_of": None})
+    desk.conn.execute(store.SET_CONFIG, names | CHANGED)
 
 
 def end_lease(desk: Any, dispatch: Dispatch) -> None:

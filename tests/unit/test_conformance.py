@@ -6,13 +6,16 @@ import inspect
 import itertools
 import logging
 import random
+import socket
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import quote_plus
 
 import pytest
 from pydantic import BaseModel, SecretStr
+from support.letters import Letters
 
 from core import (
     AccountIdentity,
@@ -22,12 +25,16 @@ from core import (
     Manifest,
     NoFields,
     PermanentError,
+    Reader,
+    StoredItem,
     Task,
     TaskOutput,
     TaskResult,
+    hookimpl,
     task,
 )
-from core.testing import Faults, IntegrationConformance
+from core.plugins import Registry
+from core.testing import Faults, Harness, IntegrationConformance
 from core.testing.conformance import FAULTS
 
 SECRET = "a-secret-of-the-test"
@@ -403,3 +410,110 @@ def test_short_secrets_are_refused(caplog: pytest.LogCaptureFixture) -> None:
 
     with pytest.raises(AssertionError, match="8 characters"):
         Short().test_secrets_stay_secret({}, caplog)
+
+
+# Rereads
+
+
+class TestLetters(IntegrationConformance):
+    integration = Letters
+    credentials = {"token": SECRET}
+
+
+class Connects(Letters):
+    """A reader that asks its provider."""
+
+    def reread(self, item: StoredItem) -> TaskResult:
+        socket.create_connection(("127.0.0.1", 9), 1)
+        return super().reread(item)
+
+
+class AsksForCredentials(Letters):
+    """A reader that uses what only `initialize` sets."""
+
+    def initialize(self) -> None:
+        self.token = self.credentials.token.get_secret_value()
+
+    def reread(self, item: StoredItem) -> TaskResult:
+        assert self.token
+        return super().reread(item)
+
+
+class Numbers(Letters):
+    """A reader that returns something else each time."""
+
+    count = itertools.count()
+
+    def reread(self, item: StoredItem) -> TaskResult:
+        result = super().reread(item)
+        more = TaskOutput(f"{item.id}/{next(self.count)}", "x", kind="file", parent=item.id)
+        return replace(result, output=[*result.output, more])
+
+
+class Forgets(Letters):
+    """A reader that loses the source."""
+
+    def reread(self, item: StoredItem) -> TaskResult:
+        return replace(super().reread(item), seen=[])
+
+
+class ReadsNothing(Letters):
+    """A reader that returns nothing."""
+
+    def reread(self, item: StoredItem) -> TaskResult:
+        return TaskResult()
+
+
+class ReadsSlowly(Letters):
+    """A reader that returns a task."""
+
+    def reread(self, item: StoredItem) -> TaskResult:
+        return TaskResult(tasks=[self.fetch.task(first=0)])
+
+
+@pytest.mark.parametrize(
+    "faulty", [Connects, AsksForCredentials, Numbers, Forgets, ReadsNothing, ReadsSlowly]
+)
+def test_the_suite_finds_each_fault_of_a_reader(faulty: type[Letters]) -> None:
+    class Suite(IntegrationConformance):
+        integration = faulty
+        credentials = {"token": SECRET}
+
+    found = []
+    for name in ("test_a_reread_changes_nothing", "test_a_reread_is_deterministic"):
+        with Suite().connect({}) as harness:
+            try:
+                getattr(Suite(), name)(harness)
+            except Exception as error:  # noqa: BLE001
+                found.append(type(error).__name__)
+    assert found
+
+
+def test_a_reader_needs_its_method_and_a_method_its_name() -> None:
+    class NoMethod(Good):
+        manifest = Manifest("no-method", "No method", reader=Reader(1, ["item"]))
+
+    class Plugin:
+        @hookimpl
+        def integrations(self) -> list[type[BaseIntegration[Any, Any]]]:
+            return [NoMethod]
+
+    registry = Registry()
+    registry._add("no-method", None, None, Plugin)
+    assert "reread()" in registry.quarantined[0].error
+    with pytest.raises(TypeError, match="reread"):
+        type("Task", (Good,), {"reread": task(lambda self, ctx: TaskResult())})
+    for wrong in ((0, ["a"]), (2**31, ["a"]), (1, []), (1, "message")):
+        with pytest.raises(ValueError, match="reader"):
+            Reader(*wrong)
+
+
+def test_a_harness_reads_again_with_another_config() -> None:
+    with Harness(Letters, {"letters": 3}) as harness:
+        harness.sync()
+        harness.config = Letters.config_model(letters=3, files=False)
+        result = harness.reread()
+        assert (result.saved, result.deleted) == (0, 6)
+        assert {item.kind for item in harness.content.values()} == {"letter", "source"}
+        harness.config = Letters.config_model(letters=3)
+        assert harness.reread().saved == 6

@@ -140,6 +140,7 @@ def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) ->
         "account": row,
         "public_only": stored_account.public_hosts_only,
         "integration": integration.manifest.name if integration is not None else None,
+        "rereads": integration is not None and integration.manifest.reader is not None,
         "takes_credentials": integration is not None
         and bool(integration.credentials_model.model_fields),
         "browser": integration is not None

@@ -60,6 +60,23 @@ def resync(
     return _act(engine, viewer, renderer, account, act)
 
 
+@router.post("/reread")
+def reread(
+    engine: Engine,
+    viewer: OperatingViewer,
+    renderer: Renderer,
+    account: AccountId,
+    form: ActionForm,
+) -> Response:
+    """Read the kept items of an account again, or join the open reread."""
+
+    def act() -> str:
+        _, is_new = run_actions.reread(engine, account)
+        return "reread-started" if is_new else "joined"
+
+    return _act(engine, viewer, renderer, account, act)
+
+
 @router.post("/pause")
 def pause(
     engine: Engine,

@@ -21,6 +21,7 @@ from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.service.content import listing as content_listing
 from core.service.content import queries as content_queries
+from core.service.content import threads
 from core.web import downloads
 from core.web.dependencies import After, ContentId, Engine
 
@@ -29,6 +30,8 @@ router = APIRouter()
 DELETED = {"": False, "only": True, "also": None}
 MAX_METADATA_ROWS = 200
 MAX_VALUE_CHARS = 2_000
+MAX_PEOPLE = 20
+MAX_THREAD_TEXT_CHARS = 20_000
 
 
 @router.get("/content")
@@ -98,10 +101,27 @@ def show_content(
         "children": children.rows,
         "cursor": children.cursor,
         "parent": parent,
+        "in_thread": threads.thread_of(row) is not None,
     }
     return renderer.page(
         "content.html", values | {"preview": preview, "metadata": _metadata(row["metadata"])}
     )
+
+
+@router.get("/content/{content_id}/thread")
+def show_thread(
+    engine: Engine,
+    viewer: ContentViewer,
+    renderer: Renderer,
+    content_id: ContentId,
+    after: After = None,
+) -> Response:
+    """Show the items of an item's thread, the oldest first."""
+    with engine.database.connection() as conn:
+        row = _row(conn, viewer, content_id)
+        page = threads.page(conn, engine.query_slots, row, limit=20, after=after)
+    items = [_shown_in_thread(item) for item in page.rows]
+    return renderer.page("thread.html", {"item": row, "items": items, "cursor": page.cursor})
 
 
 @router.get("/content/{content_id}/preview")
@@ -157,6 +177,36 @@ def _parent(conn: Conn, row: Row) -> Row | None:
         conn, limit=1, user_integration_id=account, external_id=row["parent"]
     )
     return page.rows[0] if page.rows else None
+
+
+def _shown_in_thread(item: Row) -> Row:
+    text = item["text"] or ""
+    truncated = item["truncated"] or len(text) > MAX_THREAD_TEXT_CHARS
+    return item | {
+        "people": _people(item["metadata"]),
+        "text": text[:MAX_THREAD_TEXT_CHARS],
+        "truncated": truncated,
+    }
+
+
+def _people(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the participants of an item as text, by role."""
+    found = []
+    for role in ("from", "to", "cc", "bcc"):
+        people = metadata.get(role)
+        if not isinstance(people, list):
+            continue
+        shown = [_person(person) for person in people[:MAX_PEOPLE]]
+        if names := ", ".join(filter(None, shown)):
+            found.append((role.capitalize(), names[:MAX_VALUE_CHARS]))
+    return found
+
+
+def _person(person: Any) -> str:
+    if not isinstance(person, dict):
+        return ""
+    name, address = person.get("name"), person.get("address")
+    return f"{name} <{address}>" if name and address else str(name or address or "")
 
 
 def _metadata(metadata: dict[str, Any]) -> list[tuple[str, str]]:

@@ -37,6 +37,15 @@ async def read_changes(
             description="Maximum number of seconds to wait for the first change",
         ),
     ] = 0,
+    rereads: Annotated[
+        bool,
+        Query(
+            description=(
+                "False: leave out changes that only a reread made, which come from a newer version"
+                " of a plugin or another configuration, and not from the provider"
+            )
+        ),
+    ] = True,
 ) -> Changes:
     """List created, updated and deleted content after a cursor, the oldest change first.
 
@@ -53,7 +62,9 @@ async def read_changes(
 
     def read(cursor: str | None) -> changes.Feed:
         with engine.database.connection() as conn:
-            return changes.read(conn, principal, after=cursor, limit=limit)
+            return changes.read(
+                conn, principal, after=cursor, limit=limit, without_rereads=not rereads
+            )
 
     if not wait:
         return _answer(await run_in_threadpool(read, after))
@@ -94,6 +105,7 @@ def _answer(feed: changes.Feed) -> Changes:
             change=change.kind,
             user_integration_id=change.account,
             content=None if change.content is None else Content.model_validate(change.content),
+            cause=change.cause,
         )
         for change in feed.changes
     ]

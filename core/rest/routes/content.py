@@ -10,11 +10,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 
 from core.rest.routes import problems
-from core.rest.schemas import Content, Page
+from core.rest.schemas import Content, Page, ThreadItem
 from core.service import authorization
 from core.service.authorization import Principal
 from core.service.content import listing as content_listing
 from core.service.content import queries as content_queries
+from core.service.content import threads
 from core.web import downloads
 from core.web.dependencies import (
     NO_NUL,
@@ -91,8 +92,9 @@ def list_content(
             pattern=NO_NUL,
             description=(
                 "A search in names and text, such as"
-                ' `invoice -draft "last call" or memo`. New content becomes searchable after about'
-                " a second"
+                ' `invoice -draft "last call" or memo`. `from:ann`, `to:example.com`, `cc:`, `bcc:`'
+                " and `thread:ID` search participants and threads; `to:` finds all recipients. New"
+                " content becomes searchable after about a second"
             ),
         ),
     ] = None,
@@ -125,6 +127,25 @@ def list_content(
 def get_content(engine: Engine, principal: ContentReader, content_id: ContentId) -> Content:
     """Return an item, without its bytes."""
     return Content.model_validate(_row(engine, principal, content_id))
+
+
+@router.get("/{content_id}/thread", responses=problems(401, 404, 422))
+def get_thread(
+    engine: Engine,
+    principal: ContentReader,
+    content_id: ContentId,
+    limit: Limit = 50,
+    after: After = None,
+) -> Page[ThreadItem]:
+    """List all items of an item's thread with their texts, the oldest first.
+
+    The items of a thread have the same `thread_id` in their metadata. A new item is part of it
+    after about a second.
+    """
+    row = _row(engine, principal, content_id)
+    with engine.database.connection() as conn:
+        page = threads.page(conn, engine.query_slots, row, limit=limit, after=after)
+    return Page[ThreadItem].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
 @router.get(

@@ -343,6 +343,32 @@ def resync_user_integration(
     )
 
 
+@router.post("/{account}/reread", status_code=201, response_model=Requested, responses=_REQUESTED)
+def reread_user_integration(
+    request: Request,
+    engine: Engine,
+    principal: FleetOperator,
+    account: AccountId,
+    body: RawBody,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Read the stored items of an account again, without its provider.
+
+    The engine does this automatically after an upgrade with a newer reader. Only items that come
+    out differently are changed. The reread is part of the account's backfill run. If the same
+    reread is open, the response contains its run.
+    """
+    return _requested(
+        request,
+        engine,
+        principal,
+        account,
+        body,
+        idempotency_key,
+        lambda: run_actions.reread(engine, account),
+    )
+
+
 def _requested(
     request: Request,
     engine: Backend,

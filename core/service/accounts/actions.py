@@ -26,6 +26,7 @@ from core.service.accounts.validation import (
     Values,
     config_of,
     credentials_of,
+    needs_reread,
     needs_resync,
     require_same_destination,
     stored,
@@ -159,6 +160,7 @@ def _store(
         limits=to_json(integration.limits(config)),
         poll_interval_minutes=interval_minutes or kept_interval,
         resync=known is not None and needs_resync(integration.config_model, before, stored(config)),
+        reread=known is not None and needs_reread(integration.config_model, before, stored(config)),
         public_hosts_only=public_only,
     )
     breakers.probe_now(conn, account)
@@ -296,6 +298,7 @@ def _set_config(
     resync = needs_resync(integration.config_model, account.config, stored(config))
     limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
     params: dict[str, Any] = {"id": id, "public_hosts_only": public_only, "resync": resync}
+    params["reread"] = needs_reread(integration.config_model, account.config, stored(config))
     values = {"config": json.dumps(stored(config)), "limits": json.dumps(limits)}
     # The update applies only if the stored config is still the one that was compared.
     values["instead_of"] = json.dumps(account.config) if credentials is None else None

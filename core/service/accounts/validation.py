@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from core.accounts.vault import secrets_of
 from core.errors import InvalidInput
-from core.integration.base import Destination, Integration, ResyncOnChange
+from core.integration.base import Destination, Integration, RereadOnChange, ResyncOnChange
 from core.results.text import is_storable
 
 M = TypeVar("M", bound=BaseModel)
@@ -161,6 +161,11 @@ def needs_resync(model: type[BaseModel], before: Values, after: Values) -> bool:
     A field that a stored config does not have yet counts with its default.
     """
     return bool(_changed(model, before, after, ResyncOnChange))
+
+
+def needs_reread(model: type[BaseModel], before: Values, after: Values) -> bool:
+    """Return True if a field marked `RereadOnChange` differs."""
+    return bool(_changed(model, before, after, RereadOnChange))
 
 
 def require_same_destination(integration: Integration, before: Values, after: Values) -> None:

@@ -4,6 +4,10 @@ A sequence or a clock would order changes by the start of their writing. A reade
 the changes of a transaction that commits late. Therefore each row has the number of the transaction
 that wrote it, and the feed ends before the oldest transaction that is still open. All transactions
 with smaller numbers have ended, so no change can appear among them later (ADR 0040).
+
+A reread moves an item to a new position and keeps its earlier one in `synced_xid`. A reader that
+leaves out rereads finds the item there, whenever the reread happened. So it misses no other change
+of the item, and it meets no change that only a reread made.
 """
 
 from __future__ import annotations
@@ -49,19 +53,29 @@ FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin) h
 """
 HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_xid"
 
-# Each part reads its index on (changed_xid, id), from the cursor.
+# Each part reads its index from the cursor: on (changed_xid, id), and for readers that leave out
+# rereads also on (synced_xid, id). Such a reader passes the later positions of reread items.
 SCAN = """
 WITH horizon AS MATERIALIZED (
     SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_xid
 )
 (
-    SELECT c.changed_xid, 0 AS kind, c.id, c.user_integration_id AS account
+    SELECT c.changed_xid, 0 AS kind, c.id, c.user_integration_id AS account,
+        c.changed_xid AS version, c.synced_xid IS NOT NULL AS is_reread
     FROM user_integration_content c
     WHERE (c.changed_xid, c.id) > (%(changed_xid)s, %(content_id)s)
       AND c.changed_xid < (SELECT changed_xid FROM horizon)
     ORDER BY c.changed_xid, c.id LIMIT %(most)s
 ) UNION ALL (
-    SELECT e.changed_xid, 1, e.id, e.user_integration_id FROM erased_account e
+    SELECT c.synced_xid, 0, c.id, c.user_integration_id, c.changed_xid, false
+    FROM user_integration_content c
+    WHERE %(without_rereads)s AND c.synced_xid IS NOT NULL
+      AND (c.synced_xid, c.id) > (%(changed_xid)s, %(content_id)s)
+      AND c.synced_xid < (SELECT changed_xid FROM horizon)
+    ORDER BY c.synced_xid, c.id LIMIT %(most)s
+) UNION ALL (
+    SELECT e.changed_xid, 1, e.id, e.user_integration_id, e.changed_xid, false
+    FROM erased_account e
     WHERE (e.changed_xid, e.id) > (%(changed_xid)s, %(erased_id)s)
       AND e.changed_xid < (SELECT changed_xid FROM horizon)
     ORDER BY e.changed_xid, e.id LIMIT %(most)s
@@ -77,8 +91,9 @@ WHERE h.state = '{HeldState.HELD}' AND (%(user)s::text IS NULL OR a.user_id = %(
 OWN = "SELECT id FROM user_integration WHERE user_id = %(user)s"
 # It omits items that changed again since the scan. They follow later, at their new position.
 READ = f"""
-SELECT c.changed_xid, {CONTENT_COLUMNS_OF_C} FROM user_integration_content c
-JOIN unnest(%(ids)s::bigint[], %(changed_xid)s::bigint[])
+SELECT c.changed_xid, c.synced_xid IS NOT NULL AS is_reread, {CONTENT_COLUMNS_OF_C}
+FROM user_integration_content c
+JOIN unnest(%(ids)s::bigint[], %(versions)s::bigint[])
     AS s(scanned_id, scanned_in) ON s.scanned_id = c.id
 WHERE c.changed_xid = s.scanned_in
 """
@@ -86,7 +101,9 @@ WHERE c.changed_xid = s.scanned_in
 # Selects rows of another cluster whose transactions had higher numbers. Without new numbers, the
 # feed of this cluster would not reach them.
 RESTAMP = """
-UPDATE user_integration_content SET changed_xid = pg_current_xact_id()::text::bigint WHERE id IN (
+UPDATE user_integration_content SET changed_xid = pg_current_xact_id()::text::bigint,
+    synced_xid = NULL
+WHERE id IN (
     SELECT id FROM user_integration_content
     WHERE changed_xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
     ORDER BY changed_xid DESC LIMIT 5000)
@@ -98,6 +115,7 @@ WHERE changed_xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
 
 
 Kind = Literal["created", "updated", "deleted", "erased"]
+Cause = Literal["sync", "reread"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +125,13 @@ class Change:
     Attributes:
       kind: `created`, `updated` or `deleted` for an item; `erased` for a complete account.
       content: The row of the item; None for an erased account.
+      cause: `reread` if the latest change of the item is that of a reread; otherwise `sync`.
     """
 
     kind: Kind
     account: UUID
     content: Row | None
+    cause: Cause = "sync"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +153,14 @@ class Feed:
 Position = tuple[int, int, int]
 
 
-def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: int = 100) -> Feed:
+def read(
+    conn: Conn,
+    principal: Principal,
+    *,
+    after: str | None = None,
+    limit: int = 100,
+    without_rereads: bool = False,
+) -> Feed:
     """Return the changes after a cursor, the oldest first.
 
     An item that changed twice appears once, with its latest state.
@@ -142,6 +169,8 @@ def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: i
       after: The `cursor` of the previous page. None: the oldest change. `LATEST`: only changes
         after this request.
       limit: The maximum number of changes, from 1 to `MAX_PAGE_ROWS`.
+      without_rereads: True to leave out what only a reread changed. An item that a reread has
+        changed since its latest other change is listed where that other change was.
 
     Raises:
       InvalidInput: The cursor is invalid or outdated. If it is outdated, the reader has to start
@@ -150,16 +179,18 @@ def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: i
     limit = bounded(limit)
     source = fetch(conn, SOURCE, {})[0]["source"]
     place = _position(conn, source, after)
-    most = limit if principal.is_admin else MAX_SCANNED_ROWS
-    scanned = fetch(conn, SCAN, _params(place) | {"most": most})
-    visible = _visible(conn, principal, scanned)[:limit]
+    most = limit if principal.is_admin and not without_rereads else MAX_SCANNED_ROWS
+    params = _params(place) | {"most": most, "without_rereads": without_rereads}
+    scanned = fetch(conn, SCAN, params)
+    wanted = [row for row in scanned if not (without_rereads and row["is_reread"])]
+    visible = _visible(conn, principal, wanted)[:limit]
     if len(visible) == limit:
         place = _position_of(visible[-1])
     elif scanned:
         place = _position_of(scanned[-1])
     more = len(scanned) == most or len(visible) == limit
     return Feed(
-        _changes(conn, visible),
+        _changes(conn, visible, without_rereads=without_rereads),
         encode_cursor([source, *place]),
         more,
         fetch(conn, HELD, {"user": principal.user_id})[0]["held"],
@@ -199,11 +230,11 @@ def _visible(conn: Conn, principal: Principal, scanned: Sequence[Row]) -> list[R
     return [row for row in scanned if row["account"] in own]
 
 
-def _changes(conn: Conn, entries: Sequence[Row]) -> list[Change]:
+def _changes(conn: Conn, entries: Sequence[Row], *, without_rereads: bool) -> list[Change]:
     items = [entry for entry in entries if entry["kind"] == CONTENT]
     params = {
         "ids": [entry["id"] for entry in items],
-        "changed_xid": [entry["changed_xid"] for entry in items],
+        "versions": [entry["version"] for entry in items],
     }
     rows = {row["id"]: row for row in fetch(conn, READ, params)} if items else {}
     changes = []
@@ -211,14 +242,17 @@ def _changes(conn: Conn, entries: Sequence[Row]) -> list[Change]:
         if entry["kind"] == ERASED:
             changes.append(Change("erased", entry["account"], None))
         elif (row := rows.get(entry["id"])) is not None:
-            changes.append(Change(_kind(row), entry["account"], row))
+            is_reread = row["is_reread"] and not without_rereads
+            cause: Cause = "reread" if is_reread else "sync"
+            changes.append(Change(_kind(row), entry["account"], row, cause))
     return changes
 
 
 def _kind(row: Row) -> Kind:
     if row["deleted_at"] is not None:
         return "deleted"
-    return "created" if row["created_at"] == row["updated_at"] else "updated"
+    changed = row["reread_at"] if row["is_reread"] else row["updated_at"]
+    return "created" if row["created_at"] == changed else "updated"
 
 
 def latest_xid(conn: Conn) -> int:

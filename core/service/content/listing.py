@@ -12,6 +12,7 @@ from psycopg.errors import ProgramLimitExceeded
 from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import InvalidInput
+from core.service.content import search_query
 from core.service.content.queries import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
@@ -31,7 +32,8 @@ AND (%(parent)s::text IS NULL OR c.parent = %(parent)s)
 AND (%(kind)s::text IS NULL OR c.kind = %(kind)s)
 AND (%(since)s::timestamptz IS NULL OR c.external_timestamp >= %(since)s)
 AND (%(until)s::timestamptz IS NULL OR c.external_timestamp < %(until)s)
-AND (%(updated_since)s::timestamptz IS NULL OR c.updated_at >= %(updated_since)s)
+AND (%(updated_since)s::timestamptz IS NULL
+    OR greatest(c.updated_at, c.reread_at) >= %(updated_since)s)
 AND (%(deleted)s::boolean IS NULL OR (c.deleted_at IS NOT NULL) = %(deleted)s)
 AND (%(gone)s::boolean IS NULL OR (c.gone_at_source IS NOT NULL) = %(gone)s)
 """
@@ -62,7 +64,7 @@ ORDER BY a.id, c.external_id LIMIT %(limit)s
 # accounts.
 SEARCH = f"""
 WITH found AS MATERIALIZED (
-    SELECT content_id FROM content_search WHERE document @@ websearch_to_tsquery('simple', %(q)s)
+    SELECT content_id FROM content_search WHERE document @@ %(q)s::tsquery
 )
 SELECT {CONTENT_COLUMNS_OF_C}
 FROM found JOIN user_integration_content c ON c.id = found.content_id
@@ -87,7 +89,8 @@ class ContentFilter:
       deleted: True for items that are marked deleted, False for the others, None for both.
       gone: True for items that are kept, and gone at the source; False for the others, None for
         both.
-      q: A query in web search syntax: `invoice -draft "last call" or memo`.
+      q: A query in web search syntax, with operators for participants and threads:
+        `invoice -draft "last call" or memo from:ann to:example.com`.
     """
 
     account: UUID | None = None
@@ -121,6 +124,8 @@ def page(
     params = asdict(content_filter) | KEY.params(limit, after)
     try:
         with slots.transaction(conn, MAX_SEARCH_SECONDS):
+            if content_filter.q is not None:
+                params["q"] = search_query.parse(conn, content_filter.q)
             rows = fetch(conn, PAGE if content_filter.q is None else SEARCH, params, prepare=False)
     except (psycopg.InternalError, ProgramLimitExceeded):
         if content_filter.q is None:

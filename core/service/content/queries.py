@@ -8,7 +8,7 @@ from core.service.pagination import Keyset, PagedQuery
 
 CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name,
     external_timestamp, content_type, size, hash, metadata, fingerprint, blob_key,
-    created_at, updated_at, deleted_at, gone_at_source"""
+    created_at, updated_at, deleted_at, gone_at_source, reread_at"""
 
 CONTENT_COLUMNS_OF_C = ", ".join(f"c.{name.strip()}" for name in CONTENT_COLUMNS.split(","))
 """The same columns of a table with the alias `c`."""

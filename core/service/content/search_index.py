@@ -14,9 +14,13 @@ import psycopg
 
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
 from core.service.content import changes
+from core.service.content.search_query import MAX_LEXEME_CHARS
 
 MAX_TEXT_CHARS = 100_000
 """The number of characters of an item's text that are searchable."""
+
+MAX_PARTICIPANT_WORDS = 20_000
+"""The number of words of an item's participants that are searchable."""
 
 BATCH_ROWS = 200
 """The number of items that one transaction makes searchable."""
@@ -41,6 +45,9 @@ SELECT changed_xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
 FROM search_progress p
 """
 
+# A document has the words of the item, and words such as `from:ann` and `thread:1` for its metadata
+# (see `search_query`). `to:` finds all recipients.
+#
 # The indexer follows the change feed; one process of the fleet does so at a time. The foreign key
 # deletes the document of an erased content row. An item that was deleted at its source stays
 # searchable, because it can still be listed. Rows are locked in the order that all writers of
@@ -51,9 +58,9 @@ SELECT CASE
     ELSE 0 END, content_id
 FROM search_progress FOR UPDATE SKIP LOCKED
 """
-INDEX_BATCH = """
+INDEX_BATCH = f"""
 WITH changed AS MATERIALIZED (
-    SELECT id, changed_xid, name, left(content_text, %(max_chars)s) AS content_text
+    SELECT id, changed_xid, name, left(content_text, %(max_chars)s) AS content_text, metadata
     FROM user_integration_content
     WHERE (changed_xid, id) > (%(changed_xid)s, %(content_id)s)
       AND changed_xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
@@ -61,6 +68,21 @@ WITH changed AS MATERIALIZED (
 ), kept AS (
     INSERT INTO content_search (content_id, document)
     SELECT c.id, to_tsvector('simple', concat_ws(' ', changed.name, changed.content_text))
+        || array_to_tsvector(ARRAY(SELECT DISTINCT left(lexeme, {MAX_LEXEME_CHARS}) FROM (
+            (SELECT role.name || ':' || word AS lexeme
+            FROM (VALUES ('from', 'from'), ('to', 'to'), ('cc', 'to'), ('cc', 'cc'),
+                ('bcc', 'to'), ('bcc', 'bcc')) AS role(key, name)
+            CROSS JOIN LATERAL jsonb_array_elements(
+                CASE WHEN jsonb_typeof(changed.metadata->role.key) = 'array'
+                THEN changed.metadata->role.key ELSE '[]' END) AS person
+            CROSS JOIN LATERAL unnest(tsvector_to_array(to_tsvector('simple', concat_ws(' ',
+                person->>'name', person->>'address', replace(person->>'address', '@', ' '))
+            ))) AS word
+            LIMIT CASE WHEN %(max_chars)s > 0 THEN {MAX_PARTICIPANT_WORDS} ELSE 0 END)
+            UNION ALL
+            SELECT 'thread:' || (changed.metadata->>'thread_id')
+            WHERE changed.metadata->>'thread_id' <> ''
+        ) words))
     FROM changed JOIN user_integration_content c ON c.id = changed.id
     ORDER BY c.user_integration_id, c.external_id FOR KEY SHARE OF c
     ON CONFLICT (content_id) DO UPDATE SET document = excluded.document

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from core.accounts import store
-from core.ledger import controls, scheduling
+from core.ledger import controls, rereads, scheduling
 from core.service.accounts.actions import require_running
 from core.service.backend import Backend
 
@@ -41,6 +41,23 @@ def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
         run = scheduling.request_resync(conn, account)
+    backend.wake()
+    return run
+
+
+def reread(backend: Backend, account: UUID) -> tuple[UUID, bool]:
+    """Read the kept items of an account again, without its provider; or join the open reread.
+
+    Returns:
+      The id of its run, and True if the reread is new.
+
+    Raises:
+      NotFound: The account does not exist.
+      WrongState: The account is not active, or its integration cannot read items again.
+    """
+    with backend.database.connection() as conn:
+        require_running(store.load(conn, account))
+        run = rereads.request_reread(conn, account)
     backend.wake()
     return run
 

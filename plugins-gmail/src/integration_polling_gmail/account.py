@@ -7,11 +7,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, Field, SecretStr, model_validator
 
-from core import ResyncOnChange
+from core import RereadOnChange, ResyncOnChange
 
 
 class Config(BaseModel, extra="forbid"):
-    """The mail to keep. A change of any field lists the mailbox again."""
+    """The mail to keep.
+
+    A change of `query`, `labels` or `include_spam_trash` lists the mailbox again. A change for
+    attachments reads kept messages again from their sources. The run after a change of `since`
+    lists messages again, and fetches only those that are not kept.
+    """
 
     query: Annotated[str, ResyncOnChange()] = Field(
         "",
@@ -26,27 +31,24 @@ class Config(BaseModel, extra="forbid"):
     include_spam_trash: Annotated[bool, ResyncOnChange()] = Field(
         False, title="Include spam and trash", description="Keep spam and trash too"
     )
-    attachments: Annotated[Literal["none", "metadata", "all"], ResyncOnChange()] = Field(
+    attachments: Annotated[Literal["none", "metadata", "all"], RereadOnChange()] = Field(
         "all",
         description="What to store of attachments: `none`, `metadata` (without content), or `all`",
     )
-    max_attachment_mb: Annotated[int, ResyncOnChange()] = Field(
+    max_attachment_mb: Annotated[int, RereadOnChange()] = Field(
         25,
         ge=1,
         le=100,
         title="Maximum attachment size (MiB)",
         description="Larger attachments are kept without their content",
     )
-    since: Annotated[date | None, ResyncOnChange()] = Field(
+    since: date | None = Field(
         None, description="Keep only mail that Google accepted on this day (UTC) or later"
     )
 
     @property
     def policy(self) -> str:
-        """The policy for attachments, part of each message's fingerprint.
-
-        The plugin fetches a message again if it was kept under another policy.
-        """
+        """The policy for attachments under which a message was fetched."""
         return (
             f"{self.attachments}:{self.max_attachment_mb}"
             if self.attachments == "all"

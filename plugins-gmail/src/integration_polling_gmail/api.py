@@ -23,14 +23,7 @@ from integration_polling_gmail.streaming import LargeString, read_json
 PAGE_SIZE = 500
 """The maximum page size of the API, for messages and for history."""
 
-PROFILE_UNITS, LABELS_UNITS, HISTORY_UNITS, LIST_UNITS, GET_UNITS, ATTACHMENT_UNITS = (
-    1,
-    1,
-    2,
-    5,
-    20,
-    20,
-)
+PROFILE_UNITS, LABELS_UNITS, HISTORY_UNITS, LIST_UNITS, GET_UNITS = 1, 1, 2, 5, 20
 
 MAX_ERROR_BYTES = 64 * 1024
 TIMEOUT = httpx2.Timeout(60, connect=10)
@@ -137,23 +130,6 @@ class GmailApi:
         """Return a message, and write its decoded source to `write` in pieces."""
         found = self._large(f"messages/{quote(message, safe='')}", {"format": "raw"}, "raw", write)
         _require(found.get("id") == message and "raw" in found)
-        return found
-
-    def payload(self, message: str) -> dict[str, Any]:
-        """Return a message as Gmail parsed it, with a short-lived id for each attachment."""
-        found = self._json(
-            f"messages/{quote(message, safe='')}", {"format": "full", "fields": "id,payload"}
-        )
-        payload = found.get("payload")
-        return payload if isinstance(payload, dict) else {}
-
-    def attachment(
-        self, message: str, attachment: str, write: Callable[[bytes], object]
-    ) -> dict[str, Any]:
-        """Return the description of an attachment, and write its bytes to `write` in pieces."""
-        path = f"messages/{quote(message, safe='')}/attachments/{quote(attachment, safe='')}"
-        found = self._large(path, {}, "data", write)
-        _require("data" in found)
         return found
 
     def _json(self, path: str, params: Params | None = None) -> dict[str, Any]:

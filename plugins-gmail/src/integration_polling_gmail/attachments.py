@@ -7,18 +7,15 @@ from datetime import datetime
 
 from pydantic import BaseModel, JsonValue
 
-from core import Blob, BlobWriter, Context, TaskOutput
+from core import Blob, BlobWriter, Context, StoredItem, TaskOutput
 from integration_polling_gmail.headers import content_id, disposition
 from integration_polling_gmail.mime import Part, Write
 
 MEGABYTE = 1024 * 1024
 
-LARGE = 8 * MEGABYTE
-"""The size in bytes above which an attachment gets a task of its own."""
-
 
 class Attachment(BaseModel):
-    """The description of an attachment without its bytes; also the payload of its task.
+    """The description of an attachment without its bytes.
 
     Attributes:
       part_id: The number of its part, as Gmail counts.
@@ -80,23 +77,22 @@ def attachment_id(message: str, part: str) -> str:
 
 @dataclass(slots=True)
 class Captured:
-    """An attachment that has been read; `is_large` if a task of its own fetches it."""
+    """An attachment that has been read; without its bytes if they are not kept."""
 
     attachment: Attachment
     blob: Blob | None = None
-    is_large: bool = False
 
 
 class Capture:
     """Writes an attachment's bytes to a blob, unless they exceed a limit.
 
     Args:
-      ctx: The task's context.
+      ctx: The task's context, or the kept message.
       part: The attachment's part.
       most: The maximum size in bytes; 0 to keep no content.
     """
 
-    def __init__(self, ctx: Context, part: Part, most: int) -> None:
+    def __init__(self, ctx: Context | StoredItem, part: Part, most: int) -> None:
         self._part, self._most = part, most
         self._writer: BlobWriter | None = None
         if most:
@@ -111,7 +107,7 @@ class Capture:
     def _take(self, data: bytes) -> None:
         if self._writer is not None:
             self._writer.write(data)
-            if self._writer.tell() > min(self._most, LARGE):
+            if self._writer.tell() > self._most:
                 self.abandon()
 
     def abandon(self) -> None:
@@ -125,7 +121,7 @@ class Capture:
         attachment = Attachment.of(self._part)
         writer, self._writer = self._writer, None
         if writer is None:
-            return Captured(attachment, is_large=LARGE < attachment.size <= self._most)
+            return Captured(attachment)
         writer.__exit__(None, None, None)
         return Captured(attachment, writer.blob)
 

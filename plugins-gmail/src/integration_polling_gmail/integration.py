@@ -1,7 +1,6 @@
 """The integration: one listing, then the history. Each message is fetched by a task of its own.
 
 begin ── get_email_list (the first one in the background) ──> download_email
-download_email ──> download_attachment (large ones)
 get_history ──> download_email, update_labels, get_labels
                 get_email_list, if the config has a query
 """
@@ -22,6 +21,8 @@ from core import (
     Manifest,
     OAuth,
     Rate,
+    Reader,
+    StoredItem,
     Task,
     TaskOutput,
     TaskResult,
@@ -30,7 +31,6 @@ from core import (
 )
 from integration_polling_gmail import tokens
 from integration_polling_gmail.api import (
-    ATTACHMENT_UNITS,
     GET_UNITS,
     HISTORY_UNITS,
     LABELS_UNITS,
@@ -38,13 +38,12 @@ from integration_polling_gmail.api import (
     PROFILE_UNITS,
     listed,
 )
-from integration_polling_gmail.attachments import Attachment, attachment_id
 from integration_polling_gmail.changes import Change, labels_named, read_changes
 from integration_polling_gmail.errors import PROJECT, QUOTA, USER, BadRequest, Missing
 from integration_polling_gmail.fingerprint import Fingerprint
 from integration_polling_gmail.headers import instant
 from integration_polling_gmail.message import Message, MessageReader
-from integration_polling_gmail.payload import attachment_of
+from integration_polling_gmail.reread import READER_VERSION, reread
 from integration_polling_gmail.scope import (
     HIDDEN,
     LABELS,
@@ -92,14 +91,26 @@ class Gmail(GmailSession):
         ),
         docs="docs/how-to/gmail.md",
         settings=GmailSettings,
+        reader=Reader(READER_VERSION, ["message"], ["source"]),
     )
 
     def start(self, ctx: Context) -> TaskResult:
-        """Read the history if there is a finished listing; otherwise list the mailbox."""
+        """Read the history if there is a finished listing; otherwise list the mailbox.
+
+        After a change of `since`, a listing follows the history. It fetches only what is not kept.
+        """
         history = None if ctx.run.complete else ctx.state(HISTORY, History)
         if history is None or history.is_listing:
             return TaskResult(tasks=[self.begin.task(run=ctx.run.id)])
-        return TaskResult(tasks=[self.get_history.task(since=history.id, run=ctx.run.id)])
+        listing = history.since not in (None, self._since)
+        return TaskResult(
+            tasks=[self.get_history.task(since=history.id, listing=listing, run=ctx.run.id)]
+        )
+
+    @property
+    def _since(self) -> str:
+        """The config's `since`, as the history keeps it."""
+        return "" if self.config.since is None else self.config.since.isoformat()
 
     # The listing
 
@@ -127,8 +138,9 @@ class Gmail(GmailSession):
         # Without changes in between, two listings have the same history id.
         generation = f"{now}-{ctx.run.id[:8]}"
         history = History(
-            id=now, generation=generation, labels=resolved(self.config, found), is_listing=again
-        )
+            id=now, generation=generation, labels=resolved(self.config, found), is_listing=again,
+            since=self._since,
+        )  # fmt: skip
         listing = self.get_email_list.task(generation=generation, run=ctx.run.id if again else "")
         return TaskResult(
             rows,
@@ -224,7 +236,7 @@ class Gmail(GmailSession):
         generation, is_background = history.generation, ctx.run.lane == "backfill"
         for id in ids:
             fingerprint = Fingerprint.read(known[id]) if id in known else None
-            if fingerprint is None or fingerprint.policy != self.config.policy:
+            if fingerprint is None:
                 background = not is_background and id not in changed
                 yield replace(
                     self.download_email.task(id, generation),
@@ -253,7 +265,8 @@ class Gmail(GmailSession):
           since: The history id of the cursor, the same for all pages.
           page: The token of the page. Default: the first page.
           changed: Ids from earlier pages, for a listing at the end. Default: none.
-          listing: True if earlier pages require a listing. Default: False.
+          listing: True if earlier pages, or a change of the config, require a listing. Default:
+            False.
           run: The id of the run that the task belongs to. A later run ignores the task and starts
             at the first page, because pages must be applied in order. Default: any run.
 
@@ -278,9 +291,8 @@ class Gmail(GmailSession):
             return TaskResult(output, [following, *tasks])
         if listing or RELATIVE.search(self.config.query):
             tasks.append(self._listing_again(history.generation, _history_id(answer), changed))
-        return TaskResult(
-            output, tasks, {HISTORY: history.model_copy(update={"id": _history_id(answer)})}
-        )
+        moved_on = {"id": _history_id(answer), "since": self._since}
+        return TaskResult(output, tasks, {HISTORY: history.model_copy(update=moved_on)})
 
     def _listing_again(self, generation: str, now: str, changed: tuple[str, ...]) -> Task:
         """Return a task that repeats the search, at 5 units for 500 matches.
@@ -369,15 +381,12 @@ class Gmail(GmailSession):
         if not self._is_wanted(history, message):
             return TaskResult([TaskOutput.gone(id)])
         fingerprint = Fingerprint(history.generation, self.config.policy, tuple(message.labels))
-        return TaskResult(self._rows(ctx, message, fingerprint), self._large(message))
+        return TaskResult(self._rows(ctx, message, fingerprint))
 
     def _is_kept(self, ctx: Context, id: str, generation: str) -> bool:
         """Return True if a live run has already fetched the message."""
         fingerprint = Fingerprint.read(ctx.fingerprints([id]).get(id))
-        return fingerprint is not None and (fingerprint.generation, fingerprint.policy) == (
-            generation,
-            self.config.policy,
-        )
+        return fingerprint is not None and fingerprint.generation == generation
 
     def _is_wanted(self, history: History, message: Message) -> bool:
         when = instant(message.resource.get("internalDate"))
@@ -393,46 +402,20 @@ class Gmail(GmailSession):
         dropped = [TaskOutput.gone(id) for id in ctx.fingerprints(ids)]
         return [*(row for row in rows if row.kind != "attachment"), *dropped]
 
-    def _large(self, message: Message) -> list[Task]:
-        when = message.resource.get("internalDate")
-        return [
-            replace(self.download_attachment.task(message.id, attachment, str(when)), priority=-1)
-            for attachment in message.large()
-        ]
+    def reread(self, item: StoredItem) -> TaskResult:
+        """Read a kept message again from its source; see `reread.reread`."""
+        return reread(item, self.config)
 
-    @task(cost=_units(GET_UNITS + ATTACHMENT_UNITS), time_limit=1_800)
+    @task
     def download_attachment(
-        self, ctx: Context, message: str, attachment: Attachment, internal_date: str = ""
+        self, ctx: Context, message: str, attachment: dict[str, Any], internal_date: str = ""
     ) -> TaskResult:
-        """Fetch a large attachment.
+        """Return nothing: earlier versions fetched large attachments in tasks of their own.
 
-        Gmail's id of an attachment is valid only right after a request for the message.
-
-        Args:
-          ctx: The task's context.
-          message: The message's id.
-          attachment: The description of the attachment.
-          internal_date: The message's `internalDate`, in milliseconds. Default: unknown.
+        Their tasks may still be open. The reread after the upgrade takes the attachment from the
+        kept source.
         """
-        id = attachment_id(message, attachment.part_id)
-        if self.config.attachments != "all" or not ctx.fingerprints([message]):
-            return TaskResult()  # config or message have changed since the task was returned
-        try:
-            payload = self._asked(ctx, lambda: self.api.payload(message))
-        except Missing:
-            return TaskResult([TaskOutput.gone(id)])
-        theirs = attachment_of(payload, attachment)
-        try:
-            with ctx.blob() as blob:
-                self._asked(ctx, lambda: self.api.attachment(message, theirs, blob.write))
-        except Missing:
-            raise TransientError(
-                "Gmail does not find the attachment by the id that it has just returned"
-            ) from None
-        if not ctx.fingerprints([message]):
-            return TaskResult()  # the message was deleted during the download
-        kept = attachment.model_copy(update={"size": blob.blob.size})
-        return TaskResult([kept.output(message, instant(internal_date), blob.blob)])
+        return TaskResult()
 
     @task(cost=_units(GET_UNITS))
     def update_labels(self, ctx: Context, id: str, generation: str) -> TaskResult:

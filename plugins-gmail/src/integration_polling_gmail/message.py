@@ -11,15 +11,18 @@ from typing import Any, Self
 
 from pydantic import JsonValue
 
-from core import BlobWriter, Context, TaskOutput
+from core import BlobWriter, Context, StoredItem, TaskOutput
 from integration_polling_gmail import headers
 from integration_polling_gmail.account import Config
 from integration_polling_gmail.api import strings
-from integration_polling_gmail.attachments import MEGABYTE, Attachment, Capture, Captured
+from integration_polling_gmail.attachments import MEGABYTE, Capture, Captured
 from integration_polling_gmail.charsets import clean
 from integration_polling_gmail.fingerprint import Fingerprint
 from integration_polling_gmail.mime import MessageParser, Part, Write
 from integration_polling_gmail.text import MAX_TEXT_BYTES, MAX_TOTAL_BYTES, TextPart, readable_text
+
+SOURCE = "raw"
+"""The end of the id of a source's row."""
 
 MAX_SUBJECT_CHARS = 1_000
 
@@ -34,7 +37,7 @@ class Message:
     Attributes:
       id: The message's id.
       resource: Gmail's description of the message, without the source.
-      source: The source.
+      source: The source; None if it is kept already.
       parser: The parser that has read the source.
       texts: The parts to read as text.
       attachments: All attachments, with or without their bytes.
@@ -42,7 +45,7 @@ class Message:
 
     id: str
     resource: dict[str, Any]
-    source: BlobWriter
+    source: BlobWriter | None
     parser: MessageParser
     texts: list[TextPart]
     attachments: list[Captured]
@@ -53,7 +56,7 @@ class Message:
         return sorted(set(strings(self.resource.get("labelIds"))))
 
     def outputs(self, fingerprint: Fingerprint) -> Iterator[TaskOutput]:
-        """Yield the message, its source, and the attachments without a task of their own."""
+        """Yield the message, its source and its attachments."""
         when, fields = headers.instant(self.resource.get("internalDate")), self.parser.headers
         subject = headers.text(fields, "subject")
         yield TaskOutput(
@@ -61,18 +64,13 @@ class Message:
             name=subject and subject[:MAX_SUBJECT_CHARS], timestamp=when, content_type="text/plain",
             metadata=self._metadata(), fingerprint=fingerprint.text,
         )  # fmt: skip
-        if self.source.blob.size:
+        if self.source is not None and self.source.blob.size:
             yield TaskOutput(
-                f"{self.id}/raw", self.source.blob, kind="source", parent=self.id, timestamp=when,
-                content_type="message/rfc822",
+                f"{self.id}/{SOURCE}", self.source.blob, kind="source", parent=self.id,
+                timestamp=when, content_type="message/rfc822",
             )  # fmt: skip
         for captured in self.attachments:
-            if not captured.is_large:
-                yield captured.attachment.output(self.id, when, captured.blob)
-
-    def large(self) -> list[Attachment]:
-        """Return the attachments that need a task of their own."""
-        return [captured.attachment for captured in self.attachments if captured.is_large]
+            yield captured.attachment.output(self.id, when, captured.blob)
 
     def _metadata(self) -> dict[str, JsonValue]:
         fields, resource = self.parser.headers, self.resource
@@ -106,16 +104,16 @@ class MessageReader:
     Use it as a context manager, and call `message` after it.
 
     Args:
-      ctx: The task's context.
+      ctx: The task's context, or the kept message.
       config: The account's config.
       id: The message's id.
     """
 
-    def __init__(self, ctx: Context, config: Config, id: str) -> None:
+    def __init__(self, ctx: Context | StoredItem, config: Config, id: str) -> None:
         self._ctx, self._id = ctx, id
         self._most = config.max_attachment_mb * MEGABYTE if config.attachments == "all" else 0
         self._parser = MessageParser(self._opened, self._closed)
-        self._source = ctx.blob()
+        self._source = None if isinstance(ctx, StoredItem) else ctx.blob()
         self._texts: list[TextPart] = []
         self._attachments: list[Captured] = []
         self._capture: Capture | None = None
@@ -123,7 +121,8 @@ class MessageReader:
 
     def __enter__(self) -> Self:
         with ExitStack() as exits:
-            exits.enter_context(self._source)
+            if self._source is not None:
+                exits.enter_context(self._source)
             exits.callback(self._abandon)
             self._exits = exits.pop_all()
         return self
@@ -137,8 +136,9 @@ class MessageReader:
         self._exits.__exit__(kind, error, trace)
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes of the source."""
-        self._source.write(data)
+        """Take the next bytes of the source, and keep them."""
+        if self._source is not None:
+            self._source.write(data)
         self._parser.feed(data)
 
     def finish(self) -> None:

@@ -29,12 +29,14 @@ class History(BaseModel):
       generation: The unique id of the listing that this history continues.
       labels: The ids of the config's labels.
       is_listing: True while a listing of a live run is unfinished.
+      since: The config's `since` of the latest listing; empty without one. None if it is unknown.
     """
 
     id: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
     generation: str
     labels: tuple[str, ...] = ()
     is_listing: bool = False
+    since: str | None = None
 
 
 def in_scope(config: Config, history: History, labels: set[str]) -> bool:

@@ -39,7 +39,7 @@ def print_page(
       columns: The headings of the table.
       cells: Returns the cells of a row.
       command: The command that shows the next page, without `--after CURSOR`.
-      nouns: What the listing has, for the text of an empty one.
+      nouns: The plural of a row, for the text of an empty listing.
       hint: The next step if nothing exists. Default: none.
       json: Print JSON lines instead of a table.
       limit: The maximum number of rows. Default: 50; with `json`, all.

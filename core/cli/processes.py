@@ -79,7 +79,7 @@ def scheduler(context: typer.Context) -> None:
 
 
 def _replace(program: str, arguments: list[str]) -> NoReturn:
-    """Replace this process, so that signals and exit codes are those of the program."""
+    """Replace this process by the program, which then receives the signals."""
     words = command(program, *arguments)
     os.execv(words[0], words)  # noqa: S606  no shell is needed
 

@@ -55,7 +55,7 @@ ENTRIES: Catalog = {
         503,
         "the database schema {found} is newer than this version, which knows {known}",
         OPERATOR + "upgrade the engine",
-        cli="Upgrade integration-polling to the version that the others use",
+        cli="Upgrade the package integration-polling",
     ),
     "migration-failed": entry(
         500,

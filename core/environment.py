@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from core.db.version import HEAD, current
+from core.db.version import HEAD, current, refuse_newer
 from core.embedded import Servers, secret_keys
 from core.settings import Settings, get_settings
 
@@ -48,7 +48,9 @@ def get_environment() -> Environment:
 
 def _migrate(url: str) -> None:
     """Migrate the database if needed. Loading Alembic takes half a second."""
-    if current(url) != HEAD:
+    revision = current(url)
+    refuse_newer(revision)
+    if revision != HEAD:
         from core.db.migrate import migrate
 
         migrate(url)

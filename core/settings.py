@@ -151,6 +151,11 @@ class Settings(BaseSettings):
             ip_network(network)
         return value
 
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
     @field_validator("log_level")
     @classmethod
     def _level(cls, value: str) -> str:

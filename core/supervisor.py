@@ -28,17 +28,6 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GUARD = 'while read -r line; do groups=$line; done; [ -z "$groups" ] || kill -s KILL -- $groups'
 
 
-def worker_command(processes: int, threads: int) -> list[str]:
-    """Return Dramatiq's command that runs workers, with this Python.
-
-    Args:
-      processes: The number of worker processes of the master.
-      threads: The number of threads in each worker process.
-    """
-    command = [sys.executable, "-m", "dramatiq", "core.actors"]
-    return [*command, "--processes", str(processes), "--threads", str(threads)]
-
-
 @dataclass(frozen=True)
 class Program:
     """A program to keep running.

@@ -33,6 +33,7 @@ Commands import the engine inside their functions, so that `polling --help` star
 
 from __future__ import annotations
 
+import signal
 import sys
 
 __all__ = ["main"]
@@ -42,4 +43,7 @@ def main() -> None:
     """Run the command line and exit with its code; the entry point `polling`."""
     from core.cli.entry import run
 
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # The command has ended; a Ctrl-C while Python ends would replace its exit code.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)

@@ -30,12 +30,15 @@ app = typer.Typer()
 @app.callback(invoke_without_command=True)
 def list_accounts(
     context: typer.Context,
-    user_id: Annotated[str | None, typer.Option(help="Show only this user's accounts.")] = None,
+    user_id: Annotated[
+        str | None, typer.Option("--user-id", "--user", help="Show only this user's accounts.")
+    ] = None,
     domain: Annotated[
         str | None, typer.Option(help="Show only accounts of this integration.")
     ] = None,
     state: Annotated[
-        UsedState | None, typer.Option(help="Show only accounts in this state.")
+        UsedState | None,
+        typer.Option("--state", "--status", help="Show only accounts in this state."),
     ] = None,
     limit: Limit = None,
     after: After = None,
@@ -59,7 +62,8 @@ def list_accounts(
             ("ID", "NAME", "INTEGRATION", "STATE", "LAST SYNC", "COMPLETE AS OF", "NEXT"),
             _cells,
             command="polling accounts",
-            empty="No accounts. Connect one: polling connect hello-world",
+            nouns="accounts",
+            hint="Connect one: polling connect hello-world",
             json=json,
             limit=limit,
             after=after,
@@ -173,31 +177,35 @@ def resume(id: Id) -> None:
 def disconnect(
     id: Id,
     keep_content: Annotated[
-        bool | None,
-        typer.Option(
-            "--keep-content/--delete-content", help="Keep or delete the account's content."
-        ),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation prompt.")] = False,
+        bool, typer.Option("--keep-content", help="Keep the account's content.")
+    ] = False,
+    delete_content: Annotated[
+        bool, typer.Option("--delete-content", help="Delete the account's content.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete content without a confirmation prompt.")
+    ] = False,
 ) -> None:
     """Disconnect an account: delete its credentials, and keep or delete its content.
 
     \b
     Examples:
       polling disconnect hello --keep-content
-      polling disconnect hello --delete-content
+      polling disconnect hello --delete-content --yes
     """
     from core.service.accounts import disconnect as account_disconnect
 
-    if keep_content is None:
-        raise typer.BadParameter("use --keep-content or --delete-content")
+    if keep_content == delete_content:
+        raise typer.BadParameter("use either --keep-content or --delete-content")
+    if delete_content and not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("without a terminal, --delete-content needs --yes")
     with backend() as engine:
         account_id = _resolve(engine, id)
         with engine.database.connection() as conn:
-            if not keep_content and not yes:
+            if delete_content and not yes:
                 _confirm(account_disconnect.count_content(conn, account_id))
         account_disconnect.disconnect_account(engine, account_id)
-        if not keep_content:
+        if delete_content:
             with busy("Deleting content …"), engine.database.connection() as conn:
                 for _ in account_disconnect.erase(conn, account_id):
                     pass
@@ -206,12 +214,10 @@ def disconnect(
 
 
 def _confirm(items: int) -> None:
-    """Ask for confirmation on a terminal; in a script, `--delete-content` is enough."""
-    if (
-        items
-        and sys.stdin.isatty()
-        and not typer.confirm(f"Delete {items} items permanently?", err=True)
-    ):
+    """Ask for confirmation on the terminal."""
+    number = f"{items} item{'' if items == 1 else 's'}"
+    if not typer.confirm(f"Disconnect, and delete {number} permanently?", err=True):
+        note("Nothing was changed.")
         raise typer.Exit(1)
 
 

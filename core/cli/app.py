@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,6 +34,9 @@ START, ACCOUNTS, WORK, OPERATIONS, PLUGINS = (
     "Operations",
     "Plugins",
 )
+
+FORWARDED = {"ignore_unknown_options": True, "allow_extra_args": True}
+"""The settings of a command that passes unknown options on to another program."""
 
 ABOUT = """Keep a copy of people's data from other services in PostgreSQL.
 
@@ -71,6 +74,27 @@ def build() -> typer.Typer:
     return app
 
 
+def command() -> Any:
+    """Return the command that parses the command line."""
+    from typer.main import get_command
+
+    root = get_command(build())
+    _complete(root)
+    return root
+
+
+def _complete(command: Any) -> None:
+    """Accept `-h`, and show flags without a type in the help: they take no value."""
+    command.context_settings["help_option_names"] = ["-h", "--help"]
+    for parameter in command.get_params(
+        command.make_context("polling", [], resilient_parsing=True)
+    ):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for subcommand in getattr(command, "commands", {}).values():
+        _complete(subcommand)
+
+
 def _unwrap_help(app: typer.Typer) -> None:
     """Join the lines of each paragraph of the help texts, so that they wrap at any width.
 
@@ -91,6 +115,8 @@ def _start(app: typer.Typer) -> None:
     app.command("up", rich_help_panel=START)(processes.up)
     if find_spec("core.demo") is not None:
         app.command("demo", rich_help_panel=START)(processes.demo)
+    app.command("worker", rich_help_panel=START, context_settings=FORWARDED)(processes.worker)
+    app.command("scheduler", rich_help_panel=START, context_settings=FORWARDED)(processes.scheduler)
     app.command("serve", rich_help_panel=START)(serve.serve)
     app.command("doctor", rich_help_panel=START)(doctor.doctor)
 
@@ -119,8 +145,7 @@ def _work(app: typer.Typer) -> None:
 def _operations(app: typer.Typer) -> None:
     app.command("migrate", rich_help_panel=OPERATIONS)(servers.migrate)
     app.command("env", rich_help_panel=OPERATIONS)(servers.env)
-    ignored = {"ignore_unknown_options": True, "allow_extra_args": True}
-    app.command("psql", rich_help_panel=OPERATIONS, context_settings=ignored)(servers.psql)
+    app.command("psql", rich_help_panel=OPERATIONS, context_settings=FORWARDED)(servers.psql)
     app.add_typer(keys.app, name="keys", rich_help_panel=OPERATIONS)
     app.add_typer(tokens.app, name="tokens", rich_help_panel=OPERATIONS)
     app.command("drain", rich_help_panel=OPERATIONS)(drain.drain)

@@ -25,7 +25,10 @@ def connect(
         ),
     ],
     user_id: Annotated[
-        str, typer.Option(help="The account's owner: the user's ID in your product.")
+        str,
+        typer.Option(
+            "--user-id", "--user", help="The account's owner: the user's ID in your product."
+        ),
     ] = "default",
     name: Annotated[
         str | None, typer.Option(help="The account's name. Default: its name at the provider.")

@@ -57,7 +57,7 @@ def list_deletions(
             ("ID", "ACCOUNT", "STATE", "ITEMS", "HELD", "LISTING"),
             _cells,
             command="polling deletions",
-            empty="No held deletions.",
+            nouns="held deletions",
             json=json,
             limit=limit,
             after=after,

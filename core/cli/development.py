@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,8 +41,9 @@ def new(
 
     plugin = scaffold(directory, domain, ("polling dry-run", "polling connect"))
     say(f"Created {directory} with the integration {plugin.domain}.")
-    say(f"Next: pip install -e {directory} && polling dry-run {plugin.domain}")
-    say(f"Run its tests: pytest {directory}")
+    path = shlex.quote(str(directory))
+    say(f"Next: pip install -e {path} && polling dry-run {plugin.domain}")
+    say(f"Run its tests: pytest {path}")
 
 
 def dry_run(
@@ -49,9 +51,12 @@ def dry_run(
     set_: Sets = None,
     config: Config = None,
     credentials: Credentials = None,
-    sample: Annotated[int, typer.Option(min=0, help="Number of items to show.")] = 10,
+    sample: Annotated[int, typer.Option(min=0, max=100_000, help="Number of items to show.")] = 10,
     max_tasks: Annotated[
-        int, typer.Option(min=1, help="Maximum number of tasks to run. The rest are parked.")
+        int,
+        typer.Option(
+            min=1, max=10_000_000, help="Maximum number of tasks to run. The rest are parked."
+        ),
     ] = 1_000,
     json: Json = False,
 ) -> None:

@@ -48,11 +48,9 @@ def _run_guarded(argv: Sequence[str]) -> int:
 
 
 def _invoke(argv: Sequence[str]) -> int:
-    from typer.main import get_command
+    from core.cli.app import command
 
-    from core.cli.app import build
-
-    result = get_command(build()).main(list(argv), prog_name="polling", standalone_mode=False)
+    result = command().main(list(argv), prog_name="polling", standalone_mode=False)
     return result if isinstance(result, int) else 0
 
 

@@ -11,8 +11,9 @@ from core.cli import serve
 from core.cli.output import clean
 from core.db.pool import DATABASE_UNAVAILABLE, open_connection
 from core.ledger import leadership
+from core.programs import command, worker_command
 from core.service.fleet import liveness
-from core.supervisor import Program, Supervisor, worker_command
+from core.supervisor import Program, Supervisor
 from core.transport.queues import Queues
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from core.db.pool import Conn
     from core.environment import Environment
     from core.settings import Settings
-
-SCHEDULER = (
-    "import sys; from periodiq import entrypoint; sys.argv[0] = 'periodiq'; sys.exit(entrypoint())"
-)
 
 COMMAND = "from core.cli import main; main()"
 
@@ -50,15 +47,16 @@ def run(
 
     Raises:
       ServerUnavailable: A configured server does not answer.
+      SettingsError: The port is taken.
     """
     from core.db.migrate import migrate
 
+    port = serve.free_port(port) if serve.installed() else None
     migrate(environment.database_url)
     queues = Queues(environment.redis_url, settings.redis_namespace)
     queues.require()
     queues.close()
     ended = threading.Event()
-    port = serve.free_port(port) if serve.installed() else None
     announcer = threading.Thread(
         target=_announce,
         args=(settings, environment, processes, port, _running_workers(environment), ended),
@@ -89,10 +87,11 @@ def _programs(
     if settings.log_format == "auto" and os.isatty(2):
         env["POLLING_LOG_FORMAT"] = "text"  # a person reads their output through the supervisor
     worker = worker_command(1, threads)
-    api = [sys.executable, "-c", COMMAND, "serve", "--port", str(port)]
+    # `-P`: another package in the current folder may have the name `core`.
+    api = [sys.executable, "-P", "-c", COMMAND, "serve", "--port", str(port)]
     return [
         *(Program(f"worker {number}", worker, env) for number in range(1, processes + 1)),
-        Program("scheduler", [sys.executable, "-c", SCHEDULER, "core.actors"], env),
+        Program("scheduler", command("scheduler"), env),
         *([Program("api", api, env)] if port is not None else []),
     ]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from core.cli.output import dump_all, note, say, table
+from core.cli.output import dump_all, note, say, short, table
 
 if TYPE_CHECKING:
     from core.db.pool import Conn
@@ -22,7 +23,8 @@ def print_page(
     cells: Callable[[Row], Sequence[object]],
     *,
     command: str,
-    empty: str,
+    nouns: str,
+    hint: str = "",
     json: bool,
     limit: int | None,
     after: str | None = None,
@@ -37,7 +39,8 @@ def print_page(
       columns: The headings of the table.
       cells: Returns the cells of a row.
       command: The command that shows the next page, without `--after CURSOR`.
-      empty: The text for an empty listing.
+      nouns: The plural of a row, for the text of an empty listing.
+      hint: The next step if nothing exists. Default: none.
       json: Print JSON lines instead of a table.
       limit: The maximum number of rows. Default: 50; with `json`, all.
       after: The cursor to start after. Default: the first row.
@@ -47,6 +50,7 @@ def print_page(
     if json and limit is None and after is None:
         dump_all(listing.pages(conn, **filters))
         return
+    first = after is None
     remaining, rows = limit or PAGE, []
     while remaining > 0:
         page = listing.page(conn, limit=remaining, after=after, **filters)
@@ -59,6 +63,28 @@ def print_page(
     elif rows:
         table(columns, map(cells, rows), wide=wide)
     else:
-        say(empty)
+        say(_nothing(nouns, hint, filters, first=first))
     if after is not None:
         note(f"Next page: {command} --after {after}")
+
+
+FILTERS = {"integration_domain": "integration", "sync_status": "state"}
+"""The names of filters that people know by another one. The others lose `_id`, and their prefix."""
+
+
+def _nothing(nouns: str, hint: str, filters: Mapping[str, Any], *, first: bool) -> str:
+    """Return the text of an empty page. It names the filters: without them, rows may exist."""
+    named = [
+        f"{FILTERS.get(name, name.removeprefix('user_').removesuffix('_id'))} {_shown(value)}"
+        for name, value in filters.items()
+        if value not in (None, False)
+    ]
+    if named:
+        return f"No {nouns} with {', '.join(named)}."
+    return f"No {nouns}. {hint}".rstrip() if first else f"No more {nouns}."
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, UUID):
+        return short(value)
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

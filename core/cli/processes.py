@@ -1,13 +1,15 @@
-"""Commands that start processes: up and demo."""
+"""Commands that start processes: up, worker, scheduler and demo."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from core.cli import session
+from core.programs import command
 
 
 def up(
@@ -50,6 +52,36 @@ def up(
             port,
         )
     )
+
+
+def worker(context: typer.Context) -> None:
+    """Run worker processes, as `dramatiq core.actors` does.
+
+    Use it where `dramatiq` is not in PATH, or in a folder with another package named `core`. It
+    takes all options of Dramatiq.
+
+    \b
+    Examples:
+      polling worker --processes 4 --threads 16
+      polling worker --queues gmail
+    """
+    _replace("worker", context.args)
+
+
+def scheduler(context: typer.Context) -> None:
+    """Run the scheduler, as `periodiq core.actors` does. One is enough.
+
+    \b
+    Example:
+      polling scheduler
+    """
+    _replace("scheduler", context.args)
+
+
+def _replace(program: str, arguments: list[str]) -> NoReturn:
+    """Replace this process by the program, which then receives the signals."""
+    words = command(program, *arguments)
+    os.execv(words[0], words)  # noqa: S606  no shell is needed
 
 
 def demo(

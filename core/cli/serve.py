@@ -11,6 +11,7 @@ import typer
 
 from core.cli import session
 from core.cli.output import note
+from core.errors import SettingsError
 from core.public_addresses import is_loopback_name
 
 HOST, PORT = "127.0.0.1", 8080
@@ -95,8 +96,18 @@ def free_port(requested: int | None) -> int:
     """Return the requested port, or the default port, or any free port.
 
     The caller reports the port to the user.
+
+    Raises:
+      SettingsError: The requested port is taken.
     """
     if requested is not None:
+        try:
+            socket.create_server((HOST, requested)).close()
+        except OSError as error:
+            detail = error.strerror or str(error)
+            raise SettingsError(
+                "address-in-use", host=HOST, port=requested, detail=detail
+            ) from None
         return requested
     for port in (PORT, 0):
         with suppress(OSError), socket.create_server((HOST, port)) as server:

@@ -92,7 +92,7 @@ def list_tasks(
             ("ID", "TYPE", "STATE", "FAILED ATTEMPTS", "SINCE", "REASON"),
             _cells,
             command="polling tasks",
-            empty="No tasks match.",
+            nouns="tasks",
             json=json,
             limit=limit,
             after=after,

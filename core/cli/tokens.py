@@ -13,20 +13,29 @@ from core.cli.types import Json
 from core.scopes import ALL, DEFAULT, Scope
 from core.service.formatting import ago
 
+MAX_DAYS = 36_525
+"""The longest lifetime of a token."""
+
 app = typer.Typer(help="Create, list and revoke tokens of the REST API.", no_args_is_help=True)
 
 
 @app.command("create")
 def create(
     user_id: Annotated[
-        str | None, typer.Option(help="Create a token that sees only this user's rows.")
+        str | None,
+        typer.Option("--user-id", "--user", help="Create a token that sees only this user's rows."),
     ] = None,
     admin: Annotated[
         bool, typer.Option("--admin", help="Create an operator's token, for the data of all users.")
     ] = False,
     name: Annotated[str, typer.Option(help="A name for the token, for example its purpose.")] = "",
     days: Annotated[
-        float | None, typer.Option(min=0.001, help="Days until it expires. Default: never.")
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=MAX_DAYS,
+            help="Days until it expires, up to 100 years. Default: never.",
+        ),
     ] = None,
     scope: Annotated[
         list[Scope] | None,

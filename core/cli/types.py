@@ -8,6 +8,9 @@ import typer
 
 from core.states import Deletions
 
+MAX_INTERVAL_MINUTES = 525_600
+"""The longest time between two runs of an account: a year, as in the REST API."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Id = Annotated[
@@ -52,7 +55,13 @@ Credentials = Annotated[
     typer.Option(metavar="@FILE|-", help="Read the credentials as JSON from a file, or stdin (-)."),
 ]
 Interval = Annotated[
-    int | None, typer.Option(min=1, metavar="MINUTES", help="Minutes between runs. Default: 15.")
+    int | None,
+    typer.Option(
+        min=1,
+        max=MAX_INTERVAL_MINUTES,
+        metavar="MINUTES",
+        help="Minutes between runs, up to a year. Default: 15.",
+    ),
 ]
 DeletionsOption = Annotated[
     Deletions | None,

@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 import core
 from core.db.errors import describe
 from core.db.pool import open_connection
-from core.db.version import HEAD, current
+from core.db.version import HEAD, current, refuse_newer
 from core.errors import PollingError, SettingsError
 
 _LOCK = 7_301_946_220_118
@@ -76,8 +76,10 @@ def migrate(url: str, revision: str = "head") -> bool:
         # build would wait for that snapshot.
         while lock.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone() != (True,):
             time.sleep(0.1)
-        if current(url) == (HEAD if revision == "head" else revision):
+        present = current(url)
+        if present == (HEAD if revision == "head" else revision):
             return False
+        refuse_newer(present)
         try:
             command.upgrade(alembic_config(url), revision)
         except DBAPIError as error:

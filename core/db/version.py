@@ -25,6 +25,18 @@ def current(url: str) -> str | None:
     return row[0] if row is not None else None
 
 
+def refuse_newer(revision: str | None) -> None:
+    """Refuse a schema of a newer version of the engine.
+
+    Revisions are numbers with leading zeros.
+
+    Raises:
+      ServerUnavailable: The schema is newer.
+    """
+    if revision is not None and revision > HEAD:
+        raise ServerUnavailable("schema-newer", found=revision, known=HEAD)
+
+
 def require_schema(url: str) -> None:
     """Check the schema.
 
@@ -34,5 +46,6 @@ def require_schema(url: str) -> None:
     revision = current(url)
     if revision is None:
         raise ServerUnavailable("schema-missing")
+    refuse_newer(revision)
     if revision != HEAD:
         raise ServerUnavailable("schema-mismatch", found=revision, needed=HEAD)

@@ -18,12 +18,12 @@ from core.db.migrate import migrate
 from core.db.version import current, require_schema
 from core.environment import get_environment, leave_environment
 from core.errors import ServerUnavailable, WrongState
+from core.programs import worker_command
 from core.service.accounts import actions as account_actions
 from core.service.accounts import queries as account_queries
 from core.service.backend import Backend, open_backend
 from core.service.runs import actions as run_actions
 from core.settings import Settings, get_settings
-from core.supervisor import worker_command
 
 USER = "demo"
 STOP_SECONDS = 20.0

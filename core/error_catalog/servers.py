@@ -51,6 +51,12 @@ ENTRIES: Catalog = {
         OPERATOR + "migrate the database",
         cli=MIGRATE,
     ),
+    "schema-newer": entry(
+        503,
+        "the database schema {found} is newer than this version, which knows {known}",
+        OPERATOR + "upgrade the engine",
+        cli="Upgrade the package integration-polling",
+    ),
     "migration-failed": entry(
         500,
         "the migration failed: {detail}",

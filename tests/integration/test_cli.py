@@ -10,6 +10,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -334,7 +335,13 @@ def test_disconnecting_keeps_or_deletes_the_content_as_requested(cli: Cli) -> No
         id = cli.connect(name)
         cli.ok("sync", id, "--wait")
         cli.fails("disconnect", id, code=2)
-        cli.ok("disconnect", id, option)
+        contradiction = cli.fails("disconnect", id, "--keep-content", "--delete-content", code=2)
+        assert "--keep-content" in contradiction
+        assert "--delete-content" in contradiction
+        if not left:
+            assert "--yes" in cli.fails("disconnect", id, option, code=2)
+        assert cli.ok("accounts", "show", id, "--json").json()["sync_status"] == "active"
+        cli.ok("disconnect", id, option, "--yes")
         assert len(cli.ok("content", "--account", id, "--json").rows()) == left
         assert cli.ok("accounts", "show", id, "--json").json()["sync_status"] == "disconnected"
         assert "disconnected" in cli.fails("sync", id)
@@ -375,7 +382,7 @@ def test_no_output_contains_the_ftp_password(cli: Cli, tmp_path: Path) -> None:
         ["tasks", "--account", id, "--json"],
     ):
         assert SECRET not in cli.ok(*words).out
-    cli.ok("disconnect", id, "--delete-content")
+    cli.ok("disconnect", id, "--delete-content", "--yes")
 
 
 def test_every_check_of_the_doctor_passes(cli: Cli) -> None:
@@ -429,7 +436,7 @@ def test_rotating_keys_seals_every_credential_with_the_new_key(alone: Cli, tmp_p
         assert "no secret key can decrypt" in cli("doctor").out
         Cli(cli.folder, POLLING_SECRET_KEYS=f"{old},{new}").ok("keys", "rotate")
         cli.ok("check", id)
-    cli.ok("disconnect", id, "--delete-content")
+    cli.ok("disconnect", id, "--delete-content", "--yes")
 
 
 def test_connect_prompts_for_fields_on_a_terminal(cli: Cli, tmp_path: Path) -> None:
@@ -616,3 +623,60 @@ def test_a_new_plugin_can_be_installed_and_run(tmp_path: Path) -> None:
     cli.env["PYTHONPATH"] = str(tmp_path / "installed")
     assert "my-notes" in [row["domain"] for row in cli.ok("integrations", "--json").rows()]
     assert len(cli.ok("dry-run", "my-notes", "--json").rows()) == 3
+
+
+def test_an_empty_listing_names_its_filters(cli: Cli) -> None:
+    cli.connect("hello")
+    assert "nobody" in cli.ok("accounts", "--user-id", "nobody").out
+    assert "failed" in cli.ok("runs", "--state", "failed").out
+    assert "Start one" in cli.ok("runs").out
+    id = cli.ok("accounts", "--json").json()["id"]
+    assert id[:8] in cli.ok("content", "--account", "hello").out
+
+
+def test_up_with_a_taken_port_fails_and_names_the_port(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert port in cli.fails("up", "--port", port)
+
+
+def test_another_package_named_core_is_not_imported(cli: Cli) -> None:
+    other = cli.folder / "other" / "core"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise SystemExit('the wrong core')\n")
+    python, *words = cli_support.PROGRAM
+    with subprocess.Popen(
+        [python, "-P", *words, "up", "--processes", "1"],
+        cwd=other.parent,
+        env=cli.env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "All services are running" in line or "the wrong core" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        lines += process.stdout
+    assert not [line for line in lines if "the wrong core" in line]
+    assert process.returncode == 0, lines
+
+
+def test_a_newer_schema_is_refused_in_each_command(cli: Cli) -> None:
+    cli.ok("psql", "-c", "UPDATE alembic_version SET version_num = '9999'")
+    assert "newer" in cli.fails("accounts")
+    assert "newer" in cli.fails("migrate")
+    assert "newer" in cli("doctor").out
+
+
+def test_a_relative_home_is_used_as_an_absolute_folder(cli: Cli) -> None:
+    cli.env["POLLING_HOME"] = "data"
+    assert str(cli.folder / "data") in cli("doctor").out
+
+
+def test_limits_of_an_unknown_integration_are_reported(cli: Cli) -> None:
+    cli.env["POLLING_LIMITS"] = '{"fpt": {"connections": {"tasks": 2}}}'
+    assert "fpt" in cli("doctor").out

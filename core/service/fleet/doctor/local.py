@@ -24,6 +24,7 @@ def examine(
     yield _environment(settings, environment)
     yield from _plugins(registry)
     yield from _settings(registry)
+    yield from _limits(settings, registry)
     yield _blobs(settings)
 
 
@@ -89,6 +90,14 @@ def _settings(registry: Registry) -> Iterator[Check]:
             yield Check(name, "warn", message, Advice("set-client-settings"))
         elif shown:
             yield Check(name, "ok", ", ".join(shown))
+
+
+def _limits(settings: Settings, registry: Registry) -> Iterator[Check]:
+    """Name the integrations in `POLLING_LIMITS` that are not installed."""
+    for domain in sorted(settings.limits):
+        if domain not in registry.integrations:
+            message = f"POLLING_LIMITS names {domain}, which is not installed"
+            yield Check("limits", "warn", message, Advice("correct-limits"))
 
 
 def _is_client(setting: OperatorSetting) -> bool:

@@ -48,7 +48,7 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
-        "a body of tiny chunks ends its request",
+        "bodies of tiny chunks",
         (("core/web/connections.py", "                self._give_up()\n", ""),),
         ("tests/security/test_connections.py",),
     ),

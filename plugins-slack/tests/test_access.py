@@ -369,6 +369,7 @@ def test_a_token_for_an_organization_is_rejected(many: Fake, connect: Any) -> No
 
 def test_messages_are_kept_if_people_cannot_be_listed(many: Fake, connect: Any, sync: Any) -> None:
     many.fail("users.list", "missing_scope")
+    many.fail("users.info", "missing_scope", times=100)
     many.workspace.post(many.workspace.channels["C0001"], "for <@U2>")
     assert "for @U2" in texts(sync_of(connect(), sync))
 

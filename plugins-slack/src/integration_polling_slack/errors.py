@@ -37,7 +37,8 @@ UNREADABLE_CHANNEL = frozenset({"not_in_channel", "channel_not_found", "is_archi
 UNREADABLE = UNREADABLE_CHANNEL | frozenset(
     {
         "thread_not_found", "message_not_found", "method_not_supported_for_channel_type",
-        "channel_type_not_supported", "file_not_found", "file_deleted",
+        "channel_type_not_supported", "file_not_found", "file_deleted", "user_not_found",
+        "user_not_visible", "bot_not_found",
     }
 )  # fmt: skip
 
@@ -47,7 +48,7 @@ class TokenExpired(CredentialsInvalid):
 
 
 class Unreadable(SkipItem):
-    """The channel, thread or file cannot be read; `code` is Slack's error code."""
+    """The channel, thread, file or person cannot be read; `code` is Slack's error code."""
 
     def __init__(self, method: str, code: str) -> None:
         super().__init__(f"{method}: {code}")

@@ -200,6 +200,7 @@ def _author(message: Message, name: Name) -> str:
     return (
         known
         or named
+        or name(str(message.get("bot_id")))
         or (name(user) if isinstance(user, str) else None)
         or f"@{user or message.get('bot_id')}"
     )

@@ -82,7 +82,7 @@ def test_bots_without_a_name_in_the_message_have_names(fake: Fake, connect: Any,
         "#general @night",
         "#general @Slackbot",
     ]
-    assert len(fake.called("bots.info")) == 2, "the account's own app, and the bot"
+    assert len(fake.called("bots.info")) == 1
 
 
 def test_group_messages_are_named_by_their_people(fake: Fake, connect: Any, sync: Any) -> None:
@@ -139,3 +139,33 @@ def test_another_channel_of_the_same_name_is_another_history(
     sync(harness)
     assert harness.content[channel.id].metadata["unreadable"] == "channel_not_found"
     assert [item.text for item in harness.content.values() if item.parent == "C0NEW"] == ["new"]
+
+
+def test_a_direct_message_is_named_by_a_partner_of_another_organization(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
+    fake.workspace.add_user("U0EXT", "Carla", is_stranger=True)
+    channel = fake.workspace.add_channel("", id="D1", type="im", user="U0EXT")
+    fake.workspace.post(channel, "hello")
+    harness = connect(types=["im"])
+    sync(harness)
+    assert (harness.content["D1"].name, rows(harness)) == ("@Carla", [("@Carla @Ann", "hello")])
+    assert harness.content["U0EXT"].name == "@Carla"
+
+
+def test_a_renamed_channel_of_the_config_is_still_followed(
+    fake: Fake, connect: Any, sync: Any, monkeypatch: Any
+) -> None:
+    channel = fake.workspace.add_channel("sales")
+    fake.workspace.post(channel, "one")
+    harness = connect(channels=["#sales"])
+    sync(harness)
+    channel.name, described = "sales-emea", channel.described
+    monkeypatch.setattr(channel, "described", lambda: {**described(), "previous_names": ["sales"]})
+    fake.workspace.post(channel, "two")
+    sync(harness)
+    assert [text for _, text in rows(harness)] == ["one", "two"]
+    assert harness.content[channel.id].name == "#sales-emea"
+    fake.workspace.post(fake.workspace.add_channel("sales"), "of another channel")
+    sync(harness)
+    assert rows(harness)[-1] == ("#sales @Ann", "of another channel")

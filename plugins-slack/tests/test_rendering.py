@@ -342,6 +342,7 @@ def test_an_attachment_shows_all_its_parts_once() -> None:
         ({"image_url": "https://i.example/1"}, "https://i.example/1"),
         ({"fallback": "[no preview available]"}, ""),
         ({"title": "T", "title_link": "https://t.example"}, "T (https://t.example)"),
+        ({"author_id": "U02BOB", "text": "hi", "is_share": True}, "@Bob\nhi"),
         ({"entity_payload": {"attributes": {"title": {"text": "Case 9"}}}}, "Case 9"),
     ],
 )  # fmt: skip
@@ -375,7 +376,7 @@ def test_a_forwarded_message_shows_its_blocks_attachments_and_files() -> None:
             "A huddle started\nParticipants: @Ann, @U09\nDuration: 25 min",
         ),
         ({"subtype": "sh_room_created", "text": "", "room": {"name": "Retro"}},
-         "A call started\nRetro"),
+         "A huddle started\nRetro"),
         ({"subtype": "channel_join", "text": "<@U01ANN> has joined", "inviter": "U02BOB"},
          "@Ann has joined\ninvited by @Bob"),
         ({"subtype": "channel_topic", "topic": "Q&amp;A"}, "set the channel topic: Q&A"),
@@ -400,6 +401,8 @@ def test_a_forwarded_message_shows_its_blocks_attachments_and_files() -> None:
                      "plain_text": "Pay &amp; go"}]},
          "Invoice\nFrom: Acme (a@b.example)\nTo: us@c.example\nPay & go"),
         ({"text": "uploaded a file", "file": {"title": "Plan"}}, "uploaded a file\nPlan"),
+        ({"file": {"title": "Plan", "initial_comment": {"comment": "at last"}}}, "Plan\nat last"),
+        ({"subtype": "sh_room_created", "room": {"call_family": "zoom"}}, "A call started"),
     ],
 )  # fmt: skip
 def test_each_kind_of_message_shows_its_words(message: dict[str, Any], seen: str) -> None:

@@ -136,6 +136,7 @@ class Blocks:
     def _list(self, element: Element, depth: int) -> str:
         """Return a list with Slack's bullets or numbers: `1.`, below it `a.`, below it `i.`."""
         indent, offset = (_count(element.get(key)) for key in ("indent", "offset"))
+        indent = min(indent, DEEPEST)
         margin, found = "    " * indent, list[str]()
         for number, item in enumerate(self._each(element.get("elements"), depth), offset + 1):
             ordered = element.get("style") == "ordered"

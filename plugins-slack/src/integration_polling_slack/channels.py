@@ -41,6 +41,7 @@ class Ref(BaseModel):
       topic, purpose: The texts that describe it. Default: empty.
       current: Slack's present id, if the id has changed; rows keep the first one. Default: empty.
       canvases: The ids of the channel's own canvases. Default: none.
+      previous: The names that it had before. Default: none.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Ref(BaseModel):
     purpose: str = ""
     current: str = ""
     canvases: list[str] = []
+    previous: list[str] = []
 
     @property
     def mark(self) -> str:
@@ -188,8 +190,12 @@ def _ref(item: Mapping[str, Any], names: Names) -> Ref:
         is_member=bool(item.get("is_member", True)) or kind in ("im", "mpim"),
         created=_number(item.get("created"), 2**33), updated=_number(item.get("updated"), 2**53),
         topic=_value(item.get("topic")), purpose=_value(item.get("purpose")),
-        canvases=_canvases(item.get("properties")),
+        canvases=_canvases(item.get("properties")), previous=_texts(item.get("previous_names")),
     )  # fmt: skip
+
+
+def _texts(values: Any) -> list[str]:
+    return [one for one in values if isinstance(one, str)] if isinstance(values, list) else []
 
 
 def _people(name: str | None, names: Names) -> str:
@@ -229,12 +235,22 @@ def _value(said: Any) -> str:
 
 
 def chosen(found: Iterable[Ref], config: Config) -> tuple[list[Ref], set[str]]:
-    """Return the channels to keep, and the names in the config that match no channel."""
+    """Return the channels to keep, and the names in the config that match no channel.
+
+    A name that no channel has may be the previous name of one.
+    """
     wanted = {_plain(name) for name in config.channels}
     if not wanted:
         return list(found), set()
-    kept = [ref for ref in found if _words(ref) & wanted]
-    return kept, wanted.difference(*map(_words, kept))
+    listed = list(found)
+    kept = [ref for ref in listed if _words(ref) & wanted]
+    absent = wanted.difference(*map(_words, kept))
+    renamed = [ref for ref in listed if ref not in kept and _previous(ref) & absent]
+    return [*kept, *renamed], absent.difference(*map(_previous, renamed))
+
+
+def _previous(ref: Ref) -> set[str]:
+    return {_plain(name) for name in ref.previous}
 
 
 def _words(ref: Ref) -> set[str]:

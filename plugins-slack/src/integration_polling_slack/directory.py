@@ -22,7 +22,7 @@ from core import (
     TransientError,
     task,
 )
-from integration_polling_slack import api, channels, files, names, scopes
+from integration_polling_slack import api, channels, files, names, scopes, strangers
 from integration_polling_slack.account import Config, Credentials, SlackSettings, tokens
 from integration_polling_slack.api import Answer
 from integration_polling_slack.channels import Absent, Followed, People, Ref, Refs, Workspace
@@ -277,11 +277,18 @@ class Directory(BaseIntegration[Config, Credentials]):
             answer = self._call(ctx, "conversations.list", types=types, cursor=cursor, limit=PAGE)
         except InvalidCursor:
             return TaskResult(tasks=[self.get_channel_list.task(restarts=_one_more(restarts))])
-        found = channels.refs(answer.items("channels"), Names(ctx))
-        state = names.changed(ctx, {ref.id: ref.name for ref in found})
+        items, known = answer.items("channels"), Names(ctx)
+        # The partners of direct messages, whom the list of people may lack.
+        partners = strangers.look_up(
+            ctx, self._call, known, [{"user": one.get("user")} for one in items if one.get("is_im")]
+        )
+        people = [user_row(user) for user in partners.users]
+        found = channels.refs(items, known)
+        state = partners.state | names.changed(ctx, {ref.id: ref.name for ref in found})
         if more := self._next_page(answer, cursor, page):
             state[f"channels/{page}"] = Refs(refs=found)
             return TaskResult(
+                people,
                 state=state,
                 tasks=[self.get_channel_list.task(cursor=more, page=page + 1, restarts=restarts)],
             )
@@ -293,6 +300,7 @@ class Directory(BaseIntegration[Config, Credentials]):
         listed = {ref.id: ref for ref in found}
         wanted, absent = channels.chosen(listed.values(), self.config)
         output, changes = self._absent(ctx, absent)
+        output += people
         marks = {ref.id: ref.mark for ref in wanted}
         now = Followed(ids=sorted(marks), marks=marks, types=self.config.types)
         output += [channels.vanished_row(id) for id in before.vanished(listed, self.config.types)]

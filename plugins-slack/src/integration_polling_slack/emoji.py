@@ -59,17 +59,19 @@ def named(name: str, tone: int | None = None) -> str | None:
 
 
 def decoded(unicode: object) -> str | None:
-    """Return the characters of Slack's hexadecimal form, such as `1f44b-1f3fc`."""
+    """Return the characters of Slack's hexadecimal form, such as `1f44b-1f3fc`; None if invalid."""
     try:
-        return "".join(chr(int(code, 16)) for code in str(unicode).split("-"))
+        shown = "".join(chr(int(code, 16)) for code in str(unicode)[:200].split("-"))
+        shown.encode()
     except (ValueError, OverflowError):
         return None
+    return None if "\0" in shown else shown
 
 
 def matched(found: re.Match[str], name: str, tone: str | None) -> str:
     """Return the emoji that a match of `PATTERN` names, else the matched text."""
-    text = found.string
-    inside = text[: found.start()][-1:].isalnum() or text[found.end() :][:1].isalnum()
+    text, start, end = found.string, found.start(), found.end()
+    inside = text[max(start - 1, 0) : start].isalnum() or text[end : end + 1].isalnum()
     if inside and (len(name) <= _SHORT or name.isdigit()):
         return found[0]
     return named(name, int(tone) if tone else None) or found[0]

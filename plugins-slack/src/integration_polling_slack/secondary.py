@@ -33,7 +33,7 @@ def words(attachment: Any, blocks: Blocks, body: str, message: Callable[[Message
         return ""
     found = [
         blocks.resolved(attachment.get("pretext")),
-        _author(attachment),
+        _author(attachment, blocks),
         _title(attachment, blocks, body),
         *_forwarded(attachment, blocks, message),
         *_fields(attachment.get("fields"), blocks),
@@ -52,11 +52,12 @@ def _text(attachment: Message, key: str) -> str:
     return plain(value) if isinstance(value, str) else ""
 
 
-def _author(attachment: Message) -> str:
+def _author(attachment: Message, blocks: Blocks) -> str:
     """Return the service and the author, as in the line above an attachment."""
     service, author, below = (
         _text(attachment, key) for key in ("service_name", "author_name", "author_subname")
     )
+    author = author or blocks.name(str(attachment.get("author_id"))) or ""
     link = attachment.get("author_link")
     is_message = attachment.get("is_share") or attachment.get("is_msg_unfurl")
     if author and isinstance(link, str) and not is_message:

@@ -45,7 +45,7 @@ _SENTENCES = {
     "bot_add": "added an integration to this channel",
     "bot_remove": "removed an integration from this channel",
     "huddle_thread": "A huddle started",
-    "sh_room_created": "A call started",
+    "sh_room_created": "A huddle started",
     "sh_room_shared": "shared a call",
     "tombstone": "This message was deleted.",
     "channel_canvas_updated": "updated the channel canvas",
@@ -100,6 +100,9 @@ def attached_files(message: Message) -> list[dict[str, Any]]:
 def _sentence(message: Message, blocks: Blocks) -> str:
     """Return Slack's sentence for a message of a subtype without text."""
     pattern = _SENTENCES.get(str(message.get("subtype")), "")
+    room = message.get("room")
+    if isinstance(room, dict) and room.get("call_family") not in (None, "", "huddle"):
+        pattern = pattern.replace("A huddle", "A call")
     if not pattern:
         return ""
     keys = ("topic", "purpose", "old_name", "name")
@@ -150,6 +153,8 @@ def _file(file: Message, body: str) -> Iterator[str]:
         shown.append(_of(file, "plain_text") or _of(file, "preview"))
     elif mode in ("snippet", "space", "post", "docs"):
         shown.append(_of(file, "preview_plain_text") or _of(file, "preview"))
+    comment = file.get("initial_comment")
+    shown.append(_of(comment, "comment") if isinstance(comment, dict) else "")
     shown.append(_transcript(file))
     yield from (one for one in dict.fromkeys(shown) if one and one not in body)
 

@@ -654,7 +654,8 @@ def failures(mutation: Mutation, urls: Urls) -> int:
         for change in mutation.changes:
             switch_off(copy, mutation.name, *change)
         variables = {
-            "PYTHONPATH": folder,
+            # Plugins too: otherwise, the tests of a plugin would import the original.
+            "PYTHONPATH": os.pathsep.join([folder, *map(str, copy.glob("plugins-*/src"))]),
             "DATABASE_URL": urls.database_url,
             "REDIS_URL": urls.redis_url,
         }

@@ -359,7 +359,8 @@ def test_a_forwarded_message_shows_its_blocks_attachments_and_files() -> None:
     }
     share = {
         "is_share": True, "author_name": "Bob", "author_link": "https://acme.slack.com/team/U2",
-        "text": "the numbers", "message_blocks": [{"message": inner}], "footer": "Posted in #may",
+        "text": "the numbers", "files": [{"name": "may.xlsx"}], "footer": "Posted in #may",
+        "message_blocks": [{"message": inner}],
     }  # fmt: skip
     assert readable({"text": "look", "attachments": [share]}, NAMES.get) == (
         "look\nBob\nthe numbers\nSource\nmay.xlsx\nPosted in #may"
@@ -390,6 +391,7 @@ def test_a_forwarded_message_shows_its_blocks_attachments_and_files() -> None:
         ({"subtype": "channel_canvas_updated", "canvas": {"title": "Plans"}},
          "updated the channel canvas\nPlans"),
         ({"text": "see plan", "files": [{"title": "plan", "alt_txt": "a map"}]}, "see plan\na map"),
+        ({"text": "planning", "files": [{"title": "plan"}]}, "planning\nplan"),
         ({"files": [{"name": "v.m4a", "transcription": {"preview": {"content": "hello"}}}]},
          "v.m4a\nhello"),
         ({"files": [{"mode": "snippet", "title": "x.py", "preview": "a &lt; b"}]}, "x.py\na < b"),

@@ -12,6 +12,7 @@ from typing import Any
 
 from integration_polling_slack import dates, emoji, mrkdwn
 from integration_polling_slack.mrkdwn import Name, linked, plain
+from integration_polling_slack.numbering import ordinal
 
 DEEPEST = 20
 """The maximum nesting of blocks to read; Slack's own blocks are nested at most 6 deep."""
@@ -140,7 +141,7 @@ class Blocks:
         margin, found = "    " * indent, list[str]()
         for number, item in enumerate(self._each(element.get("elements"), depth), offset + 1):
             ordered = element.get("style") == "ordered"
-            mark = f"{_ordinal(number, indent)}." if ordered else _BULLETS[indent % 3]
+            mark = f"{ordinal(number, indent)}." if ordered else _BULLETS[indent % 3]
             found.append(f"{margin}{mark} " + item.replace("\n", f"\n{margin}   "))
         return "\n".join(found)
 
@@ -341,28 +342,3 @@ def _first(element: Element, *keys: str) -> str:
 
 def _count(value: Any) -> int:
     return value if type(value) is int and 0 <= value < 1_000_000 else 0
-
-
-def _ordinal(number: int, indent: int) -> str:
-    """Return a list's number in the style of its indentation."""
-    if indent % 3 == 0 or number > 3_999:
-        return str(number)
-    return _letters(number) if indent % 3 == 1 else _roman(number)
-
-
-def _letters(number: int) -> str:
-    result = ""
-    while number > 0:
-        number, rest = divmod(number - 1, 26)
-        result = chr(ord("a") + rest) + result
-    return result
-
-
-def _roman(number: int) -> str:
-    values = (1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1)
-    signs = ("m", "cm", "d", "cd", "c", "xc", "l", "xl", "x", "ix", "v", "iv", "i")
-    result = ""
-    for value, sign in zip(values, signs, strict=True):
-        count, number = divmod(number, value)
-        result += sign * count
-    return result

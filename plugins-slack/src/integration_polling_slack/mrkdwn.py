@@ -58,6 +58,11 @@ def escaped(text: str) -> str:
     return text
 
 
+def says(text: str, words: str) -> bool:
+    """Return True if a text has these words, and not only as a part of other words."""
+    return words in text and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+
+
 def labels(text: object) -> dict[str, str]:
     """Return the names that a text itself gives to the ids that it mentions."""
     found = _LABELED.findall(text) if isinstance(text, str) else []

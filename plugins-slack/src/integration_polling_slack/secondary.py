@@ -5,7 +5,7 @@ Source: https://docs.slack.dev/legacy/legacy-messaging/legacy-secondary-message-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from integration_polling_slack import dates, mrkdwn
@@ -41,10 +41,20 @@ def words(attachment: Any, blocks: Blocks, body: str, message: Callable[[Message
         blocks.of(_entity(attachment)),
         *_actions(attachment.get("actions")),
     ]
-    shown = list(dict.fromkeys(filter(None, found)))
+    shown = _once(found)
     if not shown:
         shown = [_fallback(attachment, blocks, body)]
     return "\n".join(filter(None, [*shown, _footer(attachment, blocks)]))
+
+
+def _once(parts: Iterable[str]) -> list[str]:
+    """Return the parts that have a line that those above do not have."""
+    shown, lines = list[str](), set[str]()
+    for part in filter(None, parts):
+        if not lines.issuperset(part.split("\n")):
+            shown.append(part)
+            lines.update(part.split("\n"))
+    return shown
 
 
 def _text(attachment: Message, key: str) -> str:

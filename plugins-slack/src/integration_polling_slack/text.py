@@ -11,7 +11,7 @@ from typing import Any
 
 from integration_polling_slack import mrkdwn, secondary
 from integration_polling_slack.blocks import DEEPEST, Blocks
-from integration_polling_slack.mrkdwn import Name, plain, resolved
+from integration_polling_slack.mrkdwn import Name, plain, resolved, says
 
 __all__ = ["DEEPEST", "READER_VERSION", "Name", "attached_files", "readable", "resolved"]
 
@@ -114,12 +114,12 @@ def _about(message: Message, blocks: Blocks, body: str) -> Iterator[str]:
     for key in _TITLED:
         part = message.get(key)
         title = part.get("title") or part.get("name") if isinstance(part, dict) else None
-        if isinstance(title, str) and plain(title) not in body:
+        if isinstance(title, str) and not says(body, plain(title)):
             yield plain(title)
     comment = message.get("comment")
     if isinstance(comment, dict):
         said = blocks.resolved(comment.get("comment"))
-        yield said if said not in body else ""
+        yield said if not says(body, said) else ""
     inviter = message.get("inviter")
     if isinstance(inviter, str) and (named := blocks.name(inviter)) and named not in body:
         yield f"invited by {named}"
@@ -130,7 +130,7 @@ def _about(message: Message, blocks: Blocks, body: str) -> Iterator[str]:
 def _room(room: Message, blocks: Blocks, body: str) -> Iterator[str]:
     """Yield name, people and length of a huddle or call."""
     title = room.get("name")
-    if isinstance(title, str) and plain(title) not in body:
+    if isinstance(title, str) and not says(body, plain(title)):
         yield plain(title)
     people = room.get("participant_history") or room.get("participants")
     ids = [one for one in (people if isinstance(people, list) else []) if isinstance(one, str)]
@@ -156,7 +156,7 @@ def _file(file: Message, body: str) -> Iterator[str]:
     comment = file.get("initial_comment")
     shown.append(_of(comment, "comment") if isinstance(comment, dict) else "")
     shown.append(_transcript(file))
-    yield from (one for one in dict.fromkeys(shown) if one and one not in body)
+    yield from (one for one in dict.fromkeys(shown) if one and not says(body, one))
 
 
 def _of(file: Message, key: str) -> str:

@@ -238,6 +238,8 @@ def test_each_kind_of_block_shows_its_words(given: dict[str, Any], seen: str) ->
         (block("attachment_mention", url="https://i.example/7", text="Issue 7"),
          "Issue 7 (https://i.example/7)"),
         (block("message_mention", channel_id="C01GEN"), "#general"),
+        (block("list_record", record={"title": "Buy milk"}), "Buy milk"),
+        (block("salesforce_data_field", label="Amount", value=10), "Amount: 10"),
     ],
 )  # fmt: skip
 def test_each_element_of_rich_text_shows_its_words(element: dict[str, Any], seen: str) -> None:
@@ -400,8 +402,11 @@ def test_a_forwarded_message_shows_its_blocks_attachments_and_files() -> None:
         ({"files": [{"mode": "email", "title": "Invoice", "subject": "Invoice",
                      "from": [{"address": "a@b.example", "name": "Acme"}],
                      "to": [{"address": "us@c.example", "name": "us@c.example"}],
-                     "plain_text": "Pay &amp; go"}]},
-         "Invoice\nFrom: Acme (a@b.example)\nTo: us@c.example\nPay & go"),
+                     "plain_text": "Pay &amp; go", "attachments": [{"filename": "12.pdf"}]}]},
+         "Invoice\nFrom: Acme (a@b.example)\nTo: us@c.example\nPay & go\n12.pdf"),
+        ({"files": [{"filetype": "email", "title": "Hi", "preview": "short"}]}, "Hi\nshort"),
+        ({"subtype": "assistant_app_thread", "text": "New", "assistant_app_thread": {
+            "title_blocks": [rich(words(said("Rich")))]}}, "New\nRich"),
         ({"text": "uploaded a file", "file": {"title": "Plan"}}, "uploaded a file\nPlan"),
         ({"file": {"title": "Plan", "initial_comment": {"comment": "at last"}}}, "Plan\nat last"),
         ({"subtype": "sh_room_created", "room": {"call_family": "zoom"}}, "A call started"),

@@ -23,7 +23,7 @@ _PARTS = (
     "hero_image", "icon", "rich_text_title", "title", "subtitle", "label", "text", "hint",
     "author_name", "provider_name", "description", "caption", "body", "subtext", "fields", "rows",
     "elements", "blocks", "child_blocks", "tasks", "details", "output", "sources", "element",
-    "accessory", "options", "positive_button", "negative_button", "actions", "alt_text",
+    "accessory", "workflow", "options", "positive_button", "negative_button", "actions", "alt_text",
 )  # fmt: skip
 """The parts of a block that show words, in Slack's order."""
 
@@ -190,10 +190,13 @@ class Blocks:
         """Return the label of a mention of a canvas, file, message, list or workflow."""
         label = _first(element, "text", "title", "name", "label", "display_name", "fallback")
         url = _first(element, "url", "permalink", "link")
+        value, record = element.get("value"), self.of(element.get("record"), depth)
+        if label and isinstance(value, str | int | float):
+            label = f"{label}: {value}"
         named = [self.name(str(element.get(key))) for key in ("user_id", "channel_id")]
         inner = element.get("file")
         inside = self._file_title(inner) if isinstance(inner, dict) else ""
-        return linked(plain(label) or inside or next(filter(None, named), ""), url)
+        return linked(plain(label) or inside or record or next(filter(None, named), ""), url)
 
     # Blocks and elements
     # ----------------------------------------------------------------------------------------------

@@ -113,9 +113,11 @@ def _about(message: Message, blocks: Blocks, body: str) -> Iterator[str]:
     """Yield what Slack shows beside the text: titles, callers, comments, the inviting person."""
     for key in _TITLED:
         part = message.get(key)
-        title = part.get("title") or part.get("name") if isinstance(part, dict) else None
-        if isinstance(title, str) and not says(body, plain(title)):
-            yield plain(title)
+        if isinstance(part, dict):
+            titles = [part.get("title"), part.get("name")]
+            found = [plain(one) for one in titles if isinstance(one, str) and one]
+            found.append(blocks.all(part.get("title_blocks")))
+            yield from (one for one in found[:1] if one and not says(body, one))
     comment = message.get("comment")
     if isinstance(comment, dict):
         said = blocks.resolved(comment.get("comment"))
@@ -150,7 +152,11 @@ def _file(file: Message, body: str) -> Iterator[str]:
     shown = [title or _of(file, "name"), alt]
     if mode == "email" or file.get("filetype") == "email":
         shown += [_of(file, "subject"), *_envelope(file)]
-        shown.append(_of(file, "plain_text") or _of(file, "preview"))
+        texts = (_of(file, key) for key in ("plain_text", "preview_plain_text", "preview"))
+        shown.append(next(filter(None, texts), ""))
+        enclosed = file.get("attachments")
+        for one in enclosed if isinstance(enclosed, list) else []:
+            shown.append(_of(one, "filename") if isinstance(one, dict) else "")
     elif mode in ("snippet", "space", "post", "docs"):
         shown.append(_of(file, "preview_plain_text") or _of(file, "preview"))
     comment = file.get("initial_comment")

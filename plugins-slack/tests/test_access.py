@@ -137,9 +137,7 @@ def test_a_channel_that_becomes_readable_is_read(many: Fake, connect: Any, sync:
     assert "in general" in texts(sync_of(harness, sync))
 
 
-@pytest.mark.parametrize(
-    "code", ["missing_scope", "no_permission", "ekm_access_denied", "never_heard_of"]
-)
+@pytest.mark.parametrize("code", ["missing_scope", "never_heard_of"])
 def test_permanent_errors_park_one_channel(many: Fake, connect: Any, code: str) -> None:
     many.fail("conversations.history", code, when=lambda arguments: arguments["channel"] == "C0001")
     harness = connect()
@@ -369,6 +367,7 @@ def test_a_token_for_an_organization_is_rejected(many: Fake, connect: Any) -> No
 
 def test_messages_are_kept_if_people_cannot_be_listed(many: Fake, connect: Any, sync: Any) -> None:
     many.fail("users.list", "missing_scope")
+    many.fail("users.info", "missing_scope", times=100)
     many.workspace.post(many.workspace.channels["C0001"], "for <@U2>")
     assert "for @U2" in texts(sync_of(connect(), sync))
 
@@ -501,3 +500,40 @@ def test_a_response_without_an_owner_connects_no_account(
     many.fail("auth.test", body=body)
     with pytest.raises(TransientError):
         connect().check()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "channel_is_limited_access",
+        "no_permission",
+        "access_denied",
+        "is_inactive",
+        "restricted_action",
+        "ekm_access_denied",
+    ],
+)
+def test_a_refusal_of_one_channel_concerns_this_channel_only(
+    many: Fake, connect: Any, sync: Any, code: str
+) -> None:
+    refused = many.workspace.channels["C0001"]
+    refused.error = code
+    harness = connect()
+    assert "in general" not in texts(sync_of(harness, sync))
+    assert harness.content["C0001"].metadata["unreadable"] == code
+    assert {"in random", "in secret"} <= texts(harness)
+
+
+@pytest.mark.parametrize("code", ["no_permission", "restricted_action"])
+def test_a_refused_list_of_channels_is_a_failure(many: Fake, connect: Any, code: str) -> None:
+    many.fail("conversations.list", code, times=9)
+    assert connect().sync().state != "succeeded"
+
+
+@pytest.mark.parametrize(
+    "code", ["two_factor_setup_required", "team_access_not_granted", "user_removed_from_team"]
+)
+def test_a_refusal_of_the_account_stops_it(many: Fake, connect: Any, code: str) -> None:
+    many.fail("auth.test", code, times=9)
+    result = connect().sync()
+    assert isinstance(result.error, CredentialsInvalid)

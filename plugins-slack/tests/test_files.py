@@ -194,7 +194,9 @@ def test_an_expired_token_is_renewed_for_a_download(
         ({"url_private": "https://evil.example.com/files-pri/T1-F0001/a.bin"}, "outside Slack"),
         ({"url_private": "http://slack.com.evil.example/x"}, "outside Slack"),
         ({"mode": "hidden_by_limit"}, "plan"),
-        ({"mode": "quip"}, "no downloadable content"),
+        ({"mode": "list"}, "no downloadable content"),
+        ({"file_access": "access_denied"}, "access denied"),
+        ({"url_private": ""}, "no address"),
     ],
 )
 def test_a_file_that_cannot_be_fetched_is_kept_without_content(
@@ -385,3 +387,171 @@ def test_a_file_with_a_non_ascii_address_is_fetched(
     harness = connect(files="all")
     sync(harness)
     assert files(harness)[0].content == DATA
+
+
+HTML = b"<h1>Roadmap</h1><p>first things first</p>"
+CANVAS = {"mimetype": "application/vnd.slack-docs", "filetype": "quip", "title": "Roadmap"}
+
+
+@pytest.mark.parametrize("mode", ["quip", "canvas", "space", "post"])
+def test_canvases_and_posts_are_kept_as_html(
+    fake: Fake, channel: Channel, connect: Any, sync: Any, mode: str
+) -> None:
+    """The size that Slack names of a canvas is not that of its HTML."""
+    fake.workspace.upload(channel, HTML, "Roadmap", **{**CANVAS, "mode": mode, "size": 7})
+    answered = fake.file
+
+    def as_html(path: str, headers: Any, host: str) -> Any:
+        status, body, found = answered(path, headers, host)
+        return status, body, {**found, "Content-Type": "text/html; charset=utf-8"}
+
+    fake.file = as_html  # type: ignore[method-assign]
+    harness = connect(files="all")
+    sync(harness)
+    [item] = files(harness)
+    assert (item.content, item.content_type, item.name) == (HTML, "text/html", "Roadmap")
+
+
+def test_a_login_page_in_place_of_a_canvas_is_rejected(
+    fake: Fake, channel: Channel, connect: Any
+) -> None:
+    fake.workspace.upload(channel, HTML, "Roadmap", mode="quip", **CANVAS)
+    fake.file_mode = "login"
+    harness = connect(files="all")
+    assert harness.sync().state == "partial"
+    assert not files(harness)
+
+
+def test_the_canvas_of_a_channel_is_kept_and_updated(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    id = fake.workspace.upload(channel, HTML, "Plans", mode="quip", updated=1, **CANVAS)
+    tab = {"type": "canvas", "data": {"file_id": "F0404"}}
+    channel.properties = {"canvas": {"file_id": id, "is_empty": False}, "tabs": [tab]}
+    channel.messages[channel.top[0]].pop("files")
+    harness = connect(files="all")
+    sync(harness)
+    item = harness.content[f"{channel.id}:{id}"]
+    assert (item.content, item.parent, item.name) == (HTML, "canvases", "Plans")
+    assert item.metadata["channel"] == channel.id
+    missing = harness.content[f"{channel.id}:F0404"]
+    assert missing.metadata["skipped"] == "not found, or not visible to the token"
+    sync(harness)
+    assert len(fake.called("file")) == 1
+    fake.workspace.files[id] = ({**fake.workspace.files[id][0], "updated": 2}, HTML + b"!")
+    sync(harness)
+    assert harness.content[item.id].content == HTML + b"!"
+    del harness.state[f"channel/{channel.id}"]
+    sync(harness, "resync")
+    assert item.id in harness.content, "a sweep of the channel does not concern its canvas"
+
+
+def test_files_of_forwarded_messages_and_of_blocks_are_kept(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    names = ["own", "old", "shared", "nested", "image", "address"]
+    ids = [fake.workspace.upload(channel, name.encode(), name) for name in names]
+    own, old, shared, nested = (fake.workspace.files[id][0] for id in ids[:4])
+    for ts in list(channel.top):
+        fake.workspace.delete(channel, ts)
+    fake.workspace.post(
+        channel, "look", files=[own], blocks=[
+            {"type": "image", "alt_text": "a", "slack_file": {"id": ids[4]}},
+            {"type": "section", "accessory": {
+                "type": "image", "slack_file": {"url": f"https://x/files-pri/T1-{ids[5]}/a.png"}}},
+        ],
+        attachments=[
+            {"files": [shared]},
+            {"message_blocks": [{"message": {"files": [nested, own]}}]},
+        ],
+    )  # fmt: skip
+    fake.workspace.post(channel, "uploaded", subtype="file_share", file=old)
+    harness = connect(files="all")
+    sync(harness)
+    assert sorted(str(item.text) for item in files(harness)) == sorted(names)
+    assert len(fake.called("files.info")) == 2
+
+
+def test_an_edited_snippet_is_fetched_again(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    id = fake.workspace.upload(channel, b"x = 1", "a.py", mode="snippet", edit_timestamp=1)
+    harness = connect(files="all")
+    sync(harness)
+    edited = {**fake.workspace.files[id][0], "edit_timestamp": 2}
+    fake.workspace.files[id] = (edited, b"x = 2")
+    channel.messages[channel.top[0]]["files"] = [edited]
+    sync(harness)
+    assert files(harness)[0].text == "x = 2"
+
+
+@pytest.mark.parametrize(("mode", "downloads"), [("metadata", 0), ("all", 2)])
+def test_a_renamed_file_gets_its_new_name(
+    fake: Fake, channel: Channel, connect: Any, sync: Any, mode: str, downloads: int
+) -> None:
+    id = fake.workspace.upload(channel, DATA, "plan.pdf")
+    harness = connect(files=mode)
+    sync(harness)
+    renamed = {**fake.workspace.files[id][0], "name": "Q&amp;A.pdf", "title": "Q&amp;A"}
+    fake.workspace.files[id] = (renamed, DATA)
+    channel.messages[channel.top[0]]["files"] = [renamed]
+    sync(harness)
+    [item] = files(harness)
+    assert (item.name, item.metadata["title"]) == ("Q&A.pdf", "Q&A")
+    assert len(fake.called("file")) == downloads
+
+
+def test_a_renamed_file_keeps_the_content_that_it_has(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    id = fake.workspace.upload(channel, DATA, "plan.pdf")
+    harness = connect(files="all")
+    sync(harness)
+    harness._worker._config = Config(files="metadata")
+    renamed = {**fake.workspace.files[id][0], "title": "New"}
+    channel.messages[channel.top[0]]["files"] = [renamed]
+    sync(harness)
+    [item] = files(harness)
+    assert (item.content, item.metadata["title"]) == (DATA, "New")
+
+
+def test_a_file_of_another_size_keeps_its_row_and_says_so(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    fake.workspace.upload(channel, b"four", size=9)
+    harness = connect(files="all")
+    sync(harness)
+    [item] = files(harness)
+    assert item.content is None
+    assert item.metadata["skipped"] == "Slack sent 4 bytes, but names a size of 9"
+
+
+def test_a_file_that_slack_refuses_keeps_its_row_if_the_token_has_the_scope(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    fake.workspace.upload(channel, DATA)
+    fake.scopes = "channels:read,channels:history,groups:read,groups:history,users:read,files:read"
+    fake.file_mode = "login"
+    harness = connect(files="all")
+    sync(harness)
+    assert files(harness)[0].metadata["skipped"] == "access denied"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("missing_scope", "the token lacks the scope files:read"),
+        ("access_denied", "access denied"),
+        ("file_not_found", "not found, or not visible to the token"),
+    ],
+)
+def test_a_file_of_another_organization_without_access_has_a_row(
+    fake: Fake, channel: Channel, connect: Any, sync: Any, error: str, reason: str
+) -> None:
+    id = fake.workspace.upload(channel, DATA)
+    channel.messages[channel.top[0]]["files"] = [{"id": id, "file_access": "check_file_info"}]
+    fake.fail("files.info", error, times=9)
+    harness = connect()
+    sync(harness)
+    [item] = files(harness)
+    assert (item.content, item.metadata["skipped"]) == (None, reason)

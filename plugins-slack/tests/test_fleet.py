@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +28,7 @@ from support.deployment import Deployment
 from support.fleet import Fleet, send
 
 from core.plugins import get_registry
+from core.service.content import search_index
 from core.settings import get_settings
 
 MESSAGES = """
@@ -37,8 +39,14 @@ DELETED = """
 SELECT count(*) FROM user_integration_content
 WHERE user_integration_id = %s AND deleted_at IS NOT NULL
 """
+FOUND = """
+SELECT external_id FROM content_search JOIN user_integration_content ON id = content_id
+WHERE document @@ phraseto_tsquery('simple', %s)
+"""
 STATES = "SELECT lane, state FROM sync_run WHERE user_integration_id = %s"
 SAVED = "SELECT sum(outputs_saved), sum(outputs_deleted) FROM sync_run WHERE id = %s"
+
+CASES = json.loads(Path(__file__).with_name("cases").joinpath("messages.json").read_text("utf-8"))
 
 MakeFleet = Callable[..., Fleet]
 
@@ -201,6 +209,32 @@ def test_429_blocks_the_method_for_all_workers(
         "SELECT max(attempts) FROM sync_task WHERE user_integration_id = %s", account
     )
     assert attempts == 0, "a refusal was counted as an attempt"
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(200)
+def test_the_search_finds_each_word_that_a_person_sees(
+    fake: Fake, deployment: Deployment, make_fleet: MakeFleet
+) -> None:
+    fake.workspace.add_user("U01ANN", "Ann")
+    fake.workspace.add_user("U02BOB", "Bob")
+    channel, wanted = fake.workspace.add_channel("general"), list[tuple[str, str]]()
+    for case in (one for one in CASES if one["field"] == "text"):
+        fields = {key: value for key, value in case["message"].items() if key not in ("text", "ts")}
+        ts = fake.workspace.post(channel, case["message"].get("text", ""), **fields)
+        phrases = [one for one in case["contains"] if any(sign.isalnum() for sign in one)]
+        wanted += [(f"{channel.id}:{ts}", phrase) for phrase in phrases]
+    assert len(wanted) >= 20
+    fleet = make_fleet(**settings(fake))
+    fleet.workers(threads=2)
+    fleet.ready(100)
+    sync(deployment, connected(fake, deployment))
+    oracle.wait_for_quiet(fleet, 100)
+    with deployment.connection() as conn:
+        while search_index.index_pending(conn):
+            pass
+    missing = [(id, phrase) for id, phrase in wanted if (id,) not in deployment.rows(FOUND, phrase)]
+    assert not missing
 
 
 @pytest.mark.long

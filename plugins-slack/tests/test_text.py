@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from json import dumps
+from json import dumps, loads
+from time import process_time
 from typing import Any
 
 import pytest
 from fake_slack import Fake
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from integration_polling_slack import timestamps
+from integration_polling_slack import messages, names, timestamps
 from integration_polling_slack.api import storable
-from integration_polling_slack.text import readable, resolved
+from integration_polling_slack.attached import files_of
+from integration_polling_slack.blocks import _HANDLERS
+from integration_polling_slack.text import READER_VERSION, readable, resolved
 
 NAMES = {"U1": "@Ann", "C1": "#general", "S1": "@oncall", "U2": "@<B&C>"}
 
@@ -36,14 +39,14 @@ NAMES = {"U1": "@Ann", "C1": "#general", "S1": "@oncall", "U2": "@<B&C>"}
         ("<@U2>", "@<B&C>"),
         ("<", "<"),
         ("<>", ""),
-        ("*bold* `code` :smile:", "*bold* `code` :smile:"),
+        ("*bold* `:smile:` :smile: :partyparrot:", "*bold* `:smile:` 😄 :partyparrot:"),
     ],
 )
 def test_mentions_links_and_entities_become_text(raw: str, shown: str) -> None:
     assert resolved(raw, NAMES.get) == shown
 
 
-def test_a_message_without_text_shows_its_blocks_or_attachments() -> None:
+def test_a_message_shows_its_blocks_and_attachments() -> None:
     section = {"type": "section", "text": {"type": "mrkdwn", "text": "see <@U1>"}}
     words = [
         {"type": "text", "text": "hi "},
@@ -52,33 +55,52 @@ def test_a_message_without_text_shows_its_blocks_or_attachments() -> None:
     ]
     rich = {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": words}]}
     attachment = {"title": "Build 7", "text": "failed in <#C1>", "fallback": "no"}
-    assert (
-        readable({"text": "", "blocks": [section, rich]}, NAMES.get)
-        == "see @Ann\nhi @Annhttps://a.example"
-    )
+    shown = "see @Ann\nhi @Annhttps://a.example"
+    assert readable({"text": "", "blocks": [section, rich]}, NAMES.get) == shown
     assert readable({"attachments": [attachment]}, NAMES.get) == "Build 7\nfailed in #general"
     assert (
         readable({"text": "said", "blocks": [section], "attachments": [attachment]}, NAMES.get)
-        == "said"
+        == "see @Ann\nBuild 7\nfailed in #general"
     )
+    assert readable({"text": "said", "blocks": [{"type": "new"}]}, NAMES.get) == "said"
 
 
 keys = st.sampled_from(
-    ["type", "text", "elements", "fields", "user_id", "fallback", "blocks", "title"]
-)
+    [
+        "type", "text", "elements", "fields", "user_id", "fallback", "blocks", "title", "rows",
+        "name", "unicode", "skin_tone", "timestamp", "format", "url", "style", "indent", "offset",
+        "options", "files", "file", "attachments", "message_blocks", "message", "call", "chart",
+        "series", "from", "room", "participant_history", "date_start", "date_end", "mode",
+        "actions", "slack_file", "id",
+    ]
+)  # fmt: skip
+kinds = st.sampled_from([*_HANDLERS, "section", "actions", "static_select", "quip", "email"])
 json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
+    st.none() | st.booleans() | st.integers() | st.text() | kinds,
     lambda below: st.lists(below) | st.dictionaries(keys, below),
 )
 
 
-@given(st.dictionaries(st.sampled_from(["text", "blocks", "attachments"]), json))
-@settings(max_examples=50, deadline=None)
-def test_any_message_has_a_text(message: Any) -> None:
-    assert isinstance(readable(message, NAMES.get), str)
+@given(st.dictionaries(keys | st.sampled_from(["subtype", "reactions", "user", "bot_id"]), json))
+@settings(max_examples=300, deadline=None)
+def test_any_message_becomes_a_row_that_can_be_rendered_again(message: Any) -> None:
+    whole = {**storable(message), "type": "message", "ts": "1.2"}
+    row = messages.row(whole, messages.Place("C1", "https://a.example/", NAMES.get), "1")
+    assert isinstance(row.content, str)
+    assert row.content == storable(row.content)
+    assert messages.reread(loads(dumps(row.metadata)), "1", NAMES.get) == row
+    assert all(names.is_id(file["id"]) for file in files_of(whole))
+    assert len(messages.own_version(whole)) == 18
 
 
-@given(st.text())
+@pytest.mark.parametrize("sign", ["<", ">", "`", "```", ":", ":x:", "[", "<!date^1^", "&amp;", "|"])
+def test_a_long_text_takes_no_more_than_its_length(sign: str) -> None:
+    started = process_time()
+    readable({"text": sign * 100_000, "blocks": [{"type": "new"}]}, NAMES.get)
+    assert process_time() - started < 5, "quadratic time would be minutes"
+
+
+@given(st.text(st.characters(exclude_characters=":")))
 def test_text_without_markup_is_unchanged(text: str) -> None:
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     assert resolved(escaped, NAMES.get) == text
@@ -110,7 +132,11 @@ def test_a_message_becomes_a_row(fake: Fake, connect: Any, sync: Any) -> None:
     assert item.text == "@oncall, @Björn & all"
     assert item.metadata == {
         "channel": channel.id, "ts": ts, "user": "U1", "subtype": "me_message", "permalink": link,
-        "blocks": blocks, "thread_ts": ts,
+        "blocks": blocks, "thread_ts": ts, "reader": READER_VERSION,
+        "raw": {
+            "type": "message", "user": "U1", "text": "<!subteam^S1>, <@U2> &amp; all",
+            "reply_count": 1, "reply_users": ["U2"], "latest_reply": reply,
+        },
     }  # fmt: skip
     answer = harness.content[f"{channel.id}:{reply}"]
     assert (answer.parent, answer.name) == (item.id, "#general @Björn")
@@ -161,10 +187,10 @@ def test_hostile_messages_do_not_affect_others(fake: Fake, connect: Any, sync: A
     harness = connect(files="all")
     result = harness.sync()
     assert not result.parked, result.parked
-    messages = [item for item in harness.content.values() if item.kind == "message"]
-    assert len(messages) == 1 + len(odd)
+    kept = [item for item in harness.content.values() if item.kind == "message"]
+    assert len(kept) == 1 + len(odd)
     assert harness.content[f"{channel.id}:{good}"].text == "good"
-    assert all(len(dumps(item.metadata)) < 1024 * 1024 for item in messages), (
+    assert all(len(dumps(item.metadata)) < 1024 * 1024 for item in kept), (
         "the engine rejects larger metadata"
     )
 

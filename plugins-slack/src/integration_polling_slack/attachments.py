@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from core import BlobWriter, Context, Task, TaskOutput, TaskResult, task
-from integration_polling_slack import files
+from pydantic import BaseModel
+
+from core import BlobWriter, Context, PermanentError, Task, TaskOutput, TaskResult, task
+from integration_polling_slack import files, scopes
+from integration_polling_slack.attached import files_of
 from integration_polling_slack.directory import Directory
+from integration_polling_slack.errors import Unreadable
 from integration_polling_slack.files import File
 from integration_polling_slack.messages import Message, Place
-from integration_polling_slack.names import is_id
 
 MB = 1_000_000
 
 
 @dataclass(slots=True)
 class Kept:
-    """The rows and tasks of a page of messages, and the ids of items without a row."""
+    """The rows, tasks and state of a page of messages, and the ids of items without a row."""
 
     output: list[TaskOutput] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
+    state: dict[str, BaseModel | None] = field(default_factory=dict)
 
 
 class Attachments(Directory):
@@ -49,37 +52,52 @@ class Attachments(Directory):
 
     def _add_file(self, kept: Kept, file: File, known: str | None) -> None:
         without = files.obstacle(file, self.settings, self._most_bytes)
+        has_content = known is not None and file.has_content(known)
+        wanted = self.config.files == "all" and not without
         if file.mode == files.HIDDEN and known is not None:
             kept.seen.append(file.key)  # keep the row from before the file was hidden
-        elif self.config.files == "metadata" or without:
-            # A row keeps the content that it already has.
-            kept_already = known == file.version("content")
-            (
-                kept.seen.append(file.key)
-                if kept_already
-                else kept.output.append(file.row(without=without))
-            )
         elif known == file.version("content"):
             kept.seen.append(file.key)
-        else:
+        elif wanted:
             kept.seen.append(file.key)
             kept.tasks.append(self.download_file.task(file=file))
+        elif has_content:
+            # A row keeps the content that it already has.
+            kept.output.append(file.update())
+        else:
+            kept.output.append(file.row(without=without))
 
     @task(cost={"files.info": 1})
     def get_file_info(self, ctx: Context, message: str, file: str) -> TaskResult:
-        """Fetch the description of another organization's file: the message has only its id.
+        """Fetch the description of a file of which only the id is known.
+
+        This is a file of another organization, an image of a block, or a channel's canvas.
 
         Args:
           ctx: The task's context.
-          message: The id of the message's row.
+          message: The id of the message's row; of a canvas, the channel's id.
           file: The file's id.
         """
-        data = self._call(ctx, "files.info", file=file).data.get("file")
+        bare = File(id=file, message=message)
+        known = ctx.fingerprints([bare.key])
+        try:
+            data = self._call(ctx, "files.info", file=file).data.get("file")
+        except (Unreadable, PermanentError) as error:
+            reason = files.refusal(error)
+            if reason is None:
+                raise
+            if reason == files.DELETED:
+                return TaskResult([TaskOutput.gone(bare.key)] if bare.key in known else [])
+            row = bare.row(without=reason)
+            return TaskResult(seen=[bare.key]) if bare.key in known else TaskResult([row])
         kept = Kept()
         if isinstance(data, dict) and data.get("id") == file:
-            found = File.of(message, data)
-            self._add_file(kept, found, ctx.fingerprints([found.key]).get(found.key))
+            self._add_file(kept, File.of(message, data), known.get(bare.key))
         return TaskResult(kept.output, kept.tasks, seen=kept.seen)
+
+    def _canvases(self, channel: str, canvases: Sequence[str]) -> list[Task]:
+        """Return the tasks that compare a channel's own canvases with their rows."""
+        return [self.get_file_info.task(message=channel, file=id) for id in canvases]
 
     @task(cost={files.LIMIT: 1}, time_limit=3600)
     def download_file(self, ctx: Context, file: File) -> TaskResult:
@@ -92,20 +110,27 @@ class Attachments(Directory):
         try:
             with ctx.blob(f"{file.key}@{file.version('content')}") as blob:
                 self._fetch(ctx, file, blob)
-        except files.TooLarge as error:
+        except files.Unusable as error:
             return TaskResult([file.row(without=str(error))])
         except files.Gone:
             return TaskResult([TaskOutput.gone(file.key)])
         return TaskResult([file.row(blob.blob)])
 
     def _fetch(self, ctx: Context, file: File, blob: BlobWriter) -> None:
-        """Download the file. If Slack refuses, test the token, and retry if it was renewed."""
+        """Download the file. If Slack refuses, test the token, and retry if it was renewed.
+
+        Raises:
+          Unusable: The token has the scope for files, but Slack refuses this file.
+          Refused: The token may lack the scope.
+        """
         token = self.credentials.token
         try:
             files.fetch(self.settings, token, file, blob, self._most_bytes)
         except files.Refused:
-            self._call(ctx, "auth.test")
+            answer = self._call(ctx, "auth.test")
             if self.credentials.token == token:
+                if "files:read" in scopes.granted(answer.headers):
+                    raise files.Unusable("access denied") from None
                 raise
             ctx.charge(files.LIMIT)
             files.fetch(self.settings, self.credentials.token, file, blob, self._most_bytes)
@@ -113,13 +138,3 @@ class Attachments(Directory):
     @property
     def _most_bytes(self) -> int:
         return self.config.max_file_mb * MB
-
-
-def files_of(message: Message) -> list[Mapping[str, Any]]:
-    """Return the file objects of a message that have a valid id."""
-    found = message.get("files")
-    return (
-        [one for one in found if isinstance(one, dict) and is_id(one.get("id"))]
-        if isinstance(found, list)
-        else []
-    )

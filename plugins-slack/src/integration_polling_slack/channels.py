@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 
 from core import TaskOutput
 from integration_polling_slack.account import ChannelType, Config
-from integration_polling_slack.names import Names, is_id
+from integration_polling_slack.names import Names, handle, is_id
 
 PARENT = "channels"
 """The parent of the channels' rows."""
@@ -21,6 +22,7 @@ TYPES: Mapping[ChannelType, str] = {
     "im": "im",
     "mpim": "mpim",
 }
+_GROUP = re.compile(r"mpdm-(.+)-\d+")
 LONGEST = 1_000
 """The maximum number of characters of a topic or purpose."""
 
@@ -37,6 +39,9 @@ class Ref(BaseModel):
       updated: The time of the last change of its settings, in milliseconds. Default: 0.
       created: The time at which it was created, in Unix seconds. Default: 0.
       topic, purpose: The texts that describe it. Default: empty.
+      current: Slack's present id, if the id has changed; rows keep the first one. Default: empty.
+      canvases: The ids of the channel's own canvases. Default: none.
+      previous: The names that it had before. Default: none.
     """
 
     id: str
@@ -48,6 +53,14 @@ class Ref(BaseModel):
     created: int = 0
     topic: str = ""
     purpose: str = ""
+    current: str = ""
+    canvases: list[str] = []
+    previous: list[str] = []
+
+    @property
+    def mark(self) -> str:
+        """The properties that a channel keeps when its id changes; empty if they are unknown."""
+        return f"{self.created}:{self.name}" if self.created else ""
 
     @property
     def archived(self) -> str:
@@ -94,9 +107,14 @@ class Absent(BaseModel):
 
 
 class Followed(BaseModel):
-    """Channels that are kept and were in the last listing, and the types of that listing."""
+    """Channels that are kept and were in the last listing, and the types of that listing.
+
+    Attributes:
+      marks: `Ref.mark` of each channel, by id.
+    """
 
     ids: list[str] = []
+    marks: dict[str, str] = {}
     types: list[ChannelType] = []
 
     def vanished(self, listed: Container[str], types: list[ChannelType]) -> list[str]:
@@ -112,10 +130,45 @@ class People(BaseModel):
 
 
 class Workspace(BaseModel):
-    """The workspace's address, and the kind of the token's owner."""
+    """The workspace's address, and the kind of the token's owner.
+
+    Attributes:
+      moved: Slack's present ids of channels whose id has changed, by the id in their rows.
+    """
 
     url: str = ""
     is_bot: bool = True
+    moved: dict[str, str] = {}
+
+
+def moved(listed: Iterable[Ref], before: Followed, known: Mapping[str, str]) -> dict[str, str]:
+    """Return the present ids of channels whose id has changed, by the id in their rows.
+
+    Slack gives a channel a new id when it is shared, or moves to or from an Enterprise
+    organization. No method tells the old id. A followed channel that is no longer listed is the new
+    channel that was created in the same second and has the same name.
+
+    Source: https://docs.slack.dev/reference/events/channel_id_changed
+    """
+    refs = {ref.id: ref for ref in listed}
+    result = {first: now for first, now in known.items() if first not in refs}
+    taken = {*before.ids, *result.values()}
+    for first in before.ids:
+        mark = before.marks.get(first)
+        if mark and result.get(first, first) not in refs:
+            found = [ref.id for ref in refs.values() if ref.mark == mark and ref.id not in taken]
+            if len(found) == 1:
+                result[first] = found[0]
+    return result
+
+
+def with_first_ids(listed: Iterable[Ref], moves: Mapping[str, str]) -> list[Ref]:
+    """Return channels with the ids of their rows."""
+    first = {now: id for id, now in moves.items()}
+    return [
+        ref.model_copy(update={"id": first[ref.id], "current": ref.id}) if ref.id in first else ref
+        for ref in listed
+    ]
 
 
 def refs(items: Iterable[Mapping[str, Any]], names: Names) -> list[Ref]:
@@ -130,12 +183,38 @@ def _ref(item: Mapping[str, Any], names: Names) -> Ref:
     if kind == "im":
         user = str(item.get("user", ""))
         shown = names.get(user) or f"@{user}"
+    if kind == "mpim" and (people := _people(name, names)):
+        shown = people
     return Ref(
         id=id, name=shown[:100], type=kind, is_archived=bool(item.get("is_archived")),
         is_member=bool(item.get("is_member", True)) or kind in ("im", "mpim"),
         created=_number(item.get("created"), 2**33), updated=_number(item.get("updated"), 2**53),
         topic=_value(item.get("topic")), purpose=_value(item.get("purpose")),
+        canvases=_canvases(item.get("properties")), previous=_texts(item.get("previous_names")),
     )  # fmt: skip
+
+
+def _texts(values: Any) -> list[str]:
+    return [one for one in values if isinstance(one, str)] if isinstance(values, list) else []
+
+
+def _people(name: str | None, names: Names) -> str:
+    """Return the people of a group message, whose name is like `mpdm-ann--bob-1`."""
+    found = _GROUP.fullmatch(name or "")
+    handles = found[1].split("--") if found else []
+    return ", ".join(names.get(handle(one)) or f"@{one}" for one in handles)
+
+
+def _canvases(properties: Any) -> list[str]:
+    """Return the ids of the canvas and of the canvas tabs of a channel."""
+    if not isinstance(properties, dict):
+        return []
+    tabs = [properties.get("tabs"), properties.get("tabz")]
+    entries = [one for some in tabs if isinstance(some, list) for one in some]
+    held = [properties.get("canvas")]
+    held += [one.get("data") for one in entries if isinstance(one, dict)]
+    ids = [one.get("file_id") for one in held if isinstance(one, dict) and not one.get("is_empty")]
+    return list(dict.fromkeys(str(id) for id in ids if is_id(id)))
 
 
 def _type(item: Mapping[str, Any]) -> ChannelType:
@@ -156,12 +235,26 @@ def _value(said: Any) -> str:
 
 
 def chosen(found: Iterable[Ref], config: Config) -> tuple[list[Ref], set[str]]:
-    """Return the channels to keep, and the names in the config that match no channel."""
+    """Return the channels to keep, and the names in the config that match no channel.
+
+    A name that no channel has may be the previous name of one.
+    """
     wanted = {_plain(name) for name in config.channels}
     if not wanted:
         return list(found), set()
-    kept = [ref for ref in found if {_plain(ref.id), _plain(ref.name)} & wanted]
-    return kept, wanted - {_plain(word) for ref in kept for word in (ref.id, ref.name)}
+    listed = list(found)
+    kept = [ref for ref in listed if _words(ref) & wanted]
+    absent = wanted.difference(*map(_words, kept))
+    renamed = [ref for ref in listed if ref not in kept and _previous(ref) & absent]
+    return [*kept, *renamed], absent.difference(*map(_previous, renamed))
+
+
+def _previous(ref: Ref) -> set[str]:
+    return {_plain(name) for name in ref.previous}
+
+
+def _words(ref: Ref) -> set[str]:
+    return {_plain(word) for word in (ref.id, ref.name, ref.current) if word}
 
 
 def vanished_row(id: str) -> TaskOutput:

@@ -22,7 +22,7 @@ from core import (
     TransientError,
     task,
 )
-from integration_polling_slack import api, channels, files, names, scopes
+from integration_polling_slack import api, channels, files, names, scopes, strangers
 from integration_polling_slack.account import Config, Credentials, SlackSettings, tokens
 from integration_polling_slack.api import Answer
 from integration_polling_slack.channels import Absent, Followed, People, Ref, Refs, Workspace
@@ -38,6 +38,8 @@ TIERS = {
     "conversations.history": 50,
     "conversations.replies": 50,
     "files.info": 100,
+    "users.info": 100,
+    "bots.info": 50,
     files.LIMIT: 600,
 }
 """Calls a minute of each method, by its tier: https://docs.slack.dev/apis/web-api/rate-limits."""
@@ -120,9 +122,7 @@ class Directory(BaseIntegration[Config, Credentials]):
             raise ConfigurationError(
                 "the token is for an organization; install the app in one workspace instead"
             )
-        granted = {
-            scope.strip() for scope in answer.headers.get("x-oauth-scopes", "").split(",")
-        } - {""}
+        granted = scopes.granted(answer.headers)
         if granted and (lacking := scopes.needed(self.config) - granted):
             raise ConfigurationError(
                 f"the token lacks the scopes {', '.join(sorted(lacking))}: add them to the app,"
@@ -182,10 +182,12 @@ class Directory(BaseIntegration[Config, Credentials]):
         """Read the token's owner, and the workspace's address for links to messages."""
         found = self._call(ctx, "auth.test").data
         url = found.get("url") if isinstance(found.get("url"), str) else ""
-        here = Workspace(url=url, is_bot="bot_id" in found)
-        state: dict[str, BaseModel | None] = (
-            {WORKSPACE: here} if ctx.state(WORKSPACE, Workspace) != here else {}
-        )
+        before = ctx.state(WORKSPACE, Workspace)
+        moved = before.moved if before else {}
+        here = Workspace(url=url, is_bot="bot_id" in found, moved=moved)
+        state: dict[str, BaseModel | None] = {WORKSPACE: here} if before != here else {}
+        if ctx.run.complete:
+            state |= names.no_strangers()
         people = ctx.state(PEOPLE, People)
         known = (
             people is not None
@@ -226,9 +228,12 @@ class Directory(BaseIntegration[Config, Credentials]):
             return TaskResult(tasks=[self.get_usergroups.task()])
         users = [user for user in answer.items("members") if is_id(user.get("id"))]
         output, found = (
-            [_user_row(user) for user in users],
+            [user_row(user) for user in users],
             {user["id"]: names.of_user(user) for user in users},
         )
+        if "mpim" in self.config.types:
+            # Group messages are named by the handles of their people.
+            found |= {names.handle(str(user.get("name"))): names.of_user(user) for user in users}
         state = names.changed(ctx, found)
         if more := self._next_page(answer, cursor, page):
             return TaskResult(
@@ -272,27 +277,50 @@ class Directory(BaseIntegration[Config, Credentials]):
             answer = self._call(ctx, "conversations.list", types=types, cursor=cursor, limit=PAGE)
         except InvalidCursor:
             return TaskResult(tasks=[self.get_channel_list.task(restarts=_one_more(restarts))])
-        found = channels.refs(answer.items("channels"), Names(ctx))
-        state = names.changed(ctx, {ref.id: ref.name for ref in found})
+        items, known = answer.items("channels"), Names(ctx)
+        # The partners of direct messages, whom the list of people may lack.
+        partners = strangers.look_up(
+            ctx, self._call, known, [{"user": one.get("user")} for one in items if one.get("is_im")]
+        )
+        people = [user_row(user) for user in partners.users]
+        found = channels.refs(items, known)
+        state = partners.state | names.changed(ctx, {ref.id: ref.name for ref in found})
         if more := self._next_page(answer, cursor, page):
             state[f"channels/{page}"] = Refs(refs=found)
             return TaskResult(
+                people,
                 state=state,
                 tasks=[self.get_channel_list.task(cursor=more, page=page + 1, restarts=restarts)],
             )
         for number in range(page):
             found += self._page_of(ctx, number)
+        before = ctx.state(FOLLOWED, Followed) or Followed()
+        found, changes = self._with_first_ids(ctx, found, before)
+        state |= changes
         listed = {ref.id: ref for ref in found}
         wanted, absent = channels.chosen(listed.values(), self.config)
         output, changes = self._absent(ctx, absent)
-        before = ctx.state(FOLLOWED, Followed) or Followed()
-        now = Followed(ids=sorted(ref.id for ref in wanted), types=self.config.types)
+        output += people
+        marks = {ref.id: ref.mark for ref in wanted}
+        now = Followed(ids=sorted(marks), marks=marks, types=self.config.types)
         output += [channels.vanished_row(id) for id in before.vanished(listed, self.config.types)]
         if now != before:
             changes[FOLLOWED] = now
         return TaskResult(
             output, [self._first_task(ctx, ref) for ref in wanted], {**state, **changes}
         )
+
+    def _with_first_ids(
+        self, ctx: Context, found: list[Ref], before: Followed
+    ) -> tuple[list[Ref], dict[str, BaseModel | None]]:
+        """Return the channels with the ids of their rows, and the state of changed ids."""
+        workspace = self._workspace(ctx)
+        moves = channels.moved(found, before, workspace.moved)
+        refs = channels.with_first_ids(found, moves)
+        if moves == workspace.moved:
+            return refs, {}
+        ctx.log.info("channels with a new id: %s", moves)
+        return refs, {WORKSPACE: workspace.model_copy(update={"moved": moves})}
 
     def _page_of(self, ctx: Context, number: int) -> list[Ref]:
         page = ctx.state(f"channels/{number}", Refs)
@@ -331,7 +359,7 @@ class Directory(BaseIntegration[Config, Credentials]):
           channel: The channel.
         """
         try:
-            self._call(ctx, "conversations.join", channel=channel.id)
+            self._call(ctx, "conversations.join", channel=channel.current or channel.id)
         except Unreadable as error:
             ctx.log.warning("cannot join %s: %s", channel.name, error)
             return TaskResult([channel.row(error.code)])
@@ -392,7 +420,7 @@ def _one_more(restarts: int) -> int:
     return restarts + 1
 
 
-def _user_row(user: Mapping[str, Any]) -> TaskOutput:
+def user_row(user: Mapping[str, Any]) -> TaskOutput:
     """Return the row of a person or bot.
 
     It omits fields that need more scopes, such as the email address.

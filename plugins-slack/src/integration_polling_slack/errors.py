@@ -27,17 +27,28 @@ SERVER_ERRORS = frozenset(
 CREDENTIALS = frozenset(
     {
         "invalid_auth", "token_revoked", "account_inactive", "not_authed", "invalid_refresh_token",
-        "invalid_grant", "org_login_required",
+        "invalid_grant", "org_login_required", "two_factor_setup_required",
+        "team_access_not_granted", "user_removed_from_team",
     }
 )  # fmt: skip
 OPERATOR = frozenset(
     {"invalid_client_id", "bad_client_secret", "invalid_client", "not_allowed_token_type"}
 )
 UNREADABLE_CHANNEL = frozenset({"not_in_channel", "channel_not_found", "is_archived"})
+REFUSED_CHANNEL = frozenset(
+    {
+        "channel_is_limited_access", "no_permission", "access_denied", "is_inactive",
+        "restricted_action", "ekm_access_denied",
+    }
+)  # fmt: skip
+"""The codes that refuse one channel, as the answer of a method that reads one."""
+
+READS_CHANNEL = frozenset({"conversations.history", "conversations.replies", "conversations.join"})
 UNREADABLE = UNREADABLE_CHANNEL | frozenset(
     {
         "thread_not_found", "message_not_found", "method_not_supported_for_channel_type",
-        "channel_type_not_supported", "file_not_found", "file_deleted",
+        "channel_type_not_supported", "file_not_found", "file_deleted", "user_not_found",
+        "user_not_visible", "bot_not_found",
     }
 )  # fmt: skip
 
@@ -47,7 +58,7 @@ class TokenExpired(CredentialsInvalid):
 
 
 class Unreadable(SkipItem):
-    """The channel, thread or file cannot be read; `code` is Slack's error code."""
+    """The channel, thread, file or person cannot be read; `code` is Slack's error code."""
 
     def __init__(self, method: str, code: str) -> None:
         super().__init__(f"{method}: {code}")
@@ -81,7 +92,7 @@ def meaning(
         return CredentialsInvalid(text)
     if code in OPERATOR:
         return ConfigurationError(text)
-    if code in UNREADABLE:
+    if code in UNREADABLE or (code in REFUSED_CHANNEL and method in READS_CHANNEL):
         return Unreadable(method, code)
     return InvalidCursor(text) if code == "invalid_cursor" else PermanentError(text)
 

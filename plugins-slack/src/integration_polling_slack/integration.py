@@ -20,11 +20,12 @@ from core import (
     TaskResult,
     task,
 )
-from integration_polling_slack import messages, scopes, timestamps
+from integration_polling_slack import messages, scopes, strangers, timestamps
 from integration_polling_slack.account import SlackSettings
-from integration_polling_slack.attachments import Attachments, Kept, files_of
+from integration_polling_slack.attached import files_of
+from integration_polling_slack.attachments import Attachments, Kept
 from integration_polling_slack.channels import Ref
-from integration_polling_slack.directory import limits, utc_now
+from integration_polling_slack.directory import limits, user_row, utc_now
 from integration_polling_slack.errors import UNREADABLE_CHANNEL, InvalidCursor, Unreadable
 from integration_polling_slack.messages import Message, Place, Version
 from integration_polling_slack.names import Names
@@ -92,6 +93,10 @@ class Slack(Attachments):
         ]
         if state.backfill is not None:
             tasks.append(self._in_background(channel.id, state.backfill))
+        if channel.canvases and self.config.files != "none":
+            # Slack does not tell when a canvas was edited, so it is compared with the lookback.
+            due = self._is_due(ctx, state.lookback_done_at)
+            tasks += self._canvases(channel.id, channel.canvases) if due else []
         return TaskResult([row], tasks)
 
     def _in_background(self, channel: str, walk: Walk) -> Task:
@@ -135,7 +140,7 @@ class Slack(Attachments):
         """Continue the walk. A new channel and a backfill record their position at each page."""
         if walk.mode == "live":
             more = self.get_channel_history.task(channel=channel, walk=walk, archived=archived)
-            return TaskResult(kept.output, [*kept.tasks, more], seen=kept.seen)
+            return TaskResult(kept.output, [*kept.tasks, more], kept.state, kept.seen)
         changes: dict[str, Any] = {"backfill": walk, "unreadable": None}
         if walk.mode == "first":
             changes["backfill"] = walk.model_copy(update={"mode": "back", "run": ""})
@@ -145,7 +150,7 @@ class Slack(Attachments):
         return TaskResult(
             [*kept.output, *_readable_again(channel, state)],
             [*kept.tasks, self._in_background(channel, now.backfill)],
-            _written(channel, state, now),
+            {**kept.state, **_written(channel, state, now)},
             kept.seen,
         )
 
@@ -168,7 +173,8 @@ class Slack(Attachments):
             listed += walk.listings(channel)
         now = state.model_copy(update=changes)
         output = [*kept.output, *_readable_again(channel, state)]
-        return TaskResult(output, tasks, _written(channel, state, now), kept.seen, listed)
+        written = {**kept.state, **_written(channel, state, now)}
+        return TaskResult(output, tasks, written, kept.seen, listed)
 
     def _lookback_if_due(
         self, ctx: Context, channel: str, state: ChannelState, archived: str
@@ -214,7 +220,7 @@ class Slack(Attachments):
         kept = self._keep(ctx, channel, page)
         if page.has_more:
             more = self._look_back(channel, page.after, archived)
-            return TaskResult(kept.output, [*kept.tasks, more], seen=kept.seen)
+            return TaskResult(kept.output, [*kept.tasks, more], kept.state, kept.seen)
         changes = {
             "lookback_done_at": utc_now(),
             "recent": page.top_level[-RECENT:] if page.is_alone else [],
@@ -224,15 +230,15 @@ class Slack(Attachments):
         return TaskResult(
             [*kept.output, *gone],
             kept.tasks,
-            _written(channel, state, state.model_copy(update=changes)),
+            {**kept.state, **_written(channel, state, state.model_copy(update=changes))},
             kept.seen,
             page.after.listings(channel),
         )
 
     def _page(self, ctx: Context, channel: str, walk: Walk) -> Page:
         answer = self._call(
-            ctx, "conversations.history", channel=channel, oldest=walk.oldest, latest=walk.latest,
-            cursor=walk.cursor, limit=self.config.page,
+            ctx, "conversations.history", channel=self._current(ctx, channel), oldest=walk.oldest,
+            latest=walk.latest, cursor=walk.cursor, limit=self.config.page,
         )  # fmt: skip
         found = [one for one in answer.items("messages") if messages.is_message(one)]
         has_more, is_limited = (
@@ -270,13 +276,19 @@ class Slack(Attachments):
         A walk through the complete history takes every message as new. So after a resync, names and
         files are current.
         """
-        place, kept, changed = self._place(ctx, channel), Kept(), list[Message]()
-        known = ctx.fingerprints([place.id(one["ts"]) for one in page.messages])
+        kept, changed = Kept(), list[Message]()
+        known = ctx.fingerprints([f"{channel}:{one['ts']}" for one in page.messages])
         whole, threads = page.walk.is_whole, dict[str, Task]()
+        versions = {one["ts"]: messages.own_version(one) for one in page.messages}
+        same = {
+            ts
+            for ts, own in versions.items()
+            if not whole and own == Version.parse(known.get(f"{channel}:{ts}")).own
+        }
+        place = self._place(ctx, channel, kept, [m for m in page.messages if m["ts"] not in same])
         for one in page.messages:
             ts, id = one["ts"], place.id(one["ts"])
-            before, own = Version.parse(known.get(id)), messages.own_version(one)
-            is_same = id in known and before.own == own and not whole
+            before, own, is_same = Version.parse(known.get(id)), versions[ts], ts in same
             if messages.is_reply(one):
                 # A reply that was also sent to the channel. Its thread may be older than this page,
                 # or unreadable. The empty version requests the thread until it is fetched.
@@ -303,9 +315,17 @@ class Slack(Attachments):
         self._add_files(ctx, kept, place, changed)
         return kept
 
-    def _place(self, ctx: Context, channel: str) -> Place:
-        known = Names(ctx)
-        return Place(channel, self._workspace(ctx).url, known.get)
+    def _place(self, ctx: Context, channel: str, kept: Kept, fresh: Sequence[Message]) -> Place:
+        """Return the channel with its names, after a lookup of the strangers in new messages."""
+        known, workspace = Names(ctx), self._workspace(ctx)
+        found = strangers.look_up(ctx, self._call, known, fresh)
+        kept.output += [user_row(user) for user in found.users]
+        kept.state |= found.state
+        return Place(channel, workspace.url, known.get, workspace.moved.get(channel, ""))
+
+    def _current(self, ctx: Context, channel: str) -> str:
+        """Return Slack's present id of a channel."""
+        return self._workspace(ctx).moved.get(channel, channel)
 
     # Threads
     # ----------------------------------------------------------------------------------------------
@@ -354,7 +374,7 @@ class Slack(Attachments):
             answer = self._call(
                 ctx,
                 "conversations.replies",
-                channel=channel,
+                channel=self._current(ctx, channel),
                 ts=ts,
                 cursor=cursor,
                 limit=self.config.page,
@@ -378,7 +398,7 @@ class Slack(Attachments):
         if more := self._next_page(answer, cursor, page):
             given |= {"version": version, "restarts": restarts}
             onward = self.get_thread.task(**given, cursor=more, page=page + 1)
-            return TaskResult(kept.output, [*kept.tasks, onward], seen=kept.seen)
+            return TaskResult(kept.output, [*kept.tasks, onward], kept.state, kept.seen)
         if answer.data.get("has_more") is True:
             raise PermanentError("conversations.replies: more replies, but no cursor")
         kept.output += _end_of_thread(
@@ -386,21 +406,23 @@ class Slack(Attachments):
         )
         is_complete = run == ctx.run.id and answer.data.get("is_limited") is not True
         listed = [Listing(f"{channel}:{ts}")] if is_complete else []
-        return TaskResult(kept.output, kept.tasks, seen=kept.seen, listed=listed)
+        return TaskResult(kept.output, kept.tasks, kept.state, kept.seen, listed)
 
     def _keep_replies(
         self, ctx: Context, channel: str, root: str, replies: Sequence[Message], *, whole: bool
     ) -> Kept:
-        place, kept, changed = self._place(ctx, channel), Kept(), list[Message]()
-        known = ctx.fingerprints([place.id(one["ts"]) for one in replies])
+        kept, changed = Kept(), list[tuple[Message, str]]()
+        known = ctx.fingerprints([f"{channel}:{one['ts']}" for one in replies])
         for one in replies:
-            id, own = place.id(one["ts"]), Version(messages.own_version(one))
-            if known.get(id) == str(own) and not whole:
+            id, own = f"{channel}:{one['ts']}", str(Version(messages.own_version(one)))
+            if known.get(id) == own and not whole:
                 kept.seen.append(id)
             else:
-                changed.append(one)
-                kept.output.append(messages.row({**one, "thread_ts": root}, place, str(own)))
-        self._add_files(ctx, kept, place, changed)
+                changed.append(({**one, "thread_ts": root}, own))
+        fresh = [one for one, _ in changed]
+        place = self._place(ctx, channel, kept, fresh)
+        kept.output += [messages.row(one, place, own) for one, own in changed]
+        self._add_files(ctx, kept, place, fresh)
         return kept
 
     def _keep_root(
@@ -413,9 +435,10 @@ class Slack(Attachments):
         Returns:
           The row's version by its id; empty if the message is older than `since`.
         """
-        place, version = self._place(ctx, channel), str(Version(messages.own_version(root)))
+        version = str(Version(messages.own_version(root)))
         if timestamps.order(root["ts"]) <= timestamps.order(self.config.oldest):
             return {}
+        place = self._place(ctx, channel, kept, [root])
         kept.output.append(messages.row(root, place, version))
         self._add_files(ctx, kept, place, [root])
         return {place.id(root["ts"]): version}

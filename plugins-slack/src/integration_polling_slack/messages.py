@@ -9,14 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from core import TaskOutput
-from integration_polling_slack import text, timestamps
-from integration_polling_slack.text import Name
+from integration_polling_slack import raw, text, timestamps
+from integration_polling_slack.mrkdwn import Name
+from integration_polling_slack.text import READER_VERSION, attached_files
 
 Message = Mapping[str, Any]
 
 MAX_PART_CHARS = 20_000
 MAX_PART_CHARS_BY_NAME = {"blocks": 300_000, "attachments": 300_000}
-"""The maximum size of a part of the metadata, in characters of JSON; a row may have 1 MiB."""
+"""The maximum size of a part of the metadata, in characters of JSON."""
+
+MAX_METADATA_BYTES = 1_000_000
+"""The maximum size of the metadata in bytes of ASCII JSON; the engine accepts 1 MiB."""
+
+MAX_REACTIONS = 500
+"""The maximum number of reactions of a row. Slack accepts 50 of a message."""
 
 MAX_NAME_CHARS = 200
 """The maximum number of characters of a row's name."""
@@ -31,9 +38,22 @@ _COMPARED = (
     "reactions",
     "blocks",
     "attachments",
-    "files",
+    "file",
+    "pinned_to",
+    "metadata",
+    "assistant_app_thread",
 )
 
+
+_SHOWN = (
+    "bot_id", "thread_ts", "subtype", "edited", "blocks", "attachments", "pinned_to", "room",
+    "assistant_app_thread", "metadata",
+)  # fmt: skip
+"""The parts of a message that its metadata has unchanged."""
+
+_FILE_VERSION = (
+    "id", "mode", "name", "title", "size", "edit_timestamp", "updated", "file_access",
+)  # fmt: skip
 
 EMPTIED = "-"
 """The version of a thread that has lost all its replies. The delete guard may hold them."""
@@ -65,11 +85,19 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A channel, with the workspace's address and the names of people and channels."""
+    """A channel, with the workspace's address and the names of people and channels.
+
+    Attributes:
+      channel: The id in the rows' ids.
+      url: The address of the workspace.
+      name: Returns the name for an id.
+      current: Slack's present id, if the channel's id has changed. Default: empty.
+    """
 
     channel: str
     url: str
     name: Name
+    current: str = ""
 
     def id(self, ts: str) -> str:
         """Return a message's id. Timestamps are unique only within a channel."""
@@ -88,15 +116,17 @@ def is_reply(message: Message) -> bool:
 
 def own_version(message: Message) -> str:
     """Return a digest of the parts of a message that can change."""
-    described = {key: message[key] for key in _COMPARED if message.get(key)}
+    described: dict[str, Any] = {key: message[key] for key in _COMPARED if message.get(key)}
     if is_reply(message):
         # A reply that was also sent to the channel has two descriptions.
         described.pop("subtype", None)
-    if isinstance(described.get("files"), list):
-        # Links to thumbnails and the like differ from call to call.
-        described["files"] = [
-            (one.get("id"), one.get("mode")) for one in described["files"] if isinstance(one, dict)
-        ]
+    # Links to thumbnails and the like differ from call to call.
+    described.pop("file", None)
+    described["files"] = [
+        [one.get(key) for key in _FILE_VERSION] for one in attached_files(message)
+    ]
+    if isinstance(room := message.get("room"), dict):
+        described["room"] = [room.get(key) for key in ("date_end", "participant_history")]
     encoded = json.dumps(described, sort_keys=True).encode()
     return hashlib.blake2b(encoded, digest_size=9).hexdigest()
 
@@ -125,7 +155,7 @@ def settled_version(version: str, newest: str) -> str:
     return "?" if is_newer else version
 
 
-def row(message: Message, place: Place, fingerprint: str) -> TaskOutput:
+def row(message: Message, place: Place, fingerprint: str | None) -> TaskOutput:
     """Return the message's row."""
     ts = message["ts"]
     parent = place.id(message["thread_ts"]) if is_reply(message) else place.channel
@@ -135,6 +165,24 @@ def row(message: Message, place: Place, fingerprint: str) -> TaskOutput:
         name=name[:MAX_NAME_CHARS], timestamp=timestamps.moment(ts), content_type="text/plain",
         metadata=_metadata(message, place), fingerprint=fingerprint,
     )  # fmt: skip
+
+
+def reread(metadata: Mapping[str, Any], fingerprint: str | None, name: Name) -> TaskOutput | None:
+    """Render a kept message again, without a call of Slack.
+
+    Args:
+      metadata: The metadata of the message's row.
+      fingerprint: The fingerprint of the row, which stays.
+      name: Returns the names of people, channels and groups, as kept in the state.
+
+    Returns:
+      The row; None if the metadata does not have the message.
+    """
+    message, channel = raw.unpacked(metadata), metadata.get("channel")
+    if message is None or not isinstance(channel, str) or not is_message(message):
+        return None
+    url, _, link = str(metadata.get("permalink") or "").partition("archives/")
+    return row(message, Place(channel, url, name, link.partition("/")[0]), fingerprint)
 
 
 def _author(message: Message, name: Name) -> str:
@@ -152,46 +200,78 @@ def _author(message: Message, name: Name) -> str:
     return (
         known
         or named
+        or name(str(message.get("bot_id")))
         or (name(user) if isinstance(user, str) else None)
         or f"@{user or message.get('bot_id')}"
     )
 
 
 def _metadata(message: Message, place: Place) -> dict[str, Any]:
-    kept = {
+    """Return the row's metadata; `omitted` names the parts that were too large."""
+    shown = {key: message.get(key) for key in _SHOWN} | {
         "channel": place.channel,
         "ts": message["ts"],
         "user": message.get("user") or message.get("bot_id"),
-        "thread_ts": message.get("thread_ts"),
-        "subtype": message.get("subtype"),
+        "app_id": _app(message),
         "reactions": _reactions(message.get("reactions")),
-        "edited": message.get("edited"),
         "permalink": _permalink(message, place),
-        "files": _files(message.get("files")),
-        "blocks": message.get("blocks"),
-        "attachments": message.get("attachments"),
+        "files": _files(attached_files(message)),
     }
-    return {
+    present = {key: value for key, value in shown.items() if value}
+    kept = {
         key: value
-        for key, value in kept.items()
-        if value and len(json.dumps(value)) <= MAX_PART_CHARS_BY_NAME.get(key, MAX_PART_CHARS)
+        for key, value in present.items()
+        if raw.size(value) <= MAX_PART_CHARS_BY_NAME.get(key, MAX_PART_CHARS)
     }
+    return _bounded(message, kept, [key for key in present if key not in kept])
+
+
+def _bounded(message: Message, kept: dict[str, Any], omitted: list[str]) -> dict[str, Any]:
+    """Return the metadata with the raw message, within the engine's limit."""
+    for large in ("", "attachments", "blocks"):
+        if large in kept:
+            kept = {key: value for key, value in kept.items() if key != large}
+            omitted = [*omitted, large]
+        rest = raw.packed(message, kept)
+        added: dict[str, Any] = {"reader": READER_VERSION, "raw": rest}
+        if missing := [*omitted, *(["raw"] if rest is None else [])]:
+            added["omitted"] = missing
+        found = {**kept, **{key: value for key, value in added.items() if value is not None}}
+        if len(json.dumps(found)) <= MAX_METADATA_BYTES:
+            return found
+    return {**kept, "omitted": [*omitted, "raw"]}
+
+
+def _app(message: Message) -> Any:
+    """Return the id of the app that posted a message."""
+    profile = message.get("bot_profile")
+    return message.get("app_id") or (profile.get("app_id") if isinstance(profile, dict) else None)
 
 
 def _reactions(reactions: Any) -> list[dict[str, Any]]:
-    """Return name, count and listed users of each reaction."""
-    found = reactions if isinstance(reactions, list) else []
-    return [
-        {key: one.get(key) for key in ("name", "count", "users")}
-        for one in found
-        if isinstance(one, dict)
-    ]
+    """Return name, count and people of each reaction. If they are many, fewer people stay."""
+    items = reactions[:MAX_REACTIONS] if isinstance(reactions, list) else []
+    found = [one for one in items if isinstance(one, dict)]
+    for most in (None, 20, 5, 0):
+        kept = [_reaction(one, most) for one in found]
+        if raw.size(kept) <= MAX_PART_CHARS:
+            break
+    return kept
+
+
+def _reaction(reaction: Mapping[str, Any], most: int | None) -> dict[str, Any]:
+    """Return a reaction with the first `most` of its people; None keeps all."""
+    name, count, users = (reaction.get(key) for key in ("name", "count", "users"))
+    shown = {"name": name[:100] if isinstance(name, str) else None, "count": count}
+    if not isinstance(users, list):
+        return {**shown, "users": users} if most is None else shown
+    return {**shown, "users": users[:most]} if most != 0 else shown
 
 
 def _files(files: Any) -> list[dict[str, Any]]:
     """Return the identifying fields of files; the files' own rows have the rest."""
     found = files if isinstance(files, list) else []
-    shown = ("id", "name", "mimetype", "size", "mode")
+    shown = ("id", "name", "title", "mimetype", "size", "mode")
     return [
         {key: one[key] for key in shown if one.get(key)} for one in found if isinstance(one, dict)
     ]
@@ -201,9 +281,6 @@ def _permalink(message: Message, place: Place) -> str:
     """Return the link to a message, as `chat.getPermalink` would at the cost of a call."""
     if not place.url:
         return ""
-    link = f"{place.url}archives/{place.channel}/p{message['ts'].replace('.', '')}"
-    return (
-        f"{link}?thread_ts={message['thread_ts']}&cid={place.channel}"
-        if is_reply(message)
-        else link
-    )
+    channel = place.current or place.channel
+    link = f"{place.url}archives/{channel}/p{message['ts'].replace('.', '')}"
+    return f"{link}?thread_ts={message['thread_ts']}&cid={channel}" if is_reply(message) else link

@@ -14,6 +14,11 @@ from core import Context
 SHARDS = 64
 """The number of shards. In a workspace of 100,000 people, a shard has about 50 kB."""
 
+DIRECTORY, STRANGERS = "names", "strangers"
+"""The partitions: names of listed people and channels, and of people who were looked up."""
+
+_BUILT_IN = {"USLACKBOT": "@Slackbot"}
+
 LONGEST = 80
 """The maximum number of characters of a name, which is also Slack's limit."""
 
@@ -33,31 +38,57 @@ class Shard(BaseModel):
 
 
 class Names:
-    """Looks up names for one task, one shard at a time."""
+    """Looks up names for one task, one shard at a time. The directory precedes strangers."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._shards: dict[str, dict[str, str]] = {}
+        self._shards: dict[str, Mapping[str, str]] = {}
 
     def get(self, id: str) -> str | None:
         """Return the name for an id, or None."""
-        partition = _partition(id)
+        listed = self._shard(id, DIRECTORY).get(id) or _BUILT_IN.get(id)
+        return listed or self._shard(id, STRANGERS).get(id) or None
+
+    def is_asked(self, id: str) -> bool:
+        """Return True if the name is known, or if Slack did not know it when asked."""
+        return self.get(id) is not None or id in self._shard(id, STRANGERS)
+
+    def learn(self, names: Mapping[str, str]) -> None:
+        """Add the names of strangers for the rest of the task; an empty name is unknown."""
+        for id, name in names.items():
+            shard = self._shard(id, STRANGERS)
+            self._shards[_partition(id, STRANGERS)] = {**shard, id: name[:LONGEST]}
+
+    def _shard(self, id: str, kind: str) -> Mapping[str, str]:
+        partition = _partition(id, kind)
         if partition not in self._shards:
             self._shards[partition] = _read(self._ctx, partition)
-        return self._shards[partition].get(id)
+        return self._shards[partition]
 
 
-def changed(ctx: Context, names: Mapping[str, str]) -> dict[str, BaseModel | None]:
+def changed(
+    ctx: Context, names: Mapping[str, str], kind: str = DIRECTORY
+) -> dict[str, BaseModel | None]:
     """Return the shards that these names change, as state for a result."""
     parts: dict[str, dict[str, str]] = {}
     for id, name in names.items():
-        parts.setdefault(_partition(id), {})[id] = name[:LONGEST]
+        parts.setdefault(_partition(id, kind), {})[id] = name[:LONGEST]
     before = {partition: _read(ctx, partition) for partition in parts}
     return {
         partition: Shard(names={**before[partition], **part})
         for partition, part in parts.items()
         if not part.items() <= before[partition].items()
     }
+
+
+def no_strangers() -> dict[str, BaseModel | None]:
+    """Return the state that lets each stranger be looked up again."""
+    return {f"{STRANGERS}/{shard:02d}": None for shard in range(SHARDS)}
+
+
+def handle(name: str) -> str:
+    """Return the key under which the name of a person is kept by handle."""
+    return f"@{name}"
 
 
 def of_user(user: Mapping[str, Any]) -> str:
@@ -80,5 +111,5 @@ def _read(ctx: Context, partition: str) -> dict[str, str]:
     return shard.names if shard is not None else {}
 
 
-def _partition(id: str) -> str:
-    return f"names/{crc32(id.encode()) % SHARDS:02d}"
+def _partition(id: str, kind: str) -> str:
+    return f"{kind}/{crc32(id.encode()) % SHARDS:02d}"

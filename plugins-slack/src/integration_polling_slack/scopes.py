@@ -5,6 +5,8 @@ Source: https://docs.slack.dev/reference/scopes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from integration_polling_slack.account import Config
 
 ALWAYS = frozenset({"users:read"})
@@ -21,6 +23,11 @@ FILES = frozenset({"files:read"})
 JOIN = frozenset({"channels:join"})
 
 EVERY = ALWAYS | OPTIONAL | FILES | JOIN | frozenset().union(*BY_TYPE.values())
+
+
+def granted(headers: Mapping[str, str]) -> set[str]:
+    """Return the token's scopes, as the headers of a response name them; empty if they do not."""
+    return {scope.strip() for scope in headers.get("x-oauth-scopes", "").split(",")} - {""}
 
 
 def needed(config: Config) -> frozenset[str]:

@@ -1,117 +1,193 @@
-"""The text of a message as a person reads it.
+"""The text of a message as a person sees it in Slack.
 
-Source: https://docs.slack.dev/messaging/formatting-message-text
+It is a pure function of the message and of the known names, so that kept messages can be rendered
+again without Slack.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-Name = Callable[[str], str | None]
-"""Returns the name of a user, channel or group with its sigil, or None."""
+from integration_polling_slack import mrkdwn, secondary
+from integration_polling_slack.blocks import DEEPEST, Blocks
+from integration_polling_slack.mrkdwn import Name, plain, resolved, says
 
-DEEPEST = 20
-"""The maximum nesting of blocks to read; Slack's own blocks are nested at most 5 deep."""
+__all__ = ["DEEPEST", "READER_VERSION", "Name", "attached_files", "readable", "resolved"]
 
-_MARKED = re.compile(r"<([^<>]*)>")
-_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
+READER_VERSION = 2
+"""The version of this renderer. It grows with each change of its results."""
 
+MAX_FORWARDS = 5
+"""The maximum depth of forwarded messages in forwarded messages."""
 
-def readable(message: Mapping[str, Any], name: Name) -> str:
-    """Return the message's text; if it is empty, the text of its blocks or of its attachments."""
-    text, attachments = message.get("text"), message.get("attachments")
-    if isinstance(text, str) and text:
-        return resolved(text, name)
-    parts = (
-        [_of_attachment(one, name) for one in attachments] if isinstance(attachments, list) else []
-    )
-    return _of_blocks(message.get("blocks"), name) or "\n".join(filter(None, parts))
+Message = Mapping[str, Any]
 
+_SENTENCES = {
+    "channel_join": "joined the channel",
+    "group_join": "joined the channel",
+    "channel_leave": "left the channel",
+    "group_leave": "left the channel",
+    "channel_archive": "archived the channel",
+    "group_archive": "archived the channel",
+    "channel_unarchive": "restored the channel",
+    "group_unarchive": "restored the channel",
+    "channel_convert_to_private": "made the channel private",
+    "channel_convert_to_public": "made the channel public",
+    "channel_topic": "set the channel topic: {topic}",
+    "group_topic": "set the channel topic: {topic}",
+    "channel_purpose": "set the channel description: {purpose}",
+    "group_purpose": "set the channel description: {purpose}",
+    "channel_name": "renamed the channel from {old_name} to {name}",
+    "group_name": "renamed the channel from {old_name} to {name}",
+    "pinned_item": "pinned an item to this channel",
+    "unpinned_item": "unpinned an item from this channel",
+    "bot_add": "added an integration to this channel",
+    "bot_remove": "removed an integration from this channel",
+    "huddle_thread": "A huddle started",
+    "sh_room_created": "A huddle started",
+    "sh_room_shared": "shared a call",
+    "tombstone": "This message was deleted.",
+    "channel_canvas_updated": "updated the channel canvas",
+    "tabbed_canvas_updated": "updated a canvas",
+    "document_mention": "mentioned people in a canvas",
+}
+"""The sentences that Slack shows for subtypes whose messages may lack a text.
 
-def resolved(text: str, name: Name) -> str:
-    """Return text with mentions as names, links written out, and entities as characters."""
-    return _unescaped(_MARKED.sub(lambda found: _resolve(found[1], name), text))
+Source: https://docs.slack.dev/reference/events/message
+"""
 
-
-def _unescaped(text: str) -> str:
-    for entity, character in _ENTITIES:
-        text = text.replace(entity, character)
-    return text
-
-
-def _resolve(marked: str, name: Name) -> str:
-    target, _, label = marked.partition("|")
-    if target[:1] in ("@", "#"):
-        return _escaped(name(target[1:])) or _with_sigil(target[0], label) or target
-    if target.startswith("!"):
-        return _special(target[1:], label, name)
-    address = target.removeprefix("mailto:")
-    if not label or label in (target, address, target.partition("://")[2].rstrip("/")):
-        return address
-    return f"{label} ({address})"
-
-
-def _special(target: str, label: str, name: Name) -> str:
-    """Return the text for a special mention: `!here`, `!subteam^S1` or `!date^…`."""
-    word, _, rest = target.partition("^")
-    if word == "subteam":
-        return _escaped(name(rest.partition("^")[0])) or _with_sigil("@", label) or f"@{rest}"
-    if word in ("here", "channel", "everyone"):
-        return f"@{word}"
-    return label or word
-
-
-def _escaped(name: str | None) -> str:
-    """Escape a name, because it is unescaped later with the rest of the text."""
-    return (name or "").replace("&", "&amp;")
+_TITLED = (
+    "assistant_app_thread", "canvas", "document", "channel_canvas", "item", "list", "workflow",
+    "reminder",
+)  # fmt: skip
 
 
-def _with_sigil(sigil: str, label: str) -> str:
-    return f"{sigil}{label.lstrip(sigil)}" if label else ""
+def readable(message: Message, name: Name) -> str:
+    """Return the message's text: blocks if there are any, else its text; then what is attached.
+
+    Args:
+      message: The message, as Slack returned it.
+      name: Returns the names of people, channels and groups.
+    """
+    return _readable(message, name, MAX_FORWARDS)
 
 
-def _of_attachment(attachment: Any, name: Name) -> str:
-    if not isinstance(attachment, dict):
+def _readable(message: Message, name: Name, depth: int) -> str:
+    if depth <= 0:
         return ""
-    words = [attachment.get(key) for key in ("pretext", "title", "text")]
-    found = [resolved(word, name) for word in words if isinstance(word, str) and word]
-    fallback = attachment.get("fallback")
-    if not found and isinstance(fallback, str):
-        found = [resolved(fallback, name)]
-    return "\n".join(found) or _of_blocks(attachment.get("blocks"), name)
+    blocks = Blocks(name, message.get("text"))
+    body = blocks.all(message.get("blocks")) or blocks.resolved(message.get("text"))
+    found = [body or _sentence(message, blocks), *_about(message, blocks, body)]
+    attachments = message.get("attachments")
+    for one in attachments if isinstance(attachments, list) else []:
+        said = "\n".join(found)
+        found.append(
+            secondary.words(one, blocks, said, lambda inner: _readable(inner, name, depth - 1))
+        )
+    for file in attached_files(message):
+        found += _file(file, "\n".join(found))
+    return "\n".join(filter(None, found))
 
 
-def _of_blocks(blocks: Any, name: Name) -> str:
-    if not isinstance(blocks, list):
+def attached_files(message: Message) -> list[dict[str, Any]]:
+    """Return the files of a message itself; before 2018 there was one, in `file`."""
+    several = message.get("files")
+    found = several if isinstance(several, list) and several else [message.get("file")]
+    return [one for one in found if isinstance(one, dict)]
+
+
+def _sentence(message: Message, blocks: Blocks) -> str:
+    """Return Slack's sentence for a message of a subtype without text."""
+    pattern = _SENTENCES.get(str(message.get("subtype")), "")
+    room = message.get("room")
+    if isinstance(room, dict) and room.get("call_family") not in (None, "", "huddle"):
+        pattern = pattern.replace("A huddle", "A call")
+    if not pattern:
         return ""
-    return "\n".join(
-        text for block in blocks if (text := "".join(_pieces(block, name, DEEPEST)).strip())
-    )
+    keys = ("topic", "purpose", "old_name", "name")
+    return pattern.format_map({key: blocks.resolved(message.get(key)) for key in keys}).rstrip(": ")
 
 
-def _pieces(element: Any, name: Name, depth: int) -> Iterator[str]:
-    """Yield the words of a block and of its elements, in order."""
-    if not isinstance(element, dict) or depth == 0:
-        return
-    kind, text = element.get("type"), element.get("text")
-    mention = {"user": "user_id", "channel": "channel_id", "usergroup": "usergroup_id"}.get(
-        str(kind)
-    )
-    if mention is not None:
-        id = str(element.get(mention))
-        yield name(id) or id
-    elif kind == "broadcast":
-        yield f"@{element.get('range')}"
-    elif kind == "link" and not text:
-        yield str(element.get("url", ""))
-    elif isinstance(text, str):
-        yield resolved(text, name) if kind == "mrkdwn" else text
-    elif isinstance(text, dict):
-        yield from _pieces(text, name, depth - 1)
-    below = element.get("elements", element.get("fields"))
-    for child in below if isinstance(below, list) else []:
-        yield from _pieces(child, name, depth - 1)
-        if kind not in ("rich_text_section", "rich_text_preformatted", "rich_text_quote"):
-            yield "\n"
+def _about(message: Message, blocks: Blocks, body: str) -> Iterator[str]:
+    """Yield what Slack shows beside the text: titles, callers, comments, the inviting person."""
+    for key in _TITLED:
+        part = message.get(key)
+        if isinstance(part, dict):
+            titles = [part.get("title"), part.get("name")]
+            found = [plain(one) for one in titles if isinstance(one, str) and one]
+            found.append(blocks.all(part.get("title_blocks")))
+            yield from (one for one in found[:1] if one and not says(body, one))
+    comment = message.get("comment")
+    if isinstance(comment, dict):
+        said = blocks.resolved(comment.get("comment"))
+        yield said if not says(body, said) else ""
+    inviter = message.get("inviter")
+    if isinstance(inviter, str) and (named := blocks.name(inviter)) and named not in body:
+        yield f"invited by {named}"
+    if isinstance(room := message.get("room"), dict):
+        yield from _room(room, blocks, body)
+
+
+def _room(room: Message, blocks: Blocks, body: str) -> Iterator[str]:
+    """Yield name, people and length of a huddle or call."""
+    title = room.get("name")
+    if isinstance(title, str) and not says(body, plain(title)):
+        yield plain(title)
+    people = room.get("participant_history") or room.get("participants")
+    ids = [one for one in (people if isinstance(people, list) else []) if isinstance(one, str)]
+    if ids:
+        yield f"Participants: {', '.join(blocks.name(id) or f'@{id}' for id in ids)}"
+    start, end = (room.get(key) for key in ("date_start", "date_end"))
+    if type(start) is int and type(end) is int and 0 < start < end:
+        yield f"Duration: {max(1, round((end - start) / 60))} min"
+
+
+def _file(file: Message, body: str) -> Iterator[str]:
+    """Yield what Slack shows of a file, unless the text above says it already."""
+    mode = file.get("mode")
+    if mode == "tombstone":
+        yield "This file was deleted."
+    title, alt = (_of(file, key) for key in ("title", "alt_txt"))
+    shown = [title or _of(file, "name"), alt]
+    if mode == "email" or file.get("filetype") == "email":
+        shown += [_of(file, "subject"), *_envelope(file)]
+        texts = (_of(file, key) for key in ("plain_text", "preview_plain_text", "preview"))
+        shown.append(next(filter(None, texts), ""))
+        enclosed = file.get("attachments")
+        for one in enclosed if isinstance(enclosed, list) else []:
+            shown.append(_of(one, "filename") if isinstance(one, dict) else "")
+    elif mode in ("snippet", "space", "post", "docs"):
+        shown.append(_of(file, "preview_plain_text") or _of(file, "preview"))
+    comment = file.get("initial_comment")
+    shown.append(_of(comment, "comment") if isinstance(comment, dict) else "")
+    shown.append(_transcript(file))
+    yield from (one for one in dict.fromkeys(shown) if one and not says(body, one))
+
+
+def _of(file: Message, key: str) -> str:
+    value = file.get(key)
+    return plain(value) if isinstance(value, str) else ""
+
+
+def _envelope(file: Message) -> Iterator[str]:
+    """Yield the sender and the recipients of an e-mail that was posted to a channel."""
+    for key, word in (("from", "From"), ("to", "To"), ("cc", "Cc")):
+        people = file.get(key)
+        found = [
+            one for one in (people if isinstance(people, list) else []) if isinstance(one, dict)
+        ]
+        named = [
+            mrkdwn.linked(_of(one, "name"), _of(one, "address")) or _of(one, "original")
+            for one in found
+        ]
+        if any(named):
+            yield f"{word}: {', '.join(filter(None, named))}"
+
+
+def _transcript(file: Message) -> str:
+    """Return the transcript of a voice message, as far as Slack shows it."""
+    found = file.get("transcription")
+    preview = found.get("preview") if isinstance(found, dict) else None
+    content = preview.get("content") if isinstance(preview, dict) else None
+    return plain(content) if isinstance(content, str) else ""

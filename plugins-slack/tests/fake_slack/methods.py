@@ -37,6 +37,7 @@ def needed(fake: Fake, method: str, arguments: Arguments) -> set[str]:
         return {READ[channel.type].replace(":read", ":history")} if channel else set()
     others = {
         "users.list": "users:read",
+        "users.info": "users:read",
         "bots.info": "users:read",
         "usergroups.list": "usergroups:read",
     }
@@ -57,7 +58,18 @@ def auth_test(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
 
 
 def bots_info(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
-    return {"bot": {"id": "B1", "app_id": "A1", "name": "polling"}}
+    bots = {"B1": {"id": "B1", "app_id": "A1", "name": "polling"}, **fake.workspace.bots}
+    if arguments.get("bot") not in bots:
+        raise SlackError("bot_not_found")
+    return {"bot": bots[arguments["bot"]]}
+
+
+def users_info(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    """Return a person, also one of another organization, whom the list lacks."""
+    people = {**fake.workspace.strangers, **fake.workspace.users}
+    if arguments.get("user") not in people:
+        raise SlackError("user_not_found")
+    return {"user": people[arguments["user"]]}
 
 
 def users_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
@@ -147,6 +159,7 @@ METHODS: dict[str, Callable[[Fake, Arguments, str], dict[str, Any]]] = {
     "auth.test": auth_test,
     "bots.info": bots_info,
     "users.list": users_list,
+    "users.info": users_info,
     "usergroups.list": usergroups_list,
     "conversations.list": conversations_list,
     "conversations.history": conversations_history,

@@ -29,6 +29,7 @@ class Channel:
     updated: int = 1_600_000_000_000
     user: str = ""
     error: str = ""
+    properties: dict[str, Any] = field(default_factory=dict)
     messages: dict[str, Message] = field(default_factory=dict)
     top: list[str] = field(default_factory=list)
     threads: dict[str, list[str]] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Channel:
             "is_mpim": is_mpim,
             "created": 1_600_000_000,
             "updated": self.updated,
+            "properties": self.properties,
         }
         if is_im:
             return {**shared, "user": self.user}
@@ -78,6 +80,8 @@ class Workspace:
         self.lock = threading.RLock()
         self.team, self.url = "T1", "https://acme.slack.com/"
         self.users: dict[str, dict[str, Any]] = {}
+        self.strangers: dict[str, dict[str, Any]] = {}
+        self.bots: dict[str, dict[str, Any]] = {}
         self.groups: dict[str, str] = {}
         self.channels: dict[str, Channel] = {}
         self.files: dict[str, tuple[dict[str, Any], bytes]] = {}
@@ -88,7 +92,8 @@ class Workspace:
 
     def add_user(self, id: str, name: str, **fields: Any) -> None:
         profile = {"display_name": name, "real_name": f"{name} Example"}
-        self.users[id] = {
+        people = self.strangers if fields.pop("is_stranger", False) else self.users
+        people[id] = {
             "id": id,
             "name": name.lower(),
             "deleted": False,

@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 from core.content.blobs import Blobs, SpooledWriter
 from core.db.pool import Conn, Database
 from core.integration.limits import Reader
-from core.integration.stored import StoredItem
+from core.integration.stored import M, StoredItem, state_value
 from core.results.reread import KeptRow
 from core.results.rows import StoredBlob
 
@@ -19,6 +19,10 @@ AHEAD_BYTES = 4 * 1024 * 1024
 
 MAX_AHEAD_BYTES = 256 * 1024
 """The size of one item's content above which it is loaded when it is used."""
+
+READ_STATE = (
+    "SELECT value, version FROM sync_state WHERE user_integration_id = %s AND partition = %s"
+)
 
 # A portion of an account's rows. The bound is on the rows read; the unique index serves it.
 PAGE = """
@@ -86,11 +90,13 @@ class StoredContents:
     Args:
       database: The connections.
       blobs: The store of large content.
+      account: The id of the account.
       name: The name of the task; its unfinished blobs have it.
     """
 
-    def __init__(self, database: Database, blobs: Blobs, name: str) -> None:
-        self._database, self._blobs, self._name = database, blobs, name
+    def __init__(self, database: Database, blobs: Blobs, account: str, name: str) -> None:
+        self._database, self._blobs, self._account, self._name = database, blobs, account, name
+        self._states: dict[str, Any] = {}
         self._rows: dict[str, KeptRow] = {}
         self._ahead: dict[int, bytes] = {}
         self._writers = 0
@@ -134,6 +140,18 @@ class StoredContents:
         """Return a writer for large content."""
         self._writers += 1
         return SpooledWriter(self._blobs, f"{self._name}-{self._writers}", resumable=False)
+
+    def state(self, partition: str, model: type[M]) -> M | None:
+        """Return the value of a state partition, as it was when the first item asked for it.
+
+        Raises:
+          CursorExpired: The kept value does not fit the model.
+        """
+        if partition not in self._states:
+            with self._database.connection() as conn:
+                row = conn.execute(READ_STATE, (self._account, partition)).fetchone()
+            self._states[partition] = row[0] if row is not None else None
+        return state_value(partition, self._states[partition], model)
 
     def _inline(self, row: KeptRow) -> bytes:
         if row.row_id in self._ahead:

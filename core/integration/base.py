@@ -200,7 +200,7 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         increased the version of the reader, after a change of a `RereadOnChange` field, and on
         request. The instance has its config, and it has neither credentials nor a network:
         connections are refused, and `initialize` was not called. The result depends on nothing but
-        the item and the config.
+        the item, the config and the account's state, see `StoredItem.state`.
 
         The engine writes only rows that differ, and nothing if the item has changed since it was
         read. Such a change is marked as a reread in the change feed.

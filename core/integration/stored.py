@@ -5,10 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from core.errors import CursorExpired
 from core.integration.context import BlobWriter
 from core.integration.results import Blob
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def state_value(partition: str, value: Any, model: type[M]) -> M | None:
+    """Return a kept value of a state partition as its model; None if there is none.
+
+    Raises:
+      CursorExpired: The kept value does not fit the model.
+    """
+    if value is None:
+        return None
+    try:
+        return model.model_validate(value)
+    except ValidationError:
+        raise CursorExpired(partition) from None
 
 
 class StoredContent(Protocol):
@@ -24,6 +43,10 @@ class StoredContent(Protocol):
 
     def writer(self) -> BlobWriter:
         """Return a writer for large content."""
+        ...
+
+    def state(self, partition: str, model: type[M], /) -> M | None:
+        """Return the value of a state partition, or None if it is empty."""
         ...
 
 
@@ -66,6 +89,21 @@ class StoredItem:
     def content(self) -> Blob | None:
         """The content as it is kept, for `TaskOutput.content`; None if the item has none."""
         return self._content.handle(self)
+
+    def state(self, partition: str, model: type[M]) -> M | None:
+        """Return the value of a state partition of the account, such as the names of people.
+
+        Args:
+          partition: The name of the partition.
+          model: The pydantic model of its value.
+
+        Returns:
+          The value; None if the partition is empty.
+
+        Raises:
+          CursorExpired: The kept value does not fit the model.
+        """
+        return self._content.state(partition, model)
 
     def blob(self) -> BlobWriter:
         """Return a writer for large content that the item contains, such as an attachment."""

@@ -13,7 +13,7 @@ from core.errors import SkipItem
 from core.integration.base import BaseIntegration
 from core.integration.limits import Reader
 from core.integration.results import Blob, TaskResult
-from core.integration.stored import StoredItem
+from core.integration.stored import M, StoredItem, state_value
 from core.results.reread import ItemChanges, KeptRow, item_changes
 from core.results.result import result_rows
 from core.results.rows import ResultRows, StoredBlob
@@ -55,6 +55,10 @@ class MemoryContents:
     def writer(self) -> MemoryWriter:
         """Return a writer for large content."""
         return self._account.spool.writer(None)
+
+    def state(self, partition: str, model: type[M], /) -> M | None:
+        """Return the value of a state partition, or None if it is empty."""
+        return state_value(partition, self._account.state.get(partition), model)
 
     def item(self, tree: list[KeptRow]) -> StoredItem:
         """Return the item of a tree of rows."""

@@ -10,16 +10,18 @@ from functools import cached_property
 from typing import TypeVar
 from uuid import uuid4
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from core.accounts import refresh
 from core.accounts.vault import secrets_of
 from core.content.blobs import Blobs, SpooledWriter
+from core.content.stored import READ_STATE
 from core.db.pool import Database
 from core.egress import Egress
-from core.errors import CursorExpired, PermanentError, VaultError
+from core.errors import PermanentError, VaultError
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
 from core.integration.limits import Rate
+from core.integration.stored import state_value
 from core.known_secrets import KNOWN
 from core.ledger.outcomes import Dispatch
 from core.limits.budgets import Budgets, UnitRequest
@@ -30,9 +32,6 @@ from core.worker.instance_pool import Instance
 
 M = TypeVar("M", bound=BaseModel)
 
-READ_STATE = (
-    "SELECT value, version FROM sync_state WHERE user_integration_id = %s AND partition = %s"
-)
 IS_COMPLETE = "SELECT complete FROM sync_run WHERE id = %s"
 FINGERPRINTS = """
 SELECT external_id, fingerprint FROM user_integration_content
@@ -128,12 +127,7 @@ class TaskContext:
         with self._services.database.connection() as conn:
             row = conn.execute(READ_STATE, (self._dispatch.account_id, partition)).fetchone()
         self.read[partition] = row[1] if row is not None else 0
-        if row is None or row[0] is None:
-            return None
-        try:
-            return model.model_validate(row[0])
-        except ValidationError:
-            raise CursorExpired(partition) from None
+        return state_value(partition, row[0] if row is not None else None, model)
 
     def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
         """Return the fingerprints of content that exists, by external id."""

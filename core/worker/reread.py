@@ -130,7 +130,9 @@ def _read(
     is_chain = dispatch.payload.get("ids") is None
     with services.database.connection() as conn:
         trees = stored.trees(conn, dispatch.account_id, reader.kinds, named)
-    contents = StoredContents(services.database, services.blobs, f"reread-{dispatch.id}")
+    contents = StoredContents(
+        services.database, services.blobs, dispatch.account_id, f"reread-{dispatch.id}"
+    )
     integration = _without_credentials(loaded)
     deadline = time.monotonic() + PORTION_SECONDS
     for tree, item in zip(trees, contents.items(trees, reader), strict=True):

@@ -169,3 +169,24 @@ def test_a_renamed_channel_of_the_config_is_still_followed(
     fake.workspace.post(fake.workspace.add_channel("sales"), "of another channel")
     sync(harness)
     assert rows(harness)[-1] == ("#sales @Ann", "of another channel")
+
+
+def test_a_reread_renders_with_the_kept_names_and_without_slack(
+    fake: Fake, connect: Any, sync: Any, monkeypatch: Any
+) -> None:
+    fake.workspace.add_user("U0EXT", "Carla", is_stranger=True)
+    channel = fake.workspace.add_channel("shared")
+    root = fake.workspace.post(channel, "ask <@U0EXT> :tada:")
+    fake.workspace.post(channel, "fine", thread=root, user="U0EXT")
+    harness = connect()
+    sync(harness)
+    calls, before = len(fake.calls), rows(harness)
+    assert harness.reread().saved == 0, "nothing changed"
+    monkeypatch.setattr(
+        "integration_polling_slack.text.readable",
+        lambda message, name: f"new form of {message['text']} for {name('U0EXT')}",
+    )
+    assert harness.reread().saved == 2
+    assert rows(harness) != before
+    assert rows(harness)[0][1] == "new form of ask <@U0EXT> :tada: for @Carla"
+    assert len(fake.calls) == calls

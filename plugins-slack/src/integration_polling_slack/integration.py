@@ -15,6 +15,9 @@ from core import (
     Manifest,
     OAuth,
     PermanentError,
+    Reader,
+    SkipItem,
+    StoredItem,
     Task,
     TaskOutput,
     TaskResult,
@@ -29,6 +32,7 @@ from integration_polling_slack.directory import limits, user_row, utc_now
 from integration_polling_slack.errors import UNREADABLE_CHANNEL, InvalidCursor, Unreadable
 from integration_polling_slack.messages import Message, Place, Version
 from integration_polling_slack.names import Names
+from integration_polling_slack.text import READER_VERSION
 from integration_polling_slack.walking import (
     FEW,
     MAX_RESTARTS,
@@ -52,6 +56,7 @@ class Slack(Attachments):
     manifest = Manifest(
         "slack",
         "Slack",
+        reader=Reader(READER_VERSION, ["message"]),
         limits=limits("internal"),
         oauth=OAuth(
             "https://slack.com/oauth/v2/authorize",
@@ -68,6 +73,17 @@ class Slack(Attachments):
         docs="https://docs.slack.dev/apis/web-api",
         settings=SlackSettings,
     )
+
+    _names: Names | None = None
+
+    def reread(self, item: StoredItem) -> TaskResult:
+        """Render a kept message again, without Slack; see `messages.reread`."""
+        if self._names is None:
+            self._names = Names(item)
+        row = messages.reread(item.metadata, item.fingerprint, self._names.get)
+        if row is None:
+            raise SkipItem("the message was kept without its raw form")
+        return TaskResult([row])
 
     @task
     def sync_channel(self, ctx: Context, channel: Ref) -> TaskResult:

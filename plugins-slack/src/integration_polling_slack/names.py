@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from zlib import crc32
 
 from pydantic import BaseModel
@@ -23,6 +23,8 @@ LONGEST = 80
 """The maximum number of characters of a name, which is also Slack's limit."""
 
 
+M = TypeVar("M", bound=BaseModel)
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -37,10 +39,18 @@ class Shard(BaseModel):
     names: dict[str, str] = {}
 
 
+class HasState(Protocol):
+    """A source of the account's state: the context of a task, or a kept item of a reread."""
+
+    def state(self, partition: str, model: type[M], /) -> M | None:
+        """Return the value of a state partition, or None if it is empty."""
+        ...
+
+
 class Names:
     """Looks up names for one task, one shard at a time. The directory precedes strangers."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: HasState) -> None:
         self._ctx = ctx
         self._shards: dict[str, Mapping[str, str]] = {}
 
@@ -106,7 +116,7 @@ def of_user(user: Mapping[str, Any]) -> str:
     )
 
 
-def _read(ctx: Context, partition: str) -> dict[str, str]:
+def _read(ctx: HasState, partition: str) -> dict[str, str]:
     shard = ctx.state(partition, Shard)
     return shard.names if shard is not None else {}
 

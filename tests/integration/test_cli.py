@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+import psycopg
 import pytest
 from support import cli as cli_support
 from support.cli import Cli, stop_servers, until
@@ -666,10 +667,17 @@ def test_another_package_named_core_is_not_imported(cli: Cli) -> None:
 
 
 def test_a_newer_schema_is_refused_in_each_command(cli: Cli) -> None:
-    cli.ok("psql", "-c", "UPDATE alembic_version SET version_num = '9999'")
-    assert "newer" in cli.fails("accounts")
-    assert "newer" in cli.fails("migrate")
-    assert "newer" in cli("doctor").out
+    found = cli.ok("psql", "-c", "SELECT version_num FROM alembic_version", "-tA").out.strip()
+    update = "UPDATE alembic_version SET version_num = '{}'"
+    urls = dict(line.split("=", 1) for line in cli.ok("env").out.splitlines())
+    with psycopg.connect(urls["DATABASE_URL"], autocommit=True) as conn:
+        conn.execute(update.format("9999"))
+        try:
+            assert "newer" in cli.fails("accounts")
+            assert "newer" in cli.fails("migrate")
+            assert "newer" in cli("doctor").out
+        finally:
+            conn.execute(update.format(found))
 
 
 def test_a_relative_home_is_used_as_an_absolute_folder(cli: Cli) -> None:

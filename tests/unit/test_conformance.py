@@ -429,7 +429,7 @@ class Connects(Letters):
 
 
 class AsksForCredentials(Letters):
-    """A reader that uses what only `initialize` sets."""
+    """A reader that uses an attribute that only `initialize` sets."""
 
     def initialize(self) -> None:
         self.token = self.credentials.token.get_secret_value()

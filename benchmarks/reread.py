@@ -33,6 +33,8 @@ WORDS = ["the", "report", "for", "next", "week", "is", "ready", "and", "please",
 FINGERPRINT = Fingerprint("1-bench", Config().policy, ("INBOX",)).text
 METADATA = {"labels": ["INBOX"], "thread_id": "t", "snippet": "", "size": 1}
 BATCH = 200
+WITH_FILE = 5
+"""The number of mails of which one has an attachment."""
 
 
 class InMemory:
@@ -84,7 +86,7 @@ def _source(number: int) -> bytes:
     mail["Date"] = "Wed, 01 May 2024 12:00:00 +0000"
     mail.set_content(text)
     mail.add_alternative(f"<html><body><p>{text}</p></body></html>", subtype="html")
-    if number % 5 == 0:
+    if number % WITH_FILE == 0:
         mail.add_attachment(
             rng.randbytes(20_000), maintype="application", subtype="pdf", filename="report.pdf"
         )
@@ -147,9 +149,9 @@ def _reread(engine: Engine, account: UUID, count: int) -> float:
     )
     seconds = time.perf_counter() - began
     rows = engine.conn.execute(
-        "SELECT outputs_saved, outputs_unchanged >= %s FROM sync_run WHERE id = %s", (count, run)
+        "SELECT outputs_saved, outputs_unchanged FROM sync_run WHERE id = %s", (run,)
     ).fetchall()
-    if rows != [(0, True)]:
+    if rows != [(0, count + len(range(0, count, WITH_FILE)))]:
         raise RuntimeError(f"the reread did not read everything unchanged: {rows}")
     return seconds
 

@@ -91,6 +91,7 @@ def test_an_upgrade_reads_everything_again_once(fleet: Fleet, deployment: Deploy
     assert rereads(deployment) == ["succeeded"]
 
 
+@pytest.mark.timeout(600)
 def test_kills_during_a_reread_lose_and_repeat_nothing(
     fleet: Fleet, deployment: Deployment
 ) -> None:
@@ -98,7 +99,7 @@ def test_kills_during_a_reread_lose_and_repeat_nothing(
     random = Random(23)
     fleet.workers(processes=2, threads=2, **SLOW)
     fleet.until(lambda: rereads(deployment), "a reread has begun", 40)
-    for _ in range(4):
+    for _ in range(3):
         ((before,),) = deployment.rows(DONE)
         fleet.until(
             lambda now=before: is_reread(deployment) or deployment.rows(DONE)[0][0] > now,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -597,3 +598,13 @@ def test_the_feed_over_rest_leaves_out_rereads(api: Any, office: Office) -> None
     assert without["changes"] == []
     following = user.get("/v1/changes", params={"after": without["cursor"]}).json()
     assert following["changes"] == []
+
+
+def test_a_reread_travels_in_a_message(office: Office) -> None:
+    office.keep(*letter("a", "x", "one two", "one", "old"))
+    office.request()
+    outcome = office.read(upper)
+    again = Outcome.from_json(json.loads(json.dumps(outcome.to_json())))
+    assert again == outcome
+    office.save(again)
+    assert office.desk.alive() == {"a", "a/one", "a/two", "a/raw"}

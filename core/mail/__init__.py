@@ -1,0 +1,14 @@
+"""A reader of mail: from bytes to headers, text, people, files and defects.
+
+It imports nothing of the engine. It streams, its memory and time are bounded, and it never raises.
+"""
+
+from core.mail.bodies import MAX_TEXT_BYTES
+from core.mail.mime import MAX_DEPTH, MAX_PARTS, Part, Write
+from core.mail.people import Person
+from core.mail.reader import READER_VERSION, Mail, MailReader, read
+
+__all__ = [
+    "MAX_DEPTH", "MAX_PARTS", "MAX_TEXT_BYTES", "READER_VERSION", "Mail", "MailReader", "Part",
+    "Person", "Write", "read",
+]  # fmt: skip

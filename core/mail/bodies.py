@@ -19,7 +19,11 @@ MAX_TOTAL_BYTES = 4 * 1024 * 1024
 """The maximum number of bytes of all parts of a mail to read."""
 
 STUB_CHARS = 600
-_STUB = re.compile(r"\bhtml\b|browser|e-?mail\s?(?:client|program|reader)|mail reader|view (?:this|it) online|nicht (?:korrekt )?(?:angezeigt|dargestellt)|n'affiche pas", re.I)  # fmt: skip
+_STUB = re.compile(
+    r"\bhtml\b|browser|e-?mail\s?(?:client|program|reader)|mail reader"
+    r"|view (?:this|it) online|nicht (?:korrekt )?(?:angezeigt|dargestellt)|n'affiche pas",
+    re.IGNORECASE,
+)
 _WORDS = re.compile(r"\w{2,}")
 
 

@@ -31,7 +31,8 @@ _SUPERSETS = {
     "euc-kr": ("cp949",), "gb2312": ("gb18030",), "gbk": ("gb18030",), "big5": ("cp950",
     "big5hkscs"), "shift_jis": ("cp932", "shift_jis_2004"), "euc-jp": ("euc_jp", "euc_jis_2004"),
     "iso-2022-jp": ("iso2022_jp_2", "iso2022_jp_ext", "iso2022_jp_2004"),
-    "iso-8859-8-i": ("iso8859_8",), "x-mac-cyrillic": ("mac_cyrillic",), "macintosh": ("mac_roman",),
+    "iso-8859-8-i": ("iso8859_8",), "x-mac-cyrillic": ("mac_cyrillic",),
+    "macintosh": ("mac_roman",),
     "windows-874": ("cp874",), "x-user-defined": (), "replacement": (),
 }  # fmt: skip
 _UNKNOWN = frozenset({"", "unknown", "unknown-8bit", "x-unknown", "8bit", "7bit", "binary", "none",
@@ -39,26 +40,35 @@ _UNKNOWN = frozenset({"", "unknown", "unknown-8bit", "x-unknown", "8bit", "7bit"
     "ansi_x3.4-1968", "quoted-printable"})  # fmt: skip
 _ALIASES = {"ansi": "cp1252", "latin-1": "cp1252", "unicode": "utf_8", "utf8mb4": "utf_8",
     "x-gbk": "gb18030", "cn-gb": "gb18030", "cn-big5": "cp950", "big5-eten": "cp950",
-    "x-sjis": "cp932", "jis": "iso2022_jp_2", "hz": "hz", "iso-2022-kr": "iso2022_kr",
+    "x-sjis": "cp932", "jis": "iso2022_jp_2", "hz": "hz", "hz-gb-2312": "hz",
+    "csiso2022kr": "iso2022_kr", "iso-2022-kr": "iso2022_kr",
     "iso-2022-cn": "", "koi8": "koi8_r", "koi8-rl": "koi8_r", "x-utf-8": "utf_8",
     "utf-7": "utf_7", "unicode-1-1-utf-7": "utf_7", "x-unicode-2-0-utf-7": "utf_7",
     "iso-10646": "utf_8", "koi8-t": "koi8_t", "x-euc-jp": "euc_jp", "x-johab": "johab",
-    "johab": "johab", "ks-c-5601": "cp949", "ks_c_5601": "cp949", "ksc-5601": "cp949", "uhc": "cp949", "x-windows-949": "cp949",
+    "johab": "johab", "ks-c-5601": "cp949", "ks_c_5601": "cp949",
+    "ksc-5601": "cp949", "uhc": "cp949", "x-windows-949": "cp949",
     "viscii": "", "tcvn": ""}  # fmt: skip
-_DOS = re.compile(r"(?:cp|ibm|dos|x-cp|cp-|ibm-|windows|win|x-windows|ms|cs)?[-_ ]?(\d{3,4})", re.ASCII)
+_DOS = re.compile(
+    r"(?:cp|ibm|dos|x-cp|cp-|ibm-|windows|win|x-windows|ms|cs)?[-_ ]?(\d{3,4})", re.ASCII
+)
 _MULTIBYTE = frozenset({"cp949", "gb18030", "cp950", "big5hkscs", "cp932", "shift_jis_2004",
     "euc_jp", "euc_jis_2004", "johab"})  # fmt: skip
 _LATIN = frozenset({"cp1252", "cp1250", "cp1254", "cp1257", "cp437", "utf_7"})
-_WESTERN_ONLY = ("windows-1252", "windows-1250", "windows-1254", "windows-1257", "macroman", "cp850")
+_WESTERN_ONLY = (
+    "windows-1252",
+    "windows-1250",
+    "windows-1254",
+    "windows-1257",
+    "macroman",
+    "cp850",
+)
 _OTHER_SCRIPTS = ("windows-1251", "koi8-r", "koi8-u", "iso-8859-5", "cp866", "maccyrillic",
     "windows-1253", "iso-8859-7", "windows-1255", "windows-1256", "iso-8859-6", "windows-1258",
     "tis-620", "cp874", "shift_jis", "cp932", "euc-jp", "gb18030", "gbk", "gb2312", "big5",
     "big5hkscs", "euc-kr", "cp949", "windows-1252", "windows-1250")  # fmt: skip
 _HIGH = re.compile(rb"[\x80-\xff]")
 _THREE = re.compile(r"[\u0800-\uffff\U00010000-\U0010ffff]")
-_META = re.compile(
-    rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([^\s\"'/>;]{1,60})", re.IGNORECASE
-)
+_META = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([^\s\"'/>;]{1,60})", re.IGNORECASE)
 _XML = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([^\"']{1,60})", re.IGNORECASE)
 META_BYTES = 16_384
 """The number of bytes of HTML in which a `<meta charset>` counts."""
@@ -110,8 +120,9 @@ def codecs_of(label: str) -> tuple[str, ...]:
     squeezed = re.sub(r"[\s_]+", "-", re.sub(r"^(x|cs)-?", "", name))
     iso = re.match(r"(?:iso-?)?8859-?(\d{1,2})(?:\D|$)", squeezed)
     if iso and iso[1] != "0":
-        return codecs_of(f"iso-8859-{int(iso[1])}") if int(iso[1]) <= 16 and squeezed != name or not name.startswith("iso-8859-") else ()
-    if squeezed.startswith("utf-8") or squeezed.startswith("utf8"):
+        exact = f"iso-8859-{int(iso[1])}"
+        return codecs_of(exact) if exact != name else ()
+    if squeezed.startswith(("utf-8", "utf8")):
         return ("utf_8",)
     return codecs_of(squeezed) if squeezed != name else _usable(name)
 
@@ -204,9 +215,9 @@ def _undeclared(data: bytes, found: tuple[str, ...], hints: Iterable[str | None]
         best = min((_replaced(data, codec, "declared") for codec in found), key=_wrong)
         if best.replaced <= len(best.text) // 20 + 1:
             return best
-    codec = detected(data)
-    if codec is not None and (text_ := _strict(data, codec)) is not None:
-        return Decoded(clean(text_), codec, "detected")
+    guess = detected(data)
+    if guess is not None and (words := _strict(data, guess)) is not None:
+        return Decoded(clean(words), guess, "detected")
     return _replaced(data, found[0] if found and found[0] != "utf_8" else "cp1252", "default")
 
 

@@ -46,7 +46,7 @@ class _Reader:
 
     def children(self, start: int, end: int) -> list[tuple[int, int, int]]:
         """Return tag, start and end of the elements within a constructed element."""
-        found = []
+        found: list[tuple[int, int, int]] = []
         while start < end and len(found) < 10_000:
             tag, inner, inner_end, start = self.element(start, end, 0)
             found.append((tag, inner, inner_end))

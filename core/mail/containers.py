@@ -16,7 +16,7 @@ class Forwarded:
 
     def __init__(self, shared: Shared, part: Part, nested: int) -> None:
         self._shared, self._part = shared, part
-        self._parser = MessageParser(shared_within(shared, part), part.id or "root", nested + 1, None, part.id or "root")
+        self._parser = MessageParser(shared, part.id or "root", nested + 1, None, part.id or "root")
         self._write = shared.opened(part)
 
     def write(self, data: bytes) -> None:
@@ -36,11 +36,6 @@ class Forwarded:
         self._shared.closed(self._part)
 
 
-def shared_within(shared: Shared, part: Part) -> Shared:
-    """Return the shared state for what a part contains."""
-    return shared if part.disposition != "attachment" else shared
-
-
 class Container:
     """TNEF or S/MIME: held back, opened at its end, and kept as a file if that fails."""
 
@@ -54,7 +49,8 @@ class Container:
         """Return True if the part may be a container."""
         name = (part.filename or "").lower()
         return part.content_type in (*_TNEF, *_SMIME) or (
-            name == "winmail.dat" or (name == "smime.p7m" and part.content_type.startswith("application/"))
+            name == "winmail.dat"
+            or (name == "smime.p7m" and part.content_type.startswith("application/"))
         )
 
     def write(self, data: bytes) -> None:
@@ -91,7 +87,9 @@ class Container:
         content = cms.content_of(data)
         if content is None:
             return False
-        parser = MessageParser(self._shared, self._part.id, self._nested + 1, None, self._part.message)
+        parser = MessageParser(
+            self._shared, self._part.id, self._nested + 1, None, self._part.message
+        )
         parser.feed(content)
         parser.finish()
         return True
@@ -108,11 +106,13 @@ class Container:
         for number, file in enumerate(found.files):
             name = safe_name(file.name)
             self._emit(Part(f"{id}.{number}", file.content_type, filename=name,
-                disposition="attachment", choice=f"{id}.{number}", message=self._part.message), file.data)  # fmt: skip
+                disposition="attachment", choice=f"{id}.{number}",
+                message=self._part.message), file.data)  # fmt: skip
         return True
 
     def _emit(self, part: Part, data: bytes) -> None:
         self._shared.parts += 1
+        part.is_nested = True
         write = self._shared.opened(part)
         part.size = len(data)
         if write is not None:

@@ -13,9 +13,12 @@ _ZONES = {"ut": 0, "utc": 0, "gmt": 0, "z": 0, "est": -5, "edt": -4, "cst": -6, 
     "bst": 1, "wet": 0, "west": 1, "eet": 2, "eest": 3, "msk": 3, "jst": 9, "kst": 9, "hkt": 8,
     "sgt": 8, "ist": 5.5, "aest": 10, "aedt": 11, "nzst": 12, "nzdt": 13}  # fmt: skip
 _TIME = re.compile(
-    r"(?<!\d)(\d{1,2})[:.](\d{2})(?:[:.](\d{2})(?:[.,]\d+)?)?(?!\d)\s*([ap]\.?m\b)?", re.IGNORECASE
+    r"(?<!\d)(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,]\d+)?)?(?!\d)\s*([ap]\.?m\b)?", re.IGNORECASE
 )
-_DAY = re.compile(r"(?<!\d)(\d{1,2})(?:st|nd|rd|th)?[\s./-]+([A-Za-z]{3})[A-Za-z]*[\s.,/-]+(\d{2,4})(?!\d)")
+_DOTTED = re.compile(r"(?<=\s)(\d{1,2})\.(\d{2})(?:\.(\d{2}))?(?![\d.])()")
+_DAY = re.compile(
+    r"(?<!\d)(\d{1,2})(?:st|nd|rd|th)?[\s./-]*([A-Za-z]{3})[A-Za-z]*[\s.,/-]*(\d{2,4})(?!\d)"
+)
 _AMERICAN = re.compile(r"([A-Za-z]{3})[A-Za-z]*\.?\s+(\d{1,2})(?:st|nd|rd|th)?\b")
 _ISO = re.compile(r"(?<!\d)(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:T|\s|\Z)", re.IGNORECASE)
 _OFFSET = re.compile(r"(?:(?:GMT|UTC?)\s*)?([+-])\s*(\d{1,2}):?(\d{2})?(?!\d)", re.IGNORECASE)
@@ -25,7 +28,7 @@ _WORD = re.compile(r"[A-Za-z]+")
 def parse_date(value: str) -> datetime | None:
     """Return a date with its zone (default: UTC), or None if it is invalid."""
     text = re.sub(r"\s+", " ", value[:300]).strip()
-    clock = _TIME.search(text)
+    clock = _TIME.search(text) or _DOTTED.search(text)
     iso = _ISO.search(text)
     if iso:
         year, month, day = int(iso[1]), int(iso[2]), int(iso[3])
@@ -37,7 +40,9 @@ def parse_date(value: str) -> datetime | None:
         year = int(years[-1]) if years else 0
     else:
         return None
-    hour, minute, second = (int(clock[1]), int(clock[2]), int(clock[3] or 0)) if clock else (0, 0, 0)
+    hour, minute, second = (
+        (int(clock[1]), int(clock[2]), int(clock[3] or 0)) if clock else (0, 0, 0)
+    )
     if clock and clock[4]:
         hour = hour % 12 + (12 if clock[4][0] in "pP" else 0)
     rest = text[clock.end() :] if clock else ""

@@ -100,9 +100,7 @@ def split_fields(block: bytes, *, is_first: bool = False) -> tuple[Fields, bytes
             _note(fields, "missing-separator")
             break
         index += 1
-    fields.items = [
-        (name, b"".join(value)) for name, value in zip(names, values, strict=True)
-    ]
+    fields.items = [(name, b"".join(value)) for name, value in zip(names, values, strict=True)]
     rest = b"".join(lines[index:])
     return fields, rest.lstrip(b" \t\r\n") if rest[:1] in b" \t\r\n" else rest
 

@@ -5,9 +5,19 @@ from __future__ import annotations
 import re
 
 _ENRICHED = re.compile(r"<(/?)([A-Za-z0-9-]{1,60})>|<<", re.IGNORECASE)
-_LINES = ("SUMMARY", "DTSTART", "DTEND", "LOCATION", "ORGANIZER", "ATTENDEE", "DESCRIPTION", "COMMENT")
+_LINES = (
+    "SUMMARY",
+    "DTSTART",
+    "DTEND",
+    "LOCATION",
+    "ORGANIZER",
+    "ATTENDEE",
+    "DESCRIPTION",
+    "COMMENT",
+)
 _LABELS = {"SUMMARY": "", "DTSTART": "Start: ", "DTEND": "End: ", "LOCATION": "Location: ",
-    "ORGANIZER": "Organizer: ", "ATTENDEE": "Attendee: ", "DESCRIPTION": "", "COMMENT": ""}  # fmt: skip
+    "ORGANIZER": "Organizer: ", "ATTENDEE": "Attendee: ", "DESCRIPTION": "",
+    "COMMENT": ""}  # fmt: skip
 MAX_ATTENDEES = 100
 
 

@@ -35,25 +35,38 @@ _HIDDEN = re.compile(
     r"|text-indent\s*:\s*-\d{3,})",
     re.IGNORECASE,
 )
-_CLIPPED = re.compile(rf"(?:^|;)\s*(?:height|width|max-width)\s*:\s*{_ZERO}\s*(?:!important)?\s*(?:;|$)", re.I)
-_OVERFLOW = re.compile(r"overflow\s*:\s*hidden", re.I)
-_PRE = re.compile(r"white-space\s*:\s*(?:pre|break-spaces)", re.I)
+_CLIPPED = re.compile(
+    rf"(?:^|;)\s*(?:height|width|max-width)\s*:\s*{_ZERO}\s*(?:!important)?\s*(?:;|$)",
+    re.IGNORECASE,
+)
+_OVERFLOW = re.compile(r"overflow\s*:\s*hidden", re.IGNORECASE)
+_PRE = re.compile(r"white-space\s*:\s*(?:pre|break-spaces)", re.IGNORECASE)
 _SKIPPED = frozenset({"script", "style", "title", "template", "noembed", "iframe", "object",
     "applet", "svg", "math", "select", "textarea", "audio", "video", "canvas", "xmp"})  # fmt: skip
+_RAW = {name: re.compile(rf"</{name}[^>]*>?", re.IGNORECASE) for name in (
+    "script", "style", "title", "textarea", "xmp", "iframe", "noembed")}  # fmt: skip
 _VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta",
     "param", "source", "track", "wbr", "frame"})  # fmt: skip
-_BLOCK = frozenset({"address", "article", "aside", "blockquote", "center", "dd", "details", "dialog",
+_BLOCK = frozenset({"address", "article", "aside", "blockquote", "center", "dd", "details",
+    "dialog",
     "dir", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "frameset",
     "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr", "html", "body", "legend", "li",
     "main", "menu", "nav", "noframes", "ol", "p", "pre", "section", "summary", "table", "tbody",
     "tfoot", "thead", "tr", "ul", "caption", "option", "listing"})  # fmt: skip
-_SPACED = frozenset({"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "blockquote", "pre"})
+_SPACED = frozenset(
+    {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "blockquote", "pre"}
+)
 _CLOSES = {"li": {"li"}, "p": {"p"}, "dt": {"dt", "dd"}, "dd": {"dt", "dd"}, "td": {"td", "th"},
     "th": {"td", "th"}, "tr": {"td", "th", "tr"}, "option": {"option"},
     "tbody": {"td", "th", "tr", "thead", "tbody"}}  # fmt: skip
 _BLANKS = re.compile(r"[ \t\r\n\f]+")
-_INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u034f\u00ad\ufeff\u2060\u2061\u2062\u2063\u2064\u180e\u115f\u1160\u3164\u17b4\u17b5\u2800"
-_PADDING = re.compile(rf"[ \u00a0\u2007\u2002-\u200a]*(?:[{_INVISIBLE}][ \u00a0\u2007\u2002-\u200a]*){{3,}}")
+_INVISIBLE = (
+    "\u200b\u200c\u200d\u200e\u200f\u034f\u00ad\ufeff\u2060\u2061\u2062\u2063\u2064\u180e"
+    "\u115f\u1160\u3164\u17b4\u17b5\u2800"
+)
+_PADDING = re.compile(
+    rf"[ \u00a0\u2007\u2002-\u200a]*(?:[{_INVISIBLE}][ \u00a0\u2007\u2002-\u200a]*){{3,}}"
+)
 _LONE = re.compile(rf"(?:(?<=\s)|^)[{_INVISIBLE}]+(?=\s|$)", re.MULTILINE)
 
 
@@ -82,6 +95,7 @@ class _Writer:
     lines: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     quotes: int = 0
+    depth: int = 0
     wants_blank: bool = False
     gap: bool = False
 
@@ -103,7 +117,7 @@ class _Writer:
     def _add(self, text: str) -> None:
         if text:
             if not self.words and self.wants_blank and self.lines and self.lines[-1].strip("> "):
-                self.lines.append(self._mark())
+                self.lines.append("> " * min(self.depth, self.quotes, MAX_QUOTES))
             self.wants_blank = False
             self.words.append(text)
             self.gap = False
@@ -115,6 +129,7 @@ class _Writer:
         line = "".join(self.words).rstrip(" ") if not force else "".join(self.words)
         if line or force:
             self.lines.append(self._mark() + line)
+            self.depth = self.quotes
         self.words.clear()
         self.gap = False
 
@@ -128,7 +143,9 @@ class _Reader:
         self.lists: list[int] = []
 
     def start(self, name: str, attributes: str) -> None:
-        for closed in _CLOSES.get(name, ()) if name in _CLOSES else ({"p"} if name in _BLOCK else ()):
+        for closed in (
+            _CLOSES.get(name, ()) if name in _CLOSES else ({"p"} if name in _BLOCK else ())
+        ):
             self._close_near(closed, name)
         found = _attributes(attributes) if attributes.strip() else {}
         style = found.get("style", "")
@@ -139,8 +156,12 @@ class _Reader:
             return
         if name in _BLOCK and not self.hidden and not hidden:
             self.block(name)
-        element = _Element(name, hidden, name in ("pre", "listing") or bool(style and _PRE.search(style)),
-            name == "blockquote" and not hidden and not self.hidden)
+        element = _Element(
+            name,
+            hidden,
+            name in ("pre", "listing") or bool(style and _PRE.search(style)),
+            name == "blockquote" and not hidden and not self.hidden,
+        )
         if not self.hidden and not hidden:
             if name == "a" and (href := found.get("href", "").strip()):
                 element.href, element.start = href[: MAX_LINK_CHARS + 1], len(self.out.lines)
@@ -165,9 +186,17 @@ class _Reader:
             if element.name == closed:
                 self.end(closed)
                 return
-            if element.name in ("table", "ul", "ol", "dl", "td", "th", "blockquote", "div", "body") and (
-                element.name != name
-            ):
+            if element.name in (
+                "table",
+                "ul",
+                "ol",
+                "dl",
+                "td",
+                "th",
+                "blockquote",
+                "div",
+                "body",
+            ) and (element.name != name):
                 return
 
     def end(self, name: str) -> None:
@@ -267,21 +296,19 @@ def text_of_html(source: str) -> HtmlText:
     Hidden elements, comments, scripts and styles are left out. The time is linear in the source.
     """
     reader = _Reader()
-    skip = ""
     is_cut = False
-    for count, token in enumerate(_TOKEN.finditer(source)):
-        if count >= MAX_TOKENS:
+    position = count = 0
+    while (token := _TOKEN.match(source, position)) is not None:
+        position, count = token.end(), count + 1
+        if count > MAX_TOKENS:
             is_cut = True
             break
         name = (token[2] or token[1] or "").lower()
-        if skip:
-            if token[1] and name == skip:
-                skip = ""
-            continue
         if token[2]:
-            if name in ("script", "style", "title", "textarea", "xmp", "iframe", "noembed"):
-                # Their content is no markup; without an end, the rest belongs to them.
-                skip = "" if token[0].endswith("/>") and name == "title" else name
+            if name in _RAW:
+                # Their content is not markup; without an end, the rest belongs to them.
+                end = _RAW[name].search(source, position)
+                position = end.end() if end else len(source)
             elif name == "plaintext":
                 reader.out.text(source[token.end() :], pre=True)
                 break

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 
 from core.mail.fields import Fields, split_fields
 from core.mail.parameters import (
-    boundary, charset, chosen_type, content_id, disposition, filename, media_type, parameter,
+    boundary,
+    charset,
+    chosen_type,
+    content_id,
+    disposition,
+    filename,
+    media_type,
+    parameter,
 )  # fmt: skip
 from core.mail.transfer import Identity, TransferDecoder, decoder, encoding_of
 
@@ -33,6 +40,7 @@ MAX_CONTAINER_BYTES = 16 * 1024 * 1024
 
 READ_TYPES = frozenset({"text/plain", "text/html", "text/enriched", "text/richtext",
     "text/markdown", "text/x-markdown", "text/calendar"})  # fmt: skip
+MAIL_TYPES = ("message/rfc822", "message/global")
 AMP = "text/x-amp-html"
 
 _DASHES = re.compile(rb"--[^\s-][^\s]{0,198}[ \t]*\r*\n?\Z|---+[^\s]{1,190}[ \t]*\r*\n?\Z")
@@ -61,7 +69,9 @@ class Part:
       is_alternative: True within alternatives.
       flowed, delsp: The parameters of `format=flowed` text.
       message: The id of the forwarded mail that the part belongs to; empty for the mail itself.
+      named_by_disposition: True if Content-Disposition has the name.
       size: The decoded size in bytes; complete when the part has ended.
+      is_nested: True for a forwarded mail, and for what a mail or container within this mail has.
     """
 
     id: str
@@ -77,6 +87,7 @@ class Part:
     message: str = ""
     named_by_disposition: bool = False
     size: int = 0
+    is_nested: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -193,7 +204,9 @@ class MessageParser:
             if block.strip() or not self._is_first:
                 self._end_headers(line)
             # Blank lines before a message's header do not end it.
-        elif len(block) + len(line) <= (MAX_HEADER_BYTES if self._is_first else MAX_PART_HEADER_BYTES):
+        elif len(block) + len(line) <= (
+            MAX_HEADER_BYTES if self._is_first else MAX_PART_HEADER_BYTES
+        ):
             block += line
         elif len(block) < 2 * MAX_HEADER_BYTES and _ESSENTIAL.match(line):
             if not block.endswith(b"\n"):
@@ -314,6 +327,7 @@ class MessageParser:
         digest = bool(self._stack) and self._stack[-1].is_digest
         default = "message/rfc822" if digest else "text/plain"
         part = part_of(self._id, fields, choice, default, self._message)
+        part.is_nested = self._nested > 0 or part.content_type in MAIL_TYPES
         encoding = encoding_of(fields.plain("content-transfer-encoding"))
         is_text = part.content_type.startswith("text/")
         if part.content_type.startswith("multipart/"):
@@ -331,11 +345,11 @@ class MessageParser:
 
 def open_body(shared: Shared, part: Part, decode: TransferDecoder, nested: int) -> Body:
     """Return the body of a part: a leaf, a forwarded mail, or a container that is opened."""
-    from core.mail.containers import Container, Forwarded  # noqa: PLC0415  they contain parsers
+    from core.mail.containers import Container, Forwarded
 
     if part.content_type == AMP:
         return Body(None, Identity(), None, None)
-    if part.content_type in ("message/rfc822", "message/global") and nested < MAX_NESTED:
+    if part.content_type in MAIL_TYPES and nested < MAX_NESTED:
         mail = Forwarded(shared, part, nested)
         return Body(part, decode, mail.write, mail.finish)
     if Container.opens(part) and nested < MAX_NESTED:
@@ -401,7 +415,11 @@ class _Lines:
         if self._rest and lines:
             lines[0] = bytes(self._rest) + lines[0]
             self._rest.clear()
-        if self._is_cr is None and lines and (lines[0].endswith(b"\n") or len(lines[0]) > MAX_LINE_BYTES):
+        if (
+            self._is_cr is None
+            and lines
+            and (lines[0].endswith(b"\n") or len(lines[0]) > MAX_LINE_BYTES)
+        ):
             self._is_cr = re.search(rb"\r[!-9;-~]{1,60}[ \t]*:", lines[0]) is not None
             if self._is_cr:
                 return self._marked(self._split_cr(b"".join(lines)))

@@ -7,7 +7,7 @@ without quotes: everything up to the next `<...>` that is no address of its own 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.mail.charsets import decode
 from core.mail.encoded_words import decode_words, one_line, unfolded
@@ -24,7 +24,7 @@ _WORD = rb"=\?[^?\s]{1,60}\?[BbQq]\?[^?]*\?="
 _TOKEN = re.compile(
     rb"(?P<word>" + _WORD + rb")"
     rb'|(?P<quoted>"(?:[^"\\]|\\.)*")'
-    rb"|(?P<angle><[^<>]*>?)"
+    rb"|(?P<angle><+[^<>]*>*)"
     rb"|(?P<comment>\((?:[^()\\]|\\.)*\))"
     rb"|(?P<mark>[,;:])"
     rb"|(?P<blank>\s+)"
@@ -53,6 +53,7 @@ class _Fragment:
     plain: list[str]
     comments: list[str]
     angle: str | None = None
+    after: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -78,7 +79,9 @@ def people(fields: Fields, name: str) -> tuple[list[Person], bool]:
     return kept, is_cut
 
 
-def parse(value: bytes, hints: tuple[str | None, ...] = ()) -> list[Person]:
+def parse(  # noqa: C901  one state machine
+    value: bytes, hints: tuple[str | None, ...] = ()
+) -> list[Person]:
     """Return the people of an address list in one line."""
     if not value.isascii() or b"\x1b" in value:
         value = decode(value, hints=hints).text.encode("utf-8", "replace")
@@ -93,7 +96,7 @@ def parse(value: bytes, hints: tuple[str | None, ...] = ()) -> list[Person]:
         if kind == "angle":
             if fragment.angle is not None:
                 _close(fragment, pending, found)
-                fragment = _Fragment([], [], [])
+                fragment = _Fragment(fragment.after, [], [])
             inner = _angle(data, hints)
             if inner or fragment.text.strip() or pending:
                 fragment.angle = inner
@@ -108,7 +111,7 @@ def parse(value: bytes, hints: tuple[str | None, ...] = ()) -> list[Person]:
                 _close(fragment, pending, found)
             elif fragment.text.strip():
                 pending.extend([separator, fragment.text] if pending else [fragment.text])
-            separator = data.decode()
+            separator = f"{data.decode()} "
             if data == b";" or kind == "end":
                 if in_group or kind == "end":
                     _leave(pending, found)
@@ -130,7 +133,9 @@ def _is_group(value: bytes, mark: re.Match[bytes] | None) -> bool:
 
 
 def _add(fragment: _Fragment, kind: str, data: bytes, hints: tuple[str | None, ...]) -> None:
-    if kind == "comment":
+    if fragment.angle is not None and kind != "comment":
+        fragment.after.append(" " if kind == "blank" else data.decode("utf-8", "replace"))
+    elif kind == "comment":
         words = decode_words(data[1:-1], hints)
         fragment.comments.append(words)
         if not fragment.plain or "@" not in "".join(fragment.plain):
@@ -166,6 +171,7 @@ def _close(fragment: _Fragment, pending: list[str], found: list[Person]) -> None
         name, address = _name(before), fragment.angle
         if not name and fragment.comments:
             name = _name(" ".join(fragment.comments))
+        name = name or _name("".join(fragment.after))
         if "@" not in address:
             if (inner := _ADDRESS.search(name)) is not None and not address:
                 name, address = "", inner[0]
@@ -191,9 +197,8 @@ def _spaced(pending: list[str]) -> list[str]:
 
 def _leave(pending: list[str], found: list[Person]) -> None:
     """Keep words without an address as names."""
-    for words in pending[::2]:
-        if name := _name(words):
-            found.append(Person(name[:MAX_NAME_CHARS], ""))
+    names = filter(None, map(_name, pending[::2]))
+    found.extend(Person(name[:MAX_NAME_CHARS], "") for name in names)
     pending.clear()
 
 
@@ -201,7 +206,9 @@ def _name(words: str) -> str:
     """Return a name in one line: encoded words are decoded, quotes around it removed."""
     text = decode_words(words.encode("utf-8", "replace")) if "=?" in words else words
     text = one_line(text)
+    if text.count('"') == 1:  # a quote that nothing closes
+        text = text.strip('"')
     for quote in ("'", '"'):
         if len(text) > 1 and text[0] == text[-1] == quote:
             text = text[1:-1].strip()
-    return text.strip(" ,;") if text.strip(" ,;") else ""
+    return text.strip(" ,;")

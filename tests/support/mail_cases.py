@@ -21,7 +21,9 @@ def value(source: bytes) -> dict[str, Any]:
 
     mail = read(source, opened)
     when = mail.date[0]
-    people = {name: [[p.name, p.address] for p in mail.people(name)] for name in ("from", "to", "cc")}
+    people = {
+        name: [[p.name, p.address] for p in mail.people(name)] for name in ("from", "to", "cc")
+    }
     return {
         "text": mail.text, "subject": mail.subject, "from_": people["from"], "cc": people["cc"],
         "to": people["to"], "date": when.isoformat() if when else None,
@@ -40,12 +42,12 @@ def _is_right(found: dict[str, Any], name: str, correct: Any) -> bool:
         case "any_result":
             return True
         case "subject_contains" | "text_contains":
-            return correct in (found[name.split("_")[0]] or "")
+            return correct in (found[name.split("_", maxsplit=1)[0]] or "")
         case "cc_addresses" | "from_addresses" | "to_addresses":
-            field = {"from": "from_"}.get(name.split("_")[0], name.split("_")[0])
+            field = name.split("_", maxsplit=1)[0].replace("from", "from_")
             return [address for _, address in found[field]] == correct
         case "cc_len" | "to_len":
-            return len(found[name.split("_")[0]]) == correct
+            return len(found[name.split("_", maxsplit=1)[0]]) == correct
         case "date_prefix":
             return (found["date"] or "").startswith(correct)
         case "text_any":

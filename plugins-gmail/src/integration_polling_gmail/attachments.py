@@ -8,8 +8,7 @@ from datetime import datetime
 from pydantic import BaseModel, JsonValue
 
 from core import Blob, BlobWriter, Context, TaskOutput
-from integration_polling_gmail.headers import content_id, disposition
-from integration_polling_gmail.mime import Part, Write
+from core.mail import Part, Write
 
 MEGABYTE = 1024 * 1024
 
@@ -44,8 +43,8 @@ class Attachment(BaseModel):
             filename=part.filename,
             content_type=part.content_type,
             size=part.size,
-            inline=disposition(part.headers) == "inline" or content_id(part.headers) is not None,
-            content_id=content_id(part.headers),
+            inline=part.disposition == "inline" or part.content_id is not None,
+            content_id=part.content_id,
         )
 
     def external_id(self, message: str) -> str:
@@ -104,6 +103,14 @@ class Capture:
             self._writer.__enter__()
 
     @property
+    def _limit(self) -> int:
+        """The maximum size to take from the source; Gmail serves the larger ones by themselves.
+
+        Gmail serves no forwarded mails, and nothing of what a part contains.
+        """
+        return self._most if self._part.is_nested else min(self._most, LARGE)
+
+    @property
     def write(self) -> Write | None:
         """The function that takes the bytes, or None if they are not kept."""
         return self._take if self._writer is not None else None
@@ -111,7 +118,7 @@ class Capture:
     def _take(self, data: bytes) -> None:
         if self._writer is not None:
             self._writer.write(data)
-            if self._writer.tell() > min(self._most, LARGE):
+            if self._writer.tell() > self._limit:
                 self.abandon()
 
     def abandon(self) -> None:
@@ -125,7 +132,7 @@ class Capture:
         attachment = Attachment.of(self._part)
         writer, self._writer = self._writer, None
         if writer is None:
-            return Captured(attachment, is_large=LARGE < attachment.size <= self._most)
+            return Captured(attachment, is_large=self._limit < attachment.size <= self._most)
         writer.__exit__(None, None, None)
         return Captured(attachment, writer.blob)
 

@@ -42,8 +42,7 @@ from integration_polling_gmail.attachments import Attachment, attachment_id
 from integration_polling_gmail.changes import Change, labels_named, read_changes
 from integration_polling_gmail.errors import PROJECT, QUOTA, USER, BadRequest, Missing
 from integration_polling_gmail.fingerprint import Fingerprint
-from integration_polling_gmail.headers import instant
-from integration_polling_gmail.message import Message, MessageReader
+from integration_polling_gmail.message import Envelope, Message, MessageReader, instant
 from integration_polling_gmail.payload import attachment_of
 from integration_polling_gmail.scope import (
     HIDDEN,
@@ -365,7 +364,7 @@ class Gmail(GmailSession):
             # A newer listing began during the download. It would treat this older result as newer
             # than itself.
             return TaskResult()
-        message = reader.message(resource)
+        message = reader.message(Envelope.of_resource(resource))
         if not self._is_wanted(history, message):
             return TaskResult([TaskOutput.gone(id)])
         fingerprint = Fingerprint(history.generation, self.config.policy, tuple(message.labels))
@@ -380,7 +379,7 @@ class Gmail(GmailSession):
         )
 
     def _is_wanted(self, history: History, message: Message) -> bool:
-        when = instant(message.resource.get("internalDate"))
+        when = message.envelope.accepted
         if self.config.since is not None and when is not None and when.date() < self.config.since:
             return False
         return in_scope(self.config, history, set(message.labels))
@@ -394,7 +393,8 @@ class Gmail(GmailSession):
         return [*(row for row in rows if row.kind != "attachment"), *dropped]
 
     def _large(self, message: Message) -> list[Task]:
-        when = message.resource.get("internalDate")
+        accepted = message.envelope.accepted
+        when = int(accepted.timestamp() * 1000) if accepted else None
         return [
             replace(self.download_attachment.task(message.id, attachment, str(when)), priority=-1)
             for attachment in message.large()

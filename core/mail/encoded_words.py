@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import groupby
+from itertools import groupby, islice
 
 from core.mail.charsets import codecs_of, decode
 from core.mail.transfer import decode_base64
 
 MAX_TEXT_BYTES = 256 * 1024
 """The maximum length of a field that is decoded as text."""
+
+MAX_WORDS = 5_000
+"""The maximum number of encoded words of one field; further ones stay encoded."""
 
 _FOLD = re.compile(rb"[\r\n]+(?=[ \t])|[\r\n]+\Z")
 _WORD = re.compile(
@@ -58,7 +61,7 @@ def _pieces(value: bytes) -> list[Piece]:
     pieces: list[Piece] = []
     end = 0
     if b"=?" in value:
-        for word in _WORD.finditer(value):
+        for word in islice(_WORD.finditer(value), MAX_WORDS):
             between = value[end : word.start()]
             # Blanks between two words belong to neither of them (RFC 2047, section 6.2).
             if between and not (pieces and pieces[-1][1] is not None and not between.strip()):

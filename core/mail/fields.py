@@ -107,7 +107,7 @@ def split_fields(block: bytes, *, is_first: bool = False) -> tuple[Fields, bytes
 
 def _continues(lines: list[bytes], index: int) -> bool:
     """Return True if the header goes on after a line of blanks."""
-    following = next((line for line in lines[index + 1 :] if line.strip()), None)
+    following = next((line for line in lines[index + 1 : index + 50] if line.strip()), None)
     return following is None or following[:1] in b" \t" or _KNOWN.match(following) is not None
 
 

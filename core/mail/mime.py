@@ -22,7 +22,14 @@ from core.mail.parameters import (
     media_type,
     parameter,
 )  # fmt: skip
-from core.mail.transfer import Identity, TransferDecoder, decoder, encoding_of
+from core.mail.transfer import (
+    Base64Decoder,
+    HonestBase64,
+    Identity,
+    TransferDecoder,
+    decoder,
+    encoding_of,
+)
 
 MAX_DEPTH = 50
 """The maximum nesting of multiparts. A deeper multipart is kept undivided, as one part."""
@@ -172,8 +179,18 @@ class MessageParser:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
+        bulk: list[bytes] = []
         for line, is_start in self._lines.feed(data):
+            body = self._body
+            if body is not None and body.takes_bulk and not (is_start and line[:2] == b"--"):
+                bulk.append(line)
+                continue
+            if bulk and body is not None:
+                body.feed(b"".join(bulk))
+                bulk.clear()
             self._take(line, is_start)
+        if bulk and self._body is not None:
+            self._body.feed(b"".join(bulk))
 
     def finish(self) -> None:
         """End the message."""
@@ -369,9 +386,10 @@ class Body:
         closed: Callable[[], None] | None) -> None:  # fmt: skip
         self._part, self._decoder, self._sink, self._closed = part, decode, write, closed
         self._held = b""
+        self.takes_bulk = isinstance(decode, (Identity, Base64Decoder, HonestBase64))
 
     def feed(self, line: bytes) -> None:
-        """Take a line."""
+        """Take a line, or several if the decoder needs no lines."""
         held, self._held = self._held, line
         if held:
             self._emit(self._decoder.feed(held))

@@ -19,6 +19,7 @@ MAX_CHARS = 400_000
 
 MAX_FIELD_BYTES = 2 * 1024 * 1024
 MAX_NAME_CHARS = 998
+MAX_NAME_BYTES = 16 * 1024
 
 _WORD = rb"=\?[^?\s]{1,60}\?[BbQq]\?[^?]*\?="
 _TOKEN = re.compile(
@@ -89,6 +90,7 @@ def parse(  # noqa: C901  one state machine
     pending: list[str] = []
     fragment = _Fragment([], [], [])
     in_group = False
+    ends = value.rfind(b";")  # a semicolon ends a group
     separator = ""
     for token in [*_TOKEN.finditer(value), None]:
         kind = "end" if token is None else token.lastgroup
@@ -101,7 +103,7 @@ def parse(  # noqa: C901  one state machine
             if inner or fragment.text.strip() or pending:
                 fragment.angle = inner
         elif kind == "mark" and data == b":":
-            if not pending and not in_group and _is_group(value, token):
+            if not pending and not in_group and token is not None and token.end() <= ends:
                 in_group, fragment = True, _Fragment([], [], [])
             else:
                 fragment.words.append(":")
@@ -122,14 +124,6 @@ def parse(  # noqa: C901  one state machine
         if len(found) > MAX_PEOPLE:
             break
     return found
-
-
-def _is_group(value: bytes, mark: re.Match[bytes] | None) -> bool:
-    """Return True if a colon begins a group: a semicolon ends it before the next angle's name."""
-    if mark is None:
-        return False
-    rest = value[mark.end() : mark.end() + 100_000]
-    return b";" in rest
 
 
 def _add(fragment: _Fragment, kind: str, data: bytes, hints: tuple[str | None, ...]) -> None:
@@ -204,6 +198,7 @@ def _leave(pending: list[str], found: list[Person]) -> None:
 
 def _name(words: str) -> str:
     """Return a name in one line: encoded words are decoded, quotes around it removed."""
+    words = words[:MAX_NAME_BYTES]
     text = decode_words(words.encode("utf-8", "replace")) if "=?" in words else words
     text = one_line(text)
     if text.count('"') == 1:  # a quote that nothing closes

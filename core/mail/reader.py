@@ -20,6 +20,8 @@ READER_VERSION = 1
 MAX_KEPT_CHARS = 32 * 1024
 """The maximum length of all headers in `Mail.headers`."""
 
+MIN_ROOM_CHARS = 100
+
 ESSENTIAL = ("message-id", "in-reply-to", "references", "list-id", "list-unsubscribe", "subject")
 PEOPLE = ("from", "to", "cc", "bcc", "reply-to")
 MAX_PART_READINGS = 20
@@ -73,6 +75,9 @@ class Mail:
             for raw in self.fields.all(name):
                 if len(raw) > 4 * MAX_KEPT_CHARS and name in PEOPLE:
                     continue  # `people` has them
+                if room < MIN_ROOM_CHARS:
+                    self.cut.add("headers")
+                    break
                 words = readable(raw, self.fields.hints)
                 if room - len(name) - len(words) - 8 < 0:
                     if name not in PEOPLE:

@@ -110,7 +110,9 @@ def page() -> str:
     totals: defaultdict[str, int] = defaultdict(int)
     for name, _, _ in support.cases():
         totals[name.split("-")[0]] += 1
-    rows = [[FAMILIES[f], str(totals[f]), *(str(s[0][f]) for s in scores.values())] for f in FAMILIES]
+    rows = [
+        [FAMILIES[f], str(totals[f]), *(str(s[0][f]) for s in scores.values())] for f in FAMILIES
+    ]
     all_right = [str(sum(s[0].values())) for s in scores.values()]
     rows.append(["**All**", str(sum(totals.values())), *all_right])
     head = ["Family", "Cases", *scores]
@@ -122,8 +124,8 @@ def page() -> str:
 TEXT = """# How mail is read
 
 The package `core.mail` reads mail: for the Gmail plugin, for the dashboard's preview, and for mail
-plugins to come. It streams, its memory and time are bounded, and it never raises. What it guessed,
-replaced, cut or repaired is in the message's metadata, as `reading`.
+plugins to come. It streams, its memory and time are bounded, and it never raises. The message's
+metadata has its guesses, replacements, cuts and repairs, as `reading`.
 
 ## Scoreboard
 
@@ -145,8 +147,8 @@ are not theirs to read.
   address, images their alternative text, quotes their mark.
 - **Files.** A name in Content-Type alone does not make a text part a file. A forwarded mail is a
   file, and its words and files are read too.
-- **Containers.** `winmail.dat` and signed S/MIME are opened. What cannot be opened stays a file, and
-  `reading.cut` names it.
+- **Containers.** `winmail.dat` and signed S/MIME are opened. Others stay files, and `reading.cut`
+  names them.
 - **Time.** Gmail's `internalDate` leads, then `Date`, then the topmost `Received`.
   `timestamp_source` says which.
 """
@@ -155,4 +157,4 @@ are not theirs to read.
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     PAGE.write_text(page())
-    print(PAGE.read_text().partition("## Rules")[0])  # noqa: T201  a command
+    print(PAGE.read_text().partition("## Rules")[0])

@@ -1,6 +1,6 @@
 """The preview of a mail: its headers, its body as text and as HTML, and its attachments.
 
-The reader of mail (`core.mail`) parses it: the same that reads what plugins keep.
+`core.mail` parses it, as it does for plugins.
 """
 
 from __future__ import annotations

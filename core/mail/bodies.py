@@ -65,7 +65,7 @@ class TextPart:
 
 
 def readable_text(parts: Iterable[TextPart]) -> str:
-    """Join all texts in order; of alternatives, take what a person would see."""
+    """Join all texts in order; of alternatives, take the one that a person would see."""
     choices: defaultdict[str, list[TextPart]] = defaultdict(list)
     for part in parts:
         choices[part.part.choice].append(part)

@@ -1,4 +1,4 @@
-"""Charsets of mail: labels, supersets, and what to do if the label is wrong.
+"""Charsets of mail: labels, supersets, and wrong labels.
 
 Labels follow the WHATWG Encoding Standard (https://encoding.spec.whatwg.org/#names-and-labels),
 which maps each label to the superset that senders mean. Mail also uses UTF-7 and the DOS code
@@ -86,7 +86,7 @@ class Decoded:
     Attributes:
       text: The text, without NUL and lone surrogates.
       charset: The codec that decoded it, by Python's name.
-      how: How the charset was determined.
+      how: The source of the charset.
       replaced: The number of U+FFFD that stand for undecodable bytes.
     """
 

@@ -1,8 +1,8 @@
 """The header fields of a message or part, split from raw bytes.
 
-Fields are split by RFC 5322, sections 2.2 and 4.5 (blanks before a colon), and as mail is found:
-with `>From ` lines, bare CR, CR CR LF, junk lines, a byte order mark, and without the blank line
-before the body.
+The rules are those of RFC 5322, sections 2.2 and 4.5 (blanks before a colon). Real mail also has
+`>From ` lines, bare CR, CR CR LF, junk lines and a byte order mark, or lacks the blank line before
+the body.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Fields:
     Attributes:
       items: Names in lower case, and raw values.
       hints: Charsets to try for raw bytes; the reader sets them. Default: none.
-      repaired: What had to be repaired.
+      repaired: The names of the repairs.
     """
 
     items: list[tuple[str, bytes]] = field(default_factory=list)
@@ -106,7 +106,7 @@ def split_fields(block: bytes, *, is_first: bool = False) -> tuple[Fields, bytes
 
 
 def _continues(lines: list[bytes], index: int) -> bool:
-    """Return True if the header goes on after a line of blanks."""
+    """Return True if the header continues after a line of blanks."""
     following = next((line for line in lines[index + 1 : index + 50] if line.strip()), None)
     return following is None or following[:1] in b" \t" or _KNOWN.match(following) is not None
 

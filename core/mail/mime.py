@@ -78,7 +78,7 @@ class Part:
       message: The id of the forwarded mail that the part belongs to; empty for the mail itself.
       named_by_disposition: True if Content-Disposition has the name.
       size: The decoded size in bytes; complete when the part has ended.
-      is_nested: True for a forwarded mail, and for what a mail or container within this mail has.
+      is_nested: True for a forwarded mail, and for the parts of a mail or container within this mail.
     """
 
     id: str
@@ -138,7 +138,7 @@ class _Multipart:
 
 @dataclass(slots=True)
 class Shared:
-    """What the parsers of a mail and of the mails within it have in common."""
+    """The state that the parsers of a mail and of the mails within it share."""
 
     opened: Callable[[Part], Write | None]
     closed: Callable[[Part], None]
@@ -248,7 +248,7 @@ class MessageParser:
             self._preamble += line
 
     def _decode_whole(self, inner: _Multipart, line: bytes) -> None:
-        """Open a multipart that is encoded as a whole, against RFC 2045, section 6.4."""
+        """Open a multipart that is encoded completely, against RFC 2045, section 6.4."""
         encoding, inner.encoding = inner.encoding, ""
         is_base64 = encoding == "base64" and re.fullmatch(rb"[A-Za-z0-9+/=]{4,}\s*", line)
         is_quoted = encoding == "quoted-printable" and line.startswith(b"=2D=2D")
@@ -379,7 +379,7 @@ def open_body(shared: Shared, part: Part, decode: TransferDecoder, nested: int) 
 class Body:
     """Decodes the bytes of one part.
 
-    The end of the last line belongs to the following boundary, so one line is held back.
+    The end of the last line belongs to the following boundary, so the body keeps one line back.
     """
 
     def __init__(self, part: Part | None, decode: TransferDecoder, write: Write | None,
@@ -456,7 +456,7 @@ class _Lines:
         return self._marked([rest]) if rest else []
 
     def _split_cr(self, data: bytes) -> list[bytes]:
-        """Split at CR, CR LF and LF; what may go on is kept."""
+        """Split at CR, CR LF and LF; keep an incomplete line."""
         whole = bytes(self._rest) + data
         self._rest.clear()
         lines = re.findall(rb"[^\r\n]*(?:\r\n|\r(?!\Z)|\n)", whole)

@@ -1,7 +1,7 @@
 """The people in address fields, as senders write them.
 
-Nothing without an `@` is an address. Commas, colons, brackets and an `@` may stand in a name
-without quotes: everything up to the next `<...>` that is no address of its own belongs to it.
+Every address has an `@`. Commas, colons, brackets and an `@` may stand in a name
+without quotes: everything up to the next `<...>`  without an address of its own belongs to it.
 """
 
 from __future__ import annotations

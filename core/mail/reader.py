@@ -186,7 +186,7 @@ def read(source: bytes | Iterable[bytes], opened: Callable[[Part], Write | None]
     """Read a mail.
 
     Args:
-      source: The bytes of the mail, whole or in pieces.
+      source: The bytes of the mail, or an iterable of pieces.
       opened: As for `MailReader`.
       closed: As for `MailReader`.
     """

@@ -95,7 +95,7 @@ class QuotedPrintable:
     """Decodes quoted-printable as RFC 2045, section 6.7, says.
 
     Blanks at the end of a line were added on the way, also behind a soft line break. A `=` that
-    begins no escape stays. An escape is held back until it is complete.
+    begins no escape stays. The decoder keeps an incomplete escape back.
     """
 
     def __init__(self) -> None:
@@ -192,7 +192,7 @@ class Identity:
 def encoding_of(value: str) -> str:
     """Return the encoding that a Content-Transfer-Encoding field means; empty for the identity.
 
-    Comments, quotes and what follows a semicolon do not count.
+    Comments, quotes and text after a semicolon do not count.
     """
     found = _NAME.search(_COMMENT.sub(" ", value[:1_000]).replace('"', " ").lower())
     name = found[0].replace("_", "-").replace(" ", "-") if found else ""

@@ -35,7 +35,7 @@ MAX_LISTED_ATTACHMENTS = 100
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What Gmail says about a message, beside its source.
+    """Gmail's description of a message, without its source.
 
     A kept message has it in its row, so that its source can be read again without a call.
 
@@ -90,9 +90,9 @@ class Message:
 
     Attributes:
       id: The message's id.
-      envelope: What Gmail says about it.
+      envelope: Gmail's description of it.
       source: The source; None if it is kept already.
-      mail: What the reader found.
+      mail: The mail that the reader returned.
       attachments: All attachments, with or without their bytes.
     """
 
@@ -255,7 +255,7 @@ def read_stored(
       config: The account's config.
       id: The message's id.
       source: The bytes of the source, in pieces.
-      envelope: What Gmail said about the message; see `Envelope.of_row`.
+      envelope: Gmail's description of the message; see `Envelope.of_row`.
     """
     with (reader := MessageReader(ctx, config, id, keeps_source=False)):
         for piece in source:

@@ -78,7 +78,7 @@ class Part:
       message: The id of the forwarded mail that the part belongs to; empty for the mail itself.
       named_by_disposition: True if Content-Disposition has the name.
       size: The decoded size in bytes; complete when the part has ended.
-      is_nested: True for a forwarded mail, and for the parts of a mail or container within this mail.
+      is_nested: True for a forwarded mail, and for the parts within a mail or container.
     """
 
     id: str

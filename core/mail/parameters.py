@@ -38,8 +38,8 @@ class _Segment:
 def media_type(fields: Fields, default: str = "text/plain") -> str:
     """Return the media type in lower case.
 
-    Of several fields, a multipart with a boundary leads. An invalid one is `text/plain`, as RFC
-    2045, section 5.2, requires.
+    A multipart with a boundary leads if there are several fields. An invalid one is `text/plain`,
+    as RFC 2045, section 5.2, requires.
 
     Args:
       fields: The fields of a part.

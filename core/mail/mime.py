@@ -111,6 +111,8 @@ class Part:
 
 def part_of(id: str, fields: Fields, choice: str | None, default: str, message: str) -> Part:
     """Return a part from its header fields."""
+    described = [item for item in fields.items if item[0].startswith("content-")]
+    fields = Fields(described, fields.hints)
     kind = chosen_type(fields)
     disposed = (fields.raw("content-disposition") or b"").lower()
     return Part(

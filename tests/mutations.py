@@ -116,6 +116,16 @@ MUTATIONS = [
         ("tests/security/test_checks.py",),
     ),
     Mutation(
+        "a wrong charset label does not garble a text",
+        (("core/mail/charsets.py", "if _is_utf8_after_all(data, codec):", "if False:"),),
+        ("plugins-gmail/tests/test_cases.py",),
+    ),
+    Mutation(
+        "what a person does not see is not text",
+        (("core/mail/html_text.py", "return bool(_HIDDEN.search(style))", "return False"),),
+        ("plugins-gmail/tests/test_cases.py",),
+    ),
+    Mutation(
         "an account is complete as of a listing, not as of a retry",
         (("core/service/accounts/owed.py", "AND trigger <> '{Trigger.RETRY}' ", ""),),
         ("tests/integration/test_owed.py",),

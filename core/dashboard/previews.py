@@ -95,14 +95,13 @@ def _preview(engine: Backend, row: dict[str, Any]) -> Preview:
     type = media_type(row["content_type"])
     if type == "message/rfc822":
         mail_preview = mail.read(read_start(engine, row["id"], mail.MAX_MESSAGE_BYTES))
-        if mail_preview is not None:
-            text = mail_preview.text
-            return Preview(
-                "mail",
-                text and text[:MAX_TEXT_CHARS],
-                mail_preview,
-                mail_preview.truncated or len(text or "") > MAX_TEXT_CHARS,
-            )
+        text = mail_preview.text
+        return Preview(
+            "mail",
+            text and text[:MAX_TEXT_CHARS],
+            mail_preview,
+            mail_preview.truncated or len(text or "") > MAX_TEXT_CHARS,
+        )
     if type in ("text/html", "application/xhtml+xml"):
         return Preview("html")
     data = read_start(engine, row["id"], MAX_TEXT_CHARS + 1)
@@ -132,8 +131,7 @@ def _document(engine: Backend, row: dict[str, Any]) -> str | None:
     type, images = media_type(row["content_type"]), {}
     if type == "message/rfc822":
         mail_preview = mail.read(read_start(engine, row["id"], mail.MAX_MESSAGE_BYTES))
-        html = mail_preview.html if mail_preview is not None else None
-        images = mail_preview.images if mail_preview is not None else {}
+        html, images = mail_preview.html, mail_preview.images
     elif type in ("text/html", "application/xhtml+xml"):
         html = mail.decode_text(
             read_start(engine, row["id"], sanitizer.MAX_HTML_CHARS * 2),

@@ -7,7 +7,7 @@ from typing import Any
 
 from integration_polling_gmail import Config, Gmail
 from integration_polling_gmail.fingerprint import Fingerprint
-from integration_polling_gmail.message import MessageReader
+from integration_polling_gmail.message import Envelope, MessageReader
 
 from core import TaskOutput
 from core.testing import Harness
@@ -32,7 +32,7 @@ class Read:
                 reader.write(raw[start : start + chunk])
             reader.finish()
         resource = {"labelIds": ["INBOX"], "internalDate": "1767225600000", "snippet": "a &amp; b"}
-        self.message = reader.message(resource)
+        self.message = reader.message(Envelope.of_resource(resource))
         self.rows = {
             row.id: row for row in self.message.outputs(Fingerprint("1", "all:25", ("INBOX",)))
         }

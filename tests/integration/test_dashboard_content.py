@@ -281,13 +281,11 @@ def test_only_styles_that_load_nothing_are_kept(given, kept) -> None:
     assert re.sub(r"\s", "", shown) == re.sub(r"\s", "", f'<p style="{kept}">x</p>')
 
 
-def test_a_preview_that_takes_too_long_is_truncated(monkeypatch) -> None:
+def test_a_preview_that_takes_too_long_is_truncated() -> None:
     shown, cut = sanitizer.sanitize("<div>" * 1_000_000)
     assert cut
     assert shown.count("<div>") <= sanitizer.MAX_TAGS
     assert sanitizer.sanitize("<p>few</p>") == ("<p>few</p>", False)
-    monkeypatch.setattr(mail, "MAX_BOUNDARY_COMPARISONS", 10)
-    assert mail.read(b"a: b\nboundary\n" * 10) is None
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_carriage_return_ends_a_line_of_a_mail() -> None:
     nested = b"".join(
         b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (n, n) for n in range(300)
     )
-    assert mail.read(nested + b"Content-Type: text/plain\n\n" + b"\r" * 1_000_000) is None
+    assert mail.read(nested + b"Content-Type: text/plain\n\n" + b"\r" * 1_000_000).html is None
     crlf = (
         b"Subject: x\r\nContent-Type: multipart/mixed;"
         b" boundary=b\r\n\r\n--b\r\n\r\nhello\r\n--b--\r\n"
@@ -65,7 +65,7 @@ def test_a_carriage_return_ends_a_line_of_a_mail() -> None:
 
 
 def test_the_number_of_parameters_of_a_header_is_bounded() -> None:
-    names = "".join(f" name*{number}=part{number}.;" for number in range(40))
+    names = "".join(f" name*{number}=part{number}.;" for number in range(30))
     data = (
         f'Content-Type: text/plain; x="{";" * 7_900}"; charset=latin-1\nSubject: {";" * 200}\n\nx\n'
     )
@@ -76,18 +76,13 @@ def test_the_number_of_parameters_of_a_header_is_bounded() -> None:
     message = mail.read(data.encode())
     assert message is not None
     assert dict(message.headers)["Subject"] == ";" * 200
-    assert (
-        mail._BoundedPolicy()
-        .header_source_parse([data.split("\n", maxsplit=1)[0] + "\n"])[1]
-        .count(";")
-        == mail.MAX_PARAMETERS
-    )
+    assert message.text == "x"
     attached = mail.read(named.encode())
     assert attached is not None
-    assert attached.attachments[0][0].endswith("part39.")
+    assert attached.attachments[0][0].endswith("part29.")
 
 
 def test_the_number_of_parts_of_a_mail_is_bounded() -> None:
     beginning = b"Content-Type: multipart/mixed; boundary=b\n\n"
-    assert mail.read(beginning + b"--b\n\n" * 21_000) is None
-    assert mail.read(beginning + b"--b\n\n" * 2_000) is not None
+    file = b"--b\nContent-Type: image/png\n\n"
+    assert len(mail.read(beginning + file * 21_000).attachments) == mail.MAX_PARTS

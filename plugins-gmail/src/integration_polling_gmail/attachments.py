@@ -8,14 +8,13 @@ from datetime import datetime
 from pydantic import BaseModel, JsonValue
 
 from core import Blob, BlobWriter, Context, StoredItem, TaskOutput
-from integration_polling_gmail.headers import content_id, disposition
-from integration_polling_gmail.mime import Part, Write
+from core.mail import Part, Write
 
 MEGABYTE = 1024 * 1024
 
 
 class Attachment(BaseModel):
-    """The description of an attachment without its bytes.
+    """The description of an attachment without its bytes; also the payload of its task.
 
     Attributes:
       part_id: The number of its part, as Gmail counts.
@@ -41,8 +40,8 @@ class Attachment(BaseModel):
             filename=part.filename,
             content_type=part.content_type,
             size=part.size,
-            inline=disposition(part.headers) == "inline" or content_id(part.headers) is not None,
-            content_id=content_id(part.headers),
+            inline=part.disposition == "inline" or part.content_id is not None,
+            content_id=part.content_id,
         )
 
     def external_id(self, message: str) -> str:

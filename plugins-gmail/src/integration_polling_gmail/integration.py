@@ -41,8 +41,7 @@ from integration_polling_gmail.api import (
 from integration_polling_gmail.changes import Change, labels_named, read_changes
 from integration_polling_gmail.errors import PROJECT, QUOTA, USER, BadRequest, Missing
 from integration_polling_gmail.fingerprint import Fingerprint
-from integration_polling_gmail.headers import instant
-from integration_polling_gmail.message import Message, MessageReader
+from integration_polling_gmail.message import Envelope, Message, MessageReader
 from integration_polling_gmail.reread import READER_VERSION, reread
 from integration_polling_gmail.scope import (
     HIDDEN,
@@ -377,7 +376,7 @@ class Gmail(GmailSession):
             # A newer listing began during the download. It would treat this older result as newer
             # than itself.
             return TaskResult()
-        message = reader.message(resource)
+        message = reader.message(Envelope.of_resource(resource))
         if not self._is_wanted(history, message):
             return TaskResult([TaskOutput.gone(id)])
         fingerprint = Fingerprint(history.generation, self.config.policy, tuple(message.labels))
@@ -389,7 +388,7 @@ class Gmail(GmailSession):
         return fingerprint is not None and fingerprint.generation == generation
 
     def _is_wanted(self, history: History, message: Message) -> bool:
-        when = instant(message.resource.get("internalDate"))
+        when = message.envelope.accepted
         if self.config.since is not None and when is not None and when.date() < self.config.since:
             return False
         return in_scope(self.config, history, set(message.labels))

@@ -5,13 +5,13 @@ A message of 50 MB is never in memory at one time.
 
 from __future__ import annotations
 
-import binascii
 import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from core import PermanentError, TransientError
+from core.mail import Base64Decoder
 
 MAX_JSON_BYTES = 32 * 1024 * 1024
 """The maximum size in bytes of a response without its large string."""
@@ -19,42 +19,8 @@ MAX_JSON_BYTES = 32 * 1024 * 1024
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
 """The maximum decoded size in bytes of the large string. Gmail accepts mail of up to 50 MB."""
 
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
-_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-_NO_BASE64 = bytes(sorted(set(range(256)) - set(_ALPHABET)))
 _ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _PARTIAL_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
-
-
-class Base64Decoder:
-    """Decodes base64 in pieces of any length, in both alphabets of RFC 4648.
-
-    It skips characters outside of the alphabets; `=` ends a group.
-    """
-
-    def __init__(self) -> None:
-        self._carry = b""
-
-    def feed(self, data: bytes) -> bytes:
-        """Return the decoded bytes that are complete."""
-        runs = data.translate(_URL_SAFE).split(b"=")
-        ended = b"".join(self._decode(run) + self._flush() for run in runs[:-1])
-        return ended + self._decode(runs[-1])
-
-    def finish(self) -> bytes:
-        """Return the rest."""
-        return self._flush()
-
-    def _decode(self, data: bytes) -> bytes:
-        whole = self._carry + data.translate(None, _NO_BASE64)
-        end = len(whole) - len(whole) % 4
-        self._carry = whole[end:]
-        return binascii.a2b_base64(whole[:end])
-
-    def _flush(self) -> bytes:
-        rest, self._carry = self._carry, b""
-        # A single character has fewer than 8 bits.
-        return binascii.a2b_base64(rest + b"=" * (4 - len(rest))) if len(rest) > 1 else b""
 
 
 class LargeString:

@@ -1,0 +1,288 @@
+"""Charsets of mail: labels, supersets, and wrong labels.
+
+Labels follow the WHATWG Encoding Standard (https://encoding.spec.whatwg.org/#names-and-labels),
+which maps each label to the superset that senders mean. Mail also uses UTF-7 and the DOS code
+pages. No function raises.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import chardet
+import webencodings
+
+How = Literal["declared", "bom", "meta", "utf-8", "detected", "default"]
+
+DETECTED_BYTES = 4_096
+"""The number of bytes that the detector reads: of the lines that are not ASCII."""
+
+REFUSED = frozenset(
+    {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"}
+)
+"""Python codecs that mail does not use as charsets; some take quadratic time."""
+
+_SUPERSETS = {
+    "euc-kr": ("cp949",), "gb2312": ("gb18030",), "gbk": ("gb18030",), "big5": ("cp950",
+    "big5hkscs"), "shift_jis": ("cp932", "shift_jis_2004"), "euc-jp": ("euc_jp", "euc_jis_2004"),
+    "iso-2022-jp": ("iso2022_jp_2", "iso2022_jp_ext", "iso2022_jp_2004"),
+    "iso-8859-8-i": ("iso8859_8",), "x-mac-cyrillic": ("mac_cyrillic",),
+    "macintosh": ("mac_roman",),
+    "windows-874": ("cp874",), "x-user-defined": (), "replacement": (),
+}  # fmt: skip
+_UNKNOWN = frozenset({"", "unknown", "unknown-8bit", "x-unknown", "8bit", "7bit", "binary", "none",
+    "default", "default_charset", "x-user-defined", "base64", "us-ascii", "ascii",
+    "ansi_x3.4-1968", "quoted-printable"})  # fmt: skip
+_ALIASES = {"ansi": "cp1252", "latin-1": "cp1252", "unicode": "utf_8", "utf8mb4": "utf_8",
+    "x-gbk": "gb18030", "cn-gb": "gb18030", "cn-big5": "cp950", "big5-eten": "cp950",
+    "x-sjis": "cp932", "jis": "iso2022_jp_2", "hz": "hz", "hz-gb-2312": "hz",
+    "csiso2022kr": "iso2022_kr", "iso-2022-kr": "iso2022_kr",
+    "iso-2022-cn": "", "koi8": "koi8_r", "koi8-rl": "koi8_r", "x-utf-8": "utf_8",
+    "utf-7": "utf_7", "unicode-1-1-utf-7": "utf_7", "x-unicode-2-0-utf-7": "utf_7",
+    "iso-10646": "utf_8", "koi8-t": "koi8_t", "x-euc-jp": "euc_jp", "x-johab": "johab",
+    "johab": "johab", "ks-c-5601": "cp949", "ks_c_5601": "cp949",
+    "ksc-5601": "cp949", "uhc": "cp949", "x-windows-949": "cp949",
+    "viscii": "", "tcvn": ""}  # fmt: skip
+_DOS = re.compile(
+    r"(?:cp|ibm|dos|x-cp|cp-|ibm-|windows|win|x-windows|ms|cs)?[-_ ]?(\d{3,4})", re.ASCII
+)
+_MULTIBYTE = frozenset({"cp949", "gb18030", "cp950", "big5hkscs", "cp932", "shift_jis_2004",
+    "euc_jp", "euc_jis_2004", "johab"})  # fmt: skip
+_LATIN = frozenset({"cp1252", "cp1250", "cp1254", "cp1257", "cp437", "utf_7"})
+_WESTERN_ONLY = (
+    "windows-1252",
+    "windows-1250",
+    "windows-1254",
+    "windows-1257",
+    "macroman",
+    "cp850",
+)
+_OTHER_SCRIPTS = ("windows-1251", "koi8-r", "koi8-u", "iso-8859-5", "cp866", "maccyrillic",
+    "windows-1253", "iso-8859-7", "windows-1255", "windows-1256", "iso-8859-6", "windows-1258",
+    "tis-620", "cp874", "shift_jis", "cp932", "euc-jp", "gb18030", "gbk", "gb2312", "big5",
+    "big5hkscs", "euc-kr", "cp949", "windows-1252", "windows-1250")  # fmt: skip
+_HIGH = re.compile(rb"[\x80-\xff]")
+_THREE = re.compile(r"[\u0800-\uffff\U00010000-\U0010ffff]")
+_META = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([^\s\"'/>;]{1,60})", re.IGNORECASE)
+_XML = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([^\"']{1,60})", re.IGNORECASE)
+META_BYTES = 16_384
+"""The number of bytes of HTML in which a `<meta charset>` counts."""
+
+_BOMS = ((codecs.BOM_UTF8, "utf_8"), (codecs.BOM_UTF32_LE, "utf_32_le"),
+    (codecs.BOM_UTF16_LE, "utf_16_le"), (codecs.BOM_UTF16_BE, "utf_16_be"))  # fmt: skip
+_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
+_UNFIT = _SURROGATES | {0: None}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Decoded text.
+
+    Attributes:
+      text: The text, without NUL and lone surrogates.
+      charset: The codec that decoded it, by Python's name.
+      how: The source of the charset.
+      replaced: The number of U+FFFD that stand for undecodable bytes.
+    """
+
+    text: str
+    charset: str
+    how: How
+    replaced: int = 0
+
+
+def clean(text: str) -> str:
+    """Return text without the characters that JSON and PostgreSQL cannot store."""
+    return text.translate(_UNFIT) if "\0" in text or not text.isprintable() else text
+
+
+@lru_cache(maxsize=1_000)
+def codecs_of(label: str) -> tuple[str, ...]:
+    """Return the codecs to try for a label, by Python's names; none for an unknown label."""
+    name = label.strip().strip("\"'<>").split(";")[0].strip().lower().removeprefix("charset=")
+    if name in _UNKNOWN:
+        return ()
+    if name in _ALIASES:
+        return (_ALIASES[name],) if _ALIASES[name] else ()
+    known = webencodings.lookup(name) or webencodings.lookup(name.replace("_", "-"))
+    if known is not None:
+        found = known.name
+        return _SUPERSETS[found] if found in _SUPERSETS else _usable(known.codec_info.name)
+    if number := _DOS.fullmatch(name):
+        return {"949": ("cp949",), "936": ("gb18030",), "5601": ("cp949",)}.get(
+            number[1], _usable(f"cp{number[1]}")
+        )
+    squeezed = re.sub(r"[\s_]+", "-", re.sub(r"^(x|cs)-?", "", name))
+    iso = re.match(r"(?:iso-?)?8859-?(\d{1,2})(?:\D|$)", squeezed)
+    if iso and iso[1] != "0":
+        exact = f"iso-8859-{int(iso[1])}"
+        return codecs_of(exact) if exact != name else ()
+    if squeezed.startswith(("utf-8", "utf8")):
+        return ("utf_8",)
+    return codecs_of(squeezed) if squeezed != name else _usable(name)
+
+
+def _usable(name: str) -> tuple[str, ...]:
+    try:
+        found = codecs.lookup(name).name.replace("-", "_")
+        b"0".decode(found, "replace")  # LookupError for codecs of another kind, such as rot13
+    except (LookupError, ValueError, UnicodeError):
+        return ()
+    return () if found in REFUSED or found == "ascii" else (found,)
+
+
+def decode(data: bytes, label: str | None = None, *, is_html: bool = False,
+    hints: Iterable[str | None] = ()) -> Decoded:  # fmt: skip
+    """Decode text.
+
+    A byte order mark leads. Then come the label, HTML's own declaration if the label says nothing,
+    strict UTF-8, the hints, the detector, and windows-1252.
+
+    Args:
+      data: The bytes.
+      label: The declared charset. Default: none.
+      is_html: True to look for a `<meta charset>`. Default: False.
+      hints: Labels to try before the detector, such as the charset of the body. Default: none.
+    """
+    for mark, codec in _BOMS:
+        if data.startswith(mark) and (codec != "utf_32_le" or len(data) % 4 == 0):
+            return _replaced(data[len(mark) :], codec, "bom")
+    found = codecs_of(label[:100]) if label else ()
+    how: How = "declared"
+    if not found and is_html and (declared := _declared_in_html(data)):
+        found, how = declared, "meta"
+    if found and (result := _by_label(data, found, how)) is not None:
+        return result
+    if (wide := _wide(data)) is not None:
+        return _replaced(data, wide, "detected")
+    if (text := _strict(data, "utf_8")) is not None and b"\x1b$" not in data:
+        return Decoded(clean(text), "utf_8", "utf-8")
+    return _undeclared(data, found, hints)
+
+
+def _by_label(data: bytes, found: tuple[str, ...], how: How) -> Decoded | None:
+    """Decode by the label, if the bytes agree with it."""
+    if found[0].startswith("utf_16"):
+        return _replaced(data, _byte_order(data, found[0]), how)
+    for codec in found:
+        text = _strict(data, codec)
+        if text is None:
+            continue
+        if _is_utf8_after_all(data, codec):
+            return Decoded(clean(data.decode("utf-8")), "utf_8", "utf-8")
+        return Decoded(clean(text), codec, how)
+    return None
+
+
+def _byte_order(data: bytes, codec: str) -> str:
+    """Return the byte order of UTF-16 without a mark: ASCII characters have their zero behind."""
+    even, odd = data[:2_000:2].count(0), data[1:2_000:2].count(0)
+    if even == odd:
+        return "utf_16_le" if codec == "utf_16" else codec
+    return "utf_16_be" if even > odd else "utf_16_le"
+
+
+def _is_utf8_after_all(data: bytes, codec: str) -> bool:
+    """Return True if text with another label is UTF-8: by chance, such bytes hardly occur."""
+    if codec in ("utf_8", "utf_7", "hz") or codec.startswith("iso2022"):
+        return False
+    if not _HIGH.search(data) or (text := _strict(data, "utf_8")) is None:
+        return False
+    if codec in _MULTIBYTE:
+        return len(_THREE.findall(text[:10_000])) >= 2
+    high = sum(character > "\x7f" for character in text[:10_000])
+    return high >= (1 if codec in _LATIN or codec.startswith(("iso8859", "mac_roman")) else 3)
+
+
+def _undeclared(data: bytes, found: tuple[str, ...], hints: Iterable[str | None]) -> Decoded:
+    for hint in hints:
+        for codec in codecs_of(hint[:100]) if hint else ():
+            if (text := _strict(data, codec)) is not None:
+                return Decoded(clean(text), codec, "declared")
+    # Text in the declared charset with some wrong bytes, rather than text of another charset.
+    if "utf_8" in found or not found:
+        text = data.decode("utf-8", "replace")
+        wrong = text.count("\ufffd")
+        good = sum(c > "\x7f" for c in text[:100_000]) - wrong
+        if good > 2 * wrong:
+            return Decoded(clean(text), "utf_8", "declared" if found else "utf-8", wrong)
+    elif found[0] in _MULTIBYTE or found[0].startswith("iso2022") or found[0] == "utf_7":
+        best = min((_replaced(data, codec, "declared") for codec in found), key=_wrong)
+        if best.replaced <= len(best.text) // 20 + 1:
+            return best
+    guess = detected(data)
+    if guess is not None and (words := _strict(data, guess)) is not None:
+        return Decoded(clean(words), guess, "detected")
+    return _replaced(data, found[0] if found and found[0] != "utf_8" else "cp1252", "default")
+
+
+def _wrong(decoded: Decoded) -> int:
+    return decoded.replaced
+
+
+def detected(data: bytes) -> str | None:
+    """Return the codec of text without a label, by Python's name; None if nothing fits.
+
+    The share of bytes that are not ASCII tells Latin scripts from others. The detector then
+    chooses among the charsets of these scripts.
+    """
+    for mark, codec in ((b"\x1b$)C", "iso2022_kr"), (b"\x1b$", "iso2022_jp_2"),
+        (b"\x1b(", "iso2022_jp_2")):  # fmt: skip
+        if mark in data:
+            return codec
+    if not _HIGH.search(data):
+        return None
+    sample = b"\n".join(line for line in data[:200_000].splitlines() if _HIGH.search(line))
+    sample = sample[:DETECTED_BYTES]
+    high = len(_HIGH.findall(sample))
+    letters = high + len(re.findall(rb"[A-Za-z]", sample))
+    chosen = _WESTERN_ONLY if high < 0.4 * letters else _OTHER_SCRIPTS
+    try:
+        found = chardet.detect(sample, include_encodings=chosen, max_bytes=DETECTED_BYTES)
+    # A detector reads hostile input.
+    except Exception:  # noqa: BLE001
+        return None
+    name = found.get("encoding")
+    codec_names = codecs_of(name) if name else ()
+    return next((codec for codec in codec_names if _strict(data, codec) is not None), None)
+
+
+def _wide(data: bytes) -> str | None:
+    """Return UTF-16 if every second byte is zero, as in ASCII text."""
+    if b"\0" not in data[:200] or len(data) < 4:
+        return None
+    even, odd, half = data[:200:2].count(0), data[1:200:2].count(0), len(data[:200]) // 2
+    if odd > 0.7 * half and even < 0.1 * half:
+        return "utf_16_le"
+    return "utf_16_be" if even > 0.7 * half and odd < 0.1 * half else None
+
+
+def _declared_in_html(data: bytes) -> tuple[str, ...]:
+    start = data[:META_BYTES]
+    match = _XML.match(start) or _META.search(start)
+    found = codecs_of(match[1].decode("latin-1")) if match else ()
+    # A declaration that was read as ASCII cannot be UTF-16.
+    return ("utf_8",) if found and found[0].startswith("utf_16") else found
+
+
+def _strict(data: bytes, codec: str) -> str | None:
+    try:
+        text = data.decode(codec)
+    # UnicodeDecodeError, and LookupError or ValueError of broken codecs.
+    except (UnicodeError, LookupError, ValueError):
+        return None
+    return text
+
+
+def _replaced(data: bytes, codec: str, how: How) -> Decoded:
+    try:
+        text = data.decode(codec, "replace")
+    except (UnicodeError, LookupError, ValueError):
+        codec, text = "cp1252", data.decode("cp1252", "replace")
+    text = text.translate(_SURROGATES)
+    return Decoded(clean(text), codec, how, text.count("\ufffd"))

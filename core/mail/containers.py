@@ -1,0 +1,120 @@
+"""Parts that contain mail or files: forwarded mails, TNEF, opaque S/MIME."""
+
+from __future__ import annotations
+
+from core.mail import cms
+from core.mail.mime import MAX_CONTAINER_BYTES, MessageParser, Part, Shared, Write
+from core.mail.parameters import safe_name
+from core.mail.tnef import read_tnef
+
+_TNEF = ("application/ms-tnef", "application/vnd.ms-tnef")
+_SMIME = ("application/pkcs7-mime", "application/x-pkcs7-mime")
+
+
+class Forwarded:
+    """A forwarded mail: a file with a name, and its words and files read beside it."""
+
+    def __init__(self, shared: Shared, part: Part, nested: int) -> None:
+        self._shared, self._part = shared, part
+        self._parser = MessageParser(shared, part.id or "root", nested + 1, None, part.id or "root")
+        self._write = shared.opened(part)
+
+    def write(self, data: bytes) -> None:
+        """Take decoded bytes."""
+        if self._write is not None:
+            self._write(data)
+        self._parser.feed(data)
+
+    def finish(self) -> None:
+        """End the mail."""
+        self._parser.finish()
+        if self._part.filename is None:
+            subject = self._parser.fields.text("subject")
+            stem = (safe_name(subject) if subject else None) or "forwarded message"
+            self._part.filename = f"{stem[:240]}.eml"
+        self._shared.forwarded(self._part.id or "root", self._parser.fields)
+        self._shared.closed(self._part)
+
+
+class Container:
+    """TNEF or S/MIME: held back, opened at its end, and kept as a file if that fails."""
+
+    def __init__(self, shared: Shared, part: Part, nested: int) -> None:
+        self._shared, self._part, self._nested = shared, part, nested
+        self._held: bytearray | None = bytearray()
+        self._write: Write | None = None
+
+    @staticmethod
+    def opens(part: Part) -> bool:
+        """Return True if the part may be a container."""
+        name = (part.filename or "").lower()
+        return part.content_type in (*_TNEF, *_SMIME) or (
+            name == "winmail.dat"
+            or (name == "smime.p7m" and part.content_type.startswith("application/"))
+        )
+
+    def write(self, data: bytes) -> None:
+        """Take decoded bytes."""
+        if self._held is None:
+            if self._write is not None:
+                self._write(data)
+            return
+        self._held += data
+        if len(self._held) > MAX_CONTAINER_BYTES:
+            self._shared.cut.add("container")
+            self._keep()
+
+    def finish(self) -> None:
+        """Open the container."""
+        if self._held is None:
+            self._shared.closed(self._part)
+            return
+        data = bytes(self._held)
+        if self._tnef(data) or self._smime(data):
+            self._shared.repaired.add("opened-container")
+            return
+        self._shared.cut.add("encrypted" if self._part.content_type in _SMIME else "container")
+        self._keep()
+        self._shared.closed(self._part)
+
+    def _keep(self) -> None:
+        held, self._held = bytes(self._held or b""), None
+        self._write = self._shared.opened(self._part)
+        if self._write is not None and held:
+            self._write(held)
+
+    def _smime(self, data: bytes) -> bool:
+        content = cms.content_of(data)
+        if content is None:
+            return False
+        parser = MessageParser(
+            self._shared, self._part.id, self._nested + 1, None, self._part.message
+        )
+        parser.feed(content)
+        parser.finish()
+        return True
+
+    def _tnef(self, data: bytes) -> bool:
+        found = read_tnef(data)
+        if found is None:
+            return False
+        id = self._part.id or "root"
+        for kind, text in (("text/plain", found.text), ("text/html", found.html)):
+            if text:
+                self._emit(Part(f"{id}.{kind[5:]}", kind, found.charset, choice=f"{id}.text",
+                    is_alternative=True, message=self._part.message), text)  # fmt: skip
+        for number, file in enumerate(found.files):
+            name = safe_name(file.name)
+            self._emit(Part(f"{id}.{number}", file.content_type, filename=name,
+                disposition="attachment", choice=f"{id}.{number}",
+                message=self._part.message), file.data)  # fmt: skip
+        return True
+
+    def _emit(self, part: Part, data: bytes) -> None:
+        self._shared.parts += 1
+        part.is_nested = True
+        write = self._shared.opened(part)
+        part.size = len(data)
+        if write is not None:
+            write(data)
+        self._shared.closed(part)

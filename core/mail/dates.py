@@ -1,0 +1,100 @@
+"""Dates of mail: RFC 5322 with its obsolete zones, ISO 8601, and common mistakes."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+from core.mail.fields import Fields
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_ZONES = {"ut": 0, "utc": 0, "gmt": 0, "z": 0, "est": -5, "edt": -4, "cst": -6, "cdt": -5,
+    "mst": -7, "mdt": -6, "pst": -8, "pdt": -7, "cet": 1, "cest": 2, "met": 1, "mest": 2,
+    "bst": 1, "wet": 0, "west": 1, "eet": 2, "eest": 3, "msk": 3, "jst": 9, "kst": 9, "hkt": 8,
+    "sgt": 8, "ist": 5.5, "aest": 10, "aedt": 11, "nzst": 12, "nzdt": 13}  # fmt: skip
+_TIME = re.compile(
+    r"(?<!\d)(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,]\d+)?)?(?!\d)\s*([ap]\.?m\b)?", re.IGNORECASE
+)
+_DOTTED = re.compile(r"(?<=\s)(\d{1,2})\.(\d{2})(?:\.(\d{2}))?(?![\d.])()")
+_DAY = re.compile(
+    r"(?<!\d)(\d{1,2})(?:st|nd|rd|th)?[\s./-]*([A-Za-z]{3})[A-Za-z]*[\s.,/-]*(\d{2,4})(?!\d)"
+)
+_AMERICAN = re.compile(r"([A-Za-z]{3})[A-Za-z]*\.?\s+(\d{1,2})(?:st|nd|rd|th)?\b")
+_ISO = re.compile(r"(?<!\d)(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:T|\s|\Z)", re.IGNORECASE)
+_OFFSET = re.compile(r"(?:(?:GMT|UTC?)\s*)?([+-])\s*(\d{1,2}):?(\d{2})?(?!\d)", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def parse_date(value: str) -> datetime | None:
+    """Return a date with its zone (default: UTC), or None if it is invalid."""
+    text = re.sub(r"\s+", " ", value[:300]).strip()
+    clock = _TIME.search(text) or _DOTTED.search(text)
+    iso = _ISO.search(text)
+    if iso:
+        year, month, day = int(iso[1]), int(iso[2]), int(iso[3])
+    elif named := _DAY.search(text):
+        day, month, year = int(named[1]), _month(named[2]), _year(named[3])
+    elif clock and (american := _american(text)):
+        month, day = american
+        years = re.findall(r"(?<![\d+:-])(\d{4})(?!\d)", text)
+        year = int(years[-1]) if years else 0
+    else:
+        return None
+    hour, minute, second = (
+        (int(clock[1]), int(clock[2]), int(clock[3] or 0)) if clock else (0, 0, 0)
+    )
+    if clock and clock[4]:
+        hour = hour % 12 + (12 if clock[4][0] in "pP" else 0)
+    rest = text[clock.end() :] if clock else ""
+    try:
+        zone = timezone(_zone(rest))
+        if second == 60:  # a leap second
+            second = 59
+        return datetime(year, month, day, hour, minute, second, tzinfo=zone)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _american(text: str) -> tuple[int, int] | None:
+    for found in _AMERICAN.finditer(text):
+        if month := _month(found[1]):
+            return month, int(found[2])
+    return None
+
+
+def _month(name: str) -> int:
+    low = name.lower()
+    return _MONTHS.index(low) + 1 if low in _MONTHS else 0
+
+
+def _year(digits: str) -> int:
+    """Return the year; two or three digits as RFC 5322, section 4.3, says."""
+    year = int(digits)
+    if len(digits) == 2:
+        return year + (2000 if year < 50 else 1900)
+    return year + 1900 if len(digits) == 3 else year
+
+
+def _zone(text: str) -> timedelta:
+    if found := _OFFSET.search(text):
+        digits = found[2] + (found[3] or "")
+        hours, minutes = (int(found[2]), int(found[3] or 0)) if len(digits) != 3 else (
+            int(digits[0]), int(digits[1:]))  # fmt: skip
+        if hours < 24 and minutes < 60:
+            offset = timedelta(hours=hours, minutes=minutes)
+            return -offset if found[1] == "-" else offset
+        return timedelta()
+    word = _WORD.search(text)
+    return timedelta(hours=_ZONES.get(word[0].lower(), 0)) if word else timedelta()
+
+
+def date_of(fields: Fields) -> tuple[datetime | None, str | None]:
+    """Return the sender's date, and the field that has it; else the topmost valid `Received`."""
+    for name in ("date", "resent-date", "delivery-date"):
+        for value in fields.all(name):
+            if found := parse_date(value.decode("latin-1")):
+                return found, name
+    for value in fields.all("received")[:20]:
+        if found := parse_date(value[-300:].rpartition(b";")[2].decode("latin-1")):
+            return found.astimezone(found.tzinfo or UTC), "received"
+    return None, None

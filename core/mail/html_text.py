@@ -1,0 +1,332 @@
+"""The text of HTML as a person sees it, from tokens, in linear time and without a tree.
+
+A tree costs memory, has a maximum depth, and grows without bound for misnested formatting. The
+text needs only the order of the tokens and the scopes of hidden elements, lists and quotes.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass, field
+
+from core.mail.charsets import clean
+
+MAX_TOKENS = 400_000
+MAX_LINK_CHARS = 2_000
+MAX_QUOTES = 50
+"""The maximum number of quote marks before a line."""
+
+_TOKEN = re.compile(
+    r"<!--(?:>|->|.*?(?:--!?>|\Z))|<[!?][^>]*>?|</\s*([A-Za-z][^\s/>]{0,60})[^>]*>?"
+    r"|<([A-Za-z][^\s/>]{0,60})((?:[^>\"']|\"[^\"]*\"|'[^']*')*+)>|<[A-Za-z][^>]*>?|[^<]+|<",
+    re.DOTALL,
+)
+_ATTRIBUTE = re.compile(
+    r"([^\s=/\"'>]{1,60})(?:\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+)))?", re.DOTALL
+)
+_NEEDED = frozenset({"style", "hidden", "href", "alt", "type", "class", "width", "height", "src"})
+_ZERO = r"0+(?:\.0+)?(?:px|pt|em|rem|ex|%)?"
+_HIDDEN = re.compile(
+    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|mso-hide\s*:\s*all"
+    rf"|font(?:-size)?\s*:\s*{_ZERO}\s*(?:!important\s*)?(?:;|/|\s|$)"
+    rf"|opacity\s*:\s*(?:{_ZERO}|\.0+)\s*(?:!important\s*)?(?:;|$)"
+    rf"|max-height\s*:\s*{_ZERO}\s*(?:!important\s*)?(?:;|$)"
+    r"|text-indent\s*:\s*-\d{3,})",
+    re.IGNORECASE,
+)
+_CLIPPED = re.compile(
+    rf"(?:^|;)\s*(?:height|width|max-width)\s*:\s*{_ZERO}\s*(?:!important)?\s*(?:;|$)",
+    re.IGNORECASE,
+)
+_OVERFLOW = re.compile(r"overflow\s*:\s*hidden", re.IGNORECASE)
+_PRE = re.compile(r"white-space\s*:\s*(?:pre|break-spaces)", re.IGNORECASE)
+_SKIPPED = frozenset({"script", "style", "title", "template", "noembed", "iframe", "object",
+    "applet", "svg", "math", "select", "textarea", "audio", "video", "canvas", "xmp"})  # fmt: skip
+_RAW = {name: re.compile(rf"</{name}[^>]*>?", re.IGNORECASE) for name in (
+    "script", "style", "title", "textarea", "xmp", "iframe", "noembed")}  # fmt: skip
+_VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta",
+    "param", "source", "track", "wbr", "frame"})  # fmt: skip
+_BLOCK = frozenset({"address", "article", "aside", "blockquote", "center", "dd", "details",
+    "dialog",
+    "dir", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "frameset",
+    "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr", "html", "body", "legend", "li",
+    "main", "menu", "nav", "noframes", "ol", "p", "pre", "section", "summary", "table", "tbody",
+    "tfoot", "thead", "tr", "ul", "caption", "option", "listing"})  # fmt: skip
+_SPACED = frozenset(
+    {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "blockquote", "pre"}
+)
+_CLOSES = {"li": {"li"}, "p": {"p"}, "dt": {"dt", "dd"}, "dd": {"dt", "dd"}, "td": {"td", "th"},
+    "th": {"td", "th"}, "tr": {"td", "th", "tr"}, "option": {"option"},
+    "tbody": {"td", "th", "tr", "thead", "tbody"}}  # fmt: skip
+_BLANKS = re.compile(r"[ \t\r\n\f]+")
+_INVISIBLE = (
+    "\u200b\u200c\u200d\u200e\u200f\u034f\u00ad\ufeff\u2060\u2061\u2062\u2063\u2064\u180e"
+    "\u115f\u1160\u3164\u17b4\u17b5\u2800"
+)
+_PADDING = re.compile(
+    rf"[ \u00a0\u2007\u2002-\u200a]*(?:[{_INVISIBLE}][ \u00a0\u2007\u2002-\u200a]*){{3,}}"
+)
+_LONE = re.compile(rf"(?:(?<=\s)|^)[{_INVISIBLE}]+(?=\s|$)", re.MULTILINE)
+
+
+@dataclass(slots=True)
+class _Element:
+    name: str
+    hidden: bool = False
+    pre: bool = False
+    quote: bool = False
+    href: str = ""
+    start: int = 0
+
+
+@dataclass(slots=True)
+class HtmlText:
+    """The text, and True if the HTML was longer than the bound."""
+
+    text: str
+    is_cut: bool = False
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Writes words into lines; lines get quote marks when they end."""
+
+    lines: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    quotes: int = 0
+    depth: int = 0
+    wants_blank: bool = False
+    gap: bool = False
+
+    def text(self, text: str, *, pre: bool) -> None:
+        if pre:
+            first, *others = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+            self._add(first)
+            for line in others:
+                self.end_line(force=True)
+                self._add(line)
+            return
+        text = _BLANKS.sub(" ", text)
+        if self.gap or not self.words:
+            text = text.removeprefix(" ")
+        if text:
+            self._add(text)
+            self.gap = text.endswith(" ")
+
+    def _add(self, text: str) -> None:
+        if text:
+            if not self.words and self.wants_blank and self.lines and self.lines[-1].strip("> "):
+                self.lines.append("> " * min(self.depth, self.quotes, MAX_QUOTES))
+            self.wants_blank = False
+            self.words.append(text)
+            self.gap = False
+
+    def _mark(self) -> str:
+        return "> " * min(self.quotes, MAX_QUOTES)
+
+    def end_line(self, *, force: bool = False) -> None:
+        line = "".join(self.words).rstrip(" ") if not force else "".join(self.words)
+        if line or force:
+            self.lines.append(self._mark() + line)
+            self.depth = self.quotes
+        self.words.clear()
+        self.gap = False
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.out = _Writer()
+        self.stack: list[_Element] = []
+        self.hidden = self.pre = 0
+        self.open: dict[str, int] = {}
+        self.lists: list[int] = []
+
+    def start(self, name: str, attributes: str) -> None:
+        for closed in (
+            _CLOSES.get(name, ()) if name in _CLOSES else ({"p"} if name in _BLOCK else ())
+        ):
+            self._close_near(closed, name)
+        found = _attributes(attributes) if attributes.strip() else {}
+        style = found.get("style", "")
+        hidden = _is_hidden(name, found, style)
+        if name in _VOID:
+            if not hidden and not self.hidden:
+                self._void(name, found)
+            return
+        if name in _BLOCK and not self.hidden and not hidden:
+            self.block(name)
+        element = _Element(
+            name,
+            hidden,
+            name in ("pre", "listing") or bool(style and _PRE.search(style)),
+            name == "blockquote" and not hidden and not self.hidden,
+        )
+        if not self.hidden and not hidden:
+            if name == "a" and (href := found.get("href", "").strip()):
+                element.href, element.start = href[: MAX_LINK_CHARS + 1], len(self.out.lines)
+                self.out.words.append("\x01")
+            elif name in ("td", "th") and self.out.words and "".join(self.out.words).strip("\x01 "):
+                self.out._add("\t")
+                self.out.gap = True
+            elif name == "li":
+                self.out.words.append("")
+        if element.quote:
+            self.out.quotes += 1
+        self.hidden += hidden
+        self.pre += element.pre
+        self.open[name] = self.open.get(name, 0) + 1
+        self.stack.append(element)
+
+    def _close_near(self, closed: str, name: str) -> None:
+        """Close an open element of this name whose end is implied, within its container."""
+        if not self.open.get(closed):
+            return
+        for element in self.stack[-1:-30:-1]:
+            if element.name == closed:
+                self.end(closed)
+                return
+            if element.name in (
+                "table",
+                "ul",
+                "ol",
+                "dl",
+                "td",
+                "th",
+                "blockquote",
+                "div",
+                "body",
+            ) and (element.name != name):
+                return
+
+    def end(self, name: str) -> None:
+        if name == "br":
+            self._void("br", {})
+        if name == "p" and not self.open.get(name) and not self.hidden:
+            self.block(name)
+        if not self.open.get(name):
+            return
+        if name in ("body", "html"):
+            return  # what follows is text all the same
+        while self.stack:
+            element = self.stack.pop()
+            self.open[element.name] -= 1
+            self._leave(element)
+            if element.name == name:
+                return
+
+    def _leave(self, element: _Element) -> None:
+        if element.name in _BLOCK and not self.hidden:
+            self.block(element.name)
+        self.hidden -= element.hidden
+        self.pre -= element.pre
+        if element.quote:
+            self.out.end_line()
+            self.out.quotes -= 1
+        if element.href and not self.hidden:
+            self._link(element)
+
+    def _link(self, element: _Element) -> None:
+        words, mark = self.out.words, -1
+        for index in range(len(words) - 1, max(len(words) - 200, -1), -1):
+            if words[index] == "\x01":
+                mark = index
+                break
+        shown = "".join(words[mark + 1 :]).strip() if mark >= 0 else ""
+        if mark >= 0:
+            words[mark] = ""
+        href = html.unescape(element.href)
+        address = href.removeprefix("mailto:").split("?")[0] if href.startswith("mailto:") else href
+        if not href.lower().startswith(("http://", "https://", "mailto:", "ftp://", "tel:")) or (
+            len(href) > MAX_LINK_CHARS or not shown
+        ):
+            return
+        bare = re.sub(r"^\w+:(?://)?", "", address).rstrip("/")
+        if bare.lower() in shown.lower():
+            return
+        blank = " " if words and "".join(words[-1:]).endswith(" ") else ""
+        if blank:
+            words[-1] = words[-1].rstrip(" ")
+        self.out._add(f" <{address}>{blank}")
+        self.out.gap = bool(blank)
+
+    def _void(self, name: str, found: dict[str, str]) -> None:
+        if name == "br":
+            self.out.wants_blank = False if self.out.words else self.out.wants_blank
+            self.out.end_line(force=bool(self.out.lines))
+        elif name == "hr":
+            self.out.end_line()
+        elif name == "img" and (alt := found.get("alt", "").strip()) and not _is_pixel(found):
+            self.out.text(html.unescape(alt), pre=False)
+
+    def block(self, name: str) -> None:
+        self.out.end_line()
+        if name in _SPACED:
+            self.out.wants_blank = True
+
+
+def _is_pixel(found: dict[str, str]) -> bool:
+    return found.get("width", "").strip() in ("0", "1") and found.get("height", "") in ("0", "1")
+
+
+def _is_hidden(name: str, found: dict[str, str], style: str) -> bool:
+    if name in _SKIPPED or "hidden" in found:
+        return True
+    if name == "input" or not style:
+        return False
+    style = html.unescape(style)[:5_000]
+    style = re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL)
+    return bool(_HIDDEN.search(style)) or bool(_OVERFLOW.search(style) and _CLIPPED.search(style))
+
+
+def _attributes(source: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for count, match in enumerate(_ATTRIBUTE.finditer(source[:100_000])):
+        name = match[1].lower()
+        if name in _NEEDED and name not in found:
+            found[name] = match[2] or match[3] or match[4] or ""
+        if count > 200:
+            break
+    return found
+
+
+def text_of_html(source: str) -> HtmlText:
+    """Convert HTML to text: a line for each block, cells apart, links with their address.
+
+    Hidden elements, comments, scripts and styles are left out. The time is linear in the source.
+    """
+    reader = _Reader()
+    is_cut = False
+    position = count = 0
+    while (token := _TOKEN.match(source, position)) is not None:
+        position, count = token.end(), count + 1
+        if count > MAX_TOKENS:
+            is_cut = True
+            break
+        name = (token[2] or token[1] or "").lower()
+        if token[2]:
+            if name in _RAW:
+                # Their content is not markup; without an end, the rest belongs to them.
+                end = _RAW[name].search(source, position)
+                position = end.end() if end else len(source)
+            elif name == "plaintext":
+                reader.out.text(source[token.end() :], pre=True)
+                break
+            else:
+                reader.start(name, token[3] or "")
+        elif token[1]:
+            reader.end(name)
+        elif not reader.hidden and (token[0][0] != "<" or token[0] == "<"):
+            words = html.unescape(token[0]) if "&" in token[0] else token[0]
+            reader.out.text(words.replace("\x01", ""), pre=bool(reader.pre))
+    reader.out.end_line()
+    lines = [line.replace("\x01", "") for line in reader.out.lines]
+    return HtmlText(clean(_tidy("\n".join(lines))), is_cut)
+
+
+def _tidy(text: str) -> str:
+    text = _LONE.sub("", _PADDING.sub(" ", text))
+    text = text.replace("\u00ad", "").replace("\ufeff", "")
+    text = text.replace("\u00a0", " ")
+    text = "\n".join(line.rstrip(" \t") for line in text.split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n").strip()

@@ -1,0 +1,477 @@
+"""A streaming MIME parser that works line by line.
+
+It holds a line and the headers of one part, looks a line up in a dictionary, and has limits.
+Boundaries follow RFC 2046, section 5.1. Parts are numbered as in Gmail: "0", "1", "1.0", and ""
+for a message that is one part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from core.mail.fields import Fields, split_fields
+from core.mail.parameters import (
+    boundary,
+    charset,
+    chosen_type,
+    content_id,
+    disposition,
+    filename,
+    media_type,
+    parameter,
+)  # fmt: skip
+from core.mail.transfer import (
+    Base64Decoder,
+    HonestBase64,
+    Identity,
+    TransferDecoder,
+    decoder,
+    encoding_of,
+)
+
+MAX_DEPTH = 50
+"""The maximum nesting of multiparts. A deeper multipart is kept undivided, as one part."""
+
+MAX_NESTED = 12
+"""The maximum nesting of mails within mails."""
+
+MAX_PARTS = 1_000
+MAX_HEADER_BYTES = 4 * 1024 * 1024
+MAX_PART_HEADER_BYTES = 256 * 1024
+MAX_LINE_BYTES = 64 * 1024
+MAX_PREAMBLE_BYTES = 256 * 1024
+MAX_CONTAINER_BYTES = 16 * 1024 * 1024
+"""The maximum size of TNEF and S/MIME that is opened."""
+
+READ_TYPES = frozenset({"text/plain", "text/html", "text/enriched", "text/richtext",
+    "text/markdown", "text/x-markdown", "text/calendar"})  # fmt: skip
+MAIL_TYPES = ("message/rfc822", "message/global")
+AMP = "text/x-amp-html"
+
+_DASHES = re.compile(rb"--[^\s-][^\s]{0,198}[ \t]*\r*\n?\Z|---+[^\s]{1,190}[ \t]*\r*\n?\Z")
+_CONTENT = re.compile(rb"content-[a-z-]{1,60}[ \t]*:", re.IGNORECASE)
+_ESSENTIAL = re.compile(
+    rb"(?:content-[a-z-]+|message-id|references|in-reply-to|subject|from|date|mime-version)[ \t]*:",
+    re.IGNORECASE,
+)
+
+Write = Callable[[bytes], object]
+
+
+@dataclass(slots=True)
+class Part:
+    """A part without parts of its own.
+
+    Attributes:
+      id: The part's number, as Gmail counts.
+      content_type: The media type.
+      charset: The declared charset.
+      filename: The file's name, or None.
+      disposition: `attachment`, `inline` or empty.
+      content_id: The id by which HTML refers to the part.
+      choice: The id of the outermost `multipart/alternative` around the part. Parts with the same
+        value are alternatives. Default: the part's own id.
+      is_alternative: True within alternatives.
+      flowed, delsp: The parameters of `format=flowed` text.
+      message: The id of the forwarded mail that the part belongs to; empty for the mail itself.
+      named_by_disposition: True if Content-Disposition has the name.
+      size: The decoded size in bytes; complete when the part has ended.
+      is_nested: True for a forwarded mail, and for the parts within a mail or container.
+    """
+
+    id: str
+    content_type: str
+    charset: str | None = None
+    filename: str | None = None
+    disposition: str = ""
+    content_id: str | None = None
+    choice: str = ""
+    is_alternative: bool = False
+    flowed: bool = False
+    delsp: bool = False
+    message: str = ""
+    named_by_disposition: bool = False
+    size: int = 0
+    is_nested: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """True if the part is text to read, and not an attachment."""
+        if self.content_type not in READ_TYPES or self.disposition == "attachment":
+            return False
+        return self.is_alternative or not self.named_by_disposition
+
+    @property
+    def is_file(self) -> bool:
+        """True if the part is a file; an invitation is both text and a file."""
+        return not self.is_text or self.content_type == "text/calendar"
+
+
+def part_of(id: str, fields: Fields, choice: str | None, default: str, message: str) -> Part:
+    """Return a part from its header fields."""
+    described = [item for item in fields.items if item[0].startswith("content-")]
+    fields = Fields(described, fields.hints)
+    kind = chosen_type(fields)
+    disposed = (fields.raw("content-disposition") or b"").lower()
+    return Part(
+        id, media_type(fields, default), charset(fields), filename(fields), disposition(fields),
+        content_id(fields), id if choice is None else choice, choice is not None,
+        (parameter(kind, "format") or "").lower() == "flowed",
+        (parameter(kind, "delsp") or "").lower() == "yes", message,
+        b"name" in disposed and filename(fields) is not None,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Multipart:
+    id: str
+    delimiter: bytes
+    choice: str | None
+    is_digest: bool
+    encoding: str = ""
+    parts: int = 0
+
+    def child(self) -> str:
+        self.parts += 1
+        return f"{self.id}.{self.parts - 1}" if self.id else str(self.parts - 1)
+
+
+@dataclass(slots=True)
+class Shared:
+    """The state that the parsers of a mail and of the mails within it share."""
+
+    opened: Callable[[Part], Write | None]
+    closed: Callable[[Part], None]
+    forwarded: Callable[[str, Fields], None]
+    parts: int = 0
+    cut: set[str] = field(default_factory=set)
+    repaired: set[str] = field(default_factory=set)
+
+
+class MessageParser:
+    """A parser with the methods `feed` and `finish`.
+
+    Args:
+      shared: The functions that take the parts.
+      prefix: The id of the part that this mail is. Default: none.
+      nested: The number of mails around this one. Default: 0.
+      choice: The alternative around this mail. Default: none.
+      message: The id of the forwarded mail. Default: the mail itself.
+
+    Attributes:
+      fields: The header fields of the message.
+    """
+
+    def __init__(self, shared: Shared, prefix: str = "", nested: int = 0,
+        choice: str | None = None, message: str = "") -> None:  # fmt: skip
+        self.fields = Fields()
+        self._shared, self._nested = shared, nested
+        self._choice, self._message = choice, message
+        self._lines = _Lines()
+        self._stack: list[_Multipart] = []
+        self._depths: dict[bytes, int] = {}
+        self._block: bytearray | None = bytearray()
+        self._id, self._own = prefix, 0
+        self._is_first = True
+        self._body: Body | None = None
+        self._preamble = bytearray()
+        self._candidate: bytes | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        bulk: list[bytes] = []
+        for line, is_start in self._lines.feed(data):
+            body = self._body
+            if body is not None and body.takes_bulk and not (is_start and line[:2] == b"--"):
+                bulk.append(line)
+                continue
+            if bulk and body is not None:
+                body.feed(b"".join(bulk))
+                bulk.clear()
+            self._take(line, is_start)
+        if bulk and self._body is not None:
+            self._body.feed(b"".join(bulk))
+
+    def finish(self) -> None:
+        """End the message."""
+        for line, is_start in self._lines.finish():
+            self._take(line, is_start)
+        self._end_headers()
+        if self._candidate is not None:
+            candidate, self._candidate = self._candidate, None
+            self._write(candidate)
+        self._end_body(strip=False)
+        if not self._own and self._preamble.strip():
+            # A multipart without parts: all of its text is before the first boundary.
+            self._shared.repaired.add("no-boundary")
+            self._begin_body(Fields())
+            self._write(bytes(self._preamble))
+            self._end_body(strip=False)
+
+    def _take(self, line: bytes, is_start: bool) -> None:
+        if is_start and self._depths and line.startswith(b"--") and self._delimits(line.rstrip()):
+            self._candidate = None
+            return
+        if self._candidate is not None:
+            self._adopt(line)
+        block = self._block
+        if block is None:
+            self._write(line, is_start)
+        elif is_start and not line.strip(b"\r\n"):
+            if block.strip() or not self._is_first:
+                self._end_headers(line)
+            # Blank lines before a message's header do not end it.
+        elif len(block) + len(line) <= (
+            MAX_HEADER_BYTES if self._is_first else MAX_PART_HEADER_BYTES
+        ):
+            block += line
+        elif len(block) < 2 * MAX_HEADER_BYTES and _ESSENTIAL.match(line):
+            if not block.endswith(b"\n"):
+                block += b"\n"
+            block += line
+        else:
+            self._shared.cut.add("headers")
+
+    def _write(self, line: bytes, is_start: bool = True) -> None:
+        if self._body is not None:
+            self._body.feed(line)
+            return
+        inner = self._stack[-1] if self._stack else None
+        if inner is not None and not inner.parts:
+            if inner.encoding and line.strip():
+                self._decode_whole(inner, line)
+                return
+            if is_start and _DASHES.match(line):
+                self._candidate = line
+                return
+        if not self._own and len(self._preamble) < MAX_PREAMBLE_BYTES:
+            self._preamble += line
+
+    def _decode_whole(self, inner: _Multipart, line: bytes) -> None:
+        """Open a multipart that is encoded completely, against RFC 2045, section 6.4."""
+        encoding, inner.encoding = inner.encoding, ""
+        is_base64 = encoding == "base64" and re.fullmatch(rb"[A-Za-z0-9+/=]{4,}\s*", line)
+        is_quoted = encoding == "quoted-printable" and line.startswith(b"=2D=2D")
+        if not (is_base64 or is_quoted) or self._nested >= MAX_NESTED:
+            self._write(line)
+            return
+        self._shared.repaired.add("encoded-multipart")
+        self._stack.pop()
+        del self._depths[inner.delimiter]
+        child = MessageParser(self._shared, inner.id, self._nested + 1, inner.choice, self._message)
+        child._enter(_Multipart(inner.id, inner.delimiter, inner.choice, inner.is_digest))
+        self._own += 1
+        self._body = Body(None, decoder(encoding), child.feed, child.finish)
+        self._body.feed(line)
+
+    def _enter(self, multipart: _Multipart) -> None:
+        self._block, self._is_first = None, False
+        self._depths[multipart.delimiter] = len(self._stack)
+        self._stack.append(multipart)
+
+    def _adopt(self, line: bytes) -> None:
+        """Take a line as the boundary of a multipart whose own never came, if a header follows."""
+        candidate, self._candidate = self._candidate or b"", None
+        inner = self._stack[-1]
+        if not _CONTENT.match(line):
+            if not self._own:
+                self._preamble += candidate
+            return
+        del self._depths[inner.delimiter]
+        inner.delimiter = candidate.rstrip()
+        if inner.delimiter in self._depths:
+            return
+        self._shared.repaired.add("other-boundary")
+        self._depths[inner.delimiter] = len(self._stack) - 1
+        self._delimits(inner.delimiter)
+
+    def _delimits(self, line: bytes) -> bool:
+        """End the open parts at a boundary line; return False if the line is not a boundary."""
+        depth, is_end = self._depths.get(line), False
+        if depth is None and line.endswith(b"--"):
+            depth, is_end = self._depths.get(line[:-2].rstrip()), True
+        if depth is None:
+            return False
+        self._end_headers()
+        self._end_body(strip=True)
+        for inner in self._stack[depth if is_end else depth + 1 :]:
+            self._depths.pop(inner.delimiter, None)
+        del self._stack[depth if is_end else depth + 1 :]
+        if not is_end:
+            self._stack[-1].encoding = ""
+            self._id, self._block, self._is_first = self._stack[-1].child(), bytearray(), False
+        return True
+
+    def _end_headers(self, blank: bytes = b"") -> None:
+        if self._block is None:
+            return
+        block, self._block = bytes(self._block), None
+        is_first, self._is_first = self._is_first, False
+        if self._shared.parts >= MAX_PARTS:
+            self._shared.cut.add("parts")
+            return
+        fields, rest = split_fields(block, is_first=is_first)
+        self._shared.repaired.update(fields.repaired)
+        if is_first:
+            self.fields = fields
+        if self._opens_multipart(fields):
+            if rest:
+                for line in rest.splitlines(keepends=True):
+                    self._take(line, True)
+            return
+        self._begin_body(fields)
+        if rest:
+            self._write(rest + blank)
+
+    def _opens_multipart(self, fields: Fields) -> bool:
+        kind = media_type(fields)
+        if not kind.startswith("multipart/") or len(self._stack) >= MAX_DEPTH:
+            return False
+        delimiter = b"--" + (boundary(fields) or b"\0none")
+        if delimiter in self._depths:
+            return False
+        choice = self._stack[-1].choice if self._stack else self._choice
+        if choice is None and kind == "multipart/alternative":
+            choice = self._id
+        encoding = encoding_of(fields.plain("content-transfer-encoding"))
+        self._enter(_Multipart(self._id, delimiter, choice, kind == "multipart/digest", encoding))
+        return True
+
+    def _begin_body(self, fields: Fields) -> None:
+        self._own += 1
+        self._shared.parts += 1
+        choice = self._stack[-1].choice if self._stack else self._choice
+        digest = bool(self._stack) and self._stack[-1].is_digest
+        default = "message/rfc822" if digest else "text/plain"
+        part = part_of(self._id, fields, choice, default, self._message)
+        part.is_nested = self._nested > 0 or part.content_type in MAIL_TYPES
+        encoding = encoding_of(fields.plain("content-transfer-encoding"))
+        is_text = part.content_type.startswith("text/")
+        if part.content_type.startswith("multipart/"):
+            if len(self._stack) >= MAX_DEPTH:
+                self._shared.cut.add("depth")
+            else:  # a repeated boundary
+                part.content_type = "text/plain"
+        self._body = open_body(self._shared, part, decoder(encoding, is_text=is_text), self._nested)
+
+    def _end_body(self, *, strip: bool) -> None:
+        if (body := self._body) is not None:
+            self._body = None
+            body.finish(strip=strip)
+
+
+def open_body(shared: Shared, part: Part, decode: TransferDecoder, nested: int) -> Body:
+    """Return the body of a part: a leaf, a forwarded mail, or a container that is opened."""
+    from core.mail.containers import Container, Forwarded
+
+    if part.content_type == AMP:
+        return Body(None, Identity(), None, None)
+    if part.content_type in MAIL_TYPES and nested < MAX_NESTED:
+        mail = Forwarded(shared, part, nested)
+        return Body(part, decode, mail.write, mail.finish)
+    if Container.opens(part) and nested < MAX_NESTED:
+        container = Container(shared, part, nested)
+        return Body(part, decode, container.write, container.finish)
+    write = shared.opened(part)
+    return Body(part, decode, write, lambda: shared.closed(part))
+
+
+class Body:
+    """Decodes the bytes of one part.
+
+    The end of the last line belongs to the following boundary, so the body keeps one line back.
+    """
+
+    def __init__(self, part: Part | None, decode: TransferDecoder, write: Write | None,
+        closed: Callable[[], None] | None) -> None:  # fmt: skip
+        self._part, self._decoder, self._sink, self._closed = part, decode, write, closed
+        self._held = b""
+        self.takes_bulk = isinstance(decode, (Identity, Base64Decoder, HonestBase64))
+
+    def feed(self, line: bytes) -> None:
+        """Take a line, or several if the decoder needs no lines."""
+        held, self._held = self._held, line
+        if held:
+            self._emit(self._decoder.feed(held))
+
+    def finish(self, *, strip: bool) -> None:
+        """End the part; `strip` removes the line end that belongs to the boundary."""
+        last = self._held
+        if strip:
+            last = last.removesuffix(b"\n").removesuffix(b"\r")
+        self._emit(self._decoder.feed(last))
+        self._emit(self._decoder.finish())
+        if self._closed is not None:
+            self._closed()
+
+    def _emit(self, data: bytes) -> None:
+        if self._part is not None:
+            self._part.size += len(data)
+        if data and self._sink is not None:
+            self._sink(data)
+
+
+class _Lines:
+    """Splits bytes into lines with their line ends. A line over the limit comes in pieces.
+
+    Mail with CR as line end is split there: the first line with LF, or the first 64 KiB, decide.
+    """
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._is_start = True
+        self._is_cr: bool | None = None
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bool]]:
+        """Return the lines that are complete; True marks the start of a line."""
+        if self._is_cr:
+            return self._marked(self._split_cr(data))
+        lines = data.split(b"\n")
+        lines = [line + b"\n" for line in lines[:-1]] + lines[-1:]
+        if not lines[-1]:
+            lines.pop()
+        if self._rest and lines:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        if (
+            self._is_cr is None
+            and lines
+            and (lines[0].endswith(b"\n") or len(lines[0]) > MAX_LINE_BYTES)
+        ):
+            self._is_cr = re.search(rb"\r[!-9;-~]{1,60}[ \t]*:", lines[0]) is not None
+            if self._is_cr:
+                return self._marked(self._split_cr(b"".join(lines)))
+        if lines and not lines[-1].endswith(b"\n") and len(lines[-1]) <= MAX_LINE_BYTES:
+            self._rest += lines.pop()
+        return self._marked(lines)
+
+    def finish(self) -> list[tuple[bytes, bool]]:
+        """Return the rest, if there is one."""
+        rest = bytes(self._rest)
+        self._rest.clear()
+        if self._is_cr is None and b"\r" in rest:
+            self._is_cr = True
+        if self._is_cr and rest:
+            return self._marked(re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", rest))
+        return self._marked([rest]) if rest else []
+
+    def _split_cr(self, data: bytes) -> list[bytes]:
+        """Split at CR, CR LF and LF; keep an incomplete line."""
+        whole = bytes(self._rest) + data
+        self._rest.clear()
+        lines = re.findall(rb"[^\r\n]*(?:\r\n|\r(?!\Z)|\n)", whole)
+        rest = whole[sum(map(len, lines)) :]
+        if len(rest) > MAX_LINE_BYTES:
+            lines.append(rest)
+        else:
+            self._rest += rest
+        return [line[:-1] + b"\n" if line.endswith(b"\r") else line for line in lines]
+
+    def _marked(self, lines: list[bytes]) -> list[tuple[bytes, bool]]:
+        marked = []
+        for line in lines:
+            marked.append((line, self._is_start))
+            self._is_start = line.endswith((b"\n", b"\r"))
+        return marked

@@ -1,0 +1,219 @@
+"""Media types, dispositions and their parameters (RFC 2045, 2183, 2231), as mail has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from core.mail.charsets import decode
+from core.mail.encoded_words import decode_words, one_line
+from core.mail.fields import Fields
+
+MAX_FIELD_BYTES = 64 * 1024
+MAX_PARAMETERS = 1_000
+MAX_NAME_CHARS = 255
+
+_TYPE = re.compile(r"\s*\"?\s*([^\s/;,\"()]{1,127})\s*/\s*([^\s/;,\"()]{1,127})")
+_BARE_TYPE = re.compile(r"\s*\"?(text|html|plain|multipart)\"?\s*(?:;|\Z)", re.IGNORECASE)
+_NAME = re.compile(rb"([A-Za-z][A-Za-z0-9_-]{0,60})(?:\*(\d{1,4}))?(\*)?[ \t]*=[ \t]*")
+_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_NEXT = re.compile(rb"[ \t,]+[A-Za-z][A-Za-z0-9-]*(?:\*\d+)?\*?[ \t]*=(?![?=])")
+_COMMENT = re.compile(rb"[ \t]*\([^()]*\)")
+_EXTENDED = re.compile(rb"([A-Za-z0-9_.:+-]{0,40})'([A-Za-z0-9-]{0,20})'(.*)", re.DOTALL)
+_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
+_DRIVE = re.compile(rb"[A-Za-z]:\\|\\\\")
+_PATH = re.compile(r"(?:[A-Za-z]:[\\/]|\\\\|/|~/|(?:\.\.?[/\\])+)")
+_GARBLED = re.compile(r"[\ufffd]|\?{2,}")
+_SPACES = re.compile(rb"[ \t]*[\r\n]+[ \t]*|\t")
+
+
+@dataclass(slots=True)
+class _Segment:
+    number: int
+    is_extended: bool
+    value: bytes
+
+
+def media_type(fields: Fields, default: str = "text/plain") -> str:
+    """Return the media type in lower case.
+
+    A multipart with a boundary leads if there are several fields. An invalid one is `text/plain`,
+    as RFC 2045, section 5.2, requires.
+
+    Args:
+      fields: The fields of a part.
+      default: The type if there is no field. Default: `text/plain`.
+    """
+    return _type(chosen_type(fields)) if fields.all("content-type") else default
+
+
+def chosen_type(fields: Fields) -> bytes:
+    """Return the value of the Content-Type field that counts."""
+    found = [value[:MAX_FIELD_BYTES] for value in fields.all("content-type") if value.strip()]
+    for value in found:
+        if _type(value).startswith("multipart/") and b"boundary" in value.lower():
+            return value
+    return next((value for value in found if b"/" in value), found[0] if found else b"")
+
+
+def _type(value: bytes) -> str:
+    text = value[:2_000].decode("latin-1").replace("\r", " ").replace("\n", " ")
+    text = re.sub(r"^(?:\s*\([^()]*\))+", "", text)
+    if found := _TYPE.match(text):
+        return f"{found[1]}/{found[2]}".lower().encode("ascii", "replace").decode()
+    if bare := _BARE_TYPE.match(text):
+        return "text/html" if bare[1].lower() == "html" else "text/plain"
+    return "text/plain"
+
+
+def disposition(fields: Fields) -> str:
+    """Return `attachment`, `inline`, or an empty text."""
+    found = re.match(r"[\s\"]*([A-Za-z-]{1,40})(?!\s*=)", fields.plain("content-disposition")[:200])
+    return found[1].lower() if found else ""
+
+
+def parameter(value: bytes, name: str, hints: Iterable[str | None] = ()) -> str | None:
+    """Return a parameter of a field's raw value; the extended form leads.
+
+    Pieces are joined in the order of their numbers before they are decoded, because senders cut
+    within characters.
+
+    Args:
+      value: The raw value of the field.
+      name: The parameter's name in lower case.
+      hints: Charsets to try for raw bytes. Default: none.
+    """
+    segments = [segment for other, segment in _segments(value) if other == name]
+    if not segments:
+        return None
+    continued = sorted(
+        {each.number: each for each in reversed(segments) if each.number >= 0}.values(),
+        key=lambda each: each.number,
+    )
+    whole = [each for each in segments if each.number < 0]
+    extended = [each for each in whole if each.is_extended]
+    for group in (extended[:1], continued, whole[:1]):
+        text = _joined(group, tuple(hints)) if group else None
+        if text and not _GARBLED.search(text):
+            return text
+    return _joined(extended[:1] or continued or whole[:1], tuple(hints))
+
+
+def _segments(value: bytes) -> list[tuple[str, _Segment]]:
+    text = _SPACES.sub(b" ", value[:MAX_FIELD_BYTES])
+    found: list[tuple[str, _Segment]] = []
+    position = 0
+    while len(found) < MAX_PARAMETERS and (name := _NAME.search(text, position)) is not None:
+        data, position = _value(text, name.end())
+        number = int(name[2]) if name[2] else -1
+        segment = _Segment(number, name[3] is not None, data)
+        found.append((name[1].decode("latin-1").lower(), segment))
+    return found
+
+
+def _value(text: bytes, start: int) -> tuple[bytes, int]:
+    """Return the value that starts here, and the position behind it."""
+    if quoted := _QUOTED.match(text, start):
+        inner = quoted[1]
+        if not _DRIVE.match(inner) or b"\\\\" in inner[2:]:
+            inner = re.sub(rb"\\(.)", rb"\1", inner, flags=re.DOTALL)
+        # `filename="a" b.pdf` and the like: what follows the quotes belongs to no parameter.
+        return inner, quoted.end()
+    end = text.find(b";", start)
+    end = len(text) if end < 0 else end
+    if following := _NEXT.search(text, start, end):
+        end = following.start()
+    data = text[start:end].strip().lstrip(b'"').rstrip(b'"')
+    return data.strip(), end
+
+
+def _joined(segments: list[_Segment], hints: tuple[str | None, ...]) -> str:
+    first = segments[0]
+    raw = first.value
+    label: str | None = None
+    is_encoded = any(each.is_extended for each in segments)
+    found = _EXTENDED.fullmatch(raw)
+    if found and (is_encoded or (_PERCENT.search(raw) and (found[1] or first.number >= 0))):
+        label, raw, is_encoded = found[1].decode("latin-1"), found[3], True
+    decoded = [
+        _unquoted(data) if each.is_extended or (is_encoded and each is first) else data
+        for each, data in zip(segments, [raw, *(each.value for each in segments[1:])], strict=True)
+    ]
+    data = b"".join(decoded)
+    if b"=?" in data:
+        return one_line(decode_words(data, hints))
+    if not is_encoded and (unquoted := _url(data)) is not None:
+        return one_line(unquoted)
+    return one_line(decode(data, label, hints=hints).text)
+
+
+def _url(data: bytes) -> str | None:
+    """Return a name that a browser encoded as in a URL; None if it is not such a name."""
+    if not re.search(rb"%[89A-Fa-f][0-9A-Fa-f]%[89AaBb][0-9A-Fa-f]", data):
+        return None
+    try:
+        return _unquoted(data).decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _unquoted(data: bytes) -> bytes:
+    return _PERCENT.sub(lambda found: bytes((int(found[1], 16),)), data)
+
+
+def charset(fields: Fields) -> str | None:
+    """Return the declared charset of a part."""
+    found = parameter(chosen_type(fields), "charset")
+    return found[:100] if found else None
+
+
+def boundary(fields: Fields) -> bytes:
+    """Return the boundary of a multipart; empty if it has none."""
+    for name, segment in _segments(chosen_type(fields)):
+        if name == "boundary" and segment.number < 0 and not segment.is_extended:
+            value = segment.value
+            bare = chosen_type(fields)
+            if b'"' + value not in bare:
+                value = _COMMENT.sub(b"", value)
+            return value.rstrip()
+    return (parameter(chosen_type(fields), "boundary") or "").rstrip().encode("utf-8", "replace")
+
+
+def filename(fields: Fields) -> str | None:
+    """Return the sender's file name in one line.
+
+    `filename*` leads, then `filename`, then the name in Content-Type if the others are garbled.
+    Slashes are part of a name; the folders of a path are not.
+    """
+    disposed = parameter(
+        b";" + (fields.raw("content-disposition") or b""), "filename", fields.hints
+    ) or parameter(b";" + (fields.raw("content-disposition") or b""), "name", fields.hints)
+    typed = parameter(chosen_type(fields), "name", fields.hints) or parameter(
+        chosen_type(fields), "filename", fields.hints
+    )
+    name = disposed or typed
+    if disposed and typed and _GARBLED.search(disposed) and not _GARBLED.search(typed):
+        name = typed
+    return safe_name(name) if name else None
+
+
+def safe_name(name: str) -> str | None:
+    """Return a file name in one line without the folders of a path; None if nothing is left."""
+    name = one_line(name).strip("\"'") if name.count('"') else one_line(name)
+    if len(name) > 2 and name[0] == name[-1] == "'":
+        name = name[1:-1]
+    if _PATH.match(name):
+        name = re.split(r"[/\\]", name)[-1].strip()
+    if len(name) <= MAX_NAME_CHARS:
+        return name or None
+    stem, dot, ending = name.rpartition(".")
+    if dot and len(ending) <= 10 and stem:
+        return f"{stem[: MAX_NAME_CHARS - len(ending) - 1]}.{ending}"
+    return name[:MAX_NAME_CHARS]
+
+
+def content_id(fields: Fields) -> str | None:
+    """Return the id by which the HTML of the message refers to the part."""
+    found = (fields.text("content-id") or "").strip("<> ")
+    return found[:MAX_NAME_CHARS] or None

@@ -1,0 +1,217 @@
+"""Decoders for Content-Transfer-Encoding (RFC 2045, section 6), line by line."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from typing import Protocol
+
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_NO_BASE64 = bytes(sorted(set(range(256)) - set(_ALPHABET)))
+_LINE_END = re.compile(rb"[ \t\r]*(\r?\n)\Z")
+_COMMENT = re.compile(r"\([^()]*\)")
+_NAME = re.compile(r"[A-Za-z0-9-]+(?:[ _]printable)?")
+_BEGIN = re.compile(rb"begin(?:-base64)?[ \t]+[0-7]{3,4}[ \t]")
+SAMPLE_BYTES = 256
+
+
+class TransferDecoder(Protocol):
+    """A decoder that takes lines with their line ends, or pieces of overlong lines."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the decoded bytes that are complete."""
+        ...
+
+    def finish(self) -> bytes:
+        """Return the rest."""
+        ...
+
+
+class Base64Decoder:
+    """Decodes base64 in pieces of any length, in both alphabets of RFC 4648.
+
+    It skips characters outside of the alphabets; `=` ends a group.
+    """
+
+    def __init__(self) -> None:
+        self._carry = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the decoded bytes that are complete."""
+        runs = data.translate(_URL_SAFE).split(b"=")
+        ended = b"".join(self._decode(run) + self.finish() for run in runs[:-1])
+        return ended + self._decode(runs[-1])
+
+    def finish(self) -> bytes:
+        """Return the rest; a single character is less than a byte."""
+        rest, self._carry = self._carry, b""
+        return binascii.a2b_base64(rest + b"=" * (-len(rest) % 4)) if len(rest) > 1 else b""
+
+    def _decode(self, data: bytes) -> bytes:
+        whole = self._carry + data.translate(None, _NO_BASE64)
+        end = len(whole) - len(whole) % 4
+        self._carry = whole[end:]
+        return binascii.a2b_base64(whole[:end])
+
+
+def decode_base64(data: bytes) -> bytes:
+    """Decode base64 as far as possible."""
+    decoder = Base64Decoder()
+    return decoder.feed(data) + decoder.finish()
+
+
+class HonestBase64:
+    """Decodes base64, unless the first bytes show that the text is not encoded."""
+
+    def __init__(self) -> None:
+        self._sample: bytearray | None = bytearray()
+        self._decoder: TransferDecoder = Base64Decoder()
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the decoded bytes that are complete."""
+        if self._sample is None:
+            return self._decoder.feed(data)
+        self._sample += data
+        return self._begin() if len(self._sample) > SAMPLE_BYTES else b""
+
+    def finish(self) -> bytes:
+        """Return the rest."""
+        return self._begin() + self._decoder.finish()
+
+    def _begin(self) -> bytes:
+        if self._sample is None:
+            return b""
+        sample, self._sample = bytes(self._sample), None
+        lines = [line.strip() for line in sample.splitlines() if line.strip()]
+        other = sum(len(line.translate(None, _ALPHABET + b"=-_")) for line in lines)
+        words = sum(line.count(b" ") for line in lines)
+        if lines and words >= len(lines) and other * 10 > sum(map(len, lines)):
+            self._decoder = Identity()
+        return self._decoder.feed(sample)
+
+
+class QuotedPrintable:
+    """Decodes quoted-printable as RFC 2045, section 6.7, says.
+
+    Blanks at the end of a line were added on the way, also behind a soft line break. A `=` that
+    begins no escape stays. The decoder keeps an incomplete escape back.
+    """
+
+    def __init__(self) -> None:
+        self._carry = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the decoded bytes that are complete."""
+        data, self._carry = self._carry + data, b""
+        if (end := _LINE_END.search(data[-1_000:])) is not None:
+            start = len(data[:-1_000]) + end.start()
+            data = data[:start].rstrip(b" \t\r")
+            if data.endswith(b"="):
+                return _unescaped(data[:-1])
+            return _unescaped(data) + end[1]
+        if data.endswith(b"\n"):
+            return _unescaped(data)
+        kept = data.rstrip(b" \t\r")
+        if len(data) - len(kept) > 10_000:
+            kept = data
+        if (mark := kept.find(b"=", -2 if len(kept) > 1 else 0)) >= 0:
+            kept = kept[:mark]
+        self._carry = data[len(kept) :]
+        return _unescaped(kept)
+
+    def finish(self) -> bytes:
+        """Return the rest."""
+        rest, self._carry = self._carry.rstrip(b" \t\r"), b""
+        return _unescaped(rest[:-1] if rest.endswith(b"=") else rest)
+
+
+def _unescaped(data: bytes) -> bytes:
+    # The library drops what follows `==`, and a `=` before a bare CR.
+    if b"==" in data or b"=\r" in data or b"=\n" in data:
+        data = re.sub(rb"=(?=[=\r\n]|\Z)", b"=3D", data)
+    return binascii.a2b_qp(data)
+
+
+class UuDecoder:
+    """Decodes uuencode: the lines between `begin` and `end`."""
+
+    def __init__(self) -> None:
+        self._state = "before"
+        self._line = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the decoded bytes of a line."""
+        self._line += data
+        if not data.endswith(b"\n") and len(self._line) < 1_000:
+            return b""
+        line, self._line = self._line.rstrip(b"\r\n"), b""
+        if self._state == "before":
+            if _BEGIN.match(line):
+                self._state = "base64" if line.startswith(b"begin-base64") else "within"
+            return b""
+        if self._state == "base64":
+            if line.startswith(b"===="):
+                self._state = "after"
+                return b""
+            return decode_base64(line)
+        if self._state == "after" or not line or line == b"end":
+            self._state = "after" if line == b"end" else self._state
+            return b""
+        return _uu(line)
+
+    def finish(self) -> bytes:
+        """Return the rest."""
+        return self.feed(b"\n") if self._line else b""
+
+
+def _uu(line: bytes) -> bytes:
+    try:
+        return binascii.a2b_uu(line)
+    except binascii.Error:
+        # A line with trailing junk, or without its trailing blanks.
+        count = ((line[0] - 32) & 63) * 4 // 3 + 4
+        try:
+            return binascii.a2b_uu(line[:count].ljust(count))
+        except binascii.Error:
+            return b""
+
+
+class Identity:
+    """Leaves 7bit, 8bit, binary and unknown encodings as they are."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the bytes."""
+        return data
+
+    def finish(self) -> bytes:
+        """Return nothing: this decoder holds no bytes back."""
+        return b""
+
+
+def encoding_of(value: str) -> str:
+    """Return the encoding that a Content-Transfer-Encoding field means; empty for the identity.
+
+    Comments, quotes and text after a semicolon do not count.
+    """
+    found = _NAME.search(_COMMENT.sub(" ", value[:1_000]).replace('"', " ").lower())
+    name = found[0].replace("_", "-").replace(" ", "-") if found else ""
+    return {
+        "base64": "base64", "base-64": "base64", "b64": "base64", "b": "base64",
+        "x-base64": "base64", "quoted-printable": "quoted-printable", "quotedprintable":
+        "quoted-printable", "qp": "quoted-printable", "q": "quoted-printable",
+        "x-uuencode": "uuencode", "uuencode": "uuencode", "x-uue": "uuencode", "uue": "uuencode",
+        "x-uu": "uuencode", "uu": "uuencode",
+    }.get(name, "")  # fmt: skip
+
+
+def decoder(encoding: str, *, is_text: bool = False) -> TransferDecoder:
+    """Return the decoder for an encoding of `encoding_of`."""
+    match encoding:
+        case "base64":
+            return HonestBase64() if is_text else Base64Decoder()
+        case "quoted-printable":
+            return QuotedPrintable()
+        case "uuencode":
+            return UuDecoder()
+    return Identity()

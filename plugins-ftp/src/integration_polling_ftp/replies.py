@@ -1,4 +1,4 @@
-"""What a reply means. Codes alone do not say it: servers use 421, 530 and 550 for many things.
+"""The meanings of replies. A code alone is ambiguous: servers use 421, 530 and 550 for many things.
 
 RFC 959, section 4.2 defines the codes; RFC 2228, section 5 and RFC 4217 those of TLS. The texts are
 those of vsftpd, ProFTPD, pure-ftpd, FileZilla, IIS, Serv-U, wu-ftpd, Titan, CrushFTP, glFTPd and
@@ -44,6 +44,7 @@ class Meaning(StrEnum):
 
 NOT_IMPLEMENTED = ("500", "501", "502", "504")
 _LOGIN = ("", "USER", "PASS", "ACCT", "AUTH")
+_LIMIT_CODES = ("500", "503", "530", "550", "553")
 _LISTINGS = ("", "LIST", "NLST", "MLSD", "STAT")
 
 
@@ -60,82 +61,215 @@ _LIMIT = _words(
     r"\b(connection|client|user|session|login|host|download|transfer)s?\b.{0,60}\bmax(imum)?\b",
     r"\b(connection|client|user|session|login|thread)s?('s)?[ -]*(count )?(limit|quota)s?\b",
     r"\blimit (of|on|for|to)\b.{0,40}\b(connection|client|user|session|login|download|transfer)",
-    r"can('|no)?t accept more", r"no more (connection|client|user|session|login)s",
-    r"no more than \d+", r"already (logged (in|on)|connected)", r"there are already \d+",
-    r"overload", r"(server|site|ftp) (is )?(currently )?full\b", r"\b(slots?|lines) (are )?(full|in use|taken)",
-    r"no (free )?slots", r"simultaneous|concurrent",
+    r"can('|no)?t accept more",
+    r"no more (connection|client|user|session|login)s",
+    r"no more than \d+",
+    r"already (logged (in|on)|connected)",
+    r"there are already \d+",
+    r"overload",
+    r"(server|site|ftp) (is )?(currently )?full\b",
+    r"\b(slots?|lines) (are )?(full|in use|taken)",
+    r"no (free )?slots",
+    r"simultaneous|concurrent",
     r"(exceed|reach)\w*.{0,30}\b(connection|session|login|user|client|licen[cs]e)",
     r"\b(connection|session|login|user|client|licen[cs]e)s?\b.{0,30}\b(exceed|reach)",
-    r"restricted to \d+", r"try (again )?later, (server|too)", r"server (is )?(too )?busy",
-    r"zu viele", r"trop d", r"demasiad[ao]s", r"troppi", r"muitas conex", r"te veel",
-    r"\u592a\u591a", r"\u8fc7\u591a", r"\u904e\u591a", r"\u591a\u3059\u304e", r"\u0441\u043b\u0438\u0448\u043a\u043e\u043c \u043c\u043d\u043e\u0433\u043e",
-)  # fmt: skip
-_TLS = _words(r"encrypt", r"\btls", r"\bssl\b", r"\bftps\b", r"secure (connection|control|session|auth|login)",
-              r"(insecure|plain[ -]?text|clear[ -]?text|unencrypted)")  # fmt: skip
+    r"restricted to \d+",
+    r"try (again )?later, (server|too)",
+    r"server (is )?(too )?busy",
+    r"zu viele",
+    r"trop d",
+    r"demasiad[ao]s",
+    r"troppi",
+    r"muitas conex",
+    r"te veel",
+    r"\u592a\u591a",
+    r"\u8fc7\u591a",
+    r"\u904e\u591a",
+    r"\u591a\u3059\u304e",
+    r"\u0441\u043b\u0438\u0448\u043a\u043e\u043c \u043c\u043d\u043e\u0433\u043e",
+)
+_TLS = _words(
+    r"encrypt",
+    r"\btls",
+    r"\bssl\b",
+    r"\bftps\b",
+    r"secure (connection|control|session|auth|login)",
+    r"(insecure|plain[ -]?text|clear[ -]?text|unencrypted)",
+)
 _MUST = _words(
-    r"require", r"\bmust\b", r"\bonly\b", r"\buse\b", r"\bneed", r"policy", r"not allowed", r"refus",
-    r"mandatory", r"enforced", r"disabled", r"not (permitted|accepted)", r"denied", r"forbidden",
-    r"(insecure|plain|clear|unencrypted)", r"\bplease\b", r"sorry", r"expected", r"rejected", r"first\b",
-)  # fmt: skip
+    r"require",
+    r"\bmust\b",
+    r"\bonly\b",
+    r"\buse\b",
+    r"\bneed",
+    r"policy",
+    r"not allowed",
+    r"refus",
+    r"mandatory",
+    r"enforced",
+    r"disabled",
+    r"not (permitted|accepted)",
+    r"denied",
+    r"forbidden",
+    r"(insecure|plain|clear|unencrypted)",
+    r"\bplease\b",
+    r"sorry",
+    r"expected",
+    r"rejected",
+    r"first\b",
+)
 _UNAVAILABLE_TLS = _words(
-    r"not (supported|implemented|understood|available|enabled|configured)", r"unsupported", r"unknown",
+    r"not (supported|implemented|understood|available|enabled|configured)",
+    r"unsupported",
+    r"unknown",
     r"unrecogni",
-)  # fmt: skip
+)
 _HOME = _words(
-    r"home[ -]?dir", r"home folder", r"root dir", r"user directory", r"login dir",
-    r"(cannot|can't|could not|unable to|failed to) (change|access|open|chdir|set|switch|enter)\b.{0,30}(dir|chroot|privilege|anonymous)",
-    r"no directory", r"chroot", r"user cannot log in.*director", r"invalid shell",
-)  # fmt: skip
-_LOST_OOPS = _words(r"child died", r"priv_sock", r"vsf_sysutil_(recv|read|write)", r"\bfork\b", r"no data",
-                    r"timed? ?out", r"die\b")  # fmt: skip
+    r"home[ -]?dir",
+    r"home folder",
+    r"root dir",
+    r"user directory",
+    r"login dir",
+    r"(cannot|can't|could not|unable to|failed to) (change|access|open|chdir|set|switch|enter)\b"
+    r".{0,30}(dir|chroot|privilege|anonymous)",
+    r"no directory",
+    r"chroot",
+    r"user cannot log in.*director",
+    r"invalid shell",
+)
+_LOST_OOPS = _words(
+    r"child died",
+    r"priv_sock",
+    r"vsf_sysutil_(recv|read|write)",
+    r"\bfork\b",
+    r"no data",
+    r"timed? ?out",
+    r"die\b",
+)
 _NOT_LOGGED_IN = _words(
-    r"log ?in with", r"not logged", r"log ?in first", r"login required", r"\bUSER\b.{0,20}\b(first|PASS)",
-    r"session (has )?(expired|timed)", r"not authenticated", r"please log ?in", r"must (first )?log",
-)  # fmt: skip
+    r"log ?in with",
+    r"not logged",
+    r"log ?in first",
+    r"login required",
+    r"\bUSER\b.{0,20}\b(first|PASS)",
+    r"session (has )?(expired|timed)",
+    r"not authenticated",
+    r"please log ?in",
+    r"must (first )?log",
+)
 _ACCOUNT = _words(r"need account", r"\bACCT\b", r"account (information )?(is )?(needed|required)")
 _SERVER_FAULT = _words(
-    r"temporar", r"try (it )?(again|later)", r"internal (server )?error", r"unavailable", r"\bbackend\b",
-    r"database", r"cannot (connect|contact|reach)", r"timed? ?out", r"shutting down", r"maintenance",
-)  # fmt: skip
-_BANNED = _words(r"\bban(ned)?\b", r"\bblock(ed)?\b", r"blacklist", r"(your|this) (ip|address|host)\b",
-                 r"from (your|this) (ip|address|host|location)")  # fmt: skip
+    r"temporar",
+    r"try (it )?(again|later)",
+    r"internal (server )?error",
+    r"unavailable",
+    r"\bbackend\b",
+    r"database",
+    r"cannot (connect|contact|reach)",
+    r"timed? ?out",
+    r"shutting down",
+    r"maintenance",
+)
+_BANNED = _words(
+    r"\bban(ned)?\b",
+    r"\bblock(ed)?\b",
+    r"blacklist",
+    r"(your|this) (ip|address|host)\b",
+    r"from (your|this) (ip|address|host|location)",
+)
 _EMPTY = _words(
-    r"\bno (files?|members?|data ?sets?|matching files?|entries|file\(s\))( or director(y|ies))?( were| are| is)?"
+    r"\bno (files?|members?|data ?sets?|matching files?|entries|file\(s\))( or director(y|ies))?"
+    r"( were| are| is)?"
     r" ?(found|match\w*|exists?|present|in|here|available|$|\.)",
-    r"\b(directory|folder|dir|library|data ?set)\b ?(\S+ )?(is )?empty", r"\bempty (directory|folder|library)",
-    r"w-nofiles", r"nothing to list", r"0 files found", r"no (objects|items) (found|match)",
-)  # fmt: skip
+    r"\b(directory|folder|dir|library|data ?set)\b ?(\S+ )?(is )?empty",
+    r"\bempty (directory|folder|library)",
+    r"w-nofiles",
+    r"nothing to list",
+    r"0 files found",
+    r"no (objects|items) (found|match)",
+)
 _BUSY = _words(
-    r"used by another", r"being (used|written|uploaded|accessed|modified|transferred|processed)",
-    r"\bin use\b", r"\blocked\b", r"\bbusy\b", r"sharing violation", r"timed? ?out", r"temporar",
-    r"try (it )?(again|later)", r"broken pipe", r"connection (reset|closed|aborted|lost|refused)",
-    r"too many open", r"stale", r"i/o error", r"input/output", r"unable to (lock|access)\b.*moment",
-    r"another (client|user|process|program)", r"host is down", r"no route", r"out of memory",
-    r"cannot allocate", r"not enough (memory|resources)", r"network (error|is)", r"upload in progress",
-    r"in progress", r"internal error", r"interrupted", r"deadlock", r"no buffer space",
-    r"still (open|being)", r"no space left", r"data connection",
-)  # fmt: skip
+    r"used by another",
+    r"being (used|written|uploaded|accessed|modified|transferred|processed)",
+    r"\bin use\b",
+    r"\blocked\b",
+    r"\bbusy\b",
+    r"sharing violation",
+    r"timed? ?out",
+    r"temporar",
+    r"try (it )?(again|later)",
+    r"broken pipe",
+    r"connection (reset|closed|aborted|lost|refused)",
+    r"too many open",
+    r"stale",
+    r"i/o error",
+    r"input/output",
+    r"unable to (lock|access)\b.*moment",
+    r"another (client|user|process|program)",
+    r"host is down",
+    r"no route",
+    r"out of memory",
+    r"cannot allocate",
+    r"not enough (memory|resources)",
+    r"network (error|is)",
+    r"upload in progress",
+    r"in progress",
+    r"internal error",
+    r"interrupted",
+    r"deadlock",
+    r"no buffer space",
+    r"still (open|being)",
+    r"no space left",
+    r"data connection",
+)
 _GONE = _words(
-    r"no such", r"\bnot (be )?found\b", r"(does|do|did)( not|n.t) exist", r"\bnot exist",
-    r"\b(cannot|can.t|could( not|n.t)|unable to) (find|locate|stat)\b", r"no longer", r"\bunknown (file|dir|path)",
-    r"non-?existent", r"doesnt exist", r"invalid (path|directory|file ?name|file name)",
-    r"not a (valid|plain|regular)? ?(file|directory)", r"introuvable", r"n.existe pas", r"nicht gefunden",
-    r"existiert nicht", r"no existe", r"non esiste", r"no se (ha )?encontr", r"n.o (existe|encontrad)",
-    r"\u4e0d\u5b58\u5728", r"\u627e\u4e0d\u5230", r"\u898b\u3064\u304b", r"\u043d\u0435 \u043d\u0430\u0439\u0434\u0435\u043d",
+    r"no such",
+    r"\bnot (be )?found\b",
+    r"(does|do|did)( not|n.t) exist",
+    r"\bnot exist",
+    r"\b(cannot|can.t|could( not|n.t)|unable to) (find|locate|stat)\b",
+    r"no longer",
+    r"\bunknown (file|dir|path)",
+    r"non-?existent",
+    r"doesnt exist",
+    r"invalid (path|directory|file ?name|file name)",
+    r"not a (valid|plain|regular)? ?(file|directory)",
+    r"introuvable",
+    r"n.existe pas",
+    r"nicht gefunden",
+    r"existiert nicht",
+    r"no existe",
+    r"non esiste",
+    r"no se (ha )?encontr",
+    r"n.o (existe|encontrad)",
+    r"\u4e0d\u5b58\u5728",
+    r"\u627e\u4e0d\u5230",
+    r"\u898b\u3064\u304b",
+    r"\u043d\u0435 \u043d\u0430\u0439\u0434\u0435\u043d",
     r"\u043d\u0435 \u0441\u0443\u0449\u0435\u0441\u0442\u0432\u0443\u0435\u0442",
-)  # fmt: skip
-_DENIED = _words(r"denied", r"permission", r"not (allowed|permitted|authori[sz]ed)", r"forbidden",
-                 r"insufficient", r"privilege", r"access is", r"no access")  # fmt: skip
+)
+_DENIED = _words(
+    r"denied",
+    r"permission",
+    r"not (allowed|permitted|authori[sz]ed)",
+    r"forbidden",
+    r"insufficient",
+    r"privilege",
+    r"access is",
+    r"no access",
+)
 _UNKNOWN_COMMAND = _words(
-    r"not (supported|implemented|understood|recogni[sz]ed)", r"(unknown|unrecogni[sz]ed|invalid|illegal|bad) command",
-    r"unsupported command", r"command .{0,20}(disabled|unknown)",
-)  # fmt: skip
+    r"not (supported|implemented|understood|recogni[sz]ed)",
+    r"(unknown|unrecogni[sz]ed|invalid|illegal|bad) command",
+    r"unsupported command",
+    r"command .{0,20}(disabled|unknown)",
+)
 MAX_TEXT = 2000
 """The number of characters of a reply that count for its meaning."""
 
 
 def classify(reply: str, command: str = "") -> Meaning:
-    """Return what a reply means.
+    """Return the meaning of a reply.
 
     Args:
       reply: The code and the text; a reply of several lines has line breaks.
@@ -143,7 +277,8 @@ def classify(reply: str, command: str = "") -> Meaning:
         a listing.
     """
     reply = reply[:MAX_TEXT]
-    code, text, verb = reply[:3], reply[3:], command.partition(" ")[0].upper()
+    code, verb = reply[:3], command.partition(" ")[0].upper()
+    text = _without_path(reply[3:], "" if verb in _LOGIN else command)
     if not re.fullmatch(r"[1-6]\d\d", code, re.ASCII):
         return Meaning.PERMANENT
     if code[0] in "123" and code not in ("331", "332"):
@@ -155,7 +290,7 @@ def classify(reply: str, command: str = "") -> Meaning:
     special = _of_session(code, text, verb)
     if special is not None:
         return special
-    return _of_path(code, _unquoted(text, command), verb)
+    return _of_path(code, text, verb)
 
 
 def _of_question(code: str, verb: str) -> Meaning:
@@ -205,7 +340,7 @@ def _of_login(code: str, text: str, verb: str) -> Meaning | None:
 
 
 def _is_limit(code: str, text: str) -> bool:
-    if code[0] == "5" and code not in ("500", "530", "550", "553", "503") or code in ("451", "452"):
+    if code in ("451", "452") or (code[0] == "5" and code not in _LIMIT_CODES):
         return False
     if _ATTEMPTS.search(text) or not _LIMIT.search(text):
         return False
@@ -232,8 +367,8 @@ def _names_path(code: str, text: str) -> bool:
 
 
 def _of_path(code: str, text: str, verb: str) -> Meaning:
-    if verb in _LISTINGS and code in ("450", "550", "451", "553", "500") and _EMPTY.search(text):
-        return Meaning.EMPTY
+    if code in ("450", "550", "451", "553", "500") and _EMPTY.search(text):
+        return Meaning.EMPTY if verb in _LISTINGS else Meaning.GONE
     if code in ("450", "550", "553") and _GONE.search(text):
         return Meaning.GONE
     if code[0] == "4":
@@ -251,10 +386,11 @@ def _of_path(code: str, text: str, verb: str) -> Meaning:
     return Meaning.PERMANENT
 
 
-def _unquoted(text: str, command: str) -> str:
+def _without_path(text: str, command: str) -> str:
     """Return the text without the path of the command: a file may be called "busy"."""
-    argument = command.partition(" ")[2]
-    text = text.replace(argument, "") if argument else text
+    path = command.partition(" ")[2]
+    for name in filter(None, (path, path.rpartition("/")[2])):
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "", text)
     for quote in ('"', "'"):
         if text.count(quote) >= 2 and "/" in text:
             start, end = text.find(quote), text.rfind(quote)

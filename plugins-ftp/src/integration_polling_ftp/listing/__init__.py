@@ -53,7 +53,7 @@ VOTERS = 1000
 Parser = Callable[[str, Clock], Entry | None]
 
 
-def _mlsd(line: str, clock: Clock) -> Entry | None:
+def _mlsd(line: str, _clock: Clock) -> Entry | None:
     return parse_facts(line)
 
 
@@ -212,8 +212,9 @@ def _joined(lines: Iterator[str]) -> Iterator[str]:
     held = ""
     for line in lines:
         if held:
-            line, held = f"{held} {line.lstrip(' ')}", ""
-        if _VERSION.fullmatch(line[:MAX_LINE]):
+            yield f"{held} {line.lstrip(' ')}"
+            held = ""
+        elif _VERSION.fullmatch(line[:MAX_LINE]):
             held = line.rstrip(" ")
         else:
             yield line

@@ -9,49 +9,15 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 
-_MONTHS = """
-january januar janvier janeiro januari janner enero gennaio gener ianuarie ocak tammikuu styczen
-  stycznia leden ledna jaanuar sausio \u044f\u043d\u0432\u0430\u0440\u044c
-  \u044f\u043d\u0432\u0430\u0440\u044f \u044f\u043d\u0443\u0430\u0440\u0438 \u0441\u0456\u0447\u043d\u044f
-  \u03b9\u03b1\u03bd\u03bf\u03c5\u03b1\u03c1\u03b9\u03bf\u03c2 sijecanj
-february februar fevrier fevereiro februari feber febrero febbraio febrer februarie subat helmikuu
-  luty lutego unor unora veebruar vasario \u0444\u0435\u0432\u0440\u0430\u043b\u044f
-  \u043b\u044e\u0442\u043e\u0433\u043e \u03c6\u03b5\u03b2\u03c1\u03bf\u03c5\u03b1\u03c1\u03b9\u03bf\u03c2 veljaca
-march marz mars marco maart marzo marts marcius martie mart maaliskuu marzec marca brezen brezna
-  kovo mrt marec mae \u043c\u0430\u0440\u0442\u0430 \u0431\u0435\u0440\u0435\u0437\u043d\u044f
-  \u03bc\u03b1\u03c1\u03c4\u03b9\u03bf\u03c2 ozujak
-april avril abril aprile aprilis aprilie nisan huhtikuu kwiecien kwietnia duben dubna aprill
-  balandzio \u0430\u043f\u0440\u0435\u043b\u044f \u043a\u0432\u0456\u0442\u043d\u044f
-  \u03b1\u03c0\u03c1\u03b9\u03bb\u03b9\u03bf\u03c2 travanj
-may mai maj mayo maio mei maggio maig majus mayis toukokuu maja kveten kvetna geguzes
-  \u043c\u0430\u0439 \u043c\u0430\u0438 \u043c\u0430\u044f \u0442\u0440\u0430\u0432\u043d\u044f \u03bc\u03b1\u03b9\u03bf\u03c2 svibanj
-june juni juin junio junho giugno juny junius iunie haziran kesakuu czerwiec czerwca cerven
-  cervna juuni birzelio \u0438\u044e\u043d\u044f \u044e\u043d\u0438 \u0447\u0435\u0440\u0432\u043d\u044f \u03b9\u03bf\u03c5\u03bd\u03b9\u03bf\u03c2
-july juli juillet julio julho luglio juliol julius iulie temmuz heinakuu lipiec lipca cervenec
-  cervence cvc juuli liepos jui \u0438\u044e\u043b\u044f \u044e\u043b\u0438 \u043b\u0438\u043f\u043d\u044f \u03b9\u03bf\u03c5\u03bb\u03b9\u03bf\u03c2
-august aout agosto augustus augusti agost augusztus agustos elokuu sierpien sierpnia srpen srpna
-  rugpjucio rgp avgust \u0430\u0432\u0433\u0443\u0441\u0442\u0430 \u0441\u0435\u0440\u043f\u043d\u044f
-  \u03b1\u03c5\u03b3\u03bf\u03c5\u03c3\u03c4\u03bf\u03c2 kolovoz
-september septembre septiembre setiembre settembre setembro setembre szeptember septembrie eylul
-  syyskuu wrzesien wrzesnia zari rugsejo rgs \u0441\u0435\u043d\u0442\u044f\u0431\u0440\u044f
-  \u0441\u0435\u043f\u0442\u0435\u043c\u0432\u0440\u0438 \u0432\u0435\u0440\u0435\u0441\u043d\u044f \u03c3\u03b5\u03c0\u03c4\u03b5\u03bc\u03b2\u03c1\u03b9\u03bf\u03c2 rujan
-october oktober octobre octubre ottobre outubro octombrie ekim lokakuu pazdziernik pazdziernika
-  rijen rijna oktoober spalio \u043e\u043a\u0442\u044f\u0431\u0440\u044f \u0436\u043e\u0432\u0442\u043d\u044f
-  \u03bf\u03ba\u03c4\u03c9\u03b2\u03c1\u03b9\u03bf\u03c2
-november novembre noviembre novembro noiembrie kasim marraskuu listopad listopada lapkricio
-  \u043d\u043e\u044f\u0431\u0440\u044f \u043d\u043e\u0435\u043c\u0432\u0440\u0438 \u043b\u0438\u0441\u0442\u043e\u043f\u0430\u0434\u0430 \u03bd\u03bf\u03b5\u03bc\u03b2\u03c1\u03b9\u03bf\u03c2 studeni
-december dezember decembre diciembre dicembre dezembro desember desembre decembrie aralik joulukuu
-  grudzien grudnia prosinec prosince detsember gruodzio \u0434\u0435\u043a\u0430\u0431\u0440\u044f
-  \u0433\u0440\u0443\u0434\u043d\u044f \u03b4\u03b5\u03ba\u03b5\u03bc\u03b2\u03c1\u03b9\u03bf\u03c2
-"""
 _CHARSETS = ("utf-8", "cp1252", "cp1251", "koi8-r", "cp1253", "latin-2", "cp1254", "cp850", "cp866")
 _SPECIAL = str.maketrans("\u0131\u0142\u00f8\u0111", "ilod")
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """What the lines of one listing share.
+    """The common properties of the lines of one listing.
 
     Attributes:
       now: The server's time, for times without a year.
@@ -173,11 +139,12 @@ def _plain(word: str) -> str:
 
 def _names() -> dict[str, int]:
     """Return the month of each name, and of each beginning that only one month has."""
-    full: dict[str, int] = {}
-    month = 0
-    for line in _MONTHS.strip("\n").splitlines():
-        month += not line.startswith(" ")
-        full.update(dict.fromkeys((_plain(word) for word in line.split()), month))
+    table = files(__package__).joinpath("months.txt").read_text("utf-8")
+    full = {
+        _plain(word): month
+        for month, line in enumerate(table.splitlines(), 1)
+        for word in line.split()
+    }
     found: dict[str, set[int]] = {}
     for word, number in full.items():
         for length in range(3, len(word) + 1):

@@ -84,10 +84,8 @@ def parse_vxworks(line: str, clock: Clock) -> Entry | None:
 def _day_time(time: str, half: str) -> str:
     """Return a time of 24 hours, from one of 12 hours."""
     hours, _, rest = time.partition(":")
-    if not half:
+    if not half or int(hours) > 12:
         return time
-    if not 1 <= int(hours) <= 12:
-        raise ValueError("there is no such time")
     return f"{int(hours) % 12 + (12 if half == 'P' else 0)}:{rest}"
 
 

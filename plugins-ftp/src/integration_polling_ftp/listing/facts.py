@@ -55,7 +55,7 @@ def parse_facts(line: str) -> Entry | None:
     )
 
 
-def parse_eplf(line: str, clock: Clock) -> Entry | None:
+def parse_eplf(line: str, _clock: Clock) -> Entry | None:
     """Parse a line of EPLF: `+`, facts with commas, a tab, the name."""
     head, tab, name = line.partition("\t")
     if not head.startswith("+") or not tab or not name:

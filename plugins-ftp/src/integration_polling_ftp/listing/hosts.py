@@ -15,18 +15,20 @@ _VMS_DATE = re.compile(
 )
 _AS400 = re.compile(
     r"(?P<owner>[^ ]+)[ ]+(?:(?P<size>\d+)[ ]+(?P<a>\d{1,2})(?P<mark>[-/.])(?P<b>\d{1,2})(?P=mark)"
-    r"(?P<c>\d{2,4})[ ]+(?P<time>\d{1,2}[:.]\d\d[:.]\d\d)[ ]+)?(?P<type>\*[A-Z0-9]+)[ ]+(?P<name>.+)",
+    r"(?P<c>\d{2,4})[ ]+(?P<time>\d{1,2}[:.]\d\d[:.]\d\d)[ ]+)?"
+    r"(?P<type>\*[A-Z0-9]+)[ ]+(?P<name>.+)",
     re.ASCII | re.DOTALL,
 )
 _AS400_DIRECTORIES = ("*DIR", "*DDIR", "*FLR", "*LIB")
 _MVS_DATE = r"(?:(?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d)|\*\*NONE\*\*|\?\?\?\?/\?\?/\?\?)"
 _MVS = re.compile(
-    rf"[ ]*\S{{1,6}}[ ]+\S{{1,8}}[ ]+{_MVS_DATE}[ ]+(?:\S+[ ]+){{1,6}}(?P<dsorg>PS|PO|DA|VS|IS|PA|HFS)"
-    r"(?:-?[A-Z])?[ ]+(?P<name>'?[^ ']+'?)[ ]*",
+    rf"[ ]*\S{{1,6}}[ ]+\S{{1,8}}[ ]+{_MVS_DATE}[ ]+(?:\S+[ ]+){{1,6}}"
+    r"(?P<dsorg>PS|PO|DA|VS|IS|PA|HFS)(?:-?[A-Z])?[ ]+(?P<name>'?[^ ']+'?)[ ]*",
     re.ASCII,
 )
 _MVS_BARE = re.compile(
-    r"[ ]*(?:(?:\S{1,6}[ ]+)?(?P<what>Migrated|MIGRAT|ARCIVE|ARCHIVE|Pseudo Directory|VSAM|GDG|Tape)"
+    r"[ ]*(?:(?:\S{1,6}[ ]+)?"
+    r"(?P<what>Migrated|MIGRAT|ARCIVE|ARCHIVE|Pseudo Directory|VSAM|GDG|Tape)"
     r"|\S{1,6}[ ]+\S{4}[ ]+VSAM|ARCIVE Not Direct Access Device|Not Mounted"
     r"|Error determining attributes|User catalog connector)[ \t]+(?P<name>'?[^ \t']+'?)[ ]*",
     re.ASCII,
@@ -40,13 +42,15 @@ _MEMBER = re.compile(
 _MODULE = re.compile(r"[ ]*(?P<name>[^ ]{1,20})[ ]+[0-9A-F]{6,8}[ ]+[0-9A-F]{6}[ ]+.+", re.ASCII)
 _BARE_MEMBER = re.compile(r"[ ]*(?P<name>[A-Z@#$][A-Z0-9@#$]{0,7})[ ]*", re.ASCII)
 _ZVM = re.compile(
-    r"[ ]*(?P<name>\S{1,20})[ ]+(?P<type>\S{1,8})[ ]+(?:[FV][ ]+\d+|DIR[ ]+-)[ ]+[\d-]+[ ]+[\d-]+[ ]+"
+    r"[ ]*(?P<name>\S{1,20})[ ]+(?P<type>\S{1,8})[ ]+(?:[FV][ ]+\d+|DIR[ ]+-)"
+    r"[ ]+[\d-]+[ ]+[\d-]+[ ]+"
     r"(?P<a>\d{4}|\d{1,2})(?P<mark>[-/])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{1,4})[ ]+"
     r"(?P<time>\d{1,2}:\d\d:\d\d)(?:[ ]+\S+)?[ ]*",
     re.ASCII,
 )
 _NONSTOP = re.compile(
-    r"[ ]*(?P<name>[A-Za-z]\S*|\d+-\S+)[ ]+(?:[OU ]*)\d+[ ]+(?P<size>\d+)[ ]+(?P<day>\d{1,2})-(?P<month>[A-Za-z]{3})"
+    r"[ ]*(?P<name>[A-Za-z]\S*|\d+-\S+)[ ]+(?:[OU][ ]+)?\d+[ ]+(?P<size>\d+)[ ]+"
+    r"(?P<day>\d{1,2})-(?P<month>[A-Za-z]{3})"
     r'-(?P<year>\d{2,4})[ ]+(?P<time>\d{1,2}:\d\d:\d\d)[ ]+\d+,[ ]*\d+[ ]+"[^"]*"[ ]*',
     re.ASCII,
 )
@@ -56,7 +60,8 @@ _OS9 = re.compile(
     re.ASCII | re.DOTALL,
 )
 _NORTEL = re.compile(
-    r"(?P<name>\S+)[ ]+(?P<size>\d+)[ ]+(?P<a>\d\d)/(?P<b>\d\d)/(?P<c>\d{2,4})[ ]+[A-Z][a-z]+\.?[ ]+"
+    r"(?P<name>\S+)[ ]+(?P<size>\d+)[ ]+(?P<a>\d\d)/(?P<b>\d\d)/(?P<c>\d{2,4})"
+    r"[ ]+[A-Z][a-z]+\.?[ ]+"
     r"(?P<time>\d{1,2}:\d\d:\d\d)[ ]*",
     re.ASCII,
 )
@@ -126,7 +131,7 @@ def parse_mvs(line: str, clock: Clock) -> Entry | None:
     return None
 
 
-def parse_member(line: str, clock: Clock) -> Entry | None:
+def parse_member(line: str, _clock: Clock) -> Entry | None:
     """Parse a member of MVS without statistics, or a load module.
 
     These lines have few marks; the heading of the listing must come before them.

@@ -6,8 +6,9 @@ import re
 
 _NUMBER = r"\d[\d.,]*[ ]?[KMGTkmgt]?i?[Bb]?"
 _TOTALS = (
-    r"(?:totale?n?|totalt|insgesamt|gesamt|razem|celkem|spolu|toplam|osszesen|yhteens\S+|itogo|i alt|"
-    r"totaal|sammenlagt|samtals|ukupno|skupaj|kokku|kopa|viso|suma|jumlah|tong|\S*[\x80-\xff]\S*)"
+    r"(?:totale?n?|totalt|insgesamt|gesamt|razem|celkem|spolu|toplam|osszesen|yhteens\S+|itogo"
+    r"|i alt|totaal|sammenlagt|samtals|ukupno|skupaj|kokku|kopa|viso|suma|jumlah|tong"
+    r"|\S*[\x80-\xff]\S*)"
 )
 _SUMMARIES = [
     re.compile(pattern, re.ASCII | re.IGNORECASE)

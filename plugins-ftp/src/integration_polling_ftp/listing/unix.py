@@ -38,7 +38,8 @@ _DATES = [
     rf"(?:(?P<t4>{_CLOCK})|(?P<y4>\d{{4}})(?:{_HIGH})?)",
     # Fri Jan 10 2006 03:26:15, Jan 10 03:26:15 2006, Oct 08, 2002 09:47, Jan 10 03:26, Apr 8 1994
     rf"(?:[A-Z][a-z]{{2}}[ ]+(?=[A-Z][a-z]{{2}}[ ]+\d))?(?P<m5>{_WORD})[ ]+(?P<d5>\d{{1,2}})[.,]?"
-    rf"[ ]+(?:(?P<t5>\d{{1,2}}:\d\d:\d\d)[ ]+(?P<y5>\d{{4}})|(?P<y5a>\d{{4}}),?[ ]+(?P<t5a>{_CLOCK})"
+    rf"[ ]+(?:(?P<t5>\d{{1,2}}:\d\d:\d\d)[ ]+(?P<y5>\d{{4}})"
+    rf"|(?P<y5a>\d{{4}}),?[ ]+(?P<t5a>{_CLOCK})"
     rf"|(?P<t5b>{_CLOCK})|(?P<y5b>\d{{4}}))",
     # 10 Jan 03:26, 26. Juli, 20:10, 2. Okt. 2003, 10 de Jan 2003
     rf"(?P<d7>\d{{1,2}})[.,]?[ ]+(?:de[ ])?(?P<m7>{_WORD})[ ]+(?:de[ ])?"
@@ -48,13 +49,22 @@ _DATES = [
 ]
 _TAIL = r"(?:[ ](?P<name>.+))"
 _SIZES = [
-    r"(?<![^ \t])(?P<size>\d+(?:[.,]\d+)?[kKMGTP]?B?)[ \t]+",
-    r"(?<=[^\d \t])(?P<size>\d+)[ \t]+",
+    r"(?<![^ \t])(?P<size>\d{1,3}(?:[.,']\d{3})+|\d+(?:[.,]\d+)?[kKMGTP]?B?)[ \t]+",
+    r"(?<=[^\d \t.,'])(?P<size>\d+)[ \t]+",
 ]
 _PATTERNS = [
     [re.compile(size + f"(?:{date})" + _TAIL, re.ASCII | re.DOTALL) for date in _DATES]
     for size in _SIZES
 ]
+_EXACT = re.compile(r"\d+|\d{1,3}(?:[.,']\d{3})+", re.ASCII)
+_USUAL = re.compile(
+    r"(?P<kind>[-dl])[-rwxsStT]{9}[.+@]?[ ]+\d+[ ]+[^ ]+[ ]+[^ ]+[ ]+(?P<size>\d+)[ ]+"
+    r"(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[ ]+(?P<day>\d{1,2})[ ]+"
+    r"(?:(?P<time>\d\d:\d\d)|(?P<year>\d{4}))[ ](?P<name>.+)",
+    re.ASCII | re.DOTALL,
+)
+"""The form of most servers, which the general patterns read as well, but slowly."""
+
 _DATELESS = re.compile(r"[ \t]*\d+[ \t]+\S+[ \t]+\S+[ \t]+(?P<size>\d+)[ ](?P<name>\S+)", re.ASCII)
 _DEVICE = re.compile(r"[^\n]*?\d+,[ ]*\d+[ ]", re.ASCII)
 _NUMERIC = re.compile(
@@ -72,6 +82,10 @@ def parse_unix(line: str, clock: Clock) -> Entry | None:
     Raises:
       ValueError: The date or the size is impossible.
     """
+    if usual := _USUAL.fullmatch(line):
+        month = month_of(usual["month"]) or 0
+        modified = clock.modified(usual["year"], month, usual["day"], usual["time"])
+        return _entry(usual["kind"], usual["name"], size_of(usual["size"]), modified)
     permissions = _PERMISSIONS.match(line)
     if permissions is None:
         return _numeric(line)
@@ -139,7 +153,7 @@ def _shift(modified: str, zone: str) -> str:
 
 def _size(text: str) -> int | None:
     """Return the size in bytes; None if the server rounds it, as in `33.5k`."""
-    return None if not text.replace(",", "").isdecimal() else size_of(text)
+    return size_of(text) if _EXACT.fullmatch(text) else None
 
 
 def _entry(mark: str, name: str, size: int | None, modified: str) -> Entry:

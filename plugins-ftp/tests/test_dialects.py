@@ -62,9 +62,14 @@ def test_the_listing_decides_on_the_order_of_day_and_month() -> None:
 
 
 def test_the_winner_of_the_vote_reads_an_ambiguous_line() -> None:
-    mvs = [b" AB  01.01 2004/06/22 2004/06/22 16:32   1   1   0 BOB"] * 3
-    listing = parse_listing([*mvs, b"total 12", b"type=file; x"], now=NOW)
-    assert [entry.name for entry in listing.entries] == ["AB", "AB", "AB", "x"]
+    """As EPLF, the last line names a file `B;1 10 2-JUL-2003 10:30`."""
+    lines = [
+        b"A;1  10  2-JUL-2003 10:30",
+        b"A;2  10  2-JUL-2003 10:30",
+        b"+a,r,\tB;1 10 2-JUL-2003 10:30",
+    ]
+    listing = parse_listing(lines, now=NOW)
+    assert [entry.name for entry in listing.entries] == ["A;1", "A;2", "+a,r,\tB;1"]
 
 
 def test_a_name_of_two_lines_in_vms_is_one_entry() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain, islice
 
@@ -99,15 +99,18 @@ class Listing:
     unreadable: list[str] = field(default_factory=list)
 
 
-def parse_listing(lines: Iterable[bytes | str], *, now: datetime) -> Listing:
+def parse_listing(
+    lines: Iterable[bytes | str], *, now: datetime, encoding: str = "utf-8"
+) -> Listing:
     """Parse a listing. For listings of any length, use `read_lines`.
 
     Args:
       lines: The lines of LIST; text is decoded as latin-1.
       now: The server's time, for times without a year.
+      encoding: The charset of the names. Default: `utf-8`.
     """
     listing = Listing()
-    for result in read_lines(lines, now=now):
+    for result in read_lines(lines, now=now, encoding=encoding):
         if isinstance(result, Unreadable):
             listing.unreadable.append(result.line)
         else:
@@ -115,7 +118,9 @@ def parse_listing(lines: Iterable[bytes | str], *, now: datetime) -> Listing:
     return listing
 
 
-def read_lines(lines: Iterable[bytes | str], *, now: datetime) -> Iterator[Entry | Unreadable]:
+def read_lines(
+    lines: Iterable[bytes | str], *, now: datetime, encoding: str = "utf-8"
+) -> Iterator[Entry | Unreadable]:
     """Yield the entries of a listing.
 
     The first 1,000 lines vote on the dialect, and on the order of day and month. Lines that the
@@ -124,6 +129,7 @@ def read_lines(lines: Iterable[bytes | str], *, now: datetime) -> Iterator[Entry
     Args:
       lines: The lines of LIST; text is decoded as latin-1.
       now: The server's time, for times without a year.
+      encoding: The charset of the names. Default: `utf-8`.
     """
     source = map(_text, lines)
     voters = list(islice(source, VOTERS))
@@ -135,19 +141,28 @@ def read_lines(lines: Iterable[bytes | str], *, now: datetime) -> Iterator[Entry
         result = _read(line, clock, order, members, is_first)
         is_first = is_first and not line.strip(" \t\r")
         if result is not IGNORED:
-            yield result
+            yield _encoded(result, encoding)
 
 
-def read_facts(lines: Iterable[bytes | str]) -> Iterator[Entry | Unreadable]:
+def read_facts(
+    lines: Iterable[bytes | str], *, encoding: str = "utf-8"
+) -> Iterator[Entry | Unreadable]:
     """Yield the entries of a listing of MLSD.
 
     Args:
       lines: The lines of MLSD; text is decoded as latin-1.
+      encoding: The charset of the names. Default: `utf-8`.
     """
     for line in map(_text, lines):
         if line.strip(" \t"):
             entry = parse_facts(line) if len(line) <= MAX_LINE else None
-            yield entry or Unreadable(line[:SHOWN])
+            yield _encoded(entry or Unreadable(line[:SHOWN]), encoding)
+
+
+def _encoded(result: Entry | Unreadable, encoding: str) -> Entry | Unreadable:
+    if encoding == "utf-8" or isinstance(result, Unreadable):
+        return result
+    return replace(result, encoding=encoding)
 
 
 def parse_line(line: str, now: datetime) -> Entry | None:

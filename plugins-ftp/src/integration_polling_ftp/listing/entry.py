@@ -26,6 +26,7 @@ class Entry:
       unique: The `unique` fact: a value that all names of the same file or directory share. None if
         the server does not give it.
       target: The target of a link, decoded as latin-1. Default: empty.
+      encoding: The charset of the name. Default: `utf-8`.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Entry:
     modified: str = ""
     unique: str | None = None
     target: str = field(default="", compare=False)
+    encoding: str = field(default="utf-8", compare=False)
 
     @property
     def version(self) -> str:
@@ -43,7 +45,7 @@ class Entry:
     @property
     def text(self) -> str:
         """The name as it is stored."""
-        return names.to_text(self.name)
+        return names.to_text(self.name, self.encoding)
 
 
 IGNORED = Entry("", "other")

@@ -33,6 +33,11 @@ _MVS_BARE = re.compile(
     r"|Error determining attributes|User catalog connector)[ \t]+(?P<name>'?[^ \t']+'?)[ ]*",
     re.ASCII,
 )
+_JOB = re.compile(
+    r"[ ]*\S{1,8}[ ]+(?P<name>(?:JOB|TSU|STC|[JTS]0)\d{4,7})[ ]+(?:\S{1,8}[ ]+)?"
+    r"(?:INPUT|ACTIVE|OUTPUT|HELD)\b.*",
+    re.ASCII,
+)
 _MEMBER = re.compile(
     r"[ ]*(?P<name>[^ ]{1,20})[ ]+\d\d\.\d\d[ ]+\d{2,4}/\d\d/\d\d[ ]+"
     r"(?P<a>\d{2,4})/(?P<b>\d\d)/(?P<c>\d\d)[ ]+(?P<time>\d\d:\d\d(?::\d\d)?)(?:[ ]+[\d?+]+){1,3}"
@@ -125,6 +130,8 @@ def parse_mvs(line: str, clock: Clock) -> Entry | None:
     if match := _MEMBER.fullmatch(line):
         modified = clock.modified(match["a"], int(match["b"]), match["c"], match["time"])
         return Entry(match["name"], "file", None, modified)
+    if match := _JOB.fullmatch(line):
+        return Entry(match["name"], "file")
     if match := _MVS_BARE.fullmatch(line):
         is_directory = match["what"] == "Pseudo Directory"
         return Entry(match["name"].strip("'"), "directory" if is_directory else "file")

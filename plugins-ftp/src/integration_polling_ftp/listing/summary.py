@@ -21,6 +21,7 @@ _SUMMARIES = [
         r"(?:volume in drive|volume serial number|directory of|directory:?) ?.*",
         r"volume[ ]+unit[ ]+(?:date|referred)[ ].*",
         r"name[ ]+(?:vv\.mm|size[ ]+ttr)[ ].*",
+        r"jobname[ ]+jobid[ ].*",
         r"size[ ]+date[ ]+time[ ]+name.*",
         r"(?:file[ ]+code|code)[ ]+eof[ ]+last modification.*",
         r"owner[ ]+last modified[ ]+attributes.*",

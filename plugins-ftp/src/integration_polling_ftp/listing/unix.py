@@ -12,10 +12,16 @@ from datetime import UTC, datetime, timedelta
 from integration_polling_ftp.listing.dates import Clock, epoch, month_of
 from integration_polling_ftp.listing.entry import IGNORED, Entry, Kind, size_of
 
-_KINDS: dict[str, Kind] = {"-": "file", "d": "directory", "l": "link", "D": "directory"}
+_KINDS: dict[str, Kind] = {
+    "-": "file",
+    "d": "directory",
+    "l": "link",
+    "D": "directory",
+    "f": "file",
+}
 _OTHER = "bcpsDCMnPw?"
 _PERMISSIONS = re.compile(
-    rf"(?:[ \t]*\d+[ \t]+){{0,2}}(?P<kind>[-dl{_OTHER}])"
+    rf"(?:[ \t]*\d+[ \t]+){{0,2}}(?P<kind>[-dlf{_OTHER}])"
     r"(?:[-rwxsStTlLugoaAc?]{9}[.+@*]?|[-A-Z]{12}|[ ]?\[[-A-Za-z]{6,9}\])(?=[ \t\d])",
     re.ASCII,
 )
@@ -85,7 +91,7 @@ def parse_unix(line: str, clock: Clock) -> Entry | None:
     if usual := _USUAL.fullmatch(line):
         month = month_of(usual["month"]) or 0
         modified = clock.modified(usual["year"], month, usual["day"], usual["time"])
-        return _entry(usual["kind"], usual["name"], size_of(usual["size"]), modified)
+        return _entry(usual["kind"], _name(usual), size_of(usual["size"]), modified)
     permissions = _PERMISSIONS.match(line)
     if permissions is None:
         return _numeric(line)
@@ -100,6 +106,13 @@ def parse_unix(line: str, clock: Clock) -> Entry | None:
     if "[" in permissions[0] or (match.groupdict().get("pad") or ""):
         name = name.lstrip(" ")
     return _entry(kind, name, _size(match["size"]), _modified(match.groupdict(), clock))
+
+
+def _name(usual: re.Match[str]) -> str:
+    """Return the name. A year may stand at the left of its column, before a blank too many."""
+    name, year = usual["name"], usual.start("year")
+    is_left = year > 0 and usual.string[year - 2] != " " and name.startswith(" ")
+    return name[1:] if is_left and len(name) > 1 else name
 
 
 def _find(rest: str) -> re.Match[str] | None:

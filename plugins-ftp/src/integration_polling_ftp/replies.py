@@ -74,6 +74,9 @@ _LIMIT = _words(
     r"(exceed|reach)\w*.{0,30}\b(connection|session|login|user|client|licen[cs]e)",
     r"\b(connection|session|login|user|client|licen[cs]e)s?\b.{0,30}\b(exceed|reach)",
     r"restricted to \d+",
+    r"\bonly \d+ .{0,20}\b(session|connection|login|user|client)",
+    r"multiple (login|connection|session)s",
+    r"\bper[- ](ip|user|host|account)\b.{0,20}\blimit",
     r"try (again )?later, (server|too)",
     r"server (is )?(too )?busy",
     r"zu viele",
@@ -210,7 +213,7 @@ _BUSY = _words(
     r"no route",
     r"out of memory",
     r"cannot allocate",
-    r"not enough (memory|resources)",
+    r"not enough .{0,10}(memory|resources|storage)",
     r"network (error|is)",
     r"upload in progress",
     r"in progress",
@@ -268,6 +271,9 @@ MAX_TEXT = 2000
 """The number of characters of a reply that count for its meaning."""
 
 
+_TLS_REUSE = _words(r"(tls|ssl) session.{0,40}(resum|reus)", r"session reuse required")
+
+
 def classify(reply: str, command: str = "") -> Meaning:
     """Return the meaning of a reply.
 
@@ -310,7 +316,7 @@ def _of_session(code: str, text: str, verb: str) -> Meaning | None:
         return Meaning.LIMIT
     if _needs_tls(code, text):
         return Meaning.TLS_REQUIRED
-    if code == "522":
+    if code == "522" or (code in ("425", "450", "550") and _TLS_REUSE.search(text)):
         return Meaning.SETUP
     if code == "421":
         return Meaning.SETUP if _HOME.search(text) else Meaning.LOST

@@ -843,6 +843,39 @@ MUTATIONS = [
         ("tests/integration/test_embedded.py::test_the_watcher_leaves_servers_to_a_user_that_joins_after"
          "_the_kill",),
     ),
+    Mutation(
+        "a vote on the dialect of a listing",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/listing/__init__.py",
+                "sorted(DIALECTS, key=lambda name: -votes[name])",
+                "DIALECTS",
+            ),
+        ),
+        ("plugins-ftp/tests/test_dialects.py",),
+    ),
+    Mutation(
+        "unreadable lines of a listing",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/listing/__init__.py",
+                "        return entry\n    return Unreadable(line[:SHOWN])",
+                "        return entry\n    return IGNORED",
+            ),
+        ),
+        ("plugins-ftp/tests/test_dialects.py",),
+    ),
+    Mutation(
+        "a file may be called busy",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/replies.py",
+                '_without_path(reply[3:], "" if verb in _LOGIN else command)',
+                "reply[3:]",
+            ),
+        ),
+        ("plugins-ftp/tests/test_replies.py",),
+    ),
 ]  # fmt: skip
 
 

@@ -7,9 +7,16 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from integration_polling_ftp import names
+from integration_polling_ftp import Config, names
 from integration_polling_ftp.errors import meaning
-from integration_polling_ftp.listing import Entry, is_same, parse_facts, parse_line, timestamp
+from integration_polling_ftp.listing import (
+    Entry,
+    is_same,
+    parse_facts,
+    parse_line,
+    read_facts,
+    timestamp,
+)
 
 from core import (
     ConfigurationError,
@@ -41,6 +48,29 @@ def test_a_name_that_looks_like_an_escape_converts_back_too(name: str) -> None:
 def test_two_names_are_stored_as_two_names(one: bytes, other: bytes) -> None:
     texts = [names.to_text(raw.decode("latin-1")) for raw in (one, other)]
     assert (texts[0] == texts[1]) == (one == other)
+
+
+@given(st.binary(), st.sampled_from(["cp932", "gbk", "cp1251", "euc-jp", "big5", "koi8-r"]))
+def test_names_in_other_charsets_convert_back_to_their_bytes(raw: bytes, encoding: str) -> None:
+    text = names.to_text(raw.decode("latin-1"), encoding)
+    text.encode()
+    assert names.to_wire(text, encoding).encode("latin-1") == raw
+
+
+def test_names_in_other_charsets_are_stored_as_text() -> None:
+    for text, encoding in [("ソ表.txt", "cp932"), ("文件", "gbk"), ("файл", "cp1251")]:
+        line = b"type=file; " + text.encode(encoding)
+        (entry,) = read_facts([line], encoding=encoding)
+        assert isinstance(entry, Entry)
+        assert entry.text == text
+    assert names.to_text("a\x81", "cp932") == "a%81"
+
+
+@pytest.mark.parametrize("charset", ["no-such", "utf-16", "rot13", "base64", "cp037", "a\0b"])
+def test_a_charset_must_exist_and_contain_ascii(charset: str) -> None:
+    assert Config(host="h", encoding="GBK").encoding == "gbk"
+    with pytest.raises(ValueError, match="charset"):
+        Config(host="h", encoding=charset)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\rb", "a\nb", "a\0b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated
 
 from pydantic import (
@@ -36,6 +37,18 @@ def _absolute(path: str) -> str:
     return "/" + "/".join(parts)
 
 
+def _charset(name: str) -> str:
+    """Return a charset's canonical name, if it contains ASCII: paths have slashes."""
+    try:
+        codec = codecs.lookup(name)
+        plain = codec.name if "/a~".encode(codec.name) == b"/a~" else ""
+    except (LookupError, ValueError):
+        plain = ""
+    if not plain:
+        raise ValueError("unknown charset, or one without ASCII")
+    return plain
+
+
 class Config(BaseModel, extra="forbid"):
     """The address of the server, and the files to keep."""
 
@@ -47,6 +60,14 @@ class Config(BaseModel, extra="forbid"):
     )
     root: Annotated[str, AfterValidator(_absolute)] = Field(
         "/", description="Directory to copy, with everything below it"
+    )
+    encoding: Annotated[str, AfterValidator(_charset)] = Field(
+        "utf-8",
+        max_length=40,
+        description=(
+            "Charset of the file names, such as cp932, gbk or cp1251. Bytes that it lacks are"
+            " stored as %XX"
+        ),
     )
     max_connections: PositiveInt = Field(
         4, description="Maximum number of connections at a time, over all workers"

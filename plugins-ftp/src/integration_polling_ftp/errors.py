@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ftplib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,18 +15,29 @@ from core import (
     TransientError,
     Unavailable,
 )
+from integration_polling_ftp.replies import NOT_IMPLEMENTED, Meaning, classify
+
+__all__ = [
+    "CONNECTIONS",
+    "NOT_IMPLEMENTED",
+    "Dropped",
+    "Empty",
+    "Missing",
+    "Unsupported",
+    "meaning",
+    "translated",
+]
 
 CONNECTIONS = "connections"
 """The name of the limit that the reply "too many connections" blocks."""
 
-NOT_IMPLEMENTED = ("500", "501", "502", "504")
-
-_TOO_MANY = re.compile(r"too many|maximum", re.IGNORECASE)
-_NEEDS_TLS = re.compile(r"encrypt|\btls\b|\bssl\b", re.IGNORECASE)
-
 
 class Missing(PermanentError):
     """550: the path does not exist, or access is not permitted."""
+
+
+class Empty(Missing):
+    """450 or 550: the directory has no entries."""
 
 
 class Unsupported(PermanentError):
@@ -63,23 +73,28 @@ def translated(secret: str = "") -> Iterator[None]:
         raise Dropped(f"connection failed: {error.strerror or error}") from None
 
 
-def meaning(reply: str) -> IntegrationError:
+def meaning(reply: str, command: str = "") -> IntegrationError:
     """Return the exception for an error reply.
 
     Args:
       reply: The code and the text, such as `530 Login incorrect.`
+      command: The command that it answers. Default: unknown.
     """
-    code = reply[:3]
-    if code in ("421", "530") and _TOO_MANY.search(reply):
+    found = classify(reply, command)
+    if found is Meaning.LIMIT:
         return RateLimited(reply, limit=CONNECTIONS)
-    if code == "421":
-        return Dropped(reply)
-    if code in ("530", "534") and _NEEDS_TLS.search(reply):
-        return ConfigurationError(reply)
-    if code in ("331", "332", "430", "530", "532"):
-        return CredentialsInvalid(reply)
-    if code == "550":
-        return Missing(reply)
-    if code in NOT_IMPLEMENTED:
-        return Unsupported(reply)
-    return PermanentError(reply) if code.startswith("5") else TransientError(reply)
+    return _ERRORS.get(found, PermanentError)(reply)
+
+
+_ERRORS: dict[Meaning, type[IntegrationError]] = {
+    Meaning.EMPTY: Empty,
+    Meaning.GONE: Missing,
+    Meaning.REFUSED: Missing,
+    Meaning.BUSY: TransientError,
+    Meaning.RETRY: TransientError,
+    Meaning.LOST: Dropped,
+    Meaning.TLS_REQUIRED: ConfigurationError,
+    Meaning.SETUP: ConfigurationError,
+    Meaning.CREDENTIALS: CredentialsInvalid,
+    Meaning.UNSUPPORTED: Unsupported,
+}

@@ -15,9 +15,17 @@ _UNDECODABLE = re.compile(r"[\udc80-\udcff]")
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")
 
 
-def to_text(wire: str) -> str:
-    """Return a name as it is stored, from its latin-1 form."""
-    return from_user(wire.encode("latin-1").decode("utf-8", "surrogateescape"))
+def to_text(wire: str, encoding: str = "utf-8") -> str:
+    """Return a name as it is stored, from its latin-1 form.
+
+    Args:
+      wire: The name's bytes, decoded as latin-1.
+      encoding: The charset of the server's names. Bytes that are not a name in it become `%XX`.
+    """
+    raw, encoding = wire.encode("latin-1"), encoding or "utf-8"
+    return from_user(
+        raw.decode(encoding if _converts(raw, encoding) else "ascii", "surrogateescape")
+    )
 
 
 def from_user(name: str) -> str:
@@ -26,9 +34,23 @@ def from_user(name: str) -> str:
     return _UNDECODABLE.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", name)
 
 
-def to_wire(text: str) -> str:
-    """Return the latin-1 form of a stored name."""
-    return _ESCAPE.sub(_byte, text).encode("utf-8", "surrogateescape").decode("latin-1")
+def to_wire(text: str, encoding: str = "utf-8") -> str:
+    """Return the latin-1 form of a stored name.
+
+    Raises:
+      UnicodeEncodeError: The charset does not have a character of the name.
+    """
+    return _ESCAPE.sub(_byte, text).encode(encoding or "utf-8", "surrogateescape").decode("latin-1")
+
+
+def _converts(raw: bytes, encoding: str) -> bool:
+    """Return True if a name converts to text and back. UTF-8 always does, with escapes."""
+    if encoding.lower() in ("", "utf-8", "utf8"):
+        return True
+    try:
+        return raw.decode(encoding).encode(encoding) == raw
+    except UnicodeError:
+        return False
 
 
 def is_safe(wire: str) -> bool:

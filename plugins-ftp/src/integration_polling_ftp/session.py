@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from core import IntegrationError, PermanentError, TransientError
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
-from integration_polling_ftp.errors import Dropped, Unsupported, translated
-from integration_polling_ftp.listing import Entry, parse_facts, parse_line
+from integration_polling_ftp.errors import Dropped, Empty, Unsupported, translated
+from integration_polling_ftp.listing import Entry, Unreadable, parse_facts, read_facts, read_lines
 
 BLOCK = 64 * 1024
 MAX_LINE_BYTES = 16 * 1024
@@ -75,7 +75,7 @@ class Session:
         Raises:
           Missing: The directory does not exist, or entering it is not permitted.
         """
-        self._begin(f"CWD {names.to_wire(path)}")
+        self._begin(f"CWD {names.to_wire(path, self._config.encoding)}")
 
     def entries(self, path: str) -> Iterator[Entry | None]:
         """List a directory; None stands for an unreadable line.
@@ -89,14 +89,21 @@ class Session:
         self.enter(path)
         if "MLST" in self._features:
             try:
-                yield from map(parse_facts, self._lines("MLSD"))
+                yield from map(_entry, self._listed("MLSD"))
                 return
             except Unsupported:
                 self._features -= {"MLST"}
-        now = datetime.now(UTC)
-        for line in self._lines("LIST"):
-            if line.strip() and not line.startswith("total "):
-                yield parse_line(line, now)
+        yield from map(_entry, self._listed("LIST"))
+
+    def _listed(self, command: str) -> Iterator[Entry | Unreadable]:
+        """Yield a directory's entries. Some servers refuse to list an empty directory."""
+        encoding = self._config.encoding
+        with suppress(Empty):
+            if command == "MLSD":
+                yield from read_facts(self._lines(command), encoding=encoding)
+            else:
+                now = datetime.now(UTC)
+                yield from read_lines(self._lines(command), now=now, encoding=encoding)
 
     def unique(self, path: str) -> str | None:
         """Return the server's unique id of a directory, equal for all its paths, or None."""
@@ -120,8 +127,8 @@ class Session:
           Missing: The path does not exist, or is a directory.
         """
         self._begin("TYPE I")
-        size = self._ask(f"SIZE {names.to_wire(path)}")
-        modified = self._ask(f"MDTM {names.to_wire(path)}")
+        size = self._ask(f"SIZE {names.to_wire(path, self._config.encoding)}")
+        modified = self._ask(f"MDTM {names.to_wire(path, self._config.encoding)}")
         return Stat(int(size) if size.isdecimal() else None, modified)
 
     def retrieve(self, path: str, write: Callable[[bytes], object], offset: int = 0) -> None:
@@ -137,7 +144,7 @@ class Session:
           Unsupported: The server does not support offsets.
         """
         self._begin("TYPE I")
-        for block in self._transfer(f"RETR {names.to_wire(path)}", offset):
+        for block in self._transfer(f"RETR {names.to_wire(path, self._config.encoding)}", offset):
             write(block)
 
     # Commands
@@ -169,7 +176,7 @@ class Session:
         return feature in self._features
 
     def _facts(self, path: str) -> Entry:
-        lines = self._begin(f"MLST {names.to_wire(path)}").splitlines()
+        lines = self._begin(f"MLST {names.to_wire(path, self._config.encoding)}").splitlines()
         facts = next((parse_facts(line.lstrip()) for line in lines if line.startswith(" ")), None)
         if facts is None:
             raise TransientError(f"the reply to MLST has no facts: {lines[:1]}")
@@ -244,6 +251,10 @@ def _prefer(ftp: ftplib.FTP, features: frozenset[str]) -> None:
 
 def _wire(text: str) -> str:
     return text.encode().decode("latin-1")
+
+
+def _entry(result: Entry | Unreadable) -> Entry | None:
+    return None if isinstance(result, Unreadable) else result
 
 
 def _line(line: bytes) -> str:

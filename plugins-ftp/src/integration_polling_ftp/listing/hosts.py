@@ -1,0 +1,197 @@
+"""Listings of VMS, AS/400, MVS, z/VM and other hosts. Sizes in blocks or records are unknown."""
+
+from __future__ import annotations
+
+import re
+
+from integration_polling_ftp.listing.dates import Clock, month_of
+from integration_polling_ftp.listing.entry import IGNORED, Entry, Kind, size_of
+
+_VMS = re.compile(r"[ ]*(?P<name>[^ \t].*?;\d{1,5})[ \t\r\n]+(?P<rest>.*)", re.ASCII | re.DOTALL)
+_VMS_DATE = re.compile(
+    r"(?<!\d)(?P<day>\d{1,2})-(?P<month>[A-Za-z\x80-\xff]{3,9})-(?P<year>\d{2,4})"
+    r"(?:[ ]+(?P<time>\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?))?",
+    re.ASCII,
+)
+_AS400 = re.compile(
+    r"(?P<owner>[^ ]+)[ ]+(?:(?P<size>\d+)[ ]+(?P<a>\d{1,2})(?P<mark>[-/.])(?P<b>\d{1,2})(?P=mark)"
+    r"(?P<c>\d{2,4})[ ]+(?P<time>\d{1,2}[:.]\d\d[:.]\d\d)[ ]+)?"
+    r"(?P<type>\*[A-Z0-9]+)[ ]+(?P<name>.+)",
+    re.ASCII | re.DOTALL,
+)
+_AS400_DIRECTORIES = ("*DIR", "*DDIR", "*FLR", "*LIB")
+_MVS_DATE = r"(?:(?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d)|\*\*NONE\*\*|\?\?\?\?/\?\?/\?\?)"
+_MVS = re.compile(
+    rf"[ ]*\S{{1,6}}[ ]+\S{{1,8}}[ ]+{_MVS_DATE}[ ]+(?:\S+[ ]+){{1,6}}"
+    r"(?P<dsorg>PS|PO|DA|VS|IS|PA|HFS)(?:-?[A-Z])?[ ]+(?P<name>'?[^ ']+'?)[ ]*",
+    re.ASCII,
+)
+_MVS_BARE = re.compile(
+    r"[ ]*(?:(?:\S{1,6}[ ]+)?"
+    r"(?P<what>Migrated|MIGRAT|ARCIVE|ARCHIVE|Pseudo Directory|VSAM|GDG|Tape)"
+    r"|\S{1,6}[ ]+\S{4}[ ]+VSAM|ARCIVE Not Direct Access Device|Not Mounted"
+    r"|Error determining attributes|User catalog connector)[ \t]+(?P<name>'?[^ \t']+'?)[ ]*",
+    re.ASCII,
+)
+_JOB = re.compile(
+    r"[ ]*\S{1,8}[ ]+(?P<name>(?:JOB|TSU|STC|[JTS]0)\d{4,7})[ ]+(?:\S{1,8}[ ]+)?"
+    r"(?:INPUT|ACTIVE|OUTPUT|HELD)\b.*",
+    re.ASCII,
+)
+_MEMBER = re.compile(
+    r"[ ]*(?P<name>[^ ]{1,20})[ ]+\d\d\.\d\d[ ]+\d{2,4}/\d\d/\d\d[ ]+"
+    r"(?P<a>\d{2,4})/(?P<b>\d\d)/(?P<c>\d\d)[ ]+(?P<time>\d\d:\d\d(?::\d\d)?)(?:[ ]+[\d?+]+){1,3}"
+    r"(?:[ ]+\S{1,8})?[ ]*",
+    re.ASCII,
+)
+_MODULE = re.compile(r"[ ]*(?P<name>[^ ]{1,20})[ ]+[0-9A-F]{6,8}[ ]+[0-9A-F]{6}[ ]+.+", re.ASCII)
+_BARE_MEMBER = re.compile(r"[ ]*(?P<name>[A-Z@#$][A-Z0-9@#$]{0,7})[ ]*", re.ASCII)
+_ZVM = re.compile(
+    r"[ ]*(?P<name>\S{1,20})[ ]+(?P<type>\S{1,8})[ ]+(?:[FV][ ]+\d+|DIR[ ]+-)"
+    r"[ ]+[\d-]+[ ]+[\d-]+[ ]+"
+    r"(?P<a>\d{4}|\d{1,2})(?P<mark>[-/])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{1,4})[ ]+"
+    r"(?P<time>\d{1,2}:\d\d:\d\d)(?:[ ]+\S+)?[ ]*",
+    re.ASCII,
+)
+_NONSTOP = re.compile(
+    r"[ ]*(?P<name>[A-Za-z]\S*|\d+-\S+)[ ]+(?:[OU][ ]+)?\d+[ ]+(?P<size>\d+)[ ]+"
+    r"(?P<day>\d{1,2})-(?P<month>[A-Za-z]{3})"
+    r'-(?P<year>\d{2,4})[ ]+(?P<time>\d{1,2}:\d\d:\d\d)[ ]+\d+,[ ]*\d+[ ]+"[^"]*"[ ]*',
+    re.ASCII,
+)
+_OS9 = re.compile(
+    r"[ ]*\d+\.\d+[ ]+(?P<a>\d\d)/(?P<b>\d\d)/(?P<c>\d\d)[ ]+(?P<hour>\d\d)(?P<minute>\d\d)[ ]+"
+    r"(?P<kind>[-d])[-ewrs]{7}[ ]+[0-9A-Fa-f]+[ ]+(?P<size>\d+)[ ](?P<name>.+)",
+    re.ASCII | re.DOTALL,
+)
+_NORTEL = re.compile(
+    r"(?P<name>\S+)[ ]+(?P<size>\d+)[ ]+(?P<a>\d\d)/(?P<b>\d\d)/(?P<c>\d{2,4})"
+    r"[ ]+[A-Z][a-z]+\.?[ ]+"
+    r"(?P<time>\d{1,2}:\d\d:\d\d)[ ]*",
+    re.ASCII,
+)
+_VSHELL = re.compile(
+    r"(?P<size>\d+)[ ]+(?P<month>[A-Za-z]{3})[ ]+(?P<day>\d{1,2}),[ ]+(?P<year>\d{4})[ ]+"
+    r"(?P<time>\d{1,2}:\d\d)[ ](?P<name>.+)",
+    re.ASCII | re.DOTALL,
+)
+
+
+def parse_vms(line: str, clock: Clock) -> Entry | None:
+    """Parse a line of VMS. Its files have versions, and `X.DIR;1` is the directory X.
+
+    Raises:
+      ValueError: The date is impossible.
+    """
+    match = _VMS.fullmatch(line)
+    date = match and _VMS_DATE.search(match["rest"])
+    if match is None or date is None:
+        return None
+    month = month_of(date["month"])
+    modified = clock.modified(date["year"], month, date["day"], date["time"]) if month else ""
+    stem = match["name"].rpartition(";")[0]
+    if stem.upper().endswith(".DIR"):
+        return Entry(stem[:-4], "directory", None, modified)
+    return Entry(match["name"], "file", None, modified)
+
+
+def parse_as400(line: str, clock: Clock) -> Entry | None:
+    """Parse a line of AS/400 (IBM i). A file with members is a directory.
+
+    Raises:
+      ValueError: The date or the size is impossible.
+    """
+    match = _AS400.fullmatch(line)
+    if match is None:
+        return None
+    name = match["name"].rstrip(" ")
+    is_directory = name.endswith("/") or match["type"] in _AS400_DIRECTORIES
+    kind: Kind = "directory" if is_directory else "file"
+    modified = ""
+    if match["a"]:
+        modified = clock.numeric(match["a"], match["b"], match["c"], match["time"], match["mark"])
+    size = size_of(match["size"]) if match["size"] and not is_directory else None
+    name = name.rstrip("/").rpartition("/")[2]
+    return Entry(name, kind, size, modified) if name else None
+
+
+def parse_mvs(line: str, clock: Clock) -> Entry | None:
+    """Parse a line of MVS (z/OS): a dataset, or a member with statistics.
+
+    Raises:
+      ValueError: The date is impossible.
+    """
+    if match := _MVS.fullmatch(line):
+        kind: Kind = "directory" if match["dsorg"] in ("PO", "HFS") else "file"
+        modified = ""
+        if match["year"]:
+            modified = clock.modified(match["year"], int(match["month"]), match["day"])
+        return Entry(match["name"].strip("'"), kind, None, modified)
+    if match := _MEMBER.fullmatch(line):
+        modified = clock.modified(match["a"], int(match["b"]), match["c"], match["time"])
+        return Entry(match["name"], "file", None, modified)
+    if match := _JOB.fullmatch(line):
+        return Entry(match["name"], "file")
+    if match := _MVS_BARE.fullmatch(line):
+        is_directory = match["what"] == "Pseudo Directory"
+        return Entry(match["name"].strip("'"), "directory" if is_directory else "file")
+    return None
+
+
+def parse_member(line: str, _clock: Clock) -> Entry | None:
+    """Parse a member of MVS without statistics, or a load module.
+
+    These lines have few marks; the heading of the listing must come before them.
+    """
+    match = _MODULE.fullmatch(line) or _BARE_MEMBER.fullmatch(line)
+    return Entry(match["name"], "file") if match else None
+
+
+def parse_zvm(line: str, clock: Clock) -> Entry | None:
+    """Parse a line of z/VM: name, type, format and record length, records, blocks, date.
+
+    Raises:
+      ValueError: The date is impossible.
+    """
+    match = _ZVM.fullmatch(line)
+    if match is None:
+        return None
+    modified = clock.numeric(match["a"], match["b"], match["c"], match["time"], match["mark"])
+    if match["type"] == "DIR":
+        return Entry(match["name"], "directory", None, modified)
+    return Entry(f"{match['name']}.{match['type']}", "file", None, modified)
+
+
+def parse_other(line: str, clock: Clock) -> Entry | None:
+    """Parse a line of HP NonStop, Microware OS-9, Nortel's wfFtp or the first VShell.
+
+    Raises:
+      ValueError: The date or the size is impossible.
+    """
+    if match := _OS9.fullmatch(line):
+        time = f"{match['hour']}:{match['minute']}"
+        modified = clock.modified(match["a"], int(match["b"]), match["c"], time)
+        kind: Kind = "directory" if match["kind"] == "d" else "file"
+        return Entry(match["name"], kind, size_of(match["size"]), modified)
+    if match := _NORTEL.fullmatch(line):
+        modified = clock.numeric(match["a"], match["b"], match["c"], match["time"], "/")
+        return Entry(match["name"], "file", size_of(match["size"]), modified)
+    match = _NONSTOP.fullmatch(line) or _VSHELL.fullmatch(line)
+    month = match and month_of(match["month"])
+    if match is None or month is None:
+        return None
+    modified = clock.modified(match["year"], month, match["day"], match["time"])
+    name = match["name"].removesuffix("/")
+    kind = "directory" if name != match["name"] else "file"
+    return Entry(name, kind, size_of(match["size"]), modified)
+
+
+__all__ = [
+    "IGNORED",
+    "parse_as400",
+    "parse_member",
+    "parse_mvs",
+    "parse_other",
+    "parse_vms",
+    "parse_zvm",
+]

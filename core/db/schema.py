@@ -192,6 +192,8 @@ sync_run = Table(
     _count("outputs_saved", BigInteger),
     _count("outputs_unchanged", BigInteger),
     _count("outputs_deleted", BigInteger),
+    # The numbers of skipped items, by reason.
+    Column("skipped", JSONB),
     _count("deletions_held", BigInteger),
     _text("error", nullable=True),
     _flag("pruned"),
@@ -257,6 +259,7 @@ sync_task = Table(
     _count("outputs_deleted"),
     # The part of `outputs_deleted` that the plugin named one by one (code 410).
     _count("outputs_gone"),
+    Column("skipped", JSONB),
     _count("followups"),
     _moment("created_at", default=True),
     _moment("finished_at"),

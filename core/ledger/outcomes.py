@@ -102,6 +102,8 @@ class Outcome:
         probe; None otherwise.
       expired: The state partition to drop; a resync is then due immediately.
       outputs, tasks, states, seen, listed: The result, as rows.
+      unchanged, skipped: The numbers of items that the plugin found unchanged, and that it skipped,
+        by reason.
       queue: The queue that has the message, if it is not the queue of the domain.
     """
 
@@ -124,6 +126,8 @@ class Outcome:
     states: list[StateRow] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     listed: list[ListingRow] = field(default_factory=list)
+    unchanged: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
     size: int = 0
     queue: str | None = None
 
@@ -202,6 +206,8 @@ def result_outcome(
         states=rows.states,
         seen=rows.seen,
         listed=rows.listed,
+        unchanged=rows.unchanged,
+        skipped=rows.skipped,
         size=rows.size,
     )
 

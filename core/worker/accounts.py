@@ -15,9 +15,9 @@ from core.accounts.vault import Vault, secrets_of
 from core.db.pool import Database
 from core.errors import ConfigurationError
 from core.integration.base import Integration
-from core.integration.limits import Limit
+from core.integration.limits import Concurrency, Limit
 from core.known_secrets import KNOWN
-from core.limits.keys import limit_key, overridden, weight
+from core.limits.keys import limit_key, lowered, overridden, weight
 from core.plugins import Registry
 from core.results.signals import AccountStopped
 from core.settings import LimitOverride
@@ -46,6 +46,12 @@ class LoadedAccount:
             account_id=str(account.id),
             group=account.limit_group,
         )
+
+    @property
+    def instance_limit(self) -> Concurrency | None:
+        """The limit that counts the account's instances; None if there is none."""
+        counts = [each for each in self.limits if isinstance(each, Concurrency)]
+        return next((each for each in counts if each.per_instance), None)
 
     def types_of(self, name: str) -> list[str]:
         """Return the task types that use the limit of this name."""
@@ -153,6 +159,7 @@ class Accounts:
         limits = overridden(
             integration.limits(config), self._overrides.get(account.integration_domain, {})
         )
+        limits = lowered(limits, account.limits)
         redact = KNOWN.remember(str(account.id), secrets_of(credentials))
         return LoadedAccount(account, integration, config, credentials, tuple(limits), redact)
 

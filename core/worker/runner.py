@@ -6,14 +6,22 @@ import logging
 import time
 
 from core.accounts.redaction import error_text
+from core.accounts.store import LOWER_LIMIT
 from core.content.portions import SWEEP
 from core.errors import RateLimited, TaskUnfit
+from core.integration.limits import Concurrency
 from core.integration.results import Task
 from core.ledger import breakers, processes
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry
 from core.results.passing import may_pass
-from core.results.signals import AccountAway, LeftToOthers, ProbeSlow, TimeLimitExceeded
+from core.results.signals import (
+    AccountAway,
+    LeftToOthers,
+    NoFreeInstance,
+    ProbeSlow,
+    TimeLimitExceeded,
+)
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
 from core.worker.instance_pool import InstancePool
@@ -89,6 +97,8 @@ class Runner:
             if context.no_key is not None:
                 # The plugin may have wrapped it in an error of its own, which would park the task.
                 raise context.no_key from None
+            if isinstance(error, RateLimited) and (limit := loaded.instance_limit) is not None:
+                self._lower(loaded, limit, error)
             raise
         self._used.pop(dispatch.id, None)
         self.instances.release(instance)
@@ -125,6 +135,28 @@ class Runner:
         seconds = time.monotonic() - began
         if seconds > MAX_PROBE_SECONDS:
             raise ProbeSlow(f"its account answered a probe after {seconds:.0f} s")
+
+    def _lower(self, loaded: LoadedAccount, limit: Concurrency, error: RateLimited) -> None:
+        """Lower a limit that counts instances, if the provider refused one and serves others.
+
+        The task then runs in a process that has an instance. If the provider serves none of them,
+        the limit stays, and is blocked for a while like any other.
+
+        Raises:
+          NoFreeInstance: The limit is lowered.
+        """
+        allowed = self.instances.allowed(loaded) if error.limit == limit.name else 0
+        if not 0 < allowed < limit.tasks:
+            return
+        params = {"id": str(loaded.account.id), "name": limit.name, "tasks": allowed}
+        with self.services.database.connection() as conn:
+            conn.execute(LOWER_LIMIT, params)
+        self.services.accounts.invalidate([str(loaded.account.id)])
+        log.warning(
+            "account %s: the provider allows %d %s; the limit is lowered for an hour",
+            loaded.account.id, allowed, limit.name,
+        )  # fmt: skip
+        raise NoFreeInstance(f"the provider allows {allowed} {limit.name}") from None
 
     def _deploying(self, dispatch: Dispatch) -> bool:
         if dispatch.snoozes >= MAX_HANDOVERS:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from integration_polling_ftp import Ftp
+from integration_polling_ftp import Config, Credentials, Ftp
 from integration_polling_ftp import names as stored
+from integration_polling_ftp.session import Session
 from real_servers import RealServer, serve
+from support.waiting import until
 
+from core import RateLimited
 from core.testing import Harness
 
 SERVERS = ("vsftpd", "proftpd", "pure-ftpd")
@@ -21,6 +25,9 @@ ODD = [
     b"a;b=c", b"x -> y", b"[glob]*?", b"back\\slash", b"~tilde", b"#hash", b"n" * 200, b"tab\there",
     b"1", b"drwxr-xr-x 1 u g 1 Jan 1 2020 x", b"type=dir;size=1; x", b"total 5", b"226 fail",
 ]  # fmt: skip
+
+PURE_FTPD_HIDES = (b"tab\there", b"back\\slash")
+"""pure-ftpd lists no names with control characters, and sends no file with a backslash."""
 
 
 @pytest.fixture(params=SERVERS)
@@ -48,6 +55,8 @@ def test_an_odd_tree_arrives_complete_and_is_fetched_once(server: RealServer) ->
     wanted = {}
     for directory in (b"", b"sub dir/", b".hidden dir/", b"caf\xe9 dir/deep/" + b"d/" * 20):
         for number, name in enumerate(ODD):
+            if server.name == "pure-ftpd" and name in PURE_FTPD_HIDES:
+                continue
             content = directory + name + os.urandom(number)
             write(server, directory + name, content)
             wanted["/" + text(directory + name)] = content
@@ -87,7 +96,7 @@ def test_links_and_loops(server: RealServer) -> None:
 
 
 def test_a_directory_and_a_file_that_may_not_be_read_are_skipped(server: RealServer) -> None:
-    if os.geteuid() == 0 and server.name != "pure-ftpd":
+    if os.geteuid() == 0 and server.name == "proftpd":
         pytest.skip("this server runs as root, which may read everything")
     write(server, b"open/file", b"1")
     write(server, b"locked/file", b"1")
@@ -104,20 +113,23 @@ def test_a_directory_and_a_file_that_may_not_be_read_are_skipped(server: RealSer
 @pytest.mark.parametrize("limit", [1, 2])
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_session_that_is_refused_is_a_limit(name: str, limit: int) -> None:
-    from integration_polling_ftp import Config, Credentials
-    from integration_polling_ftp.session import Session
-
-    from core import RateLimited
-
     with serve(name, limit) as server:
         sessions = [
             Session(Config(**server.config), Credentials(**server.credentials))
             for _ in range(limit + 1)
         ]
         for session in sessions[:limit]:
-            session.ping()
+            until(partial(_answers, session), "the session of the check has ended")
         with pytest.raises(RateLimited) as caught:
             sessions[limit].ping()
         assert caught.value.limit == "connections"
         for session in sessions:
             session.close()
+
+
+def _answers(session: Session) -> bool:
+    try:
+        session.ping()
+    except RateLimited:
+        return False
+    return True

@@ -68,6 +68,11 @@ class Reply:
 class Control:
     """An open control connection.
 
+    Attributes:
+      is_ipv6: True if the server was reached over IPv6.
+      is_telnet: True if the server reads commands by the rules of Telnet (RFC 854), which repeat
+        the byte 255. ProFTPD does; most servers do not. Default: False.
+
     Args:
       host: The host name or address.
       port: The TCP port.
@@ -84,6 +89,7 @@ class Control:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._peer = self._socket.getpeername()[0]
         self._rest = b""
+        self.is_telnet = False
         self.is_ipv6 = self._socket.family == socket.AF_INET6
 
     def close(self) -> None:
@@ -105,8 +111,9 @@ class Control:
             if command.partition(" ")[0] not in COMMANDS or any(c in command for c in "\r\n\0"):
                 raise ValueError(f"refusing to send {command.partition(' ')[0]!r}")
         data = "".join(f"{command}\r\n" for command in commands)
+        wire = data.encode("latin-1")
         with network_errors():
-            self._socket.sendall(data.encode("latin-1").replace(b"\xff", b"\xff\xff"))
+            self._socket.sendall(wire.replace(b"\xff", b"\xff\xff") if self.is_telnet else wire)
 
     def reply(self) -> Reply:
         """Return the next reply, which may have several lines (RFC 959, section 4.2).

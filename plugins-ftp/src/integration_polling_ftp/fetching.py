@@ -17,6 +17,9 @@ MAX_SMALL_BYTES = 512 * 1024
 MAX_HELD_BYTES = 8 * 1024 * 1024
 """The bytes of small files that one task holds in memory. The rest is left to a follow-up."""
 
+MAX_INLINE_BYTES = 1024 * 1024
+"""The size up to which the engine holds a blob in memory until it is saved."""
+
 GROWING = "+"
 """Replaces the time in the version of a file that grew while it was read."""
 
@@ -71,9 +74,9 @@ class Received:
 
 
 def receive(
-    session: Session, ctx: Context, paths: Sequence[str], enough: Callable[[], bool]
+    session: Session, ctx: Context, paths: Sequence[str], room: int, enough: Callable[[], bool]
 ) -> Iterator[tuple[str, Received]]:
-    """Fetch files until `enough` returns True, or `MAX_HELD_BYTES` are held.
+    """Fetch files until `enough` returns True, or `room` bytes are held.
 
     A connection that is lost after a file ends the iteration: the files that arrived are kept, and
     the caller leaves the rest to a follow-up.
@@ -86,7 +89,7 @@ def receive(
 
     def jobs() -> Iterator[Job]:
         for index, path in enumerate(paths):
-            if index and (held >= MAX_HELD_BYTES or enough()):
+            if index and (held >= room or enough()):
                 return
             arrived[path] = Received(ctx)
             yield path, arrived[path].write
@@ -96,7 +99,7 @@ def receive(
         for path, error in session.retrieve_many(jobs()):
             received = arrived.pop(path)
             received.error = error
-            held += len(received.held) if received.spooled is None else 1024 * 1024
+            held += len(received.held) if received.spooled is None else MAX_INLINE_BYTES
             is_first = False
             yield path, received
     except Dropped:

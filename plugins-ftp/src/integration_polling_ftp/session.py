@@ -21,6 +21,9 @@ MAX_LINE_BYTES = 16 * 1024
 MAX_LISTING_BYTES = 2 * 1024**3
 """The maximum size of a listing."""
 
+MIN_SECRET_CHARS = 3
+"""The length from which a password is removed from errors; a shorter one garbles every text."""
+
 IN_SEQUENCE = ("vsftpd", "proftpd", "pure-ftpd")
 """The names in the greetings of servers that read a command after the transfer before it has ended.
 
@@ -387,7 +390,11 @@ class Session:
 
     def _meaning(self, reply: Reply) -> IntegrationError:
         """Return the exception for an error reply, whose text does not repeat the password."""
-        return meaning(reply.text.replace(self._password, "***") if self._password else reply.text)
+        error = meaning(reply.text)
+        if len(self._password) >= MIN_SECRET_CHARS:
+            secrets = (self._password, _wire(self._password))
+            error.args = tuple(_without(str(each), secrets) for each in error.args)
+        return error
 
     def _supports(self, feature: str) -> bool:
         self._opened()
@@ -410,6 +417,7 @@ class Session:
             while greeting.code.startswith("1"):
                 greeting = control.reply()
             self._require(greeting)
+            control.is_telnet = "proftpd" in greeting.text.lower()
             self._pipelines = any(name in greeting.text.lower() for name in IN_SEQUENCE)
             self._passive = "EPSV" if control.is_ipv6 else "PASV"
             self._login(control)
@@ -453,6 +461,12 @@ def _features(reply: Reply) -> frozenset[str]:
 def _refuses(reply: Reply, command: str) -> bool:
     """Return True if a reply refuses a command during a transfer, as ProFTPD does."""
     return reply.is_error and (command in reply.text or "in progress" in reply.text.lower())
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 def _wire(text: str) -> str:

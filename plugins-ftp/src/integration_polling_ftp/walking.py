@@ -30,6 +30,8 @@ from integration_polling_ftp.directory import Directory, read
 from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.fetching import (
     GROWING,
+    MAX_HELD_BYTES,
+    MAX_INLINE_BYTES,
     Received,
     judge,
     receive,
@@ -95,6 +97,7 @@ class Walk:
     listed: list[Listing] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     unchanged: int = 0
+    held: int = 0
     gone: set[str] = field(default_factory=set)
     memory: Memory = field(init=False)
 
@@ -105,7 +108,8 @@ class Walk:
         """Return True if the task should leave the rest to follow-ups."""
         items = len(self.output) + len(self.seen)
         late = time.monotonic() - self.began > self.seconds
-        return late or items > MAX_ITEMS or self.ctx.stopping
+        full = items > MAX_ITEMS or self.held >= MAX_HELD_BYTES
+        return late or full or self.ctx.stopping
 
     def result(self) -> TaskResult:
         """Return everything that the task did."""
@@ -260,7 +264,8 @@ class Walk:
           The files that are left: the time was over, or the connection was lost.
         """
         left = {names.join(parent, file[0]): file for file in files}
-        arrived = list(receive(self.session, self.ctx, list(left), self.is_over))
+        room = MAX_HELD_BYTES - self.held
+        arrived = list(receive(self.session, self.ctx, list(left), room, self.is_over))
         after = self._after(parent, [path for path, _ in arrived], entries)
         for path, received in arrived:
             try:
@@ -310,6 +315,7 @@ class Walk:
             return
         fingerprint = version if is_link else version_of(size, before, now, verdict)
         self.memory.worked(parent, name)
+        self.held += min(size, MAX_INLINE_BYTES)
         self.output.append(file_output(path, parent, received.content(), size, fingerprint))
 
     def listing_of(self, parent: str) -> After:

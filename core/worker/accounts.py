@@ -28,7 +28,11 @@ MAX_CACHED_ACCOUNTS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class LoadedAccount:
-    """An account with decrypted credentials. It never leaves this process."""
+    """An account with decrypted credentials. It never leaves this process.
+
+    Attributes:
+      places: The largest number of places of a `Concurrency` limit, before it was lowered.
+    """
 
     account: Account
     integration: Integration
@@ -36,6 +40,7 @@ class LoadedAccount:
     credentials: BaseModel
     limits: tuple[Limit, ...]
     redact: Callable[[str], str]
+    places: int = 0
 
     def key(self, limit: Limit) -> str:
         """Return the key under which the fleet counts one of the account's limits."""
@@ -159,9 +164,12 @@ class Accounts:
         limits = overridden(
             integration.limits(config), self._overrides.get(account.integration_domain, {})
         )
+        places = max((each.tasks for each in limits if isinstance(each, Concurrency)), default=0)
         limits = lowered(limits, account.limits)
         redact = KNOWN.remember(str(account.id), secrets_of(credentials))
-        return LoadedAccount(account, integration, config, credentials, tuple(limits), redact)
+        return LoadedAccount(
+            account, integration, config, credentials, tuple(limits), redact, places
+        )
 
     def _keep(self, loaded: LoadedAccount) -> LoadedAccount:
         id = str(loaded.account.id)

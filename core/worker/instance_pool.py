@@ -94,7 +94,7 @@ class InstancePool:
         if limit is None or self._slots is None:
             return None
         key = loaded.key(limit)
-        slot = self._slots.take(key, limit.tasks)
+        slot = self._slots.take(key, loaded.places, limit.tasks)
         if slot is None:
             now = time.monotonic()
             again = now - self._refused.get(key, float("-inf")) < REFUSED_SECONDS
@@ -106,12 +106,12 @@ class InstancePool:
             )
         return slot
 
-    def allowed(self, loaded: LoadedAccount) -> int:
-        """Return the number of instances that the fleet has, within a limit that counts them."""
+    def count(self, loaded: LoadedAccount) -> int:
+        """Return the number of instances that the fleet has; 0 if no limit counts them."""
         limit = loaded.instance_limit
         if limit is None or self._slots is None:
             return 0
-        return self._slots.count(loaded.key(limit), limit.tasks)
+        return self._slots.count(loaded.key(limit), loaded.places)
 
     def release(self, instance: Instance) -> None:
         """Return an instance to the pool, for the next task of its account."""

@@ -35,6 +35,9 @@ The pauses between them add up to about half an hour.
 MAX_PROBE_SECONDS = 1.0
 """Seconds of a probe above which its task runs in a dispatch of its own, with its complete time."""
 
+REFUSED_SECONDS = 0.25
+"""The delay of a task for which the provider refused a further instance."""
+
 log = logging.getLogger(__name__)
 
 
@@ -143,20 +146,21 @@ class Runner:
         the limit stays, and is blocked for a while like any other.
 
         Raises:
-          NoFreeInstance: The limit is lowered.
+          NoFreeInstance: The provider serves others.
         """
-        allowed = self.instances.allowed(loaded) if error.limit == limit.name else 0
-        if not 0 < allowed < limit.tasks:
+        others = self.instances.count(loaded) if error.limit == limit.name else 0
+        if not others:
             return
-        params = {"id": str(loaded.account.id), "name": limit.name, "tasks": allowed}
-        with self.services.database.connection() as conn:
-            conn.execute(LOWER_LIMIT, params)
-        self.services.accounts.invalidate([str(loaded.account.id)])
-        log.warning(
-            "account %s: the provider allows %d %s; the limit is lowered for an hour",
-            loaded.account.id, allowed, limit.name,
-        )  # fmt: skip
-        raise NoFreeInstance(f"the provider allows {allowed} {limit.name}") from None
+        if others < limit.tasks:
+            id = str(loaded.account.id)
+            with self.services.database.connection() as conn:
+                conn.execute(LOWER_LIMIT, {"id": id, "name": limit.name, "tasks": others})
+            self.services.accounts.invalidate([id])
+            log.warning(
+                "account %s: the provider refused more; the limit %r is lowered to %d for an hour",
+                id, limit.name, others,
+            )  # fmt: skip
+        raise NoFreeInstance(str(error), REFUSED_SECONDS) from None
 
     def _deploying(self, dispatch: Dispatch) -> bool:
         if dispatch.snoozes >= MAX_HANDOVERS:

@@ -54,12 +54,13 @@ class Slots:
         self._held: set[int] = set()
         self._checked = 0.0
 
-    def take(self, key: str, places: int) -> int | None:
+    def take(self, key: str, places: int, allowed: int | None = None) -> int | None:
         """Take a free slot of a limit.
 
         Args:
           key: The key under which the fleet counts the limit.
           places: The number of places of the limit.
+          allowed: The number of them that may be taken, if the limit is lowered. Default: all.
 
         Returns:
           The slot, for `release`; None if every slot is taken.
@@ -67,6 +68,8 @@ class Slots:
         Raises:
           ServerUnavailable: PostgreSQL does not answer.
         """
+        if allowed is not None and allowed < places and self.count(key, places) >= allowed:
+            return None
         with self._lock:
             free = [lock for lock in _locks(key, places) if lock not in self._held]
             row = self._ask(TAKE, (free,))

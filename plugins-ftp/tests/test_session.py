@@ -107,7 +107,7 @@ def greet(server: socket.socket, host: str) -> None:
 def test_the_total_line_of_a_listing_is_skipped(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = ["total 4", "", "-rw-r--r-- 1 u g 1 Jan  1  2020 file", "nonsense"]
+    lines = [b"total 4", b"", b"-rw-r--r-- 1 u g 1 Jan  1  2020 file", b"nonsense"]
     session.ping()
     session._features -= {"MLST"}
     monkeypatch.setattr(Session, "_lines", lambda self, command: iter(lines))

@@ -37,7 +37,8 @@ COUNTERS = (
 RUN = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
     tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, deletions_held, skipped,
-    error, extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
+    error,
+    extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
 FROM sync_run WHERE id = %(run)s
 """
 # The unique index of tasks that begins with the run serves it, and the index of held deletions.

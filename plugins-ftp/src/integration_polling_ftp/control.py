@@ -45,6 +45,9 @@ MAX_REPLY_LINE_BYTES = 16 * 1024
 MAX_REPLY_BYTES = 64 * 1024
 """The maximum size of a line of a reply, and of a complete reply or greeting."""
 
+MAX_PRELIMINARY = 8
+"""The number of preliminary replies (1xx) to one command."""
+
 REPLY_TIMEOUTS = 4
 """A reply that is not complete after this many times the timeout counts as lost."""
 
@@ -132,6 +135,18 @@ class Control:
             if size > MAX_REPLY_BYTES:
                 raise Dropped(f"a reply of the server has over {MAX_REPLY_BYTES:,} bytes")
         return Reply(code, "\n".join(lines))
+
+    def final(self, reply: Reply) -> Reply:
+        """Return the first reply from this one on that is not preliminary (1xx).
+
+        Raises:
+          Dropped: As in `reply`; or there are more than `MAX_PRELIMINARY` preliminary replies.
+        """
+        for _ in range(MAX_PRELIMINARY):
+            if not reply.code.startswith("1"):
+                return reply
+            reply = self.reply()
+        raise Dropped("the server sends preliminary replies only")
 
     def _line(self, deadline: float) -> str:
         while b"\n" not in self._rest:

@@ -91,14 +91,14 @@ def read(session: Session, path: str, after: str, *, links: bool = True) -> Dire
     found = Directory(path, is_portion=bool(after), is_mlsd=session.lists_facts)
     kept: list[Entry] = []
     for entry in _entries(session, found):
-        if entry.text > after:
+        if session.text(entry) > after:
             kept.append(entry)
         if len(kept) >= 2 * PORTION:
-            kept = _first(kept, found)
+            kept = _first(session, kept, found)
     if len(kept) > PORTION:
-        kept = _first(kept, found)
+        kept = _first(session, kept, found)
     for entry in kept:
-        _add(found, entry)
+        _add(found, entry, session.text(entry))
     if links:
         _follow_links(session, found)
     return found
@@ -121,15 +121,15 @@ def _entries(session: Session, found: Directory) -> Iterator[Entry]:
     found.digest = digest.hexdigest()
 
 
-def _first(entries: list[Entry], found: Directory) -> list[Entry]:
+def _first(session: Session, entries: list[Entry], found: Directory) -> list[Entry]:
     """Return the first `PORTION` entries by name."""
-    entries.sort(key=lambda entry: entry.text)
-    found.after, found.is_portion = entries[PORTION - 1].text, True
+    entries.sort(key=session.text)
+    found.after, found.is_portion = session.text(entries[PORTION - 1]), True
     return entries[:PORTION]
 
 
-def _add(found: Directory, entry: Entry) -> None:
-    path = names.join(found.path, entry.text)
+def _add(found: Directory, entry: Entry, name: str) -> None:
+    path = names.join(found.path, name)
     if len(path.encode()) > names.MAX_PATH_BYTES:
         found.skipped["path too long"] += 1
     elif entry.kind == "directory":

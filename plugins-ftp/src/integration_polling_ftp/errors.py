@@ -21,12 +21,17 @@ CONNECTIONS = "connections"
 
 NOT_IMPLEMENTED = ("500", "501", "502", "504")
 
+_EMPTY = re.compile(r"no (such )?files? (or directory )?found|no files", re.IGNORECASE)
 _TOO_MANY = re.compile(r"too many|maximum", re.IGNORECASE)
 _NEEDS_TLS = re.compile(r"encrypt|\btls\b|\bssl\b", re.IGNORECASE)
 
 
 class Missing(PermanentError):
     """550: the path does not exist, or access is not permitted."""
+
+
+class Empty(Missing):
+    """An error reply to a listing that means: the directory is empty."""
 
 
 class Unsupported(PermanentError):
@@ -52,13 +57,16 @@ def network_errors() -> Iterator[None]:
         raise Dropped(f"connection failed: {error.strerror or error}") from None
 
 
-def meaning(reply: str) -> IntegrationError:
+def meaning(reply: str, command: str = "") -> IntegrationError:
     """Return the exception for an error reply.
 
     Args:
       reply: The code and the text, such as `530 Login incorrect.`
+      command: The command that the server replied to, without its argument. Default: unknown.
     """
     code = reply[:3]
+    if command in ("LIST", "NLST", "MLSD") and code in ("450", "550") and _EMPTY.search(reply):
+        return Empty(reply)
     if code in ("421", "530") and _TOO_MANY.search(reply):
         return RateLimited(reply, limit=CONNECTIONS)
     if code == "421":

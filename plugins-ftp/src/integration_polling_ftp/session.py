@@ -7,16 +7,21 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 from core import IntegrationError, PermanentError, RateLimited, TransientError
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
 from integration_polling_ftp.control import BLOCK, Control, Data, Reply
-from integration_polling_ftp.errors import NOT_IMPLEMENTED, Dropped, Unsupported, meaning
-from integration_polling_ftp.listing import Entry, parse_facts, parse_line
+from integration_polling_ftp.errors import NOT_IMPLEMENTED, Dropped, Empty, Unsupported, meaning
+from integration_polling_ftp.listing import Entry, parse_facts
+from integration_polling_ftp.parsing import Listing, parse_listing, parse_mlsd
 
 MAX_LINE_BYTES = 16 * 1024
 """The maximum size of a line of a listing."""
+
+PORTION_LINES = 20_000
+"""The number of lines of a listing that are parsed together."""
 
 MAX_LISTING_BYTES = 2 * 1024**3
 """The maximum size of a listing."""
@@ -98,7 +103,15 @@ class Session:
         Raises:
           Missing: The directory does not exist, or entering it is not permitted.
         """
-        self._begin(f"CWD {names.to_wire(path)}")
+        self._begin(f"CWD {self.wire(path)}")
+
+    def wire(self, path: str) -> str:
+        """Return the latin-1 form of a stored path, for commands."""
+        return names.to_wire(path)
+
+    def text(self, entry: Entry) -> str:
+        """Return the name of an entry as it is stored."""
+        return names.to_text(entry.name)
 
     # Listings
 
@@ -112,19 +125,23 @@ class Session:
           TransientError: The connection broke, or the listing exceeds a bound.
         """
         self.enter(path)
+        for listing in self._listings():
+            yield from listing.entries
+            yield from listing.unreadable
+
+    def _listings(self) -> Iterator[Listing]:
+        """Yield a listing in portions, so that memory does not grow with it."""
         if "MLST" in self._features:
             try:
-                for line in self._lines("MLSD"):
-                    yield parse_facts(line) or line
+                yield from map(parse_mlsd, _portions(self._lines("MLSD")))
                 return
             except Unsupported:
                 self._features -= {"MLST"}
         now = datetime.now(UTC)
-        for line in self._list_lines():
-            if line.strip() and not line.startswith("total "):
-                yield parse_line(line, now) or line
+        for lines in _portions(self._list_lines()):
+            yield parse_listing(lines, now=now)
 
-    def _list_lines(self) -> Iterator[str]:
+    def _list_lines(self) -> Iterator[bytes]:
         """Yield the lines of `LIST -a`; those of `LIST` if the server takes `-a` for a name."""
         is_empty = True
         try:
@@ -139,20 +156,23 @@ class Session:
                 self._list = "LIST"
                 yield line
 
-    def _lines(self, command: str) -> Iterator[str]:
+    def _lines(self, command: str) -> Iterator[bytes]:
         """Yield the lines of a listing, split at LF only, without holding all of them."""
         self._send("TYPE A")
         rest, size = b"", 0
-        for block in self._transfer(command):
-            *lines, rest = (rest + block).split(b"\n")
-            yield from map(_line, lines)
-            size += len(block)
-            if len(rest) > MAX_LINE_BYTES:
-                raise TransientError(f"a line of the listing has over {MAX_LINE_BYTES:,} bytes")
-            if size > MAX_LISTING_BYTES:
-                raise TransientError(f"the listing has over {MAX_LISTING_BYTES:,} bytes")
+        try:
+            for block in self._transfer(command):
+                *lines, rest = (rest + block).split(b"\n")
+                yield from (line.removesuffix(b"\r") for line in lines)
+                size += len(block)
+                if len(rest) > MAX_LINE_BYTES:
+                    raise TransientError(f"a line of the listing has over {MAX_LINE_BYTES:,} bytes")
+                if size > MAX_LISTING_BYTES:
+                    raise TransientError(f"the listing has over {MAX_LISTING_BYTES:,} bytes")
+        except Empty:
+            return
         if rest:
-            yield _line(rest)
+            yield rest.removesuffix(b"\r")
 
     @property
     def lists_facts(self) -> bool:
@@ -167,8 +187,8 @@ class Session:
         """
         self.enter(path)
         now = datetime.now(UTC)
-        entries = (parse_line(line, now) for line in self._list_lines())
-        return {entry.text for entry in entries if entry is not None and entry.kind == "link"}
+        found = parse_listing(self._list_lines(), now=now)
+        return {self.text(entry) for entry in found.entries if entry.kind == "link"}
 
     # Facts of one path
 
@@ -199,8 +219,8 @@ class Session:
         Both are hints: a server may refuse them for a file that it sends.
         """
         self._begin("TYPE I")
-        size = self._value(f"SIZE {names.to_wire(path)}")
-        modified = self._value(f"MDTM {names.to_wire(path)}")
+        size = self._value(f"SIZE {self.wire(path)}")
+        modified = self._value(f"MDTM {self.wire(path)}")
         return Stat(int(size) if size.isdecimal() else None, modified[:14])
 
     def _value(self, command: str) -> str:
@@ -209,7 +229,7 @@ class Session:
         return reply.text[3:].strip() if reply.code == "213" else ""
 
     def _facts(self, path: str) -> Entry | None:
-        reply = self._first(f"MLST {names.to_wire(path)}")
+        reply = self._first(f"MLST {self.wire(path)}")
         lines = reply.text.splitlines()[1:-1] if reply.code == "250" else []
         return next(filter(None, (parse_facts(line.lstrip()) for line in lines)), None)
 
@@ -228,7 +248,7 @@ class Session:
           Unsupported: The server does not support offsets.
         """
         self._begin("TYPE I")
-        for block in self._transfer(f"RETR {names.to_wire(path)}", offset):
+        for block in self._transfer(f"RETR {self.wire(path)}", offset):
             write(block)
 
     def retrieve_many(self, jobs: Iterable[Job]) -> Iterator[tuple[str, IntegrationError | None]]:
@@ -258,7 +278,7 @@ class Session:
                 data = self._data(control, requested=offered)
                 following = next(remaining, None)
                 offered = self._pipelines and following is not None
-                control.send(f"RETR {names.to_wire(path)}", *([self._passive] if offered else []))
+                control.send(f"RETR {self.wire(path)}", *([self._passive] if offered else []))
                 error, offered = self._receive(control, data, write, offered=offered)
                 if isinstance(error, Dropped | RateLimited):
                     raise error
@@ -284,12 +304,13 @@ class Session:
                     write(block)
         finally:
             data.close()
-        while reply.code.startswith("1"):
+        if reply.code.startswith("1"):
             reply = control.reply()
             if offered and (reply.code in ("227", "229") or _refuses(reply, self._passive)):
                 # The server handles commands during a transfer.
                 self._pipelines = offered = False
                 reply = control.reply()
+            reply = control.final(reply)
         return (self._meaning(reply) if reply.is_error else None), offered
 
     def _data(self, control: Control, *, requested: bool = False) -> Data:
@@ -328,8 +349,7 @@ class Session:
             if not reply.is_error:
                 yield from data.blocks(self._blocks())
             data.close()
-            while reply.code.startswith("1"):
-                reply = control.reply()
+            reply = control.final(reply)
         except Unsupported:
             raise
         except BaseException:
@@ -337,7 +357,7 @@ class Session:
             self.close()
             raise
         if reply.is_error:
-            raise self._meaning(reply)
+            raise self._meaning(reply, command)
         self._check_listing(command, reply)
 
     def _check_listing(self, command: str, reply: Reply) -> None:
@@ -388,9 +408,9 @@ class Session:
             self.close()
             raise
 
-    def _meaning(self, reply: Reply) -> IntegrationError:
+    def _meaning(self, reply: Reply, command: str = "") -> IntegrationError:
         """Return the exception for an error reply, whose text does not repeat the password."""
-        error = meaning(reply.text)
+        error = meaning(reply.text, command.partition(" ")[0])
         if len(self._password) >= MIN_SECRET_CHARS:
             secrets = (self._password, _wire(self._password))
             error.args = tuple(_without(str(each), secrets) for each in error.args)
@@ -413,9 +433,7 @@ class Session:
         config = self._config
         control = Control(config.host, config.port, config.timeout_seconds)
         try:
-            greeting = control.reply()
-            while greeting.code.startswith("1"):
-                greeting = control.reply()
+            greeting = control.final(control.reply())
             self._require(greeting)
             control.is_telnet = "proftpd" in greeting.text.lower()
             self._pipelines = any(name in greeting.text.lower() for name in IN_SEQUENCE)
@@ -473,5 +491,6 @@ def _wire(text: str) -> str:
     return text.encode().decode("latin-1")
 
 
-def _line(line: bytes) -> str:
-    return line.removesuffix(b"\r").decode("latin-1")
+def _portions(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while portion := list(islice(lines, PORTION_LINES)):
+        yield portion

@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 from core import Context
 
 FIRST_PAUSE_SECONDS = 15 * 60.0
+BUSY_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 24 * 3600.0
-"""The first interval until a refused path is tried again, and the longest one."""
+"""The first interval until a refused or a busy path is tried again, and the longest one."""
 
 MAX_REMEMBERED = 2_000
 """The number of refused paths of a directory that are remembered. Others are tried in each run."""
@@ -58,13 +59,24 @@ class Memory:
             return None
         return refusal
 
-    def refused(self, directory: str, name: str, version: str, reason: str) -> None:
-        """Remember a refusal: the next try waits twice as long as the one before."""
+    def refused(
+        self, directory: str, name: str, version: str, reason: str, *, may_pass: bool = False
+    ) -> None:
+        """Remember a refusal: the next try waits twice as long as the one before.
+
+        Args:
+          directory: The path of the directory.
+          name: The name in it.
+          version: `Entry.version`.
+          reason: The reply of the server.
+          may_pass: True if the refusal is of a kind that may pass soon. Default: False.
+        """
         paths = self._of(directory).paths
         before = paths.get(name)
         tries = before.tries + 1 if before is not None and before.version == version else 1
         if name in paths or len(paths) < MAX_REMEMBERED:
-            pause = min(FIRST_PAUSE_SECONDS * 2 ** (tries - 1), LONGEST_PAUSE_SECONDS)
+            first = BUSY_PAUSE_SECONDS if may_pass else FIRST_PAUSE_SECONDS
+            pause = min(first * 2 ** (tries - 1), LONGEST_PAUSE_SECONDS)
             paths[name] = Refusal(
                 version=version, tries=tries, until=time.time() + pause, reason=reason[:200]
             )

@@ -334,7 +334,9 @@ class Walk:
         self, path: str, version: str, error: IntegrationError, *, kind: str = "file"
     ) -> None:
         parent, name = path.rpartition("/")[0] or "/", names.base_name(path)
-        self.memory.refused(parent, name, version if kind == "file" else kind, str(error))
+        version = version if kind == "file" else kind
+        may_pass = isinstance(error, TransientError)
+        self.memory.refused(parent, name, version, str(error), may_pass=may_pass)
         self.skipped[_reason(str(error))] += 1
         self.ctx.log.warning("%s %r skipped: %s", kind, path, error)
 

@@ -55,7 +55,7 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         Default: `NoFields`.
       task_specs: The class's `@task` methods, by name.
       idle_seconds: Seconds that the engine keeps an idle instance. An instance may set it, for
-        example to what its login costs. Default: 5.
+        example to a multiple of the duration of its login. Default: 5.
       config: The account's config, set before `initialize`.
       credentials: The account's credentials, set before `initialize` and replaced after a refresh.
 

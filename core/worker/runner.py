@@ -142,8 +142,8 @@ class Runner:
     def _lower(self, loaded: LoadedAccount, limit: Concurrency, error: RateLimited) -> None:
         """Lower a limit that counts instances, if the provider refused one and serves others.
 
-        The task then runs in a process that has an instance. If the provider serves none of them,
-        the limit stays, and is blocked for a while like any other.
+        The task then runs in a process that has an instance. If the provider serves no
+        other one, the limit stays, and is blocked for some seconds like any other.
 
         Raises:
           NoFreeInstance: The provider serves others.

@@ -23,7 +23,7 @@ from core.errors import ServerUnavailable
 TAKE = "SELECT k FROM unnest(%s::bigint[]) AS k WHERE pg_try_advisory_lock(k) LIMIT 1"
 RELEASE = "SELECT pg_advisory_unlock(%s::bigint)"
 ALIVE = "SELECT 1"
-# Reads the lock table of the server, which has a row for each lock that is held now.
+# Reads the lock table of the server, which has a row for each current lock.
 HELD = """
 SELECT count(*) FROM pg_locks
 WHERE locktype = 'advisory' AND granted AND objsubid = 1

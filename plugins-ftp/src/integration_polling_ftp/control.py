@@ -1,7 +1,7 @@
 """The control connection of FTP (RFC 959): commands, replies and passive data connections.
 
 Every read is bounded, because a server may be broken or hostile. The only commands that it can send
-are those in `COMMANDS`; none of them changes the server.
+are those in `COMMANDS`. They only read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COMMANDS = frozenset(
         "MDTM",
     ]
 )
-"""The commands that the plugin can send. None of them changes a file on the server."""
+"""The commands that the plugin can send. They only read."""
 
 BLOCK = 256 * 1024
 """The size of the buffer for data, in bytes."""

@@ -12,7 +12,7 @@ from integration_polling_ftp.listing import Entry
 from integration_polling_ftp.session import Job, Session, Stat
 
 MAX_SMALL_BYTES = 512 * 1024
-"""The size up to which a file is held in memory; a larger one is spooled to disk."""
+"""The size up to which a file stays in memory; a larger one is spooled to disk."""
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
 """The bytes of small files that one task holds in memory. The rest is left to a follow-up."""
@@ -76,7 +76,7 @@ class Received:
 def receive(
     session: Session, ctx: Context, paths: Sequence[str], room: int, enough: Callable[[], bool]
 ) -> Iterator[tuple[str, Received]]:
-    """Fetch files until `enough` returns True, or `room` bytes are held.
+    """Fetch files until `enough` returns True, or `room` bytes are in memory.
 
     A connection that is lost after a file ends the iteration: the files that arrived are kept, and
     the caller leaves the rest to a follow-up.
@@ -119,13 +119,12 @@ def judge(size: int, before: Stat, after: Stat | None, *, is_link: bool = False)
       size: The number of bytes received.
       before: The size and time before the transfer.
       after: The same after it; None if the server no longer lists the file, as a mailbox that
-        deletes what was read.
+        deletes the files that were read.
       is_link: True for a link, for which a listing may give the size of the link itself.
 
     Returns:
-      `kept`; `growing` if the bytes are a complete prefix of a file that grew in the meantime;
-      `changed` if the file was rewritten; `short` if the server sent another number of bytes than
-      it lists.
+      `kept`, or `growing` if the bytes are a complete prefix of a file that grew in the meantime.
+      `changed` if the file was rewritten. `short` if the server sent fewer bytes than it lists.
     """
     if is_link or before.size is None:
         return "kept"

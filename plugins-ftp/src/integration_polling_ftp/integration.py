@@ -121,7 +121,7 @@ class Ftp(BaseIntegration[Config, Credentials]):
 
     @task(time_limit=3600)
     def walk(self, ctx: Context, items: list[tuple[str, tuple[str, ...]]]) -> TaskResult:
-        """Go on with the directories that an earlier task left.
+        """Continue with the directories that an earlier task left.
 
         Args:
           ctx: The task's context.

@@ -70,7 +70,7 @@ NewFile = tuple[str, str, bool]
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """What the server says about files after their transfer.
+    """The server's facts about files after their transfer.
 
     Attributes:
       stats: Sizes and times, by path, as far as they are known.
@@ -275,7 +275,7 @@ class Walk:
         return list(left.values())
 
     def _after(self, parent: str, paths: Sequence[str], entries: int) -> After:
-        """Return what the server says about files after their transfer.
+        """Return the server's facts about files after their transfer.
 
         One listing answers for all of them, unless the directory is much larger than their number.
         """

@@ -14,6 +14,14 @@ from core.db.pool import Conn
 from core.errors import NotFound
 from core.states import AccountState, AccountStateReason, Deletions, HeldState
 
+LOWER_LIMIT = """
+UPDATE user_integration SET limits = (
+    SELECT jsonb_agg(CASE WHEN l ->> 'name' = %(name)s THEN l || jsonb_build_object(
+        'lowered', %(tasks)s::int, 'lowered_at', extract(epoch FROM clock_timestamp())) ELSE l END)
+    FROM jsonb_array_elements(limits) l)
+WHERE id = %(id)s AND jsonb_array_length(limits) > 0
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:

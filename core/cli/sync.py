@@ -15,6 +15,7 @@ from core.service.formatting import span
 from core.states import RunState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
     from core.service.accounts.owed import Owed
@@ -149,6 +150,11 @@ def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) 
     return OWING if code == 0 and owed.tasks else code
 
 
+def skips(skipped: Mapping[str, int]) -> str:
+    """Return the numbers of skipped items and their reasons, as a part of a sentence."""
+    return ", ".join(f"{number} ({reason})" for reason, number in skipped.items())
+
+
 def _report(now: Progress, owed: Owed) -> None:
     figures = now.summary(owed)
     if now.state == RunState.RUNNING:
@@ -163,6 +169,8 @@ def _report(now: Progress, owed: Owed) -> None:
         f" {figures['outputs_deleted']} deleted; {figures['tasks_done']} tasks done,"
         f" {figures['tasks_parked']} parked, {figures['tasks_deferred']} deferred"
     )
+    if figures["skipped"]:
+        note(f"Skipped: {skips(figures['skipped'])}.")
     if figures["deletions_held"]:
         note(
             f"{figures['deletions_held']} deletions wait until you accept or refuse them."

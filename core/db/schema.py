@@ -203,6 +203,8 @@ sync_run = Table(
     _count("outputs_saved", BigInteger),
     _count("outputs_unchanged", BigInteger),
     _count("outputs_deleted", BigInteger),
+    # The numbers of skipped items, by reason.
+    Column("skipped", JSONB),
     _count("deletions_held", BigInteger),
     _text("error", nullable=True),
     _flag("pruned"),
@@ -270,6 +272,7 @@ sync_task = Table(
     _count("outputs_deleted"),
     # The part of `outputs_deleted` that the plugin named one by one (code 410).
     _count("outputs_gone"),
+    Column("skipped", JSONB),
     _count("followups"),
     _moment("created_at", default=True),
     _moment("finished_at"),

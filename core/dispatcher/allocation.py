@@ -13,7 +13,7 @@ from core.integration.base import REREAD, START
 from core.integration.limits import Concurrency, Limit, Rate
 from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, Portion, Waiting
 from core.limits.budgets import UnitRequest
-from core.limits.keys import account_key, from_json, limit_key, overridden, weight
+from core.limits.keys import account_key, from_json, limit_key, lowered, overridden, weight
 from core.settings import LimitOverride
 from core.states import Lane
 
@@ -39,7 +39,7 @@ class Rules:
 
     def limits(self, account: InFlight | Waiting) -> list[Limit]:
         """Return the limits of an account, with the operator's overrides."""
-        return overridden(from_json(account.limits), self.overrides)
+        return lowered(overridden(from_json(account.limits), self.overrides), account.limits)
 
     def key(self, limit: Limit, account: InFlight | Waiting) -> str:
         """Return the key under which the fleet counts a limit of this account."""

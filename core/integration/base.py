@@ -73,6 +73,8 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
       config_model, credentials_model: The models given in `BaseIntegration[Config, Credentials]`.
         Default: `NoFields`.
       task_specs: The class's `@task` methods, by name.
+      idle_seconds: Seconds that the engine keeps an idle instance. An instance may set it, for
+        example to a multiple of the duration of its login. Default: 5.
       config: The account's config, set before `initialize`.
       credentials: The account's credentials, set before `initialize` and replaced after a refresh.
 
@@ -84,6 +86,8 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
     config_model: ClassVar[type[BaseModel]] = NoFields
     credentials_model: ClassVar[type[BaseModel]] = NoFields
     task_specs: ClassVar[Mapping[str, TaskSpec]] = {}
+
+    idle_seconds: float = 5.0
 
     config: ConfigT
     credentials: CredentialsT

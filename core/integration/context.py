@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -158,6 +158,19 @@ class Context(Protocol):
           key: A name for the bytes, unique within the account. With a key, the next attempt on this
             machine resumes where this one stopped. Default: bytes of a failed attempt are
             discarded.
+        """
+        ...
+
+    def content(self, id: str) -> Iterator[bytes]:
+        """Return the content that is kept of an item, in blocks of about 1 MiB.
+
+        A task can continue a file that only grows: it copies what is kept, and fetches the rest.
+
+        Args:
+          id: The item's id.
+
+        Returns:
+          The blocks; none if the item is not kept, is deleted, or has no content.
         """
         ...
 

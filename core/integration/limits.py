@@ -57,6 +57,9 @@ class Concurrency:
       tasks: The number of places; 1 or more.
       by: The scope of one count: each `account`, each `group` or the `integration`. Default:
         `account`.
+      per_instance: True if an idle instance takes a place too, because it keeps a connection. Then
+        the fleet has at most `tasks` instances, and a task waits for a process that has one.
+        Default: False.
 
     Raises:
       ValueError: `tasks` is less than 1.
@@ -65,6 +68,7 @@ class Concurrency:
     name: str
     tasks: int
     by: Scope = "account"
+    per_instance: bool = False
 
     def __post_init__(self) -> None:
         if self.tasks < 1:

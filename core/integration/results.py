@@ -128,6 +128,9 @@ class TaskResult:
       seen: Ids of items that are still at the source and that this result does not return itself,
         also of those that a follow-up will fetch. At most 1,000,000.
       listed: The listings that this task completed.
+      unchanged: The number of items that the task found unchanged, and did not return. Default: 0.
+      skipped: The numbers of items that the task listed and will not fetch in this run, by reason,
+        such as `{"no permission": 3}`. At most 100 reasons, each of 1 to 200 characters.
     """
 
     output: Iterable[TaskOutput] = ()
@@ -135,3 +138,5 @@ class TaskResult:
     state: Mapping[str, BaseModel | None] = field(default_factory=dict)
     seen: Iterable[str] = ()
     listed: Sequence[Listing] = ()
+    unchanged: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)

@@ -48,6 +48,15 @@ WHERE r.id = %s FOR NO KEY UPDATE OF a
 """
 LOCK_RUN_TO_END = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 
+# The items that the tasks of a run skipped, by reason. Served by the unique index of tasks that
+# begins with the run.
+SKIPPED = """
+(SELECT jsonb_object_agg(reason, number) FROM (
+    SELECT s.key AS reason, sum(s.value::bigint) AS number
+    FROM sync_task t, jsonb_each_text(t.skipped) s
+    WHERE t.run_id = %(run)s AND t.skipped IS NOT NULL GROUP BY s.key) reasons)
+"""
+
 # THE STATEMENT THAT ENDS A RUN.
 END_RUN = f"""
 UPDATE sync_run r SET
@@ -56,6 +65,7 @@ UPDATE sync_run r SET
     finished_at = clock_timestamp(), tasks_done = c.done, tasks_parked = c.parked,
     tasks_deferred = c.deferred,
     outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted,
+    skipped = {SKIPPED},
     error = c.error,
     deletions_held = (SELECT coalesce(sum(h.vanished), 0) FROM held_deletion h
         WHERE h.run_id = r.id AND h.state = '{HeldState.HELD}')

@@ -8,6 +8,7 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.ledger.carry_over import copy_tasks
+from core.ledger.completion import SKIPPED
 from core.ledger.opening import open_run
 from core.states import (
     STOPPED_TASKS,
@@ -51,6 +52,7 @@ CANCEL_RUN = f"""
 UPDATE sync_run r SET state = '{RunState.CANCELLED}', finished_at = clock_timestamp(),
     tasks_done = c.done, tasks_parked = c.parked, tasks_deferred = c.deferred,
     outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted,
+    skipped = {SKIPPED},
     error = 'cancelled by hand'
 FROM (SELECT count(*) FILTER (WHERE state = '{TaskState.DONE}') AS done,
     count(*) FILTER (WHERE state = '{TaskState.PARKED}') AS parked,

@@ -38,11 +38,12 @@ UPDATE sync_task t SET
             ORDER BY n DESC LIMIT {MAX_ERRORS}
         ) latest) END,
     outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted,
-    outputs_gone = f.gone, followups = f.followups,
+    outputs_gone = f.gone, skipped = f.skipped, followups = f.followups,
     finished_at = CASE WHEN f.state = '{TaskState.READY}' THEN NULL ELSE clock_timestamp() END
 FROM json_to_recordset(%s::json) AS f(
     id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
-    reason text, error text, saved int, unchanged int, deleted int, gone int, followups int)
+    reason text, error text, saved int, unchanged int, deleted int, gone int, skipped jsonb,
+    followups int)
 WHERE t.id = f.id
 RETURNING t.id, t.state
 """
@@ -79,8 +80,9 @@ def _row(outcome: Outcome, counts: TaskCounts) -> dict[str, Any]:
         "reason": outcome.reason,
         "error": outcome.error,
         "saved": counts.saved,
-        "unchanged": counts.unchanged,
+        "unchanged": counts.unchanged + outcome.unchanged,
         "deleted": counts.deleted,
         "gone": counts.gone,
+        "skipped": outcome.skipped or None,
         "followups": counts.followups,
     }

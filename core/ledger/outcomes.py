@@ -118,7 +118,8 @@ class Outcome:
       expired: The state partition to drop; a resync is then due immediately.
       outputs, tasks, states, seen, listed: The result, as rows.
       rereads: The changes of a reread, by item.
-      unchanged: The number of rows that a reread found equal.
+      unchanged, skipped: The numbers of items that the plugin or a reread found unchanged, and that
+        the plugin skipped, by reason.
       queue: The queue that has the message, if it is not the queue of the domain.
     """
 
@@ -143,6 +144,7 @@ class Outcome:
     listed: list[ListingRow] = field(default_factory=list)
     rereads: list[RereadRow] = field(default_factory=list)
     unchanged: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
     size: int = 0
     queue: str | None = None
 
@@ -223,6 +225,8 @@ def result_outcome(
         states=rows.states,
         seen=rows.seen,
         listed=rows.listed,
+        unchanged=rows.unchanged,
+        skipped=rows.skipped,
         size=rows.size,
     )
 

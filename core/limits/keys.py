@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,29 @@ def overridden(limits: Iterable[Limit], overrides: Mapping[str, LimitOverride]) 
       SettingsError: An override has a field that does not exist for the kind of its limit.
     """
     return [_override(limit, overrides.get(limit.name)) for limit in limits]
+
+
+LOWERED_SECONDS = 3_600.0
+"""Seconds for which a limit stays lowered after its provider refused more."""
+
+
+def lowered(limits: Iterable[Limit], rows: Iterable[Mapping[str, Any]]) -> list[Limit]:
+    """Return limits, lowered to the number that their providers allowed in the last hour.
+
+    Args:
+      limits: The limits, with the operator's overrides.
+      rows: The JSON of the account's row, which keeps that number.
+    """
+    since = time.time() - LOWERED_SECONDS
+    allowed = {
+        row["name"]: int(row["lowered"]) for row in rows if row.get("lowered_at", 0.0) > since
+    }
+    return [
+        replace(limit, tasks=max(min(limit.tasks, allowed[limit.name]), 1))
+        if isinstance(limit, Concurrency) and limit.name in allowed
+        else limit
+        for limit in limits
+    ]
 
 
 def _override(limit: Limit, override: LimitOverride | None) -> Limit:
@@ -52,7 +76,13 @@ def _row(limit: Limit) -> dict[str, Any]:
 
 def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Limit]:
     """Convert the JSON of the account's row to limits."""
-    return [Concurrency(**row) if "tasks" in row else Rate(**row) for row in rows]
+    return [_limit(row) for row in rows]
+
+
+def _limit(row: Mapping[str, Any]) -> Limit:
+    if "tasks" in row:
+        return Concurrency(row["name"], row["tasks"], row["by"])
+    return Rate(row["name"], row["units"], row["per"], row["by"])
 
 
 def limit_key(limit: Limit, *, domain: str, account_id: str, group: str | None) -> str:

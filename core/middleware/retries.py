@@ -36,6 +36,7 @@ from core.results.decisions import (
     decide,
 )
 from core.results.parking import Cause
+from core.results.signals import NoFreeInstance
 from core.states import TaskState
 from core.worker.accounts import Accounts, LoadedAccount
 from core.worker.inflight import InflightTasks
@@ -104,7 +105,11 @@ class Retries(TaskMiddleware):
             self._accounts.credentials_version,
         )
         log.log(
-            logging.WARNING if outcome.state == TaskState.PARKED or outcome.stop else logging.INFO,
+            logging.WARNING
+            if outcome.state == TaskState.PARKED or outcome.stop
+            else logging.DEBUG
+            if isinstance(exception, NoFreeInstance)
+            else logging.INFO,
             "task %s (%s of %s) %s: %s",
             dispatch.task_id,
             dispatch.type,

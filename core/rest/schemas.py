@@ -386,6 +386,12 @@ class Run(BaseModel):
     outputs_saved: int = Field(description="The number of items created or changed")
     outputs_unchanged: int = Field(description="The number of items found unchanged")
     outputs_deleted: int = Field(description="The number of items marked deleted")
+    skipped: dict[str, int] | None = Field(
+        description=(
+            "The numbers of items that were listed and not fetched, by reason; null if there are"
+            " none"
+        )
+    )
     deletions_held: int = Field(
         description="The number of items whose deletion waits for a person's decision"
     )
@@ -440,6 +446,12 @@ class Task(BaseModel):
     outputs_saved: int = Field(description="The number of items created or changed")
     outputs_unchanged: int = Field(description="The number of items found unchanged")
     outputs_deleted: int = Field(description="The number of items marked deleted")
+    skipped: dict[str, int] | None = Field(
+        description=(
+            "The numbers of items that were listed and not fetched, by reason; null if there are"
+            " none"
+        )
+    )
     followups: int = Field(description="The number of tasks that this task returned")
     created_at: datetime = Field(description="The time at which the task was created")
     started_at: datetime | None = Field(

@@ -34,6 +34,7 @@ from core.results.signals import (
     AccountAway,
     AccountStopped,
     LeftToOthers,
+    NoFreeInstance,
     ProbeSlow,
     TimeLimitExceeded,
 )
@@ -298,6 +299,10 @@ def _left_to_others(case: Case) -> Decision:
     return Wait(case.reason, seconds * case.draw(0.5, 1), snoozes=True)
 
 
+def _no_free_instance(case: Case) -> Decision:
+    return Wait(case.reason, case.error.seconds)
+
+
 def _no_key(case: Case) -> Decision:
     # The keys of this process may be wrong. Another process may be able to decrypt the credentials.
     return Wait(case.reason, KEY_SECONDS, snoozes=True)
@@ -387,6 +392,7 @@ RULES: tuple[tuple[Kinds, Callable[[Case], Decision]], ...] = (
     (AccountAway, _account_away),
     (ProbeSlow, _probe_slow),
     (LeftToOthers, _left_to_others),
+    (NoFreeInstance, _no_free_instance),
     (RateLimited, _rate_limited),
     (VaultError, _no_key),
     (CredentialsInvalid, _bad_credentials),

@@ -37,6 +37,10 @@ MAX_PARTITION_CHARS = 1_024
 MAX_PARTITION_BYTES = 2_048
 """The maximum length of a partition's name in UTF-8. The unique index may reject a longer name."""
 
+MAX_SKIP_REASONS = 100
+MAX_SKIP_REASON_CHARS = 200
+"""The maximum number of reasons for skipped items in one result, and the length of a reason."""
+
 PRIORITIES = range(-(2**31), 2**31)
 """The priorities that the column can store."""
 
@@ -77,8 +81,39 @@ def result_rows(
         state_row(partition, value, read)
         for partition, value in mapping(result.state, "the state").items()
     ]
+    rows.unchanged = _count(result.unchanged, "unchanged")
+    rows.skipped = skipped_items(result.skipped)
     rows.size += SEEN_BYTES * len(rows.seen)
     return rows
+
+
+def skipped_items(skipped: object) -> dict[str, int]:
+    """Return the numbers of skipped items by reason, without zeros.
+
+    Raises:
+      ResultInvalid: A reason or a number is invalid, or there are too many reasons.
+    """
+    reasons = mapping(skipped, "skipped")
+    if len(reasons) > MAX_SKIP_REASONS:
+        raise ResultInvalid(f"a result may skip items for at most {MAX_SKIP_REASONS} reasons")
+    for reason in reasons:
+        if not (
+            isinstance(reason, str)
+            and 0 < len(reason) <= MAX_SKIP_REASON_CHARS
+            and is_storable(reason)
+        ):
+            raise ResultInvalid(
+                f"invalid reason for skipping: {str(reason)[:80]!r}; use a string of 1 to"
+                f" {MAX_SKIP_REASON_CHARS} characters"
+            )
+    counts = {reason: _count(number, "skipped") for reason, number in reasons.items()}
+    return {reason: number for reason, number in counts.items() if number}
+
+
+def _count(number: object, what: str) -> int:
+    if not isinstance(number, int) or not 0 <= number < 2**31:
+        raise ResultInvalid(f"{what}: {str(number)[:80]!r} is not a number of items")
+    return int(number)
 
 
 def _outputs(rows: ResultRows, output: Iterable[Any], blobs: BlobStore) -> list[OutputRow]:

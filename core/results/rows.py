@@ -85,6 +85,8 @@ class ResultRows:
 
     Attributes:
       outputs: One row for each item.
+      unchanged: The number of items that the plugin found unchanged.
+      skipped: The numbers of skipped items, by reason.
       size: The estimated size of the result in memory and in a statement, in bytes.
     """
 
@@ -93,6 +95,8 @@ class ResultRows:
     states: list[StateRow] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     listed: list[ListingRow] = field(default_factory=list)
+    unchanged: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
     size: int = 0
 
 

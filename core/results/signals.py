@@ -37,6 +37,20 @@ class LeftToOthers(Exception):
     """
 
 
+class NoFreeInstance(Exception):
+    """Every place of a limit that counts instances is taken.
+
+    The task runs in a process that has an instance of its account.
+
+    Args:
+      seconds: Seconds until the task may run.
+    """
+
+    def __init__(self, reason: str, seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
 class TimeLimitExceeded(BaseException):
     """The task exceeded its time limit; raised in the thread of the task.
 

@@ -107,6 +107,12 @@ class HarnessContext:
             self.blob_keys.append(key)
         return self._account.spool.writer(key)
 
+    def content(self, id: str) -> Iterator[bytes]:
+        """Return the kept content of an item; see `core.Context.content`."""
+        for item in self._account.content.live():
+            if item.id == id and item.content:
+                yield item.content
+
     def charge(self, limit: str, units: int = 1) -> None:
         """Count the units; see `core.Context.charge`. In the harness, no task waits for them."""
         if limit not in self._account.rates:

@@ -141,6 +141,8 @@ class Ledger:
         self.result.outputs.update(
             account.content.write(rows, entry.run.info.id, sequence, account.tick())
         )
+        self.result.outputs["unchanged"] += rows.unchanged
+        self.result.skipped_items.update(rows.skipped)
         for state in rows.states:
             self._write_state(sequence, state)
         for listing in rows.listed:

@@ -38,6 +38,7 @@ class SyncResult:
       tasks_done: The number of tasks that ended as done.
       parked: Tasks that failed for good.
       skipped: The reasons of tasks that raised `SkipItem`.
+      skipped_items: The numbers of items that were listed and not fetched, by reason.
       deferred: Tasks whose failure may pass. The next sync tries them again.
       listed: The complete listings.
       held: Listings of this sync whose deletions wait for a person.
@@ -50,6 +51,7 @@ class SyncResult:
     tasks_done: int = 0
     parked: list[Parked] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    skipped_items: Counter[str] = field(default_factory=Counter)
     deferred: list[Deferred] = field(default_factory=list)
     listed: list[Listing] = field(default_factory=list)
     held: list[Listing] = field(default_factory=list)

@@ -15,9 +15,9 @@ from core.accounts.vault import Vault, secrets_of
 from core.db.pool import Database
 from core.errors import ConfigurationError
 from core.integration.base import Integration
-from core.integration.limits import Limit
+from core.integration.limits import Concurrency, Limit
 from core.known_secrets import KNOWN
-from core.limits.keys import limit_key, overridden, weight
+from core.limits.keys import limit_key, lowered, overridden, weight
 from core.plugins import Registry
 from core.results.signals import AccountStopped
 from core.settings import LimitOverride
@@ -28,7 +28,11 @@ MAX_CACHED_ACCOUNTS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class LoadedAccount:
-    """An account with decrypted credentials. It never leaves this process."""
+    """An account with decrypted credentials. It never leaves this process.
+
+    Attributes:
+      places: The largest number of places of a `Concurrency` limit, before it was lowered.
+    """
 
     account: Account
     integration: Integration
@@ -36,6 +40,7 @@ class LoadedAccount:
     credentials: BaseModel
     limits: tuple[Limit, ...]
     redact: Callable[[str], str]
+    places: int = 0
 
     def key(self, limit: Limit) -> str:
         """Return the key under which the fleet counts one of the account's limits."""
@@ -46,6 +51,12 @@ class LoadedAccount:
             account_id=str(account.id),
             group=account.limit_group,
         )
+
+    @property
+    def instance_limit(self) -> Concurrency | None:
+        """The limit that counts the account's instances; None if there is none."""
+        counts = [each for each in self.limits if isinstance(each, Concurrency)]
+        return next((each for each in counts if each.per_instance), None)
 
     def types_of(self, name: str) -> list[str]:
         """Return the task types that use the limit of this name."""
@@ -171,8 +182,12 @@ class Accounts:
         limits = overridden(
             integration.limits(config), self._overrides.get(account.integration_domain, {})
         )
+        places = max((each.tasks for each in limits if isinstance(each, Concurrency)), default=0)
+        limits = lowered(limits, account.limits)
         redact = KNOWN.remember(str(account.id), secrets_of(credentials))
-        return LoadedAccount(account, integration, config, credentials, tuple(limits), redact)
+        return LoadedAccount(
+            account, integration, config, credentials, tuple(limits), redact, places
+        )
 
     def _keep(self, loaded: LoadedAccount) -> LoadedAccount:
         id = str(loaded.account.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -36,6 +36,11 @@ IS_COMPLETE = "SELECT complete FROM sync_run WHERE id = %s"
 FINGERPRINTS = """
 SELECT external_id, fingerprint FROM user_integration_content
 WHERE user_integration_id = %s AND external_id = ANY(%s) AND deleted_at IS NULL
+"""
+# Served by the unique key.
+CONTENT = """
+SELECT content_text, content_bytes, blob_key FROM user_integration_content
+WHERE user_integration_id = %s AND external_id = %s AND deleted_at IS NULL
 """
 
 log = logging.getLogger("core.task")
@@ -147,6 +152,18 @@ class TaskContext:
             f"{self._dispatch.account_id}/{key}".encode("utf-8", "surrogatepass")
         ).hexdigest()
         return SpooledWriter(self._services.blobs, name, resumable=True)
+
+    def content(self, id: str) -> Iterator[bytes]:
+        """Return the kept content of an item in blocks; see `core.Context.content`."""
+        with self._services.database.connection() as conn:
+            row = conn.execute(CONTENT, (self._dispatch.account_id, id)).fetchone()
+        if row is None:
+            return
+        text, data, blob = row
+        if blob is not None:
+            yield from map(bytes, self._services.blobs.stream(blob))
+        elif text is not None or data is not None:
+            yield text.encode() if text is not None else bytes(data)
 
     def charge(self, limit: str, units: int = 1) -> None:
         """Charge units of a rate limit that the task used beyond its declared cost.

@@ -11,10 +11,19 @@ from typing import Any
 
 from core.egress import Egress
 from core.integration.base import BaseIntegration
+from core.results.signals import NoFreeInstance
 from core.worker.accounts import LoadedAccount
+from core.worker.slots import Slots
 
-IDLE_SECONDS = 5.0
-"""Seconds that an idle instance is kept; it may have an open connection to the provider."""
+IDLE_SECONDS = BaseIntegration.idle_seconds
+"""Seconds that an idle instance is kept by default; it may have an open connection."""
+
+REFUSED_SECONDS = 1.0
+RETRY_SECONDS = 0.25
+"""The delay of a task that found no free place twice within `REFUSED_SECONDS` in one process.
+
+The first time, the task returns immediately: the next process may have an instance.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +37,7 @@ class Instance:
     version: tuple[int, int]
     public_only: bool
     since: float = 0.0
+    slot: int | None = None
 
 
 class InstancePool:
@@ -35,10 +45,13 @@ class InstancePool:
 
     Args:
       egress: Limits the addresses that an instance may connect to in its `close`.
+      slots: The places of the limits that count instances. Default: these limits are not counted.
     """
 
-    def __init__(self, egress: Egress) -> None:
+    def __init__(self, egress: Egress, slots: Slots | None = None) -> None:
         self._egress = egress
+        self._slots = slots
+        self._refused: dict[str, float] = {}
         self._lock = threading.Lock()
         self._idle: dict[str, list[Instance]] = defaultdict(list)
 
@@ -46,6 +59,8 @@ class InstancePool:
         """Return an idle instance of this account and version, or a new one.
 
         Raises:
+          NoFreeInstance: Other processes have all instances that a limit allows.
+          ServerUnavailable: PostgreSQL does not answer.
           Exception: The plugin's `initialize` raised it.
         """
         id, version = (
@@ -63,14 +78,40 @@ class InstancePool:
                 self.discard(outdated)
         if instance is not None:
             return instance
+        slot = self._slot(loaded)
         integration = loaded.integration(loaded.config, loaded.credentials)
-        instance = Instance(integration, id, version, loaded.account.public_hosts_only)
+        instance = Instance(integration, id, version, loaded.account.public_hosts_only, slot=slot)
         try:
             integration.initialize()
         except BaseException:
             self.discard(instance)
             raise
         return instance
+
+    def _slot(self, loaded: LoadedAccount) -> int | None:
+        """Take a place for a new instance, if a limit of its account counts instances."""
+        limit = loaded.instance_limit
+        if limit is None or self._slots is None:
+            return None
+        key = loaded.key(limit)
+        slot = self._slots.take(key, loaded.places, limit.tasks)
+        if slot is None:
+            now = time.monotonic()
+            again = now - self._refused.get(key, float("-inf")) < REFUSED_SECONDS
+            self._refused = {
+                each: at for each, at in self._refused.items() if now - at < REFUSED_SECONDS
+            } | {key: now}
+            raise NoFreeInstance(
+                f"other processes have all {limit.name}", RETRY_SECONDS if again else 0.0
+            )
+        return slot
+
+    def count(self, loaded: LoadedAccount) -> int:
+        """Return the number of instances that the fleet has; 0 if no limit counts them."""
+        limit = loaded.instance_limit
+        if limit is None or self._slots is None:
+            return 0
+        return self._slots.count(loaded.key(limit), loaded.places)
 
     def release(self, instance: Instance) -> None:
         """Return an instance to the pool, for the next task of its account."""
@@ -89,19 +130,28 @@ class InstancePool:
                 instance.integration.manifest.domain,
                 type(error).__name__,
             )
+        finally:
+            if instance.slot is not None and self._slots is not None:
+                self._slots.release(instance.slot)
 
-    def close_idle(self, older_than: float = IDLE_SECONDS) -> None:
-        """Close instances that have been idle for more seconds than `older_than`."""
-        limit = time.monotonic() - older_than
+    def close_idle(self, older_than: float | None = None) -> None:
+        """Close instances that have been idle for too long.
+
+        Args:
+          older_than: The longest idle time in seconds. Default: each instance's `idle_seconds`.
+        """
+        now = time.monotonic()
+
+        def is_old(instance: Instance) -> bool:
+            idle = instance.integration.idle_seconds if older_than is None else older_than
+            return now - instance.since >= idle
+
         with self._lock:
             old = [
-                instance
-                for idle in self._idle.values()
-                for instance in idle
-                if instance.since <= limit
+                instance for idle in self._idle.values() for instance in idle if is_old(instance)
             ]
             for id in list(self._idle):
-                self._idle[id] = [instance for instance in self._idle[id] if instance.since > limit]
+                self._idle[id] = [each for each in self._idle[id] if each not in old]
                 if not self._idle[id]:
                     del self._idle[id]
         for instance in old:

@@ -38,6 +38,7 @@ from core.worker.instance_pool import InstancePool
 from core.worker.result_messages import ResultForwarder
 from core.worker.runner import Runner
 from core.worker.saver import Saver
+from core.worker.slots import Slots
 
 HEARTBEAT_SECONDS = 5.0
 """Seconds between two heartbeats."""
@@ -85,7 +86,8 @@ class WorkerProcess:
         self.database = Database(environment.database_url)
         self.inflight = InflightTasks()
         self.egress = Egress(allow_private_hosts=settings.allow_private_hosts)
-        self.instances = InstancePool(self.egress)
+        self.slots = Slots(environment.database_url)
+        self.instances = InstancePool(self.egress, self.slots)
         self.accounts = Accounts(self.database, vault, registry, settings.limits)
         self.admission = Admission(environment.database_url, self.inflight, self.accounts)
         self.admission.on_lost = self._leave
@@ -248,6 +250,7 @@ class WorkerProcess:
         """
         while not self._ended.wait(0.5):
             self.instances.close_idle()
+            self.slots.check()
 
     def _beat(self) -> None:
         pause = min(HEARTBEAT_SECONDS, self.settings.lease_seconds / 3)

@@ -6,15 +6,23 @@ import logging
 import time
 
 from core.accounts.redaction import error_text
+from core.accounts.store import LOWER_LIMIT
 from core.content.portions import SWEEP
 from core.errors import RateLimited, TaskUnfit
 from core.integration.base import REREAD
+from core.integration.limits import Concurrency
 from core.integration.results import Task
 from core.ledger import breakers, processes
 from core.ledger.outcomes import Dispatch, LeaseKey, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry, reader_version
 from core.results.passing import may_pass
-from core.results.signals import AccountAway, LeftToOthers, ProbeSlow, TimeLimitExceeded
+from core.results.signals import (
+    AccountAway,
+    LeftToOthers,
+    NoFreeInstance,
+    ProbeSlow,
+    TimeLimitExceeded,
+)
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
 from core.worker.instance_pool import InstancePool
@@ -28,6 +36,9 @@ The pauses between them add up to about half an hour.
 
 MAX_PROBE_SECONDS = 1.0
 """Seconds of a probe above which its task runs in a dispatch of its own, with its complete time."""
+
+REFUSED_SECONDS = 0.25
+"""The delay of a task for which the provider refused a further instance."""
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +111,8 @@ class Runner:
             if context.no_key is not None:
                 # The plugin may have wrapped it in an error of its own, which would park the task.
                 raise context.no_key from None
+            if isinstance(error, RateLimited) and (limit := loaded.instance_limit) is not None:
+                self._lower(loaded, limit, error)
             raise
         self._used.pop(dispatch.lease, None)
         self.instances.release(instance)
@@ -141,6 +154,29 @@ class Runner:
         """Return True if the fleet has a newer reader, which the task is for."""
         newer = dispatch.payload.get("reader", 0) > reader_version(loaded.integration)
         return newer and self._deploying(dispatch)
+
+    def _lower(self, loaded: LoadedAccount, limit: Concurrency, error: RateLimited) -> None:
+        """Lower a limit that counts instances, if the provider refused one and serves others.
+
+        The task then runs in a process that has an instance. If the provider serves no
+        other one, the limit stays, and is blocked for some seconds like any other.
+
+        Raises:
+          NoFreeInstance: The provider serves others.
+        """
+        others = self.instances.count(loaded) if error.limit == limit.name else 0
+        if not others:
+            return
+        if others < limit.tasks:
+            id = str(loaded.account.id)
+            with self.services.database.connection() as conn:
+                conn.execute(LOWER_LIMIT, {"id": id, "name": limit.name, "tasks": others})
+            self.services.accounts.invalidate([id])
+            log.warning(
+                "account %s: the provider refused more; the limit %r is lowered to %d for an hour",
+                id, limit.name, others,
+            )  # fmt: skip
+        raise NoFreeInstance(str(error), REFUSED_SECONDS) from None
 
     def _deploying(self, dispatch: Dispatch) -> bool:
         if dispatch.snoozes >= MAX_HANDOVERS:

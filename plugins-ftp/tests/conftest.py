@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import (  # noqa: F401  fixtures
+    deployment,
+    make_fleet,
+    own_servers,
+    server_pair,
+)
 
 with warnings.catch_warnings():  # on Python 3.11, pyftpdlib uses the standard library's asyncore
     warnings.simplefilter("ignore", DeprecationWarning)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import ftplib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from integration_polling_ftp import Config, Credentials, Ftp
-from integration_polling_ftp.download import fetch
-from integration_polling_ftp.errors import translated
+from integration_polling_ftp.control import Control, Reply
+from integration_polling_ftp.download import fetch_large
 from integration_polling_ftp.listing import Entry
 from integration_polling_ftp.session import Session
+from integration_polling_ftp.walking import LARGE_BYTES
+from pydantic import SecretStr
 
-from core import PermanentError, TransientError, Unavailable
+from core import CredentialsInvalid, PermanentError, TransientError, Unavailable
 from core.testing import Harness
 
 
@@ -29,7 +31,7 @@ def session(ftp_server: Any) -> Iterator[Session]:
 
 def read(session: Session, path: str, offset: int = 0) -> bytes:
     blocks: list[bytes] = []
-    session.retrieve(path, blocks.append, offset)
+    session.retrieve(path, lambda block: blocks.append(bytes(block)), offset)
     return b"".join(blocks)
 
 
@@ -105,10 +107,11 @@ def greet(server: socket.socket, host: str) -> None:
 def test_the_total_line_of_a_listing_is_skipped(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = ["total 4", "", "-rw-r--r-- 1 u g 1 Jan  1  2020 file", "nonsense"]
+    lines = [b"total 4", b"", b"-rw-r--r-- 1 u g 1 Jan  1  2020 file", b"nonsense"]
+    session.ping()
+    session._features -= {"MLST"}
     monkeypatch.setattr(Session, "_lines", lambda self, command: iter(lines))
-    monkeypatch.setattr(Session, "enter", lambda self, path: None)
-    assert list(session.entries("/")) == [Entry("file", "file", 1, "20200101"), None]
+    assert list(session.entries("/")) == [Entry("file", "file", 1, "20200101"), "nonsense"]
 
 
 def test_a_server_with_mlst_and_without_mlsd_is_listed_with_list(
@@ -117,7 +120,7 @@ def test_a_server_with_mlst_and_without_mlsd_is_listed_with_list(
     ftp_server.write("file", b"1")
     session.enter("/")
     ftp_server.handler.proto_cmds.pop("MLSD", None)
-    assert [entry and entry.name for entry in session.entries("/")] == ["file"]
+    assert [entry.name for entry in session.entries("/") if isinstance(entry, Entry)] == ["file"]
     assert ftp_server.sent("LIST")
 
 
@@ -125,24 +128,38 @@ def test_a_listing_that_failed_with_226_is_an_error(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server is vsftpd, and it cannot read the directory."""
-    reply = ftplib.FTP.voidresp
+    reply = Control.reply
 
-    def voidresp(self: ftplib.FTP) -> str:
+    def failing(self: Control) -> Reply:
         text = reply(self)
         return (
-            "226 Transfer done (but failed to open directory)." if text.startswith("226") else text
+            Reply("226", "226 Transfer done (but failed to open directory).")
+            if (text.code == "226")
+            else text
         )
 
-    monkeypatch.setattr(ftplib.FTP, "voidresp", voidresp)
+    monkeypatch.setattr(Control, "reply", failing)
     with pytest.raises(PermanentError, match="failed to open"):
         list(session.entries("/"))
 
 
-def test_errors_do_not_repeat_the_secret() -> None:
-    with pytest.raises(PermanentError) as caught, translated("swordfish"):
-        raise ftplib.error_perm("500 PASS swordfish not understood")
+def test_errors_do_not_repeat_the_secret(ftp_server: Any) -> None:
+    """The server repeats the command, as some do."""
+    credentials = Credentials(username="someone", password=SecretStr("swordfish"))
+    reply = Control.reply
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Control,
+            "reply",
+            lambda self: (
+                Reply("530", "530 PASS swordfish is wrong")
+                if (answer := reply(self)).code == "530"
+                else answer
+            ),
+        )
+        with pytest.raises(CredentialsInvalid) as caught:
+            Session(Config(**ftp_server.config), credentials).ping()
     assert "swordfish" not in str(caught.value)
-    assert caught.value.__suppress_context__
 
 
 def test_retrieve_reads_from_an_offset(ftp_server: Any, session: Session) -> None:
@@ -158,7 +175,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
     def retrieve(self: Session, path: str, write: Any, offset: int = 0) -> None:
         offsets.append(offset)
         blocks: list[bytes] = []
-        whole(self, path, blocks.append, offset)
+        whole(self, path, lambda block: blocks.append(bytes(block)), offset)
         data = b"".join(blocks)
         write(data[:after] if len(offsets) == 1 else data)
 
@@ -169,12 +186,14 @@ def cut(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
 def test_a_truncated_transfer_is_detected_and_resumed(
     ftp_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = os.urandom(300_000)
+    content = os.urandom(LARGE_BYTES)
     ftp_server.write("file", content)
     offsets = cut(monkeypatch, 100_000)
     harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
     result = harness.sync()
-    assert [str(error) for error in result.failures] == ["received 100000 bytes instead of 300000"]
+    assert [str(error) for error in result.failures] == [
+        f"/file: received 100000 bytes instead of {LARGE_BYTES}"
+    ]
     assert offsets == [0, 100_000]
     assert harness.content["/file"].content == content
 
@@ -186,27 +205,96 @@ def test_a_file_that_changed_between_attempts_is_not_resumed(
     offsets = cut(monkeypatch, 400)
     context = Harness(Ftp, ftp_server.config, ftp_server.credentials).context("download")
     with pytest.raises(TransientError):
-        fetch(session, context, "/file", "1000:")
+        fetch_large(session, context, "/file", "/", "1000:20260101")
     path.write_bytes(b"b" * 1000)
-    os.utime(path, (1_600_000_000, 1_600_000_000))
-    assert fetch(session, context, "/file", "1000:").size == 1000
-    assert offsets == [0, 0]
+    output = fetch_large(session, context, "/file", "/", "1000:20260102")
+    assert output.metadata == {"size": 1000}
+    assert offsets == [0, 0, 0]
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_kept(
-    ftp_server: Any, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = ftp_server.write("file", b"a" * 1000)
-    whole = Session.retrieve
+def rewriting(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    """Call `change` after each transfer of a file."""
+    many, one = Session.retrieve_many, Session.retrieve
 
-    def retrieve(self: Session, name: str, write: Any, offset: int = 0) -> None:
-        whole(self, name, write, offset)
-        os.utime(path, (1_600_000_000, 1_600_000_000))
+    def retrieve_many(self: Session, jobs: Any) -> Any:
+        for outcome in many(self, jobs):
+            change()
+            yield outcome
 
+    def retrieve(self: Session, path: str, write: Any, offset: int = 0) -> None:
+        one(self, path, write, offset)
+        change()
+
+    monkeypatch.setattr(Session, "retrieve_many", retrieve_many)
     monkeypatch.setattr(Session, "retrieve", retrieve)
-    context = Harness(Ftp, ftp_server.config, ftp_server.credentials).context("download")
-    with pytest.raises(TransientError, match="changed"):
-        fetch(session, context, "/file", "1000:")
+
+
+@pytest.mark.parametrize("size", [1000, LARGE_BYTES])
+def test_a_file_that_is_rewritten_while_it_is_read_is_not_kept(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    path = ftp_server.write("file", b"a" * size)
+    with monkeypatch.context() as patch:
+        rewriting(patch, lambda: os.utime(path, (1_600_000_000, 1_600_000_000)))
+        harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
+        first = harness.sync()
+    if size == 1000:
+        assert (dict(first.skipped_items), set(harness.content)) == (
+            {"changed during the download": 1},
+            set(),
+        )
+    assert harness.sync().state == "succeeded"
+    assert set(harness.content) == {"/file"}
+
+
+@pytest.mark.parametrize("size", [1000, LARGE_BYTES])
+def test_a_file_that_grows_keeps_a_prefix_and_only_its_tail_is_fetched_next(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    path = ftp_server.write("log", b"a" * size)
+
+    def grow() -> None:
+        with path.open("ab") as file:
+            file.write(b"more")
+
+    harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
+    with monkeypatch.context() as patch:
+        rewriting(patch, grow)
+        for step in range(3):
+            assert harness.sync().state == "succeeded"
+            assert harness.content["/log"].content == b"a" * size + b"more" * step
+            assert harness.content["/log"].metadata == {"size": size + 4 * step, "growing": True}
+    assert len(ftp_server.sent("REST")) == 2
+    harness.sync()
+    assert harness.content["/log"].content == path.read_bytes()
+    assert "growing" not in harness.content["/log"].metadata
+    assert harness.sync().outputs_saved == 0
+
+
+def test_a_prefix_whose_end_has_changed_is_fetched_again(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ftp_server.write("log", b"a" * 1000)
+    harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
+    with monkeypatch.context() as patch:
+        rewriting(patch, lambda: path.write_bytes(b"b" * 1100))
+        harness.sync()
+    harness.sync()
+    assert harness.content["/log"].content == b"b" * 1100
+
+
+@pytest.mark.parametrize("size", [10, LARGE_BYTES])
+def test_a_file_that_is_removed_while_it_is_read_is_kept(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """A mailbox may delete a file that was read."""
+    path = ftp_server.write("order", bytes(size))
+    harness = Harness(Ftp, ftp_server.config, ftp_server.credentials, deletions="keep")
+    rewriting(monkeypatch, lambda: path.unlink(missing_ok=True))
+    assert harness.sync().state == "succeeded"
+    assert harness.sync().state == "succeeded"
+    assert harness.content["/order"].size == size
+    assert harness.gone == {"/order"}
 
 
 def test_a_file_that_vanished_since_it_was_listed_is_marked_deleted(
@@ -217,25 +305,39 @@ def test_a_file_that_vanished_since_it_was_listed_is_marked_deleted(
     harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
     harness.sync()
     path.write_bytes(b"22")
-    stat = Session.stat
+    many = Session.retrieve_many
 
-    def vanish(self: Session, name: str) -> Any:
+    def vanish(self: Session, jobs: Any) -> Any:
         path.unlink(missing_ok=True)
-        return stat(self, name)
+        return many(self, jobs)
 
-    monkeypatch.setattr(Session, "stat", vanish)
+    monkeypatch.setattr(Session, "retrieve_many", vanish)
     result = harness.sync()
     assert (result.state, result.outputs_deleted) == ("succeeded", 1)
     assert set(harness.content) == {"/other"}
 
 
-def test_a_file_that_may_not_be_read_is_parked(ftp_server: Any) -> None:
+def test_a_file_that_may_not_be_read_is_skipped_and_tried_at_growing_intervals(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ftp_server.write("locked/file")
-    ftp_server.handler.authorizer.override_perm(
-        ftp_server.credentials["username"], str(ftp_server.home / "locked"), perm="el"
-    )
+    user = ftp_server.credentials["username"]
+    locked = str(ftp_server.home / "locked")
+    ftp_server.handler.authorizer.override_perm(user, locked, perm="el")
     ftp_server.write("open/file")
     harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
-    result = harness.sync()
-    assert [parked.task.payload["path"] for parked in result.parked] == ["/locked/file"]
+    now = time.time()
+    tries = []
+    for minutes in (0, 1, 16, 20, 47, 60):
+        monkeypatch.setattr(time, "time", lambda minutes=minutes: now + minutes * 60)
+        ftp_server.commands.clear()
+        result = harness.sync()
+        assert (result.state, sum(result.skipped_items.values())) == ("succeeded", 1)
+        tries.append(len([line for line in ftp_server.sent("RETR") if "locked" in line]))
+    assert tries == [1, 0, 1, 0, 1, 0]
     assert "/open/file" in harness.content
+    ftp_server.handler.authorizer.override_perm(user, locked, perm="elr")
+    ftp_server.write("locked/file", b"a new version")
+    assert harness.sync().skipped_items.total() == 0
+    assert harness.content["/locked/file"].content == b"a new version"
+    assert harness.state == {}

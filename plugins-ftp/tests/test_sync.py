@@ -156,7 +156,7 @@ def test_a_listing_that_cannot_be_read_deletes_nothing(
     entries = Session.entries
 
     def with_nonsense(self: Session, path: str) -> Any:
-        return [*entries(self, path), None]
+        return [*entries(self, path), "nonsense"]
 
     with monkeypatch.context() as patch:
         patch.setattr(Session, "entries", with_nonsense)

@@ -191,7 +191,7 @@ def test_parts_are_numbered_as_in_gmail() -> None:
         "--ABC--",
         "--AB--",
         "--A", "Content-Type: text/plain", "", "footer",
-        "--A", "Content-Type: message/rfc822", "", "Subject: inner", "", "--A without a meaning here",
+        "--A", "Content-Type: message/rfc822", "", "Subject: inner", "", "--A and more text",
         "body",
         "--A", 'Content-Disposition: attachment; filename="a.txt"', "", "attached", "",
         "--A--", "epilogue",
@@ -199,11 +199,11 @@ def test_parts_are_numbered_as_in_gmail() -> None:
     read = Read(raw)
     assert read.text == (
         "plain\n\nfooter\n\n---------- Forwarded message ----------\nSubject: inner\n\n"
-        "--A without a meaning here\nbody"
+        "--A and more text\nbody"
     )
     assert read.attachments == {
         "0.1.1": b"GIF",
-        "2": b"Subject: inner\r\n\r\n--A without a meaning here\r\nbody",
+        "2": b"Subject: inner\r\n\r\n--A and more text\r\nbody",
         "3": b"attached\r\n",
     }
     inline = read.rows[f"{ID}/0.1.1"].metadata

@@ -103,7 +103,8 @@ def test_a_connected_account_is_synced_and_its_content_shown(cli: Cli) -> None:
     assert done == {
         "run_id": done["run_id"], "state": "succeeded", "tasks_done": 3, "tasks_parked": 0,
         "tasks_deferred": 0, "outputs_saved": 6, "outputs_unchanged": 0, "outputs_deleted": 0,
-        "deletions_held": 0, "owed": 0, "owed_since": None, "seconds": done["seconds"],
+        "deletions_held": 0, "outputs_skipped": 0, "skipped": {}, "owed": 0, "owed_since": None,
+        "seconds": done["seconds"],
     }  # fmt: skip
     items = cli.ok("content", "--account", id[:8], "--json").rows()
     assert {item["external_id"] for item in items} == {

@@ -62,7 +62,8 @@ def _read(engine: Backend, principal: Principal, run: UUID) -> RunInFull:
         running = row["state"] == RunState.RUNNING
         owed = owed_by(conn, row["user_integration_id"])
         waits = progress.blockers(conn, progress.load_account(conn, now), now) if running else []
-    counts = now.counters()
+    counts: dict[str, Any] = now.counters()
+    counts |= {"skipped": now.skipped_items() or None}
     counts |= {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
     waiting = [Wait(reason=wait.reason, until=wait.until) for wait in waits]
     owing = Owed(tasks=owed.tasks, since=owed.since)

@@ -14,6 +14,7 @@ from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import Advice, NotFound
 from core.ledger import leadership, processes
+from core.ledger.completion import SKIPPED
 from core.ledger.pauses import Pause
 from core.limits.keys import WHOLE_ACCOUNT
 from core.service.accounts.actions import stopped
@@ -35,7 +36,8 @@ COUNTERS = (
 
 RUN = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
-    tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, deletions_held, error,
+    tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, deletions_held, skipped,
+    error,
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
 FROM sync_run WHERE id = %(run)s
 """
@@ -53,6 +55,7 @@ SELECT (SELECT coalesce(sum(vanished), 0)::bigint FROM held_deletion
     coalesce(sum(outputs_saved), 0)::bigint AS outputs_saved,
     coalesce(sum(outputs_unchanged), 0)::bigint AS outputs_unchanged,
     coalesce(sum(outputs_deleted), 0)::bigint AS outputs_deleted,
+    {SKIPPED} AS skipped,
     min(available_at) FILTER (WHERE state = '{TaskState.READY}') AS next_at,
     clock_timestamp() AS now
 FROM sync_task WHERE run_id = %(run)s
@@ -82,6 +85,7 @@ class Progress:
 
     Attributes:
       run: The row of the run.
+      skipped: The numbers of skipped items so far, by reason; None if there are none.
       known: The number of tasks so far. It may grow while the run is open.
       next_at: The earliest time at which a ready task may start.
       now: The time of the database.
@@ -98,6 +102,7 @@ class Progress:
     outputs_unchanged: int
     outputs_deleted: int
     deletions_held: int
+    skipped: dict[str, int] | None
     next_at: datetime | None
     now: datetime
 
@@ -111,6 +116,11 @@ class Progress:
         open_ = self.state == RunState.RUNNING
         return {name: getattr(self, name) if open_ else self.run[name] for name in COUNTERS}
 
+    def skipped_items(self) -> dict[str, int]:
+        """Return the numbers of items that the run has listed and not fetched, by reason."""
+        found = self.skipped if self.state == RunState.RUNNING else self.run["skipped"]
+        return dict(sorted((found or {}).items()))
+
     def summary(self, owed: Owed) -> dict[str, Any]:
         """Return the last line of `polling sync --wait --json`.
 
@@ -121,6 +131,8 @@ class Progress:
             "run_id": str(self.run["id"]),
             "state": self.state,
             **self.counters(),
+            "outputs_skipped": sum(self.skipped_items().values()),
+            "skipped": self.skipped_items(),
             "owed": owed.tasks,
             "owed_since": owed.since,
             "seconds": round(self.run["seconds"], 3),

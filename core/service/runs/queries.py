@@ -7,7 +7,7 @@ from core.service.pagination import Keyset, PagedQuery
 TASK_COLUMNS = """id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of,
     retried_as, type, payload, state, priority, available_at, lease_until, dispatch_no, attempts,
     crashes, snoozes, snoozed_seconds, suspect, started_at, reason, errors, outputs_saved,
-    outputs_unchanged, outputs_deleted, followups, created_at, finished_at"""
+    outputs_unchanged, outputs_deleted, skipped, followups, created_at, finished_at"""
 
 runs = PagedQuery(
     "*",

@@ -1,60 +1,106 @@
-"""The download of one file: resumed if that is safe, rejected if the file changes during it."""
+"""The download of one large file: resumed if that is safe, and continued if it only grew."""
 
 from __future__ import annotations
 
-from core import Blob, BlobWriter, Context, TransientError
+from core import BlobWriter, Context, TaskOutput, TransientError
 from integration_polling_ftp.errors import Unsupported
-from integration_polling_ftp.session import Session, Stat
+from integration_polling_ftp.fetching import GROWING, judge, too_short, version_of
+from integration_polling_ftp.session import Session
+from integration_polling_ftp.walking import UNSTABLE, file_output, stat_of_version
+
+OVERLAP_BYTES = 64 * 1024
+"""The end of a kept prefix that is fetched again, to prove that the file only grew.
+
+It is an eighth of a smaller file.
+"""
+
+TRIES = 3
+"""The number of transfers of a file that is rewritten during each of them."""
 
 
-def fetch(session: Session, ctx: Context, path: str, version: str) -> Blob:
+def fetch_large(session: Session, ctx: Context, path: str, parent: str, version: str) -> TaskOutput:
     """Download a file.
 
-    The bytes of an earlier attempt are reused only if the path, the listed version and the server's
-    current size and time are the same.
+    The bytes of an earlier attempt are reused if the listed version is the same and has a time. The
+    kept content of a file that grew while it was read is reused if its end is unchanged.
 
     Args:
       session: The connection.
       ctx: The task's context, for its blob writer.
       path: The file's path as it is stored.
+      parent: The path of its directory.
       version: `Entry.version` of the listing.
 
     Returns:
-      The complete file.
+      The file, or a complete prefix of one that grows.
 
     Raises:
       Missing: The file does not exist, or reading it is not permitted.
-      TransientError: The file was truncated, or changed during the download.
+      TransientError: The transfer was interrupted, or the file was rewritten during it.
     """
-    before = session.stat(path)
-    with ctx.blob(f"{path}@{version}@{before}") as blob:
-        if not before.is_exact or blob.tell() > (before.size or 0):
+    before = stat_of_version(version)
+    with ctx.blob(f"{path}@{version}") as blob:
+        if blob.tell() and (not before.modified or blob.tell() > (before.size or 0)):
             blob.restart()
-        _receive(session, path, blob, before)
-        _check_length(blob, before, version)
-    if session.stat(path) != before:
-        raise TransientError(f"{path} changed during the download")
-    return blob.blob
+        if not blob.tell():
+            _start_with_prefix(session, ctx, path, blob, before.size)
+        for _ in range(TRIES):
+            if before.size is None or blob.tell() < before.size:
+                _receive(session, path, blob)
+            size, after = blob.tell(), session.stat(path)
+            verdict = judge(size, before, after)
+            if verdict != "changed":
+                break
+            blob.restart()
+            before = after
+        if verdict == "short" and after.size == size:
+            verdict = "kept"
+        if verdict == "short":
+            raise too_short(path, size, before.size)
+        if verdict in UNSTABLE:
+            raise TransientError(f"{path} {UNSTABLE[verdict]}")
+    fingerprint = version_of(size, before, after if after.size is not None else None, verdict)
+    return file_output(path, parent, blob.blob, size, fingerprint)
 
 
-def _receive(session: Session, path: str, blob: BlobWriter, stat: Stat) -> None:
-    if blob.tell() == stat.size:
-        return
+def _receive(session: Session, path: str, blob: BlobWriter) -> None:
     try:
-        session.retrieve(path, blob.write, blob.tell())
+        session.retrieve(path, lambda block: blob.write(bytes(block)), blob.tell())
     except Unsupported:
         if not blob.tell():
             raise
         blob.restart()
-        session.retrieve(path, blob.write)
+        session.retrieve(path, lambda block: blob.write(bytes(block)))
 
 
-def _check_length(blob: BlobWriter, stat: Stat, version: str) -> None:
-    listed = version.partition(":")[0]
-    size = stat.size if stat.size is not None else int(listed) if listed else None
-    if size is None or blob.tell() == size:
+def _start_with_prefix(
+    session: Session, ctx: Context, path: str, blob: BlobWriter, listed: int | None
+) -> None:
+    """Copy the kept prefix of a file that grew, if the server still has its end."""
+    known = ctx.fingerprints([path]).get(path) or ""
+    kept, _, mark = known.partition(":")
+    if mark != GROWING or not kept.isdecimal() or listed is None or listed < int(kept):
         return
-    length = blob.tell()
-    if length > size:
+    end, overlap = b"", min(OVERLAP_BYTES, int(kept) // 8 + 1)
+    for block in ctx.content(path):
+        blob.write(block)
+        end = (end + block)[-overlap:]
+    if not end or blob.tell() != int(kept) or not _same_end(session, path, blob, end):
         blob.restart()
-    raise TransientError(f"received {length} bytes instead of {size}")
+
+
+def _same_end(session: Session, path: str, blob: BlobWriter, end: bytes) -> bool:
+    """Fetch the file from the last bytes of the prefix on, and compare them."""
+    again = bytearray()
+
+    def write(block: memoryview) -> None:
+        missing = len(end) - len(again)
+        again.extend(block[:missing])
+        if len(block) > missing and again == end:
+            blob.write(bytes(block[missing:]))
+
+    try:
+        session.retrieve(path, write, blob.tell() - len(end))
+    except Unsupported:
+        return False
+    return again == end

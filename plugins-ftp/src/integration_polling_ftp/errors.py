@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ftplib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,7 +24,7 @@ __all__ = [
     "Missing",
     "Unsupported",
     "meaning",
-    "translated",
+    "network_errors",
 ]
 
 CONNECTIONS = "connections"
@@ -49,24 +48,14 @@ class Dropped(Unavailable):
 
 
 @contextmanager
-def translated(secret: str = "") -> Iterator[None]:
-    """Translate exceptions of ftplib and the network into exceptions of the engine.
-
-    The error has the server's text, in which `***` replaces the secret.
-
-    Args:
-      secret: The password to redact. Default: none.
+def network_errors() -> Iterator[None]:
+    """Translate errors of the network.
 
     Raises:
-      IntegrationError: The translated exception.
+      Dropped: The translated error.
     """
     try:
         yield
-    except ftplib.Error as error:
-        text = str(error).strip()
-        raise meaning(text.replace(secret, "***") if secret else text) from None
-    except EOFError:
-        raise Dropped("the server closed the connection") from None
     except TimeoutError:
         raise Dropped("the server did not respond in time") from None
     except OSError as error:

@@ -1,10 +1,8 @@
-"""The integration: tasks list directories, and one task downloads each new or changed file."""
+"""The integration: tasks that walk through the tree, and fetch new and changed files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
 from functools import cached_property
 
 from core import (
@@ -14,36 +12,24 @@ from core import (
     ConfigurationError,
     Context,
     Limit,
-    Listing,
     Manifest,
+    PermanentError,
     Task,
-    TaskOutput,
     TaskResult,
     task,
 )
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
-from integration_polling_ftp.download import fetch
+from integration_polling_ftp.directory import read
+from integration_polling_ftp.download import fetch_large
 from integration_polling_ftp.errors import CONNECTIONS, Missing
-from integration_polling_ftp.listing import Entry, is_same, timestamp
 from integration_polling_ftp.session import Session
+from integration_polling_ftp.walking import FIRST_SECONDS, SECONDS, Place, Walk, batches, split
 
-MAX_DEPTH = 64
-
-
-@dataclass(slots=True)
-class Directory:
-    """The entries of a directory, by path.
-
-    Attributes:
-      files, directories, links: The entries of each kind. Links to files become files.
-      is_complete: False if a line of the listing was unreadable.
-    """
-
-    files: dict[str, Entry] = field(default_factory=dict)
-    directories: dict[str, Entry] = field(default_factory=dict)
-    links: dict[str, Entry] = field(default_factory=dict)
-    is_complete: bool = True
+MIN_IDLE_SECONDS = 15.0
+MAX_IDLE_SECONDS = 120.0
+LOGINS = 20
+"""A connection is kept idle for as long as this many logins take, within these bounds."""
 
 
 class Ftp(BaseIntegration[Config, Credentials]):
@@ -53,12 +39,12 @@ class Ftp(BaseIntegration[Config, Credentials]):
     no longer has.
     """
 
-    manifest = Manifest("ftp", "FTP", limits=[Concurrency(CONNECTIONS, 4)])
+    manifest = Manifest("ftp", "FTP", limits=[Concurrency(CONNECTIONS, 4, per_instance=True)])
 
     @classmethod
     def limits(cls, config: Config) -> Sequence[Limit]:
         """Allow `max_connections` connections at a time."""
-        return [Concurrency(CONNECTIONS, config.max_connections)]
+        return [Concurrency(CONNECTIONS, config.max_connections, per_instance=True)]
 
     @cached_property
     def session(self) -> Session:
@@ -108,32 +94,62 @@ class Ftp(BaseIntegration[Config, Credentials]):
 
     def start(self, ctx: Context) -> TaskResult:
         """List the root directory."""
-        return TaskResult(tasks=[self._listing(self.root, ())])
+        return TaskResult(tasks=[self.list_directory.task(path=self.root)])
 
-    @task(time_limit=600)
-    def list_directory(self, ctx: Context, path: str, trail: tuple[str, ...] = ()) -> TaskResult:
-        """List a directory, and return tasks for its subdirectories and its new or changed files.
+    @task(time_limit=3600)
+    def list_directory(
+        self, ctx: Context, path: str, trail: tuple[str, ...] = (), after: str = ""
+    ) -> TaskResult:
+        """List a directory and those below it, and fetch their new and changed small files.
+
+        What is left after some seconds becomes follow-up tasks.
 
         Args:
           ctx: The task's context.
           path: The directory's path as it is stored.
           trail: The `unique` facts (RFC 3659, section 7.5.2) of the directories from the root to
             this one. They show when a link leads back to one of them. Default: none.
+          after: Only names behind this one, for the next portion of a large directory. Default:
+            all names.
         """
-        if path == self.root:
-            trail = tuple(filter(None, [self.session.unique(path)]))
-        found = self._read(ctx, path)
-        known = ctx.fingerprints(found.files)
-        return TaskResult(
-            output=[*_no_longer_directories(known), *_directories(found, path)],
-            seen=found.files,
-            tasks=[*self._descend(ctx, found, trail), *self._downloads(found, path, known)],
-            listed=[Listing(path)] if found.is_complete else [],
-        )
+        walk = self._walk(ctx, FIRST_SECONDS if path == self.root else SECONDS)
+        if after:
+            left = walk.take(read(self.session, path, after), trail)
+        else:
+            left = walk.visit([(path, trail)])
+        return self._rest(walk, left)
+
+    @task(time_limit=3600)
+    def walk(self, ctx: Context, items: list[tuple[str, tuple[str, ...]]]) -> TaskResult:
+        """Continue with the directories that an earlier task left.
+
+        Args:
+          ctx: The task's context.
+          items: Each directory's path and trail; see `list_directory`.
+        """
+        walk = self._walk(ctx)
+        return self._rest(walk, walk.visit(items))
+
+    @task(time_limit=3600)
+    def fetch(
+        self, ctx: Context, items: list[tuple[str, str, bool]], parent: str, size: int
+    ) -> TaskResult:
+        """Fetch small files of one directory, one after another.
+
+        Args:
+          ctx: The task's context.
+          items: Each file's name as it is stored, its listed version, and True for a link.
+          parent: The path of the directory.
+          size: The number of entries of the directory.
+        """
+        walk = self._walk(ctx)
+        left = walk.fetch(parent, items, size)
+        walk.tasks += batches("fetch", left, len(left) or 1, parent=parent, size=size)
+        return walk.result()
 
     @task(time_limit=6 * 3600)
     def download(self, ctx: Context, path: str, parent: str, version: str) -> TaskResult:
-        """Download a file, or mark it deleted if it no longer exists.
+        """Download a large or growing file.
 
         Args:
           ctx: The task's context.
@@ -141,99 +157,27 @@ class Ftp(BaseIntegration[Config, Credentials]):
           parent: The path of its directory.
           version: Size and time in the listing; see `Entry.version`.
         """
+        walk = self._walk(ctx)
         try:
-            blob = fetch(self.session, ctx, path, version)
-        except Missing:
-            if self._exists(path):
-                raise
-            return TaskResult([TaskOutput.gone(path)])
-        file = TaskOutput(
-            path, blob, kind="file", parent=parent, name=names.base_name(path),
-            metadata={"size": blob.size}, timestamp=timestamp(version.partition(":")[2]),
-            fingerprint=version,
-        )  # fmt: skip
-        return TaskResult([file])
+            walk.output.append(fetch_large(self.session, ctx, path, parent, version))
+            walk.memory.worked(parent, names.base_name(path))
+        except PermanentError as error:
+            walk.failed(path, version, error, walk.listing_of(parent))
+        return walk.result()
 
-    def _exists(self, path: str) -> bool:
+    def run_task(self, task: Task, ctx: Context) -> TaskResult:
+        """Run a task, and keep the connection afterwards for as long as its login is worth."""
         try:
-            self.session.stat(path)
-        except Missing:
-            return False
-        return True
+            return super().run_task(task, ctx)
+        finally:
+            login = self.session.login_seconds * LOGINS
+            self.idle_seconds = min(max(login, MIN_IDLE_SECONDS), MAX_IDLE_SECONDS)
 
-    # Reading a directory
+    def _walk(self, ctx: Context, seconds: float = SECONDS) -> Walk:
+        return Walk(ctx, self.session, self.config, self.root, seconds)
 
-    def _read(self, ctx: Context, path: str) -> Directory:
-        found = Directory()
-        for entry in self.session.entries(path):
-            if entry is None:
-                ctx.log.warning(
-                    "unreadable line in the listing of %r; nothing there is marked deleted", path
-                )
-                found.is_complete = False
-            elif entry.kind != "other" and _is_wanted(ctx, entry, path):
-                where = {"file": found.files, "directory": found.directories, "link": found.links}[
-                    entry.kind
-                ]
-                where[names.join(path, entry.text)] = entry
-        self._follow_links(ctx, found)
-        return found
-
-    def _follow_links(self, ctx: Context, found: Directory) -> None:
-        """Turn links to files into files. Skip links to directories, which may form cycles."""
-        for path, link in found.links.items():
-            try:
-                stat = self.session.follow(path)
-            except Missing:
-                ctx.log.info("link %r skipped: its target is not a file", path)
-                continue
-            found.files[path] = replace(link, kind="file", size=stat.size, modified=stat.modified)
-
-    # Follow-up tasks
-
-    def _descend(self, ctx: Context, found: Directory, trail: tuple[str, ...]) -> Iterator[Task]:
-        for path, entry in found.directories.items():
-            if entry.unique in trail:
-                ctx.log.info("directory %r skipped: it is one of its own ancestors", path)
-            elif path.count("/") - self.root.count("/") > MAX_DEPTH:
-                ctx.log.warning(
-                    "directory %r skipped: more than %d levels below the root", path, MAX_DEPTH
-                )
-            else:
-                yield self._listing(path, (*trail, entry.unique) if entry.unique else trail)
-
-    def _listing(self, path: str, trail: tuple[str, ...]) -> Task:
-        return replace(self.list_directory.task(path=path, trail=trail), key=f"list {path}")
-
-    def _downloads(
-        self, found: Directory, parent: str, known: dict[str, str | None]
-    ) -> Iterator[Task]:
-        quiet_since = datetime.now(UTC) - timedelta(seconds=self.config.quiet_seconds)
-        for path, entry in found.files.items():
-            changed = timestamp(entry.modified)
-            is_quiet = not self.config.quiet_seconds or changed is None or changed <= quiet_since
-            if is_quiet and not is_same(known.get(path), entry.version):
-                yield self.download.task(path=path, parent=parent, version=entry.version)
-
-
-def _is_wanted(ctx: Context, entry: Entry, path: str) -> bool:
-    if names.is_safe(entry.name):
-        return True
-    if entry.name not in (".", ".."):
-        ctx.log.warning("unsafe name %r in directory %r skipped", entry.name, path)
-    return False
-
-
-def _directories(found: Directory, parent: str) -> Iterator[TaskOutput]:
-    return (
-        TaskOutput(path, kind="directory", parent=parent, name=names.base_name(path))
-        for path in found.directories
-    )
-
-
-def _no_longer_directories(known: dict[str, str | None]) -> Iterator[TaskOutput]:
-    """Return deletions of paths that were directories, and are files now.
-
-    Directories have no fingerprint. A deletion includes everything that was in the directory.
-    """
-    return (TaskOutput.gone(path) for path, fingerprint in known.items() if fingerprint is None)
+    def _rest(self, walk: Walk, left: Sequence[Place]) -> TaskResult:
+        """Leave directories to follow-ups, so that each connection has work."""
+        parts = self.config.max_connections if walk.seconds == FIRST_SECONDS else 2
+        walk.tasks += split(left, parts)
+        return walk.result()

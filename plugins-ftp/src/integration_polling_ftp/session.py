@@ -1,42 +1,63 @@
-"""The control connection, opened on demand and reopened after the server has closed it."""
+"""The session of an account: login, listings, and transfers of many files in a row."""
 
 from __future__ import annotations
 
-import ftplib
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from core import IntegrationError, PermanentError, TransientError
+from core import IntegrationError, PermanentError, RateLimited, TransientError
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
-from integration_polling_ftp.errors import Dropped, Empty, Unsupported, translated
-from integration_polling_ftp.listing import Entry, Unreadable, parse_facts, read_facts, read_lines
+from integration_polling_ftp.control import BLOCK, Control, Data, Reply
+from integration_polling_ftp.errors import NOT_IMPLEMENTED, Dropped, Empty, Unsupported, meaning
+from integration_polling_ftp.listing import (
+    Entry,
+    Unreadable,
+    parse_facts,
+    parse_listing,
+    read_facts,
+    read_lines,
+)
 
-BLOCK = 64 * 1024
 MAX_LINE_BYTES = 16 * 1024
+"""The maximum size of a line of a listing."""
+
+MAX_LISTING_BYTES = 2 * 1024**3
+"""The maximum size of a listing."""
+
+MIN_SECRET_CHARS = 3
+"""The length from which a password is removed from errors; a shorter one garbles every text."""
+
+IN_SEQUENCE = ("vsftpd", "proftpd", "pure-ftpd")
+"""The names in the greetings of servers that read a command after the transfer before it has ended.
+
+Others drop a transfer that has not begun when they read the next `PASV`, such as pyftpdlib.
+"""
+
+Write = Callable[[memoryview], object]
+Job = tuple[str, Write]
+"""A file to fetch: its path as it is stored, and the receiver of its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """The server's current size and time of a file.
+    """The server's current size and time of a file: hints, which may be missing or wrong.
 
     Attributes:
       size: The size in bytes; None if the server does not give it.
       modified: The time as `YYYYMMDDHHMMSS` in UTC; empty if the server does not give it.
     """
 
-    size: int | None
-    modified: str
+    size: int | None = None
+    modified: str = ""
 
     @property
-    def is_exact(self) -> bool:
-        """True if an equal value proves that the file is unchanged: a transfer may resume."""
-        return self.size is not None and bool(self.modified)
-
-    def __str__(self) -> str:
-        return f"{self.size}:{self.modified}"
+    def version(self) -> str:
+        """Size and time, in the form of `Entry.version`."""
+        return f"{'' if self.size is None else self.size}:{self.modified}"
 
 
 class Session:
@@ -44,22 +65,31 @@ class Session:
 
     Paths are in the form that the database stores (see `names`). Methods raise the engine's
     exceptions. The first command of an operation reopens a lost connection; a loss after it fails
-    the task.
+    the operation.
+
+    Attributes:
+      login_seconds: The duration of the latest login; 0 before the first one.
+      round_trip: The shortest time from a command to its reply in that login, in seconds.
     """
 
     def __init__(self, config: Config, credentials: Credentials) -> None:
         self._config = config
         self._username = credentials.username
         self._password = credentials.password.get_secret_value()
-        self._ftp: ftplib.FTP | None = None
+        self._control: Control | None = None
         self._features: frozenset[str] = frozenset()
+        self._passive = "PASV"
+        self._list = "LIST -a"
+        self._pipelines = False
+        self._buffer = bytearray()
+        self.login_seconds = 0.0
+        self.round_trip = 0.0
 
     def close(self) -> None:
         """Close the connection, if it is open."""
-        ftp, self._ftp = self._ftp, None
-        if ftp is not None:
-            with suppress(OSError):
-                ftp.close()
+        control, self._control = self._control, None
+        if control is not None:
+            control.close()
 
     def ping(self) -> None:
         """Send `NOOP`, over a new connection and login if there is none.
@@ -75,68 +105,143 @@ class Session:
         Raises:
           Missing: The directory does not exist, or entering it is not permitted.
         """
-        self._begin(f"CWD {names.to_wire(path, self._config.encoding)}")
+        self._begin(f"CWD {self.wire(path)}")
 
-    def entries(self, path: str) -> Iterator[Entry | None]:
-        """List a directory; None stands for an unreadable line.
+    def wire(self, path: str) -> str:
+        """Return the latin-1 form of a stored path, for commands."""
+        return names.to_wire(path, self._config.encoding)
+
+    def text(self, entry: Entry) -> str:
+        """Return the name of an entry as it is stored."""
+        return entry.text
+
+    # Listings
+
+    def entries(self, path: str) -> Iterator[Entry | str]:
+        """List a directory; a text is a line that cannot be read.
 
         The names are not checked: a caller must test them with `names.is_safe`.
 
         Raises:
           Missing: The directory does not exist, or reading it is not permitted.
-          TransientError: The connection broke, or a line is longer than 16 KiB.
+          TransientError: The connection broke, or the listing exceeds a bound.
         """
         self.enter(path)
+        for each in self._listed():
+            yield each.line if isinstance(each, Unreadable) else each
+
+    def _listed(self) -> Iterator[Entry | Unreadable]:
+        """Yield a listing line by line, so that memory does not grow with it."""
+        encoding = self._config.encoding
         if "MLST" in self._features:
             try:
-                yield from map(_entry, self._listed("MLSD"))
+                yield from read_facts(self._lines("MLSD"), encoding=encoding)
                 return
             except Unsupported:
                 self._features -= {"MLST"}
-        yield from map(_entry, self._listed("LIST"))
+        now = datetime.now(UTC)
+        yield from read_lines(self._list_lines(), now=now, encoding=encoding)
 
-    def _listed(self, command: str) -> Iterator[Entry | Unreadable]:
-        """Yield a directory's entries. Some servers refuse to list an empty directory."""
-        encoding = self._config.encoding
-        with suppress(Empty):
-            if command == "MLSD":
-                yield from read_facts(self._lines(command), encoding=encoding)
-            else:
-                now = datetime.now(UTC)
-                yield from read_lines(self._lines(command), now=now, encoding=encoding)
+    def _list_lines(self) -> Iterator[bytes]:
+        """Yield the lines of `LIST -a`; those of `LIST` if the server takes `-a` for a name."""
+        is_empty = True
+        try:
+            for line in self._lines(self._list):
+                is_empty = False
+                yield line
+        except IntegrationError as error:
+            if isinstance(error, Dropped) or self._list == "LIST" or not is_empty:
+                raise
+        if is_empty and self._list != "LIST":
+            for line in self._lines("LIST"):
+                self._list = "LIST"
+                yield line
+
+    def _lines(self, command: str) -> Iterator[bytes]:
+        """Yield the lines of a listing, split at LF only, without holding all of them."""
+        self._send("TYPE A")
+        rest, size = b"", 0
+        try:
+            for block in self._transfer(command):
+                *lines, rest = (rest + block).split(b"\n")
+                yield from (line.removesuffix(b"\r") for line in lines)
+                size += len(block)
+                if len(rest) > MAX_LINE_BYTES:
+                    raise TransientError(f"a line of the listing has over {MAX_LINE_BYTES:,} bytes")
+                if size > MAX_LISTING_BYTES:
+                    raise TransientError(f"the listing has over {MAX_LISTING_BYTES:,} bytes")
+        except Empty:
+            return
+        if rest:
+            yield rest.removesuffix(b"\r")
+
+    @property
+    def lists_facts(self) -> bool:
+        """True if the server has MLSD, which shows the targets of links instead of links."""
+        return self._supports("MLST")
+
+    def links(self, path: str) -> set[str]:
+        """Return the names of the links in a directory, as `LIST` shows them.
+
+        Raises:
+          Missing: The directory does not exist, or reading it is not permitted.
+        """
+        self.enter(path)
+        now = datetime.now(UTC)
+        found = parse_listing(self._list_lines(), now=now, encoding=self._config.encoding)
+        return {self.text(entry) for entry in found.entries if entry.kind == "link"}
+
+    # Facts of one path
+
+    def is_directory(self, path: str) -> bool:
+        """Return True if a path can be entered."""
+        try:
+            self.enter(path)
+        except PermanentError:
+            return False
+        return True
 
     def unique(self, path: str) -> str | None:
         """Return the server's unique id of a directory, equal for all its paths, or None."""
-        return self._facts(path).unique if self._supports("MLST") else None
+        if not self._supports("MLST"):
+            return None
+        facts = self._facts(path)
+        return facts.unique if facts is not None else None
 
     def stat(self, path: str) -> Stat:
-        """Return the size and time of a file.
-
-        Raises:
-          Missing: The file does not exist.
-        """
-        if self._supports("MLST"):
-            facts = self._facts(path)
+        """Return the size and time of a file, as far as the server gives them."""
+        if self._supports("MLST") and (facts := self._facts(path)) is not None:
             return Stat(facts.size, facts.modified)
         return self.follow(path)
 
     def follow(self, path: str) -> Stat:
         """Return the size and time of a file or of a link's target, with SIZE and MDTM (RFC 3659).
 
-        Raises:
-          Missing: The path does not exist, or is a directory.
+        Both are hints: a server may refuse them for a file that it sends.
         """
         self._begin("TYPE I")
-        size = self._ask(f"SIZE {names.to_wire(path, self._config.encoding)}")
-        modified = self._ask(f"MDTM {names.to_wire(path, self._config.encoding)}")
-        return Stat(int(size) if size.isdecimal() else None, modified)
+        size = self._value(f"SIZE {self.wire(path)}")
+        modified = self._value(f"MDTM {self.wire(path)}")
+        return Stat(int(size) if size.isdecimal() else None, modified[:14])
 
-    def retrieve(self, path: str, write: Callable[[bytes], object], offset: int = 0) -> None:
+    def _value(self, command: str) -> str:
+        """Return the value of a `213` reply; empty if the server refuses the command."""
+        reply = self._ask(command)
+        return reply.text[3:].strip() if reply.code == "213" else ""
+
+    def _facts(self, path: str) -> Entry | None:
+        reply = self._first(f"MLST {self.wire(path)}")
+        lines = reply.text.splitlines()[1:-1] if reply.code == "250" else []
+        return next(filter(None, (parse_facts(line.lstrip()) for line in lines)), None)
+
+    # Transfers
+
+    def retrieve(self, path: str, write: Write, offset: int = 0) -> None:
         """Pass the bytes of a file to `write`.
 
         Args:
           path: The file's path as it is stored.
-          write: Receives blocks of at most 64 KiB.
+          write: Receives views of at most 256 KiB, valid during the call.
           offset: The number of bytes to skip (`REST`, RFC 3659). Default: 0.
 
         Raises:
@@ -144,118 +249,244 @@ class Session:
           Unsupported: The server does not support offsets.
         """
         self._begin("TYPE I")
-        for block in self._transfer(f"RETR {names.to_wire(path, self._config.encoding)}", offset):
+        for block in self._transfer(f"RETR {self.wire(path)}", offset):
             write(block)
 
-    # Commands
+    def retrieve_many(self, jobs: Iterable[Job]) -> Iterator[tuple[str, IntegrationError | None]]:
+        """Fetch files one after another, without waiting between them.
 
-    def _begin(self, command: str) -> str:
-        """Send an operation's first command, over a new connection if the current one is lost."""
-        if self._ftp is not None:
-            with suppress(Dropped):
-                return self._send(command)
-            self.close()
-        self._open()
-        return self._send(command)
+        On servers of `IN_SEQUENCE`, the request for the next data connection travels with each
+        `RETR`, which saves a round trip for each file.
 
-    def _send(self, command: str) -> str:
-        assert self._ftp is not None
-        with translated(self._password):
-            return self._ftp.voidcmd(command)
+        Args:
+          jobs: The files. The next one is read when the one before it has begun.
 
-    def _ask(self, command: str) -> str:
-        """Return the value of a `213` reply; empty if the server does not support the command."""
+        Yields:
+          For each file its path, and None after a complete transfer, or the error that the server
+          replied.
+
+        Raises:
+          Dropped: The connection is lost.
+        """
+        self._begin("TYPE I")
+        control = self._opened()
+        remaining = iter(jobs)
+        job = next(remaining, None)
+        offered = False  # the server has a request for a data connection to answer
         try:
-            return self._send(command)[3:].strip()
-        except Unsupported:
-            return ""
-
-    def _supports(self, feature: str) -> bool:
-        if self._ftp is None:
-            self._open()
-        return feature in self._features
-
-    def _facts(self, path: str) -> Entry:
-        lines = self._begin(f"MLST {names.to_wire(path, self._config.encoding)}").splitlines()
-        facts = next((parse_facts(line.lstrip()) for line in lines if line.startswith(" ")), None)
-        if facts is None:
-            raise TransientError(f"the reply to MLST has no facts: {lines[:1]}")
-        return facts
-
-    # The connection
-
-    def _open(self) -> None:
-        # Plain FTP is the purpose of this plugin.
-        ftp = ftplib.FTP(timeout=self._config.timeout_seconds, encoding="latin-1")  # noqa: S321
-        try:
-            with translated(self._password):
-                ftp.connect(self._config.host, self._config.port)
-                ftp.login(_wire(self._username), _wire(self._password))
-                self._features = _features(ftp)
-                _prefer(ftp, self._features)
-        except IntegrationError:
-            ftp.close()
+            while job is not None:
+                path, write = job
+                data = self._data(control, requested=offered)
+                following = next(remaining, None)
+                offered = self._pipelines and following is not None
+                control.send(f"RETR {self.wire(path)}", *([self._passive] if offered else []))
+                error, offered = self._receive(control, data, write, offered=offered)
+                if isinstance(error, Dropped | RateLimited):
+                    raise error
+                yield path, error
+                job = following
+        except BaseException:
+            self.close()  # later replies could not be matched to commands
             raise
-        self._ftp = ftp
 
-    def _transfer(self, command: str, offset: int = 0) -> Iterator[bytes]:
-        """Yield the bytes of a data connection.
+    def _receive(
+        self, control: Control, data: Data, write: Write, *, offered: bool
+    ) -> tuple[IntegrationError | None, bool]:
+        """Read a transfer and its replies.
+
+        Returns:
+          The error of the server, or None; and whether the offer of the next data connection is
+          still to come.
+        """
+        try:
+            reply = control.reply()
+            if not reply.is_error:
+                for block in data.blocks(self._blocks()):
+                    write(block)
+        finally:
+            data.close()
+        if reply.code.startswith("1"):
+            reply = control.reply()
+            if offered and (reply.code in ("227", "229") or _refuses(reply, self._passive)):
+                # The server handles commands during a transfer.
+                self._pipelines = offered = False
+                reply = control.reply()
+            reply = control.final(reply)
+        return (self._meaning(reply) if reply.is_error else None), offered
+
+    def _data(self, control: Control, *, requested: bool = False) -> Data:
+        """Open a data connection, with EPSV over IPv6 and where the server has no PASV."""
+        if not requested:
+            control.send(self._passive)
+        reply = control.reply()
+        if reply.code in (*NOT_IMPLEMENTED, "522") and self._passive == "PASV":
+            self._passive = "EPSV"
+            return self._data(control)
+        if reply.is_error:
+            raise self._meaning(reply)
+        data = control.connect(reply)
+        if data is None:
+            raise Dropped(f"the server offers no data connection: {reply.text[:80]}")
+        return data
+
+    def _transfer(self, command: str, offset: int = 0) -> Iterator[memoryview]:
+        """Yield the bytes of a data connection, and check the replies before and after them.
 
         After an interruption, later replies cannot be matched to commands, so the session is
         closed.
         """
-        ftp = self._ftp
-        assert ftp is not None
-        with translated(self._password):
-            data = ftp.transfercmd(command, offset or None)
-            try:
-                with closing(data):
-                    while block := data.recv(BLOCK):
-                        yield block
-                reply = ftp.voidresp()
-            except BaseException:
+        control = self._opened()
+        try:
+            data = self._data(control)
+        except Dropped:
+            self.close()
+            raise
+        try:
+            if offset and (reply := self._ask(f"REST {offset}")).is_error:
+                data.close()
+                raise Unsupported(reply.text)
+            control.send(command)
+            reply = control.reply()
+            if not reply.is_error:
+                yield from data.blocks(self._blocks())
+            data.close()
+            reply = control.final(reply)
+        except Unsupported:
+            raise
+        except BaseException:
+            data.close()
+            self.close()
+            raise
+        if reply.is_error:
+            raise self._meaning(reply, command)
+        self._check_listing(command, reply)
+
+    def _check_listing(self, command: str, reply: Reply) -> None:
+        """Vsftpd replies 226 for a directory that it cannot read."""
+        if not command.startswith("RETR ") and "failed to open" in reply.text.lower():
+            raise meaning(f"550{reply.text[3:]}")
+
+    def _blocks(self) -> bytearray:
+        """Return the buffer of the session, which transfers share."""
+        if not self._buffer:
+            self._buffer = bytearray(BLOCK)
+        return self._buffer
+
+    # Commands
+
+    def _begin(self, command: str) -> Reply:
+        """Send an operation's first command, over a new connection if the current one is lost."""
+        return self._checked(self._first(command), command)
+
+    def _first(self, command: str) -> Reply:
+        if self._control is not None:
+            with suppress(Dropped):
+                reply = self._ask(command)
+                if reply.code != "421":
+                    return reply
+            self.close()
+        self._open()
+        return self._ask(command)
+
+    def _send(self, command: str) -> Reply:
+        return self._checked(self._ask(command), command)
+
+    def _checked(self, reply: Reply, command: str) -> Reply:
+        if reply.is_error:
+            error = self._meaning(reply, command)
+            if isinstance(error, Dropped):
                 self.close()
-                raise
-        if "fail" in reply.lower():  # vsftpd replies 226 for a directory that it cannot read
-            raise PermanentError(reply)
+            raise error
+        return reply
 
-    def _lines(self, command: str) -> Iterator[str]:
-        """Yield the lines of a listing, split at LF only, without holding all of them."""
-        self._send("TYPE A")
-        rest = b""
-        for block in self._transfer(command):
-            *lines, rest = (rest + block).split(b"\n")
-            yield from map(_line, lines)
-            if len(rest) > MAX_LINE_BYTES:
-                raise TransientError(f"a line of the listing has over {MAX_LINE_BYTES:,} bytes")
-        if rest:
-            yield _line(rest)
+    def _ask(self, command: str) -> Reply:
+        """Send a command, and return its reply, which may be an error."""
+        control = self._opened()
+        try:
+            control.send(command)
+            return control.reply()
+        except Dropped:
+            self.close()
+            raise
+
+    def _meaning(self, reply: Reply, command: str = "") -> IntegrationError:
+        """Return the exception for an error reply, whose text does not repeat the password."""
+        error = meaning(reply.text, command)
+        if len(self._password) >= MIN_SECRET_CHARS:
+            secrets = (self._password, _wire(self._password))
+            error.args = tuple(_without(str(each), secrets) for each in error.args)
+        return error
+
+    def _supports(self, feature: str) -> bool:
+        self._opened()
+        return feature in self._features
+
+    # The connection
+
+    def _opened(self) -> Control:
+        if self._control is None:
+            self._open()
+        assert self._control is not None
+        return self._control
+
+    def _open(self) -> None:
+        began = time.monotonic()
+        config = self._config
+        control = Control(config.host, config.port, config.timeout_seconds)
+        try:
+            greeting = control.final(control.reply())
+            self._require(greeting)
+            control.is_telnet = "proftpd" in greeting.text.lower()
+            self._pipelines = any(name in greeting.text.lower() for name in IN_SEQUENCE)
+            self._passive = "EPSV" if control.is_ipv6 else "PASV"
+            self._login(control)
+            self._control = control
+            asked = time.monotonic()
+            self._features = _features(self._ask("FEAT"))
+            self.round_trip = time.monotonic() - asked
+            self._prefer()
+        except BaseException:
+            self._control = None
+            control.close()
+            raise
+        self.login_seconds = time.monotonic() - began
+
+    def _login(self, control: Control) -> None:
+        control.send(f"USER {_wire(self._username)}")
+        reply = control.reply()
+        if reply.code == "331":
+            control.send(f"PASS {_wire(self._password)}")
+            reply = control.reply()
+        self._require(reply)
+
+    def _require(self, reply: Reply) -> None:
+        if not reply.code.startswith("2"):
+            raise self._meaning(reply)
+
+    def _prefer(self) -> None:
+        """Request names in UTF-8 (RFC 2640) and the `unique` fact. The server may refuse."""
+        wishes = {"UTF8": "OPTS UTF8 ON", "MLST": "OPTS MLST type;size;modify;unique;"}
+        for feature, command in wishes.items():
+            if feature in self._features:
+                self._ask(command)
 
 
-def _features(ftp: ftplib.FTP) -> frozenset[str]:
+def _features(reply: Reply) -> frozenset[str]:
     """Return the features that the server announces in reply to `FEAT` (RFC 2389)."""
-    with suppress(ftplib.error_perm):
-        lines = ftp.voidcmd("FEAT").splitlines()[1:-1]
-        return frozenset(line.split()[0].upper() for line in lines if line.strip())
-    return frozenset()
+    lines = reply.text.splitlines()[1:-1] if reply.code == "211" else []
+    return frozenset(line.split()[0].upper() for line in lines if line.strip())
 
 
-def _prefer(ftp: ftplib.FTP, features: frozenset[str]) -> None:
-    """Request names in UTF-8 (RFC 2640) and the `unique` fact. The server may refuse."""
-    wishes = {"UTF8": "OPTS UTF8 ON", "MLST": "OPTS MLST type;size;modify;unique;"}
-    for feature, command in wishes.items():
-        if feature in features:
-            with suppress(ftplib.error_perm):
-                ftp.voidcmd(command)
+def _refuses(reply: Reply, command: str) -> bool:
+    """Return True if a reply refuses a command during a transfer, as ProFTPD does."""
+    return reply.is_error and (command in reply.text or "in progress" in reply.text.lower())
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 def _wire(text: str) -> str:
     return text.encode().decode("latin-1")
-
-
-def _entry(result: Entry | Unreadable) -> Entry | None:
-    return None if isinstance(result, Unreadable) else result
-
-
-def _line(line: bytes) -> str:
-    return line.removesuffix(b"\r").decode("latin-1")

@@ -1,0 +1,224 @@
+"""The control connection of FTP (RFC 959): commands, replies and passive data connections.
+
+Every read is bounded, because a server may be broken or hostile. The only commands that it can send
+are those in `COMMANDS`. They only read.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from integration_polling_ftp.errors import Dropped, network_errors
+
+COMMANDS = frozenset(
+    [
+        "USER",
+        "PASS",
+        "FEAT",
+        "OPTS",
+        "NOOP",
+        "CWD",
+        "TYPE",
+        "PASV",
+        "EPSV",
+        "REST",
+        "RETR",
+        "MLSD",
+        "MLST",
+        "LIST",
+        "NLST",
+        "SIZE",
+        "MDTM",
+    ]
+)
+"""The commands that the plugin can send. They only read."""
+
+BLOCK = 256 * 1024
+"""The size of the buffer for data, in bytes."""
+
+MAX_REPLY_LINE_BYTES = 16 * 1024
+MAX_REPLY_BYTES = 64 * 1024
+"""The maximum size of a line of a reply, and of a complete reply or greeting."""
+
+MAX_PRELIMINARY = 8
+"""The number of preliminary replies (1xx) to one command."""
+
+REPLY_TIMEOUTS = 4
+"""A reply that is not complete after this many times the timeout counts as lost."""
+
+_PASV = re.compile(r"(\d{1,3}),(\d{1,3}),(\d{1,3}),(\d{1,3}),(\d{1,3}),(\d{1,3})")
+_EPSV = re.compile(r"\(([!-~])\1\1(\d{1,5})\1\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply: its code, and its complete text, code included, decoded as latin-1."""
+
+    code: str
+    text: str
+
+    @property
+    def is_error(self) -> bool:
+        """True if the code is 4xx or 5xx."""
+        return self.code[:1] in ("4", "5")
+
+
+class Control:
+    """An open control connection.
+
+    Attributes:
+      is_ipv6: True if the server was reached over IPv6.
+      is_telnet: True if the server reads commands by the rules of Telnet (RFC 854), which repeat
+        the byte 255. ProFTPD does; most servers do not. Default: False.
+
+    Args:
+      host: The host name or address.
+      port: The TCP port.
+      timeout: Seconds without any byte until a connection counts as lost.
+
+    Raises:
+      Dropped: The server cannot be reached.
+    """
+
+    def __init__(self, host: str, port: int, timeout: float) -> None:
+        self.timeout = timeout
+        with network_errors():
+            self._socket = socket.create_connection((host, port), timeout)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._peer = self._socket.getpeername()[0]
+        self._rest = b""
+        self.is_telnet = False
+        self.is_ipv6 = self._socket.family == socket.AF_INET6
+
+    def close(self) -> None:
+        """Close the connection, without a farewell that could block."""
+        with suppress(OSError):
+            self._socket.close()
+
+    def send(self, *commands: str) -> None:
+        """Send commands in one packet, without waiting for a reply.
+
+        Args:
+          commands: Command lines, decoded as latin-1.
+
+        Raises:
+          ValueError: A command is not in `COMMANDS`, or contains a line break.
+          Dropped: The connection is lost.
+        """
+        for command in commands:
+            if command.partition(" ")[0] not in COMMANDS or any(c in command for c in "\r\n\0"):
+                raise ValueError(f"refusing to send {command.partition(' ')[0]!r}")
+        data = "".join(f"{command}\r\n" for command in commands)
+        wire = data.encode("latin-1")
+        with network_errors():
+            self._socket.sendall(wire.replace(b"\xff", b"\xff\xff") if self.is_telnet else wire)
+
+    def reply(self) -> Reply:
+        """Return the next reply, which may have several lines (RFC 959, section 4.2).
+
+        Raises:
+          Dropped: The connection is lost, or the reply is too long, too slow or not a reply.
+        """
+        deadline = time.monotonic() + self.timeout * REPLY_TIMEOUTS
+        first = self._line(deadline)
+        code, lines, size = first[:3], [first], len(first)
+        if not (code.isdecimal() and len(code) == 3):
+            raise Dropped(f"the server does not speak FTP: {first[:80]!r}")
+        while first[3:4] == "-" and not (len(lines) > 1 and _ends(lines[-1], code)):
+            lines.append(self._line(deadline))
+            size += len(lines[-1])
+            if size > MAX_REPLY_BYTES:
+                raise Dropped(f"a reply of the server has over {MAX_REPLY_BYTES:,} bytes")
+        return Reply(code, "\n".join(lines))
+
+    def final(self, reply: Reply) -> Reply:
+        """Return the first reply from this one on that is not preliminary (1xx).
+
+        Raises:
+          Dropped: As in `reply`; or there are more than `MAX_PRELIMINARY` preliminary replies.
+        """
+        for _ in range(MAX_PRELIMINARY):
+            if not reply.code.startswith("1"):
+                return reply
+            reply = self.reply()
+        raise Dropped("the server sends preliminary replies only")
+
+    def _line(self, deadline: float) -> str:
+        while b"\n" not in self._rest:
+            if len(self._rest) > MAX_REPLY_LINE_BYTES:
+                raise Dropped(f"a line of a reply has over {MAX_REPLY_LINE_BYTES:,} bytes")
+            if time.monotonic() > deadline:
+                raise Dropped("the server did not complete a reply in time")
+            with network_errors():
+                block = self._socket.recv(8192)
+            if not block:
+                raise Dropped("the server closed the connection")
+            self._rest += block
+        line, _, self._rest = self._rest.partition(b"\n")
+        if len(line) > MAX_REPLY_LINE_BYTES:
+            raise Dropped(f"a line of a reply has over {MAX_REPLY_LINE_BYTES:,} bytes")
+        return line.removesuffix(b"\r").decode("latin-1")
+
+    def connect(self, reply: Reply) -> Data | None:
+        """Open the data connection that a reply to PASV or EPSV offers.
+
+        The address in the reply is ignored: the connection goes to the host of the control
+        connection. So a server cannot point the plugin at another host, and NAT does no harm.
+
+        Returns:
+          The data connection; None if the reply offers none.
+
+        Raises:
+          Dropped: The port does not answer.
+        """
+        port = passive_port(reply)
+        if port is None:
+            return None
+        with network_errors():
+            return Data(socket.create_connection((self._peer, port), self.timeout))
+
+
+class Data:
+    """An open data connection, read in blocks of at most 256 KiB."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    def close(self) -> None:
+        """Close the connection."""
+        with suppress(OSError):
+            self._socket.close()
+
+    def blocks(self, buffer: bytearray) -> Iterator[memoryview]:
+        """Yield the bytes of the transfer as views of `buffer`, valid until the next one.
+
+        Raises:
+          Dropped: The connection is lost, or silent for longer than the timeout.
+        """
+        view = memoryview(buffer)
+        while True:
+            with network_errors():
+                size = self._socket.recv_into(buffer)
+            if not size:
+                return
+            yield view[:size]
+
+
+def passive_port(reply: Reply) -> int | None:
+    """Return the port in a reply to PASV (227) or EPSV (229, RFC 2428); None if there is none."""
+    if reply.code == "227" and (match := _PASV.search(reply.text)):
+        port = int(match[5]) * 256 + int(match[6])
+    elif reply.code == "229" and (match := _EPSV.search(reply.text)):
+        port = int(match[2])
+    else:
+        return None
+    return port if 0 < port < 65536 else None
+
+
+def _ends(line: str, code: str) -> bool:
+    return line[:3] == code and line[3:4] != "-"

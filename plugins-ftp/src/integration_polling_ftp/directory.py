@@ -1,0 +1,159 @@
+"""One directory: its entries by kind, or a portion of them if they are many."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from core import PermanentError
+from integration_polling_ftp import names
+from integration_polling_ftp.listing import Entry
+from integration_polling_ftp.session import Session
+
+PORTION = 50_000
+"""The number of entries of a directory that one task works on."""
+
+MAX_UNREADABLE = 100
+"""The number of unreadable lines that are kept, to report them."""
+
+
+@dataclass(slots=True)
+class Directory:
+    """The entries of a directory, by path.
+
+    Attributes:
+      path: The path of the directory.
+      files, directories: The entries of each kind. Links to files are files.
+      links: The paths of the files that are links.
+      others: The paths of entries that are neither.
+      unreadable: Lines that cannot be read, at most `MAX_UNREADABLE`.
+      skipped: The numbers of entries that are left out, by reason.
+      after: The last name of this portion, if there are more; otherwise empty.
+      is_portion: True if this is not the complete directory.
+      size: The number of entries of the complete directory.
+      digest: A hash of all entries.
+      is_mlsd: True if the listing follows links, so that it does not show them.
+    """
+
+    path: str
+    files: dict[str, Entry] = field(default_factory=dict)
+    directories: dict[str, Entry] = field(default_factory=dict)
+    links: set[str] = field(default_factory=set)
+    others: set[str] = field(default_factory=set)
+    unreadable: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    after: str = ""
+    is_portion: bool = False
+    size: int = 0
+    digest: str = ""
+    is_mlsd: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """True if every line was readable."""
+        return not self.unreadable
+
+    def names(self) -> set[str]:
+        """Return the paths of all entries."""
+        return {*self.files, *self.directories, *self.links, *self.others}
+
+    def raise_if_unreadable(self) -> None:
+        """Check that at least a part of the listing was readable.
+
+        Raises:
+          PermanentError: No line was readable; the message has the first one.
+        """
+        if self.unreadable and not (self.files or self.directories or self.others):
+            raise PermanentError(
+                f"cannot read the listing of {self.path}: {self.unreadable[0][:200]!r}"
+            )
+
+
+def read(session: Session, path: str, after: str, *, links: bool = True) -> Directory:
+    """List a directory.
+
+    Args:
+      session: The connection.
+      path: The path of the directory.
+      after: Only names behind this one. Empty for all.
+      links: False to leave links as they are listed. Default: True, which asks for the size and the
+        time of their targets.
+
+    Returns:
+      The directory, or its next `PORTION` entries in the order of their names.
+
+    Raises:
+      Missing: The directory does not exist, or reading it is not permitted.
+      TransientError: The connection broke, or the listing exceeds a bound.
+    """
+    found = Directory(path, is_portion=bool(after), is_mlsd=session.lists_facts)
+    kept: list[Entry] = []
+    for entry in _entries(session, found):
+        if session.text(entry) > after:
+            kept.append(entry)
+        if len(kept) >= 2 * PORTION:
+            kept = _first(session, kept, found)
+    if len(kept) > PORTION:
+        kept = _first(session, kept, found)
+    for entry in kept:
+        _add(found, entry, session.text(entry))
+    if links:
+        _follow_links(session, found)
+    return found
+
+
+def _entries(session: Session, found: Directory) -> Iterator[Entry]:
+    """Yield the entries with safe names, and note the others."""
+    digest = hashlib.blake2b(digest_size=8)
+    for entry in session.entries(found.path):
+        if isinstance(entry, str):
+            found.skipped["unreadable line in a listing"] += 1
+            if len(found.unreadable) < MAX_UNREADABLE:
+                found.unreadable.append(entry)
+        elif names.is_safe(entry.name):
+            found.size += 1
+            digest.update(f"{entry.name}/{entry.kind}/{entry.version}\n".encode())
+            yield entry
+        elif entry.kind != "other" and entry.name not in (".", ".."):
+            found.skipped["unsafe name"] += 1
+    found.digest = digest.hexdigest()
+
+
+def _first(session: Session, entries: list[Entry], found: Directory) -> list[Entry]:
+    """Return the first `PORTION` entries by name."""
+    entries.sort(key=session.text)
+    found.after, found.is_portion = session.text(entries[PORTION - 1]), True
+    return entries[:PORTION]
+
+
+def _add(found: Directory, entry: Entry, name: str) -> None:
+    path = names.join(found.path, name)
+    if len(path.encode()) > names.MAX_PATH_BYTES:
+        found.skipped["path too long"] += 1
+    elif entry.kind == "directory":
+        found.directories[path] = entry
+    elif entry.kind in ("file", "link"):
+        found.files[path] = entry
+        if entry.kind == "link":
+            found.links.add(path)
+    else:
+        found.others.add(path)
+        found.skipped["neither file nor directory"] += 1
+
+
+def _follow_links(session: Session, found: Directory) -> None:
+    """Give links the size and time of their targets. Skip links to directories: they may cycle."""
+    for path in sorted(found.links):
+        stat = session.follow(path)
+        if stat.size is None and session.is_directory(path):
+            del found.files[path]
+            found.links.discard(path)
+            found.others.add(path)
+            found.skipped["link to a directory"] += 1
+        elif stat.size is not None:
+            link = found.files[path]
+            found.files[path] = replace(
+                link, kind="file", size=stat.size, modified=stat.modified or link.modified
+            )

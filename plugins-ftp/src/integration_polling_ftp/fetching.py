@@ -1,0 +1,165 @@
+"""Downloads: many small files in a row, checked by one listing after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from core import Blob, BlobWriter, Context, IntegrationError, TransientError
+from integration_polling_ftp.errors import Dropped
+from integration_polling_ftp.listing import Entry
+from integration_polling_ftp.session import Job, Session, Stat
+
+MAX_SMALL_BYTES = 512 * 1024
+"""The size up to which a file stays in memory; a larger one is spooled to disk."""
+
+MAX_HELD_BYTES = 8 * 1024 * 1024
+"""The bytes of small files that one task holds in memory. The rest is left to a follow-up."""
+
+MAX_INLINE_BYTES = 1024 * 1024
+"""The size up to which the engine holds a blob in memory until it is saved."""
+
+GROWING = "+"
+"""Replaces the time in the version of a file that grew while it was read."""
+
+Verdict = Literal["kept", "growing", "changed", "short"]
+
+
+@dataclass(slots=True)
+class Received:
+    """The bytes of one file.
+
+    Attributes:
+      held: The bytes, up to `MAX_SMALL_BYTES`.
+      spooled: The writer of a larger file, open until `content` is read.
+      error: The error of the server; None after a complete transfer.
+    """
+
+    ctx: Context
+    held: bytearray = field(default_factory=bytearray)
+    spooled: BlobWriter | None = None
+    error: IntegrationError | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return self.spooled.tell() if self.spooled is not None else len(self.held)
+
+    def write(self, block: memoryview) -> None:
+        """Add bytes; those of a file that becomes large go to the spool."""
+        if self.spooled is None and len(self.held) + len(block) > MAX_SMALL_BYTES:
+            self.spooled = self.ctx.blob()
+            self.spooled.__enter__()
+            self.spooled.write(bytes(self.held))
+            self.held = bytearray()
+        if self.spooled is not None:
+            self.spooled.write(bytes(block))
+        else:
+            self.held += block
+
+    def content(self) -> bytes | Blob:
+        """Return the finished content."""
+        if self.spooled is None:
+            return bytes(self.held)
+        blob = self.spooled.blob
+        self.close()
+        return blob
+
+    def close(self) -> None:
+        """Close the spool."""
+        if self.spooled is not None:
+            writer, self.spooled = self.spooled, None
+            writer.__exit__(None, None, None)
+
+
+def receive(
+    session: Session, ctx: Context, paths: Sequence[str], room: int, enough: Callable[[], bool]
+) -> Iterator[tuple[str, Received]]:
+    """Fetch files until `enough` returns True, or `room` bytes are in memory.
+
+    A connection that is lost after a file ends the iteration: the files that arrived are kept, and
+    the caller leaves the rest to a follow-up.
+
+    Raises:
+      Dropped: The connection was lost before the first file.
+    """
+    arrived: dict[str, Received] = {}
+    held = 0
+
+    def jobs() -> Iterator[Job]:
+        for index, path in enumerate(paths):
+            if index and (held >= room or enough()):
+                return
+            arrived[path] = Received(ctx)
+            yield path, arrived[path].write
+
+    is_first = True
+    try:
+        for path, error in session.retrieve_many(jobs()):
+            received = arrived.pop(path)
+            received.error = error
+            held += len(received.held) if received.spooled is None else MAX_INLINE_BYTES
+            is_first = False
+            yield path, received
+    except Dropped:
+        if is_first:
+            raise
+    finally:
+        for received in arrived.values():
+            received.close()
+
+
+def judge(size: int, before: Stat, after: Stat | None, *, is_link: bool = False) -> Verdict:
+    """Decide whether a complete transfer is kept.
+
+    `RETR` decides: the size and time in listings are hints.
+
+    Args:
+      size: The number of bytes received.
+      before: The size and time before the transfer.
+      after: The same after it; None if the server no longer lists the file, as a mailbox that
+        deletes the files that were read.
+      is_link: True for a link, for which a listing may give the size of the link itself.
+
+    Returns:
+      `kept`, or `growing` if the bytes are a complete prefix of a file that grew in the meantime.
+      `changed` if the file was rewritten. `short` if the server sent fewer bytes than it lists.
+    """
+    if is_link or before.size is None:
+        return "kept"
+    if after is None:
+        return "kept" if size >= before.size else "short"
+    if after.size is not None and size == after.size:
+        is_same = size == before.size and _same_time(before, after)
+        return "kept" if is_same or size > before.size else "changed"
+    if after.size is None or after.size == before.size:
+        return "kept" if size >= before.size else "short"
+    if after.size > before.size:
+        return "growing" if before.size <= size < after.size else "short"
+    return "changed"
+
+
+def version_of(size: int, before: Stat, after: Stat | None, verdict: Verdict) -> str:
+    """Return the fingerprint of a file that is kept.
+
+    A version that the next listing does not repeat makes the next run fetch the file again.
+    """
+    if verdict == "growing":
+        return f"{size}:{GROWING}"
+    return (before if after is None else after).version
+
+
+def stat_of(entry: Entry) -> Stat:
+    """Return the size and time in a listing."""
+    return Stat(entry.size, entry.modified)
+
+
+def _same_time(before: Stat, after: Stat) -> bool:
+    digits = min(len(before.modified), len(after.modified))
+    return before.modified[:digits] == after.modified[:digits]
+
+
+def too_short(path: str, size: int, listed: int | None) -> TransientError:
+    """Return the error of a transfer with another number of bytes than the server lists."""
+    return TransientError(f"{path}: received {size} bytes instead of {listed}")

@@ -1,0 +1,408 @@
+"""The walk through a tree: one task lists directories and fetches their small files.
+
+A task works for some seconds, and leaves the rest to follow-ups. So a tree of many small
+directories needs few tasks, and few logins.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from core import (
+    Context,
+    IntegrationError,
+    Listing,
+    PermanentError,
+    RateLimited,
+    TaskOutput,
+    TaskResult,
+    TransientError,
+)
+from core import Task as FollowUp
+from integration_polling_ftp import names
+from integration_polling_ftp.account import Config
+from integration_polling_ftp.directory import Directory, read
+from integration_polling_ftp.errors import Dropped
+from integration_polling_ftp.fetching import (
+    GROWING,
+    MAX_HELD_BYTES,
+    MAX_INLINE_BYTES,
+    Received,
+    judge,
+    receive,
+    stat_of,
+    version_of,
+)
+from integration_polling_ftp.listing import Entry, is_same, timestamp
+from integration_polling_ftp.refusals import Memory
+from integration_polling_ftp.session import Session, Stat
+
+MAX_DEPTH = 64
+
+FIRST_SECONDS = 0.5
+SECONDS = 5.0
+"""Seconds that the first task of a run, and each later one, works before it leaves the rest."""
+
+MAX_ITEMS = 20_000
+"""The number of items that one task lists, before it leaves the rest."""
+
+MAX_FOLLOW_UP_BYTES = 32 * 1024
+"""The size of the paths in one follow-up."""
+
+LARGE_BYTES = 4 * 1024 * 1024
+"""The size from which a file has a task of its own."""
+
+MAX_BATCH_FILES = 500
+MIN_BATCH_FILES = 20
+"""The numbers of files in one follow-up, if a directory has more new files than a task fetches."""
+
+Place = tuple[str, tuple[str, ...]]
+"""A directory: its path, and the `unique` facts of the directories from the root to it."""
+
+NewFile = tuple[str, str, bool]
+"""A file to fetch: its name as it is stored, its listed version, and whether it is a link."""
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """The server's facts about files after their transfer.
+
+    Attributes:
+      stats: Sizes and times, by path, as far as they are known.
+      names: The paths of a new and complete listing; None if there is none.
+    """
+
+    stats: dict[str, Stat] = field(default_factory=dict)
+    names: set[str] | None = None
+
+
+@dataclass(slots=True)
+class Walk:
+    """One task's work: what it has listed, fetched and left out."""
+
+    ctx: Context
+    session: Session
+    config: Config
+    root: str
+    seconds: float = SECONDS
+    began: float = field(default_factory=time.monotonic)
+    output: list[TaskOutput] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    tasks: list[FollowUp] = field(default_factory=list)
+    listed: list[Listing] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    unchanged: int = 0
+    held: int = 0
+    gone: set[str] = field(default_factory=set)
+    memory: Memory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.memory = Memory(self.ctx)
+
+    def is_over(self) -> bool:
+        """Return True if the task should leave the rest to follow-ups."""
+        items = len(self.output) + len(self.seen)
+        late = time.monotonic() - self.began > self.seconds
+        full = items > MAX_ITEMS or self.held >= MAX_HELD_BYTES
+        return late or full or self.ctx.stopping
+
+    def result(self) -> TaskResult:
+        """Return everything that the task did."""
+        seen = [path for path in self.seen if path not in self.gone]
+        return TaskResult(
+            self.output, self.tasks, self.memory.changes(), seen, self.listed,
+            self.unchanged, dict(self.skipped),
+        )  # fmt: skip
+
+    # Directories
+
+    def visit(self, places: Sequence[Place]) -> list[Place]:
+        """List directories and their subdirectories, until the time is over.
+
+        Returns:
+          The directories that are left.
+        """
+        pending = list(places)
+        done = 0
+        while pending and not (done and self.is_over()):
+            place = pending.pop()
+            try:
+                pending += self._directory(*place)
+            except (Dropped, RateLimited):
+                if not done:
+                    raise
+                return [*pending, place]
+            except TransientError:
+                if not done and not pending:
+                    raise
+                self.tasks.append(_task("list_directory", path=place[0], trail=list(place[1])))
+            done += 1
+        return pending
+
+    def _directory(self, path: str, trail: tuple[str, ...]) -> list[Place]:
+        """List one directory, and fetch its small files. Returns its subdirectories."""
+        try:
+            if path == self.root:
+                trail = tuple(filter(None, [self.session.unique(path)]))
+            found = read(self.session, path, "")
+        except (TransientError, RateLimited):
+            raise
+        except PermanentError as error:
+            if path == self.root:
+                raise
+            self._refused(path, "", error, kind="directory")
+            return []
+        return self.take(found, trail)
+
+    def take(self, found: Directory, trail: tuple[str, ...]) -> list[Place]:
+        """Work on a portion of a directory. Returns its subdirectories."""
+        found.raise_if_unreadable()
+        self.skipped.update(found.skipped)
+        for line in found.unreadable[:3]:
+            self.ctx.log.warning("unreadable line in the listing of %r: %r", found.path, line)
+        known = self.ctx.fingerprints(found.files)
+        self.output += (TaskOutput.gone(path) for path, value in known.items() if value is None)
+        self.output += (
+            TaskOutput(path, kind="directory", parent=found.path, name=names.base_name(path))
+            for path in found.directories
+        )
+        self._files(found, known)
+        if found.after:
+            self.tasks.append(
+                _task("list_directory", path=found.path, trail=list(trail), after=found.after)
+            )
+        elif found.is_complete:
+            self.listed.append(Listing(found.path))
+            self._forget(found)
+        return list(self._below(found, trail))
+
+    def _forget(self, found: Directory) -> None:
+        """Forget the refusals of paths that a complete listing no longer has."""
+        if not found.is_portion:
+            for name in self.memory.names(found.path):
+                if names.join(found.path, name) not in (found.files | found.directories):
+                    self.memory.worked(found.path, name)
+
+    def _below(self, found: Directory, trail: tuple[str, ...]) -> Iterator[Place]:
+        for path, entry in found.directories.items():
+            if entry.unique in trail or self._is_loop(found, path, entry, trail):
+                self.skipped["link to a directory above it"] += 1
+                self.ctx.log.info("directory %r skipped: it is one of its own ancestors", path)
+            elif path.count("/") - self.root.count("/") > MAX_DEPTH:
+                self.skipped[f"more than {MAX_DEPTH} levels below the root"] += 1
+                self.ctx.log.warning(
+                    "directory %r skipped: more than %d levels below the root", path, MAX_DEPTH
+                )
+            elif refusal := self.memory.waiting(found.path, names.base_name(path), "directory"):
+                self.skipped[_reason(refusal.reason)] += 1
+            else:
+                yield path, (*trail, entry.unique or found.digest)
+
+    def _is_loop(self, found: Directory, path: str, entry: Entry, trail: tuple[str, ...]) -> bool:
+        """Return True if a directory whose server gives no `unique` fact leads back to itself.
+
+        An equal listing of an ancestor is the sign, and `LIST` must show a link on the way.
+        """
+        if entry.unique or not found.is_mlsd or found.digest not in trail:
+            return False
+        parent, name = path.rpartition("/")[0], names.base_name(path)
+        return self._is_link(parent, name) or self._is_link(
+            parent.rpartition("/")[0] or "/", names.base_name(parent)
+        )
+
+    def _is_link(self, parent: str, name: str) -> bool:
+        try:
+            return name in self.session.links(parent or "/")
+        except PermanentError:
+            return False
+
+    # Files
+
+    def _files(self, found: Directory, known: dict[str, str | None]) -> None:
+        """Fetch new and changed files: few of them here, many in follow-ups."""
+        self.seen += found.files
+        quiet = datetime.now(UTC) - timedelta(seconds=self.config.quiet_seconds)
+        new: list[NewFile] = []
+        for path, entry in found.files.items():
+            name, version = names.base_name(path), entry.version
+            changed = timestamp(entry.modified)
+            if known.get(path) is not None and is_same(known[path], version):
+                self.unchanged += 1
+            elif self.config.quiet_seconds and changed is not None and changed > quiet:
+                self.skipped["changed too recently"] += 1
+            elif refusal := self.memory.waiting(found.path, name, version):
+                self.skipped[_reason(refusal.reason)] += 1
+            elif (entry.size or 0) >= LARGE_BYTES or _needs_own_task(path, known):
+                self.tasks.append(_task("download", path=path, parent=found.path, version=version))
+            else:
+                new.append((name, version, path in found.links))
+        self._fetch_or_leave(found, new)
+
+    def _fetch_or_leave(self, found: Directory, new: list[NewFile]) -> None:
+        if not new:
+            return
+        if len(new) * max(self.session.round_trip, 0.001) * 3 <= self.seconds / 2:
+            new = self.fetch(found.path, new, found.size)
+        batch = -(-len(new) // max(self.config.max_connections, 1))
+        batch = min(max(batch, MIN_BATCH_FILES), MAX_BATCH_FILES)
+        self.tasks += batches("fetch", new, batch, parent=found.path, size=found.size)
+
+    def fetch(self, parent: str, files: Sequence[NewFile], entries: int) -> list[NewFile]:
+        """Fetch small files of one directory in a row, and check them with one listing.
+
+        Args:
+          parent: The path of the directory.
+          files: The files.
+          entries: The number of entries of the directory, which tells what a listing costs.
+
+        Returns:
+          The files that are left: the time was over, or the connection was lost.
+        """
+        left = {names.join(parent, file[0]): file for file in files}
+        room = MAX_HELD_BYTES - self.held
+        arrived = list(receive(self.session, self.ctx, list(left), room, self.is_over))
+        after = self._after(parent, [path for path, _ in arrived], entries)
+        for path, received in arrived:
+            try:
+                self._settle(path, parent, left.pop(path), received, after)
+            finally:
+                received.close()
+        return list(left.values())
+
+    def _after(self, parent: str, paths: Sequence[str], entries: int) -> After:
+        """Return the server's facts about files after their transfer.
+
+        One listing answers for all of them, unless the directory is much larger than their number.
+        """
+        if not paths:
+            return After()
+        if entries <= 50 * len(paths) + 2_000:
+            try:
+                found = read(self.session, parent, "", links=False)
+            except (Dropped, RateLimited):
+                raise
+            except IntegrationError:
+                return After()
+            if found.is_complete and not found.after:
+                stats = {path: stat_of(entry) for path, entry in found.files.items()}
+                return After(stats, found.names())
+        stats = {path: self.session.stat(path) for path in paths}
+        return After({path: stat for path, stat in stats.items() if stat != Stat()})
+
+    def _settle(
+        self, path: str, parent: str, file: NewFile, received: Received, after: After
+    ) -> None:
+        """Keep a file that arrived, or say why not."""
+        name, version, is_link = file
+        if received.error is not None:
+            self.failed(path, version, received.error, after)
+            return
+        before, size = stat_of_version(version), received.size
+        now = after.stats.get(path, None if after.names is not None else before)
+        verdict = judge(size, before, now, is_link=is_link)
+        if verdict == "short" and self.session.follow(path).size == size:
+            verdict = "kept"  # the listing is wrong about the size
+        if verdict in UNSTABLE:
+            self.skipped[UNSTABLE[verdict]] += 1
+            self.ctx.log.info(
+                "%r skipped: %s (%d bytes, listed %s)", path, UNSTABLE[verdict], size, version
+            )
+            return
+        fingerprint = version if is_link else version_of(size, before, now, verdict)
+        self.memory.worked(parent, name)
+        self.held += min(size, MAX_INLINE_BYTES)
+        self.output.append(file_output(path, parent, received.content(), size, fingerprint))
+
+    def listing_of(self, parent: str) -> After:
+        """Return a new listing of a directory, as far as it can be read."""
+        return self._after(parent, [parent], 0)
+
+    def failed(self, path: str, version: str, error: IntegrationError, after: After) -> None:
+        """Skip a file that the server refuses; a file that it no longer lists is gone."""
+        if after.names is not None and path not in after.names:
+            self.gone.add(path)
+            self.output.append(TaskOutput.gone(path))
+        else:
+            self._refused(path, version, error)
+
+    def _refused(
+        self, path: str, version: str, error: IntegrationError, *, kind: str = "file"
+    ) -> None:
+        parent, name = path.rpartition("/")[0] or "/", names.base_name(path)
+        version = version if kind == "file" else kind
+        may_pass = isinstance(error, TransientError)
+        self.memory.refused(parent, name, version, str(error), may_pass=may_pass)
+        self.skipped[_reason(str(error))] += 1
+        self.ctx.log.warning("%s %r skipped: %s", kind, path, error)
+
+
+UNSTABLE = {
+    "short": "fewer bytes than listed",
+    "changed": "changed during the download",
+}
+
+
+def file_output(path: str, parent: str, content: object, size: int, fingerprint: str) -> TaskOutput:
+    """Return the output of a file."""
+    modified = fingerprint.partition(":")[2]
+    metadata: dict[str, int | bool] = {"size": size}
+    if not modified.isdecimal() and modified:
+        metadata["growing"] = True
+    return TaskOutput(
+        path, content, kind="file", parent=parent, name=names.base_name(path),  # type: ignore[arg-type]
+        metadata=metadata, timestamp=timestamp(modified), fingerprint=fingerprint,
+    )  # fmt: skip
+
+
+def batches(type: str, items: Sequence[object], most: int, **payload: object) -> Iterator[FollowUp]:
+    """Return follow-ups for portions of some items, each below the maximum size of a payload."""
+    portion: list[object] = []
+    size = 0
+    for item in items:
+        length = len(json.dumps(item))
+        if portion and (len(portion) >= most or size + length > MAX_FOLLOW_UP_BYTES):
+            yield _task(type, items=portion, **payload)
+            portion, size = [], 0
+        portion.append(item)
+        size += length
+    if portion:
+        yield _task(type, items=portion, **payload)
+
+
+def split(places: Sequence[Place], parts: int) -> Iterator[FollowUp]:
+    """Return follow-ups that share the directories which are left."""
+    shares: Iterable[Sequence[Place]] = [places[part::parts] for part in range(parts)]
+    for share in shares:
+        yield from batches("walk", [(path, list(trail)) for path, trail in share], 1_000)
+
+
+def _task(type: str, **payload: object) -> FollowUp:
+    return FollowUp(type, payload)  # type: ignore[arg-type]
+
+
+def stat_of_version(version: str) -> Stat:
+    """Return the size and time of a version; see `Entry.version`."""
+    size, _, modified = version.partition(":")
+    return Stat(int(size) if size.isdecimal() else None, modified)
+
+
+def _needs_own_task(path: str, known: dict[str, str | None]) -> bool:
+    """Return True for a file that grew while it was read, or that was a directory before.
+
+    The deletion of the directory must be committed before the file.
+    """
+    fingerprint = known.get(path, "")
+    return fingerprint is None or fingerprint.endswith(f":{GROWING}")
+
+
+def _reason(error: str) -> str:
+    """Return a reason for counting: the reply code, without the text that names a path."""
+    code = error[:3]
+    if code.isdecimal():
+        return f"refused by the server ({code})"
+    return "not readable"

@@ -1,0 +1,192 @@
+"""vsftpd, ProFTPD and pure-ftpd, started on high ports from unpacked packages of Debian.
+
+`tools/ftp-servers.sh` unpacks them, and `.ci/run` calls it. Without them, their tests are skipped
+on a developer's machine, and fail in CI.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path(os.environ.get("POLLING_TEST_FTP_SERVERS", ROOT / ".cache/ftp-servers"))
+USER, PASSWORD = "u", "p"
+NOBODY = 65534
+
+
+@dataclass
+class RealServer:
+    """A running server.
+
+    Attributes:
+      home: The folder that it serves as `/`.
+      pids: Returns the ids of its processes, sessions included.
+    """
+
+    name: str
+    home: Path
+    port: int
+    credentials: dict[str, str]
+    process: subprocess.Popen[bytes]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"host": "127.0.0.1", "port": self.port, "timeout_seconds": 10}
+
+
+def require(name: str) -> None:
+    """Skip the test if the server is not unpacked; in CI, fail."""
+    if (FOLDER / "complete").exists():
+        return
+    message = f"{name} is not unpacked: run tools/ftp-servers.sh"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@contextmanager
+def serve(name: str, limit: int = 0) -> Iterator[RealServer]:
+    """Run a server over an empty folder.
+
+    Args:
+      name: `vsftpd`, `proftpd` or `pure-ftpd`.
+      limit: The number of connections that it allows. Default: many.
+    """
+    require(name)
+    if name != "proftpd" and os.geteuid() != 0:
+        pytest.skip(f"{name} runs only as root")
+    folder = Path(tempfile.mkdtemp(prefix="ftp-"))
+    folder.chmod(0o755)
+    home = folder / "home"
+    home.mkdir(mode=0o755)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command, credentials = _STARTS[name](folder, home, port, limit)
+    log = (folder / "log").open("wb")
+    process = subprocess.Popen(
+        command, env=_environment(), stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        until(lambda: _answers(port), f"{name} answers", 10)
+        yield RealServer(name, home, port, credentials, process)
+    finally:
+        process.terminate()
+        process.wait(10)
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 2) as connection:
+            return connection.recv(3) == b"220"
+    except OSError:
+        return False
+
+
+def _environment() -> dict[str, str]:
+    machine = os.uname().machine
+    paths = [FOLDER / f"{lib}/{machine}-linux-gnu" for lib in ("usr/lib", "lib")]
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, paths))}
+
+
+def program(path: str) -> str:
+    """Return the path of an unpacked program."""
+    return str(FOLDER / path)
+
+
+def _vsftpd(folder: Path, home: Path, port: int, limit: int) -> tuple[list[str], dict[str, str]]:
+    empty = folder / "empty"
+    empty.mkdir(mode=0o555)
+    settings: Mapping[str, object] = {
+        "listen": "YES", "listen_ipv6": "NO", "listen_port": port, "listen_address": "127.0.0.1",
+        "background": "NO", "anonymous_enable": "YES", "local_enable": "NO", "anon_root": home,
+        "no_anon_password": "YES", "secure_chroot_dir": empty,
+        "seccomp_sandbox": "NO", "max_clients": limit, "anon_world_readable_only": "NO",
+        "ftp_username": "bin",
+    }  # fmt: skip
+    config = folder / "vsftpd.conf"
+    config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    config.chmod(0o600)
+    return [program("usr/sbin/vsftpd"), str(config)], {
+        "username": "anonymous",
+        "password": "anonymous@",
+    }
+
+
+def _proftpd(folder: Path, home: Path, port: int, limit: int) -> tuple[list[str], dict[str, str]]:
+    import crypt
+
+    uid, gid = os.getuid(), os.getgid()
+    password = crypt.crypt(PASSWORD, crypt.mksalt(crypt.METHOD_SHA512))
+    users = folder / "passwd"
+    users.write_text(f"{USER}:{password}:{uid}:{gid}::{home}:/bin/sh\n")
+    users.chmod(0o600)
+    group = folder / "group"
+    group.write_text(f"g:x:{gid}:\n")
+    group.chmod(0o600)
+    config = folder / "proftpd.conf"
+    config.write_text(
+        "\n".join(
+            (
+                "ServerName test",
+                "ServerType standalone",
+                "DefaultServer on",
+                "DefaultAddress 127.0.0.1",
+                "UseIPv6 off",
+                f"Port {port}",
+                f"User {pwd.getpwuid(uid).pw_name}",
+                f"Group {grp.getgrgid(gid).gr_name}",
+                "RootLogin on",
+                "RequireValidShell off",
+                "AuthOrder mod_auth_file.c",
+                f"AuthUserFile {users}",
+                f"AuthGroupFile {group}",
+                f"PidFile {folder}/pid",
+                f"ScoreboardFile {folder}/scoreboard",
+                f"SystemLog {folder}/system.log",
+                "WtmpLog off",
+                "TransferLog none",
+                "UseReverseDNS off",
+                "DefaultRoot ~",
+                "ShowSymlinks on",
+                f"{f'MaxClientsPerUser {limit}' if limit else ''}",
+            )
+        )
+        + "\n"
+    )
+    return [program("usr/sbin/proftpd"), "-n", "-q", "-c", str(config)], {
+        "username": USER,
+        "password": PASSWORD,
+    }
+
+
+def _pure_ftpd(folder: Path, home: Path, port: int, limit: int) -> tuple[list[str], dict[str, str]]:
+    users, database = folder / "passwd", folder / "pdb"
+    add = [program("usr/bin/pure-pw"), "useradd", USER, "-u", str(NOBODY), "-g", str(NOBODY),
+        "-d", str(home), "-f", str(users), "-m", "-F", str(database)]  # fmt: skip
+    subprocess.run(
+        add, input=f"{PASSWORD}\n{PASSWORD}\n".encode(), check=True, env=_environment(),
+        capture_output=True,
+    )  # fmt: skip
+    command = [program("usr/sbin/pure-ftpd"), "-S", f"127.0.0.1,{port}", "-l",
+        f"puredb:{database}", "-E", "-H", "-A", "-L", "1000000:100", "-g", str(folder / "pid"),
+        "-C", str(limit or 100), "-c", "100"]  # fmt: skip
+    return command, {"username": USER, "password": PASSWORD}
+
+
+_STARTS = {"vsftpd": _vsftpd, "proftpd": _proftpd, "pure-ftpd": _pure_ftpd}

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Unpacks vsftpd, ProFTPD, pure-ftpd and lftp from Debian's packages into a folder, for the tests of
+# the FTP plugin. The packages exclude each other, so they are not installed. The script needs
+# apt-get and dpkg, but no root rights. It does nothing if the folder is complete.
+#
+#   tools/ftp-servers.sh [FOLDER]    default: $POLLING_TEST_FTP_SERVERS, or .cache/ftp-servers
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+folder=${1:-${POLLING_TEST_FTP_SERVERS:-.cache/ftp-servers}}
+packages=(vsftpd proftpd-core pure-ftpd lftp)
+
+if [ -e "$folder/complete" ]; then
+  exit 0
+fi
+mkdir -p "$folder/packages"
+if ! apt-cache show vsftpd >/dev/null 2>&1; then
+  apt-get update -qq || sudo -n apt-get update -qq
+fi
+libraries=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+  --no-replaces --no-enhances vsftpd proftpd-core pure-ftpd lftp |
+  awk '$1 == "Depends:" && $2 ~ /^lib(wrap|nsl|tirpc|hiredis|memcached|hashkit|pcre2|sodium|idn2|cap2)/ \
+    {print $2}' | sort -u)
+(
+  cd "$folder/packages"
+  # shellcheck disable=SC2086  # one argument for each library
+  apt-get download -qq "${packages[@]}" $libraries
+)
+for package in "$folder"/packages/*.deb; do
+  dpkg -x "$package" "$folder"
+done
+touch "$folder/complete"

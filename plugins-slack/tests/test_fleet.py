@@ -43,6 +43,17 @@ FOUND = """
 SELECT external_id FROM content_search JOIN user_integration_content ON id = content_id
 WHERE document @@ phraseto_tsquery('simple', %s)
 """
+AGE = """
+UPDATE user_integration_content
+SET content_text = 'as an older renderer left it', hash = md5(external_id)
+WHERE user_integration_id = %s AND kind = 'message'
+RETURNING 1
+"""
+BEGIN_REREAD = "UPDATE user_integration SET reader_version = 0 WHERE id = %s RETURNING id"
+OUTDATED = """
+SELECT 1 FROM user_integration_content WHERE user_integration_id = %s AND kind = 'message'
+  AND content_text = 'as an older renderer left it' LIMIT 1
+"""
 STATES = "SELECT lane, state FROM sync_run WHERE user_integration_id = %s"
 SAVED = "SELECT sum(outputs_saved), sum(outputs_deleted) FROM sync_run WHERE id = %s"
 
@@ -235,6 +246,32 @@ def test_the_search_finds_each_word_that_a_person_sees(
             pass
     missing = [(id, phrase) for id, phrase in wanted if (id,) not in deployment.rows(FOUND, phrase)]
     assert not missing
+
+
+@pytest.mark.long
+@pytest.mark.acceptance
+@pytest.mark.timeout(1800)
+def test_100_000_messages_are_rendered_again_without_slack(
+    fake: Fake, deployment: Deployment, make_fleet: MakeFleet
+) -> None:
+    """Each message is kept as an older renderer left it; a reread writes its current form."""
+    fill(fake.workspace, channels=50, messages=100_000, threads=100)
+    fleet = make_fleet(**settings(fake))
+    fleet.workers(processes=2, threads=8)
+    fleet.ready(100)
+    account = connected(fake, deployment)
+    sync(deployment, account)
+    oracle.wait_for_quiet(fleet, 900)
+    assert_whole(fake, deployment, account)
+    deployment.rows(AGE, account)
+    fake.calls.clear()
+    began = time.monotonic()
+    run = deployment.rows(BEGIN_REREAD, account)
+    fleet.until(lambda: not deployment.rows(OUTDATED, account), "all are rendered again", 600)
+    print(f"rendered 100,000 messages again in {time.monotonic() - began:.0f} s, {run}")
+    oracle.wait_for_quiet(fleet, 60)
+    assert not fake.calls
+    assert_whole(fake, deployment, account)
 
 
 @pytest.mark.long

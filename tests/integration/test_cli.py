@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
-import psycopg
 import pytest
 from support import cli as cli_support
 from support.cli import Cli, stop_servers, until
@@ -628,11 +627,12 @@ def test_a_new_plugin_can_be_installed_and_run(tmp_path: Path) -> None:
 
 
 def test_an_empty_listing_names_its_filters(cli: Cli) -> None:
-    cli.connect("hello")
+    id = cli.connect("without-content")
     assert "nobody" in cli.ok("accounts", "--user-id", "nobody").out
-    assert "state cancelled" in cli.ok("runs", "--state", "cancelled").out
-    id = cli.ok("accounts", "--json").json()["id"]
-    assert id[:8] in cli.ok("content", "--account", "hello").out
+    out = cli.ok("runs", "--account", "without-content", "--state", "failed").out
+    assert "state failed" in out
+    assert id[:8] in out
+    assert id[:8] in cli.ok("content", "--account", "without-content").out
 
 
 def test_up_with_a_taken_port_fails_and_names_the_port(cli: Cli) -> None:
@@ -641,15 +641,15 @@ def test_up_with_a_taken_port_fails_and_names_the_port(cli: Cli) -> None:
         assert port in cli.fails("up", "--port", port)
 
 
-def test_another_package_named_core_is_not_imported(cli: Cli) -> None:
-    other = cli.folder / "other" / "core"
+def test_another_package_named_core_is_not_imported(alone: Cli) -> None:
+    other = alone.folder / "other" / "core"
     other.mkdir(parents=True)
     (other / "__init__.py").write_text("raise SystemExit('the wrong core')\n")
     python, *words = cli_support.PROGRAM
     with subprocess.Popen(
         [python, "-P", *words, "up", "--processes", "1"],
         cwd=other.parent,
-        env=cli.env,
+        env=alone.env,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -666,25 +666,18 @@ def test_another_package_named_core_is_not_imported(cli: Cli) -> None:
     assert process.returncode == 0, lines
 
 
-def test_a_newer_schema_is_refused_in_each_command(cli: Cli) -> None:
-    found = cli.ok("psql", "-c", "SELECT version_num FROM alembic_version", "-tA").out.strip()
-    update = "UPDATE alembic_version SET version_num = '{}'"
-    urls = dict(line.split("=", 1) for line in cli.ok("env").out.splitlines())
-    with psycopg.connect(urls["DATABASE_URL"], autocommit=True) as conn:
-        conn.execute(update.format("9999"))
-        try:
-            assert "newer" in cli.fails("accounts")
-            assert "newer" in cli.fails("migrate")
-            assert "newer" in cli("doctor").out
-        finally:
-            conn.execute(update.format(found))
+def test_a_newer_schema_is_refused_in_each_command(alone: Cli) -> None:
+    alone.ok("psql", "-c", "UPDATE alembic_version SET version_num = '9999'")
+    assert "newer" in alone.fails("accounts")
+    assert "newer" in alone.fails("migrate")
+    assert "newer" in (done := alone("doctor")).out + done.err
 
 
-def test_a_relative_home_is_used_as_an_absolute_folder(cli: Cli) -> None:
-    cli.env["POLLING_HOME"] = "data"
-    assert str(cli.folder / "data") in cli("doctor").out
+def test_a_relative_home_is_used_as_an_absolute_folder(alone: Cli) -> None:
+    alone.env["POLLING_HOME"] = "data"
+    assert str(alone.folder / "data") in alone("doctor").out
 
 
-def test_limits_of_an_unknown_integration_are_reported(cli: Cli) -> None:
-    cli.env["POLLING_LIMITS"] = '{"fpt": {"connections": {"tasks": 2}}}'
-    assert "fpt" in cli("doctor").out
+def test_limits_of_an_unknown_integration_are_reported(alone: Cli) -> None:
+    alone.env["POLLING_LIMITS"] = '{"fpt": {"connections": {"tasks": 2}}}'
+    assert "fpt" in alone("doctor").out

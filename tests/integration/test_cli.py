@@ -675,6 +675,7 @@ def test_a_newer_schema_is_refused_in_each_command(alone: Cli) -> None:
 
 def test_a_relative_home_is_used_as_an_absolute_folder(alone: Cli) -> None:
     alone.env["POLLING_HOME"] = "data"
+    alone.env["COLUMNS"] = "500"
     assert str(alone.folder / "data") in alone("doctor").out
 
 

@@ -81,7 +81,6 @@ def _write_rereads(
     again = []
     for outcome in outcomes:
         account, count = outcome.dispatch.account_id, counts[outcome.dispatch.task_id]
-        count.unchanged += outcome.unchanged
         for row in outcome.rereads:
             count.saved += sum((account, each["id"]) in written for each in row.writes)
             count.deleted += sum((account, id) in deleted for id in row.gone)

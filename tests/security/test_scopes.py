@@ -29,12 +29,12 @@ ROUTES = {
     "list_integrations get_integration list_outages list_user_integrations get_user_integration"
     " list_runs get_run": STATUS,
     "get_state list_tasks get_task list_held_deletions get_held_deletion list_held_items": DETAILS,
-    "list_content get_content get_raw_content read_changes": {CONTENT},
+    "list_content get_content get_raw_content get_thread read_changes": {CONTENT},
     "create_user_integration change_user_integration delete_user_integration"
     " check_user_integration erase_user start_authorization redeem_connect_code": {CONNECT},
     "pause_integration resume_integration pause_user_integration resume_user_integration"
-    " sync_user_integration resync_user_integration cancel_run retry_tasks discard_tasks retry_task"
-    " discard_task accept_held_deletion refuse_held_deletion": {OPERATE},
+    " sync_user_integration resync_user_integration reread_user_integration cancel_run retry_tasks"
+    " discard_tasks retry_task discard_task accept_held_deletion refuse_held_deletion": {OPERATE},
     "metrics": {METRICS},
     "list_tokens create_token revoke_token": {TOKENS},
 }
@@ -43,11 +43,11 @@ ROUTES = {
 PAGES_ALLOWED = {
     "account_list account_page integrations list_runs": STATUS,
     "show_run show_task list_parked list_deletions show_deletion": DETAILS,
-    "list_content show_content preview_content raw_content": {CONTENT},
+    "list_content show_content preview_content raw_content show_thread": {CONTENT},
     "settings_page change_settings credentials_page reconnect connect.authorize edit.authorize"
     " check disconnect erase connect_page connect connected": {CONNECT},
-    "sync resync actions.pause actions.resume connect.pause connect.resume cancel_run retry_task"
-    " discard_task retry discard retry_all discard_all accept refuse": {OPERATE},
+    "sync resync actions.reread actions.pause actions.resume connect.pause connect.resume cancel_run"
+    " retry_task discard_task retry discard retry_all discard_all accept refuse": {OPERATE},
     "create_token revoke_token": {TOKENS},
     "access overview sign_out sign_out_everywhere": set(ALL),
 }

@@ -47,7 +47,8 @@ PAGES_ALLOWED = {
     "settings_page change_settings credentials_page reconnect connect.authorize edit.authorize"
     " check disconnect erase connect_page connect connected": {CONNECT},
     "sync resync actions.reread actions.pause actions.resume connect.pause connect.resume"
-    " cancel_run retry_task discard_task retry discard retry_all discard_all accept refuse": {OPERATE},
+    " cancel_run retry_task discard_task retry discard retry_all discard_all accept"
+    " refuse": {OPERATE},
     "create_token revoke_token": {TOKENS},
     "access overview sign_out sign_out_everywhere": set(ALL),
 }

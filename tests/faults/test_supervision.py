@@ -114,7 +114,7 @@ def schedulers(fleet: Fleet) -> list[int]:
     return [
         pid
         for pid, parent, words in processes()
-        if parent == fleet.programs[0].pid and "periodiq" in words
+        if parent == fleet.programs[0].pid and "core.programs scheduler" in words
     ]
 
 

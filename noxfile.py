@@ -54,9 +54,12 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests, two at a time. With pytest's arguments: `nox -s tests -- -k ledger`."""
+    """Run all tests, three at a time. With pytest's arguments: `nox -s tests -- -k ledger`.
+
+    Most tests wait for processes, so three keep two cores busy.
+    """
     _install(session, "test", core=".[demo,serve,sentry,otel]")
-    session.run("pytest", "-n", "2", *session.posargs, interrupt_timeout=LONG)
+    session.run("pytest", "-n", "3", *session.posargs, interrupt_timeout=LONG)
 
 
 @nox.session

@@ -26,6 +26,14 @@ NAMES: Mapping[str, str] = {
     "reread": (
         "a reread of 20,000 kept mails, against reading the same mails alone, and a sync beside it"
     ),
+    "sweep": (
+        "a sync beside a sweep and an erasure of a million items, against the same sync alone"
+    ),
+    "mail": "reading ordinary, changed and hostile mails, against CPython's own parser",
+    "ftp": (
+        "copies of FTP servers with small files, latency, a limit and large files, against rclone,"
+        " lftp and curl"
+    ),
     "idle": "statements/s and CPU of an idle fleet",
     "size": "memory and cost per task of runs up to 100,000 tasks",
 }

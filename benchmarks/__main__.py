@@ -28,7 +28,10 @@ def main(words: list[str] | None = None) -> int:
     # On SIGTERM, stop the servers and workers too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     options = Options(
-        arguments.rounds or (1 if arguments.quick else 3), arguments.quick, arguments.rows
+        arguments.rounds or (1 if arguments.quick else 3),
+        arguments.quick,
+        arguments.rows,
+        arguments.only,
     )
     for name in NAMES if arguments.name == "all" else [arguments.name]:
         result, text = measure(name, options)
@@ -99,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rows", type=int, help="rows in the largest table of `upsert` (default: 500,000)"
+    )
+    parser.add_argument(
+        "--only", default="", help="measure only the cases of `ftp` whose name contains this text"
     )
     return parser
 

@@ -17,11 +17,13 @@ class Options:
       quick: Use sizes so small that the figures are meaningless, to check that a benchmark works.
         Default: False.
       rows: The number of rows in the largest table of `upsert`. Default: None, its own default.
+      only: Measure only the cases of `ftp` whose name contains this text. Default: all cases.
     """
 
     rounds: int = 3
     quick: bool = False
     rows: int | None = None
+    only: str = ""
 
     def size(self, full: int, quick: int) -> int:
         """Return `quick` with the option `--quick`, and `full` otherwise."""

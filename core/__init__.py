@@ -29,16 +29,26 @@ from core.integration.limits import (
     Rate,
     Reader,
 )
-from core.integration.results import Blob, Listing, Task, TaskOutput, TaskResult
+from core.integration.results import (
+    COMPARISON,
+    Blob,
+    Comparison,
+    Listing,
+    Task,
+    TaskOutput,
+    TaskResult,
+)
 from core.integration.stored import StoredItem
 from core.integration.tasks import TaskMethod, task
 
 __all__ = [
+    "COMPARISON",
     "AccountIdentity",
     "AccountInfo",
     "BaseIntegration",
     "Blob",
     "BlobWriter",
+    "Comparison",
     "Concurrency",
     "ConfigurationError",
     "Context",

@@ -201,7 +201,7 @@ class BlockingConsumer(Consumer):
         # be slow, and other processes idle.
         sure = max(self.prefetch - len(self._here), 1)
         fetched = self.queues.fetch(self.queue_name, room, sure)
-        if not fetched and self.queues.wait(self.queue_name):
+        if not fetched and self.queues.wait(self.queue_name) and self._accepting():
             fetched = self.queues.fetch(self.queue_name, room, sure)
         self._taken.extend(fetched)
         return bool(fetched)

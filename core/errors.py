@@ -42,7 +42,8 @@ class TransientError(IntegrationError):
 
     Quick attempts come first, with exponential backoff and full jitter. When they are used up, the
     task is deferred: its run ends without it, and the engine tries it again with pauses that grow
-    to 6 hours. After `POLLING_GIVE_UP_AFTER_DAYS` since its first failure, the task is parked.
+    to 6 hours. After `POLLING_GIVE_UP_AFTER_DAYS` since its first failure, it is parked, if it
+    was deferred at least 10 times.
 
     Connection errors have the same effect: `ConnectionError`, `TimeoutError`, `socket.gaierror`,
     `EOFError`, `ssl.SSLError` except a failed certificate verification, an unreachable network,
@@ -77,15 +78,42 @@ class SkipItem(IntegrationError):
     """An item without content to save. The task ends as done, with this reason."""
 
 
-class CredentialsInvalid(IntegrationError):
+class _WithRemedy(Exception):
+    """The part of an error that stops an account: a reason, and the next step of a person."""
+
+    def __init__(self, reason: str = "", *, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+    @property
+    def reason(self) -> str:
+        """The reason, without the remedy."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return f"{self.reason.rstrip('.')}. {self.remedy}" if self.remedy else self.reason
+
+
+class CredentialsInvalid(_WithRemedy, IntegrationError):
     """The credentials do not work. The account stops until someone reconnects it.
 
     Its tasks then resume.
+
+    Args:
+      reason: The reason, shown to people. Default: none.
+      remedy: The next step of a person, as a sentence without a full stop. The engine shows it
+        when an account is connected, and after the reason of a stopped account. Default: the
+        engine's own text.
     """
 
 
-class ConfigurationError(IntegrationError):
-    """The account's configuration does not work. The account stops until someone corrects it."""
+class ConfigurationError(_WithRemedy, IntegrationError):
+    """The account's configuration does not work. The account stops until someone corrects it.
+
+    Args:
+      reason: The reason, shown to people. Default: none.
+      remedy: The next step of a person; see `CredentialsInvalid`. Default: the engine's own text.
+    """
 
 
 class CursorExpired(IntegrationError):
@@ -211,6 +239,13 @@ class ResultInvalid(PermanentError):
     """A plugin returned a result that cannot be saved. The task is parked.
 
     The result has a wrong type, exceeds a bound, or is not valid JSON.
+    """
+
+
+class StateContended(PollingError):
+    """Other tasks keep inserting the state partitions that a result writes.
+
+    Nothing of the batch was saved. A later try can succeed.
     """
 
 

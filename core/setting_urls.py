@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+from core import sentinel_url
+
 BLANK = "it is blank; remove it to use an embedded server"
 WHITESPACE = "it contains a space or a line break; write a space as %20"
 PERCENT = "it contains a % that is not the beginning of a code such as %20; write it as %25"
@@ -16,7 +18,7 @@ AT = "it contains a second @; write an @ of the password as %40"
 SLASH = "it contains an @ after the first /; write a / of the password as %2F"
 PORT = "its port is not a number from 1 to 65535; write : and / of the password as %3A and %2F"
 POSTGRES = "use postgresql://USER:PASSWORD@HOST/DATABASE"
-REDIS = "use redis://, rediss:// or unix://"
+REDIS = "use redis://, rediss://, unix:// or redis+sentinel://"
 BLOBS = "use a directory, s3://, gs:// or az://"
 CREDENTIALS = (
     "it contains a password; set the variables of the store instead, such as AWS_SECRET_ACCESS_KEY"
@@ -59,9 +61,13 @@ def redis_url(url: str) -> str:
     """
     url = _stripped(url)
     scheme, _, rest = url.partition("://")
-    if scheme not in ("redis", "rediss", "unix"):
+    if scheme not in ("redis", "rediss", "unix", *sentinel_url.SCHEMES):
         raise ValueError(REDIS)
     _check_characters(url)
+    if sentinel_url.is_sentinel(url):
+        _check_authority(rest)
+        sentinel_url.parse(url)
+        return url
     if scheme != "unix":
         _check_path(rest)
         _check_port(rest.partition("/")[0].rpartition("@")[2].partition("?")[0])

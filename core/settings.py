@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     max_attempts: PositiveInt = 3
     """Quick attempts of a task before it is deferred or parked."""
     give_up_after_days: PositiveFloat = 7.0
-    """Days since its first failure after which a deferred task is parked."""
+    """Days since its first failure after which a task is parked that was deferred 10 times."""
     task_timeout_seconds: PositiveFloat = 300.0
     """Seconds that a task may run, unless its `@task` sets another limit."""
     retention_days: PositiveFloat = 30.0
@@ -105,6 +105,10 @@ class Settings(BaseSettings):
     """The maximum number of connections to `polling serve`."""
     max_connections_per_address: PositiveInt = 256
     """The maximum number of connections, and of requests in progress, from one address."""
+    max_requests_per_second_per_address: PositiveFloat = 100.0
+    """Requests without a valid token from one address, on average."""
+    max_requests_per_second_per_user: PositiveFloat = 100.0
+    """Requests of one user, on average. Operators have no bound."""
     allow_private_hosts: bool = False
     """Let accounts made with a user's token connect to loopback, private and link-local hosts."""
     redirect_urls: Annotated[tuple[str, ...], NoDecode] = ()

@@ -279,6 +279,9 @@ class ShownHeldState(StrEnum):
     REFUSED = HeldState.REFUSED
 
 
+CARRIED_TASKS = (TaskState.DEFERRED, TaskState.CANCELLED)
+"""The states of tasks that a later run continues by itself."""
+
 STOPPED_TASKS = (TaskState.DEFERRED, TaskState.PARKED, TaskState.CANCELLED)
 """States of tasks that ended without a result. A copy continues the task, or it is discarded."""
 

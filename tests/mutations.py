@@ -48,6 +48,346 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "a deadline beyond its longest span has passed",
+        (("core/db/clocks.py", "<= clock_timestamp() OR {beyond(column, name)})",
+          "<= clock_timestamp())"),),
+        ("tests/integration/test_wrong_clocks.py",),
+    ),
+    Mutation(
+        "polls that are too far ahead are due",
+        (("core/ledger/far_ahead.py",
+          "for statement in (POLL_NOW, CONTINUE_NOW)", "for statement in (CONTINUE_NOW,)"),),
+        ("tests/integration/test_wrong_clocks.py",),
+    ),
+    Mutation(
+        "ages are judged by the monotonic clock too",
+        (("core/ledger/monotonic.py", "    return row[0] if row else None\n",
+          "    return datetime.max.replace(tzinfo=row and row[0] and row[0].tzinfo or UTC)\n"),
+         ("core/ledger/monotonic.py", "from datetime import datetime",
+          "from datetime import UTC, datetime")),
+        ("tests/integration/test_wrong_clocks.py",),
+    ),
+    Mutation(
+        "a key of a request is judged by the monotonic clock too",
+        (("core/rest/idempotency.py", "old_enough(conn, seconds) or", "'infinity' or"),),
+        ("tests/integration/test_rest_accounts.py",),
+    ),
+    Mutation(
+        "an erasure judges blobs by the monotonic clock too",
+        (("core/service/accounts/erase.py", "before = old_enough(conn, SETTLED_SECONDS)",
+          'before = "infinity"'),),
+        ("tests/integration/test_rest_content.py",),
+    ),
+    Mutation(
+        "no lease expires after the clock stepped ahead",
+        (("core/dispatcher/maintenance.py", "        if self._clock_stepped(conn):\n",
+          "        if self._clock_stepped(conn) and False:\n"),),
+        ("tests/integration/test_wrong_clocks.py",),
+    ),
+    Mutation(
+        "a reply has a deadline",
+        (("core/db/pool.py", "return super().wait(self._bounded(gen), *args, **options)",
+          "return super().wait(gen, *args, **options)"),),
+        ("tests/integration/test_deadlines.py",),
+    ),
+    Mutation(
+        "a process that is cut off takes nothing",
+        (("core/worker/admission.py", "        return self._failed\n", "        return False\n"),),
+        ("tests/faults/test_without_postgres.py",),
+    ),
+    Mutation(
+        "a process that can save nothing ends",
+        (("core/worker/saver.py", "QUIET_SECONDS = 12.0", "QUIET_SECONDS = 1e9"),),
+        ("tests/faults/test_without_postgres.py",),
+    ),
+    Mutation(
+        "a blob stays a day after its last row",
+        (("core/content/blobs.py",
+          "WHERE b.unreferenced_at <= now() - %(grace)s * interval '1 second'\n"
+          "  AND b.unreferenced_at < %(before)s AND {_UNNAMED}",
+          "WHERE {_UNNAMED}"),),
+        ("tests/integration/test_blobs.py",),
+    ),
+    Mutation(
+        "the leader stays while the disk is full",
+        (("core/dispatcher/loop.py", "            self._led_at = now - LEAD_AGAIN_SECONDS",
+          "            raise\n            self._led_at = now - LEAD_AGAIN_SECONDS"),
+         ("core/dispatcher/maintenance.py",
+          "                self.on_disk_full(error)  # other jobs may not need space\n",
+          "                raise\n")),
+        ("tests/faults/test_full_disk.py",),
+    ),
+    Mutation(
+        "readyz reports a full disk",
+        (("core/worker/process.py",
+          "        self.database.on_disk_full = queues.note_disk_full\n", ""),
+         ("core/dispatcher/loop.py", "        self._queues.note_disk_full()\n", "")),
+        ("tests/faults/test_full_disk.py",),
+    ),
+    Mutation(
+        "a lease is judged by its holder's promise",
+        (("core/worker/process.py", "self._renewed >= self._shortest_lease / 3",
+          "self._renewed >= self.settings.lease_seconds / 3"),
+         ("core/dispatcher/loop.py", "portions, self._maintenance.leases.longest)",
+          "portions, self._settings.lease_seconds)"),
+         ("core/dispatcher/maintenance.py", "time.monotonic() - self.leases.longest",
+          "time.monotonic() - self._settings.lease_seconds")),
+        ("tests/faults/test_lease_lengths.py",),
+    ),
+    Mutation(
+        "a new leader waits for the longest lease",
+        (("core/dispatcher/maintenance.py", "time.monotonic() - self.leases.longest",
+          "time.monotonic() - self._settings.lease_seconds"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "a demoted master ends its connections",
+        (("core/transport/queues.py", "                self.disconnect()\n", ""),),
+        ("tests/faults/test_failover.py",),
+    ),
+    Mutation(
+        "a run takes over tasks in portions",
+        (("core/ledger/carry_over.py", "MAX_CARRIED_IN_CLAIM = 100",
+          "MAX_CARRIED_IN_CLAIM = 10**9"),),
+        ("tests/integration/test_carry_over.py",),
+    ),
+    Mutation(
+        "a task that was retried in its run counts once",
+        (("core/ledger/completion.py", "(t.retried_as IS NULL OR", "(true OR"),),
+        ("tests/integration/test_controls.py",),
+    ),
+    Mutation(
+        "a run ends after it has taken over all tasks",
+        (("core/ledger/completion.py", "r.carry_until IS NULL\nAND (SELECT", "(SELECT"),),
+        ("tests/integration/test_carry_over.py",),
+    ),
+    Mutation(
+        "a body has one length",
+        (("core/web/connections.py", "<= names:", "<= set():"),),
+        ("tests/security/test_malformed_requests.py",),
+    ),
+    Mutation(
+        "malformed bytes after a response are not logged",
+        (("core/web/connections.py", "if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):",
+          "if True:"),),
+        ("tests/security/test_malformed_requests.py",),
+    ),
+    Mutation(
+        "sessions of a token are bounded",
+        (("core/service/sessions.py", "DESC OFFSET", "DESC OFFSET 1000 +"),),
+        ("tests/security/test_sessions.py",),
+    ),
+    Mutation(
+        "requests without a token have a rate",
+        (("core/web/request_rates.py", "            if not self._addresses.take(key, cost):",
+          "            if not self._addresses.take(key, 0):"),),
+        ("tests/security/test_request_rates.py",),
+    ),
+    Mutation(
+        "requests of a user have a rate",
+        (("core/web/request_rates.py", "        if not self._users.take(user, cost):",
+          "        if not self._users.take(user, 0):"),),
+        ("tests/security/test_request_rates.py",),
+    ),
+    Mutation(
+        "valid credentials pass during a flood from their address",
+        (("core/web/request_rates.py",
+          "if credentials is not None and credentials in self._known:", "if False:"),),
+        ("tests/security/test_request_rates.py",),
+    ),
+    Mutation(
+        "a request beyond the rate ends its connection",
+        (("core/web/gate.py", '(b"connection", b"close")', '(b"x-close", b"close")'),),
+        ("tests/security/test_request_rates.py",),
+    ),
+    Mutation(
+        "responses beyond the rate wait",
+        (("core/web/request_rates.py", "        if self._delayed < MAX_DELAYED:",
+          "        if False:"),),
+        ("tests/security/test_request_rates.py",),
+    ),
+    Mutation(
+        "an address that opens too many connections is dropped",
+        (("core/web/server.py", "            connection.close()\n",
+          "            return connection, address\n"),),
+        ("tests/security/test_connections.py",),
+    ),
+    Mutation(
+        "named deletions of an account that keeps items",
+        (("core/ledger/content.py", "    if run.keeps:\n", "    if False:\n"),),
+        ("tests/integration/test_keeping.py",),
+    ),
+    Mutation(
+        "searches of one user in progress",
+        (("core/service/slots.py", "full = user is not None and", "full = False and"),),
+        ("tests/integration/test_dashboard_attacks.py", "tests/security/test_user_slots.py"),
+    ),
+    Mutation(
+        "requests of one user in progress",
+        (("core/web/request_rates.py",
+          "if principal.user_id is not None and self._slot is None:", "if False:"),),
+        ("tests/security/test_user_slots.py",),
+    ),
+    Mutation(
+        "requests of one user that wait",
+        (("core/web/user_slots.py",
+          "if self._count.get(user, 0) >= self._most + MAX_WAITING_PER_USER:", "if False:"),),
+        ("tests/security/test_user_slots.py",),
+    ),
+    Mutation(
+        "downloads of one user in progress",
+        (("core/web/gate.py", "                await self._caller.downloads()\n",
+          "                self._caller.release()\n"),),
+        ("tests/security/test_user_slots.py",),
+    ),
+    Mutation(
+        "downloads leave the slots of other requests",
+        (("core/web/gate.py", "                await self._caller.downloads()\n",
+          "                pass\n"),),
+        ("tests/security/test_user_slots.py",),
+    ),
+    Mutation(
+        "pages that update themselves take no slot",
+        (("core/web/gate.py", "            if _has_events(message):\n",
+          "            if False:\n"),),
+        ("tests/security/test_user_slots.py",),
+    ),
+    Mutation(
+        "readers that wait take no slot",
+        (("core/rest/routes/changes.py", "            caller.release()", "            pass"),),
+        ("tests/security/test_gate.py",),
+    ),
+    Mutation(
+        "live pages of one user that are rendered",
+        (("core/dashboard/live.py", "async with self._shares.slot(user), self._rendering:",
+          "async with self._rendering:"),),
+        ("tests/security/test_user_slots.py",),
+    ),
+    Mutation(
+        "accounts of one user",
+        (("core/service/accounts/actions.py", "if known is None and public_only:", "if False:"),),
+        ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "keys of requests of one user",
+        (("core/rest/idempotency.py", "    if principal.user_id is None:\n", "    if True:\n"),),
+        ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "runs that one user requests",
+        (("core/web/provider_slots.py", "    if user is not None:\n", "    if False:\n"),),
+        ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "silent connections of a proxy",
+        (("core/web/server.py", "return _has_data(connection) or self._silent.take(address)",
+          "return True"),),
+        ("tests/security/test_connections.py",),
+    ),
+    Mutation(
+        "requests with invented addresses",
+        (("core/web/request_rates.py",
+          "            if proxy is not None and not self._proxies.take(proxy, cost):",
+          "            if False:"),),
+        ("tests/security/test_request_rates.py",),
+    ),
+    Mutation(
+        "item pages count for their user",
+        (("core/dashboard/pages/content.py",
+          "            user=viewer.user_id,\n            parent=", "            parent="),),
+        ("tests/security/test_user_slots.py",),
+    ),
+    Mutation(
+        "tokens that have expired",
+        (("core/service/tokens.py",
+          "WHERE digest = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())",
+          "WHERE digest = %s AND revoked_at IS NULL"),),
+        ("tests/security/test_scopes.py",),
+    ),
+    Mutation(
+        "checks of all users in progress",
+        (("core/service/provider_slots.py", "self._total >= MAX_PROVIDER_CALLS", "False"),),
+        ("tests/security/test_checks.py",),
+    ),
+    Mutation(
+        "bodies of many addresses in memory",
+        (("core/web/gate.py",
+          "self._size > SMALL_BODY_BYTES and held.total() > MAX_BUFFERED_BYTES", "False"),),
+        ("tests/security/test_gate.py",),
+    ),
+    Mutation(
+        "names of cookies end where a browser ends them",
+        (("core/web/session_cookie.py", 'pair.strip(" \\t").partition("=")',
+          'pair.strip().partition("=")'),),
+        ("tests/security/test_sessions.py",),
+    ),
+    Mutation(
+        "clients that have left are not served",
+        (("core/web/server.py", " and not _has_left(connection)", ""),),
+        ("tests/security/test_connections.py",),
+    ),
+    Mutation(
+        "a large body counts as several requests",
+        (("core/web/request_rates.py", "            rate.charge(key, cost)\n",
+          "            pass\n"),),
+        ("tests/security/test_request_rates.py",),
+    ),
+    Mutation(
+        "responses do not wait for acknowledgements",
+        (("core/web/server.py", "kind, socket.IPPROTO_TCP,", "kind, 0,"),),
+        ("tests/security/test_connections.py",),
+    ),
+    Mutation(
+        "text of size 0 hides no element with a size of its own",
+        (("core/mail/html_text.py", 'return size["zero"] is not None',
+          'return around or size["zero"] is not None'),),
+        ("plugins-gmail/tests/test_cases.py",),
+    ),
+    Mutation(
+        "classes that the styles of a mail hide",
+        (("core/mail/html_text.py", "return bool(names & self.hidden) and not names & self.shown",
+          "return False"),),
+        ("plugins-gmail/tests/test_cases.py",),
+    ),
+    Mutation(
+        "the quick look for history",
+        (("core/mail/replies.py", "_Message if _MAY_QUOTE.search(rest) else _WithoutHistory",
+          "_WithoutHistory"),),
+        ("plugins-gmail/tests/test_cases.py",),
+    ),
+    Mutation(
+        "a boundary directly behind the header",
+        (("core/mail/fields.py", "elif _is_boundary(line, names, values):", "elif False:"),),
+        ("plugins-gmail/tests/test_cases.py",),
+    ),
+    Mutation(
+        "a file beside a repeated multipart",
+        (("core/mail/mime.py", "self._opens_multipart(fields := self._without_repeated(fields))",
+          "self._opens_multipart(fields)"),),
+        ("plugins-gmail/tests/test_cases.py",),
+    ),
+    Mutation(
+        "messages within TNEF",
+        (("core/mail/tnef.py", "found.messages.append(message)", "pass"),),
+        ("plugins-gmail/tests/test_cases.py",),
+    ),
+    Mutation(
+        "a boundary that a nested multipart repeats",
+        (("core/mail/mime.py", "return self._repeats(delimiter, choice)", "return False"),),
+        ("plugins-gmail/tests/test_corpora.py",),
+    ),
+    Mutation(
+        "words behind base64 are not data",
+        (("core/mail/transfer.py", "data[: max(words.start() - len(self._blank), 0)], True",
+          "data, False"),),
+        ("plugins-gmail/tests/test_corpora.py",),
+    ),
+    Mutation(
+        "the size of compressed RTF",
+        (("core/mail/rtf.py", "limit = min(raw_size, MAX_RTF_BYTES)", "limit = raw_size"),),
+        ("plugins-gmail/tests/test_rtf.py",),
+    ),
+    Mutation(
         "bodies of tiny chunks",
         (("core/web/connections.py", "                self._give_up()\n", ""),),
         ("tests/security/test_connections.py",),
@@ -121,6 +461,65 @@ MUTATIONS = [
         ("plugins-gmail/tests/test_cases.py",),
     ),
     Mutation(
+        "a delayed follow-up waits",
+        (("core/ledger/follow_ups.py", "now() + coalesce(delay, 0) * interval",
+          "now() + 0 * interval"),),
+        ("tests/integration/test_commit.py",),
+    ),
+    Mutation(
+        "only Google's own error says that a message is gone",
+        (("plugins-gmail/src/integration_polling_gmail/errors.py",
+          "    return type(code) is int and code == status and not is_unrouted",
+          "    return True"),),
+        ("plugins-gmail/tests/test_truth.py",),
+    ),
+    Mutation(
+        "a comparison fetches a missing message",
+        (("plugins-gmail/src/integration_polling_gmail/comparison.py",
+          "            if id not in requested\n",
+          "            if False\n"),),
+        ("plugins-gmail/tests/test_comparison.py",),
+    ),
+    Mutation(
+        "a comparison requests a missing message once",
+        (("plugins-gmail/src/integration_polling_gmail/comparison.py",
+          "            if id not in requested\n",
+          "            if True\n"),),
+        ("plugins-gmail/tests/test_comparison.py",),
+    ),
+    Mutation(
+        "the reason of the token endpoint reaches the person",
+        (("core/service/accounts/check.py",
+          "raise (error if error.remedy else refused) from None",
+          "raise refused from None"),),
+        ("plugins-gmail/tests/test_refusals.py",),
+    ),
+    Mutation(
+        "only the answer with the state of this sign-in counts",
+        (("core/service/accounts/loopback.py",
+          'if not secrets.compare_digest(found.get("state", "").encode(), self.state.encode()):',
+          'if "state" not in found:'),),
+        ("tests/integration/test_gmail_connecting.py",),
+    ),
+    Mutation(
+        "a message that is not found is requested once more",
+        (("plugins-gmail/src/integration_polling_gmail/integration.py",
+          "        if again:\n            return TaskResult([TaskOutput.gone(id)])",
+          "        if True:\n            return TaskResult([TaskOutput.gone(id)])"),),
+        ("plugins-gmail/tests/test_truth.py",),
+    ),
+    Mutation(
+        "untrusted HTML loads nothing",
+        (("core/web/sanitizer.py", "    return value if _INLINE.fullmatch(value) else None",
+          "    return value"),),
+        ("tests/integration/test_rest_html.py",),
+    ),
+    Mutation(
+        "the limits of untrusted HTML apply to all parts of a mail together",
+        (("core/web/sanitizer.py", '        self._tags -= shown.count("<")\n', ""),),
+        ("tests/integration/test_rest_html.py",),
+    ),
+    Mutation(
         "what a person does not see is not text",
         (("core/mail/html_text.py", "return bool(_HIDDEN.search(style))", "return False"),),
         ("plugins-gmail/tests/test_cases.py",),
@@ -179,7 +578,7 @@ MUTATIONS = [
     Mutation(
         "nonces of a copied database",
         (("core/ledger/leadership.py",
-          "WHERE term.renewed_at > clock_timestamp() - interval '{NONCE_SECONDS:.0f} seconds'",
+          'WHERE {recent("engine_state.nonce_at", "term.renewed_at")}',
           "WHERE term.nonce IS NOT NULL"),),
         ("tests/integration/test_two_fleets.py",),
     ),
@@ -196,6 +595,12 @@ MUTATIONS = [
     Mutation(
         "evicted budgets",
         (("core/limits/budgets.py", "if not mark then return {-1, 0} end", "mark = mark or '0'"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "budgets of other data",
+        (("core/transport/queues.py", "            if self.first_script is not None:",
+          "            if False:"),),
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
@@ -263,7 +668,7 @@ MUTATIONS = [
           "conn, outcomes, guard=self._guard)\n"
           "                end_runs(conn, {o.dispatch.run_id for o in outcomes})\n"
           "            return result"),
-         ("core/worker/saver.py", "return end_runs(conn, runs)", "return []")),
+         ("core/worker/saver.py", "return end_runs(conn, runs, self._to_settle.put)", "return []")),
         ("tests/integration/test_completion.py",),
     ),
     Mutation(
@@ -442,6 +847,38 @@ MUTATIONS = [
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
+        "sweeps that continue below deleted items",
+        (("core/content/store.py", "if size > most or orphaned:", "if size > most:"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "items saved below deleted items",
+        (("core/ledger/content.py", "    orphans.mark_parents(conn, parents)\n", ""),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "portions that end with their time",
+        (("core/db/short_transactions.py", "elif now >= self._end:", "elif False:"),),
+        ("tests/unit/test_short_transactions.py",),
+    ),
+    Mutation(
+        "portions that continue after the last row",
+        (("core/service/accounts/disconnect.py",
+          "%(part)s AND external_id > %(after)s", "%(part)s AND %(after)s::text IS NOT NULL"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "direct rows that the outcomes of a transaction share",
+        (("core/ledger/content.py", "direct.count(deleted=len(lost))", "pass"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "savers that do not settle large held deletions",
+        (("core/ledger/completion.py", "        later(run)\n    else:",
+          "        settle(conn, run)\n    else:"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
         "portions of a sweep that are counted first",
         (("core/content/portions.py",
           'return step._replace(phase="count", frames=step.top)',
@@ -605,7 +1042,7 @@ MUTATIONS = [
     Mutation(
         "fetched tasks that are left to others",
         (("core/worker/process.py",
-          "                self.release(self.inflight.withdraw(MAX_WAIT_SECONDS))\n", ""),),
+          "        self.release(self.inflight.withdraw(MAX_WAIT_SECONDS))\n", "        return\n"),),
         ("tests/faults/test_stopping.py",),
     ),
     Mutation(
@@ -646,6 +1083,22 @@ MUTATIONS = [
         (("plugins-gmail/src/integration_polling_gmail/session.py",
           "            tokens.probe(self.http, self.settings)", "            pass"),),
         ("plugins-gmail/tests/test_errors.py",),
+    ),
+    Mutation(
+        "telephone numbers in other spellings",
+        (("core/search/numbers.py", "    yield _reversed(digits), True", "    return"),),
+        ("tests/integration/test_search.py",),
+    ),
+    Mutation(
+        "the bound of a query's conditions",
+        (("core/search/query.py", "if self._count > MAX_QUERY_WORDS:", "if False:"),),
+        ("tests/unit/test_search_words.py",),
+    ),
+    Mutation(
+        "a word before its other forms",
+        (("core/service/content/listing.py", "document, %(exact)s::tsquery, 1)",
+          "document, %(ranked)s::tsquery, 1)"),),
+        ("tests/integration/test_search.py",),
     ),
     Mutation(
         "secrets in log records",
@@ -779,8 +1232,8 @@ MUTATIONS = [
         (
             (
                 "core/web/session_cookie.py",
-                "if id is None and is_loopback(request, public_url):",
-                "if id is None:",
+                "if is_loopback(request, public_url) and HOST_NAME not in dict(cookies):",
+                "if HOST_NAME not in dict(cookies):",
             ),
         ),
         ("tests/security/test_sessions.py",),
@@ -855,6 +1308,66 @@ MUTATIONS = [
         ("plugins-ftp/tests/test_dialects.py",),
     ),
     Mutation(
+        "commands during a transfer that pure-ftpd refuses",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/session.py",
+                'if reply.code in (*NOT_IMPLEMENTED, "503"):',
+                "if False:",
+            ),
+        ),
+        ("plugins-ftp/tests/test_ftp_speed.py::test_commands_that_arrive_one_by_one_lose_nothing",),
+    ),
+    Mutation(
+        "short walks of suspects",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/integration.py",
+                "min(seconds, SUSPECT_SECONDS) if ctx.task.is_suspect else seconds",
+                "seconds",
+            ),
+        ),
+        ("plugins-ftp/tests/test_ftp_speed.py::test_a_suspect_leaves_most_of_its_work_to_follow_ups",),
+    ),
+    Mutation(
+        "tasks that know whether they are suspects",
+        (("core/worker/context.py", "attempts + 1, dispatch.suspect", "attempts + 1"),),
+        ("tests/unit/test_task_context.py",),
+    ),
+    Mutation(
+        "replies in the charsets of servers",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/replies.py",
+                "if text.isascii():",
+                "if True:",
+            ),
+        ),
+        ("plugins-ftp/tests/test_replies.py",),
+    ),
+    Mutation(
+        "files that a task leaves to few tasks",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/walking.py",
+                "max(batch, int(seconds / self.pace()))",
+                "batch",
+            ),
+        ),
+        ("plugins-ftp/tests/test_ftp_speed.py",),
+    ),
+    Mutation(
+        "the spool's file that moves into the store",
+        (
+            (
+                "core/content/blobs.py",
+                "path.replace(target)",
+                "target.write_bytes(path.read_bytes())",
+            ),
+        ),
+        ("tests/integration/test_blobs.py",),
+    ),
+    Mutation(
         "unreadable lines of a listing",
         (
             (
@@ -875,6 +1388,55 @@ MUTATIONS = [
             ),
         ),
         ("plugins-ftp/tests/test_replies.py",),
+    ),
+    Mutation(
+        "a check takes a connection",
+        (("core/service/accounts/check_slot.py", "    if limit is None:\n", "    if True:\n"),),
+        ("tests/integration/test_check_slot.py",),
+    ),
+    Mutation(
+        "a bare LF belongs to a name of FTP",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/listing/lines.py",
+                "            break\n",
+                "            pass\n",
+            ),
+        ),
+        ("plugins-ftp/tests/test_dialects.py",),
+    ),
+    Mutation(
+        "a name of Unix may end like one of VMS",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/listing/__init__.py",
+                " and not is_entry(line):",
+                ":",
+            ),
+        ),
+        ("plugins-ftp/tests/test_dialects.py",),
+    ),
+    Mutation(
+        "a listing that the server cuts",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/session.py",
+                '"truncated" in reply.text.lower()',
+                "False",
+            ),
+        ),
+        ("plugins-ftp/tests/test_real_servers.py",),
+    ),
+    Mutation(
+        "a listing that ends within a line",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/session.py",
+                "            self._check_end(command, size)\n",
+                "",
+            ),
+        ),
+        ("plugins-ftp/tests/test_control.py",),
     ),
 ]  # fmt: skip
 

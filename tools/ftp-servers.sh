@@ -3,14 +3,24 @@
 # the FTP plugin. The packages exclude each other, so they are not installed. The script needs
 # apt-get and dpkg, but no root rights. It does nothing if the folder is complete.
 #
-#   tools/ftp-servers.sh [FOLDER]    default: $POLLING_TEST_FTP_SERVERS, or .cache/ftp-servers
+#   tools/ftp-servers.sh [--peers] [FOLDER]
+#
+#   --peers  also unpack rclone and curl, for the benchmark `ftp`
+#   FOLDER   default: $POLLING_TEST_FTP_SERVERS, or .cache/ftp-servers
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-folder=${1:-${POLLING_TEST_FTP_SERVERS:-.cache/ftp-servers}}
 packages=(vsftpd proftpd-core pure-ftpd lftp)
+complete=complete
+if [ "${1:-}" = --peers ]; then
+  shift
+  complete=complete-peers
+  packages+=(rclone)
+  command -v curl >/dev/null || packages+=(curl)
+fi
+folder=${1:-${POLLING_TEST_FTP_SERVERS:-.cache/ftp-servers}}
 
-if [ -e "$folder/complete" ]; then
+if [ -e "$folder/$complete" ]; then
   exit 0
 fi
 mkdir -p "$folder/packages"
@@ -18,8 +28,8 @@ if ! apt-cache show vsftpd >/dev/null 2>&1; then
   apt-get update -qq || sudo -n apt-get update -qq
 fi
 libraries=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-  --no-replaces --no-enhances vsftpd proftpd-core pure-ftpd lftp |
-  awk '$1 == "Depends:" && $2 ~ /^lib(wrap|nsl|tirpc|hiredis|memcached|hashkit|pcre2|sodium|idn2|cap2)/ \
+  --no-replaces --no-enhances "${packages[@]}" |
+  awk '$1 == "Depends:" && $2 ~ /^lib(wrap|nsl|tirpc|hiredis|memcached|hashkit|pcre2|sodium|idn2|cap2|curl4|nghttp|rtmp|ssh2|psl|brotli)/ \
     {print $2}' | sort -u)
 (
   cd "$folder/packages"
@@ -29,4 +39,4 @@ libraries=$(apt-cache depends --recurse --no-recommends --no-suggests --no-confl
 for package in "$folder"/packages/*.deb; do
   dpkg -x "$package" "$folder"
 done
-touch "$folder/complete"
+touch "$folder/complete" "$folder/$complete"

@@ -101,7 +101,7 @@ def _python(text: str) -> Iterator[Passage]:
     yield from _comments(text)
 
 
-_PROSE = re.compile(r"[A-Za-z']{2,} [A-Za-z']+")
+_PROSE = re.compile(r"[A-Za-z']{2,}[,;:.]? [A-Za-z']+")
 _SQL = re.compile(
     r"\s*(--|\(?(SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|FROM|WHERE|AND|OR|ON|SET|ORDER|"
     r"LEFT|JOIN|VALUES|RETURNING|CASE|EXISTS|NOT|LOCK|TRUNCATE|COPY|ANALYZE|VACUUM|LISTEN|GRANT)\b)"

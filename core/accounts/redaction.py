@@ -20,7 +20,7 @@ from core.integration.operator import environment_value, operator_settings
 from core.known_secrets import KNOWN, OPERATOR, Redactor
 from core.plugins import Registry
 
-PASSWORDS = ("password", "sslpassword")
+PASSWORDS = ("password", "sslpassword", "ssl_password", "sentinel_password")
 """Secret parameters of libpq and redis-py."""
 
 MAX_TEXT_CHARS = 2_000

@@ -12,21 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database
+from core.db.clocks import REFRESH_SECONDS, passed
+from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, DiskFull
 from core.errors import IntegrationError, TransientError
-
-LEASE_SECONDS = 60.0
-"""Seconds that a refresh may take before another task tries."""
 
 WAIT_SECONDS = 75.0
 """Seconds that a task waits for the refresh of another task."""
 
-CLAIM_REFRESH = """
+CLAIM_REFRESH = f"""
 UPDATE user_integration SET
     refresh_holder = %(holder)s,
     refresh_until = clock_timestamp() + %(lease)s * interval '1 second'
 WHERE id = %(id)s AND credentials_version = %(version)s
-  AND (refresh_holder IS NULL OR refresh_until < clock_timestamp())
+  AND (refresh_holder IS NULL OR {passed("user_integration.refresh_until")})
 RETURNING id
 """
 
@@ -88,7 +86,7 @@ def refresh(database: Database, account_id: UUID, version: int, renew: Callable[
 def _claimed(conn: Conn, account_id: UUID, version: int, holder: UUID) -> bool:
     row = conn.execute(
         CLAIM_REFRESH,
-        {"id": account_id, "version": version, "holder": holder, "lease": LEASE_SECONDS},
+        {"id": account_id, "version": version, "holder": holder, "lease": REFRESH_SECONDS},
     ).fetchone()
     return row is not None
 
@@ -113,9 +111,10 @@ def _renew(
 def _store(database: Database, account_id: UUID, version: int, ciphertext: str) -> Sealed:
     """Store the new credentials; retry for 60 s while the database is unavailable.
 
-    With rotating tokens, only the new credentials work.
+    With rotating tokens, only the new credentials work. While the disk is full, no other task can
+    claim the refresh, so the retries continue.
     """
-    deadline = time.monotonic() + LEASE_SECONDS
+    deadline = time.monotonic() + REFRESH_SECONDS
     arguments = {"id": account_id, "version": version, "credentials": ciphertext}
     while True:
         try:
@@ -123,8 +122,8 @@ def _store(database: Database, account_id: UUID, version: int, ciphertext: str) 
                 stored = conn.execute(STORE, arguments).fetchone()
                 newer = None if stored else conn.execute(NEWER, (account_id, version)).fetchone()
             break
-        except DATABASE_UNAVAILABLE:
-            if time.monotonic() > deadline:
+        except DATABASE_UNAVAILABLE as error:
+            if time.monotonic() > deadline and not isinstance(error, DiskFull):
                 raise
         time.sleep(0.5)
     if stored is not None:

@@ -61,7 +61,6 @@ def list_accounts(
             account_queries.listed_accounts,
             ("ID", "NAME", "INTEGRATION", "STATE", "LAST SYNC", "COMPLETE AS OF", "NEXT"),
             _cells,
-            command="polling accounts",
             nouns="accounts",
             hint="Connect one: polling connect hello-world",
             json=json,
@@ -104,6 +103,7 @@ def show(id: Id, json: JsonObject = False) -> None:
     """
     from core.accounts import store
     from core.service import lookup
+    from core.service.accounts import comparison
     from core.service.accounts import queries as account_queries
     from core.service.accounts.owed import owed_by
     from core.service.runs import progress
@@ -114,12 +114,20 @@ def show(id: Id, json: JsonObject = False) -> None:
         totals = account_queries.account_totals(conn, account_id)
         waits = progress.blockers(conn, store.load(conn, account_id))
         owed = owed_by(conn, account_id)
-        complete = {"complete_as_of": owed.complete_as_of}
+        complete: dict[str, Any] = {"complete_as_of": owed.complete_as_of}
+        compared = comparison.latest(conn, account_id)
         if json:
             reasons = [wait.reason for wait in waits]
             owing = {"owed": owed.tasks, "owed_since": owed.since}
-            dump(row | totals | complete | owing | {"waits": reasons})
+            found = compared and {
+                "at_source": compared.at_source, "kept": compared.kept, "at": compared.at
+            }  # fmt: skip
+            dump(row | totals | complete | owing | {"comparison": found, "waits": reasons})
             return
+        if compared is not None:
+            integration = engine.registry.integrations.get(row["integration_domain"])
+            name = integration.manifest.name if integration else row["integration_domain"]
+            complete["comparison"] = comparison.sentence(compared, name)
         held = totals.pop("held")
         describe(row | totals | {"bytes": size(totals["bytes"])} | complete)
         if held:

@@ -38,7 +38,7 @@ START, ACCOUNTS, WORK, OPERATIONS, PLUGINS = (
 FORWARDED = {"ignore_unknown_options": True, "allow_extra_args": True}
 """The settings of a command that passes unknown options on to another program."""
 
-ABOUT = """Keep a copy of people's data from other services in PostgreSQL.
+ABOUT = """Copy people's mail, messages and files from other services into PostgreSQL.
 
 To try it, start the engine in one terminal and connect an account in another:
 

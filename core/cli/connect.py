@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.cli import inputs
-from core.cli.output import dump, say, short
+from core.cli.output import dump, note, say, short
 from core.cli.session import backend, busy, registry
-from core.cli.types import Config, Credentials, DeletionsOption, Id, Interval, Sets
+from core.cli.types import (
+    Config,
+    Credentials,
+    DeletionsOption,
+    Headless,
+    Id,
+    Interval,
+    Port,
+    Sets,
+)
 
 if TYPE_CHECKING:
     from core.accounts.store import Account
@@ -38,22 +47,28 @@ def connect(
     credentials: Credentials = None,
     interval: Interval = None,
     deletions: DeletionsOption = None,
+    headless: Headless = False,
+    port: Port = 0,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …}.')] = False,
 ) -> None:
     """Connect an account: check it with the provider, and store it.
 
-    On a terminal, the command prompts for missing fields. If the user has connected this account
-    before, the new config and credentials replace the old ones.
+    On a terminal, the command prompts for missing fields. An integration such as gmail opens the
+    provider's sign-in in the browser, unless you give --credentials. If the user has connected this
+    account before, the new config and credentials replace the old ones.
 
     \b
     Examples:
       polling connect hello-world --name hello --set pages=5
       polling connect ftp --set host=ftp.example.org --credentials @login.json
+      polling connect gmail --headless
     """
     from core.service.accounts import actions as account_actions
 
     integration = registry().get(domain)
-    values, secrets = collect_inputs(integration, set_ or [], config, credentials)
+    values, secrets = collect_inputs(
+        integration, set_ or [], config, credentials, headless=headless, port=port
+    )
     with backend() as engine, busy(f"Contacting {integration.manifest.name} …"):
         connection = account_actions.connect(
             engine,
@@ -73,41 +88,83 @@ def connect(
         f"{'Connected' if connection.is_new else 'Updated'}: account {connection.id},"
         f" name {connection.name}, provider account {connection.identity.id}"
     )
+    if connection.identity.notice:
+        note(connection.identity.notice)
     say(f"Next: polling sync {short(connection.id)} --wait")
 
 
 def collect_inputs(
-    integration: Integration, sets: list[str], config: str | None, credentials: str | None
+    integration: Integration,
+    sets: list[str],
+    config: str | None,
+    credentials: str | None,
+    *,
+    headless: bool = False,
+    port: int = 0,
 ) -> tuple[Any, Any]:
-    """Return config and credentials from the options; on a terminal, prompt for the rest."""
+    """Return config and credentials from the options.
+
+    A person signs in through the browser if the integration supports it, and otherwise answers
+    prompts on a terminal.
+    """
     from core.cli import prompts
 
     secrets = inputs.credentials(integration, credentials)
     values = inputs.config(integration, sets, config, {})
     if prompts.can_ask():
         values = prompts.config(integration.config_model, values) if config is None else values
-        secrets = prompts.credentials(integration.credentials_model) if secrets is None else secrets
+    if secrets is None:
+        secrets = new_credentials(integration, headless=headless, port=port)
     return values, {} if secrets is None else secrets
 
 
-def reconnect(id: Id, credentials: Credentials = None) -> None:
+def new_credentials(integration: Integration, *, headless: bool, port: int) -> Any:
+    """Ask a person for the credentials; return None if nobody can answer.
+
+    Raises:
+      InvalidInput: `headless` for an integration without a browser sign-in.
+      SettingsError: `headless`, and the operator has set no OAuth client.
+    """
+    from core.cli import prompts
+    from core.service.accounts import loopback
+    from core.service.accounts.oauth import missing_client
+
+    if headless or loopback.is_offered(integration):
+        from core.cli.sign_in import sign_in
+
+        return sign_in(integration, headless=headless, port=port)
+    oauth = integration.manifest.oauth
+    if oauth is not None and oauth.loopback:
+        note(f"To sign in through the browser, set {' and '.join(missing_client(oauth))}.")
+    if prompts.can_ask() and integration.credentials_model.model_fields:
+        return prompts.credentials(integration.credentials_model)
+    return None
+
+
+def reconnect(
+    id: Id, credentials: Credentials = None, headless: Headless = False, port: Port = 0
+) -> None:
     """Replace an account's credentials. The account then resumes where it stopped.
+
+    An integration such as gmail opens the provider's sign-in in the browser, unless you give
+    --credentials.
 
     \b
     Examples:
       polling reconnect hello
       polling reconnect 3f2a --credentials @login.json
     """
-    from core.cli import prompts
     from core.service.accounts import actions as account_actions
 
     with backend() as engine:
         account, integration = _load(engine, id)
         secrets = inputs.credentials(integration, credentials)
-        if secrets is None and prompts.can_ask() and integration.credentials_model.model_fields:
-            secrets = prompts.credentials(integration.credentials_model)
+        if secrets is None:
+            secrets = new_credentials(integration, headless=headless, port=port)
         with busy(f"Contacting {integration.manifest.name} …"):
             identity = account_actions.reconnect(engine, account.id, credentials=secrets)
+    if identity.notice:
+        note(identity.notice)
     say(f"Reconnected: {identity.name} ({identity.id}). The next run is due now.")
 
 

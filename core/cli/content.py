@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.cli import listing
-from core.cli.output import clean, describe, dump, stdout
+from core.cli.output import clean, describe, dump, dump_all, note, say, stdout, table
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, Limit
 from core.service.formatting import ago, size
@@ -32,11 +32,15 @@ def list_content(
     kind: Annotated[
         str | None, typer.Option(help="Show only this kind, such as file or message.")
     ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="QUERY", help="Search names and text, for example: from:ann invoice."),
+    ] = None,
     deleted: Annotated[
-        bool, typer.Option("--deleted", help="Include items that were deleted at the source.")
+        bool, typer.Option("--deleted", help="Also show items that were deleted at the source.")
     ] = False,
     gone: Annotated[
-        bool, typer.Option("--gone", help="Show only items that are kept, and gone at the source.")
+        bool, typer.Option("--gone", help="Show only kept items that disappeared at the source.")
     ] = False,
     limit: Limit = None,
     after: After = None,
@@ -47,9 +51,13 @@ def list_content(
     \b
     Examples:
       polling content --account hello --limit 10
+      polling content --search 'from:ann invoice -draft before:2026-05-01'
       polling content --json
     """
     if context.invoked_subcommand is not None:
+        return
+    if search is not None:
+        _print_found(search, account, kind, deleted, gone, limit, after, json)
         return
     from core.service import lookup
     from core.service.content import queries as content_queries
@@ -61,7 +69,6 @@ def list_content(
             content_queries.content if account_id is None else content_queries.content_of_account,
             ("ID", "INTEGRATION", "KIND", "SIZE", "CHANGED", "EXTERNAL ID"),
             _cells,
-            command="polling content" + ("" if account is None else f" --account {account_id}"),
             nouns="content",
             hint="Sync an account: polling sync ID --wait",
             json=json,
@@ -72,6 +79,47 @@ def list_content(
             deleted=None if deleted else False,
             gone=True if gone else None,
         )
+
+
+def _print_found(
+    query: str,
+    account: str | None,
+    kind: str | None,
+    deleted: bool,
+    gone: bool,
+    limit: int | None,
+    after: str | None,
+    json: bool,
+) -> None:
+    """Print a page of a search."""
+    from core.service import lookup
+    from core.service.content import listing as content_listing
+
+    with backend() as engine, engine.database.connection() as conn:
+        content_filter = content_listing.ContentFilter(
+            account=None if account is None else lookup.account_id(conn, account),
+            kind=kind,
+            deleted=None if deleted else False,
+            gone=True if gone else None,
+            q=query,
+        )
+        page = content_listing.page(
+            conn, engine.query_slots, content_filter, limit=limit or listing.PAGE, after=after
+        )
+    if json:
+        dump_all(page.rows)
+    elif page.rows:
+        table(("ID", "KIND", "TIME", "NAME", "TEXT"), map(_found_cells, page.rows))
+    else:
+        say(f"No content found for: {clean(query)}")
+    if page.cursor is not None:
+        note(f"Next page: repeat the command with --after {page.cursor}")
+
+
+def _found_cells(row: Row) -> tuple[object, ...]:
+    moment = row["external_timestamp"] or row["created_at"]
+    name = row["name"] or row["external_id"]
+    return (row["id"], row["kind"], f"{moment:%Y-%m-%d}", name[:60], row["snippet"] or "")
 
 
 def _cells(row: Row) -> tuple[object, ...]:

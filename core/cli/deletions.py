@@ -29,7 +29,7 @@ def list_deletions(
     context: typer.Context,
     account: AccountFilter = None,
     state: Annotated[
-        ShownHeldState | None, typer.Option(help="Show only held deletions in this state.")
+        ShownHeldState | None, typer.Option(help="Show only deletions in this state.")
     ] = None,
     limit: Limit = None,
     after: After = None,
@@ -56,7 +56,6 @@ def list_deletions(
             deletions.deletions,
             ("ID", "ACCOUNT", "STATE", "ITEMS", "HELD", "LISTING"),
             _cells,
-            command="polling deletions",
             nouns="held deletions",
             json=json,
             limit=limit,
@@ -135,10 +134,10 @@ def _item_cells(row: Row) -> tuple[object, ...]:
 
 @app.command("accept")
 def accept(ids: Ids, json: Json = False) -> None:
-    """Accept held deletions: delete exactly the items that they show.
+    """Accept held deletions: delete exactly the items that `polling deletions show` lists.
 
     The account's next run lists everything again, and deletes the items that are still missing.
-    The engine holds other missing items again.
+    If other items are missing too, the engine holds their deletion again.
 
     \b
     Example:
@@ -154,8 +153,8 @@ def accept(ids: Ids, json: Json = False) -> None:
         return
     for each in decided:
         say(
-            f"Accepted: {_items(each)} of {each.row['account_name']}. The next run looks for them"
-            " again, and deletes those that are still missing."
+            f"Accepted: {_items(each)} of {each.row['account_name']}. The next run looks for these"
+            " items again, and deletes the ones that are still missing."
         )
     for run in dict.fromkeys(each.run for each in decided):
         if run is not None:
@@ -166,7 +165,7 @@ def accept(ids: Ids, json: Json = False) -> None:
 
 @app.command("refuse")
 def refuse(ids: Ids, json: Json = False) -> None:
-    """Refuse held deletions: keep their items until the source shows them again.
+    """Refuse held deletions: keep their items, although the source does not list them.
 
     You can still accept them later.
 

@@ -25,8 +25,8 @@ def drain(
 ) -> None:
     """Drain workers before a deploy: they finish their tasks and take no new ones.
 
-    The command returns when they have finished. Drained workers keep running until you stop them.
-    Workers that start later take tasks as usual.
+    The command returns when all running tasks have finished. Drained workers are idle until you
+    stop them. Workers that start later take tasks as usual.
 
     \b
     Example:

@@ -22,7 +22,6 @@ def print_page(
     columns: Sequence[str],
     cells: Callable[[Row], Sequence[object]],
     *,
-    command: str,
     nouns: str,
     hint: str = "",
     json: bool,
@@ -38,7 +37,6 @@ def print_page(
       listing: The query to read pages from.
       columns: The headings of the table.
       cells: Returns the cells of a row.
-      command: The command that shows the next page, without `--after CURSOR`.
       nouns: The plural of a row, for the text of an empty listing.
       hint: The next step if nothing exists. Default: none.
       json: Print JSON lines instead of a table.
@@ -65,7 +63,7 @@ def print_page(
     else:
         say(_nothing(nouns, hint, filters, first=first))
     if after is not None:
-        note(f"Next page: {command} --after {after}")
+        note(f"Next page: repeat the command with --after {after}")
 
 
 FILTERS = {"integration_domain": "integration", "sync_status": "state"}

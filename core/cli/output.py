@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from core.service.formatting import ago, moment
+from core.states import AccountState, RunState, TaskState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,24 +18,24 @@ if TYPE_CHECKING:
 
     from core.errors import PollingError
 
-STATES = {
-    "active": "green",
-    "succeeded": "green",
-    "done": "green",
+STATES: dict[str, str] = {
+    AccountState.ACTIVE: "green",
+    RunState.SUCCEEDED: "green",
+    TaskState.DONE: "green",
     "ok": "green",
-    "running": "cyan",
-    "queued": "cyan",
-    "ready": "cyan",
-    "paused": "yellow",
-    "partial": "yellow",
-    "deferred": "yellow",
+    RunState.RUNNING: "cyan",
+    TaskState.QUEUED: "cyan",
+    TaskState.READY: "cyan",
+    AccountState.PAUSED: "yellow",
+    RunState.PARTIAL: "yellow",
+    TaskState.DEFERRED: "yellow",
     "warn": "yellow",
-    "error": "red",
-    "failed": "red",
-    "parked": "red",
+    AccountState.ERROR: "red",
+    RunState.FAILED: "red",
+    TaskState.PARKED: "red",
     "fail": "red",
-    "cancelled": "dim",
-    "disconnected": "dim",
+    TaskState.CANCELLED: "dim",
+    AccountState.DISCONNECTED: "dim",
 }
 """The colours of states and of the results of checks."""
 

@@ -25,7 +25,7 @@ def up(
         typer.Option(
             min=1,
             max=65535,
-            help="Port of the API and dashboard. Default: 8080, or any free port if taken.",
+            help="Port of the API and dashboard. Default: 8080, or a free port if 8080 is in use.",
         ),
     ] = None,
 ) -> None:

@@ -47,7 +47,6 @@ def list_runs(
             run_queries.runs,
             ("ID", "ACCOUNT", "INTEGRATION", "STATE", "STARTED", "DURATION", "SAVED", "PARKED"),
             _cells,
-            command="polling runs",
             nouns="runs",
             hint="Start one: polling sync ID --wait",
             json=json,

@@ -84,7 +84,7 @@ def reachable(host: str) -> str:
     if is_loopback_name(host):
         return (
             "Only this machine can connect, because the server speaks HTTP without TLS. Put a proxy"
-            " with TLS in front of it, or choose another address: --host"
+            " with TLS in front of it, or run `polling serve --host ADDRESS`."
         )
     return (
         "Other machines can connect, and their tokens cross the network without TLS. Let only a"

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from core.service.backend import Backend
     from core.service.runs.progress import Progress
 
-CODES = {"succeeded": 0, "failed": 1, "cancelled": 1, "partial": 3}
+CODES: dict[str, int] = {
+    RunState.SUCCEEDED: 0,
+    RunState.FAILED: 1,
+    RunState.CANCELLED: 1,
+    RunState.PARTIAL: 3,
+}
 STOPPED, OWING, TIMED_OUT = 1, 3, 4
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the run ends, and show progress.")]
@@ -47,9 +52,9 @@ def sync(
 
     \b
     Exit codes with --wait:
-      0  The run succeeded, and the account is complete.
-      1  The run failed or was cancelled, or the account stopped.
-      3  The account is incomplete: tasks are parked or deferred.
+      0  The run succeeded, and no failed task is left.
+      1  The run failed or was cancelled, or the account is not active.
+      3  Failed tasks are left: they are parked, deferred, or being retried.
       4  The command timed out.
 
     \b
@@ -70,9 +75,9 @@ def sync(
 
 
 def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
-    """Delete all cursors of an account, so that a run reads everything again.
+    """Delete all cursors of an account. Its next run then lists all items again.
 
-    If a run is open, the resync starts after that run has ended.
+    If a run is open, the resync starts after that run.
 
     \b
     Example:
@@ -93,11 +98,11 @@ def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = 
 
 
 def reread(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
-    """Read the stored items of an account again, without its provider.
+    """Extract text and metadata from stored items again, without calling the provider.
 
     \b
-    The engine does this automatically after an upgrade with a newer reader.
-    Only items that come out differently are changed.
+    The engine does this automatically after an upgrade to a plugin version that extracts more.
+    Items with the same result do not change.
 
     \b
     Examples:
@@ -132,7 +137,7 @@ def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) 
 
     deadline = None if timeout is None else time.monotonic() + timeout
     with Watcher(engine, run) as watcher:
-        while watcher.update() == "running" and watcher.run.stopped is None:
+        while watcher.update() == RunState.RUNNING and watcher.run.stopped is None:
             if deadline is not None and time.monotonic() >= deadline:
                 break
             time.sleep(watcher.run.pause)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-LOSS = "Content that they would have saved may be missing."
+LOSS = "Content that a discarded task would have saved may be missing."
 
 
 Ids = Annotated[
@@ -32,27 +32,27 @@ Ids = Annotated[
     typer.Argument(metavar="ID", help="The tasks' IDs, which are numbers."),
 ]
 Domain = Annotated[
-    str | None, typer.Option(metavar="DOMAIN", help="Only tasks of this integration.")
+    str | None, typer.Option(metavar="DOMAIN", help="Select only tasks of this integration.")
 ]
-Type = Annotated[str | None, typer.Option(metavar="TYPE", help="Only tasks of this type.")]
+Type = Annotated[str | None, typer.Option(metavar="TYPE", help="Select only tasks of this type.")]
 Reason = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT",
-        help="Only tasks whose reason contains this text. Upper and lower case are equal.",
+        help="Select only tasks whose reason contains this text. Case is ignored.",
     ),
 ]
 Since = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Only tasks since this time: 2026-01-31T08:00 (UTC), 2h (two hours ago) or 3d (three"
-        " days ago). A task counts by its end; an open one, by its creation.",
+        help="Select only tasks that ended after this time, and open tasks created after it:"
+        " 2026-01-31T08:00 (UTC), 2h (two hours ago) or 3d (three days ago).",
     ),
 ]
 Stopped = Annotated[
     StoppedState | None,
-    typer.Option("--state", help="Only tasks in this state. Default: parked and deferred."),
+    typer.Option("--state", help="Select only tasks in this state. Default: parked and deferred."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Skip the confirmation prompt.")]
 
@@ -62,10 +62,12 @@ def list_tasks(
     context: typer.Context,
     run: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Show only this run's tasks: its UUID, or a prefix of it."),
+        typer.Option(metavar="ID", help="Select only this run: its UUID, or a prefix of it."),
     ] = None,
     account: AccountFilter = None,
-    state: Annotated[TaskState | None, typer.Option(help="Show only tasks in this state.")] = None,
+    state: Annotated[
+        TaskState | None, typer.Option(help="Select only tasks in this state.")
+    ] = None,
     type: Type = None,
     reason: Reason = None,
     since: Since = None,
@@ -91,7 +93,6 @@ def list_tasks(
             run_queries.tasks,
             ("ID", "TYPE", "STATE", "FAILED ATTEMPTS", "SINCE", "REASON"),
             _cells,
-            command="polling tasks",
             nouns="tasks",
             json=json,
             limit=limit,
@@ -151,7 +152,7 @@ def retry(
 ) -> None:
     """Retry parked or deferred tasks, in their account's open run or in a new run.
 
-    Name the tasks, or select them with options.
+    Give the tasks' IDs, or select tasks with options.
 
     \b
     Examples:
@@ -167,7 +168,7 @@ def retry(
         if not _by_ids(ids, chosen):
             assert chosen is not None
             _confirm(engine, chosen, "Retry {} tasks?", yes=yes)
-            _report(parked.retry_all, engine, chosen, "Retrying {} tasks.", json=json)
+            _report(parked.retry_all, engine, chosen, "Number of retried tasks: {}.", json=json)
             return
         copies = run_actions.retry(engine, _numbers(ids))
     dump({"tasks": copies}) if json else say(f"Retrying as {_task_list(copies)}.")
@@ -185,9 +186,10 @@ def discard(
     yes: Yes = False,
     json: JsonObject = False,
 ) -> None:
-    """Discard parked or deferred tasks permanently. Their content may be missing.
+    """Discard parked or deferred tasks: the engine never runs them again.
 
-    Name the tasks, or select them with options.
+    Content that they would have saved may be missing. Give the tasks' IDs, or select tasks with
+    options.
 
     \b
     Examples:
@@ -202,7 +204,8 @@ def discard(
         if not _by_ids(ids, chosen):
             assert chosen is not None
             _confirm(engine, chosen, "Discard {} tasks permanently?", yes=yes)
-            _report(parked.discard_all, engine, chosen, f"Discarded {{}} tasks. {LOSS}", json=json)
+            said = f"Number of discarded tasks: {{}}. {LOSS}"
+            _report(parked.discard_all, engine, chosen, said, json=json)
             return
         discarded = run_actions.discard(engine, _numbers(ids))
     dump({"tasks": discarded}) if json else say(f"Discarded {_task_list(discarded)}. {LOSS}")

@@ -23,7 +23,7 @@ app = typer.Typer(help="Create, list and revoke tokens of the REST API.", no_arg
 def create(
     user_id: Annotated[
         str | None,
-        typer.Option("--user-id", "--user", help="Create a token that sees only this user's rows."),
+        typer.Option("--user-id", "--user", help="Create a token for the data of this user only."),
     ] = None,
     admin: Annotated[
         bool, typer.Option("--admin", help="Create an operator's token, for the data of all users.")
@@ -40,13 +40,13 @@ def create(
     scope: Annotated[
         list[Scope] | None,
         typer.Option(
-            help="A permission; give the option once for each. Default: all, with --user-id all"
-            " except tokens:admin."
+            help="A permission. Repeat the option for several. Default: all permissions; with"
+            " --user-id, all except tokens:admin."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …, "token": …}.')] = False,
 ) -> None:
-    """Create a token and print it. Only its hash is stored, so it cannot be shown again.
+    """Create a token and print it. Only its hash is stored: copy the token now.
 
     Scopes are its permissions: content:read, accounts:connect, fleet:operate, metrics:read and
     tokens:admin.
@@ -115,7 +115,7 @@ def revoke(
         str, typer.Argument(metavar="ID", help="The token's ID, or a unique prefix of it.")
     ],
 ) -> None:
-    """Revoke a token immediately, with the sessions that it has opened.
+    """Revoke a token immediately, and end its dashboard sessions.
 
     \b
     Example:

@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 
+from core.accounts import MAX_POLL_INTERVAL_MINUTES
 from core.states import Deletions
-
-MAX_INTERVAL_MINUTES = 525_600
-"""The longest time between two runs of an account: a year, as in the REST API."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -35,7 +33,7 @@ After = Annotated[
     str | None,
     typer.Option(
         metavar="CURSOR",
-        help="Start after this position. The previous page ends with it.",
+        help="Start after this cursor, which the command printed after the previous page.",
     ),
 ]
 Sets = Annotated[
@@ -58,16 +56,32 @@ Interval = Annotated[
     int | None,
     typer.Option(
         min=1,
-        max=MAX_INTERVAL_MINUTES,
+        max=MAX_POLL_INTERVAL_MINUTES,
         metavar="MINUTES",
-        help="Minutes between runs, up to a year. Default: 15.",
+        help="Minutes from the end of a run to the next run, up to a year. Default: 15.",
     ),
 ]
 DeletionsOption = Annotated[
     Deletions | None,
     typer.Option(
         "--deletions",
-        help="The treatment of items that disappear at the source: mark them deleted, or keep them."
+        help="How to treat items that disappear at the source: mark them as deleted, or keep them."
         " Default: mark.",
+    ),
+]
+Headless = Annotated[
+    bool,
+    typer.Option(
+        "--headless",
+        help="Open no browser: print the sign-in address, and read the address where it ended.",
+    ),
+]
+Port = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=65_535,
+        help="The port of 127.0.0.1 to which the browser returns. Default: a free one.",
+        show_default=False,
     ),
 ]

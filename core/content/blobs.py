@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -17,6 +18,7 @@ from uuid import uuid4
 import obstore
 from obstore.store import LocalStore, from_url
 
+from core.db.clocks import age
 from core.db.pool import Database
 from core.errors import SettingsError, StoreUnavailable
 from core.results.outputs import MAX_INLINE_BYTES
@@ -27,16 +29,27 @@ CHUNK = 1024 * 1024
 
 TOUCH = """
 INSERT INTO blob (key, size) VALUES (%s, %s)
-ON CONFLICT (key) DO UPDATE SET touched_at = now() RETURNING xmax = 0
+ON CONFLICT (key) DO UPDATE SET touched_at = now(), unreferenced_at = NULL RETURNING xmax = 0
 """
 
 _UNNAMED = """
-b.touched_at < now() - %(grace)s * interval '1 second'
+b.touched_at < least(now() - %(grace)s * interval '1 second', %(before)s)
 AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
 """
-# Most blobs are referenced, so one scan selects many candidates.
+# Most blobs are referenced, so one scan marks many.
+MARK_UNREFERENCED = f"""
+UPDATE blob SET unreferenced_at = now() WHERE key = ANY (ARRAY(
+    SELECT b.key FROM blob b
+    WHERE b.unreferenced_at IS NULL AND {_UNNAMED}
+    ORDER BY b.key LIMIT %(most)s))
+"""
+# The grace period begins again with the mark: rows of a database that is restored to an earlier
+# moment may reference the blob. Served by `blob_unreferenced`.
 BLOBS_TO_COLLECT = f"""
-SELECT b.key FROM blob b WHERE {_UNNAMED} ORDER BY b.key LIMIT %(most)s
+SELECT b.key FROM blob b
+WHERE b.unreferenced_at <= now() - %(grace)s * interval '1 second'
+  AND b.unreferenced_at < %(before)s AND {_UNNAMED}
+ORDER BY b.unreferenced_at, b.key LIMIT %(most)s
 """
 # The lock lasts until the object is deleted. A writer of the same content waits for it, and then
 # uploads the object again.
@@ -45,11 +58,17 @@ SELECT b.key FROM blob b WHERE b.key = %(key)s AND {_UNNAMED} FOR UPDATE SKIP LO
 """
 FORGET = "DELETE FROM blob WHERE key = %s"
 
-UNREFERENCED_SECONDS = 24 * 3600.0
-"""Seconds that an unreferenced blob is kept. The result of its task may not be saved yet."""
+UNREFERENCED_SECONDS = age("blob.touched_at")
+"""Seconds that an unreferenced blob is kept, twice: after its last write, and after it was marked.
+
+At first, the result of its task may not be saved yet. Later, a restored database may reference it.
+"""
 
 RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
 """The store's own retries, for a lost reply. By default it would block a thread for 3 minutes."""
+
+PARTS: Any = {"chunk_size": 5 * 1024 * 1024, "max_concurrency": 4}
+"""The parts of a large upload that are in memory at one time. The default is twelve parts."""
 
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 2.0, 60.0
 """Bounds of the pause after a failure of the store. It grows with the time since the first one."""
@@ -63,14 +82,20 @@ def open_store(location: str) -> Any:
     Raises:
       SettingsError: The URL is invalid or names an unknown kind of store.
     """
-    if "://" not in location or location.startswith("file://"):
-        folder = Path(location.removeprefix("file://"))
+    if (folder := _folder(location)) is not None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return LocalStore(folder)
     try:
         return from_url(location, retry_config=RETRIES)
     except Exception as error:  # noqa: BLE001  each kind of store has errors of its own
         raise SettingsError("blob-url-invalid", detail=type(error).__name__) from None
+
+
+def _folder(location: str) -> Path | None:
+    """Return the directory of a store; None for a bucket."""
+    if "://" not in location or location.startswith("file://"):
+        return Path(location.removeprefix("file://"))
+    return None
 
 
 class Blobs:
@@ -104,7 +129,7 @@ class Blobs:
         return self._put(hashlib.sha256(data).hexdigest(), len(data), data)
 
     def put_file(self, path: Path, sha256: str) -> str:
-        """Store a file, and return its key.
+        """Store a file, and return its key. A store in a directory takes the file itself.
 
         Raises:
           StoreUnavailable: The store cannot be written.
@@ -116,9 +141,28 @@ class Blobs:
         with self._database.connection() as conn:
             row = conn.execute(TOUCH, (key, size)).fetchone()
         with self.available():
-            if row is None or row[0] or not self._exists(key):
-                obstore.put(self.store, key, data)
+            is_new = row is None or row[0] or not self._exists(key)
+            if is_new and not (isinstance(data, Path) and self._moved(data, key)):
+                obstore.put(self.store, key, data, **PARTS)
         return key
+
+    def _moved(self, path: Path, key: str) -> bool:
+        """Move a file of the spool into a store on the same file system.
+
+        A copy would read and write a large file once more, and hold parts of it in memory.
+        """
+        if (folder := _folder(self._location)) is None:
+            return False
+        _ = self.store  # creates the folder
+        target = folder / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        return True
 
     @contextmanager
     def available(self, kind: type[Exception] = Exception) -> Iterator[None]:
@@ -182,33 +226,36 @@ class Blobs:
         most: int = 1000,
         keys: Sequence[str] | None = None,
         seconds: float = float("inf"),
+        before: datetime | str = "infinity",
     ) -> int:
-        """Delete unreferenced blobs; return their number.
+        """Mark unreferenced blobs, and delete those that were marked before; return their number.
 
         Parameters:
-          grace: Seconds since the last write of a blob. Younger blobs stay.
+          grace: Seconds since the last write of a blob, and since its mark. Younger blobs stay.
           most: The maximum number of blobs to delete.
-          keys: The blobs to consider. Default: all.
+          keys: The blobs to consider; they need no mark. Default: all.
           seconds: Seconds after which no further blob is deleted. Default: unlimited.
+          before: The time before which a blob is surely that old. Default: by the database's clock
+            alone.
 
         Raises:
           StoreUnavailable: The store cannot delete. The blobs that it has not deleted stay listed.
         """
         deadline, count = time.monotonic() + seconds, 0
+        params: dict[str, Any] = {"grace": grace, "before": before, "most": most}
         if keys is None:
             with self._database.connection() as conn:
-                keys = [
-                    key for (key,) in conn.execute(BLOBS_TO_COLLECT, {"grace": grace, "most": most})
-                ]
+                conn.execute(MARK_UNREFERENCED, params)
+                keys = [key for (key,) in conn.execute(BLOBS_TO_COLLECT, params)]
         for key in keys:
             if count >= most or time.monotonic() >= deadline:
                 break
-            count += self._collect(key, grace)
+            count += self._collect(key, params)
         return count
 
-    def _collect(self, key: str, grace: float) -> bool:
+    def _collect(self, key: str, params: dict[str, Any]) -> bool:
         with self._database.connection() as conn, conn.transaction():
-            if conn.execute(UNNAMED, {"grace": grace, "key": key}).fetchone() is None:
+            if conn.execute(UNNAMED, params | {"key": key}).fetchone() is None:
                 return False
             with self.available():
                 self._delete(key)
@@ -300,8 +347,14 @@ class SpooledWriter:
             raise ValueError("a blob writer is a context manager: with ctx.blob() as writer")
         return self._file
 
-    def write(self, data: bytes, /) -> int:
-        """Append bytes, and return their number."""
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Append bytes, and return their number.
+
+        Raises:
+          ValueError: `blob` was read; the store may have taken the file.
+        """
+        if self._blob is not None:
+            raise ValueError("the content is finished: write before `blob` is read")
         self._hash.update(data)
         file = self._open
         with self._blobs.available(OSError):

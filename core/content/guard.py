@@ -128,8 +128,12 @@ def judge_listing(
     place: Mapping[str, Any],
     lost: Sequence[str],
     decided: Decisions = NONE,
-) -> Lost:
+    *,
+    most: int,
+) -> Lost | None:
     """Judge the deletion of items that a complete listing lacks.
+
+    Returns None if that needs a count of more than `most` items.
 
     Args:
       conn: A connection within the saving transaction.
@@ -139,6 +143,7 @@ def judge_listing(
       lost: The items, descendants included, without those on which a person decided.
       decided: The decisions on other items of the listing. If the run confirms a deletion, a person
         decides on all others too.
+      most: The maximum number of items to count.
     """
     statement = KEPT_AT_ROOT if place["parent"] is None else KEPT
     if decided.accepted:
@@ -153,11 +158,24 @@ def judge_listing(
     # The count is exact if the deletion exceeds the share.
     stay = len(decided.stay)
     enough = math.ceil(len(lost) / guard.max_share) + 1 + stay if guard.max_share else None
-    ((kept,),) = conn.execute(statement, {**place, "enough": enough})
+    kept = _kept(conn, place, enough, most)
+    if kept is None:
+        return None
     total = kept - stay
     # A small deletion gets here only if nothing remains.
     is_held = guard.is_small(len(lost)) or guard.exceeds(len(lost), total)
     return Lost(lost, total, is_held)
+
+
+def _kept(conn: Conn, place: Mapping[str, Any], enough: int | None, most: int) -> int | None:
+    """Count the items that the account keeps in a listing, at most `enough`.
+
+    Returns None if there are more than `most`, and `enough` does not bound them.
+    """
+    statement = KEPT_AT_ROOT if place["parent"] is None else KEPT
+    bound = most + 1 if enough is None else min(enough, most + 1)
+    ((kept,),) = conn.execute(statement, {**place, "enough": bound})
+    return None if kept > most else int(kept)
 
 
 def judge_gone(conn: Conn, guard: DeleteGuard, account: str, run: str, lost: Sequence[str]) -> Lost:

@@ -6,19 +6,15 @@ taken out of it, and never added: a person accepts exactly what was shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from core.content.guard import NONE, Decisions, Lost
 from core.db.pool import Conn
+from core.db.short_transactions import DIRECT_ROWS, in_portions
 from core.states import HeldState, HoldSource, RunState, ShownHeldState, literals
-
-PORTION = 5_000
-"""The maximum number of items that one transaction of a sweep reads or deletes.
-
-A transaction may take 0.3 s. With 10,000 items, the slowest one took 0.55 s on two shared cores.
-"""
 
 # Served by the index on the account: few accounts have held deletions.
 DECIDED = f"""
@@ -79,10 +75,16 @@ WHERE h.state = '{HeldState.DROPPED}'
   OR h.state = '{HeldState.COUNTING}' AND h.source = '{HoldSource.LISTING}' AND NOT EXISTS (
     SELECT FROM sync_run r WHERE r.id = h.run_id AND r.state = '{RunState.RUNNING}')
 """
+# The cursor passes the entries of deleted rows in the index.
 PRUNE_ITEMS = """
-DELETE FROM held_deletion_item WHERE held_deletion_id = %(hold)s AND external_id = ANY (ARRAY(
-    SELECT external_id FROM held_deletion_item WHERE held_deletion_id = %(hold)s
-    LIMIT %(portion)s))
+WITH gone AS (
+    DELETE FROM held_deletion_item
+    WHERE held_deletion_id = %(hold)s AND external_id = ANY (ARRAY(
+        SELECT external_id FROM held_deletion_item
+        WHERE held_deletion_id = %(hold)s AND external_id > %(after)s
+        ORDER BY external_id LIMIT %(most)s))
+    RETURNING external_id)
+SELECT count(*), max(external_id) FROM gone
 """
 # Counts the items that the statement before it deleted, which are named `taken`.
 _COUNT_TAKEN = """
@@ -102,7 +104,7 @@ RETURNING i.held_deletion_id
 """
 NEXT_ITEMS = """
 SELECT external_id FROM held_deletion_item
-WHERE held_deletion_id = %(hold)s AND external_id > %(after)s ORDER BY external_id LIMIT %(portion)s
+WHERE held_deletion_id = %(hold)s AND external_id > %(after)s ORDER BY external_id LIMIT %(most)s
 """
 KEEP_ONLY = f"""
 WITH taken AS (
@@ -131,6 +133,11 @@ DECIDABLE = f"""
 SELECT id FROM held_deletion
 WHERE user_integration_id = %s AND state IN ({literals(ShownHeldState)})
 """
+NUMBER = f"""
+SELECT coalesce(sum(vanished), 0) FROM held_deletion
+WHERE user_integration_id = %s AND state IN ({literals(ShownHeldState)})
+"""
+HAS_SEEN = "SELECT EXISTS (SELECT FROM sync_seen WHERE run_id = %s)"
 DROP_EMPTY = f"""
 DELETE FROM held_deletion h
 WHERE user_integration_id = %(account)s AND state IN ({literals(ShownHeldState)})
@@ -174,7 +181,7 @@ def hold(conn: Conn, place: Mapping[str, Any], lost: Lost) -> None:
       lost: The missing items, descendants included.
     """
     params = {**place, "ids": list(lost.ids), "items": len(lost.ids), "total": lost.total}
-    params["portion"] = PORTION
+    params["portion"] = DIRECT_ROWS
     covering = conn.execute(COVERING, params).fetchone()
     if covering is not None:
         params["hold"] = covering[0]
@@ -194,15 +201,15 @@ def take_out(conn: Conn, params: Mapping[str, Any]) -> None:
 
     Args:
       conn: A connection in a transaction.
-      params: `account`, `ids` (at most `PORTION`) and `hold`.
+      params: `account`, `ids` and `hold`.
     """
     conn.execute(TAKE_OUT, params)
     conn.execute(DROP_EMPTY, params)
 
 
-def next_items(conn: Conn, hold: int, after: str) -> list[str]:
-    """Return the items of a held deletion after this one, at most `PORTION`."""
-    params = {"hold": hold, "after": after, "portion": PORTION}
+def next_items(conn: Conn, hold: int, after: str, most: int) -> list[str]:
+    """Return the items of a held deletion after this one, at most `most`."""
+    params = {"hold": hold, "after": after, "most": most}
     return [id for (id,) in conn.execute(NEXT_ITEMS, params)]
 
 
@@ -218,45 +225,105 @@ def _drop_replaced(conn: Conn, params: Mapping[str, Any]) -> None:
 
 def discard(conn: Conn, hold: int) -> None:
     """Drop a held deletion. A large one is hidden now; `prune` removes its items."""
-    params = {"hold": hold, "portion": PORTION}
+    params = {"hold": hold, "portion": DIRECT_ROWS}
     if not conn.execute(DISCARD_SMALL, params).rowcount:
         conn.execute(DROP, params)
 
 
-def prune(conn: Conn) -> None:
+def prune(conn: Conn, seconds: float) -> bool:
     """Delete large held deletions that were dropped, and sweeps whose run has ended, in portions.
 
     A sweep that already deletes continues, also after a person cancelled its run.
 
     Args:
       conn: A connection in autocommit mode.
+      seconds: The time after which to stop.
+
+    Returns:
+      True if nothing is left.
     """
+    deadline = time.monotonic() + seconds
     for (hold,) in conn.execute(ABANDONED).fetchall():
-        params = {"hold": hold, "portion": PORTION}
-        while conn.execute(PRUNE_ITEMS, params).rowcount:
-            pass
-        conn.execute(DISCARD_SMALL, params)
+        for _ in delete_items(conn, hold):
+            if time.monotonic() >= deadline:
+                return False
+        conn.execute(DISCARD_SMALL, {"hold": hold, "portion": DIRECT_ROWS})
+    return True
 
 
-def settle(conn: Conn, account: UUID, run: Mapping[str, Any]) -> None:
-    """Take out of held deletions what needs no decision any more, at the end of a run.
+def delete_items(conn: Conn, hold: int) -> Iterator[int]:
+    """Delete the items of a held deletion in portions; yield the rows of each.
 
     Args:
-      conn: A connection in autocommit mode: each portion is a transaction. The rows of `sync_seen`
-        of the run still exist.
-      account: The account.
+      conn: A connection in autocommit mode.
+      hold: The id of the held deletion.
+    """
+    after = ""
+
+    def delete(most: int) -> int:
+        nonlocal after
+        ((rows, last),) = conn.execute(PRUNE_ITEMS, {"hold": hold, "after": after, "most": most})
+        after = last or after
+        return int(rows)
+
+    return in_portions(conn, delete)
+
+
+def are_large(conn: Conn, account: UUID) -> bool:
+    """Return True if a settlement of the account's held deletions takes more than one portion."""
+    ((number,),) = conn.execute(NUMBER, (account,))
+    return int(number) > DIRECT_ROWS
+
+
+def hold_again(conn: Conn, run: Mapping[str, Any]) -> None:
+    """Hold the accepted deletions that a run has not done, although it listed everything.
+
+    Args:
+      conn: A connection in the transaction that ends the run.
+      run: The row of the run.
+    """
+    if run["complete"]:
+        params = {"account": run["user_integration_id"], "began": run["started_at"]}
+        conn.execute(HOLD_AGAIN, {**params, "succeeded": run["state"] == RunState.SUCCEEDED})
+
+
+def settle(conn: Conn, run: Mapping[str, Any]) -> None:
+    """Take out of held deletions what needs no decision any more, after the end of a run.
+
+    If this is interrupted, a later run or listing takes it out.
+
+    Args:
+      conn: A connection in autocommit mode. The rows of `sync_seen` of the run still exist.
       run: The row of the run that has ended.
     """
+    account = run["user_integration_id"]
     holds = [hold for (hold,) in conn.execute(DECIDABLE, (account,))]
-    if not holds:
+    if not holds or not _has_changed_items(conn, run):
         return
-    params = {"account": account, "run": run["id"], "start": run["start_seq"]}
-    params |= {"began": run["started_at"], "succeeded": run["state"] == RunState.SUCCEEDED}
     for hold in holds:
-        after = ""
-        while ids := next_items(conn, hold, after):
-            conn.execute(RELEASE, {**params, "hold": hold, "ids": ids})
+        _release(conn, run, hold)
+    conn.execute(DROP_EMPTY, {"account": account})
+
+
+def _release(conn: Conn, run: Mapping[str, Any], hold: int) -> None:
+    given = {"account": run["user_integration_id"], "run": run["id"], "start": run["start_seq"]}
+    after = ""
+
+    def release(most: int) -> int:
+        nonlocal after
+        ids = next_items(conn, hold, after, most)
+        if ids:
+            conn.execute(RELEASE, {**given, "hold": hold, "ids": ids})
             after = ids[-1]
-    conn.execute(DROP_EMPTY, params)
-    if run["complete"]:
-        conn.execute(HOLD_AGAIN, params)
+        return len(ids)
+
+    for _ in in_portions(conn, release):
+        pass
+
+
+def _has_changed_items(conn: Conn, run: Mapping[str, Any]) -> bool:
+    """Return True if a run has seen, saved or deleted an item."""
+    if run["outputs_saved"] or run["outputs_deleted"]:
+        return True
+    ((seen,),) = conn.execute(HAS_SEEN, (run["id"],))
+    return bool(seen)

@@ -1,9 +1,10 @@
 """Sweeps in portions: a large listing is compared, and its missing items are deleted, step by step.
 
-Each step is a task of the run, of the type `SWEEP`, and one transaction. It handles at most
-`PORTION` items, and returns the payload of the next step. The missing items are collected in
-`held_deletion_item`, so no memory grows with the listing. Nothing is deleted before all of them are
-counted. Items that a plugin deletes one by one, with many descendants, go the same way.
+Each step is a task of the run, of the type `SWEEP`, and one short transaction
+(`core.db.short_transactions`). It returns the payload of the next step. The missing items are
+collected in `held_deletion_item`, so no memory grows with the listing. Nothing is deleted before
+all of them are counted. Items that a plugin deletes one by one, with many descendants, go the same
+way.
 
 The items are deleted from the top: each only after its parent, and if it is still missing. So what
 is below an item that came back, or that was moved, stays.
@@ -15,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from core.content import holds
+from core.content import holds, orphans
 from core.content.guard import NONE, REMAINS, Decisions, deleted_one_by_one, has_same_config
-from core.content.holds import PORTION
 from core.db.pool import Conn
+from core.db.short_transactions import Portion
 from core.results.delete_guard import DeleteGuard
 from core.states import HeldState, HoldSource
 
@@ -92,7 +93,7 @@ ORDER BY external_id
 """
 # The next live items of the account, by the unique index; the bound is on the rows read.
 LIVE = """
-SELECT count(*) FILTER (WHERE deleted_at IS NULL), max(external_id) FROM (
+SELECT count(*) FILTER (WHERE deleted_at IS NULL), count(*), max(external_id) FROM (
     SELECT external_id, deleted_at FROM user_integration_content
     WHERE user_integration_id = %(account)s AND external_id > %(after)s
     ORDER BY external_id LIMIT %(most)s) c
@@ -155,6 +156,7 @@ class Step(NamedTuple):
       lost, total: The numbers of missing items, and of items in the listing, so far.
       confirms: True if the sweep has deleted items that a person accepted. A person decides on all
         others too.
+      orphaned: The deleted items of the listing with live items below them.
       roots: The items that a plugin deleted one by one; empty for a listing.
       seq: The number of the dispatch that deleted `roots`.
     """
@@ -169,25 +171,37 @@ class Step(NamedTuple):
     lost: int = 0
     total: int = 0
     confirms: bool = False
+    orphaned: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()
     seq: int = 0
 
     @property
     def top(self) -> tuple[tuple[str | None, str], ...]:
         """The frames with which the items are read from the top."""
-        return tuple((root, "") for root in self.roots) or ((None, ""),)
+        if self.roots:
+            return tuple((root, "") for root in self.roots)
+        return ((None, ""), *((id, "") for id in self.orphaned))
 
 
 def step_of(payload: Mapping[str, Any]) -> Step:
     """Return the step that a task's payload describes."""
     frames = tuple((above, after) for above, after in payload["frames"])
-    return Step(**{**payload, "frames": frames, "roots": tuple(payload.get("roots", ()))})
+    lists = {name: tuple(payload.get(name, ())) for name in ("roots", "orphaned")}
+    return Step(**{**payload, "frames": frames, **lists})
 
 
-def begin(conn: Conn, place: Mapping[str, Any]) -> Step:
-    """Return the first step of the sweep of a large listing."""
+def begin(conn: Conn, place: Mapping[str, Any], orphaned: Sequence[str] = ()) -> Step:
+    """Return the first step of the sweep of a large listing.
+
+    Args:
+      conn: A connection within the saving transaction.
+      place: The account, the run and the listing.
+      orphaned: Deleted items of the listing that have live items below them.
+    """
     ((held,),) = conn.execute(BEGIN, {**place, "source": HoldSource.LISTING})
-    return Step(held, place["parent"], place["since"], place["until"])
+    parts = (place["parent"], place["since"], place["until"])
+    step = Step(held, *parts, orphaned=tuple(orphaned))
+    return step._replace(frames=step.top)
 
 
 def begin_gone(conn: Conn, place: Place, ids: Sequence[str], seq: int) -> list[Step]:
@@ -260,20 +274,19 @@ def _given(step: Step, place: Place) -> dict[str, Any]:
 
 
 def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, list[str]]:
-    """Read the next children, at most `PORTION`. Returns the next step, and deleted items."""
+    """Read the next children, in one portion. Returns the next step, and deleted items."""
     deleted, confirms = list[str](), step.confirms
-    frames, room, lost, total = list(step.frames), PORTION, step.lost, step.total
+    frames, portion, lost, total = list(step.frames), Portion(), step.lost, step.total
     given = _given(step, place)
     if step.roots and step.frames == step.top:
         deleted += _start(conn, step, place, given)
-        room -= len(deleted)
-    while frames and room > 0:
+        portion.count(len(deleted))
+    while frames and (most := portion.next_rows()):
         above, after = frames.pop()
         top = above is None
-        most = room
         above = step.parent if top else above
-        room -= 20  # a read costs about as much as 20 rows
         if step.phase == "delete" and not top and not _is_gone(conn, given, above):
+            portion.count(1)
             continue
         statement = CHILDREN_AT_ROOT if above is None else CHILDREN
         rows = conn.execute(
@@ -288,7 +301,7 @@ def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, list[str]]:
                 parents += [id] if is_parent else []
             if len(parents) >= MAX_FRAMES:
                 break
-        room -= max(taken - 20, 0)
+        portion.count(max(taken, 1))
         match step.phase:
             case "find":
                 decided = NONE if place.keeps else holds.decisions(conn, place._asdict(), chosen)
@@ -304,12 +317,19 @@ def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, list[str]]:
                 gone, new = [], {*chosen} - {step.parent}
                 total += len(chosen)
         deleted += gone
+        _mark_orphaned(conn, step, place, None if top else above, taken - len(gone))
         below = new.union(gone)
         if taken == most or taken < len(rows):
             frames.append((None if top else above, after))
         frames += [(id, "") for id in parents if id in below]
     step = step._replace(frames=tuple(frames), lost=lost, total=total, confirms=confirms)
     return step, deleted
+
+
+def _mark_orphaned(conn: Conn, step: Step, place: Place, above: str | None, left: int) -> None:
+    """Mark a deleted item if some of the items below it stay."""
+    if above is not None and left and step.phase != "count":
+        orphans.mark_parents(conn, [(place.account, above)])
 
 
 def _start(conn: Conn, step: Step, place: Place, given: Mapping[str, Any]) -> list[str]:
@@ -353,7 +373,7 @@ def _is_small(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> bool:
         return guard.is_small(deleted_one_by_one(conn, place.run) + step.lost)
     if step.confirms or not guard.is_small(step.lost):
         return False
-    few = holds.next_items(conn, step.held, "")
+    few = holds.next_items(conn, step.held, "", guard.min_items)
     ((remains,),) = conn.execute(REMAINS, {**place._asdict(), "lost": few})
     return bool(remains)
 
@@ -367,10 +387,7 @@ def _count(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step:
     """Count the next items, until it is clear whether the deletion exceeds the share."""
     before = deleted_one_by_one(conn, place.run) if step.roots else 0
     if step.roots:
-        given = {"account": place.account, "after": step.after, "most": PORTION}
-        ((live, last),) = conn.execute(LIVE, given)
-        is_last = last is None
-        step = step._replace(total=step.total + live, after=last or "")
+        step, is_last = _count_live(conn, step, place)
     else:
         step, _ = _walk(conn, step, place)
         is_last = not step.frames
@@ -383,11 +400,29 @@ def _count(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step:
     return step
 
 
+def _count_live(conn: Conn, step: Step, place: Place) -> tuple[Step, bool]:
+    """Count the next live items of the account. Returns the next step; True after the last item."""
+    portion, live, after = Portion(), step.total, step.after
+    while most := portion.next_rows():
+        given = {"account": place.account, "after": after, "most": most}
+        ((number, rows, last),) = conn.execute(LIVE, given)
+        portion.count(rows)
+        live, after = live + number, last or after
+        if rows < most:
+            return step._replace(total=live, after=after), True
+    return step._replace(total=live, after=after), False
+
+
 def _hold(conn: Conn, step: Step, place: Place) -> Step | None:
-    items = holds.next_items(conn, step.held, step.after)
-    if items:
-        given = {"account": place.account, "ids": items, "hold": step.held}
-        holds.take_out(conn, given)
-        return step._replace(after=items[-1])
-    conn.execute(HOLD, step._asdict())
-    return None
+    """Take the next items out of other held deletions. After the last one, hold them."""
+    portion, after = Portion(), step.after
+    while most := portion.next_rows():
+        items = holds.next_items(conn, step.held, after, most)
+        if items:
+            holds.take_out(conn, {"account": place.account, "ids": items, "hold": step.held})
+            after = items[-1]
+        portion.count(len(items))
+        if len(items) < most:
+            conn.execute(HOLD, step._asdict())
+            return None
+    return step._replace(after=after)

@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from core.content import holds
+from core.content import holds, orphans
 from core.content.guard import has_same_config, judge_listing, with_descendants
-from core.content.holds import PORTION
 from core.content.portions import Step, begin
 from core.db.pool import Conn
+from core.db.short_transactions import MAX_ROWS, DirectRows
 from core.results.delete_guard import DeleteGuard
 from core.results.rows import ListingRow, OutputRow
 from core.results.text import json_text
@@ -349,13 +349,14 @@ def sweep(
     began: datetime,
     guard: DeleteGuard,
     keeps: bool,
+    direct: DirectRows,
 ) -> tuple[int, Step | None]:
     """Mark items deleted that a complete listing no longer contains, or record that they are gone.
 
     Nothing is deleted if the config or identity of the account has changed since the run began.
     Returns the number of rows that were marked deleted, 0 if the guard holds the deletion. For a
-    listing of more than `PORTION` items, or with as many lost ones, returns the first step of its
-    sweep, and deletes nothing.
+    listing with more items than this transaction may still compare or delete, returns the first
+    step of its sweep, and deletes nothing.
 
     Parameters:
       writer: The task that completed the listing.
@@ -363,37 +364,40 @@ def sweep(
         exist, no matter which task wrote them.
       guard: The delete guard.
       keeps: True if the account keeps items that are gone at the source; then it holds nothing.
+      direct: The rows that this transaction may still handle; counts those of this sweep.
     """
     if not has_same_config(conn, writer.run):
         return 0, None
     place = {"account": writer.account, "run": writer.run, "start": start_seq, "began": began}
     place |= {"source": HoldSource.LISTING, "keeps": keeps, **listing._asdict()}
     at_root = listing.parent is None
-    ((size,),) = conn.execute(SIZE_AT_ROOT if at_root else SIZE, place | {"most": PORTION + 1})
-    if size > PORTION:
-        return 0, _in_portions(conn, place)
+    most = direct.to_read
+    ((size,),) = conn.execute(SIZE_AT_ROOT if at_root else SIZE, place | {"most": most + 1})
+    orphaned = () if keeps else orphans.marked_parents(conn, place)
+    if size > most or orphaned:
+        return 0, _in_portions(conn, place, orphaned)
+    direct.count(read=size)
     vanished = [id for (id,) in conn.execute(VANISHED_AT_ROOT if at_root else VANISHED, place)]
     if not vanished:
         holds.release(conn, place)
         return 0, None
-    ids = dict.fromkeys(vanished, start_seq)
-    lost = with_descendants(
-        conn, writer.account, ids, most=PORTION + 1, run=writer.run, began=began
-    )
-    if len(lost) > PORTION:
-        return 0, _in_portions(conn, place)
+    ids, most = dict.fromkeys(vanished, start_seq), direct.to_delete
+    lost = with_descendants(conn, writer.account, ids, most=most + 1, run=writer.run, began=began)
+    if len(lost) > most:
+        return 0, _in_portions(conn, place, orphaned)
+    direct.count(deleted=len(lost))
     # As old as the beginning of the run: what any task wrote since, or will write, is newer.
     sweeper = writer._replace(seq=start_seq)
     if keeps:
         holds.release(conn, place)
         return sum(mark_deleted(conn, [(sweeper, id) for id in lost], alone=True).values()), None
-    return _decide(conn, place, sweeper, lost, guard), None
+    return _decide(conn, place, sweeper, lost, guard)
 
 
-def _in_portions(conn: Conn, place: Mapping[str, Any]) -> Step:
+def _in_portions(conn: Conn, place: Mapping[str, Any], orphaned: Sequence[str]) -> Step:
     """Begin a sweep in portions. The sweep compares again the items that waited for a decision."""
     holds.release(conn, place)
-    return begin(conn, place)
+    return begin(conn, place, orphaned)
 
 
 def _decide(
@@ -402,16 +406,25 @@ def _decide(
     sweeper: Writer,
     lost: Sequence[str],
     guard: DeleteGuard,
-) -> int:
-    """Delete the items that a person accepted or the guard allows, and hold the rest."""
+) -> tuple[int, Step | None]:
+    """Delete the items that a person accepted or the guard allows, and hold the rest.
+
+    If a judgement needs the count of a large listing, the sweep continues in portions.
+    """
     decided = holds.decisions(conn, place, lost)
+    rest = [id for id in lost if id not in decided.all]
+    judged = None
+    if rest:
+        judged = judge_listing(conn, guard, place, rest, decided, most=MAX_ROWS)
+        if judged is None:
+            return 0, _in_portions(conn, place, ())
     accepted = [(sweeper, id) for id in lost if id in decided.accepted]
     deleted = sum(mark_deleted(conn, accepted, alone=True).values())
-    rest = [id for id in lost if id not in decided.all]
-    judged = judge_listing(conn, guard, place, rest, decided) if rest else None
     if judged is not None and judged.is_held:
         holds.hold(conn, place, judged)
-        return deleted
-    holds.release(conn, place)
-    allowed = [(sweeper, id) for id in rest]
-    return deleted + sum(mark_deleted(conn, allowed, alone=True).values())
+    else:
+        holds.release(conn, place)
+        allowed = [(sweeper, id) for id in rest]
+        deleted += sum(mark_deleted(conn, allowed, alone=True).values())
+    orphans.mark_parents(conn, [(sweeper.account, id) for id in lost])
+    return deleted, None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
+from core.accounts import MAX_POLL_INTERVAL_MINUTES
 from core.dashboard import forms
 from core.dashboard.session import Form
 from core.dashboard.wording import sentence, sentences
@@ -20,7 +21,6 @@ from core.states import Deletions
 
 FormPart = Literal["config", "credentials"]
 
-MAX_INTERVAL_MINUTES = 525_600
 UNPROCESSABLE = 422
 
 _MINUTES = re.compile(r"[0-9]{1,6}")
@@ -195,8 +195,8 @@ class AccountForm:
         text = self.text("interval").strip()
         if not text:
             return None
-        if not _MINUTES.fullmatch(text) or not 1 <= int(text) <= MAX_INTERVAL_MINUTES:
-            self.problems["interval"] = f"enter an integer from 1 to {MAX_INTERVAL_MINUTES:,}"
+        if not _MINUTES.fullmatch(text) or not 1 <= int(text) <= MAX_POLL_INTERVAL_MINUTES:
+            self.problems["interval"] = f"enter an integer from 1 to {MAX_POLL_INTERVAL_MINUTES:,}"
             raise InvalidForm
         return int(text)
 

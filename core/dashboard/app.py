@@ -108,7 +108,7 @@ def _build(rest: FastAPI) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(psycopg.Error, _database)
     app.add_exception_handler(PoolTimeout, _busy)
-    app.add_middleware(problems.UnexpectedErrors)
+    app.add_middleware(problems.UnexpectedErrors, respond=_failed)
     app.add_middleware(BodySize)
     app.add_middleware(PageHeaders)
     return app
@@ -130,7 +130,9 @@ async def _polling_error(request: Request, error: Exception) -> Response:  # noq
 def _failed(error: PollingError) -> Response:
     # A page that does not exist needs no next step: the error page links to the overview.
     detail = sentence(error.message) if error.status == 404 else sentences(error)
-    return _error_page(error.status, TITLES.get(error.status, "Something went wrong"), detail)
+    page = _error_page(error.status, TITLES.get(error.status, "Something went wrong"), detail)
+    page.headers.update(problems.headers_of(error))
+    return page
 
 
 async def _not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -143,8 +145,7 @@ async def _http(request: Request, error: Exception) -> Response:  # noqa: ARG001
 
 
 async def _database(request: Request, error: Exception) -> Response:
-    await problems.database(request, error)  # logs the error
-    return await _busy(request, error)
+    return _failed(problems.database_error(request, error))
 
 
 async def _busy(request: Request, error: Exception) -> Response:  # noqa: ARG001

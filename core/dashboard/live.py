@@ -21,6 +21,7 @@ from starlette.concurrency import run_in_threadpool
 
 from core.errors import PollingError
 from core.web.feed_watcher import FeedWatcher
+from core.web.user_slots import UserSlots
 
 MIN_PAUSE_SECONDS = 1.0
 """The minimum pause between two renderings, in seconds."""
@@ -33,6 +34,9 @@ MAX_CONCURRENT_RENDERS = 4
 
 Further streams wait without occupying a thread of the pool that answers requests.
 """
+
+MAX_RENDERS_PER_USER = 2
+"""The number of concurrent renderings for one user: half, so that others' pages update too."""
 
 KEEPALIVE_SECONDS = 15.0
 AUTHORIZATION_SECONDS = 15.0
@@ -66,14 +70,16 @@ class Live:
         self._cache: dict[tuple[str, ...], _CacheEntry] = {}
         self._streams: Counter[str | UUID] = Counter()
         self._rendering = asyncio.Semaphore(MAX_CONCURRENT_RENDERS)
+        self._shares = UserSlots(MAX_RENDERS_PER_USER)
 
     async def get(
-        self, key: tuple[str, ...], render: Callable[[], str], since: float = 0.0
+        self, key: tuple[str, ...], user: str | UUID, render: Callable[[], str], since: float = 0.0
     ) -> tuple[str, float]:
         """Return the HTML of a live part, and the seconds until the next update.
 
         Args:
           key: The identity of the part; equal for viewers who see the same rows.
+          user: The viewer's user, or the ID of an operator's token.
           render: A function that renders the part.
           since: The start of the viewer's stream, by `time.monotonic`. An older rendering is not
             returned: it could show the state before an action of the viewer.
@@ -82,7 +88,7 @@ class Live:
         entry = self._cache.setdefault(key, _CacheEntry())
         async with entry.lock:
             if time.monotonic() >= entry.fresh_until or entry.rendered_at < since:
-                async with self._rendering:
+                async with self._shares.slot(user), self._rendering:
                     entry.rendered_at = started_at = time.monotonic()
                     entry.html = await run_in_threadpool(render)
                 entry.pause = max(MIN_PAUSE_SECONDS, PAUSE_FACTOR * (time.monotonic() - started_at))
@@ -123,7 +129,7 @@ class Live:
         self._streams[user] += 1
         entry.streams += 1
         try:
-            async for text in self._events(key, render, allowed, feed_watcher):
+            async for text in self._events(key, user, render, allowed, feed_watcher):
                 yield text
         finally:
             entry.streams -= 1
@@ -135,6 +141,7 @@ class Live:
     async def _events(
         self,
         key: tuple[str, ...],
+        user: str | UUID,
         render: Callable[[], str],
         allowed: Callable[[], bool],
         feed_watcher: FeedWatcher,
@@ -154,7 +161,7 @@ class Live:
                     return
                 authorized_at = now
             try:
-                html, pause = await self.get(key, render, since)
+                html, pause = await self.get(key, user, render, since)
             # The object was deleted, or the viewer lost access. The page shows the error.
             except PollingError:
                 yield event("end", "")

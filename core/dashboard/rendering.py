@@ -13,7 +13,10 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from core.accounts import MAX_POLL_INTERVAL_MINUTES
 from core.scopes import Scope
+from core.search import snippets
+from core.search.words import words
 from core.service import formatting
 from core.states import (
     AccountState,
@@ -47,8 +50,10 @@ def environment() -> Environment:
         "is_past": is_past,
         "pretty": pretty,
         "code": code,
+        "marked": marked,
     }
     env.globals["query"] = query
+    env.globals["MAX_POLL_INTERVAL_MINUTES"] = MAX_POLL_INTERVAL_MINUTES
     enums = (
         AccountState,
         AccountStateReason,
@@ -61,6 +66,11 @@ def environment() -> Environment:
     )
     env.globals |= {enum.__name__: enum for enum in enums}
     return env
+
+
+def marked(snippet: str, query: str) -> list[tuple[str, bool]]:
+    """Return the parts of a snippet, each with True if it is a word of the query."""
+    return list(snippets.marked(snippet, [word.folded for word in words(query)]))
 
 
 def page(name: str, values: Mapping[str, Any]) -> str:

@@ -40,14 +40,14 @@ FLASH_MESSAGES = {
     "retried": "Task retried.",
     "discarded": "Task discarded.",
     "deletions-accepted": (
-        "Deletion accepted. A run has started: it looks for these items again, and deletes those"
-        " that are still missing."
+        "Deletion accepted. A run has started. It looks for these items again, and deletes the"
+        " ones that are still missing."
     ),
     "deletions-accepted-later": (
-        "Deletion accepted. The account's next run looks for these items again, and deletes those"
-        " that are still missing."
+        "Deletion accepted. The account's next run looks for these items again, and deletes the"
+        " ones that are still missing."
     ),
-    "deletions-refused": "Deletion refused. The items stay until the source shows them again.",
+    "deletions-refused": "Deletion refused. The engine keeps the items.",
     "token-revoked": "Token revoked. Requests with it and its sessions are refused.",
     "cancelled": "Run cancelled. Its open tasks continue in the next run.",
 }

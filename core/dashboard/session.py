@@ -15,6 +15,7 @@ from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 
 from core.service import sessions
 from core.service.authorization import Principal
@@ -23,6 +24,7 @@ from core.web import permissions, session_cookie
 from core.web.dependencies import Engine, RawBody
 from core.web.permissions import Allowed
 from core.web.problems import HttpProblem
+from core.web.request_rates import caller_of
 
 MAX_FIELDS = 2_000
 
@@ -102,15 +104,20 @@ def find_viewer(engine: Backend, request: Request) -> Viewer | None:
     return Viewer(session) if session is not None else None
 
 
-def require_viewer(request: Request, engine: Engine) -> Viewer:
+async def require_viewer(request: Request, engine: Engine) -> Viewer:
     """Return the signed-in user.
 
     Raises:
       SignInRequired: The request has no valid session.
+      HttpProblem: The user sends too many requests.
     """
-    viewer = find_viewer(engine, request)
+    viewer, caller = await run_in_threadpool(find_viewer, engine, request), caller_of(request)
     if viewer is None:
+        if caller is not None:
+            caller.rejected()
         raise SignInRequired
+    if caller is not None:
+        await caller.authenticated(viewer.principal)
     return viewer
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 
 import core
 from core.db.errors import describe
-from core.db.pool import open_connection
+from core.db.pool import CONNECT, open_connection
 from core.db.version import HEAD, current, refuse_newer
 from core.errors import PollingError, SettingsError
 
@@ -46,7 +46,8 @@ def engine(url: str) -> Engine:
     """
     return create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(url, connect_timeout=5),
+        # No deadline for statements: a migration of large tables may take hours.
+        creator=lambda: psycopg.connect(url, **CONNECT),
         poolclass=NullPool,
         hide_parameters=True,
     )
@@ -87,7 +88,7 @@ def migrate(url: str, revision: str = "head") -> bool:
         return True
 
 
-def build_index(name: str, table: str, columns: Sequence[str], **options: Any) -> None:
+def build_index(name: str, table: str, columns: Sequence[Any], **options: Any) -> None:
     """Build an index without blocking writers. A migration calls this from `upgrade`.
 
     An earlier attempt that was killed leaves an invalid index, which is dropped first. The earlier

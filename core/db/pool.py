@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -38,9 +39,20 @@ A process that is stopped or cut off within a transaction would keep its locks f
 processes could not process its tasks. A process that resumes repeats its transaction.
 """
 
+STATEMENT_SECONDS = 30.0
+"""Seconds after which PostgreSQL cancels a statement. The engine's statements are short."""
+
+REPLY_SECONDS = 1.0
+"""Seconds that a reply may take beyond the time of its statement.
+
+A connection that was cut silently is noticed then, also if a proxy or a firewall acknowledges what
+it does not forward, so that neither keepalives nor `tcp_user_timeout` notice it.
+"""
+
 TUNE = f"""
 SELECT set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
     set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false),
+    set_config('statement_timeout', %s, false),
     set_config(
         'idle_in_transaction_session_timeout', '{MAX_IDLE_IN_TRANSACTION_SECONDS * 1000}', false)
 """
@@ -48,12 +60,14 @@ SELECT set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin',
 CONNECT: dict[str, Any] = {
     "connect_timeout": 5,
     "application_name": "polling",
-    # A host that vanished silently is noticed within a minute, not after two hours.
-    "keepalives_idle": 20,
-    "keepalives_interval": 5,
-    "keepalives_count": 4,
-    "tcp_user_timeout": 40_000,
+    # A host that vanished silently is noticed within 20 s, not after two hours.
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
 }
+"""The parameters of every connection to PostgreSQL. Unix sockets ignore those of TCP."""
 
 
 class DiskFull(ServerUnavailable):
@@ -67,7 +81,35 @@ class SilentConnection(Connection[tuple[Any, ...]]):
     """A connection whose errors quote no values of rows when they leave its `with` block.
 
     See `core.db.errors.remove_values`.
+
+    Attributes:
+      reply_seconds: Seconds to wait for the reply to a statement. After that, the connection is
+        closed. Default: the time of a statement, and `REPLY_SECONDS`.
     """
+
+    reply_seconds = STATEMENT_SECONDS + REPLY_SECONDS
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
+        """Wait for a reply, for at most `reply_seconds`."""
+        return super().wait(self._bounded(gen), *args, **options)
+
+    def _bounded(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Pass a generator of psycopg on. It is resumed ten times a second while nothing arrives.
+
+        Raises:
+          OperationalError: The reply did not come in time. The connection is closed.
+        """
+        end = time.monotonic() + self.reply_seconds
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > end:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"no reply within {self.reply_seconds:.0f} s")
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            return done.value
 
     def __exit__(
         self,
@@ -108,14 +150,24 @@ class Database:
       url: A libpq URL or connection string.
       size: The maximum number of connections. Default: 4.
       timeout: Seconds to wait for a connection. Default: 10.
+      statement_seconds: Seconds after which PostgreSQL cancels a statement. Default: 30.
       plan_uses: The number of uses after which a connection plans its prepared statements again,
         for the current sizes of the tables. Default: 32.
     """
 
     def __init__(
-        self, url: str, *, size: int = 4, timeout: float = 10.0, plan_uses: int = USES_OF_A_PLAN
+        self,
+        url: str,
+        *,
+        size: int = 4,
+        timeout: float = 10.0,
+        statement_seconds: float = STATEMENT_SECONDS,
+        plan_uses: int = USES_OF_A_PLAN,
     ) -> None:
         self.url = url
+        self._statement_seconds = statement_seconds
+        self.on_disk_full: Callable[[], None] = lambda: None
+        """Called when a statement has failed because the server's disk is full."""
         self._plan_uses = plan_uses
         self._uses: WeakKeyDictionary[Conn, int] = WeakKeyDictionary()
         self._pool = ConnectionPool(
@@ -127,15 +179,18 @@ class Database:
             max_idle=60.0,
             reconnect_timeout=5.0,
             open=False,
-            configure=_tune,
+            configure=self._tune,
             kwargs={"autocommit": True, "prepare_threshold": 1, **CONNECT},
         )
 
     @contextmanager
-    def connection(self) -> Iterator[Conn]:
+    def connection(self, timeout: float | None = None) -> Iterator[Conn]:
         """Borrow a connection.
 
         Each statement commits by itself unless `Connection.transaction` is used.
+
+        Args:
+          timeout: Seconds to wait for a connection. Default: that of the pool.
 
         Raises:
           ServerUnavailable: The server is unavailable, or became so during the block. Retry.
@@ -143,13 +198,16 @@ class Database:
         if self._pool.closed:
             self._pool.open()
         try:
-            with self._pool.connection() as connection:
+            with self._pool.connection(timeout) as connection:
                 self._discard_cached_plans(connection)
                 yield connection
         except psycopg.Error as error:
-            if passes(error):
-                raise _unavailable(error) from error
-            raise
+            if not passes(error):
+                raise
+            unavailable = _unavailable(error)
+            if isinstance(unavailable, DiskFull):
+                self.on_disk_full()
+            raise unavailable from error
 
     def resize(self, size: int) -> None:
         """Set the maximum number of connections."""
@@ -160,6 +218,17 @@ class Database:
         if uses >= self._plan_uses:
             connection.execute("DISCARD PLANS")
         self._uses[connection] = 1 if uses >= self._plan_uses else uses + 1
+
+    def _tune(self, connection: Conn) -> None:
+        """Configure a connection so that its plans last while a table grows to millions of rows.
+
+        Statements are prepared at their first use, and their plans are reused. Every statement of a
+        worker reads a few rows by an index. A hash or merge join would read a complete table, which
+        looks cheap while the statistics say that the table is small.
+        """
+        connection.execute(TUNE, (f"{self._statement_seconds * 1000:.0f}",))
+        assert isinstance(connection, SilentConnection)
+        connection.reply_seconds = self._statement_seconds + REPLY_SECONDS
 
     def close(self) -> None:
         """Close the pool and its connections."""
@@ -175,26 +244,15 @@ def _unavailable(error: psycopg.Error) -> ServerUnavailable:
 def passes(error: psycopg.Error) -> bool:
     """Return True if a retry can help.
 
-    It can after errors of connections, shutdowns, resources, deadlocks and standbys, but not after
-    invalid data.
+    It can after errors of connections, shutdowns, timeouts, resources, files, deadlocks and
+    standbys, but not after invalid data. A process that was stopped within a transaction finds its
+    session closed.
     """
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return error.sqlstate[:2] in {"08", "40", "53"} or error.sqlstate in {
+    return error.sqlstate[:2] in {"08", "40", "53", "57", "58"} or error.sqlstate in {
         "25006",
+        "25P03",
+        "25P04",
         "55P03",
-        "57P01",
-        "57P02",
-        "57P03",
-        "57P05",
     }
-
-
-def _tune(connection: Conn) -> None:
-    """Configure a connection so that its plans last while a table grows to millions of rows.
-
-    Statements are prepared at their first use, and their plans are reused. Every statement of a
-    worker reads a few rows by an index. A hash or merge join would read a complete table, which
-    looks cheap while the statistics say that the table is small.
-    """
-    connection.execute(TUNE)

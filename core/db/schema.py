@@ -36,6 +36,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, UUID
 
 from core import scopes
 from core.states import (
+    CARRIED_TASKS,
     STOPPED_TASKS,
     AccountState,
     Deletions,
@@ -116,6 +117,13 @@ def _account_key(**kwargs: Any) -> Column[Any]:
     )
 
 
+YEAR_2000 = "'2000-01-01 00:00:00+00'::timestamp with time zone"
+
+NEXT_SYNC_LESS_INTERVAL = (
+    f"next_sync_at - {YEAR_2000} - poll_interval_minutes::double precision * '00:01:03'::interval"
+)
+"""The interval between the year 2000 and one poll before the next one; immutable, for an index."""
+
 user_integration = Table(
     "user_integration",
     metadata,
@@ -160,6 +168,12 @@ user_integration = Table(
     CheckConstraint(check_in("deletions", Deletions), name="deletions"),
     CheckConstraint("poll_interval_minutes > 0", name="poll_interval"),
     UniqueConstraint("user_id", "integration_domain", "identity"),
+    # The leader looks for polls that are too far ahead.
+    Index(
+        "user_integration_far_ahead",
+        text(f"({NEXT_SYNC_LESS_INTERVAL})"),
+        postgresql_where=text(f"sync_status = '{AccountState.ACTIVE}'"),
+    ),
     Index(
         "user_integration_due",
         "next_sync_at",
@@ -208,6 +222,11 @@ sync_run = Table(
     _count("deletions_held", BigInteger),
     _text("error", nullable=True),
     _flag("pruned"),
+    # The run takes over the tasks of earlier runs in portions: those that are due until
+    # `carry_until`; NULL if none is left. The last one so far was due at `carried_at`.
+    _moment("carry_until"),
+    _moment("carried_at"),
+    Column("carried_id", BigInteger),
     CheckConstraint(check_in("lane", Lane), name="lane"),
     CheckConstraint(check_in("trigger", Trigger), name="trigger"),
     CheckConstraint(check_in("state", RunState), name="state"),
@@ -224,6 +243,13 @@ sync_run = Table(
         "integration_domain",
         "user_integration_id",
         postgresql_where=text(f"state = '{RunState.RUNNING}'"),
+    ),
+    # The leader looks for runs that have not taken over all tasks of earlier runs.
+    Index(
+        "sync_run_carrying",
+        "user_integration_id",
+        "lane",
+        postgresql_where=text(f"state = '{RunState.RUNNING}' AND carry_until IS NOT NULL"),
     ),
     Index("sync_run_history", "user_integration_id", desc("started_at")),
     Index("sync_run_latest", desc("started_at")),
@@ -312,6 +338,24 @@ sync_task = Table(
         "lane",
         "id",
         postgresql_where=text(f"state IN ({literals(STOPPED_TASKS)}) AND retried_as IS NULL"),
+    ),
+    # A run takes over the tasks of earlier runs. Parked tasks, which may be many, are not in it.
+    Index(
+        "sync_task_carried",
+        "user_integration_id",
+        "lane",
+        "available_at",
+        "id",
+        postgresql_where=text(f"state IN ({literals(CARRIED_TASKS)}) AND retried_as IS NULL"),
+    ),
+    # A run's root replaces the deferred roots of earlier runs.
+    Index(
+        "sync_task_deferred_root",
+        "user_integration_id",
+        "lane",
+        postgresql_where=text(
+            f"state = '{TaskState.DEFERRED}' AND type = 'start' AND retried_as IS NULL"
+        ),
     ),
     # The delete guard counts the single deletions of a run.
     Index("sync_task_gone", "run_id", postgresql_where=text("outputs_gone > 0")),
@@ -417,7 +461,29 @@ content_search = Table(
         primary_key=True,
     ),
     Column("document", TSVECTOR, nullable=False),
+    # 0: written by a version that did not prepare documents. The indexer writes them again.
+    Column("form", SmallInteger, nullable=False, server_default=text("0")),
     Index("content_search_document", "document", postgresql_using="gin"),
+    Index("content_search_outdated", "content_id", postgresql_where=text("form = 0")),
+)
+
+# The text of files, such as PDF, for the search.
+extracted_text = Table(
+    "extracted_text",
+    metadata,
+    Column(
+        "content_id",
+        BigInteger,
+        ForeignKey("user_integration_content.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    _text("hash"),
+    _text("text", nullable=True),
+    # NULL if the file was read.
+    _text("reason", nullable=True),
+    _moment("claimed_until"),
+    _moment("extracted_at"),
+    Index("extracted_text_waiting", "content_id", postgresql_where=text("extracted_at IS NULL")),
 )
 
 search_progress = Table(
@@ -476,6 +542,7 @@ limit_block = Table(
     Column("key", Text, primary_key=True),
     _moment("until", nullable=False),
     _text("reason", nullable=True),
+    _moment("blocked_at", default=True),
 )
 
 breaker = Table(
@@ -497,6 +564,8 @@ breaker = Table(
     _moment("probe_at", nullable=False),
     Column("probe_task", BigInteger),
     _count("failed_probes"),
+    # The start of the pause that lasts until `probe_at`.
+    _moment("paused_at", default=True),
     Index(
         "breaker_open",
         "integration_domain",
@@ -525,6 +594,13 @@ blob = Table(
     Column("key", Text, primary_key=True),
     Column("size", BigInteger, nullable=False),
     _moment("touched_at", default=True),
+    # The time at which the leader found that no content row references it.
+    _moment("unreferenced_at"),
+    Index(
+        "blob_unreferenced",
+        "unreferenced_at",
+        postgresql_where=text("unreferenced_at IS NOT NULL"),
+    ),
 )
 
 integration = Table(
@@ -573,6 +649,8 @@ process = Table(
     _moment("settled_at"),
     # The versions of its readers, by domain; NULL for a process that runs no tasks or is older.
     Column("readers", JSONB),
+    # The length of the leases that it grants or renews; NULL for a process that is older.
+    Column("lease_seconds", Float),
 )
 
 throughput = Table(
@@ -582,6 +660,16 @@ throughput = Table(
     Column("minute", DateTime(timezone=True), primary_key=True),
     _count("tasks", BigInteger),
     _count("rows", BigInteger),
+)
+
+monotonic_sample = Table(
+    "monotonic_sample",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    # The seconds for which the monotonic clocks of all leaders have run, and the database's time.
+    Column("watched", Float, nullable=False),
+    _moment("at", default=True),
+    Index("monotonic_sample_watched", "watched"),
 )
 
 engine_state = Table(

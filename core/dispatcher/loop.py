@@ -15,7 +15,10 @@ from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
+import psycopg
+
 from core.accounts.redaction import message_of
+from core.db.clocks import DAY, LEAD_SECONDS
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database
 from core.dispatcher.allocation import Rules, allocate
 from core.dispatcher.domain import Domain, Phase
@@ -25,6 +28,7 @@ from core.environment import Environment
 from core.errors import ServerUnavailable, SettingsError
 from core.ledger import dispatching, leadership, pauses, processes
 from core.ledger.dispatching import Portion, Waiting
+from core.ledger.monotonic import trusted
 from core.ledger.outcomes import Dispatch
 from core.limits.budgets import Budgets
 from core.plugins import get_registry
@@ -86,9 +90,14 @@ class Dispatcher:
         self._maintenance = Maintenance(
             self.id, settings, self._database, self._queues, get_registry()
         )
+        self._maintenance.on_disk_full = self._disk_is_full
+        self._disk_full_at = float("-inf")
         self._domains: dict[str, Domain] = defaultdict(Domain)
         self._costs: dict[str, dispatching.Catalog] = {}
-        self._headroom = RateHeadroom(Budgets(self._queues.client, self._queues.key, lambda: False))
+        budgets = Budgets(
+            self._queues.client, self._queues.key, lambda: False, self._queues.run_first
+        )
+        self._headroom = RateHeadroom(budgets)
         self._leading = self._began = False
         self._away_since: float | None = None
         self._away_reason = ""
@@ -106,7 +115,7 @@ class Dispatcher:
         while not self._stop.is_set():
             try:
                 with self._database.connection() as conn:
-                    self._maintenance.register(conn)
+                    self._register(conn)
                     while not self._stop.is_set():
                         self._step(conn)
                         pause = 0.1
@@ -134,6 +143,25 @@ class Dispatcher:
                     self._queues.namespace,
                 )
 
+    def _register(self, conn: Conn) -> None:
+        """Record this process. A dispatcher may lead without its row, if the disk is full."""
+        try:
+            self._maintenance.register(conn)
+        except psycopg.errors.DiskFull as error:
+            self._disk_is_full(error)
+
+    def _disk_is_full(self, error: Exception) -> None:
+        """Report that PostgreSQL's disk is full. Workers cannot renew their leases either."""
+        now = time.monotonic()
+        if now - self._disk_full_at > MISTAKEN_SECONDS:
+            log.warning(
+                "PostgreSQL's disk is full; the leader stays, and retries what needs space: %s",
+                message_of(error),
+            )
+        self._disk_full_at = now
+        self._queues.note_disk_full()
+        self._maintenance.after_gap()
+
     def close(self) -> None:
         """Resign, so that another process can lead immediately."""
         try:
@@ -143,7 +171,7 @@ class Dispatcher:
         except DATABASE_UNAVAILABLE as error:
             log.warning(
                 "could not give up leadership; it expires within %.0f s: %s",
-                leadership.LEAD_SECONDS,
+                LEAD_SECONDS,
                 error,
             )
         self._database.close()
@@ -252,18 +280,20 @@ class Dispatcher:
         now = time.monotonic()
         if self._leading and now - self._led_at < LEAD_AGAIN_SECONDS:
             return True
-        if now - self._led_at > max(self._settings.lease_seconds / 2, 2 * LEAD_AGAIN_SECONDS):
+        if now - self._led_at > max(self._maintenance.leases.shortest / 2, 2 * LEAD_AGAIN_SECONDS):
             # This process was stopped or cut off. Others may have been too, and could not renew
             # their leases.
             self._maintenance.after_gap()
         can_send = self._away_since is None if self._leading else self._queues.can_send()
         if not self._leading:
             self._nonce, self._occupy_due = secrets.randbits(63), 0.0
-        was, self._leading = (
-            self._leading,
-            leadership.lead(conn, self.id, can_send=can_send, nonce=self._nonce),
-        )
-        self._led_at = now
+        was, self._led_at = self._leading, now
+        try:
+            self._leading = leadership.lead(conn, self.id, can_send=can_send, nonce=self._nonce)
+        except psycopg.errors.DiskFull as error:
+            # No other dispatcher can write the row either.
+            self._disk_is_full(error)
+            self._led_at = now - LEAD_AGAIN_SECONDS + AWAY_PAUSE_SECONDS
         if self._leading and not was:
             log.info("this process is now the leader and dispatches tasks")
             self._maintenance.after_gap()
@@ -276,6 +306,8 @@ class Dispatcher:
         A paused integration counts as served by no worker.
         """
         serving = processes.serving(conn)
+        own = self._settings.lease_seconds
+        self._maintenance.leases = processes.lease_lengths(conn, own)
         unknown = serving.keys() - self._costs.keys() - {POLL_QUEUE, SAVE_QUEUE}
         if unknown or time.monotonic() >= self._catalogs_due:
             self._costs = dispatching.catalogs(conn)
@@ -307,6 +339,10 @@ class Dispatcher:
             )
             domain.hold_back(MISTAKEN_SECONDS)
             return 0
+        except psycopg.errors.DiskFull as error:
+            self._disk_is_full(error)
+            domain.hold_back(AWAY_PAUSE_SECONDS)
+            return 0
 
     def _dispatch(self, conn: Conn, name: str, domain: Domain, free: int, window: int) -> int:
         """Scan for accounts with ready tasks, claim a portion of each, and send the tasks."""
@@ -326,7 +362,7 @@ class Dispatcher:
         flying = dispatching.in_flight(conn, name)
         portions = allocate(free, window, flying, waiting, rules)
         dispatches = (
-            dispatching.claim(conn, self.id, name, portions, self._settings.lease_seconds)
+            dispatching.claim(conn, self.id, name, portions, self._maintenance.leases.longest)
             if portions
             else []
         )
@@ -336,6 +372,7 @@ class Dispatcher:
             pause = HELD_BACK_SECONDS if flying else retry_in(rates)
             domain.pass_over(len(waiting), pause, more=full)
             return 0
+        dispatches = trusted(conn, dispatches, self._settings.give_up_after_days * DAY)
         domain.sent(len(dispatches), more=full or not _exhausted(waiting, portions, dispatches))
         self._send(name, dispatches)
         self._headroom.note(rules, waiting, dispatches, rates)

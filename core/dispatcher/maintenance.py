@@ -9,21 +9,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import pendulum
 import psycopg
 from periodiq import cron
 
-from core.content.blobs import Blobs
+from core.content.blobs import UNREFERENCED_SECONDS, Blobs
+from core.db.clocks import DAY
 from core.db.errors import remove_values
-from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
+from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, DiskFull, passes
 from core.errors import StoreUnavailable
 from core.ledger import (
     breakers,
     carry_over,
     completion,
     dispatching,
+    far_ahead,
     leadership,
     leases,
     pauses,
@@ -32,6 +35,7 @@ from core.ledger import (
     rereads,
     scheduling,
 )
+from core.ledger.monotonic import SAMPLE_SECONDS, old_enough, sample, trusted
 from core.limits.budgets import Budgets
 from core.metrics.counters import Counters, error_class
 from core.observability.errors import report_task
@@ -45,14 +49,20 @@ from core.worker.ended_runs import announce
 MAX_BLOBS_PER_PASS = 100
 """The maximum number of blobs that one run of the job deletes."""
 
-MAX_DEFERRED_PER_PASS = 100
+MAX_DEFERRED_PER_PASS = 500
 """The number of due deferred tasks that one pass of the leader reads."""
+
+CARRY_SECONDS = 0.05
+"""Seconds after which a round of the leader begins no further portion of carried tasks."""
 
 DELETE_SECONDS = 0.5
 """The maximum time for which a job deletes old tasks or blobs, in seconds.
 
 It is short because the leader has other work, and a bucket may respond slowly.
 """
+
+MAX_STEP_SECONDS = 1.0
+"""Seconds by which the database's clock may run ahead between two looks at leases."""
 
 ASK_SECONDS = 2.0
 """Seconds for which lost messages wait for the answers of workers.
@@ -100,23 +110,32 @@ class Maintenance:
         self._queues = queues
         self._registry = registry
         self._blobs = Blobs(database, settings.blob_location, settings.home / "spool")
-        self._budgets = Budgets(queues.client, queues.key, lambda: False)
+        self._budgets = Budgets(queues.client, queues.key, lambda: False, queues.run_first)
         self._counters = Counters()
+        lease = settings.lease_seconds
         self._process = processes.Process(
-            id, "dispatcher", socket.gethostname(), os.getpid(), [], 0
+            id, "dispatcher", socket.gethostname(), os.getpid(), [], 0, lease_seconds=lease
         )
-        self._expire_from = float("inf")
+        self.leases = processes.Leases(lease, lease)
+        self._gap_at = float("inf")
         self._redis_is_away = False
-        self._suspect_from = self._settle_at = 0.0
+        self._redis_back_at = float("-inf")
+        self._settle_at = 0.0
         self._asked: datetime | None = None
         self._lost: set[str] = set()
+        self.on_disk_full: Callable[[Exception], None] = lambda _: None
         self._silent_since = time.monotonic()
         self._pruning = Job(60.0, self._prune)
+        self._pruning_content = Job(60.0, self._prune_content)
         self._collecting = Job(60.0, self._collect_blobs)
         self._continuing = Job(2.0, self._continue_deferred)
+        self._carrying = Job(1.0, self._carry_on)
         self._pausing = Job(2.0, self._pause_and_resume)
         self._rereading = Job(5.0, self._reread_outdated)
-        lease = settings.lease_seconds
+        self._far_ahead = Job(5.0, self._make_due)
+        self._watched_at: float | None = None
+        self._ahead: float | None = None
+        self._give_up = settings.give_up_after_days * DAY
         self._jobs = [
             Job(2.0, self._resend, needs_redis=True),
             Job(ANSWER_SECONDS, self._settle, needs_redis=True),
@@ -124,26 +143,30 @@ class Maintenance:
             Job(lease / 4, self._renew_waiting, needs_redis=True),
             Job(5.0, self._end_forgotten_runs),
             self._continuing,
+            self._carrying,
             Job(2.0, self._defer_waiting),
             self._pausing,
             self._rereading,
             Job(5.0, self.register),
             Job(10.0, self.check_epoch, needs_redis=True),
             Job(10.0, self._check_ticks),
-            Job(60.0, pruning.prune),
+            Job(60.0, lambda conn: pruning.prune(conn, partial(old_enough, conn))),
+            Job(SAMPLE_SECONDS, self._watch_clock),
+            self._far_ahead,
             Job(60.0, self._prune_budgets, needs_redis=True),
             self._pruning,
+            self._pruning_content,
             self._collecting,
         ]
 
     def after_gap(self) -> None:
-        """Expire no leases for the duration of one lease.
+        """Expire no leases for the duration of the longest lease.
 
         This process has just started to lead, or a server was unavailable. Other processes may not
         have been able to renew their leases.
         """
-        now = time.monotonic()
-        self._expire_from = now + self._settings.lease_seconds
+        now = self._gap_at = time.monotonic()
+        self._watched_at = None
         for job in self._jobs:
             job.due = min(job.due, now + job.seconds)
 
@@ -157,9 +180,9 @@ class Maintenance:
         self._redis_is_away = True
 
     def redis_is_back(self) -> None:
-        """Resume all jobs. Suspect no task for the duration of one more lease."""
+        """Resume all jobs. Suspect no task for the duration of the longest lease."""
         self._redis_is_away = False
-        self._suspect_from = time.monotonic() + self._settings.lease_seconds
+        self._redis_back_at = time.monotonic()
 
     def deregister(self, conn: Conn) -> None:
         """Delete the row of this process, before it exits."""
@@ -179,6 +202,8 @@ class Maintenance:
             job.due = now + job.seconds
             try:
                 job.run(conn)
+            except (DiskFull, psycopg.errors.DiskFull) as error:
+                self.on_disk_full(error)  # other jobs may not need space
             except (*DATABASE_UNAVAILABLE, *REDIS_UNAVAILABLE):
                 raise
             except Exception as error:
@@ -259,7 +284,7 @@ class Maintenance:
                 continue
             messages = {
                 dispatch.id: dispatch_message(dispatch)
-                for dispatch in dispatching.as_sent(conn, tasks)
+                for dispatch in trusted(conn, dispatching.as_sent(conn, tasks), self._give_up)
             }
             theirs = {id: messages.pop(id) for id in messages.keys() & held}
             log.warning(
@@ -284,13 +309,27 @@ class Maintenance:
             if number.isdigit()
         ]
         if held:
-            leases.renew_waiting(conn, held, self._settings.lease_seconds)
+            leases.renew_waiting(conn, held, self.leases.longest)
+
+    def _clock_stepped(self, conn: Conn) -> bool:
+        """Return True if the database's clock has run ahead of this leader's monotonic clock."""
+        now, shown = time.monotonic(), leases.clock(conn)
+        ahead, self._ahead = self._ahead, shown - now
+        return ahead is not None and shown - now > ahead + MAX_STEP_SECONDS
 
     def _expire_leases(self, conn: Conn) -> None:
-        """Requeue tasks with expired leases as suspects; park those that crashed too often."""
-        if time.monotonic() < self._expire_from:
+        """Requeue tasks with expired leases as suspects; park those that crashed too often.
+
+        If the clock has stepped ahead, leases of live processes have expired, too. They are renewed
+        within a third of a lease.
+        """
+        if self._clock_stepped(conn):
+            log.warning("the clock of PostgreSQL stepped ahead; no lease expires for one lease")
+            self.after_gap()
+        since = time.monotonic() - self.leases.longest
+        if since < self._gap_at:
             return
-        suspect = not self._redis_is_away and time.monotonic() >= self._suspect_from
+        suspect = not self._redis_is_away and since >= self._redis_back_at
         expired = leases.expire(conn, suspect=suspect)
         if not expired:
             return
@@ -338,17 +377,27 @@ class Maintenance:
                 report_task(None, leases.DIED, tags | {"task": str(task.task_id)})
         self._announce(
             completion.end_runs(
-                conn, {task.run_id for task in expired if task.state == TaskState.PARKED}
+                conn,
+                {task.run_id for task in expired if task.state == TaskState.PARKED},
+                _leave_unsettled,
             )
         )
 
     def _end_forgotten_runs(self, conn: Conn) -> None:
-        self._announce(completion.end_forgotten_runs(conn))
+        self._announce(completion.end_forgotten_runs(conn, _leave_unsettled))
 
     def _continue_deferred(self, conn: Conn) -> None:
         """Retry deferred tasks that are due. If there may be more, the job runs again soon."""
         if carry_over.continue_deferred(conn, MAX_DEFERRED_PER_PASS) == MAX_DEFERRED_PER_PASS:
             self._continuing.due = 0.0
+
+    def _carry_on(self, conn: Conn) -> None:
+        """Move tasks of earlier runs. If there may be more, the job runs again in the next round.
+
+        In between, the leader dispatches tasks.
+        """
+        if carry_over.carry_on(conn, CARRY_SECONDS):
+            self._carrying.due = 0.0
 
     def _defer_waiting(self, conn: Conn) -> None:
         """Defer what has waited for a limit for one poll interval, and poll these accounts."""
@@ -357,7 +406,7 @@ class Maintenance:
             while breakers.defer_waiting(conn, overdue) == breakers.MAX_DEFERRED:
                 pass
             runs.add(str(overdue.run))
-        ended = completion.end_runs(conn, runs)
+        ended = completion.end_runs(conn, runs, _leave_unsettled)
         for run in ended:
             carry_over.poll_soon(conn, run["user_integration_id"])
         self._announce(ended)
@@ -378,6 +427,23 @@ class Maintenance:
     def register(self, conn: Conn) -> None:
         """Record the heartbeat of this dispatcher, with its counters for `/metrics`."""
         processes.heartbeat(conn, self._process, datetime.now(UTC), self._counters.written())
+
+    def _watch_clock(self, conn: Conn) -> None:
+        """Record how long the monotonic clock of this leader has run."""
+        now = time.monotonic()
+        days = max(self._settings.retention_days, self._settings.give_up_after_days)
+        sample(conn, 0.0 if self._watched_at is None else now - self._watched_at, days * DAY)
+        self._watched_at = now
+
+    def _make_due(self, conn: Conn) -> None:
+        """Make due what the database's clock, now set back, has put too far ahead."""
+        far_ahead.shorten_leases(conn, self.leases.longest)
+        if moved := far_ahead.make_due(conn):
+            log.warning(
+                "the clock of PostgreSQL was set back; %d polls and deferred tasks are due now",
+                moved,
+            )
+            self._far_ahead.due = 0.0
 
     def _announce(self, ended: list[completion.Run]) -> None:
         self._counters.ended(ended)
@@ -414,18 +480,31 @@ class Maintenance:
         self._budgets.prune()
 
     def _prune(self, conn: Conn) -> None:
-        if not pruning.prune_tasks(conn, self._settings.retention_days, DELETE_SECONDS):
+        days, judge = self._settings.retention_days, partial(old_enough, conn)
+        if not pruning.prune_tasks(conn, days, DELETE_SECONDS, judge):
             self._pruning.due = time.monotonic() + DELETE_AGAIN_SECONDS
 
-    def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002  the signature of a job; `collect` opens its own connections
+    def _prune_content(self, conn: Conn) -> None:
+        if not pruning.prune_content(conn, DELETE_SECONDS):
+            self._pruning_content.due = time.monotonic() + DELETE_AGAIN_SECONDS
+
+    def _collect_blobs(self, conn: Conn) -> None:
+        if (before := old_enough(conn, UNREFERENCED_SECONDS)) is None:
+            return
         try:
-            collected = self._blobs.collect(most=MAX_BLOBS_PER_PASS, seconds=DELETE_SECONDS)
+            collected = self._blobs.collect(
+                most=MAX_BLOBS_PER_PASS, seconds=DELETE_SECONDS, before=before
+            )
         except StoreUnavailable as error:
             log.warning("unreferenced blobs stay until the next run of this job: %s", error)
             return
         if collected:
             self._collecting.due = time.monotonic() + DELETE_AGAIN_SECONDS
             log.info("deleted %d blobs that no content row references", collected)
+
+
+def _leave_unsettled(run: completion.Run) -> None:
+    """Leave a large settlement to later runs, because the leader has other work."""
 
 
 def tick_seconds(schedule: str) -> float:

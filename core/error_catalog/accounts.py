@@ -137,13 +137,13 @@ ENTRIES: Catalog = {
         dashboard="Fill in the credentials",
     ),
     "credentials-rejected": entry(
-        422, "{integration} rejects the credentials: {reason}", "Correct them and try again"
+        422, "{integration} rejects the credentials: {reason}", "{remedy}"
     ),
-    "config-rejected": entry(422, "the config does not work: {reason}", "Correct it and try again"),
+    "config-rejected": entry(422, "the config does not work: {reason}", "{remedy}"),
     "provider-unavailable": entry(
         502,
         "{integration} is not available: {reason}",
-        "If you entered a host and port, check them, or try again later",
+        "{remedy}",
     ),
     "check-failed": entry(
         502,
@@ -158,7 +158,8 @@ ENTRIES: Catalog = {
     "host-unreachable": entry(
         422,
         "the host cannot be reached, or is not on the public internet",
-        "Check the host and the port; accounts of users connect only to public hosts",
+        "If you entered a host and port, check them: users connect only to public hosts."
+        " Otherwise try again later",
     ),
     "check-without-identity": entry(
         502, "check() of {domain} did not return the account's identity", AUTHOR
@@ -196,8 +197,23 @@ ENTRIES: Catalog = {
     "sign-in-not-decrypted": entry(
         409, "could not decrypt the pending sign-in", "Start the sign-in again"
     ),
-    "sign-in-refused": entry(
-        422, "the provider did not issue a token: {reason}", "Start the sign-in again"
+    "sign-in-refused": entry(422, "the provider did not issue a token: {reason}", "{remedy}"),
+    "sign-in-timed-out": entry(
+        422,
+        "nobody signed in within {minutes} minutes",
+        "Start the sign-in again",
+        cli="Start again. Without a browser on this machine, use --headless",
+    ),
+    "sign-in-address-wrong": entry(
+        422,
+        "this is not the address at which the browser ended: {problem}",
+        "Copy the complete address from the browser; it begins with {address}",
+    ),
+    "sign-in-without-loopback": entry(
+        422,
+        "{domain} accounts cannot be connected in a browser from the command line",
+        "Give the credentials instead",
+        cli="Give the credentials with --credentials",
     ),
     "sign-in-failed": entry(
         502, "could not request a token from the provider: {reason}", "Try again later"

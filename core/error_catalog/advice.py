@@ -63,9 +63,9 @@ STEPS: Mapping[str, Steps] = {
         "Set them, unless the accounts' credentials contain their own OAuth client"
     ),
     "correct-blob-url": Steps("Correct POLLING_BLOB_URL"),
-    "correct-redis-url": Steps("Use redis://, rediss:// or unix://"),
+    "correct-redis-url": Steps("Use redis://, rediss://, unix:// or redis+sentinel://"),
     "grant-redis-commands": Steps(
-        "Allow these commands to the Redis user, on the keys {namespace}:*, with ACL SETUSER"
+        "Allow the Redis user to run these commands on the keys {namespace}:*, with ACL SETUSER"
     ),
     "set-own-namespace": Steps(
         "Set another POLLING_REDIS_NAMESPACE for one of the deployments, and restart its workers"

@@ -30,8 +30,8 @@ ENTRIES: Catalog = {
     ),
     "task-not-parked": entry(
         409,
-        "task {task} is not parked",
-        "Only parked tasks can be retried or discarded",
+        "task {task} is neither parked nor deferred",
+        "Only parked and deferred tasks can be retried or discarded",
         cli="List parked tasks: polling tasks --state parked",
     ),
     "task-retried": entry(
@@ -87,6 +87,16 @@ ENTRIES: Catalog = {
         "Start again without a cursor, and delete items that are not listed again",
     ),
     "search-invalid": entry(422, "invalid search query", "Remove punctuation"),
+    "search-date-invalid": entry(
+        422, "{value!r} is not a date", "Write a day, a month or a year: 2026-03-01, 2026-03, 2026"
+    ),
+    "search-date-excluded": entry(
+        422, "{operator}: cannot be excluded", "Remove the minus sign, or use the other operator"
+    ),
+    "search-has-unknown": entry(
+        422, "has:{value} is unknown", "Use one of these after has: {known}"
+    ),
+    "search-too-long": entry(422, "the search has more than {words} words", "Use fewer words"),
     "search-busy": entry(503, "too many searches are in progress", "Try again in a few seconds"),
     "search-too-slow": entry(
         422, "the search takes too long", "Select an account, or use rarer words"

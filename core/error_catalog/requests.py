@@ -31,9 +31,9 @@ ENTRIES: Catalog = {
     ),
     "wrong-tokens-too-many": entry(
         429,
-        "this address has sent too many wrong tokens",
-        "Send a right token, which is accepted at any time",
-        dashboard="Wait a minute, then sign in with a right token",
+        "this address has sent too many invalid tokens",
+        "Send a valid token: the server accepts it at any time",
+        dashboard="Wait a minute, then sign in with a valid token",
     ),
     "scope-not-chosen": entry(422, "a token needs at least one scope", "Choose a scope"),
     "scope-not-yours": entry(
@@ -91,6 +91,26 @@ ENTRIES: Catalog = {
     "token-busy": entry(
         429, "too many requests with this token are in progress", "Send fewer at the same time"
     ),
+    "user-busy": entry(
+        429,
+        "too many requests of this user are in progress",
+        "Send fewer at the same time, or try again in a few seconds",
+    ),
+    "address-too-fast": entry(
+        429,
+        "too many requests per second without a valid token from this address",
+        "Wait a second, or ask the operator to raise POLLING_MAX_REQUESTS_PER_SECOND_PER_ADDRESS",
+    ),
+    "user-too-fast": entry(
+        429,
+        "too many requests per second of this user",
+        "Wait a second, or ask the operator to raise POLLING_MAX_REQUESTS_PER_SECOND_PER_USER",
+    ),
+    "proxy-too-fast": entry(
+        429,
+        "too many requests per second without a valid token reach the server through one proxy",
+        "Wait a second",
+    ),
     "readers-busy": entry(
         429,
         "too many requests of this user or token wait for changes",
@@ -98,6 +118,11 @@ ENTRIES: Catalog = {
     ),
     "server-busy": entry(503, "the server is busy", "Try again in a few seconds"),
     "checks-busy": entry(503, "too many accounts are being checked", "Try again in a few seconds"),
+    "connections-busy": entry(
+        503,
+        "runs of this account use all its connections",
+        "Try again when the run has ended, or pause the account first",
+    ),
     "user-checks-busy": entry(
         429,
         "two accounts of this user are being checked already",
@@ -105,6 +130,29 @@ ENTRIES: Catalog = {
     ),
     "checks-exhausted": entry(
         429, "this user had {most} checks of accounts in this hour", "Try again in an hour"
+    ),
+    "sign-ins-exhausted": entry(
+        429,
+        "this user has started {most} sign-ins at providers in this hour",
+        "Try again in an hour",
+    ),
+    "tokens-exhausted": entry(
+        429,
+        "this user has created {most} tokens on one day, or has as many valid ones",
+        "Revoke tokens that are not used, or use an operator's token",
+    ),
+    "accounts-exhausted": entry(
+        429,
+        "this user has {most} accounts, or more",
+        "Erase accounts that are not used, or use an operator's token",
+    ),
+    "runs-exhausted": entry(
+        429, "this user has requested {most} runs in this hour", "Try again in an hour"
+    ),
+    "idempotency-keys-exhausted": entry(
+        429,
+        "this user has used {most} values of Idempotency-Key in 24 hours",
+        "Send the request without the header, or use an operator's token",
     ),
     "previews-busy": entry(
         503, "too many previews are being prepared", "Load the page again in a few seconds"

@@ -21,6 +21,11 @@ ENTRIES: Catalog = {
     "postgres-unavailable": entry(
         503, "PostgreSQL is not available ({detail})", "Try again in a few seconds"
     ),
+    "state-contended": entry(
+        503,
+        "other tasks keep inserting the same state partitions",
+        "Try again in a few seconds",
+    ),
     "postgres-disk-full": entry(
         503,
         "PostgreSQL's disk is full ({detail})",

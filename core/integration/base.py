@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeVar
 
-from core.errors import CredentialsInvalid, TaskUnfit
+from core.errors import CredentialsInvalid, IntegrationError, TaskUnfit
 from core.integration.context import Context
 from core.integration.limits import AccountIdentity, Limit, Manifest
 from core.integration.results import Task, TaskResult
@@ -188,6 +188,24 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
           The credentials, as JSON for `credentials_model`.
         """
         return {name: token[name] for name in cls.credentials_model.model_fields if name in token}
+
+    @classmethod
+    # Subclasses read `answer`.
+    def explain_oauth_error(cls, answer: Mapping[str, Any]) -> IntegrationError | None:  # noqa: ARG003
+        """Explain why the provider refused to connect an account in a browser.
+
+        Args:
+          answer: The error of the consent screen or of the token endpoint, with `error` and maybe
+            `error_description` (RFC 6749, sections 4.1.2.1 and 5.2). Or, before a person signs in,
+            the consent screen's answer to the client: `redirect`, the address to which it
+            redirects, and `page`, the text of an error page. `redirect_uri` is always there.
+
+        Returns:
+          A `CredentialsInvalid` or `ConfigurationError` with a reason and a remedy. Do not repeat
+          the provider's text in it. None if the refusal is unknown. Default: None; the
+          engine then shows the code of the error.
+        """
+        return None
 
     def start(self, ctx: Context) -> TaskResult:
         """Return the first tasks of a run, chosen from `ctx.state`. Do no I/O here.

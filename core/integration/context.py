@@ -23,11 +23,14 @@ class TaskInfo:
       id: The task's id.
       type: The name of its `@task` method, or `start`.
       attempt: The number of this attempt, from 1. A snooze does not count as an attempt.
+      is_suspect: True if a process may have died while it ran the task. The third such death parks
+        it, so a task that can leave work to follow-ups should do little now. Default: False.
     """
 
     id: str
     type: str
     attempt: int
+    is_suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class BlobWriter(Protocol):
     `tell()` returns their number.
     """
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: bytes | memoryview, /) -> int:
         """Append bytes, and return their number."""
         ...
 

@@ -94,6 +94,8 @@ class OAuth:
         none.
       pkce: True to bind the code to the flow with PKCE (RFC 7636). False for a provider that
         refuses PKCE together with a client secret. Default: True.
+      loopback: True if the provider also redirects to any port of 127.0.0.1 (RFC 8252, section
+        7.3). Then `polling connect` signs in through a browser. Default: False.
     """
 
     authorize_url: str
@@ -103,6 +105,7 @@ class OAuth:
     client_secret_setting: str
     extra: Mapping[str, str] = field(default_factory=dict)
     pkce: bool = True
+    loopback: bool = False
 
     @property
     def settings_named(self) -> set[str]:
@@ -207,8 +210,11 @@ class AccountIdentity:
       name: The account's name, for people.
       group: The id of the group that shares limits with `by="group"`: a Slack workspace and app, or
         a Google client. Default: none.
+      notice: A fact that a person must know now, as a sentence: when this sign-in will end. The
+        engine shows it when the account is connected. Default: none.
     """
 
     id: str
     name: str
     group: str | None = None
+    notice: str | None = None

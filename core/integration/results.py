@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
-from pydantic import BaseModel, JsonValue
+from pydantic import AwareDatetime, BaseModel, JsonValue
 
 
 class Blob(Protocol):
@@ -35,6 +35,8 @@ class Task:
       priority: A 32-bit integer; within the account, higher runs first. Default: 0.
       background: True to move this task and its follow-ups to the account's backfill, a separate
         run beside the live one. Default: False.
+      delay: Seconds until the task may run, at most a day. Its run does not end before it.
+        Default: 0.
     """
 
     type: str
@@ -42,6 +44,7 @@ class Task:
     key: str | None = None
     priority: int = 0
     background: bool = False
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,27 @@ class Listing:
     parent: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+
+COMPARISON = "comparison"
+"""The state partition with the latest `Comparison` of the account."""
+
+
+class Comparison(BaseModel):
+    """The numbers of items at the source and here, of the latest complete comparison.
+
+    A plugin that compares writes it to the state partition `COMPARISON`. The engine shows it with
+    the account. A subclass may hold more.
+
+    Attributes:
+      at_source: The number of items that the source listed.
+      kept: The number of these items that were kept.
+      at: The time of the comparison.
+    """
+
+    at_source: int
+    kept: int
+    at: AwareDatetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class TaskMethod(Generic[P]):
     def task(self, *args: P.args, **kwargs: P.kwargs) -> Task:
         """Return a task that will call this method with these arguments.
 
-        Use `dataclasses.replace` to set its `key`, `priority` or `background`.
+        Use `dataclasses.replace` to set its `key`, `priority`, `background` or `delay`.
 
         Raises:
           TypeError: Positional arguments do not fit the method.

@@ -6,11 +6,21 @@ scheduling   opens runs              dispatching    ready -> queued
 leases       queued -> ready         commit         queued -> done, parked, ready
 completion   ends runs               controls       retry, discard, cancel
 
+Modules for the beginning and the continuation of runs:
+
+opening      finds or opens a run    carry_over     continues tasks of earlier runs
+rereads      reads kept items again  breakers       accounts and limits that failed
+
 Modules for the fleet, and shared ones:
 
 leadership   the leader's lease      processes      the processes of the fleet
 pruning      deletes old rows        outcomes       the outcome of a task
                                      serialization  objects from named fields
+
+Modules for pauses and clocks:
+
+pauses       paused integrations     looks          which accounts changed
+monotonic    ages no clock forges    far_ahead      times after a clock was set back
 
 The steps of `commit`, in the order of their locks:
 

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from core.content.portions import SWEEP
+from core.db.clocks import beyond, passed
 from core.db.pool import Conn
 from core.integration.base import REREAD, START
 from core.ledger.outcomes import Outcome
@@ -44,7 +45,7 @@ MIN_POSTPONEMENT_SECONDS = 60
 WHOLE_ACCOUNT = ""
 """The `limit_name` of an account's own breaker."""
 
-PROBE_DUE = f"""(b.probe_at <= clock_timestamp() AND NOT EXISTS (
+PROBE_DUE = f"""({passed("breaker.probe_at", "b.probe_at")} AND NOT EXISTS (
     SELECT FROM sync_task p WHERE p.id = b.probe_task AND p.state = '{TaskState.QUEUED}'))"""
 """The condition that an open breaker `b` has waited for its pause and has no probe in flight."""
 
@@ -83,11 +84,11 @@ _PROBED = """(b.opened_at IS NOT NULL
 # Counts failures. The pause of a failed probe grows; a provider that asks for a longer one gets it.
 RECORD_FAILURES = f"""
 INSERT INTO breaker AS b (user_integration_id, limit_name, integration_domain, types, failures,
-    failed_tasks, reason, first_failed_at, opened_at, probe_at)
+    failed_tasks, reason, first_failed_at, opened_at, paused_at, probe_at)
 SELECT f.account, f.limit_name, f.domain, f.types, cardinality(f.tasks), f.tasks, f.reason,
     clock_timestamp(),
     CASE WHEN cardinality(f.tasks) >= {OPENS_AFTER} THEN clock_timestamp() END,
-    clock_timestamp()
+    clock_timestamp(), clock_timestamp()
         + greatest(f.requested, {FIRST_PAUSE_SECONDS} * %(jitter)s) * interval '1 second'
 FROM json_to_recordset(%(failures)s::json) AS f(account uuid, limit_name text, domain text,
     types text[], tasks bigint[], reason text, requested float)
@@ -101,6 +102,8 @@ ON CONFLICT (user_integration_id, limit_name) DO UPDATE SET
     probe_at = CASE WHEN b.opened_at IS NULL THEN excluded.probe_at
         WHEN {_PROBED} THEN greatest(excluded.probe_at, clock_timestamp() + {_PAUSE})
         ELSE b.probe_at END,
+    paused_at = CASE WHEN b.opened_at IS NULL OR {_PROBED} THEN clock_timestamp()
+        ELSE b.paused_at END,
     probe_task = CASE WHEN {_PROBED} THEN NULL ELSE b.probe_task END
 RETURNING b.user_integration_id::text, b.limit_name, b.opened_at IS NOT NULL
 """
@@ -109,6 +112,7 @@ RETURNING b.user_integration_id::text, b.limit_name, b.opened_at IS NOT NULL
 # its failure already, or has another probe.
 RECORD_FAILED_PROBE = f"""
 UPDATE breaker b SET failed_probes = b.failed_probes + 1, probe_task = NULL, reason = %(reason)s,
+    paused_at = clock_timestamp(),
     probe_at = clock_timestamp() + greatest(%(requested)s * interval '1 second', {_PAUSE})
 WHERE b.user_integration_id = %(account)s AND b.limit_name = '{WHOLE_ACCOUNT}'
   AND b.opened_at IS NOT NULL AND b.probe_task = %(task)s
@@ -124,7 +128,8 @@ probes AS MATERIALIZED (
     ORDER BY 1 FOR UPDATE
 ), died AS (
     UPDATE breaker b SET failed_probes = b.failed_probes + 1, probe_task = NULL,
-        reason = '{PROBE_DIED}', probe_at = clock_timestamp() + {_PAUSE}
+        reason = '{PROBE_DIED}', paused_at = clock_timestamp(),
+        probe_at = clock_timestamp() + {_PAUSE}
     FROM probes p
     WHERE b.user_integration_id = p.user_integration_id AND b.limit_name = '{WHOLE_ACCOUNT}'
 )"""
@@ -155,8 +160,10 @@ WHERE b.user_integration_id = ANY(%(accounts)s::uuid[]) AND b.limit_name = '{WHO
 
 # A provider that asks the probe to wait gets no further call before. Otherwise, the next task would
 # become the probe immediately.
-POSTPONE_PROBE = """
-UPDATE breaker SET probe_at = greatest(probe_at, clock_timestamp() + %s * interval '1 second')
+POSTPONE_PROBE = f"""
+UPDATE breaker SET probe_at = greatest(
+    CASE WHEN NOT {beyond("breaker.probe_at")} THEN probe_at END,
+    clock_timestamp() + %s * interval '1 second'), paused_at = clock_timestamp()
 WHERE user_integration_id = %s AND probe_task = %s AND opened_at IS NOT NULL
 """
 
@@ -169,7 +176,7 @@ WHERE user_integration_id = %s AND opened_at IS NOT NULL
 # its tasks. `sync_task_ready`, `sync_task_queued` and `sync_task_owed` serve the conditions.
 PRUNE_LIMITS = f"""
 DELETE FROM breaker b WHERE b.limit_name <> '{WHOLE_ACCOUNT}'
-  AND b.probe_at < clock_timestamp() - interval '1 hour'
+  AND b.probe_at < least(clock_timestamp() - %s * interval '1 second', %s)
   AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.READY}'
     AND t.integration_domain = b.integration_domain
     AND t.user_integration_id = b.user_integration_id AND t.type = ANY (b.types))

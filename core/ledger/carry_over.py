@@ -1,13 +1,17 @@
 """Continue tasks that ended without a result, as copies in a later run.
 
 A run that starts continues the tasks of cancelled runs, and the deferred tasks that are due. The
-leader continues deferred tasks that become due between two runs. A person continues parked tasks:
-see `core.ledger.controls`.
+transaction that opens it copies the first ones, and the leader copies the rest, in portions. The
+leader also continues deferred tasks that become due between two runs. A person continues parked
+tasks: see `core.ledger.controls`.
 """
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,34 +21,70 @@ from core.ledger.breakers import MIN_POSTPONEMENT_SECONDS, PROBE_DUE
 from core.ledger.opening import open_run
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.results.decisions import MAX_DEFERRAL_SECONDS
-from core.states import STOPPED_TASKS, AccountState, Lane, TaskState, Trigger, literals
+from core.states import CARRIED_TASKS, AccountState, Lane, RunState, TaskState, Trigger, literals
 
 PAUSED_SECONDS = 900.0
 """Seconds for which the deferred tasks of a paused integration are postponed at a time."""
 
-# Served by `sync_task_owed`: most accounts owe nothing.
-OWING = f"""
-SELECT DISTINCT user_integration_id FROM sync_task
-WHERE user_integration_id = ANY(%s) AND state IN ({literals(STOPPED_TASKS)})
-  AND retried_as IS NULL
-"""
+MAX_CARRIED_IN_CLAIM = 100
+"""The number of tasks that one lane takes over in the transaction that opens its run."""
 
-# A deferred root task is replaced by the root task of the new run. Served by `sync_task_owed`.
-TO_CONTINUE = f"""
-SELECT t.id FROM sync_task t
-WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s AND t.retried_as IS NULL
-  AND t.run_id <> %(run)s
-  AND (t.state = '{TaskState.CANCELLED}'
-    OR t.state = '{TaskState.DEFERRED}'
-      AND (%(all)s OR t.available_at <= clock_timestamp() OR t.type = '{START}'))
-ORDER BY t.id FOR UPDATE OF t
+PORTION = 500
+"""The number of tasks that one transaction of the leader moves to another run."""
+
+# The tasks that a run continues. Served by `sync_task_carried`.
+_CARRIED = f"state IN ({literals(CARRIED_TASKS)}) AND retried_as IS NULL"
+
+# Most accounts owe nothing.
+OWING = f"""
+SELECT account.id FROM unnest(%s::uuid[]) AS account(id)
+WHERE EXISTS (SELECT FROM sync_task t WHERE t.user_integration_id = account.id
+    AND t.lane IN ({literals(Lane)}) AND t.{_CARRIED})
 """
 WAITING_BACKFILL = f"""
-SELECT EXISTS (SELECT FROM sync_task t
-    WHERE t.user_integration_id = %(account)s AND t.lane = '{Lane.BACKFILL}'
-      AND t.retried_as IS NULL
-      AND (t.state = '{TaskState.CANCELLED}'
-        OR t.state = '{TaskState.DEFERRED}' AND (%(all)s OR t.available_at <= clock_timestamp())))
+SELECT EXISTS (SELECT FROM sync_task WHERE user_integration_id = %(account)s
+    AND lane = '{Lane.BACKFILL}' AND {_CARRIED} AND available_at <= %(until)s)
+"""
+# A portion of the tasks that are due, in the order of the index. A portion without a beginning
+# starts with the earliest.
+NEXT_PORTION = f"""
+SELECT available_at, id FROM sync_task
+WHERE user_integration_id = %(account)s AND lane = %(lane)s AND {_CARRIED}
+  AND available_at <= %(until)s AND (available_at, id) > (%(at)s, %(id)s)
+ORDER BY available_at, id LIMIT %(most)s
+"""
+# Every transaction locks tasks by id.
+LOCK_PORTION = f"""
+SELECT id FROM sync_task WHERE id = ANY(%(tasks)s) AND {_CARRIED} AND run_id <> %(run)s
+ORDER BY id FOR UPDATE
+"""
+# A deferred root is replaced by the root of the new run. Served by `sync_task_deferred_root`.
+DEFERRED_ROOTS = f"""
+SELECT id FROM sync_task WHERE user_integration_id = %(account)s AND lane = %(lane)s
+    AND state = '{TaskState.DEFERRED}' AND type = '{START}' AND retried_as IS NULL
+    AND run_id <> %(run)s
+"""
+DATABASE_TIME = "SELECT clock_timestamp()"
+
+# A run does not end while it carries. If it carries already, it starts again.
+CARRY = """
+UPDATE sync_run SET carry_until = greatest(carry_until, %(until)s), carried_at = %(at)s,
+    carried_id = %(id)s
+WHERE id = %(run)s
+"""
+# Served by `sync_run_carrying`.
+CARRYING = f"""
+SELECT id, user_integration_id, lane FROM sync_run
+WHERE state = '{RunState.RUNNING}' AND carry_until IS NOT NULL
+ORDER BY user_integration_id, lane LIMIT 100
+"""
+CARRIED_SO_FAR = f"""
+SELECT carry_until, carried_at, carried_id FROM sync_run
+WHERE id = %s AND state = '{RunState.RUNNING}' AND carry_until IS NOT NULL
+"""
+ADVANCE = f"""
+UPDATE sync_run SET carry_until = %(until)s, carried_at = %(at)s, carried_id = %(id)s
+WHERE id = %(run)s AND state = '{RunState.RUNNING}' RETURNING id
 """
 
 # A run has one task of each key. A copy within the run of its original gets a key of its own. A
@@ -79,8 +119,8 @@ WHERE t.id = ANY(%(tasks)s)
 
 # Served by `sync_task_deferred`.
 DUE_DEFERRED = f"""
-SELECT user_integration_id, lane, count(*)::int FROM (
-    SELECT user_integration_id, lane FROM sync_task
+SELECT user_integration_id, lane, array_agg(id) FROM (
+    SELECT id, user_integration_id, lane FROM sync_task
     WHERE state = '{TaskState.DEFERRED}' AND retried_as IS NULL
       AND available_at <= clock_timestamp()
     ORDER BY available_at LIMIT %s) due
@@ -92,9 +132,9 @@ WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED
 """
 LOCK_DUE_TASKS = f"""
 SELECT id, type FROM sync_task
-WHERE user_integration_id = %(account)s AND lane = %(lane)s AND state = '{TaskState.DEFERRED}'
-  AND retried_as IS NULL AND available_at <= clock_timestamp()
-ORDER BY id LIMIT 1000 FOR UPDATE
+WHERE id = ANY(%s) AND state = '{TaskState.DEFERRED}' AND retried_as IS NULL
+  AND available_at <= clock_timestamp()
+ORDER BY id FOR UPDATE
 """
 # The open breakers of an account, and whether a deferred task is needed as the probe: no ready task
 # can be it. Served by `sync_task_ready`.
@@ -114,15 +154,23 @@ UPDATE user_integration SET next_sync_at = least(next_sync_at, clock_timestamp()
 """
 
 
+_BEGINNING: dict[str, Any] = {"at": datetime(1970, 1, 1, tzinfo=UTC), "id": 0}
+"""The place before all tasks."""
+
+_ALL_DEFERRED = datetime(9000, 1, 1, tzinfo=UTC)
+"""A time by which every deferred task is due."""
+
+
 def owing(conn: Conn, accounts: Sequence[UUID]) -> set[UUID]:
-    """Return those of these accounts that have stopped tasks without a copy."""
+    """Return those of these accounts that have deferred or cancelled tasks without a copy."""
     return {account for (account,) in conn.execute(OWING, (list(accounts),))}
 
 
 def continue_tasks(conn: Conn, run: UUID, account: UUID, *, all_deferred: bool = False) -> None:
-    """Copy tasks of earlier runs into a new live run, and into the open backfill run.
+    """Let a new live run, and the open backfill run, take over the tasks of earlier runs.
 
-    Locks, in this order: the live tasks, the backfill run FOR SHARE, the backfill tasks.
+    Copies at most `MAX_CARRIED_IN_CLAIM` tasks of each lane. If there are more, `carry_on` copies
+    them later. Locks, in this order: the live tasks, the live run, the backfill run, its tasks.
 
     Args:
       conn: A connection in a transaction.
@@ -130,18 +178,78 @@ def continue_tasks(conn: Conn, run: UUID, account: UUID, *, all_deferred: bool =
       account: Its account; the caller has locked it.
       all_deferred: True to copy deferred tasks before they are due. Default: False.
     """
-    params: dict[str, Any] = {"run": run, "account": account, "all": all_deferred}
-    _continue(conn, {**params, "lane": Lane.LIVE})
+    ((now,),) = conn.execute(DATABASE_TIME)
+    until = _ALL_DEFERRED if all_deferred else now
+    params: dict[str, Any] = {"run": run, "account": account, "until": until}
+    _begin(conn, {**params, "lane": Lane.LIVE})
     waiting = conn.execute(WAITING_BACKFILL, params).fetchone()
     if waiting is not None and waiting[0]:
         backfill = open_run(conn, account, lane=Lane.BACKFILL, trigger=Trigger.RETRY)
-        _continue(conn, {**params, "run": backfill, "lane": Lane.BACKFILL})
+        _begin(conn, {**params, "run": backfill, "lane": Lane.BACKFILL})
 
 
-def _continue(conn: Conn, params: dict[str, Any]) -> None:
-    tasks = [task for (task,) in conn.execute(TO_CONTINUE, params)]
-    if tasks:
+def _begin(conn: Conn, params: dict[str, Any]) -> None:
+    """Copy the first tasks of a lane, and mark the run if there may be more."""
+    roots = [task for (task,) in conn.execute(DEFERRED_ROOTS, params)]
+    portion = conn.execute(
+        NEXT_PORTION, {**params, **_BEGINNING, "most": MAX_CARRIED_IN_CLAIM}
+    ).fetchall()
+    if tasks := _lock(conn, params["run"], [*roots, *(task for _, task in portion)]):
         copy_tasks(conn, params["run"], tasks)
+    if len(portion) == MAX_CARRIED_IN_CLAIM:
+        at, id = portion[-1]
+        conn.execute(CARRY, {**params, "at": at, "id": id})
+
+
+def _lock(conn: Conn, run: UUID, tasks: list[int]) -> list[int]:
+    """Lock those of these tasks that a run may take over."""
+    params = {"tasks": tasks, "run": run}
+    return [task for (task,) in conn.execute(LOCK_PORTION, params)] if tasks else []
+
+
+def carry_on(conn: Conn, seconds: float) -> bool:
+    """Move portions of tasks into the open runs that have not taken over all of them yet.
+
+    Each portion is a transaction, which costs what it moves. A run whose account is locked has its
+    turn in a later call.
+
+    Args:
+      conn: A connection in autocommit mode.
+      seconds: The time after which no further portion begins. The first one always does.
+
+    Returns:
+      True if there may be more.
+    """
+    deadline, more = time.monotonic() + seconds, False
+    runs = conn.execute(CARRYING).fetchall()
+    random.shuffle(runs)
+    for number, (run, account, lane) in enumerate(runs, 1):
+        with conn.transaction():
+            more |= _carry_portion(conn, run, account, lane)
+        if time.monotonic() >= deadline:
+            return more or number < len(runs)
+    return more
+
+
+def _carry_portion(conn: Conn, run: UUID, account: UUID, lane: str) -> bool:
+    """Move one portion. Locks the account, its tasks by id, then the run."""
+    if conn.execute(LOCK_ACCOUNT_IF_FREE, (account,)).fetchone() is None:
+        return False
+    place = conn.execute(CARRIED_SO_FAR, (run,)).fetchone()
+    if place is None:
+        return False
+    params: dict[str, Any] = {"run": run, "account": account, "lane": lane, "most": PORTION}
+    params |= dict(zip(("until", "at", "id"), place, strict=True))
+    portion = conn.execute(NEXT_PORTION, params).fetchall()
+    tasks = _lock(conn, run, [task for _, task in portion])
+    full = len(portion) == PORTION
+    if portion:
+        params["at"], params["id"] = portion[-1]
+    if conn.execute(ADVANCE, params if full else params | {"until": None}).fetchone() is None:
+        return False
+    if tasks:
+        copy_tasks(conn, run, tasks)
+    return full
 
 
 def copy_tasks(conn: Conn, run: UUID, tasks: Sequence[int], *, roots: bool = False) -> list[int]:
@@ -183,18 +291,18 @@ def continue_deferred(conn: Conn, batch: int) -> int:
       The number of due tasks that were read. If it is `batch`, there may be more.
     """
     due = conn.execute(DUE_DEFERRED, (batch,)).fetchall()
-    for account, lane, _ in due:
+    for account, lane, tasks in due:
         with conn.transaction():
-            _continue_deferred(conn, account, lane)
-    return sum(tasks for _, _, tasks in due)
+            _continue_deferred(conn, account, lane, tasks)
+    return sum(len(tasks) for _, _, tasks in due)
 
 
-def _continue_deferred(conn: Conn, account: UUID, lane: str) -> None:
+def _continue_deferred(conn: Conn, account: UUID, lane: str, tasks: list[int]) -> None:
     """Continue the due tasks of one lane. Locks the account, its tasks by id, then the run."""
     status = conn.execute(LOCK_ACCOUNT_IF_FREE, (account,)).fetchone()
     if status is None:
         return
-    due = conn.execute(LOCK_DUE_TASKS, {"account": account, "lane": lane}).fetchall()
+    due = conn.execute(LOCK_DUE_TASKS, (tasks,)).fetchall()
     if status[0] != AccountState.ACTIVE:
         _postpone(conn, [task for task, _ in due])
         return
@@ -204,9 +312,9 @@ def _continue_deferred(conn: Conn, account: UUID, lane: str) -> None:
     if roots := [task for task, type in due if type == START]:
         _postpone(conn, roots)
         poll_soon(conn, account)
-    if tasks := _let_through(conn, account, [task for task in due if task[1] != START]):
+    if ours := _let_through(conn, account, [task for task in due if task[1] != START]):
         run = open_run(conn, account, lane=lane, trigger=Trigger.RETRY)
-        copy_tasks(conn, run, tasks)
+        copy_tasks(conn, run, ours)
 
 
 def _let_through(conn: Conn, account: UUID, due: list[tuple[int, str]]) -> list[int]:

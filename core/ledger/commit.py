@@ -18,12 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import psycopg
-
 from core.accounts.store import STOP
 from core.content.store import Key
+from core.db.clocks import beyond
 from core.db.pool import Conn
-from core.errors import ResultConflict
+from core.errors import ResultConflict, StateContended
 from core.ledger import breakers, follow_ups
 from core.ledger.content import write_content
 from core.ledger.fence import pass_fence
@@ -33,12 +32,17 @@ from core.ledger.state import write_states
 from core.results.delete_guard import DeleteGuard
 from core.states import TaskState
 
-BLOCK = """
-INSERT INTO limit_block (key, until, reason)
-VALUES (%s, clock_timestamp() + %s * interval '1 second', %s)
-ON CONFLICT (key) DO UPDATE SET
-    until = greatest(limit_block.until, excluded.until), reason = excluded.reason
+BLOCK = f"""
+INSERT INTO limit_block (key, until, reason, blocked_at)
+VALUES (%s, clock_timestamp() + %s * interval '1 second', %s, clock_timestamp())
+ON CONFLICT (key) DO UPDATE SET blocked_at = excluded.blocked_at,
+    until = greatest(excluded.until, CASE
+        WHEN NOT {beyond("limit_block.until", "limit_block.until")} THEN limit_block.until END),
+    reason = excluded.reason
 """
+
+MAX_CONFLICTS = 5
+"""The number of tries to save a batch while other transactions insert its state partitions."""
 
 MARK_RESYNC_DUE = "UPDATE user_integration SET resync_due = true WHERE id = %s"
 
@@ -67,16 +71,17 @@ def commit_outcomes(conn: Conn, outcomes: Sequence[Outcome], *, guard: DeleteGua
       guard: The delete guard.
 
     Raises:
+      StateContended: `MAX_CONFLICTS` tries lost against other transactions. Nothing was saved.
       psycopg.Error: Nothing was saved, unless the connection broke during the commit: then
         everything may be. Saving the same outcomes again is right in both cases.
     """
-    for _ in range(5):
+    for _ in range(MAX_CONFLICTS):
         try:
             with conn.transaction():
                 return _commit(conn, outcomes, guard)
         except ResultConflict:
             continue
-    raise psycopg.OperationalError("too many concurrent writes to the same state partitions")
+    raise StateContended("state-contended")
 
 
 def _commit(conn: Conn, outcomes: Sequence[Outcome], guard: DeleteGuard) -> CommitResult:

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from core.content import holds, portions, reread, store
+from core.content import holds, orphans, portions, reread, store
 from core.content.guard import judge_gone, with_descendants
 from core.content.store import Write, Writer
 from core.db.pool import Conn
+from core.db.short_transactions import DirectRows
 from core.ledger import rereads
 from core.ledger.fence import FencedRun
 from core.ledger.finish import TaskCounts
@@ -44,9 +45,9 @@ def write_content(
       The keys of the rows that outputs created, changed or deleted. Rows that a sweep deleted are
       not included. And the tasks that continue large sweeps, as rows.
     """
-    rows = _latest(outcomes)
+    rows, direct = _latest(outcomes), DirectRows()
     # Tombstones first: one result may delete a folder and keep a file that is now in it.
-    deleted, large = _delete_gone(conn, rows[Operation.TOMBSTONE], runs, guard)
+    deleted, large = _delete_gone(conn, rows[Operation.TOMBSTONE], runs, guard, direct)
     kept, updates = rows[Operation.KEEP], rows[Operation.UPDATE]
     changed = store.upsert(conn, kept) | store.update(conn, updates)
     for writer, row in (*kept, *updates):
@@ -58,9 +59,11 @@ def write_content(
         number = deleted[writer.account, row.id]
         counts[writer.task].deleted += number
         counts[writer.task].gone += number
+    parents = [(writer.account, row.parent) for writer, row in kept if row.parent is not None]
+    orphans.mark_parents(conn, parents)
     _record_seen(conn, outcomes, changed)
     shown = store.show_again(conn, [(_writer(o), id) for o in outcomes for id in o.seen])
-    steps = _sweep(conn, outcomes, runs, counts, guard)
+    steps = _sweep(conn, outcomes, runs, counts, guard, direct)
     reread_changes, again = _write_rereads(conn, outcomes, counts)
     steps += again
     by_task = {outcome.dispatch.task_id: outcome for outcome in outcomes}
@@ -120,7 +123,11 @@ def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
 
 
 def _delete_gone(
-    conn: Conn, gone: Sequence[Write], runs: Mapping[int, FencedRun], guard: DeleteGuard
+    conn: Conn,
+    gone: Sequence[Write],
+    runs: Mapping[int, FencedRun],
+    guard: DeleteGuard,
+    direct: DirectRows,
 ) -> tuple[Counter[store.Key], list[tuple[int, portions.Step]]]:
     """Do the single deletions that a person accepted or the delete guard allows; hold the others.
 
@@ -134,19 +141,24 @@ def _delete_gone(
     confirmed: list[tuple[Writer, str]] = []
     large: list[tuple[int, portions.Step]] = []
     absent: list[tuple[Writer, str]] = []
+    left: list[store.Key] = []
     for _, deletions in sorted(by_run.items()):
         run = runs[deletions[0][0].task]
         named = {id: each.seq for each, id in deletions}
-        lost = with_descendants(conn, deletions[0][0].account, named, most=holds.PORTION + 1)
-        if len(lost) > holds.PORTION:
+        most = direct.to_delete
+        lost = with_descendants(conn, deletions[0][0].account, named, most=most + 1)
+        if len(lost) > most:
             large += _in_portions(conn, deletions, run)
             absent += deletions
             continue
+        direct.count(deleted=len(lost))
+        left += [(deletions[0][0].account, id) for id in lost]
         of_run = _judged(conn, deletions, lost, run, guard)
         allowed += of_run[0]
         confirmed += of_run[1]
     deleted = store.mark_deleted(conn, confirmed, alone=True)
     deleted.update(store.mark_deleted(conn, allowed))
+    orphans.mark_parents(conn, left)
     store.insert_placeholders(conn, [*confirmed, *allowed, *absent])
     return deleted, large
 
@@ -213,6 +225,7 @@ def _sweep(
     runs: Mapping[int, FencedRun],
     counts: Mapping[int, TaskCounts],
     guard: DeleteGuard,
+    direct: DirectRows,
 ) -> list[dict[str, Any]]:
     """Delete items that complete listings no longer have, unless the delete guard applies.
 
@@ -221,7 +234,7 @@ def _sweep(
     following = []
     for outcome in outcomes:
         task = outcome.dispatch.task_id
-        for deleted, step in _swept(conn, outcome, runs[task], guard):
+        for deleted, step in _swept(conn, outcome, runs[task], guard, direct):
             counts[task].deleted += deleted
             counts[task].gone += deleted if _names_items(outcome) else 0
             following += [_step_row(outcome, step)] if step is not None else []
@@ -229,7 +242,7 @@ def _sweep(
 
 
 def _swept(
-    conn: Conn, outcome: Outcome, run: FencedRun, guard: DeleteGuard
+    conn: Conn, outcome: Outcome, run: FencedRun, guard: DeleteGuard, direct: DirectRows
 ) -> Iterator[tuple[int, portions.Step | None]]:
     """Sweep the listings of an outcome, or continue a sweep. Yields deleted rows and next steps."""
     writer = _writer(outcome)
@@ -247,6 +260,7 @@ def _swept(
             began=run.began,
             guard=guard,
             keeps=run.keeps,
+            direct=direct,
         )
 
 

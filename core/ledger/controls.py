@@ -1,4 +1,7 @@
-"""Actions of people on tasks and runs: retry or discard parked tasks, and cancel a run."""
+"""Actions of people on tasks and runs: retry or discard stopped tasks, and cancel a run.
+
+A stopped task is parked, deferred or cancelled, and has no copy in another run.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.ledger.carry_over import copy_tasks
-from core.ledger.completion import SKIPPED
+from core.ledger.completion import COUNTS, RECORD_COUNTS, TASKS_OF_RUN
 from core.ledger.opening import open_run
 from core.states import (
     STOPPED_TASKS,
@@ -36,29 +39,23 @@ UPDATE sync_task SET state = '{TaskState.DONE}',
 WHERE id = ANY(%s) AND state IN ({literals(STOPPED_TASKS)}) AND retried_as IS NULL
 RETURNING id
 """
+EXISTING_TASKS = "SELECT id FROM sync_task WHERE id = ANY(%s)"
 LOCK_OPEN_TASKS = f"""
 SELECT id FROM sync_task WHERE integration_domain = %(domain)s AND user_integration_id = %(account)s
     AND lane = %(lane)s
   AND run_id = %(run)s AND state IN ({literals(TASKS.open)}) ORDER BY id FOR UPDATE
 """
 CANCEL_TASKS = f"""
-UPDATE sync_task SET state = '{TaskState.CANCELLED}', lease_until = NULL, finished_at = now()
+UPDATE sync_task SET state = '{TaskState.CANCELLED}', lease_until = NULL, finished_at = now(),
+    available_at = least(available_at, now())
 WHERE id = ANY(%s)
 """
 LOCK_RUN_TO_CANCEL = """
 SELECT user_integration_id, integration_domain, lane, state FROM sync_run WHERE id = %s FOR UPDATE
 """
 CANCEL_RUN = f"""
-UPDATE sync_run r SET state = '{RunState.CANCELLED}', finished_at = clock_timestamp(),
-    tasks_done = c.done, tasks_parked = c.parked, tasks_deferred = c.deferred,
-    outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted,
-    skipped = {SKIPPED},
-    error = 'cancelled by hand'
-FROM (SELECT count(*) FILTER (WHERE state = '{TaskState.DONE}') AS done,
-    count(*) FILTER (WHERE state = '{TaskState.PARKED}') AS parked,
-    count(*) FILTER (WHERE state = '{TaskState.DEFERRED}') AS deferred,
-        coalesce(sum(outputs_saved), 0) AS saved, coalesce(sum(outputs_unchanged), 0) AS unchanged,
-        coalesce(sum(outputs_deleted), 0) AS deleted FROM sync_task WHERE run_id = %(run)s) c
+UPDATE sync_run r SET state = '{RunState.CANCELLED}', {RECORD_COUNTS}, error = 'cancelled by hand'
+FROM (SELECT {COUNTS} FROM {TASKS_OF_RUN}) c
 WHERE r.id = %(run)s AND r.state = '{RunState.RUNNING}'
 """
 NEXT_SYNC = f"""
@@ -100,18 +97,20 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
 
 
 def discard(conn: Conn, tasks: Sequence[int]) -> list[int]:
-    """Close parked or cancelled tasks for good. Their content may be missing.
+    """Close stopped tasks for good. Their content may be missing.
 
     Returns:
       The ids of the tasks.
 
     Raises:
-      WrongState: A task is neither parked nor cancelled, or already has a copy.
+      NotFound: A task does not exist.
+      WrongState: A task is not deferred, parked or cancelled, or already has a copy.
     """
     with conn.transaction():
         dropped = [task for (task,) in conn.execute(DISCARD, (list(tasks),))]
         missing = set(tasks) - set(dropped)
         if missing:
+            _require_all(tasks, [task for (task,) in conn.execute(EXISTING_TASKS, (list(tasks),))])
             raise WrongState("task-not-parked", task=min(missing))
     return dropped
 
@@ -144,7 +143,7 @@ def cancel_run(conn: Conn, run: UUID) -> None:
         # so the loop below repeats until no task is open.
         conn.execute(LOCK_OPEN_TASKS, params)
         locked = conn.execute(LOCK_RUN_TO_CANCEL, (run,)).fetchone()
-        if locked is None or locked[3] != "running":
+        if locked is None or locked[3] != RunState.RUNNING:
             raise WrongState("run-ended", state=locked[3] if locked else "nothing")
         while tasks := [task for (task,) in conn.execute(LOCK_OPEN_TASKS, params)]:
             conn.execute(CANCEL_TASKS, (tasks,))

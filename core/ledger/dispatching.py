@@ -8,12 +8,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
+from core.db.clocks import lasts, passed
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.integration.base import START
 from core.ledger.breakers import PROBE_DUE, WHOLE_ACCOUNT
 from core.ledger.outcomes import Dispatch
 from core.states import AccountState, Lane, RunState, TaskState
+
+AVAILABLE = passed("sync_task.available_at")
+"""The condition on a row of `sync_task` that the task may be dispatched now."""
 
 # Domains with open runs; only these can have ready tasks. Served by `sync_run_by_domain`.
 DOMAINS_WITH_WORK = f"""
@@ -46,12 +50,12 @@ FROM (
             (SELECT t.id FROM sync_task t
                 WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s
                 AND t.user_integration_id = ring.id AND t.lane = '{Lane.LIVE}'
-                AND t.available_at <= clock_timestamp()
+                AND {AVAILABLE}
                 ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS live,
             (SELECT t.id FROM sync_task t
                 WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s
                 AND t.user_integration_id = ring.id AND t.lane = '{Lane.BACKFILL}'
-                AND t.available_at <= clock_timestamp()
+                AND {AVAILABLE}
                 ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS backfill
         FROM (
             SELECT DISTINCT r.user_integration_id AS id FROM sync_run r
@@ -72,7 +76,7 @@ ORDER BY a.id
 # All blocked limits, and the open breakers of some accounts: served by the primary key.
 BLOCKS = f"""
 SELECT key, NULL AS account, NULL AS types, NULL AS probe_due FROM limit_block
-WHERE until > clock_timestamp()
+WHERE {lasts("limit_block.until")}
 UNION ALL
 SELECT NULL, b.user_integration_id::text, b.types, {PROBE_DUE} FROM breaker b
 WHERE b.user_integration_id = ANY(%s::uuid[]) AND b.opened_at IS NOT NULL
@@ -108,14 +112,14 @@ WITH me AS MATERIALIZED (
         (SELECT id, priority FROM sync_task
          WHERE state = '{TaskState.READY}' AND integration_domain = %(domain)s
            AND user_integration_id = p.account AND lane = p.lane
-           AND available_at <= clock_timestamp() AND type <> ALL (p.without_types)
+           AND {AVAILABLE} AND type <> ALL (p.without_types)
            AND type <> ALL (p.capped_types)
          ORDER BY priority DESC, id LIMIT p.most)
         UNION ALL
         (SELECT id, priority FROM sync_task
          WHERE state = '{TaskState.READY}' AND integration_domain = %(domain)s
            AND user_integration_id = p.account AND lane = p.lane
-           AND available_at <= clock_timestamp() AND p.cap > 0 AND type = ANY (p.capped_types)
+           AND {AVAILABLE} AND p.cap > 0 AND type = ANY (p.capped_types)
          ORDER BY priority DESC, id LIMIT p.cap)
         ORDER BY priority DESC, id LIMIT p.most
     ) task

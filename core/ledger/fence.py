@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from core.db.pool import Conn
-from core.ledger.outcomes import Outcome
+from core.ledger.outcomes import Outcome, parked
+from core.results.parking import Cause
 from core.states import Deletions, TaskState
 
 # THE FENCE. Locks, by id, exactly the named tasks that are still queued with this dispatch_no and
@@ -68,8 +69,8 @@ def pass_fence(
         if outcome.dispatch.epoch != epoch or task in runs:
             continue
         runs[task] = FencedRun(start_seq, began, carried, keeps)
-        if over_limit and outcome.tasks:  # Cause.RUN_LIMIT
-            outcome = Outcome(outcome.dispatch, state=TaskState.PARKED, reason=over_limit)
+        if over_limit and outcome.tasks:
+            outcome = parked(outcome, over_limit, Cause.RUN_LIMIT)
         if has_breakers:
             watched.add(outcome.dispatch.account_id)
         passed.append(outcome)

@@ -42,13 +42,13 @@ INSERT_TASKS = """
 WITH incoming AS MATERIALIZED (
     SELECT nextval('sync_task_id_seq') AS id, r.* FROM json_to_recordset(%s::json) AS r(
         run uuid, account uuid, domain text, lane text, parent bigint, type text,
-        payload jsonb, key text, priority int, carried bool)
+        payload jsonb, key text, priority int, carried bool, delay float)
 )
 INSERT INTO sync_task (
     id, run_id, user_integration_id, integration_domain, lane, parent_id, type,
-    payload, dedup_key, priority, carried)
+    payload, dedup_key, priority, carried, available_at)
 SELECT id, run, account, domain, lane, parent, type,
-    payload, decode(key, 'hex'), priority, carried
+    payload, decode(key, 'hex'), priority, carried, now() + coalesce(delay, 0) * interval '1 second'
 FROM incoming ORDER BY run, key
 ON CONFLICT (run_id, dedup_key) DO NOTHING
 RETURNING parent_id
@@ -89,6 +89,7 @@ def _task_rows(
             "payload": row.payload,
             "key": row.key,
             "priority": row.priority,
+            "delay": row.delay,
             "account": dispatch.account_id,
             "domain": dispatch.domain,
             "parent": dispatch.task_id,

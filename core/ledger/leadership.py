@@ -8,36 +8,24 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
+from core.db.clocks import LEAD_SECONDS, beyond, lasts, passed, recent
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
-
-LEAD_SECONDS = 10.0
-"""The number of seconds for which a process leads, unless it renews its leadership."""
-
-CAN_SEND_SECONDS = 5.0
-"""The maximum age of a candidate's latest write to Redis, for a leader that hands over to it."""
-
-NONCE_SECONDS = 15.0
-"""Seconds for which a term's nonce counts as this fleet's after its last renewal.
-
-A nonce that is in Redis was renewed there within `core.transport.queues.NONCE_SECONDS`, and here at
-most one renewal earlier.
-"""
 
 VACANT_SECONDS = 20.0
 """Seconds without a leader after which a worker process starts a dispatcher."""
 
 # Other dispatchers that can send. `process` has one row for each process.
 _OTHERS = f"""FROM process WHERE kind = 'dispatcher' AND id <> %(me)s
-    AND can_send_at > clock_timestamp() - interval '{CAN_SEND_SECONDS:.0f} seconds'"""
+    AND {recent("process.can_send_at")}"""
 
 # A dispatcher that cannot send becomes the leader only if no other one can.
 LEAD = f"""
 WITH me AS (
-    UPDATE process SET seen_at = clock_timestamp(),
+    UPDATE process SET seen_at = clock_timestamp(), clock = %(clock)s,
         can_send_at = CASE WHEN %(can_send)s THEN clock_timestamp() END
     WHERE id = %(me)s
 )
@@ -46,7 +34,7 @@ SET leader = %(me)s, leader_until = clock_timestamp() + %(lead)s * interval '1 s
     nonce = %(nonce)s, nonce_at = clock_timestamp(),
     previous_nonce = CASE WHEN nonce <> %(nonce)s THEN nonce ELSE previous_nonce END,
     previous_nonce_at = CASE WHEN nonce <> %(nonce)s THEN nonce_at ELSE previous_nonce_at END
-WHERE leader = %(me)s OR (leader IS NULL OR leader_until < clock_timestamp())
+WHERE leader = %(me)s OR (leader IS NULL OR {passed("engine_state.leader_until")})
     AND (%(can_send)s OR NOT EXISTS (SELECT {_OTHERS}))
 RETURNING epoch
 """
@@ -58,8 +46,9 @@ FROM (SELECT id {_OTHERS} AND can_send_at > clock_timestamp() - %(away)s * inter
 WHERE leader = %(me)s RETURNING 1
 """
 RESIGN = "UPDATE engine_state SET leader = NULL, leader_until = NULL WHERE leader = %s"
-VACANT = """
+VACANT = f"""
 SELECT leader_until IS NULL OR leader_until < clock_timestamp() - %s * interval '1 second'
+    OR {beyond("engine_state.leader_until")}
 FROM engine_state
 """
 # The nonces of the present term and of the one before, if they were renewed lately. In a copy of
@@ -67,12 +56,13 @@ FROM engine_state
 NONCES = f"""
 SELECT term.nonce FROM engine_state CROSS JOIN LATERAL (
     VALUES (nonce, nonce_at), (previous_nonce, previous_nonce_at)) AS term(nonce, renewed_at)
-WHERE term.renewed_at > clock_timestamp() - interval '{NONCE_SECONDS:.0f} seconds'
+WHERE {recent("engine_state.nonce_at", "term.renewed_at")}
 """
 NEW_EPOCH = "UPDATE engine_state SET epoch = %s WHERE epoch = %s"
-STATUS = """
-SELECT epoch, leader, leader_until, last_tick_at, budgets_started,
-    clock_timestamp() AS now FROM engine_state
+STATUS = f"""
+SELECT epoch, leader, last_tick_at, budgets_started, clock_timestamp() AS now,
+    coalesce({lasts("engine_state.leader_until")}, false) AS leads, leader_until
+FROM engine_state
 """
 SEQUENCE = "SELECT last_value FROM dispatch_seq"
 START_BUDGETS = (
@@ -82,7 +72,11 @@ START_BUDGETS = (
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The row of `engine_state`, and the database's clock."""
+    """The row of `engine_state`, and the database's clock.
+
+    Attributes:
+      leads: True if a dispatcher leads now.
+    """
 
     epoch: int
     leader: UUID | None
@@ -90,11 +84,7 @@ class Status:
     last_tick_at: datetime | None
     budgets_started: bool
     now: datetime
-
-    @property
-    def leads(self) -> bool:
-        """True if a dispatcher leads now."""
-        return self.leader_until is not None and self.leader_until > self.now
+    leads: bool
 
     @property
     def silent_seconds(self) -> float:
@@ -116,7 +106,13 @@ def lead(conn: Conn, me: UUID, *, can_send: bool = True, nonce: int = 0) -> bool
     Returns:
       False while another process leads, or while this one cannot send and another one can.
     """
-    params = {"me": me, "lead": LEAD_SECONDS, "can_send": can_send, "nonce": nonce}
+    params = {
+        "me": me,
+        "lead": LEAD_SECONDS,
+        "can_send": can_send,
+        "nonce": nonce,
+        "clock": datetime.now(UTC),
+    }
     return conn.execute(LEAD, params).fetchone() is not None
 
 

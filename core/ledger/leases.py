@@ -70,6 +70,8 @@ RETURNING t.id AS task_id, t.dispatch_no, t.integration_domain AS domain, t.stat
     t.run_id::text AS run_id, t.user_integration_id::text AS account_id, t.type
 """
 
+CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float"
+
 START_SUSPECT = f"""
 UPDATE sync_task SET started_at = clock_timestamp()
 WHERE id = %s AND dispatch_no = %s AND (%s::bigint IS NULL OR token = %s)
@@ -134,6 +136,12 @@ def expire(conn: Conn, *, suspect: bool = True) -> list[Expired]:
     expired = cursor.execute(EXPIRE, params).fetchall()
     take_back_attempts(conn, {task.account_id for task in expired})
     return expired
+
+
+def clock(conn: Conn) -> float:
+    """Return the time of the database, in seconds since 1970."""
+    ((seconds,),) = conn.execute(CLOCK)
+    return float(seconds)
 
 
 def start_suspect(conn: Conn, lease: LeaseKey) -> bool:

@@ -55,7 +55,9 @@ REST = "UPDATE process SET looked_at = NULL WHERE id = %s"
 UNSEEN = f"SELECT EXISTS (SELECT FROM process WHERE looked_at <= %s AND {ALIVE})"
 
 # Reads the changes of the last hour.
-PRUNE_CHANGES = "DELETE FROM control_change WHERE changed_at < now() - interval '1 hour'"
+PRUNE_CHANGES = """
+DELETE FROM control_change WHERE changed_at < least(now() - %s * interval '1 second', %s)
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from core.db.pool import Conn
-from core.errors import NotFound
-from core.states import RunState
+from core.errors import NotFound, WrongState
+from core.states import AccountState, RunState
 
 DOMAIN_OF = "SELECT integration_domain FROM user_integration WHERE id = %s"
 
@@ -76,3 +76,13 @@ def _share_open(conn: Conn, params: Mapping[str, Any]) -> UUID | None:
     """
     row = conn.execute(SHARE_OPEN_RUN, params).fetchone()
     return None if row is None else row[0]
+
+
+def not_active(status: str, account: UUID) -> WrongState:
+    """Return the error for a request that only an active account accepts."""
+    match status:
+        case AccountState.PAUSED:
+            return WrongState("account-paused", account=account)
+        case AccountState.DISCONNECTED:
+            return WrongState("account-disconnected", account=account)
+    return WrongState("account-stopped", account=account)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from core.content.holds import PORTION
 from core.content.portions import SWEEP
+from core.db.short_transactions import MAX_ROWS
 from core.integration.base import Integration
 from core.integration.results import TaskResult
 from core.ledger.serialization import from_fields
 from core.results.outputs import BlobStore
+from core.results.parking import Cause
 from core.results.reread import RereadRow
 from core.results.result import result_rows
 from core.results.rows import ListingRow, OutputRow, StateRow, TaskRow
@@ -151,7 +152,7 @@ class Outcome:
     @property
     def rows(self) -> int:
         """The number of rows that saving this outcome writes."""
-        step = PORTION if self.dispatch.type == SWEEP else 0
+        step = MAX_ROWS if self.dispatch.type == SWEEP else 0
         reread = sum(len(row.writes) + len(row.gone) for row in self.rereads)
         return step + reread + len(self.outputs) + len(self.tasks) + len(self.seen)
 
@@ -231,8 +232,18 @@ def result_outcome(
     )
 
 
-def parked(outcome: Outcome, reason: str) -> Outcome:
-    """Return the outcome of the same task, parked: its result cannot be saved."""
+def parked(outcome: Outcome, reason: str, cause: Cause = Cause.UNSAVABLE) -> Outcome:
+    """Return the outcome of the same task, parked without its result.
+
+    Args:
+      outcome: The outcome with the result that is not saved.
+      reason: The reason, shown to people.
+      cause: The cause, by which the error is found among others. Default: `UNSAVABLE`.
+    """
     return replace(
-        Outcome(outcome.dispatch), state=TaskState.PARKED, attempt=1, reason=reason, error=reason
+        Outcome(outcome.dispatch),
+        state=TaskState.PARKED,
+        attempt=1,
+        reason=reason,
+        error=f"{cause}: {reason}",
     )

@@ -11,19 +11,17 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
+from core.db.clocks import recent
 from core.db.pool import Conn
 
-ALIVE_SECONDS = 15.0
-"""The maximum age of the latest heartbeat of a live process."""
-
-ALIVE = f"seen_at > clock_timestamp() - interval '{ALIVE_SECONDS:.0f} seconds'"
+ALIVE = recent("process.seen_at")
 """The condition on a row of `process` that it is alive, by the database's clock."""
 
 HEARTBEAT = """
 INSERT INTO process (id, kind, host, pid, queues, threads, clock, counters, encrypts_with,
-    decrypts_with, readers)
+    decrypts_with, readers, lease_seconds)
 VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s, %(counters)s,
-    %(encrypts_with)s, %(decrypts_with)s, %(readers)s)
+    %(encrypts_with)s, %(decrypts_with)s, %(readers)s, %(lease_seconds)s)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.queues,
     threads = excluded.threads,
     clock = excluded.clock, counters = excluded.counters
@@ -35,7 +33,9 @@ VALUES (date_trunc('minute', clock_timestamp()), %s, %s)
 ON CONFLICT (minute) DO UPDATE SET tasks = a.tasks + excluded.tasks, rows = a.rows + excluded.rows
 """
 DEREGISTER = "DELETE FROM process WHERE id = %s"
-DELETE_DEAD = "DELETE FROM process WHERE seen_at < clock_timestamp() - interval '1 hour'"
+DELETE_DEAD = """
+DELETE FROM process WHERE seen_at < least(clock_timestamp() - %s * interval '1 second', %s)
+"""
 
 # True if a live worker process is draining.
 DRAINING = f"SELECT EXISTS (SELECT FROM process WHERE draining AND kind = 'worker' AND {ALIVE})"
@@ -46,6 +46,9 @@ SELECT queue, sum(threads)::int, count(*)::int FROM process, unnest(queues) AS q
 WHERE kind = 'worker' AND NOT draining AND {ALIVE}
 GROUP BY queue
 """
+
+# The table has few rows.
+LEASES = f"SELECT min(lease_seconds), max(lease_seconds) FROM process WHERE {ALIVE}"
 
 # The processes that encrypt credentials, and the fingerprints of their keys. A process that has not
 # deregistered may be stopped or cut off, and resume. The table has few rows.
@@ -103,6 +106,7 @@ class Process:
         encrypts nothing.
       readers: The versions of the readers of stored sources, by domain. Default: the process runs
         no tasks.
+      lease_seconds: The length of the leases that it grants or renews. Default: it does neither.
     """
 
     id: UUID
@@ -113,6 +117,18 @@ class Process:
     threads: int
     fingerprints: Sequence[str] = ()
     readers: Mapping[str, int] | None = None
+    lease_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """The lengths of leases in the fleet, in seconds.
+
+    They differ while a new value of `POLLING_LEASE_SECONDS` is rolled out.
+    """
+
+    shortest: float
+    longest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +169,15 @@ def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[An
     params |= {"encrypts_with": next(iter(process.fingerprints), None)}
     params |= {"decrypts_with": list(process.fingerprints) or None}
     params |= {"readers": None if process.readers is None else json.dumps(dict(process.readers))}
+    params |= {"lease_seconds": process.lease_seconds}
     row = conn.execute(HEARTBEAT, params | {"counters": json.dumps(list(counters))}).fetchone()
     return bool(row and row[0])
+
+
+def lease_lengths(conn: Conn, own: float) -> Leases:
+    """Return the lengths of leases of all live processes, and of this one."""
+    ((shortest, longest),) = conn.execute(LEASES)
+    return Leases(min(own, shortest or own), max(own, longest or own))
 
 
 def record_throughput(conn: Conn, tasks: int, rows: int) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
-from core.content import holds
+from core.content import holds, seen
+from core.db import clocks
 from core.db.pool import Conn
 from core.ledger.breakers import PRUNE_LIMITS
 from core.ledger.looks import PRUNE_CHANGES
+from core.ledger.monotonic import OldEnough, any_age
 from core.ledger.processes import DELETE_DEAD
 from core.states import RunState, TaskState
 
@@ -25,7 +27,7 @@ FROM integration i WHERE i.domain = r.integration_domain AND r.state = '{RunStat
 # Tasks are pruned run by run, so that the statement reads no rows if no run is old. A parked task
 # without a retry is never pruned.
 RUNS_TO_PRUNE = """
-SELECT id FROM sync_run WHERE NOT pruned AND finished_at < now() - %s * interval '1 day'
+SELECT id FROM sync_run WHERE NOT pruned AND finished_at < least(now() - %s * interval '1 day', %s)
 ORDER BY finished_at LIMIT 100
 """
 PRUNE_TASKS = f"""
@@ -35,56 +37,69 @@ DELETE FROM sync_task WHERE id = ANY (ARRAY(
     LIMIT 5000))
 """
 MARK_PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"
-PRUNE_BLOCKS = "DELETE FROM limit_block WHERE until < now() - interval '1 hour'"
-PRUNE_KEYS = "DELETE FROM idempotency_key WHERE created_at < now() - interval '1 day'"
-PRUNE_ACTIVITY = "DELETE FROM throughput WHERE minute < now() - interval '1 day'"
-PRUNE_FLOWS = "DELETE FROM oauth_flow WHERE expires_at < now()"
-PRUNE_SESSIONS = "DELETE FROM session WHERE expires_at < now()"
-PRUNE_SEEN = f"""
-DELETE FROM sync_seen s WHERE NOT EXISTS (SELECT FROM sync_run r
-    WHERE r.id = s.run_id AND r.state = '{RunState.RUNNING}')
+# The age in seconds, and the time before which a row is surely that old.
+PRUNE_BLOCKS = """
+DELETE FROM limit_block WHERE until < least(now() - %s * interval '1 second', %s)
 """
+PRUNE_KEYS = """
+DELETE FROM idempotency_key WHERE created_at < least(now() - %s * interval '1 second', %s)
+"""
+PRUNE_ACTIVITY = """
+DELETE FROM throughput WHERE minute < least(now() - %s * interval '1 second', %s)
+"""
+PRUNE_FLOWS = """
+DELETE FROM oauth_flow WHERE expires_at < least(now() - %s * interval '1 second', %s)
+"""
+PRUNE_SESSIONS = """
+DELETE FROM session WHERE expires_at < least(now() - %s * interval '1 second', %s)
+"""
+PRUNED = (
+    (PRUNE_BLOCKS, clocks.HOUR),
+    (DELETE_DEAD, clocks.HOUR),
+    (PRUNE_LIMITS, clocks.HOUR),
+    (PRUNE_KEYS, clocks.age("idempotency_key.created_at")),
+    (PRUNE_FLOWS, clocks.age("oauth_flow.expires_at")),
+    (PRUNE_SESSIONS, clocks.age("session.expires_at")),
+    (PRUNE_ACTIVITY, clocks.age("throughput.minute")),
+    (PRUNE_CHANGES, clocks.age("control_change.changed_at")),
+)
+"""Statements that delete old rows, and the age of these rows in seconds."""
 
 
-def prune(conn: Conn) -> None:
+def prune(conn: Conn, old_enough: OldEnough = any_age) -> None:
     """Mark runs that are too large, and delete expired rows.
 
-    These are old limit blocks, the seen ids of ended runs, dead processes, idempotency keys, OAuth
-    flows, sessions, throughput, and changes of accounts. Further, these are the breakers of limits
-    that no task will probe, and large held deletions that were dropped.
+    These are old limit blocks, dead processes, idempotency keys, OAuth flows, sessions, throughput,
+    and changes of accounts. Further, these are the breakers of limits that no task will probe.
 
     Args:
       conn: A connection in autocommit mode.
+      old_enough: Judges the age of rows. Default: by the database's clock alone.
     """
-    for statement in (
-        OVER_LIMIT,
-        PRUNE_BLOCKS,
-        PRUNE_SEEN,
-        DELETE_DEAD,
-        PRUNE_KEYS,
-        PRUNE_FLOWS,
-        PRUNE_SESSIONS,
-        PRUNE_ACTIVITY,
-        PRUNE_CHANGES,
-        PRUNE_LIMITS,
-    ):
-        conn.execute(statement)
-    holds.prune(conn)
+    conn.execute(OVER_LIMIT)
+    for statement, seconds in PRUNED:
+        if (before := old_enough(seconds)) is not None:
+            conn.execute(statement, (seconds, before))
 
 
-def prune_tasks(conn: Conn, retention_days: float, seconds: float) -> bool:
+def prune_tasks(
+    conn: Conn, retention_days: float, seconds: float, old_enough: OldEnough = any_age
+) -> bool:
     """Delete the tasks of old runs, in portions.
 
     Args:
       conn: A connection in autocommit mode.
       retention_days: The age, in days since the end of its run, at which a task is old.
       seconds: The time after which to stop.
+      old_enough: Judges the age of runs. Default: by the database's clock alone.
 
     Returns:
       True if no old task is left.
     """
     deadline = time.monotonic() + seconds
-    while runs := conn.execute(RUNS_TO_PRUNE, (retention_days,)).fetchall():
+    if (before := old_enough(retention_days * clocks.DAY)) is None:
+        return True
+    while runs := conn.execute(RUNS_TO_PRUNE, (retention_days, before)).fetchall():
         for (run,) in runs:
             while conn.execute(PRUNE_TASKS, (run,)).rowcount:
                 if time.monotonic() >= deadline:
@@ -93,3 +108,16 @@ def prune_tasks(conn: Conn, retention_days: float, seconds: float) -> bool:
             if time.monotonic() >= deadline:
                 return False
     return True
+
+
+def prune_content(conn: Conn, seconds: float) -> bool:
+    """Delete dropped held deletions, and the seen ids of ended runs, in portions.
+
+    Args:
+      conn: A connection in autocommit mode.
+      seconds: The time after which each of them stops.
+
+    Returns:
+      True if nothing is left.
+    """
+    return holds.prune(conn, seconds) & seen.prune(conn, seconds)

@@ -15,7 +15,7 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.integration.base import REREAD
-from core.ledger.opening import open_run
+from core.ledger.opening import not_active, open_run
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.ledger.processes import ALIVE
 from core.results.rows import TaskRow
@@ -124,7 +124,7 @@ def request_reread(conn: Conn, account: UUID) -> tuple[UUID, bool]:
             raise NotFound("account-not-found", account=account)
         status, domain, config, reader = row
         if status != AccountState.ACTIVE:
-            raise _not_active(status, account)
+            raise not_active(status, account)
         if not reader:
             raise WrongState("reread-unsupported", domain=domain, account=account)
         params = {"account": account, "domain": domain, "config": config, "reader": reader}
@@ -141,15 +141,6 @@ def request_reread(conn: Conn, account: UUID) -> tuple[UUID, bool]:
             params | {"run": run, "payload": json_text(payload), "key": bytes.fromhex(task.key)},
         )
     return run, True
-
-
-def _not_active(status: str, account: UUID) -> WrongState:
-    match status:
-        case AccountState.PAUSED:
-            return WrongState("account-paused", account=account)
-        case AccountState.DISCONNECTED:
-            return WrongState("account-disconnected", account=account)
-    return WrongState("account-stopped", account=account)
 
 
 def reread_outdated(conn: Conn) -> int:

@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from core.db.pool import Conn
-from core.errors import NotFound, WrongState
+from core.errors import NotFound
 from core.integration.base import START
 from core.ledger import breakers, carry_over
-from core.ledger.opening import OPEN_RUN
+from core.ledger.opening import OPEN_RUN, not_active
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.states import AccountState, HeldState, Lane, RunState, Trigger
 
@@ -202,15 +202,6 @@ def _lock_active(conn: Conn, account: UUID) -> tuple[str, bool, bool]:
     row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
     if row is None:
         raise NotFound("account-not-found", account=account)
-    if row[0] != "active":
-        raise _not_active(row[0], account)
+    if row[0] != AccountState.ACTIVE:
+        raise not_active(row[0], account)
     return row[1], row[2], row[3]
-
-
-def _not_active(status: str, account: UUID) -> WrongState:
-    match status:
-        case AccountState.PAUSED:
-            return WrongState("account-paused", account=account)
-        case AccountState.DISCONNECTED:
-            return WrongState("account-disconnected", account=account)
-    return WrongState("account-stopped", account=account)

@@ -11,6 +11,10 @@ cost.
 
 If Redis has lost or evicted the budgets, each starts as spent as it may have been, so the fleet is
 slow rather than over the limit. A mark in the hash distinguishes lost budgets from unused ones.
+
+A replica that is promoted may lack the last second, and so may a server that was restarted. Both
+change the id under which Redis replicates its data. The hash has the id, and each new connection
+compares them. If they differ, all budgets start as spent.
 """
 
 from __future__ import annotations
@@ -102,8 +106,28 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 for _, name in ipairs(ARGV) do
     local tat = tonumber(redis.call('HGET', KEYS[1], name))
-    if tat and tat <= now and name ~= '' then redis.call('HDEL', KEYS[1], name) end
+    if tat and tat <= now and name ~= '' and name ~= '@data' then
+        redis.call('HDEL', KEYS[1], name)
+    end
 end
+"""
+
+COMPARE_DATA = """
+-- KEYS: the hash. Deletes all budgets, and sets the mark to now, if the server has other data than
+-- the one that counted. The keys of the version before keep the debts.
+local info = redis.call('INFO', 'replication')
+local id = string.match(info, 'master_replid:(%w+)')
+if not id or string.find(info, 'role:slave') then return 0 end
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local known = redis.call('HGET', KEYS[1], '@data')
+if known == id then return 0 end
+if known then
+    local time = redis.call('TIME')
+    redis.call('DEL', KEYS[1])
+    redis.call('HSET', KEYS[1], '', string.format('%.0f', time[1] * 1000000 + time[2]))
+end
+redis.call('HSET', KEYS[1], '@data', id)
+return 1
 """
 
 MAX_NAMES_PER_CALL = 1_000
@@ -148,10 +172,15 @@ class Budgets:
       key: Adds the namespace of this fleet to a name.
       first_use: Called if the mark is missing. It returns True if this ledger has never counted a
         budget.
+      run_first: Lets each new connection run a script with a key, if its server has other data.
     """
 
     def __init__(
-        self, client: redis.Redis, key: Callable[[str], str], first_use: Callable[[], bool]
+        self,
+        client: redis.Redis,
+        key: Callable[[str], str],
+        first_use: Callable[[], bool],
+        run_first: Callable[[str, str], None],
     ) -> None:
         self._client = client
         self._key = key
@@ -159,6 +188,8 @@ class Budgets:
         self._take_units = client.register_script(TAKE_UNITS)
         self._units_left = client.register_script(UNITS_LEFT)
         self._delete_full = client.register_script(DELETE_FULL)
+        self._compare_data = client.register_script(COMPARE_DATA)
+        run_first(COMPARE_DATA, key("rates"))
 
     def take(self, requests: Sequence[UnitRequest]) -> Exhausted | None:
         """Take the units of all requests; if one budget is exhausted, take none and return it."""
@@ -220,6 +251,7 @@ class Budgets:
         seconds, microseconds = self._client.time()
         lost = 0 if self._first_use() else seconds * 1_000_000 + microseconds
         self._client.hsetnx(self._key("rates"), "", lost)
+        self._compare_data(keys=[self._key("rates")])
 
 
 def gcra(limit: Rate, heaviest: int) -> tuple[int, int]:

@@ -3,8 +3,9 @@
 It imports nothing of the engine. It streams, its memory and time are bounded, and it never raises.
 """
 
-from core.mail.bodies import MAX_TEXT_BYTES
+from core.mail.bodies import MAX_TEXT_BYTES, TextPart, readable_text
 from core.mail.charsets import clean, decode
+from core.mail.fields import Fields
 from core.mail.html_text import text_of_html
 from core.mail.mime import MAX_DEPTH, MAX_PARTS, Part, Write
 from core.mail.people import Person
@@ -18,15 +19,18 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "READER_VERSION",
     "Base64Decoder",
+    "Fields",
     "Mail",
     "MailReader",
     "Part",
     "Person",
     "Reply",
+    "TextPart",
     "Write",
     "clean",
     "decode",
     "read",
+    "readable_text",
     "split_reply",
     "text_of_html",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from core.mail.charsets import Decoded, decode
 from core.mail.formats import text_of_calendar, text_of_enriched, unflowed
-from core.mail.html_text import text_of_html
+from core.mail.html_text import MAX_TOKENS, text_of_html
 from core.mail.mime import Part
 
 MAX_TEXT_BYTES = 1024 * 1024
@@ -21,21 +21,31 @@ MAX_TOTAL_BYTES = 4 * 1024 * 1024
 STUB_CHARS = 600
 _STUB = re.compile(
     r"\bhtml\b|browser|e-?mail\s?(?:client|program|reader)|mail reader"
-    r"|view (?:this|it) online|nicht (?:korrekt )?(?:angezeigt|dargestellt)|n'affiche pas",
+    r"|\bview (?:this|it)\b.{0,40}(?:online|web)|web-?\s?(?:page|site|version)|online[- ]version"
+    r"|version en ligne|navigateur|navegador|versi[o\u00f3]n (?:en l[i\u00ed]nea|web)"
+    r"|nicht (?:korrekt )?(?:angezeigt|dargestellt)|n'affiche pas",
     re.IGNORECASE,
 )
 _WORDS = re.compile(r"\w{2,}")
 
 
 @dataclass(slots=True)
+class Budget:
+    """The number of tokens of HTML that the parts of a mail share."""
+
+    tokens: int = MAX_TOKENS
+
+
+@dataclass(slots=True)
 class TextPart:
-    """A text part, up to a maximum size."""
+    """A text part, up to a maximum size; the parts of a mail share a budget."""
 
     part: Part
     room: int = MAX_TEXT_BYTES
     data: bytearray = field(default_factory=bytearray)
     is_cut: bool = False
     decoded: Decoded | None = None
+    budget: Budget = field(default_factory=Budget)
 
     def write(self, data: bytes) -> None:
         """Append bytes, as far as there is room."""
@@ -50,9 +60,10 @@ class TextPart:
         self.decoded = decode(data, self.part.charset, is_html=kind == "text/html")
         if self.is_cut and self.decoded.replaced == 1 and self.decoded.text.endswith("\ufffd"):
             self.decoded = Decoded(self.decoded.text[:-1], self.decoded.charset, self.decoded.how)
-        text = re.sub(r"\r+\n|\r", "\n", self.decoded.text)
+        text = re.sub(r"\r{1,4}\n|\r", "\n", self.decoded.text)
         if kind == "text/html":
-            found = text_of_html(text)
+            found = text_of_html(text, self.budget.tokens)
+            self.budget.tokens = max(self.budget.tokens - found.tokens, 0)
             self.is_cut = self.is_cut or found.is_cut
             return found.text
         if kind in ("text/enriched", "text/richtext"):

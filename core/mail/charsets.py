@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Literal
 
 import chardet
@@ -47,7 +48,18 @@ _ALIASES = {"ansi": "cp1252", "latin-1": "cp1252", "unicode": "utf_8", "utf8mb4"
     "iso-10646": "utf_8", "koi8-t": "koi8_t", "x-euc-jp": "euc_jp", "x-johab": "johab",
     "johab": "johab", "ks-c-5601": "cp949", "ks_c_5601": "cp949",
     "ksc-5601": "cp949", "uhc": "cp949", "x-windows-949": "cp949",
-    "viscii": "", "tcvn": ""}  # fmt: skip
+    "viscii": "", "tcvn": "", "x-mac-ce": "mac_latin2", "x-mac-centraleurroman": "mac_latin2",
+    "macce": "mac_latin2", "x-mac-romanian": "mac_romanian", "x-mac-croatian": "mac_croatian",
+    "x-mac-icelandic": "mac_iceland"}  # fmt: skip
+_PARTS_OF_8859 = {1: 1, 2: 2, 3: 3, 4: 4, 5: 9, 6: 10, 7: 13, 8: 14, 0: 15, 9: 15, 10: 16}
+"""The part of ISO 8859 for the number of a Latin alphabet."""
+
+_WINDOWS = {"iso8859_2": "cp1250", "iso8859_5": "", "iso8859_6": "", "iso8859_7": "cp1253",
+    "iso8859_8": "cp1255", "iso8859_13": "cp1257", "iso8859_15": "cp1252"}  # fmt: skip
+"""The charsets that senders of these mean if the text has C1 control characters.
+
+An empty text stands for a charset with other letters, which the detector finds.
+"""
 _DOS = re.compile(
     r"(?:cp|ibm|dos|x-cp|cp-|ibm-|windows|win|x-windows|ms|cs)?[-_ ]?(\d{3,4})", re.ASCII
 )
@@ -62,12 +74,27 @@ _WESTERN_ONLY = (
     "macroman",
     "cp850",
 )
-_OTHER_SCRIPTS = ("windows-1251", "koi8-r", "koi8-u", "iso-8859-5", "cp866", "maccyrillic",
+_OTHER_SCRIPTS = ("windows-1251", "koi8-r", "koi8-u", "iso-8859-5", "cp866",
     "windows-1253", "iso-8859-7", "windows-1255", "windows-1256", "iso-8859-6", "windows-1258",
     "tis-620", "cp874", "shift_jis", "cp932", "euc-jp", "gb18030", "gbk", "gb2312", "big5",
     "big5hkscs", "euc-kr", "cp949", "windows-1252", "windows-1250")  # fmt: skip
 _HIGH = re.compile(rb"[\x80-\xff]")
 _THREE = re.compile(r"[\u0800-\uffff\U00010000-\U0010ffff]")
+_C1 = re.compile("[\x80-\x84\x86-\x9f]")
+_HALF_WIDTH = bytes(byte | 0x80 if byte > 0x20 else byte for byte in range(256))
+_LEADS = bytes(((byte + 1) // 2 + (0x70 if byte < 0x5F else 0xB0)) & 0xFF for byte in range(256))
+_ODD = bytes((byte + (0x20 if byte > 0x5F else 0x1F)) & 0xFF for byte in range(256))
+_EVEN = bytes((byte + 0x7E) & 0xFF for byte in range(256))
+MAX_ESCAPES = 50_000
+_ESCAPES = re.compile(rb"\x1b(\$[@B]|\([BJI])")
+_QUOTES = re.compile(
+    rb"(?:(?<![A-Za-z\x80-\xff])[\x91\x93](?=[A-Za-z0-9])|(?<=[A-Za-z0-9.,!?)])[\x92\x94]"
+    rb"(?![A-Za-z\x80-\xff]{3})|(?<=[A-Za-z0-9 ])[\x85\x96\x97](?=[A-Za-z0-9 \r\n]|\Z)"
+    rb"|(?<![^ \r\n])\x95(?=[ \t])|(?<=[0-9 ])\x80|(?<=[A-Za-z])\x99|\xa0)"
+)
+"""Punctuation of Windows charsets where it belongs: it stands for no letter of another charset."""
+
+_KANA = re.compile("[\u3041-\u30fe]")
 _META = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([^\s\"'/>;]{1,60})", re.IGNORECASE)
 _XML = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([^\"']{1,60})", re.IGNORECASE)
 META_BYTES = 16_384
@@ -118,6 +145,8 @@ def codecs_of(label: str) -> tuple[str, ...]:
             number[1], _usable(f"cp{number[1]}")
         )
     squeezed = re.sub(r"[\s_]+", "-", re.sub(r"^(x|cs)-?", "", name))
+    if latin := re.fullmatch(r"(?:latin|l)-?(\d{1,2})", squeezed):
+        return codecs_of(f"iso-8859-{_PARTS_OF_8859.get(int(latin[1]), 1)}")
     iso = re.match(r"(?:iso-?)?8859-?(\d{1,2})(?:\D|$)", squeezed)
     if iso and iso[1] != "0":
         exact = f"iso-8859-{int(iso[1])}"
@@ -173,10 +202,52 @@ def _by_label(data: bytes, found: tuple[str, ...], how: How) -> Decoded | None:
         text = _strict(data, codec)
         if text is None:
             continue
+        if b"\x1b$" in data and not codec.startswith("iso2022") and (words := _iso2022(data)):
+            return Decoded(clean(words), "iso2022_jp_2", "detected")
+        if codec in _WINDOWS and _C1.search(text):
+            other = _WINDOWS[codec] or detected(data) or ""
+            if other and (words := _strict(data, other)) is not None:
+                return Decoded(clean(words), other, how)
         if _is_utf8_after_all(data, codec):
             return Decoded(clean(data.decode("utf-8")), "utf_8", "utf-8")
         return Decoded(clean(text), codec, how)
+    if found[0] in _WINDOWS and (text := _strict(data, _WINDOWS[found[0]])) is not None:
+        return Decoded(clean(text), _WINDOWS[found[0]], how)
+    if found[0].startswith("iso2022_jp") and (text := _iso2022(data)) is not None:
+        return Decoded(clean(text), "cp932", how)
     return None
+
+
+def _iso2022(data: bytes) -> str | None:
+    """Decode ISO-2022-JP with the characters of CP932, as Windows writes it; None if it fails.
+
+    The two bytes of JIS X 0208 become those of Shift JIS (JIS X 0208:1997, annex 1).
+    """
+    if b"\x1b$" not in data or not data.isascii() or data.count(b"\x1b") > MAX_ESCAPES:
+        return None
+    found, mode, position = bytearray(), b"(B", 0
+    for escape in chain(_ESCAPES.finditer(data), [None]):
+        run = data[position : escape.start() if escape else len(data)]
+        if mode in (b"$B", b"$@"):
+            found += _shift_jis(run.translate(None, b"\r\n"))
+        elif mode == b"(I":
+            found += run.translate(_HALF_WIDTH)
+        else:
+            found += run
+        if escape:
+            mode, position = escape[1], escape.end()
+    return None if b"\x1b" in found else _strict(bytes(found), "cp932")
+
+
+def _shift_jis(run: bytes) -> bytes:
+    high, low = run[: len(run) // 2 * 2 : 2], run[1::2]
+    found = bytearray(2 * len(high))
+    found[::2] = high.translate(_LEADS)
+    found[1::2] = bytes(
+        odd if lead & 1 else even
+        for lead, odd, even in zip(high, low.translate(_ODD), low.translate(_EVEN), strict=True)
+    )
+    return bytes(found)
 
 
 def _byte_order(data: bytes, codec: str) -> str:
@@ -204,20 +275,32 @@ def _undeclared(data: bytes, found: tuple[str, ...], hints: Iterable[str | None]
         for codec in codecs_of(hint[:100]) if hint else ():
             if (text := _strict(data, codec)) is not None:
                 return Decoded(clean(text), codec, "declared")
-    # Text in the declared charset with some wrong bytes, rather than text of another charset.
+    return _with_wrong_bytes(data, found) or _guessed(data, found)
+
+
+def _with_wrong_bytes(data: bytes, found: tuple[str, ...]) -> Decoded | None:
+    """Decode text in the declared charset with some wrong bytes; None for more of them."""
     if "utf_8" in found or not found:
         text = data.decode("utf-8", "replace")
         wrong = text.count("\ufffd")
         good = sum(c > "\x7f" for c in text[:100_000]) - wrong
-        if good > 2 * wrong:
+        if good >= max(2 * wrong, 1):
             return Decoded(clean(text), "utf_8", "declared" if found else "utf-8", wrong)
     elif found[0] in _MULTIBYTE or found[0].startswith("iso2022") or found[0] == "utf_7":
         best = min((_replaced(data, codec, "declared") for codec in found), key=_wrong)
         if best.replaced <= len(best.text) // 20 + 1:
             return best
+    return None
+
+
+def _guessed(data: bytes, found: tuple[str, ...]) -> Decoded:
     guess = detected(data)
     if guess is not None and (words := _strict(data, guess)) is not None:
         return Decoded(clean(words), guess, "detected")
+    if guess in _MULTIBYTE:
+        damaged = _replaced(data, guess, "detected")
+        if damaged.replaced <= len(damaged.text) // 20 + 1:
+            return damaged
     return _replaced(data, found[0] if found and found[0] != "utf_8" else "cp1252", "default")
 
 
@@ -239,7 +322,13 @@ def detected(data: bytes) -> str | None:
         return None
     sample = b"\n".join(line for line in data[:200_000].splitlines() if _HIGH.search(line))
     sample = sample[:DETECTED_BYTES]
+    if not _HIGH.search(_QUOTES.sub(b"", sample)) and sample.count(b"\x94") <= (
+        sample.count(b"\x93")
+    ):
+        return "cp1252"
     high = len(_HIGH.findall(sample))
+    if (japanese := _japanese(sample)) is not None:
+        return japanese
     letters = high + len(re.findall(rb"[A-Za-z]", sample))
     chosen = _WESTERN_ONLY if high < 0.4 * letters else _OTHER_SCRIPTS
     try:
@@ -250,6 +339,16 @@ def detected(data: bytes) -> str | None:
     name = found.get("encoding")
     codec_names = codecs_of(name) if name else ()
     return next((codec for codec in codec_names if _strict(data, codec) is not None), None)
+
+
+def _japanese(sample: bytes) -> str | None:
+    """Return the codec in which a good part of the text is kana, even with some wrong bytes."""
+    for codec in ("cp932", "euc_jp"):
+        text = sample.decode(codec, "replace")
+        wide = sum(c > "\x7f" for c in text)
+        if text.count("\ufffd") <= 1 + wide // 50 and len(_KANA.findall(text)) * 6 > wide > 11:
+            return codec
+    return None
 
 
 def _wide(data: bytes) -> str | None:

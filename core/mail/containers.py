@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 from core.mail import cms
 from core.mail.mime import MAX_CONTAINER_BYTES, MessageParser, Part, Shared, Write
 from core.mail.parameters import safe_name
-from core.mail.tnef import read_tnef
+from core.mail.tnef import SIGNATURE, Tnef, read_tnef
+from core.mail.transfer import decode_base64
 
 _TNEF = ("application/ms-tnef", "application/vnd.ms-tnef")
+_PEM = re.compile(rb"-----(?:BEGIN|END) [A-Z0-9 ]{1,40}-----")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{16,}[=\r\n]")
+MAX_LABEL_BYTES = 200
+MAX_UNDONE_BYTES = 4 * 1024 * 1024
+"""The maximum size of a container whose base64 no field declares."""
+
 _SMIME = ("application/pkcs7-mime", "application/x-pkcs7-mime")
 
 
@@ -34,6 +43,16 @@ class Forwarded:
             self._part.filename = f"{stem[:240]}.eml"
         self._shared.forwarded(self._part.id or "root", self._parser.fields)
         self._shared.closed(self._part)
+
+
+def _undone(data: bytes) -> bytes:
+    """Return a container's bytes without PEM lines, or base64 that no field declared."""
+    start = data[:MAX_LABEL_BYTES].lstrip()
+    if data[:4] == SIGNATURE or not start.isascii() or len(data) > MAX_UNDONE_BYTES:
+        return data
+    if _PEM.match(start) or _BASE64.match(start):
+        return decode_base64(_PEM.sub(b"", data))
+    return data
 
 
 class Container:
@@ -69,7 +88,7 @@ class Container:
         if self._held is None:
             self._shared.closed(self._part)
             return
-        data = bytes(self._held)
+        data = _undone(bytes(self._held))
         if self._tnef(data) or self._smime(data):
             self._shared.repaired.add("opened-container")
             return
@@ -98,17 +117,30 @@ class Container:
         found = read_tnef(data)
         if found is None:
             return False
-        id = self._part.id or "root"
-        for kind, text in (("text/plain", found.text), ("text/html", found.html)):
+        self._emit_tnef(found, self._part.id or "root")
+        return True
+
+    def _emit_tnef(self, found: Tnef, id: str) -> None:
+        texts = [
+            ("text/plain", found.text, found.charset),
+            ("text/html", found.html, found.charset),
+        ]
+        if found.rtf is not None:
+            self._shared.cut.update(("text",) if found.rtf.is_cut else ())
+            kind = "text/html" if found.rtf.is_html else "text/plain"
+            if not any(text for other, text, _ in texts if other == kind):
+                texts.append((kind, found.rtf.text.encode("utf-8", "replace"), "utf-8"))
+        for kind, text, charset in texts:
             if text:
-                self._emit(Part(f"{id}.{kind[5:]}", kind, found.charset, choice=f"{id}.text",
+                self._emit(Part(f"{id}.{kind[5:]}", kind, charset, choice=f"{id}.text",
                     is_alternative=True, message=self._part.message), text)  # fmt: skip
         for number, file in enumerate(found.files):
             name = safe_name(file.name)
             self._emit(Part(f"{id}.{number}", file.content_type, filename=name,
                 disposition="attachment", choice=f"{id}.{number}",
                 message=self._part.message), file.data)  # fmt: skip
-        return True
+        for number, message in enumerate(found.messages, len(found.files)):
+            self._emit_tnef(message, f"{id}.{number}")
 
     def _emit(self, part: Part, data: bytes) -> None:
         self._shared.parts += 1

@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
+from core.mail.encoded_words import readable
 from core.mail.fields import Fields
 
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {
+    word: number for number, words in enumerate((
+        "jan ene gen", "feb f\u00e9v fev", "mar m\u00e4r mrz mrt maa", "apr avr abr",
+        "may mai mei mag maj", "jun giu juin", "jul lug juil", "aug ao\u00fb aou ago",
+        "sep set", "oct okt out ott", "nov", "dec dez dic d\u00e9c des"), 1)
+    for word in words.split()
+}  # fmt: skip
+"""Months by the first letters of their names, in the languages of mail programs."""
 _ZONES = {"ut": 0, "utc": 0, "gmt": 0, "z": 0, "est": -5, "edt": -4, "cst": -6, "cdt": -5,
     "mst": -7, "mdt": -6, "pst": -8, "pdt": -7, "cet": 1, "cest": 2, "met": 1, "mest": 2,
     "bst": 1, "wet": 0, "west": 1, "eet": 2, "eest": 3, "msk": 3, "jst": 9, "kst": 9, "hkt": 8,
@@ -17,22 +25,30 @@ _TIME = re.compile(
 )
 _DOTTED = re.compile(r"(?<=\s)(\d{1,2})\.(\d{2})(?:\.(\d{2}))?(?![\d.])()")
 _DAY = re.compile(
-    r"(?<!\d)(\d{1,2})(?:st|nd|rd|th)?[\s./-]*([A-Za-z]{3})[A-Za-z]*[\s.,/-]*(\d{2,4})(?!\d)"
+    r"(?<!\d)(\d{1,2})(?:st|nd|rd|th)?[\s./-]*(?:de\s+)?([^\W\d_]{3,12})[\s.,/-]*(?:de\s+)?(\d{2,4})(?!\d)"
 )
-_AMERICAN = re.compile(r"([A-Za-z]{3})[A-Za-z]*\.?\s+(\d{1,2})(?:st|nd|rd|th)?\b")
-_ISO = re.compile(r"(?<!\d)(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:T|\s|\Z)", re.IGNORECASE)
+_AMERICAN = re.compile(r"([^\W\d_]{3,12})\.?\s+(\d{1,2})(?:st|nd|rd|th)?\b")
+_ISO = re.compile(
+    r"(?<!\d)(\d{4})\s?[-/.\u5e74]\s?(\d{1,2})\s?[-/.\u6708]\s?(\d{1,2})(?:T|\s|\u65e5|\Z)",
+    re.IGNORECASE,
+)
 _OFFSET = re.compile(r"(?:(?:GMT|UTC?)\s*)?([+-])\s*(\d{1,2}):?(\d{2})?(?!\d)", re.IGNORECASE)
+_COMMENT = re.compile(r"\(([^()]*)\)")
+_COLON = re.compile(r"(?<=\d)\s*:\s*(?=\d\d(?!\d))")
 _WORD = re.compile(r"[A-Za-z]+")
 
 
 def parse_date(value: str) -> datetime | None:
     """Return a date with its zone (default: UTC), or None if it is invalid."""
-    text = re.sub(r"\s+", " ", value[:300]).strip()
+    text = value[:300]
+    comments = _COMMENT.findall(text)  # some have the zone
+    text = re.sub(r"\s+", " ", " ".join([_COMMENT.sub(" ", text), *comments])).strip()
+    text = _COLON.sub(":", text)
     clock = _TIME.search(text) or _DOTTED.search(text)
     iso = _ISO.search(text)
     if iso:
         year, month, day = int(iso[1]), int(iso[2]), int(iso[3])
-    elif named := _DAY.search(text):
+    elif named := next((each for each in _DAY.finditer(text) if _month(each[2])), None):
         day, month, year = int(named[1]), _month(named[2]), _year(named[3])
     elif clock and (american := _american(text)):
         month, day = american
@@ -64,7 +80,7 @@ def _american(text: str) -> tuple[int, int] | None:
 
 def _month(name: str) -> int:
     low = name.lower()
-    return _MONTHS.index(low) + 1 if low in _MONTHS else 0
+    return _MONTHS.get(low[:4]) or _MONTHS.get(low[:3], 0)
 
 
 def _year(digits: str) -> int:
@@ -92,7 +108,7 @@ def date_of(fields: Fields) -> tuple[datetime | None, str | None]:
     """Return the sender's date, and the field that has it; else the topmost valid `Received`."""
     for name in ("date", "resent-date", "delivery-date"):
         for value in fields.all(name):
-            if found := parse_date(value.decode("latin-1")):
+            if found := parse_date(readable(value[:1_000], fields.hints)):
                 return found, name
     for value in fields.all("received")[:20]:
         if found := parse_date(value[-300:].rpartition(b";")[2].decode("latin-1")):

@@ -15,10 +15,11 @@ MAX_TEXT_BYTES = 256 * 1024
 MAX_WORDS = 5_000
 """The maximum number of encoded words of one field; further ones stay encoded."""
 
-_FOLD = re.compile(rb"[\r\n]+(?=[ \t])|[\r\n]+\Z")
+_FOLD = re.compile(rb"(?<![\r\n])[\r\n]++(?=[ \t]|\Z)")
 _WORD = re.compile(
     rb"=\?([^?\s=*\x00-\x1f]{0,60})(?:\*[^?\s]{0,60})?\?([BbQq])\?(.*?)(?:\?=|\??\Z)", re.DOTALL
 )
+_SPECIAL = re.compile(rb"[\x00\x1b]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _SPACE = re.compile(r"\s+")
 _HEX = re.compile(rb"=([0-9A-Fa-f]{2})")
@@ -49,6 +50,8 @@ def one_line(text: str) -> str:
 
 def decode_words(raw: bytes, hints: Iterable[str | None] = ()) -> str:
     """Decode all encoded words; a word that is broken does not affect the others."""
+    if b"=?" not in raw and raw.isascii() and not _SPECIAL.search(raw):
+        return unfolded(raw).decode("ascii")
     hints = tuple(hints)
     pieces = _pieces(unfolded(raw))
     return "".join(

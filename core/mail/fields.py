@@ -10,11 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from core.mail.encoded_words import readable, unfolded
 
-_LINE = re.compile(rb"[^\r\n]*(?:\r*\n|\r|\Z)")
-_FIELD = re.compile(rb"([!-9;-~]{1,200})[ \t]*:")
+MAX_LINES = 50_000
+"""The maximum number of lines of a header."""
+
+_LINE = re.compile(rb"[^\r\n]*(?:\r{0,4}\n|\r|\Z)")
+_FIELD = re.compile(rb"(?!--)([!-9;-~]{1,200})[ \t]*:")  # a boundary may have a colon
 _MBOX = re.compile(rb">?From [^:\r\n]*(?:\d\d?:\d\d|[\r\n])")
 _KNOWN = re.compile(
     rb"(?:from|to|cc|bcc|subject|date|sender|reply-to|message-id|in-reply-to|references|received"
@@ -23,6 +27,7 @@ _KNOWN = re.compile(
     rb"|organization|errors-to|precedence|comments|keywords|resent-[a-z-]+)[ \t]*:",
     re.IGNORECASE,
 )
+_HEADER = re.compile(rb"^" + _KNOWN.pattern, re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -33,11 +38,13 @@ class Fields:
       items: Names in lower case, and raw values.
       hints: Charsets to try for raw bytes; the reader sets them. Default: none.
       repaired: The names of the repairs.
+      is_cut: True if the header has too many lines.
     """
 
     items: list[tuple[str, bytes]] = field(default_factory=list)
     hints: tuple[str | None, ...] = ()
     repaired: list[str] = field(default_factory=list)
+    is_cut: bool = False
 
     def raw(self, name: str) -> bytes | None:
         """Return the raw value of the first field with this name that is not blank."""
@@ -64,11 +71,14 @@ class Fields:
 
 
 def lines_of(block: bytes) -> list[bytes]:
-    """Split at LF, CR LF, CR CR LF and bare CR."""
-    return [line for line in _LINE.findall(block) if line]
+    """Split at LF, CR LF, CR CR LF and bare CR; there are up to `MAX_LINES` lines."""
+    found = islice(_LINE.finditer(block), MAX_LINES)
+    return [line[0] for line in found if line[0]]
 
 
-def split_fields(block: bytes, *, is_first: bool = False) -> tuple[Fields, bytes]:
+def split_fields(  # noqa: C901  one state machine
+    block: bytes, *, is_first: bool = False
+) -> tuple[Fields, bytes]:
     """Split the lines before a blank line into fields and the start of the body.
 
     Args:
@@ -81,20 +91,29 @@ def split_fields(block: bytes, *, is_first: bool = False) -> tuple[Fields, bytes
     fields = Fields()
     if is_first and block.startswith(b"\xef\xbb\xbf"):
         block = block[3:]
+    if is_first and block[:1] in b"\r\n" and not _HEADER.search(block):
+        return fields, block  # an empty header
+    block = block.lstrip(b"\r\n") if is_first else block
     lines = lines_of(block)
     names: list[str] = []
     values: list[list[bytes]] = []
-    index = 0
+    index, is_junk = 0, False
     while index < len(lines):
         line = lines[index]
         if line[:1] in b" \t" and values and (line.strip() or _continues(lines, index)):
-            values[-1].append(line)
+            if not is_junk:
+                values[-1].append(line)
         elif (found := _FIELD.match(line)) is not None:
+            is_junk = False
             names.append(found[1].decode("latin-1").lower())
             values.append([line[found.end() :]])
+        elif _is_boundary(line, names, values):
+            _note(fields, "missing-separator")
+            break
         elif _MBOX.match(line) and (not values or is_first):
             _note(fields, "mbox-line")
         elif _is_junk(lines, index):
+            is_junk = True  # with the lines that continue it
             _note(fields, "junk-line")
         else:
             _note(fields, "missing-separator")
@@ -102,6 +121,8 @@ def split_fields(block: bytes, *, is_first: bool = False) -> tuple[Fields, bytes
         index += 1
     fields.items = [(name, b"".join(value)) for name, value in zip(names, values, strict=True)]
     rest = b"".join(lines[index:])
+    if len(lines) == MAX_LINES:
+        fields.is_cut = True
     return fields, rest.lstrip(b" \t\r\n") if rest[:1] in b" \t\r\n" else rest
 
 
@@ -111,9 +132,25 @@ def _continues(lines: list[bytes], index: int) -> bool:
     return following is None or following[:1] in b" \t" or _KNOWN.match(following) is not None
 
 
+def _is_boundary(line: bytes, names: list[str], values: list[list[bytes]]) -> bool:
+    """Return True if a line is the boundary that the header itself has named."""
+    mark = line[2:].strip()
+    return (
+        line[:2] == b"--"
+        and bool(mark)
+        and any(
+            mark in piece[:2_000]
+            for name, value in zip(names[-20:], values[-20:], strict=True)
+            if name == "content-type"
+            for piece in value[:20]
+        )
+    )
+
+
 def _is_junk(lines: list[bytes], index: int) -> bool:
     """Return True if known fields follow a line that is none."""
-    return any(_KNOWN.match(line) for line in lines[index + 1 : index + 3])
+    following = [line for line in lines[index + 1 : index + 12] if line[:1] not in b" \t"]
+    return any(_KNOWN.match(line) for line in following[:2])
 
 
 def _note(fields: Fields, what: str) -> None:

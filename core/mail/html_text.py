@@ -12,8 +12,14 @@ from dataclasses import dataclass, field
 
 from core.mail.charsets import clean
 
-MAX_TOKENS = 400_000
+MAX_TOKENS = 150_000
+"""The maximum number of tags and texts between them that are read, in all HTML of a mail."""
+
 MAX_LINK_CHARS = 2_000
+MAX_LINK_LINES = 20
+"""The number of lines of a link that are searched for its own address."""
+
+_SCHEMES = ("http://", "https://", "mailto:", "ftp://", "tel:")
 MAX_QUOTES = 50
 """The maximum number of quote marks before a line."""
 
@@ -22,19 +28,35 @@ _TOKEN = re.compile(
     r"|<([A-Za-z][^\s/>]{0,60})((?:[^>\"']|\"[^\"]*\"|'[^']*')*+)>|<[A-Za-z][^>]*>?|[^<]+|<",
     re.DOTALL,
 )
+_LONG_REFERENCE = re.compile(r"&#(?:[0-9]{20,}|[xX][0-9A-Fa-f]{20,});?")
 _ATTRIBUTE = re.compile(
     r"([^\s=/\"'>]{1,60})(?:\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+)))?", re.DOTALL
 )
-_NEEDED = frozenset({"style", "hidden", "href", "alt", "type", "class", "width", "height", "src"})
+_NEEDED = frozenset(
+    {"style", "hidden", "href", "alt", "type", "class", "id", "width", "height", "src", "size"}
+)
 _ZERO = r"0+(?:\.0+)?(?:px|pt|em|rem|ex|%)?"
 _HIDDEN = re.compile(
     r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|mso-hide\s*:\s*all"
-    rf"|font(?:-size)?\s*:\s*{_ZERO}\s*(?:!important\s*)?(?:;|/|\s|$)"
     rf"|opacity\s*:\s*(?:{_ZERO}|\.0+)\s*(?:!important\s*)?(?:;|$)"
     rf"|max-height\s*:\s*{_ZERO}\s*(?:!important\s*)?(?:;|$)"
-    r"|text-indent\s*:\s*-\d{3,})",
+    r"|text-indent\s*:\s*-\d{3,}|(?:left|top|margin-left|margin-top)\s*:\s*-\d{4,})",
     re.IGNORECASE,
 )
+_SIZE = re.compile(
+    rf"(?:^|;)\s*font(?:-size\s*:|\s*:[^;]*?(?<![\w.]))\s*(?:(?P<zero>{_ZERO})(?=[\s/;!]|$)"
+    r"|[\d.]+(?:px|pt|rem|in|cm|mm|pc|vw|vh)|(?:xx-|x-)?(?:small|large)|medium|initial)",
+    re.IGNORECASE,
+)
+"""A size of text of its own, which does not depend on the size around it."""
+
+_AT_RULE = re.compile(r"@[\w-]{1,60}+[^{};@]{0,500}+(?:;|\{(?:[^{}]*+\{[^{}]*+\})*+[^{}]*+\}?)")
+_SIMPLE = re.compile(r"\s*(?:\*|[A-Za-z][A-Za-z0-9]*)?([.#][\w-]{1,100})\s*\Z")
+_NAMED = re.compile(r"[.#][\w-]{1,100}")
+_DISPLAY = re.compile(r"(?:^|;)\s*display\s*:\s*(none\b)?", re.IGNORECASE)
+MAX_RULES = 2_000
+"""The maximum number of style rules that are read, in all HTML of a part."""
+
 _CLIPPED = re.compile(
     rf"(?:^|;)\s*(?:height|width|max-width)\s*:\s*{_ZERO}\s*(?:!important)?\s*(?:;|$)",
     re.IGNORECASE,
@@ -56,8 +78,8 @@ _BLOCK = frozenset({"address", "article", "aside", "blockquote", "center", "dd",
 _SPACED = frozenset(
     {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "blockquote", "pre"}
 )
-_CLOSES = {"li": {"li"}, "p": {"p"}, "dt": {"dt", "dd"}, "dd": {"dt", "dd"}, "td": {"td", "th"},
-    "th": {"td", "th"}, "tr": {"td", "th", "tr"}, "option": {"option"},
+_CLOSES = {"a": {"a"}, "li": {"li"}, "p": {"p"}, "dt": {"dt", "dd"}, "dd": {"dt", "dd"},
+    "td": {"td", "th"}, "th": {"td", "th"}, "tr": {"td", "th", "tr"}, "option": {"option"},
     "tbody": {"td", "th", "tr", "thead", "tbody"}}  # fmt: skip
 _BLANKS = re.compile(r"[ \t\r\n\f]+")
 _INVISIBLE = (
@@ -65,7 +87,8 @@ _INVISIBLE = (
     "\u115f\u1160\u3164\u17b4\u17b5\u2800"
 )
 _PADDING = re.compile(
-    rf"[ \u00a0\u2007\u2002-\u200a]*(?:[{_INVISIBLE}][ \u00a0\u2007\u2002-\u200a]*){{3,}}"
+    r"(?<![ \u00a0\u2007\u2002-\u200a])[ \u00a0\u2007\u2002-\u200a]*+"
+    rf"(?:[{_INVISIBLE}][ \u00a0\u2007\u2002-\u200a]*){{3,}}"
 )
 _LONE = re.compile(rf"(?:(?<=\s)|^)[{_INVISIBLE}]+(?=\s|$)", re.MULTILINE)
 
@@ -78,14 +101,16 @@ class _Element:
     quote: bool = False
     href: str = ""
     start: int = 0
+    tiny: bool = False
 
 
 @dataclass(slots=True)
 class HtmlText:
-    """The text, and True if the HTML was longer than the bound."""
+    """The text, True if the HTML was longer than the bound, and the number of its tokens."""
 
     text: str
     is_cut: bool = False
+    tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -127,7 +152,7 @@ class _Writer:
 
     def end_line(self, *, force: bool = False) -> None:
         line = "".join(self.words).rstrip(" ") if not force else "".join(self.words)
-        if line or force:
+        if line.strip("\x01") or force:
             self.lines.append(self._mark() + line)
             self.depth = self.quotes
         self.words.clear()
@@ -140,7 +165,8 @@ class _Reader:
         self.stack: list[_Element] = []
         self.hidden = self.pre = 0
         self.open: dict[str, int] = {}
-        self.lists: list[int] = []
+        self.tiny = False
+        self.styles = _Styles()
 
     def start(self, name: str, attributes: str) -> None:
         for closed in (
@@ -149,7 +175,7 @@ class _Reader:
             self._close_near(closed, name)
         found = _attributes(attributes) if attributes.strip() else {}
         style = found.get("style", "")
-        hidden = _is_hidden(name, found, style)
+        hidden = _is_hidden(name, found, style) or self.styles.hide(found, style)
         if name in _VOID:
             if not hidden and not self.hidden:
                 self._void(name, found)
@@ -161,7 +187,9 @@ class _Reader:
             hidden,
             name in ("pre", "listing") or bool(style and _PRE.search(style)),
             name == "blockquote" and not hidden and not self.hidden,
+            tiny=self.tiny,
         )
+        self.tiny = _is_tiny(name, found, style, around=self.tiny)
         if not self.hidden and not hidden:
             if name == "a" and (href := found.get("href", "").strip()):
                 element.href, element.start = href[: MAX_LINK_CHARS + 1], len(self.out.lines)
@@ -219,6 +247,7 @@ class _Reader:
         if element.name in _BLOCK and not self.hidden:
             self.block(element.name)
         self.hidden -= element.hidden
+        self.tiny = element.tiny
         self.pre -= element.pre
         if element.quote:
             self.out.end_line()
@@ -232,19 +261,19 @@ class _Reader:
             if words[index] == "\x01":
                 mark = index
                 break
-        shown = "".join(words[mark + 1 :]).strip() if mark >= 0 else ""
         if mark >= 0:
+            shown = "".join(words[mark + 1 :]).strip()
             words[mark] = ""
-        href = html.unescape(element.href)
-        address = href.removeprefix("mailto:").split("?")[0] if href.startswith("mailto:") else href
-        if not href.lower().startswith(("http://", "https://", "mailto:", "ftp://", "tel:")) or (
-            len(href) > MAX_LINK_CHARS or not shown
-        ):
+        else:  # the link has several lines
+            lines = self.out.lines[max(element.start, len(self.out.lines) - MAX_LINK_LINES) :]
+            shown = " ".join([*lines, "".join(words)]).replace("\x01", "").strip(" >\t")
+        address = _address(_unescaped(element.href), shown)
+        if address is None:
             return
-        bare = re.sub(r"^\w+:(?://)?", "", address).rstrip("/")
-        if bare.lower() in shown.lower():
+        if not "".join(words).strip() and self.out.lines:
+            self.out.lines[-1] += f" <{address}>"
             return
-        blank = " " if words and "".join(words[-1:]).endswith(" ") else ""
+        blank = " " if words and words[-1].endswith(" ") else ""
         if blank:
             words[-1] = words[-1].rstrip(" ")
         self.out._add(f" <{address}>{blank}")
@@ -257,12 +286,27 @@ class _Reader:
         elif name == "hr":
             self.out.end_line()
         elif name == "img" and (alt := found.get("alt", "").strip()) and not _is_pixel(found):
-            self.out.text(html.unescape(alt), pre=False)
+            self.out.text(_unescaped(alt), pre=False)
 
     def block(self, name: str) -> None:
         self.out.end_line()
         if name in _SPACED:
             self.out.wants_blank = True
+
+
+def _unescaped(text: str) -> str:
+    if "&#" in text:  # the library raises on thousands of digits
+        text = _LONG_REFERENCE.sub("\ufffd", text)
+    return html.unescape(text)
+
+
+def _address(href: str, shown: str) -> str | None:
+    """Return the address to write behind a link; None if the words have it, or there are none."""
+    if len(href) > MAX_LINK_CHARS or not shown or not href.lower().startswith(_SCHEMES):
+        return None
+    address = href[7:].split("?", maxsplit=1)[0] if href.lower().startswith("mailto:") else href
+    bare = re.sub(r"^\w+:(?://)?", "", address).rstrip("/")
+    return None if bare.lower() in shown.lower() else address
 
 
 def _is_pixel(found: dict[str, str]) -> bool:
@@ -274,9 +318,56 @@ def _is_hidden(name: str, found: dict[str, str], style: str) -> bool:
         return True
     if name == "input" or not style:
         return False
-    style = html.unescape(style)[:5_000]
+    style = _unescaped(style)[:5_000]
     style = re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL)
     return bool(_HIDDEN.search(style)) or bool(_OVERFLOW.search(style) and _CLIPPED.search(style))
+
+
+def _is_tiny(name: str, found: dict[str, str], style: str, *, around: bool) -> bool:
+    """Return True if text has the size 0. An element within has the size around, or its own."""
+    size = _SIZE.search(style[:5_000]) if "font" in style.lower() else None
+    if size is not None:
+        return size["zero"] is not None
+    return around and not (name == "font" and "size" in found)
+
+
+@dataclass(slots=True)
+class _Styles:
+    """The classes and ids that the HTML's own style sheets hide.
+
+    Only rules with one class or id count, outside of `@media` and the like. A class that another
+    rule shows is not hidden.
+    """
+
+    hidden: set[str] = field(default_factory=set)
+    shown: set[str] = field(default_factory=set)
+    count: int = 0
+
+    def read(self, sheet: str) -> None:
+        """Take the text of a style element."""
+        if "none" not in sheet.lower() or self.count >= MAX_RULES:
+            return
+        sheet = re.sub(r"/\*.*?\*/|<!--|-->", " ", sheet[:200_000], flags=re.DOTALL)
+        for rule in _AT_RULE.sub(" ", sheet).split("}"):
+            selectors, _, declarations = rule.partition("{")
+            self.count += 1
+            if (display := _DISPLAY.search(declarations)) is None:
+                continue
+            for selector in selectors[:5_000].split(","):
+                if not display[1]:
+                    self.shown.update(_NAMED.findall(selector))
+                elif simple := _SIMPLE.match(selector):
+                    self.hidden.add(simple[1])
+            if self.count >= MAX_RULES:
+                return
+
+    def hide(self, found: dict[str, str], style: str) -> bool:
+        """Return True if an element with these attributes is hidden."""
+        if not self.hidden or (style and (own := _DISPLAY.search(style)) and not own[1]):
+            return False
+        names = {f".{name}" for name in found.get("class", "")[:1_000].split()}
+        names.add(f"#{found.get('id', '')}")
+        return bool(names & self.hidden) and not names & self.shown
 
 
 def _attributes(source: str) -> dict[str, str]:
@@ -290,7 +381,7 @@ def _attributes(source: str) -> dict[str, str]:
     return found
 
 
-def text_of_html(source: str) -> HtmlText:
+def text_of_html(source: str, max_tokens: int = MAX_TOKENS) -> HtmlText:
     """Convert HTML to text: a line for each block, cells apart, links with their address.
 
     Hidden elements, comments, scripts and styles are left out. The time is linear in the source.
@@ -300,7 +391,7 @@ def text_of_html(source: str) -> HtmlText:
     position = count = 0
     while (token := _TOKEN.match(source, position)) is not None:
         position, count = token.end(), count + 1
-        if count > MAX_TOKENS:
+        if count > max_tokens:
             is_cut = True
             break
         name = (token[2] or token[1] or "").lower()
@@ -309,6 +400,8 @@ def text_of_html(source: str) -> HtmlText:
                 # Their content is not markup; without an end, the rest belongs to them.
                 end = _RAW[name].search(source, position)
                 position = end.end() if end else len(source)
+                if name == "style" and end and not reader.hidden:
+                    reader.styles.read(source[token.end() : end.start()])
             elif name == "plaintext":
                 reader.out.text(source[token.end() :], pre=True)
                 break
@@ -316,12 +409,12 @@ def text_of_html(source: str) -> HtmlText:
                 reader.start(name, token[3] or "")
         elif token[1]:
             reader.end(name)
-        elif not reader.hidden and (token[0][0] != "<" or token[0] == "<"):
-            words = html.unescape(token[0]) if "&" in token[0] else token[0]
+        elif not reader.hidden and not reader.tiny and (token[0][0] != "<" or token[0] == "<"):
+            words = _unescaped(token[0]) if "&" in token[0] else token[0]
             reader.out.text(words.replace("\x01", ""), pre=bool(reader.pre))
     reader.out.end_line()
     lines = [line.replace("\x01", "") for line in reader.out.lines]
-    return HtmlText(clean(_tidy("\n".join(lines))), is_cut)
+    return HtmlText(clean(_tidy("\n".join(lines))), is_cut, count)
 
 
 def _tidy(text: str) -> str:

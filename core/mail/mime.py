@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from core.mail.fields import Fields, split_fields
+from core.mail.fields import MAX_LINES, Fields, split_fields
 from core.mail.parameters import (
     boundary,
     charset,
@@ -23,8 +23,7 @@ from core.mail.parameters import (
     parameter,
 )  # fmt: skip
 from core.mail.transfer import (
-    Base64Decoder,
-    HonestBase64,
+    BULK,
     Identity,
     TransferDecoder,
     decoder,
@@ -52,6 +51,7 @@ AMP = "text/x-amp-html"
 
 _DASHES = re.compile(rb"--[^\s-][^\s]{0,198}[ \t]*\r*\n?\Z|---+[^\s]{1,190}[ \t]*\r*\n?\Z")
 _CONTENT = re.compile(rb"content-[a-z-]{1,60}[ \t]*:", re.IGNORECASE)
+_MIME = re.compile(rb"(?:content-[a-z-]{1,60}|mime-version)[ \t]*:", re.IGNORECASE)
 _ESSENTIAL = re.compile(
     rb"(?:content-[a-z-]+|message-id|references|in-reply-to|subject|from|date|mime-version)[ \t]*:",
     re.IGNORECASE,
@@ -126,12 +126,21 @@ def part_of(id: str, fields: Fields, choice: str | None, default: str, message: 
 
 @dataclass(slots=True)
 class _Multipart:
+    """An open multipart.
+
+    Attributes:
+      outer: The choices of those around it with the same boundary.
+      declared: The boundary that its header has, if its parts have another one.
+    """
+
     id: str
     delimiter: bytes
     choice: str | None
     is_digest: bool
     encoding: str = ""
     parts: int = 0
+    outer: list[str | None] = field(default_factory=list)
+    declared: bytes = b""
 
     def child(self) -> str:
         self.parts += 1
@@ -175,16 +184,23 @@ class MessageParser:
         self._block: bytearray | None = bytearray()
         self._id, self._own = prefix, 0
         self._is_first = True
+        self._header_lines = 0
         self._body: Body | None = None
         self._preamble = bytearray()
         self._candidate: bytes | None = None
+        self._has_content = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
         bulk: list[bytes] = []
         for line, is_start in self._lines.feed(data):
             body = self._body
-            if body is not None and body.takes_bulk and not (is_start and line[:2] == b"--"):
+            if (
+                body is not None
+                and self._has_content
+                and body.takes_bulk
+                and not (is_start and line[:2] == b"--")
+            ):
                 bulk.append(line)
                 continue
             if bulk and body is not None:
@@ -203,12 +219,26 @@ class MessageParser:
             candidate, self._candidate = self._candidate, None
             self._write(candidate)
         self._end_body(strip=False)
-        if not self._own and self._preamble.strip():
-            # A multipart without parts: all of its text is before the first boundary.
-            self._shared.repaired.add("no-boundary")
+        is_empty = not self._has_content and _MIME.match(self._preamble.lstrip())
+        if (not self._own or is_empty) and self._preamble.strip():
+            self._read_preamble()
+
+    def _read_preamble(self) -> None:
+        """Read a multipart without parts: all of its text is before the first boundary."""
+        self._shared.repaired.add("no-boundary")
+        lines = bytes(self._preamble).splitlines(keepends=True)
+        first = next(index for index, line in enumerate(lines) if line.strip())
+        if _MIME.match(lines[first]):  # the part's own header
+            self._stack.clear()
+            self._depths.clear()
+            self._block = bytearray()
+            for line in lines[first:]:
+                self._take(line, True)
+            self._end_headers()
+        else:
             self._begin_body(Fields())
             self._write(bytes(self._preamble))
-            self._end_body(strip=False)
+        self._end_body(strip=False)
 
     def _take(self, line: bytes, is_start: bool) -> None:
         if is_start and self._depths and line.startswith(b"--") and self._delimits(line.rstrip()):
@@ -222,10 +252,12 @@ class MessageParser:
         elif is_start and not line.strip(b"\r\n"):
             if block.strip() or not self._is_first:
                 self._end_headers(line)
-            # Blank lines before a message's header do not end it.
-        elif len(block) + len(line) <= (
+            elif not block:  # blank lines before a message's header do not end it
+                block += line
+        elif self._header_lines < MAX_LINES and len(block) + len(line) <= (
             MAX_HEADER_BYTES if self._is_first else MAX_PART_HEADER_BYTES
         ):
+            self._header_lines += 1
             block += line
         elif len(block) < 2 * MAX_HEADER_BYTES and _ESSENTIAL.match(line):
             if not block.endswith(b"\n"):
@@ -236,6 +268,7 @@ class MessageParser:
 
     def _write(self, line: bytes, is_start: bool = True) -> None:
         if self._body is not None:
+            self._has_content = self._has_content or not line.isspace()
             self._body.feed(line)
             return
         inner = self._stack[-1] if self._stack else None
@@ -279,12 +312,19 @@ class MessageParser:
             if not self._own:
                 self._preamble += candidate
             return
-        del self._depths[inner.delimiter]
-        inner.delimiter = candidate.rstrip()
-        if inner.delimiter in self._depths:
+        if candidate.rstrip() in self._depths:
             return
+        inner.declared, inner.delimiter = inner.delimiter, candidate.rstrip()
         self._shared.repaired.add("other-boundary")
         self._depths[inner.delimiter] = len(self._stack) - 1
+        if not self._own:
+            # Parts without a header of their own came before.
+            lines = bytes(self._preamble).splitlines(keepends=True)
+            stripped = [each.rstrip() for each in lines]
+            if inner.delimiter in stripped:
+                self._preamble.clear()
+                for each in lines[stripped.index(inner.delimiter) :]:
+                    self._take(each, True)
         self._delimits(inner.delimiter)
 
     def _delimits(self, line: bytes) -> bool:
@@ -296,8 +336,12 @@ class MessageParser:
             return False
         self._end_headers()
         self._end_body(strip=True)
+        if is_end and (outer := self._stack[depth].outer):
+            self._stack[depth].choice = outer.pop()
+            depth += 1  # the outer one with the same boundary stays open
         for inner in self._stack[depth if is_end else depth + 1 :]:
             self._depths.pop(inner.delimiter, None)
+            self._depths.pop(inner.declared, None)
         del self._stack[depth if is_end else depth + 1 :]
         if not is_end:
             self._stack[-1].encoding = ""
@@ -308,35 +352,56 @@ class MessageParser:
         if self._block is None:
             return
         block, self._block = bytes(self._block), None
+        self._header_lines = 0
         is_first, self._is_first = self._is_first, False
         if self._shared.parts >= MAX_PARTS:
             self._shared.cut.add("parts")
             return
         fields, rest = split_fields(block, is_first=is_first)
         self._shared.repaired.update(fields.repaired)
+        if fields.is_cut:
+            self._shared.cut.add("headers")
         if is_first:
             self.fields = fields
-        if self._opens_multipart(fields):
-            if rest:
-                for line in rest.splitlines(keepends=True):
-                    self._take(line, True)
+        if self._opens_multipart(fields := self._without_repeated(fields)):
+            for line in (rest + blank).splitlines(keepends=True) if rest else ():
+                self._take(line, True)
             return
         self._begin_body(fields)
         if rest:
             self._write(rest + blank)
+
+    def _without_repeated(self, fields: Fields) -> Fields:
+        """Leave out a multipart that is open already, if the part has another type as well."""
+        kinds = [value for value in fields.all("content-type") if value.strip()]
+        if not self._stack or len(kinds) < 2 or b"--" + boundary(fields) not in self._depths:
+            return fields
+        chosen = chosen_type(fields)
+        others = [item for item in fields.items if item[1][: len(chosen)] != chosen]
+        self._shared.repaired.add("repeated-type")
+        return Fields(others, fields.hints, fields.repaired, fields.is_cut)
 
     def _opens_multipart(self, fields: Fields) -> bool:
         kind = media_type(fields)
         if not kind.startswith("multipart/") or len(self._stack) >= MAX_DEPTH:
             return False
         delimiter = b"--" + (boundary(fields) or b"\0none")
-        if delimiter in self._depths:
-            return False
         choice = self._stack[-1].choice if self._stack else self._choice
         if choice is None and kind == "multipart/alternative":
             choice = self._id
+        if delimiter in self._depths:
+            return self._repeats(delimiter, choice)
         encoding = encoding_of(fields.plain("content-transfer-encoding"))
         self._enter(_Multipart(self._id, delimiter, choice, kind == "multipart/digest", encoding))
+        return True
+
+    def _repeats(self, delimiter: bytes, choice: str | None) -> bool:
+        """Open a multipart with the boundary of the one around it; they share their parts."""
+        around = self._stack[-1]
+        if around.delimiter != delimiter or len(around.outer) >= MAX_DEPTH:
+            return False
+        around.outer.append(around.choice)
+        around.choice = choice
         return True
 
     def _begin_body(self, fields: Fields) -> None:
@@ -388,7 +453,7 @@ class Body:
         closed: Callable[[], None] | None) -> None:  # fmt: skip
         self._part, self._decoder, self._sink, self._closed = part, decode, write, closed
         self._held = b""
-        self.takes_bulk = isinstance(decode, (Identity, Base64Decoder, HonestBase64))
+        self.takes_bulk = isinstance(decode, BULK)
 
     def feed(self, line: bytes) -> None:
         """Take a line, or several if the decoder needs no lines."""

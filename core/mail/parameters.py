@@ -16,10 +16,12 @@ MAX_NAME_CHARS = 255
 
 _TYPE = re.compile(r"\s*\"?\s*([^\s/;,\"()]{1,127})\s*/\s*([^\s/;,\"()]{1,127})")
 _BARE_TYPE = re.compile(r"\s*\"?(text|html|plain|multipart)\"?\s*(?:;|\Z)", re.IGNORECASE)
+_BARE_FILE = re.compile(r"\s*[\w-]{2,40}\s*;.*\bname\s*\*?(?:0\*?)?\s*=", re.IGNORECASE | re.DOTALL)
 _NAME = re.compile(rb"([A-Za-z][A-Za-z0-9_-]{0,60})(?:\*(\d{1,4}))?(\*)?[ \t]*=[ \t]*")
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _NEXT = re.compile(rb"[ \t,]+[A-Za-z][A-Za-z0-9-]*(?:\*\d+)?\*?[ \t]*=(?![?=])")
 _COMMENT = re.compile(rb"[ \t]*\([^()]*\)")
+_LAST_COMMENT = re.compile(rb"(?<=\.[A-Za-z0-9]{3})[ \t]+\([^()]*\)\Z")
 _EXTENDED = re.compile(rb"([A-Za-z0-9_.:+-]{0,40})'([A-Za-z0-9-]{0,20})'(.*)", re.DOTALL)
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _DRIVE = re.compile(rb"[A-Za-z]:\\|\\\\")
@@ -64,6 +66,8 @@ def _type(value: bytes) -> str:
         return f"{found[1]}/{found[2]}".lower().encode("ascii", "replace").decode()
     if bare := _BARE_TYPE.match(text):
         return "text/html" if bare[1].lower() == "html" else "text/plain"
+    if _BARE_FILE.match(text):
+        return "application/octet-stream"
     return "text/plain"
 
 
@@ -125,6 +129,7 @@ def _value(text: bytes, start: int) -> tuple[bytes, int]:
     if following := _NEXT.search(text, start, end):
         end = following.start()
     data = text[start:end].strip().lstrip(b'"').rstrip(b'"')
+    data = _LAST_COMMENT.sub(b"", data)
     return data.strip(), end
 
 

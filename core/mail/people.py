@@ -7,7 +7,9 @@ without quotes: everything up to the next `<...>`  without an address of its own
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from core.mail.charsets import decode
 from core.mail.encoded_words import decode_words, one_line, unfolded
@@ -19,22 +21,34 @@ MAX_CHARS = 400_000
 
 MAX_FIELD_BYTES = 2 * 1024 * 1024
 MAX_NAME_CHARS = 998
+MAX_UNCLOSED = 20
+MAX_LOCAL_CHARS = 200
+MAX_TRIES = 100
+MAX_TOKENS = 150_000
 MAX_NAME_BYTES = 16 * 1024
 
 _WORD = rb"=\?[^?\s]{1,60}\?[BbQq]\?[^?]*\?="
 _TOKEN = re.compile(
     rb"(?P<word>" + _WORD + rb")"
-    rb'|(?P<quoted>"(?:[^"\\]|\\.)*")'
-    rb"|(?P<angle><+[^<>]*>*)"
-    rb"|(?P<comment>\((?:[^()\\]|\\.)*\))"
+    rb'|(?P<quoted>"(?:[^"\\]|\\.)*+")'
+    rb"|(?P<angle><++[^<>]*+>*)"
+    rb"|(?P<comment>\((?:[^()\\]|\\.)*+\))"
     rb"|(?P<mark>[,;:])"
     rb"|(?P<blank>\s+)"
     rb"|(?P<text>[^\s\"<(,;:=]+|.)",
     re.DOTALL,
 )
+_UNCLOSED = re.compile(_TOKEN.pattern.replace(rb"|(?P<quoted>", rb"|(?P<quoted>(?!)")
+    .replace(rb"|(?P<comment>", rb"|(?P<comment>(?!)"), re.DOTALL)  # fmt: skip
 _ADDRESS = re.compile(
     r"""(?:"(?:[^"\\]|\\.){1,64}"|[^\s<>()\[\]",;:@"]{1,200})@[^\s<>()",;:@]{1,255}"""
 )
+_AT = re.compile("@")
+_LOCAL = re.compile(r"""[^\s<>()\[\]",;:@"]+""")
+_QUOTED_LOCAL = re.compile(r'"(?:[^"\\]|\\.){1,64}"\Z')
+_QUOTED_ADDRESS = re.compile(r'"(?:[^"\\]|\\.){1,64}"@[^\s"@]{1,255}')
+_ENCODED_WHOLE = re.compile(r"(.*?)\s*<([^<>\s@]{1,200}@[^<>\s@]{1,255})>")
+_ESCAPED = re.compile(r"\\([,;:()<>@\"\\])")
 _ENDS = "'\"`.,;:<>()[]{}"
 
 
@@ -55,6 +69,7 @@ class _Fragment:
     comments: list[str]
     angle: str | None = None
     after: list[str] = field(default_factory=list)
+    has_at: bool = False
 
     @property
     def text(self) -> str:
@@ -62,14 +77,14 @@ class _Fragment:
 
     @property
     def bare(self) -> re.Match[str] | None:
-        return _ADDRESS.search("".join(self.plain)) if self.angle is None else None
+        return _address("".join(self.plain)) if self.angle is None and self.has_at else None
 
 
 def people(fields: Fields, name: str) -> tuple[list[Person], bool]:
     """Return the people of all fields with this name, and True if some were cut off."""
     whole = b", ".join(unfolded(value) for value in fields.all(name) if value.strip())
     found = parse(whole[:MAX_FIELD_BYTES], fields.hints)
-    is_cut = len(whole) > MAX_FIELD_BYTES or len(found) > MAX_PEOPLE
+    is_cut = len(whole) > MAX_FIELD_BYTES or len(found) > MAX_PEOPLE or _is_long(whole)
     room = MAX_CHARS
     kept: list[Person] = []
     for person in found[:MAX_PEOPLE]:
@@ -92,7 +107,7 @@ def parse(  # noqa: C901  one state machine
     in_group = False
     ends = value.rfind(b";")  # a semicolon ends a group
     separator = ""
-    for token in [*_TOKEN.finditer(value), None]:
+    for token in chain(_tokens(value), [None]):
         kind = "end" if token is None else token.lastgroup
         data = b"" if token is None else token[0]
         if kind == "angle":
@@ -126,17 +141,36 @@ def parse(  # noqa: C901  one state machine
     return found
 
 
+def _tokens(value: bytes) -> Iterator[re.Match[bytes]]:
+    """Yield tokens. After too many quotes or brackets that nothing closes, they are text."""
+    position = unclosed = 0
+    for _ in range(MAX_TOKENS):
+        pattern = _TOKEN if unclosed < MAX_UNCLOSED else _UNCLOSED
+        token = pattern.match(value, position)
+        if token is None:
+            return
+        unclosed += token.lastgroup == "text" and token[0] in (b'"', b"(")
+        position = token.end()
+        yield token
+
+
+def _is_long(value: bytes) -> bool:
+    """Return True if a field may have more tokens than are read."""
+    return len(value) > MAX_TOKENS and sum(1 for _ in _tokens(value)) == MAX_TOKENS
+
+
 def _add(fragment: _Fragment, kind: str, data: bytes, hints: tuple[str | None, ...]) -> None:
     if fragment.angle is not None and kind != "comment":
         fragment.after.append(" " if kind == "blank" else data.decode("utf-8", "replace"))
     elif kind == "comment":
         words = decode_words(data[1:-1], hints)
         fragment.comments.append(words)
-        if not fragment.plain or "@" not in "".join(fragment.plain):
+        if not fragment.has_at:
             fragment.words.append(f"({words})")
     elif kind == "quoted":
         inner = re.sub(rb"\\(.)", rb"\1", data[1:-1], flags=re.DOTALL)
         fragment.words.append(decode_words(inner, hints))
+        fragment.has_at = fragment.has_at or b"@" in data
         fragment.plain.append(data.decode("utf-8", "replace"))
     elif kind == "blank":
         if fragment.words:
@@ -145,11 +179,14 @@ def _add(fragment: _Fragment, kind: str, data: bytes, hints: tuple[str | None, .
     else:
         fragment.words.append(data.decode("utf-8", "replace"))
         if kind == "text":
+            fragment.has_at = fragment.has_at or b"@" in data
             fragment.plain.append(data.decode("utf-8", "replace"))
 
 
 def _angle(data: bytes, hints: tuple[str | None, ...]) -> str:
-    text = one_line(decode_words(data.strip(b"<>"), hints)).strip("'\" ")
+    text = one_line(decode_words(data.strip(b"<>"), hints)).strip()
+    if not _QUOTED_ADDRESS.fullmatch(text):
+        text = text.strip("'\" ")
     text = re.sub(r"^(?:mailto|smtp):", "", text, flags=re.IGNORECASE)
     if text.startswith("@"):  # an obsolete route: <@relay,@other:local@domain>
         text = text.rpartition(":")[2]
@@ -167,7 +204,7 @@ def _close(fragment: _Fragment, pending: list[str], found: list[Person]) -> None
             name = _name(" ".join(fragment.comments))
         name = name or _name("".join(fragment.after))
         if "@" not in address:
-            if (inner := _ADDRESS.search(name)) is not None and not address:
+            if not address and (inner := _address(name)) is not None:
                 name, address = "", inner[0]
             else:
                 name, address = (name or address), ""
@@ -176,7 +213,8 @@ def _close(fragment: _Fragment, pending: list[str], found: list[Person]) -> None
         match = fragment.bare
         if match is None:
             return
-        address = match[0].strip(_ENDS.replace('"', "") if match[0].startswith('"') else _ENDS)
+        ends = _ENDS.replace('"', "") if match[0].startswith('"') else _ENDS
+        address = match[0].strip(ends.replace("]", "") if "@[" in match[0] else ends)
         plain = "".join(fragment.plain)
         rest = plain[: match.start()] + " " + plain[match.end() :]
         rest = re.sub(r"(?:mailto:|[\[\]{}<>\"']|^\s*[:=-])", " ", rest, flags=re.IGNORECASE)
@@ -185,14 +223,27 @@ def _close(fragment: _Fragment, pending: list[str], found: list[Person]) -> None
         found.append(Person(name[:MAX_NAME_CHARS], address[:MAX_NAME_CHARS]))
 
 
+def _address(text: str) -> re.Match[str] | None:
+    """Return the first address in a text; it looks back from each `@`."""
+    for at in islice(_AT.finditer(text), MAX_TRIES):
+        before = text[max(at.start() - MAX_LOCAL_CHARS, 0) : at.start()]
+        local = _QUOTED_LOCAL.search(before[-70:]) or _LOCAL.match(before[::-1])
+        if local is not None and (found := _ADDRESS.match(text, at.start() - len(local[0]))):
+            return found
+    return None
+
+
 def _spaced(pending: list[str]) -> list[str]:
     return [*pending, ", "] if pending else []
 
 
 def _leave(pending: list[str], found: list[Person]) -> None:
     """Keep words without an address as names."""
-    names = filter(None, map(_name, pending[::2]))
-    found.extend(Person(name[:MAX_NAME_CHARS], "") for name in names)
+    for name in filter(None, map(_name, pending[::2])):
+        if whole := _ENCODED_WHOLE.fullmatch(name[: 2 * MAX_NAME_CHARS]):
+            found.append(Person(whole[1].strip("\"' ")[:MAX_NAME_CHARS], whole[2]))
+        else:
+            found.append(Person(name[:MAX_NAME_CHARS], ""))
     pending.clear()
 
 
@@ -201,6 +252,8 @@ def _name(words: str) -> str:
     words = words[:MAX_NAME_BYTES]
     text = decode_words(words.encode("utf-8", "replace")) if "=?" in words else words
     text = one_line(text)
+    if "\\" in text:
+        text = _ESCAPED.sub(r"\1", text)
     if text.count('"') == 1:  # a quote that nothing closes
         text = text.strip('"')
     for quote in ("'", '"'):

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from core.mail.bodies import MAX_TEXT_BYTES, MAX_TOTAL_BYTES, TextPart, readable_text
+from core.mail.bodies import MAX_TEXT_BYTES, MAX_TOTAL_BYTES, Budget, TextPart, readable_text
 from core.mail.dates import date_of
 from core.mail.encoded_words import readable
 from core.mail.fields import Fields
+from core.mail.inline_files import take_files
 from core.mail.mime import MessageParser, Part, Shared, Write
+from core.mail.parameters import safe_name
 from core.mail.people import Person, people
 
-READER_VERSION = 1
+READER_VERSION = 3
 """The version of the reader. It grows with each change that reads some mail differently."""
 
 MAX_KEPT_CHARS = 32 * 1024
 """The maximum length of all headers in `Mail.headers`."""
 
 MIN_ROOM_CHARS = 100
+PIECE_BYTES = 64 * 1024
 
 ESSENTIAL = ("message-id", "in-reply-to", "references", "list-id", "list-unsubscribe", "subject")
 PEOPLE = ("from", "to", "cc", "bcc", "reply-to")
@@ -119,6 +122,7 @@ class MailReader:
         closed: Callable[[Part], object] = lambda _: None) -> None:  # fmt: skip
         self._opened, self._closed = opened, closed
         self._texts: list[TextPart] = []
+        self._budget = Budget()
         self._open: dict[str, tuple[TextPart | None, bool]] = {}
         self._files: list[Part] = []
         self._forwarded: dict[str, Fields] = {}
@@ -136,11 +140,30 @@ class MailReader:
         fields.hints = tuple(
             dict.fromkeys(each.part.charset for each in self._texts if each.part.charset)
         )
+        for each in list(self._texts):
+            if each.part.content_type == "text/plain" and b"begin " in each.data:
+                self._take_files(each)
         text = self._text()
         if any(each.is_cut for each in self._texts):
             self._shared.cut.add("text")
         return Mail(fields, self._files, self._texts, text, self._forwarded,
             self._shared.cut, self._shared.repaired)  # fmt: skip
+
+    def _take_files(self, text: TextPart) -> None:
+        """Emit the uuencoded files of a plain text as files."""
+        rest, files = take_files(bytes(text.data))
+        if not files:
+            return
+        text.data = bytearray(rest)
+        self._shared.repaired.add("uuencoded-file")
+        for number, (name, data) in enumerate(files):
+            part = Part(f"{text.part.id or 'root'}.uu{number}", "application/octet-stream",
+                filename=safe_name(name), disposition="attachment", message=text.part.message,
+                size=len(data), is_nested=True)  # fmt: skip
+            self._files.append(part)
+            if (write := self._opened(part)) is not None:
+                write(data)
+            self._closed(part)
 
     def _text(self) -> str:
         own = [each for each in self._texts if not each.part.message]
@@ -156,7 +179,7 @@ class MailReader:
         text = None
         if part.is_text:
             room = MAX_TOTAL_BYTES - sum(len(each.data) for each in self._texts)
-            text = TextPart(part, min(room, MAX_TEXT_BYTES))
+            text = TextPart(part, min(room, MAX_TEXT_BYTES), budget=self._budget)
             self._texts.append(text)
             if not part.is_file:
                 return text.write
@@ -181,6 +204,11 @@ class MailReader:
         self._forwarded[id] = fields
 
 
+def _pieces(source: bytes) -> Iterator[bytes]:
+    for start in range(0, len(source), PIECE_BYTES):
+        yield source[start : start + PIECE_BYTES]
+
+
 def read(source: bytes | Iterable[bytes], opened: Callable[[Part], Write | None] = lambda _: None,
     closed: Callable[[Part], object] = lambda _: None) -> Mail:  # fmt: skip
     """Read a mail.
@@ -191,6 +219,6 @@ def read(source: bytes | Iterable[bytes], opened: Callable[[Part], Write | None]
       closed: As for `MailReader`.
     """
     reader = MailReader(opened, closed)
-    for piece in (source,) if isinstance(source, bytes) else source:
+    for piece in _pieces(source) if isinstance(source, bytes) else source:
         reader.feed(piece)
     return reader.finish()

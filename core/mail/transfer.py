@@ -8,12 +8,23 @@ from typing import Protocol
 
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_MAY_BE = _ALPHABET + b"=-_ \t"
 _NO_BASE64 = bytes(sorted(set(range(256)) - set(_ALPHABET)))
-_LINE_END = re.compile(rb"[ \t\r]*(\r?\n)\Z")
+_TRAILING = re.compile(rb"(?<![ \t\r])([ \t\r]++)\n")
+_BLANK_ENDS = (b" \n", b" \r\n", b"\t\n", b"\t\r\n", b"\r\r\n")
+_LONE_SIGN = re.compile(rb"=(?==|\r(?!\n)|\Z)")
 _COMMENT = re.compile(r"\([^()]*\)")
 _NAME = re.compile(r"[A-Za-z0-9-]+(?:[ _]printable)?")
+_WORDS = re.compile(
+    rb"\n[ \t\r]*\n[ \t]*[!-~]+ [!-~]+ [!-~]+[^\n]*\n"
+    rb"|\n(?:-- ?|[-_]{10,})[ \t\r]*\n[^\n]*[!-~] [!-~]"
+)
+_SIGNS = re.compile(rb"=[=\s]*=")
+_ENDING = re.compile(rb"\S")
 _BEGIN = re.compile(rb"begin(?:-base64)?[ \t]+[0-7]{3,4}[ \t]")
 SAMPLE_BYTES = 256
+MAX_GROUPS = 100_000
+"""The number of `=` at which a group of base64 ends; further ones are skipped."""
 
 
 class TransferDecoder(Protocol):
@@ -31,15 +42,28 @@ class TransferDecoder(Protocol):
 class Base64Decoder:
     """Decodes base64 in pieces of any length, in both alphabets of RFC 4648.
 
-    It skips characters outside of the alphabets; `=` ends a group.
+    It skips characters outside of the alphabets; `=` ends a group. Words behind a blank line, such
+    as the footer of a list, end the data.
     """
 
     def __init__(self) -> None:
-        self._carry = b""
+        self._carry = self._blank = b""
+        self._is_over = False
+        self._groups = 0
 
     def feed(self, data: bytes) -> bytes:
         """Return the decoded bytes that are complete."""
-        runs = data.translate(_URL_SAFE).split(b"=")
+        if self._is_over:
+            return b""
+        if b" " in data and (words := _WORDS.search(self._blank + data)) is not None:
+            data, self._is_over = data[: max(words.start() - len(self._blank), 0)], True
+        else:
+            self._blank = _ENDING.split(self._blank + data[-8:])[-1]
+        data = data.translate(_URL_SAFE)
+        if b"==" in data:
+            data = _SIGNS.sub(b"=", data)
+        runs = data.split(b"=", max(MAX_GROUPS - self._groups, 0))
+        self._groups += len(runs) - 1
         ended = b"".join(self._decode(run) + self.finish() for run in runs[:-1])
         return ended + self._decode(runs[-1])
 
@@ -83,12 +107,29 @@ class HonestBase64:
         if self._sample is None:
             return b""
         sample, self._sample = bytes(self._sample), None
-        lines = [line.strip() for line in sample.splitlines() if line.strip()]
+        if (footer := _WORDS.search(sample)) is not None:
+            lines = [line.strip() for line in sample[: footer.start()].splitlines()]
+        else:
+            lines = [line.strip() for line in sample.splitlines()]
+        lines = [line for line in lines if line]
         other = sum(len(line.translate(None, _ALPHABET + b"=-_")) for line in lines)
         words = sum(line.count(b" ") for line in lines)
-        if lines and words >= len(lines) and other * 10 > sum(map(len, lines)):
+        is_prose = bool(lines) and words >= len(lines) and other * 10 > sum(map(len, lines))
+        junk = [line[:2] == b"--" or bool(line.translate(None, _MAY_BE)) for line in lines]
+        is_prose = is_prose or (len(lines) > 1 and junk[0] and sum(junk) * 3 >= len(lines))
+        if is_prose and not _is_text(decode_base64(sample)):
             self._decoder = Identity()
         return self._decoder.feed(sample)
+
+
+def _is_text(data: bytes) -> bool:
+    """Return True if bytes are UTF-8 without control characters; the end may be cut."""
+    text = data.decode("utf-8", "replace")
+    return (
+        len(text) > 1
+        and text[:-3].replace("\n", " ").replace("\r", " ").isprintable()
+        and ("\ufffd" not in text[:-3])
+    )
 
 
 class QuotedPrintable:
@@ -104,14 +145,13 @@ class QuotedPrintable:
     def feed(self, data: bytes) -> bytes:
         """Return the decoded bytes that are complete."""
         data, self._carry = self._carry + data, b""
-        if (end := _LINE_END.search(data[-1_000:])) is not None:
-            start = len(data[:-1_000]) + end.start()
-            data = data[:start].rstrip(b" \t\r")
-            if data.endswith(b"="):
-                return _unescaped(data[:-1])
-            return _unescaped(data) + end[1]
-        if data.endswith(b"\n"):
-            return _unescaped(data)
+        end = data.rfind(b"\n") + 1
+        whole, data = data[:end], data[end:]
+        if any(blank in whole for blank in _BLANK_ENDS):
+            whole = _TRAILING.sub(lambda run: b"\r\n" if run[1].endswith(b"\r") else b"\n", whole)
+        return _unescaped(whole) + self._incomplete(data)
+
+    def _incomplete(self, data: bytes) -> bytes:
         kept = data.rstrip(b" \t\r")
         if len(data) - len(kept) > 10_000:
             kept = data
@@ -128,8 +168,8 @@ class QuotedPrintable:
 
 def _unescaped(data: bytes) -> bytes:
     # The library drops what follows `==`, and a `=` before a bare CR.
-    if b"==" in data or b"=\r" in data or b"=\n" in data:
-        data = re.sub(rb"=(?=[=\r\n]|\Z)", b"=3D", data)
+    if b"==" in data or b"=\r" in data or data.endswith(b"="):
+        data = _LONE_SIGN.sub(b"=3D", data)
     return binascii.a2b_qp(data)
 
 
@@ -215,3 +255,7 @@ def decoder(encoding: str, *, is_text: bool = False) -> TransferDecoder:
         case "uuencode":
             return UuDecoder()
     return Identity()
+
+
+BULK = (Identity, Base64Decoder, HonestBase64, QuotedPrintable)
+"""The decoders that take many lines in one call."""

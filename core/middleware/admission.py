@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
@@ -30,14 +31,21 @@ class AdmissionCheck(TaskMiddleware):
       inflight: The in-flight tasks of the process.
       admission: The looks of the process.
       hand_over: Saves the outcome of a task that must not start.
+      put_back: Returns tasks to Redis while this process is cut off from PostgreSQL. Returns False
+        if it cannot.
     """
 
     def __init__(
-        self, inflight: InflightTasks, admission: Admission, hand_over: Callable[[Outcome], None]
+        self,
+        inflight: InflightTasks,
+        admission: Admission,
+        hand_over: Callable[[Outcome], None],
+        put_back: Callable[[Sequence[Dispatch]], bool],
     ) -> None:
         super().__init__(inflight)
         self._admission = admission
         self._hand_over = hand_over
+        self._put_back = put_back
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
         """Wait for a recent look if there is none, and skip a task that must not start."""
@@ -47,11 +55,13 @@ class AdmissionCheck(TaskMiddleware):
         except AccountStopped as error:
             self._release(dispatch, PAUSED_SECONDS, str(error))
         except ServerUnavailable as error:
+            if self._admission.cut_off and self._put_back([dispatch]):
+                raise SkipMessage("this process is cut off from PostgreSQL") from None
             self._release(dispatch, 0.0, str(error))
         except Exception:  # noqa: BLE001  loading an account calls a plugin's code
             return  # the task itself fails with this error, which decides its outcome
 
-    def _release(self, dispatch: Dispatch, delay: float, reason: str) -> None:
+    def _release(self, dispatch: Dispatch, delay: float, reason: str) -> NoReturn:
         self._hand_over(
             Outcome(
                 dispatch,

@@ -9,6 +9,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
 
 from core.db.pool import Database
+from core.errors import ServerUnavailable
 from core.ledger.leases import start_suspect
 from core.ledger.outcomes import Dispatch, Outcome
 from core.middleware.base import TaskMiddleware
@@ -47,10 +48,18 @@ class Leases(TaskMiddleware):
         if not self._inflight.enter_suspect_lane(dispatch):
             self._requeue(dispatch)
             raise SkipMessage("another suspect runs in this process")
-        with self._database.connection() as conn:
-            if not start_suspect(conn, dispatch.lease):
-                self._inflight.release([dispatch])
-                raise SkipMessage("this dispatch is no longer current")
+        if not self._start(dispatch):
+            self._inflight.release([dispatch])
+            raise SkipMessage("this dispatch is no longer current")
+
+    def _start(self, dispatch: Dispatch) -> bool:
+        """Commit the start, again if a reply is lost: a start without its task is a crash."""
+        try:
+            with self._database.connection() as conn:
+                return start_suspect(conn, dispatch.lease)
+        except ServerUnavailable:
+            with self._database.connection() as conn:
+                return start_suspect(conn, dispatch.lease)
 
     def _requeue(self, dispatch: Dispatch) -> None:
         # Without jitter, all suspects would return together, and all but one would wait again.

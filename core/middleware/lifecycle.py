@@ -102,7 +102,7 @@ class Lifecycle(Middleware):
         if self._poller is not None:
             self._poller.stop()
         try:
-            self._process.release(self._process.inflight.withdraw())
+            self._process.return_unstarted()
         except DATABASE_UNAVAILABLE as error:
             log.warning(
                 "could not release tasks yet; retrying before this process exits: %s", error

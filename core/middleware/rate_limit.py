@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import NoReturn
 
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
@@ -16,6 +17,7 @@ from core.limits.keys import weight
 from core.metrics.counters import Counters
 from core.middleware.base import TaskMiddleware
 from core.plugins import Registry
+from core.results.decisions import MAX_SNOOZE_SECONDS
 from core.states import TaskState
 from core.transport.queues import REDIS_UNAVAILABLE
 from core.worker.accounts import Accounts
@@ -92,7 +94,8 @@ class RateLimit(TaskMiddleware):
                 dispatch, wait.seconds, f"rate limit {spent.limit.name!r} is exhausted", spent.key
             )
 
-    def _snooze(self, dispatch: Dispatch, seconds: float, reason: str, key: str | None) -> None:
+    def _snooze(self, dispatch: Dispatch, seconds: float, reason: str, key: str | None) -> NoReturn:
+        seconds = min(seconds, MAX_SNOOZE_SECONDS)
         block = Block(key, seconds, reason) if key is not None else None
         delay = seconds * (1 + random.random() / 10) + 0.01
         self._hand_over(

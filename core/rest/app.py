@@ -29,6 +29,7 @@ from core.rest.routes import (
     users,
 )
 from core.service.backend import Backend
+from core.service.content.document_texts import DocumentReader
 from core.service.content.search_index import SearchIndexer
 from core.web import problems
 from core.web.body_limit import BodySize
@@ -75,12 +76,14 @@ def build(backend: Backend) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.feed_watcher = FeedWatcher(backend)
-        follower = SearchIndexer(backend.database)
-        follower.start()
+        threads = (SearchIndexer(backend.database), DocumentReader(backend))
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
-            follower.stop()
+            for thread in threads:
+                thread.stop()
 
     app = FastAPI(
         title="integration polling",

@@ -15,27 +15,47 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from core.errors import InvalidInput, WrongState
+from core.db.clocks import age
+from core.db.pool import Conn
+from core.errors import InvalidInput, TooManyRequests, WrongState
+from core.ledger.monotonic import old_enough
 from core.service.authorization import Principal
 from core.service.backend import Backend
 
-RETENTION_HOURS = 24
-"""The number of hours that a response is kept."""
+RETENTION_SECONDS = age("idempotency_key.created_at")
+"""The number of seconds for which a response is kept."""
 
 ABANDONED_SECONDS = 300
 """The age in seconds at which an unanswered request is considered abandoned.
 
-Its process has probably died, so its key may be used again.
+Its process has probably died, so its key may be used again. The age is judged up to ten minutes
+late, by the monotonic clocks of the leaders too.
 """
 
-# One statement: of two concurrent requests, exactly one gets a row.
+MAX_KEYS_PER_USER = 5_000
+"""The number of keys of one user that are kept at one time, for all tokens of the user."""
+
+# The index on the user of a token and the primary key serve it.
+HAS_ROOM = """
+SELECT count(*) < %(most)s FROM (
+    SELECT FROM api_token t JOIN idempotency_key k ON k.token_id = t.id
+    WHERE t.user_id = %(user)s LIMIT %(most)s
+) k
+"""
+# Exactly one of two concurrent requests gets a row. The primary key serves these statements.
 RESERVE_KEY = """
-INSERT INTO idempotency_key AS k (token_id, key, request_digest)
+INSERT INTO idempotency_key (token_id, key, request_digest)
 VALUES (%(token)s, %(key)s, %(digest)s)
-ON CONFLICT (token_id, key) DO UPDATE
-SET request_digest = excluded.request_digest, created_at = now(), status = NULL, answer = NULL
-WHERE k.created_at < now() - %(kept)s * interval '1 hour'
-   OR k.status IS NULL AND k.created_at < now() - %(abandoned)s * interval '1 second'
+ON CONFLICT (token_id, key) DO NOTHING
+RETURNING 1
+"""
+REUSE_KEY = """
+UPDATE idempotency_key
+SET request_digest = %(digest)s, created_at = now(), status = NULL, answer = NULL
+WHERE token_id = %(token)s AND key = %(key)s
+  AND (created_at < least(now() - %(kept)s * interval '1 second', %(kept_before)s)
+    OR status IS NULL
+    AND created_at < least(now() - %(abandoned)s * interval '1 second', %(abandoned_before)s))
 RETURNING 1
 """
 FIND_KEY = """
@@ -90,6 +110,7 @@ def once(
     Raises:
       WrongState: The first request with this key is still in progress.
       InvalidInput: The key was used for another request.
+      TooManyRequests: The user has too many keys, and this one is new.
       Exception: Any error of `act`.
     """
     recorded = act() if key is None else _recorded(request, backend, principal, key, body, act)
@@ -116,10 +137,9 @@ def _recorded(
         "digest": backend.vault.digest(content),
     }
     with backend.database.connection() as conn:
-        reserved = conn.execute(
-            RESERVE_KEY, params | {"kept": RETENTION_HOURS, "abandoned": ABANDONED_SECONDS}
-        ).fetchone()
-        if reserved is None:
+        if not _has_room(conn, principal) and conn.execute(FIND_KEY, params).fetchone() is None:
+            raise TooManyRequests("idempotency-keys-exhausted", most=MAX_KEYS_PER_USER)
+        if not _reserve(conn, params):
             return _replayed(backend, conn.execute(FIND_KEY, params).fetchone(), content)
     try:
         recorded = act()
@@ -133,6 +153,29 @@ def _recorded(
             params | {"status": recorded.status, "answer": json.dumps(recorded.body)},
         )
     return recorded
+
+
+def _has_room(conn: Conn, principal: Principal) -> bool:
+    """Return True if the principal may use a further key."""
+    if principal.user_id is None:
+        return True
+    params = {"user": principal.user_id, "most": MAX_KEYS_PER_USER}
+    return conn.execute(HAS_ROOM, params).fetchone() == (True,)
+
+
+def _reserve(conn: Conn, params: dict[str, Any]) -> bool:
+    """Reserve the key of a request. Return False if an earlier request has it.
+
+    A key is used again if it is old by the clock of the database and by the monotonic clocks of the
+    leaders. A step of the database's clock would otherwise let a request act twice.
+    """
+    if conn.execute(RESERVE_KEY, params).fetchone() is not None:
+        return True
+    ages = {"kept": RETENTION_SECONDS, "abandoned": ABANDONED_SECONDS}
+    before = {
+        f"{name}_before": old_enough(conn, seconds) or "-infinity" for name, seconds in ages.items()
+    }
+    return conn.execute(REUSE_KEY, params | ages | before).fetchone() is not None
 
 
 def _replayed(backend: Backend, row: tuple[Any, ...] | None, content: bytes) -> RecordedResponse:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
+from core.accounts import MAX_POLL_INTERVAL_MINUTES
 from core.scopes import Scope
 from core.service.fleet.health import CheckStatus
 from core.states import (
@@ -28,7 +29,7 @@ UserId = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=NO_NUL)
 ]
-Minutes = Annotated[int, Field(ge=1, le=525_600)]
+Minutes = Annotated[int, Field(ge=1, le=MAX_POLL_INTERVAL_MINUTES)]
 
 
 KeepOrMark = Field(
@@ -260,6 +261,13 @@ class UserIntegration(BaseModel):
     resync_due: bool = Field(description="True if the next run is a resync")
     created_at: datetime = Field(description="The time at which the account was connected")
     updated_at: datetime = Field(description="The time of the last change")
+    notice: str | None = Field(
+        None,
+        description=(
+            "A fact that a person must know, such as the end of the sign-in. Only in the response"
+            " that connects the account"
+        ),
+    )
 
 
 class HeldDeletion(BaseModel):
@@ -330,12 +338,23 @@ class Owed(BaseModel):
     )
 
 
+class Compared(BaseModel):
+    """A comparison of an account with its source."""
+
+    at_source: int = Field(description="The number of items that the source listed")
+    kept: int = Field(description="The number of these items that were stored")
+    at: datetime = Field(description="The time of the comparison")
+
+
 class UserIntegrationInFull(UserIntegration):
     """An account with the reasons why it waits, and its totals on request."""
 
     owed: Owed = Field(description="The tasks that the account owes")
     complete_as_of: datetime | None = Field(
         description="The start of the last run after which nothing is owed; null if tasks are owed"
+    )
+    comparison: Compared | None = Field(
+        description="The latest comparison with the source; null if there was none"
     )
     waits: list[Wait] = Field(
         description="The reasons why the account waits, the most important first"
@@ -543,6 +562,18 @@ class Content(BaseModel):
     )
 
 
+class FoundContent(Content):
+    """An item of a listing or a search."""
+
+    snippet: str | None = Field(
+        None,
+        description=(
+            "In a search: the part of the text that has the words, in one line; null if the item"
+            " has no text. Absent without a search"
+        ),
+    )
+
+
 class ThreadItem(Content):
     """An item of a thread, with its text."""
 
@@ -571,9 +602,9 @@ class Change(BaseModel):
     content: Content | None = Field(description="The item; null for `erased`")
     cause: Literal["sync", "reread"] = Field(
         description=(
-            "`reread`: the latest change came from reading the stored source again. `sync`: it came"
-            " from the provider. To leave out rereads, use `rereads=false`: an item can have"
-            " changed at the provider and then by a reread since your cursor"
+            "`reread`: a reread made the latest change. `sync`: the change came from the provider."
+            " To leave out rereads, use `rereads=false`. Do not filter by `cause`: an item with"
+            " the cause `reread` may also have changed at the provider since your cursor"
         )
     )
 

@@ -64,7 +64,7 @@ FIRST_BLIND_SNOOZE_SECONDS = 10.0
 MAX_DEFAULT_SNOOZE_SECONDS = 900.0
 """The first and the longest pause if the provider does not say how long to wait."""
 
-OUTAGE_SECONDS = (1.0, 3.0)
+SERVER_DOWN_SECONDS = (1.0, 3.0)
 """Bounds of the delay before a task runs again after PostgreSQL or Redis was unavailable."""
 
 PAUSED_SECONDS = 5.0
@@ -281,8 +281,8 @@ def _done(case: Case) -> Decision:
     return Done(case.reason)
 
 
-def _outage(case: Case) -> Decision:
-    return Wait(case.reason, case.draw(*OUTAGE_SECONDS))
+def _own_server_down(case: Case) -> Decision:
+    return Wait(case.reason, case.draw(*SERVER_DOWN_SECONDS))
 
 
 def _store_away(case: Case) -> Decision:
@@ -386,7 +386,7 @@ Kinds = type[BaseException] | tuple[type[BaseException], ...]
 # The first matching row applies.
 RULES: tuple[tuple[Kinds, Callable[[Case], Decision]], ...] = (
     (SkipItem, _done),
-    (ServerUnavailable, _outage),  # PostgreSQL or Redis is unavailable; includes errors of Redis
+    (ServerUnavailable, _own_server_down),  # PostgreSQL or Redis; includes errors of the client
     (StoreUnavailable, _store_away),  # the blob store is unavailable, full or read-only
     (AccountStopped, _stopped),
     (AccountAway, _account_away),

@@ -1,4 +1,4 @@
-"""The causes for which a task is parked. Every place that parks a task names one of them.
+"""The causes for which a task is parked.
 
 | cause | the task | decided in |
 |---|---|---|
@@ -7,10 +7,10 @@
 | | has a type or payload that the installed plugin does not support | `BaseIntegration.run_task`, as `TaskUnfit` |
 | `ATTEMPTS` | raised an exception unknown to the engine in the last of its attempts | `core.results.decisions` |
 | `CRASHES` | exceeded its time limit, or crashed its process, three times | `core.results.decisions`; `core.ledger.leases`, `EXPIRE` |
-| `GIVEN_UP` | failed for `POLLING_GIVE_UP_AFTER_DAYS` with errors that may pass | `core.results.decisions` |
+| `GIVEN_UP` | failed for `POLLING_GIVE_UP_AFTER_DAYS` with errors that may pass, and was deferred at least 10 times | `core.results.decisions` |
 | `CURSOR` | raised `CursorExpired` in a resync, or for a partition with an invalid name | `core.results.decisions` |
 | `RUN_LIMIT` | returned follow-ups in a run with more tasks than its integration allows | `core.ledger.fence` |
-| `UNSAVABLE` | returned a result that PostgreSQL rejects (a data error), although it passed all checks | `core.worker.saver` |
+| `UNSAVABLE` | returned a result that passed all checks, and whose commit still fails: with any error if it is saved alone, or ten times while PostgreSQL answers | `core.worker.saver` |
 
 `core.testing` parks for the same causes, except `UNSAVABLE` and the crash of a process.
 """  # noqa: E501  a table

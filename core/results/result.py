@@ -37,6 +37,9 @@ MAX_PARTITION_CHARS = 1_024
 MAX_PARTITION_BYTES = 2_048
 """The maximum length of a partition's name in UTF-8. The unique index may reject a longer name."""
 
+MAX_DELAY_SECONDS = 86_400.0
+"""The maximum delay of a follow-up."""
+
 MAX_SKIP_REASONS = 100
 MAX_SKIP_REASON_CHARS = 200
 """The maximum number of reasons for skipped items in one result, and the length of a reason."""
@@ -184,10 +187,13 @@ def task_row(task: Task, integration: Integration) -> tuple[TaskRow, int]:
         or not PRIORITIES.start <= task.priority < PRIORITIES.stop
     ):
         raise ResultInvalid(f"the priority {task.priority!r} of a {task.type} task is out of range")
+    if not isinstance(task.delay, int | float) or not 0 <= task.delay <= MAX_DELAY_SECONDS:
+        raise ResultInvalid(f"the delay {task.delay!r} of a {task.type} task is out of range")
     # A copy, because a generator may change an object after yielding it.
     payload = decode_json(encoded, what)
     key = dedup_key(task, encoded)
-    row = TaskRow(task.type, payload, key, int(task.priority), bool(task.background))
+    background, delay = bool(task.background), float(task.delay)
+    row = TaskRow(task.type, payload, key, int(task.priority), background, delay)
     return row, len(encoded)
 
 

@@ -48,6 +48,7 @@ class TaskRow(NamedTuple):
 
     Attributes:
       key: The key that is unique in the run, in hexadecimal; see `dedup_key`.
+      delay: Seconds until the task may run.
     """
 
     type: str
@@ -55,6 +56,7 @@ class TaskRow(NamedTuple):
     key: str
     priority: int
     background: bool
+    delay: float = 0.0
 
 
 class StateRow(NamedTuple):

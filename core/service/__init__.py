@@ -8,6 +8,7 @@
 - `lookup`: ids from user input.
 - `pagination`: pages and cursors. The `queries` module of each package holds its paged queries.
 - `query_timeout`: the timeout of slow queries, and their slots.
+- `slots`: a bounded number of slots for slow work, of which one user gets a part.
 - `scaffold`: the skeleton of a new plugin.
 - `backend`: the resources that operations use.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from threading import BoundedSemaphore
 
 from core.accounts.redaction import remember_operator
 from core.accounts.vault import Vault
@@ -14,6 +13,7 @@ from core.environment import Environment
 from core.plugins import Registry, get_registry
 from core.service.provider_slots import ProviderSlots
 from core.service.query_timeout import QuerySlots
+from core.service.slots import Slots
 from core.settings import Settings
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 
@@ -22,6 +22,19 @@ MAX_PREVIEWS = 2
 
 A mail that was crafted to be slow occupies the interpreter for seconds.
 """
+
+MAX_PREVIEWS_PER_USER = 1
+"""Content previews of one user that one process renders concurrently."""
+
+MAX_WAITING_PREVIEWS = 8
+"""Previews that wait for a slot. Each of them occupies a thread."""
+
+PREVIEW_TIMEOUT_SECONDS = 10.0
+"""Seconds that a preview waits for a slot."""
+
+
+def _preview_slots() -> Slots:
+    return Slots(MAX_PREVIEWS, MAX_PREVIEWS_PER_USER, MAX_WAITING_PREVIEWS, PREVIEW_TIMEOUT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +55,7 @@ class Backend:
     egress: Egress = field(default_factory=Egress)
     query_slots: QuerySlots = field(default_factory=QuerySlots)
     provider_slots: ProviderSlots = field(default_factory=ProviderSlots)
-    preview_slots: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MAX_PREVIEWS))
+    preview_slots: Slots = field(default_factory=_preview_slots)
 
     @property
     def blobs(self) -> Blobs:
@@ -78,10 +91,13 @@ def open_backend(settings: Settings, environment: Environment, *, connections: i
     """
     registry = get_registry()
     remember_operator(environment, registry)
+    database = Database(environment.database_url, size=connections)
+    queues = Queues(environment.redis_url, settings.redis_namespace)
+    database.on_disk_full = queues.note_disk_full
     return Backend(
         settings,
-        Database(environment.database_url, size=connections),
-        Queues(environment.redis_url, settings.redis_namespace),
+        database,
+        queues,
         Vault(environment.secret_keys),
         registry,
     )

@@ -25,17 +25,26 @@ MAX_CALLS_PER_USER = 2
 MAX_CHECKS_PER_HOUR = 60
 """Checks of accounts with the tokens and sessions of one user, in an hour of the clock."""
 
+MAX_SIGN_INS_PER_HOUR = 60
+"""Sign-ins at providers that one user may start in an hour of the clock. Each is stored."""
+
+MAX_RUNS_PER_HOUR = 600
+"""Requests for a run, a resync or a reread with the tokens and sessions of one user, in an hour.
+
+Each run is stored for `POLLING_RETENTION_DAYS`.
+"""
+
 HOUR = 3_600
 
 
 class ProviderSlots:
-    """The calls to providers of one process, and the checks of each user in the fleet."""
+    """The calls to providers of one process, and the events of each user in this hour."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._total = 0
         self._by_user: Counter[str] = Counter()
-        self._checks: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     @contextmanager
     def slot(self, queues: Queues, user: str | None) -> Iterator[None]:
@@ -51,11 +60,29 @@ class ProviderSlots:
         """
         self._take(user)
         try:
-            if user is not None and self._count(queues, user) > MAX_CHECKS_PER_HOUR:
+            if user is not None and self._count(queues, "checks", user) > MAX_CHECKS_PER_HOUR:
                 raise TooManyRequests("checks-exhausted", most=MAX_CHECKS_PER_HOUR)
             yield
         finally:
             self._release(user)
+
+    def count_sign_in(self, queues: Queues, user: str) -> None:
+        """Count the start of a sign-in at a provider.
+
+        Raises:
+          TooManyRequests: The user has started too many in this hour.
+        """
+        if self._count(queues, "sign-ins", user) > MAX_SIGN_INS_PER_HOUR:
+            raise TooManyRequests("sign-ins-exhausted", most=MAX_SIGN_INS_PER_HOUR)
+
+    def count_run(self, queues: Queues, user: str) -> None:
+        """Count a request for a run.
+
+        Raises:
+          TooManyRequests: The user has requested too many in this hour.
+        """
+        if self._count(queues, "runs", user) > MAX_RUNS_PER_HOUR:
+            raise TooManyRequests("runs-exhausted", most=MAX_RUNS_PER_HOUR)
 
     def _take(self, user: str | None) -> None:
         with self._lock:
@@ -74,19 +101,19 @@ class ProviderSlots:
                 self._by_user[user] -= 1
                 self._by_user += Counter()  # removes zero counts
 
-    def _count(self, queues: Queues, user: str) -> int:
-        """Count a check, and return the number of this hour; without Redis, of this process."""
+    def _count(self, queues: Queues, what: str, user: str) -> int:
+        """Count an event, and return the number of this hour; without Redis, of this process."""
         digest = hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        key = f"{digest}:{int(time.time()) // HOUR}"
+        key = f"{what}:{digest}:{int(time.time()) // HOUR}"
         try:
             with queues.client.pipeline() as pipe:
-                pipe.incr(queues.key(f"checks:{key}"))
-                pipe.expire(queues.key(f"checks:{key}"), HOUR)
+                pipe.incr(queues.key(key))
+                pipe.expire(queues.key(key), HOUR)
                 return int(pipe.execute()[0])
         except REDIS_UNAVAILABLE:
             with self._lock:
                 hour = key.rpartition(":")[2]
-                for old in [one for one in self._checks if not one.endswith(hour)]:
-                    del self._checks[old]
-                self._checks[key] += 1
-                return self._checks[key]
+                for old in [one for one in self._counts if not one.endswith(hour)]:
+                    del self._counts[old]
+                self._counts[key] += 1
+                return self._counts[key]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ from psycopg.errors import QueryCanceled
 
 from core.db.pool import Conn
 from core.errors import InvalidInput, ServerUnavailable
+from core.service.slots import Slots
 
 SET_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
 
@@ -22,6 +22,9 @@ MAX_CONCURRENT_QUERIES = 10
 Other requests are served while all slots are in use.
 """
 
+MAX_QUERIES_PER_USER = 5
+"""Slow queries that one process runs concurrently for one user: half, so that others search too."""
+
 MAX_WAITING_QUERIES = 9
 """Slow queries that wait for a slot. Each of them uses a connection while it waits."""
 
@@ -33,21 +36,25 @@ class QuerySlots:
     """The slots for slow queries of one process."""
 
     def __init__(self) -> None:
-        self._slots = threading.BoundedSemaphore(MAX_CONCURRENT_QUERIES)
-        self._waiting = threading.BoundedSemaphore(MAX_WAITING_QUERIES)
+        self._slots = Slots(
+            MAX_CONCURRENT_QUERIES, MAX_QUERIES_PER_USER, MAX_WAITING_QUERIES, SLOT_TIMEOUT_SECONDS
+        )
 
     @contextmanager
-    def transaction(self, conn: Conn, seconds: float = MAX_QUERY_SECONDS) -> Iterator[None]:
+    def transaction(
+        self, conn: Conn, seconds: float = MAX_QUERY_SECONDS, *, user: str | None
+    ) -> Iterator[None]:
         """Run a transaction in a slot, and cancel a statement that takes too long.
 
         Parameters:
           seconds: The timeout of each statement, in seconds.
+          user: The user who reads, or whose rows an operator reads. None: an operator reads all.
 
         Raises:
           InvalidInput: A statement took longer.
-          ServerUnavailable: All slots are in use.
+          ServerUnavailable: All slots are in use, or the user has too many.
         """
-        if not self._take():
+        if not self._slots.take(user):
             raise ServerUnavailable("search-busy")
         try:
             with conn.transaction():
@@ -56,14 +63,4 @@ class QuerySlots:
         except QueryCanceled:
             raise InvalidInput("search-too-slow") from None
         finally:
-            self._slots.release()
-
-    def _take(self) -> bool:
-        if self._slots.acquire(blocking=False):
-            return True
-        if not self._waiting.acquire(blocking=False):
-            return False
-        try:
-            return self._slots.acquire(timeout=SLOT_TIMEOUT_SECONDS)
-        finally:
-            self._waiting.release()
+            self._slots.release(user)

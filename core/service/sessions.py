@@ -18,9 +18,19 @@ from core.service.authorization import Principal
 HOURS = 12
 """The number of hours after which a session ends. The server enforces it."""
 
+MAX_SESSIONS = 100
+"""The maximum number of open sessions of one token. A further one ends the oldest."""
+
 OPEN_SESSION = """
 INSERT INTO session (digest, token_id, expires_at)
 VALUES (%(digest)s, %(token)s, now() + %(hours)s * interval '1 hour')
+"""
+# The index on the token of a session serves it.
+END_OLDEST = """
+DELETE FROM session WHERE digest IN (
+    SELECT digest FROM session WHERE token_id = %(token)s
+    ORDER BY expires_at DESC OFFSET %(most)s
+)
 """
 # The primary key serves it. An end further ahead than a session may last counts as past: the clock
 # of the database was set back.
@@ -57,7 +67,7 @@ class Session:
 
 
 def open_session(conn: Conn, token: str) -> str | None:
-    """Open a session with a token.
+    """Open a session with a token. If it has too many sessions, end the oldest.
 
     Returns:
       The id of the session, for its browser; None if the token is unknown, expired or revoked.
@@ -68,6 +78,7 @@ def open_session(conn: Conn, token: str) -> str | None:
     id = secrets.token_urlsafe(32)
     params = {"digest": digest_of(id), "token": principal.token_id, "hours": HOURS}
     conn.execute(OPEN_SESSION, params)
+    conn.execute(END_OLDEST, {"token": principal.token_id, "most": MAX_SESSIONS})
     return id
 
 

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.errors import InvalidInput, NotFound, Refused
+from core.errors import InvalidInput, NotFound, Refused, TooManyRequests
 from core.results.text import is_storable
 from core.scopes import DEFAULT, Scope, in_order
 from core.service.authorization import Principal
@@ -25,6 +25,9 @@ from core.service.pagination import Keyset, Page, PagedQuery
 PREFIX = "polling_"
 SHAPE = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 """A text of another shape is not a token. No query looks for it."""
+
+MAX_TOKENS_PER_USER = 100
+"""The number of valid tokens of a user, and of the tokens that a user creates on one day."""
 
 CREATE = """
 INSERT INTO api_token (id, name, user_id, digest, scopes, expires_at)
@@ -47,6 +50,12 @@ FROM api_token
 WHERE digest = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """
 RECORD_USE = "UPDATE api_token SET last_used_at = now() WHERE id = %s"
+# The index on the user of a token serves it.
+COUNT_OF_USER = """
+SELECT count(*) FILTER (WHERE created_at > now() - interval '1 day'),
+       count(*) FILTER (WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))
+FROM api_token WHERE user_id = %s
+"""
 EXPIRY = "SELECT expires_at FROM api_token WHERE id = %s"
 
 tokens = PagedQuery(
@@ -123,6 +132,7 @@ def create_for(
 
     Raises:
       Refused: The principal does not have one of the scopes, or belongs to another user.
+      TooManyRequests: The principal is a user with too many tokens.
     """
     granted = in_order(scopes)
     if not set(granted) <= set(principal.scopes):
@@ -130,6 +140,10 @@ def create_for(
     if user_id is not None and not principal.owns(user_id):
         raise Refused("token-for-another-user")
     owner = user_id if principal.is_admin else principal.user_id
+    if not principal.is_admin:
+        ((of_this_day, valid),) = conn.execute(COUNT_OF_USER, (owner,)).fetchall()
+        if max(of_this_day, valid) >= MAX_TOKENS_PER_USER:
+            raise TooManyRequests("tokens-exhausted", most=MAX_TOKENS_PER_USER)
     ((not_after,),) = conn.execute(EXPIRY, (principal.token_id,)).fetchall()
     return create(conn, user_id=owner, name=name, days=days, scopes=granted, not_after=not_after)
 

@@ -45,7 +45,7 @@ class MemoryWriter:
             raise ValueError("a blob writer is a context manager: with ctx.blob() as writer")
         return self._buffer
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: bytes | memoryview, /) -> int:
         """Append bytes, and return their number."""
         self._opened().extend(data)
         return len(data)

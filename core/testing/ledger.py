@@ -104,12 +104,13 @@ class Ledger:
             run.keys.add(entry.key)
             self._queue.put(replace(entry, run=run, attempts=0))
 
-    def _put(self, task: Task, key: str, run: Run) -> None:
+    def _put(self, task: Task, key: str, run: Run, *, after: float = 0.0) -> None:
         """Queue a task, unless its run already had one with this key."""
         if key not in run.keys:
             run.keys.add(key)
             number = self._account.tick()
-            self._queue.put(Entry(f"task-{number}", task, run, self._limits_of(task), key))
+            entry = Entry(f"task-{number}", task, run, self._limits_of(task), key)
+            self._queue.put(entry, after)
 
     def _limits_of(self, task: Task) -> frozenset[str]:
         spec = self._integration.task_specs.get(task.type)
@@ -168,7 +169,7 @@ class Ledger:
                 made, payload=row.payload, priority=row.priority, background=row.background
             )
             run = self._run("backfill", entry.trigger) if row.background else entry.run
-            self._put(task, row.key, run)
+            self._put(task, row.key, run, after=row.delay)
 
     def _write_state(self, sequence: int, state: StateRow) -> None:
         """Write a state partition.

@@ -10,7 +10,11 @@ requeued when their leases expire.
 
 from __future__ import annotations
 
+import re
+import socket
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import redis
@@ -20,15 +24,22 @@ from redis.retry import Retry
 from core.accounts.redaction import describe_redis
 from core.egress import any_host
 from core.errors import ServerUnavailable
-from core.transport import permissions
+from core.sentinel_url import is_sentinel
+from core.transport import permissions, sentinel
 
 REDIS_UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 """The errors of a command while Redis is unavailable, loading, read-only or out of memory."""
+
+DEMOTED = ("NOREPLICAS", "UNBLOCKED")
+"""Error replies of a master that was demoted or cut off, besides `READONLY`."""
 
 MINIMUM_VERSION = (6, 2)
 
 NONCE_SECONDS = 10.0
 """Seconds after its last renewal in which a leader's nonce keeps other fleets from Redis."""
+
+DISK_FULL_SECONDS = 10.0
+"""Seconds for which Redis remembers that a statement has failed on PostgreSQL's full disk."""
 
 OCCUPY = """
 -- Renews the nonce, unless another one is here. Returns that one.
@@ -59,36 +70,107 @@ MAX_FETCHED_MESSAGES = 500
 """The maximum number of ids in one fetch, because Lua unpacks them onto its stack."""
 
 
+KEEPALIVE_OPTIONS = {
+    getattr(socket, name): value
+    for name, value in (
+        ("TCP_KEEPIDLE", 10),
+        ("TCP_KEEPINTVL", 3),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 20_000),
+    )
+    if hasattr(socket, name)
+}
+"""The options of every TCP connection to Redis, as far as the system has them.
+
+A host that vanished silently is noticed within 20 s. The deadline of a reply is shorter; it also
+notices a proxy or a firewall that acknowledges what it does not forward.
+"""
+
+
 def open_client(url: str, *, timeout: float = 5.0, retries: int = 2) -> redis.Redis:
     """Open a client that repeats a command after a broken connection.
 
     Every command of the engine may be repeated without harm.
 
     Args:
-      url: `redis://`, `rediss://` or `unix://`.
+      url: `redis://`, `rediss://`, `unix://` or `redis+sentinel://`.
       timeout: Seconds to wait for a reply. Default: 5.
       retries: The number of repetitions. Default: 2.
     """
     retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), retries)
-    client = redis.Redis.from_url(
+    client = (sentinel.open_master if is_sentinel(url) else redis.Redis.from_url)(
         url,
         socket_timeout=timeout,
-        socket_connect_timeout=min(timeout, 5.0),
         retry=retry,
         health_check_interval=30,
+        **({} if url.startswith("unix:") else _tcp_options(timeout)),
     )
-    pool = client.connection_pool
-    pool.connection_class = _at_any_host(pool.connection_class)
+    for pool in sentinel.pools(client):
+        pool.connection_class = _to_any_master(pool.connection_class)
     return client
 
 
-def _at_any_host(kind: type[Any]) -> type[Any]:
-    """Return a subclass of a connection that `core.egress` always lets connect."""
+def _tcp_options(timeout: float) -> dict[str, Any]:
+    return {
+        "socket_connect_timeout": min(timeout, 5.0),
+        "socket_keepalive": True,
+        "socket_keepalive_options": KEEPALIVE_OPTIONS,
+    }
+
+
+DATA_ID = "@data"
+"""The field of the hash of budgets with the id under which its server replicates its data."""
+
+
+def _to_any_master(kind: type[Any]) -> type[Any]:
+    """Return a subclass of a connection that `core.egress` always lets connect.
+
+    The connection ends if the server takes no more writes, because another one may be the master.
+    A new connection resolves the name again, or asks the Sentinels.
+    """
 
     class Connection(kind):  # type: ignore[misc]
+        first_script: tuple[str, str] | None = None
+
         def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
             with any_host():
                 super().connect_check_health(*args, **kwargs)
+            if self.first_script is not None:
+                self._run_first(*self.first_script)
+
+        def _run_first(self, script: str, key: str) -> None:
+            with suppress(redis.ResponseError):  # the server is loading, or refuses a command
+                if not self._has_other_data(key):
+                    return
+                self.send_command("SCRIPT", "LOAD", script)
+                sha = self.read_response()
+                self.send_command("EVALSHA", sha, 1, key)
+                self.read_response()
+
+        def _has_other_data(self, key: str) -> bool:
+            """Return True if the hash exists and lacks the id of the server's data.
+
+            This only reads, because a server that is full or paused refuses writes.
+            """
+            self.send_command("INFO", "replication")
+            found = re.search(rb"master_replid:(\w+)", self.read_response())
+            self.send_command("HMGET", key, "", DATA_ID)
+            mark, known = self.read_response()
+            return found is not None and mark is not None and known != found[1]
+
+        def read_response(self, *args: Any, disconnect_on_error: bool = True, **kwargs: Any) -> Any:
+            # Sentinel's class has another default. An interrupt would leave a reply unread.
+            try:
+                return super().read_response(
+                    *args, disconnect_on_error=disconnect_on_error, **kwargs
+                )
+            except redis.ResponseError as error:
+                if not isinstance(error, redis.ReadOnlyError) and not str(error).startswith(
+                    DEMOTED
+                ):
+                    raise
+                self.disconnect()
+                raise redis.ConnectionError(str(error)) from None
 
     return Connection
 
@@ -109,7 +191,7 @@ class Queues:
     """Commands that send, fetch and acknowledge messages.
 
     Args:
-      url: `redis://`, `rediss://` or `unix://`.
+      url: `redis://`, `rediss://`, `unix://` or `redis+sentinel://`.
       namespace: The prefix of every key.
     """
 
@@ -123,6 +205,7 @@ class Queues:
         self._impatient = open_client(url, timeout=self.HINT_SECONDS, retries=0)
         self._fetch = self.client.register_script(FETCH)
         self._occupy = self.client.register_script(OCCUPY)
+        self._disk_noted = float("-inf")
         self.nonce: int | None = None
         """The nonce of the latest term that this process knows."""
 
@@ -132,6 +215,14 @@ class Queues:
     def key(self, name: str) -> str:
         """Return a key in the namespace."""
         return f"{self.namespace}:{name}"
+
+    def run_first(self, script: str, key: str) -> None:
+        """Let each new connection of `client` run a script first, if its server has other data.
+
+        After a failover, the first command to the new master comes through a new connection.
+        """
+        cast(Any, self.client.connection_pool.connection_class).first_script = (script, key)
+        self.client.connection_pool.disconnect(inuse_connections=False)
 
     def _list(self, queue: str) -> str:
         return f"{self.namespace}:{queue}"
@@ -312,6 +403,25 @@ class Queues:
         except REDIS_UNAVAILABLE as error:
             return error
         return None
+
+    def note_disk_full(self) -> None:
+        """Note that PostgreSQL's disk is full, for `DISK_FULL_SECONDS`. Tries once, once a second.
+
+        PostgreSQL itself may not be able to store this.
+        """
+        now = time.monotonic()
+        if now - self._disk_noted < 1.0:
+            return
+        self._disk_noted = now
+        with suppress(*REDIS_UNAVAILABLE):
+            self._impatient.set(self.key("disk_full"), 1, px=round(DISK_FULL_SECONDS * 1000))
+
+    def disk_is_full(self) -> bool:
+        """Return True if a process has lately noted that PostgreSQL's disk is full. Tries once."""
+        try:
+            return bool(self._impatient.exists(self.key("disk_full")))
+        except REDIS_UNAVAILABLE:
+            return False
 
     def forbidden(self) -> list[str]:
         """Return the commands of the engine that the user of the URL may not run.

@@ -7,7 +7,8 @@
 - `connections`: deadlines of connections, and who gives way at the limit
 - `feed_watcher`: waiting for changes
 - `gate`: the hosts that are served, and the bounds of each client
-- `provider_slots`: a limit on requests that wait for providers
+- `provider_slots`: limits on requests that wait for providers, and on requests for runs
 - `server`: uvicorn
 - `tracing`: a span for each request
+- `user_slots`: the number of requests of each user that are handled at one time
 """

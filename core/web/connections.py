@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -138,6 +139,7 @@ class Connections:
             )
 
 
+@lru_cache(maxsize=10_000)
 def network_of(address: str) -> str:
     """Return the key by which clients are counted: an IPv4 address, or the /64 of an IPv6 address.
 
@@ -167,10 +169,18 @@ class _Parser(h11.Connection):
         self._chunks = self._bytes = 0
 
     def next_event(self) -> Any:
-        """Return the next event, as h11 does."""
+        """Return the next event, as h11 does.
+
+        Raises:
+          RemoteProtocolError: The client does not speak HTTP, or gives two lengths of a body. A
+            proxy and this server could read different requests from it (RFC 9112, section 6.1).
+        """
         event = super().next_event()
         if type(event) is h11.Request:
             self._chunks = self._bytes = 0
+            names = {name for name, _ in event.headers}
+            if {b"content-length", b"transfer-encoding"} <= names:
+                raise h11.RemoteProtocolError("a body has two lengths")
         elif type(event) is h11.Data:
             self._chunks += event.chunk_start
             self._bytes += len(event.data)
@@ -207,6 +217,13 @@ class BoundedProtocol(H11Protocol):
         if self._phase == "waiting" and self._deadline is None:
             # It is a part of the next header: uvicorn's timer for idle connections has ended.
             self._set_deadline(HEADER_SECONDS)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a malformed request, or close the connection if a response has begun."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""

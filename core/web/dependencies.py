@@ -13,6 +13,7 @@ from core.service import tokens
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.web.problems import HttpProblem
+from core.web.request_rates import caller_of
 from core.web.wrong_tokens import WrongTokens
 
 bearer = HTTPBearer(auto_error=False, description="A token, with the scopes that the route needs.")
@@ -34,13 +35,19 @@ async def authenticated(
     """Authenticate the request.
 
     Raises:
-      HttpProblem: The token is missing, unknown, expired or revoked.
+      HttpProblem: The token is missing, unknown, expired or revoked, or its user sends too many
+        requests.
     """
     if bearer_token is None:
         raise HttpProblem("token-missing")
     principal = await run_in_threadpool(_principal, engine, bearer_token.credentials)
+    caller = caller_of(request)
     if principal is not None:
+        if caller is not None:
+            await caller.authenticated(principal)
         return principal
+    if caller is not None:
+        caller.rejected()
     await wrong_tokens_of(request).refuse(request)
     raise HttpProblem("token-invalid")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import re
 from typing import Any
@@ -23,6 +24,8 @@ _MEDIA_TYPE = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 )
 MAX_NAME_CHARS = 255
+
+TEXT_TYPES = ("application/json", "application/xml", "application/javascript", "application/yaml")
 
 IMAGES = (
     ("image/png", re.compile(rb"\x89PNG\r\n\x1a\n")),
@@ -82,6 +85,19 @@ def media_type(declared: str | None) -> str:
     """Return the media type without its parameters; `application/octet-stream` if it is invalid."""
     match = _MEDIA_TYPE.match((declared or "").strip())
     return match[0].lower() if match else "application/octet-stream"
+
+
+def is_text(type: str, data: bytes) -> bool:
+    """Return True if data of a declared media type is text, by its first bytes."""
+    if b"\0" in data[:8_000]:
+        return False
+    if type.startswith("text/") or type in TEXT_TYPES or type.endswith(("+json", "+xml")):
+        return True
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)  # the last character may be incomplete
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _disposition(name: str) -> str:

@@ -1,7 +1,7 @@
 """The entrance of the server: the hosts that it serves, and the bounds of each client.
 
-`/healthz` passes unconditionally. It needs neither a thread nor the database, so it answers as long
-as the process does.
+`/healthz` is always answered. It needs neither a thread nor the database, so it answers as long as
+the process does. A client that sends it too often only loses its connection.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -23,8 +24,11 @@ from core.public_addresses import is_loopback_name
 from core.settings import Settings
 from core.web.connections import BODY_SECONDS, network_of
 from core.web.problems import HttpProblem, headers_of, problem
+from core.web.request_rates import TOO_FAST, Caller, RequestRates
 
 HEALTH = "/healthz"
+
+CLOSE = (b"connection", b"close")
 
 MAX_REQUESTS = 1_000
 """The maximum number of requests with a complete body that are in progress."""
@@ -51,8 +55,12 @@ class Proxies:
 
     def __init__(self, networks: Sequence[str]) -> None:
         self._networks = tuple(ip_network(network) for network in networks)
+        self._is_one = lru_cache(maxsize=10_000)(self._find)
 
     def __contains__(self, address: str) -> bool:
+        return self._is_one(address)
+
+    def _find(self, address: str) -> bool:
         try:
             parsed = ip_address(address)
         except ValueError:
@@ -72,8 +80,26 @@ class Proxies:
         addresses = [part.strip() for part in forwarded.split(",") if part.strip()]
         client = None
         while addresses and (client is None or client in self):
-            client = addresses.pop()
+            client = _address(addresses.pop())
+            if client is None:
+                return None
         return client
+
+
+def _address(name: str) -> str | None:
+    """Return the address in a part of `X-Forwarded-For`, which may have a port.
+
+    A client has many ports, and must not count as many clients. None: it is not an address.
+    """
+    host = name
+    if name.startswith("["):
+        host = name[1:].partition("]")[0]
+    elif name.count(":") == 1:
+        host = name.partition(":")[0]
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return None
 
 
 class Gate:
@@ -90,6 +116,7 @@ class Gate:
         self.proxies = Proxies(settings.trusted_proxies)
         self._per_address = settings.max_connections_per_address
         self._hosts = served_hosts(settings, listening_on)
+        self._rates = RequestRates(settings)
         self._running = 0
         self._by_client: Counter[str] = Counter()
         self._by_token: Counter[bytes] = Counter()
@@ -97,31 +124,47 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, or refuse it."""
-        if scope["type"] != "http" or scope["path"] == HEALTH:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         client = self.proxies.client(scope)
+        # A trusted proxy that names no client is the client, as far as rates are concerned.
+        peer = (scope["client"] or ("",))[0]
+        address = network_of(client or peer)
+        proxy = peer if client not in (None, peer) else None
+        if scope["path"] == HEALTH:
+            if self._rates.is_calm(address, proxy):
+                await self.app(scope, receive, send)
+            else:
+                await self._rates.delay()
+                await _answer_health(send)
+            return
         if client is not None:
             scope["client"] = (client, 0)
         key, token = client and network_of(client), _token(headers)
-        refused = self._refusal(headers, key, token)
-        if refused is not None:
-            await _refuse(refused, headers)(scope, receive, send)
+        try:
+            caller = self._rates.admit(scope, address, proxy)
+            self._check(headers, key, token)
+        except HttpProblem as refused:
+            if refused.code in TOO_FAST:
+                await self._rates.delay()
+            await _refuse(refused, headers)(scope, receive, _closing_when_busy(send))
             return
         with _counted(self._by_client, key), _counted(self._by_token, token):
-            await _Request(self, key, headers).run(scope, receive, send)
+            request = _Request(self, key, headers, caller)
+            await request.run(scope, receive, _closing_when_busy(send))
 
-    def _refusal(
-        self, headers: Headers, client: str | None, token: bytes | None
-    ) -> HttpProblem | None:
+    def _check(self, headers: Headers, client: str | None, token: bytes | None) -> None:
+        """Raise HttpProblem if the request is for another host, or too many are in progress."""
         if not self._serves(_host(headers.get("host", ""))):
-            return HttpProblem("host-not-served")
+            raise HttpProblem("host-not-served")
         if client is not None and self._by_client[client] >= self._per_address:
-            return HttpProblem("address-busy")
+            raise HttpProblem("address-busy")
         if token is not None and self._by_token[token] >= MAX_REQUESTS_PER_TOKEN:
-            return HttpProblem("token-busy")
-        return HttpProblem("server-busy") if self._running >= MAX_REQUESTS else None
+            raise HttpProblem("token-busy")
+        if self._running >= MAX_REQUESTS:
+            raise HttpProblem("server-busy")
 
     def _serves(self, host: str) -> bool:
         return "*" in self._hosts or host in self._hosts or is_loopback_name(host)
@@ -130,8 +173,9 @@ class Gate:
 class _Request:
     """One request on its way through the gate."""
 
-    def __init__(self, gate: Gate, client: str | None, headers: Headers) -> None:
+    def __init__(self, gate: Gate, client: str | None, headers: Headers, caller: Caller) -> None:
         self._gate = gate
+        self._caller = caller
         self._client = client
         self._size = 0
         self._complete = False
@@ -145,12 +189,17 @@ class _Request:
             return await self._receive(receive)
 
         async def noted_send(message: Message) -> None:
+            if _has_events(message):
+                self._caller.release()  # its number has a bound of its own
+            elif self._begun and message.get("more_body", False):
+                await self._caller.downloads()
             self._begun = True
             await send(message)
 
         try:
             await self._gate.app(scope, bounded_receive, noted_send)
         finally:
+            self._caller.release()
             self._gate._running -= self._complete
             self._gate._bytes[self._client] -= self._size
             self._gate._bytes += Counter()  # removes zero counts
@@ -180,6 +229,7 @@ class _Request:
     def _buffer(self, size: int) -> None:
         self._size += size
         self._gate._bytes[self._client] += size
+        self._caller.read(size)
 
     def _over(self) -> int | None:
         held = self._gate._bytes
@@ -194,6 +244,14 @@ class _Request:
             return {"type": "http.disconnect"}
         # While FastAPI reads a body, it lets only this exception through.
         raise HTTPException(status)
+
+
+def _has_events(message: Message) -> bool:
+    """Return True for the start of a stream of server-sent events."""
+    if message["type"] != "http.response.start":
+        return False
+    kind: bytes = dict(message.get("headers", ())).get(b"content-type", b"")
+    return kind.startswith(b"text/event-stream")
 
 
 def served_hosts(settings: Settings, listening_on: str = "") -> frozenset[str]:
@@ -233,6 +291,29 @@ def _counted(counter: Counter, key: object) -> Iterator[None]:  # type: ignore[t
         counter[key] -= 1
         if not counter[key]:
             del counter[key]
+
+
+async def _answer_health(send: Send) -> None:
+    """Send the answer of `/healthz` at the lowest cost, and end the connection."""
+    body = b'{"status":"ok","checks":{}}'
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        CLOSE,
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _closing_when_busy(send: Send) -> Send:
+    """End the connection after status 429: the requests that it already contains are not read."""
+
+    async def sent(message: Message) -> None:
+        if message.get("status") == 429:
+            message["headers"] = [*message["headers"], CLOSE]
+        await send(message)
+
+    return sent
 
 
 def _refuse(error: HttpProblem, headers: Headers) -> Response:

@@ -6,7 +6,7 @@ They never repeat values from the request, which may be secrets.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -35,7 +35,12 @@ HEADERS: Mapping[int, Mapping[str, str]] = {
 }
 """Headers of error responses, by status."""
 
-RETRY_AFTER: Mapping[str, str] = {"wrong-tokens-too-many": "60"}
+RETRY_AFTER: Mapping[str, str] = {
+    "address-too-fast": "1",
+    "user-too-fast": "1",
+    "proxy-too-fast": "1",
+    "wrong-tokens-too-many": "60",
+}
 """Seconds to wait before the next request, for errors that differ from their status."""
 
 MAX_LOCATION_CHARS = 200
@@ -115,7 +120,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(PollingError, _polling_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(psycopg.Error, database)
+    app.add_exception_handler(psycopg.Error, _database)
     app.add_exception_handler(PoolTimeout, _busy)
     app.add_middleware(UnexpectedErrors)
 
@@ -171,14 +176,18 @@ def http_error(status: int) -> PollingError:
     return HttpProblem("bad-request")
 
 
-async def database(request: Request, error: Exception) -> JSONResponse:
-    """Log an error of PostgreSQL, and return the response."""
+def database_error(request: Request, error: Exception) -> PollingError:
+    """Log an error of PostgreSQL, and return the error of the catalogue for it."""
     assert isinstance(error, psycopg.Error)
     if passes(error):
         log.warning("PostgreSQL is not available: %s", describe(error))
-        return await _busy(request, error)
+        return HttpProblem("database-busy")
     _log(request.method, request.url.path, error)
-    return problem(HttpProblem("internal-error"))
+    return HttpProblem("internal-error")
+
+
+async def _database(request: Request, error: Exception) -> JSONResponse:
+    return problem(database_error(request, error))
 
 
 async def _busy(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
@@ -189,10 +198,15 @@ class UnexpectedErrors:
     """Middleware that answers unexpected errors with status 500.
 
     Starlette would raise the error again, and the server would log its text and its frames.
+
+    Args:
+      app: The application.
+      respond: Returns the response for an error. Default: a problem.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, respond: Callable[[PollingError], ASGIApp] = problem) -> None:
         self.app = app
+        self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, and log an unexpected error by its class and location."""
@@ -213,7 +227,7 @@ class UnexpectedErrors:
             _log(scope["method"], scope["path"], error)
             if begun:
                 raise TruncatedResponse from None
-            await problem(HttpProblem("internal-error"))(scope, receive, send)
+            await self._respond(HttpProblem("internal-error"))(scope, receive, send)
 
 
 class TruncatedResponse(Exception):

@@ -9,6 +9,7 @@ alone, with a plain name. A server with an HTTPS address never accepts that name
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from fastapi import Request, Response
@@ -25,10 +26,25 @@ FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-pr
 
 def read(request: Request, public_url: str | None) -> str | None:
     """Return the id of the request's session; None without one."""
-    id = request.cookies.get(HOST_NAME)
-    if id is None and is_loopback(request, public_url):
-        id = request.cookies.get(NAME)
-    return id or None
+    cookies = list(_cookies(request))
+    name = HOST_NAME
+    if is_loopback(request, public_url) and HOST_NAME not in dict(cookies):
+        name = NAME
+    ids = {id for key, id in cookies if key == name}
+    return ids.pop() or None if len(ids) == 1 else None
+
+
+def _cookies(request: Request) -> Iterator[tuple[str, str]]:
+    """Yield the names and values of all cookies, as the browser stores them.
+
+    Starlette removes every character around a name that Python calls a space, and keeps the last of
+    several cookies. A sibling subdomain may set a cookie whose name is the byte 0xA0 and our name:
+    for the browser, this name has no prefix (RFC 6265bis, sections 5.7 and 8.6).
+    """
+    for header in request.headers.getlist("cookie"):
+        for pair in header.split(";"):
+            name, _, value = pair.strip(" \t").partition("=")
+            yield name, value
 
 
 def is_allowed(request: Request, public_url: str | None) -> bool:

@@ -54,7 +54,9 @@ class Admission:
     """
 
     def __init__(self, url: str, inflight: InflightTasks, accounts: Accounts) -> None:
-        self._database = Database(url, size=1, timeout=STALE_SECONDS)
+        self._database = Database(
+            url, size=1, timeout=STALE_SECONDS, statement_seconds=STALE_SECONDS
+        )
         self._inflight = inflight
         self._accounts = accounts
         self._looked = self._held = self._read = -float("inf")
@@ -65,6 +67,7 @@ class Admission:
         self._question: datetime | None = None
         self._answered: datetime | None = None
         self.on_lost: Callable[[Sequence[Dispatch]], None] = lambda _: None
+        self.on_cut_off: Callable[[], None] = lambda: None
         self._announced = self._failed = self._releasing = False
         self._admits = threading.Condition()
         self._wanted = threading.Event()
@@ -96,13 +99,27 @@ class Admission:
         """True if the last look is recent enough to admit a task."""
         return time.monotonic() - self._looked <= STALE_SECONDS
 
+    @property
+    def cut_off(self) -> bool:
+        """True while this process cannot look: it receives no messages until a look succeeds."""
+        return self._failed
+
+    def doubt(self) -> None:
+        """Look now, also without work: another connection of this process has failed."""
+        self._held = time.monotonic()
+        self._wanted.set()
+
     def wait(self, seconds: float) -> bool:
-        """Wait for a recent look. Returns False if there is none after `seconds`."""
+        """Wait for a recent look.
+
+        Returns:
+          False if there is none after `seconds`, or as soon as a look has failed.
+        """
         if self.fresh:
             return True
         self._wanted.set()
         with self._admits:
-            self._admits.wait_for(lambda: self.fresh or self._releasing, seconds)
+            self._admits.wait_for(lambda: self.fresh or self._releasing or self._failed, seconds)
             return self.fresh
 
     def check(self, dispatch: Dispatch) -> None:
@@ -139,18 +156,28 @@ class Admission:
                         STALE_SECONDS,
                         error if isinstance(error, DATABASE_UNAVAILABLE) else describe(error),
                     )
-                self._failed = True
+                self._fail()
             self._wanted.wait(pause)
             self._wanted.clear()
 
+    def _fail(self) -> None:
+        """Refuse all tasks, and let the process return those that no thread has started."""
+        with self._admits:
+            self._failed = True
+            self._admits.notify_all()
+        try:
+            self.on_cut_off()
+        except Exception:
+            log.exception("could not return tasks to Redis; retrying after the next look")
+
     def step(self) -> float | None:
-        """Look, or rest if the process holds no work.
+        """Look, or rest if the process holds no work and its last look succeeded.
 
         Returns:
           The number of seconds until the next step; None if it waits for work.
         """
         now = time.monotonic()
-        if len(self._inflight):
+        if len(self._inflight) or self._failed:
             self._held = now
         if now - self._held > LINGER_SECONDS:
             return None if self._rest() else 0.0

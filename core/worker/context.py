@@ -85,7 +85,9 @@ class TaskContext:
         self.read: dict[str, int] = {}
         self.no_key: VaultError | None = None
         account = loaded.account
-        self.task = TaskInfo(str(dispatch.task_id), dispatch.type, dispatch.attempts + 1)
+        self.task = TaskInfo(
+            str(dispatch.task_id), dispatch.type, dispatch.attempts + 1, dispatch.suspect
+        )
         self.account = AccountInfo(
             str(account.id), account.user_id, account.name, account.integration_domain
         )

@@ -19,10 +19,13 @@ IDLE_SECONDS = BaseIntegration.idle_seconds
 """Seconds that an idle instance is kept by default; it may have an open connection."""
 
 REFUSED_SECONDS = 1.0
-RETRY_SECONDS = 0.25
-"""The delay of a task that found no free place twice within `REFUSED_SECONDS` in one process.
+RETRY_SECONDS = 0.02
+MAX_RETRY_SECONDS = 0.25
+"""The delays of a task that found no free place, while one process finds none again and again.
 
-The first time, the task returns immediately: the next process may have an instance.
+The first time within `REFUSED_SECONDS`, the task returns immediately: the next process may have an
+instance. The second time it waits for `RETRY_SECONDS`, and then twice as long each time, up to
+`MAX_RETRY_SECONDS`.
 """
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ class InstancePool:
     def __init__(self, egress: Egress, slots: Slots | None = None) -> None:
         self._egress = egress
         self._slots = slots
-        self._refused: dict[str, float] = {}
+        self._refused: dict[str, tuple[float, int]] = {}
         self._lock = threading.Lock()
         self._idle: dict[str, list[Instance]] = defaultdict(list)
 
@@ -96,15 +99,20 @@ class InstancePool:
         key = loaded.key(limit)
         slot = self._slots.take(key, loaded.places, limit.tasks)
         if slot is None:
-            now = time.monotonic()
-            again = now - self._refused.get(key, float("-inf")) < REFUSED_SECONDS
-            self._refused = {
-                each: at for each, at in self._refused.items() if now - at < REFUSED_SECONDS
-            } | {key: now}
-            raise NoFreeInstance(
-                f"other processes have all {limit.name}", RETRY_SECONDS if again else 0.0
-            )
+            raise NoFreeInstance(f"other processes have all {limit.name}", self._delay(key))
         return slot
+
+    def _delay(self, key: str) -> float:
+        """Return the seconds after which a task that found no free place is tried again."""
+        now = time.monotonic()
+        recent = {
+            each: (at, times)
+            for each, (at, times) in self._refused.items()
+            if now - at < REFUSED_SECONDS
+        }
+        _, times = recent.get(key, (now, 0))
+        self._refused = recent | {key: (now, min(times + 1, 10))}
+        return min(RETRY_SECONDS * 2 ** (times - 1), MAX_RETRY_SECONDS) if times else 0.0
 
     def count(self, loaded: LoadedAccount) -> int:
         """Return the number of instances that the fleet has; 0 if no limit counts them."""

@@ -50,6 +50,9 @@ A process fetches no more than its threads start within a second, judged by its 
 that waits longer is behind slower ones, which may take minutes.
 """
 
+RELEASE_SECONDS = 3.0
+"""Seconds to wait for a connection that returns tasks. Without one, their leases expire."""
+
 MIN_STALL_SECONDS = 5.0
 """The minimum time in seconds that Python may hang before the process is ended.
 
@@ -84,6 +87,7 @@ class WorkerProcess:
         self.queues = queues
         self.registry = registry
         self.database = Database(environment.database_url)
+        self.database.on_disk_full = queues.note_disk_full
         self.inflight = InflightTasks()
         self.egress = Egress(allow_private_hosts=settings.allow_private_hosts)
         self.slots = Slots(environment.database_url)
@@ -91,7 +95,8 @@ class WorkerProcess:
         self.accounts = Accounts(self.database, vault, registry, settings.limits)
         self.admission = Admission(environment.database_url, self.inflight, self.accounts)
         self.admission.on_lost = self._leave
-        self.budgets = Budgets(queues.client, queues.key, self._first_budgets)
+        self.admission.on_cut_off = self._put_back_unstarted
+        self.budgets = Budgets(queues.client, queues.key, self._first_budgets, queues.run_first)
         self.counters = Counters()
         self.saver = Saver(
             self.database,
@@ -119,6 +124,8 @@ class WorkerProcess:
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
+        self._shortest_lease = settings.lease_seconds
+        self._renewed = self._beaten = 0.0
         self.on_release: Callable[[Sequence[Dispatch]], None] = lambda _: None
         self.on_vacancy: Callable[[], None] = lambda: None
         self.on_drain: Callable[[], None] = lambda: None
@@ -152,6 +159,7 @@ class WorkerProcess:
                 domain: reader_version(integration)
                 for domain, integration in self.registry.integrations.items()
             },
+            self.settings.lease_seconds,
         )
         self.database.resize(threads + 4)
         if SAVE_QUEUE not in serves:
@@ -166,8 +174,8 @@ class WorkerProcess:
         self._send(outcome)
 
     def accepting(self) -> bool:
-        """Return True unless this process is stopping or draining."""
-        return not (self.stopping.is_set() or self.draining.is_set())
+        """Return True unless this process is stopping, draining, or cut off from PostgreSQL."""
+        return not (self.stopping.is_set() or self.draining.is_set() or self.admission.cut_off)
 
     def recognizes(self, nonce: int) -> bool:
         """Return True if a leader of this ledger has marked Redis with this nonce."""
@@ -187,8 +195,8 @@ class WorkerProcess:
         self.saver.stop(timeout)
         self.admission.close()
         try:
-            self.release(self.inflight.withdraw())
-            with self.database.connection() as conn:
+            self.return_unstarted()
+            with self.database.connection(RELEASE_SECONDS) as conn:
                 processes.deregister(conn, self._process.id)
             self._record_throughput()
         except DATABASE_UNAVAILABLE as error:
@@ -204,19 +212,56 @@ class WorkerProcess:
         closer.join(timeout=5)
         self.database.close()
 
+    def put_back(self, dispatches: Sequence[Dispatch]) -> bool:
+        """Return tasks that have not started to their queues in Redis, under the same dispatch.
+
+        This process cannot reach PostgreSQL, but others may. The leader renews the leases of
+        messages that wait in Redis.
+
+        Returns:
+          False if Redis does not answer. Then this process keeps the tasks.
+        """
+        if not dispatches:
+            return True
+        if not self.queues.answers():
+            return False
+        self.inflight.release(dispatches, done=False)
+        self.on_release(dispatches)
+        try:
+            for queue, ids in _by_queue(dispatches).items():
+                self.queues.requeue(queue, ids)
+        except REDIS_UNAVAILABLE as error:
+            log.warning(
+                "could not return %d tasks to Redis; they are requeued when their leases expire:"
+                " %s",
+                len(dispatches),
+                describe_redis(error),
+            )
+        return True
+
+    def _put_back_unstarted(self) -> None:
+        self.put_back(self.inflight.withdraw())
+
+    def return_unstarted(self) -> None:
+        """Return tasks that have not started to the ledger; without PostgreSQL, to Redis.
+
+        Raises:
+          ServerUnavailable: PostgreSQL does not answer, and the leases of the tasks expire.
+        """
+        unstarted = self.inflight.withdraw()
+        if not (self.admission.cut_off and self.put_back(unstarted)):
+            self.release(unstarted)
+
     def release(self, dispatches: Sequence[Dispatch]) -> None:
         """Return withdrawn tasks to `ready`, and delete their messages."""
         if not dispatches:
             return
-        with self.database.connection() as conn:
+        with self.database.connection(RELEASE_SECONDS) as conn:
             leases.release(conn, [dispatch.lease for dispatch in dispatches])
         self.inflight.release(dispatches, done=False)
         self.on_release(dispatches)
-        by_queue: dict[str, list[str]] = {}
-        for dispatch in dispatches:
-            by_queue.setdefault(dispatch.domain, []).append(dispatch.id)
         try:
-            self.queues.ack(by_queue, wake=True)
+            self.queues.ack(_by_queue(dispatches), wake=True)
         except REDIS_UNAVAILABLE as error:
             log.warning(
                 "Redis is unavailable; the leader removes the messages of %d released tasks: %s",
@@ -253,26 +298,10 @@ class WorkerProcess:
             self.slots.check()
 
     def _beat(self) -> None:
-        pause = min(HEARTBEAT_SECONDS, self.settings.lease_seconds / 3)
-        renewed = beaten = 0.0
-        while not self._ended.wait(min(0.5, pause)):
-            now = time.monotonic()
-            try:
-                if now - renewed >= self.settings.lease_seconds / 3:
-                    self._renew()
-                    renewed = now
-                if now - beaten >= (1.0 if self.draining.is_set() else HEARTBEAT_SECONDS):
-                    self._heartbeat()
-                    beaten = now
-                self.release(self.inflight.withdraw(MAX_WAIT_SECONDS))
-            except DATABASE_UNAVAILABLE as error:
-                log.warning(
-                    "the heartbeat failed because PostgreSQL is unavailable; leases expire unless"
-                    " it answers again: %s",
-                    error,
-                )
-            except Exception:
-                log.exception("the heartbeat failed; retrying")
+        while not self._ended.wait(min(0.5, self._shortest_lease / 3)):
+            # If one of them cannot be written, the others may be.
+            for step in (self._renew_if_due, self._beat_if_due, self._release_waiting):
+                self._attempt(step)
             if not self.saver.alive or self.saver.stuck:
                 log.critical(
                     "the saver %s; this process exits. Its tasks are requeued when their leases"
@@ -280,6 +309,34 @@ class WorkerProcess:
                     "is stuck" if self.saver.alive else "has died",
                 )
                 os._exit(1)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except DATABASE_UNAVAILABLE as error:
+            log.warning(
+                "the heartbeat failed because PostgreSQL is unavailable; leases expire unless"
+                " it answers again: %s",
+                error,
+            )
+            self.admission.doubt()
+        except Exception:
+            log.exception("the heartbeat failed; retrying")
+
+    def _renew_if_due(self) -> None:
+        now = time.monotonic()
+        if now - self._renewed >= self._shortest_lease / 3:
+            self._renew()
+            self._renewed = now
+
+    def _beat_if_due(self) -> None:
+        now = time.monotonic()
+        if now - self._beaten >= (1.0 if self.draining.is_set() else HEARTBEAT_SECONDS):
+            self._heartbeat()
+            self._beaten = now
+
+    def _release_waiting(self) -> None:
+        self.release(self.inflight.withdraw(MAX_WAIT_SECONDS))
 
     def _renew(self) -> None:
         tasks = self.inflight.active_leases()
@@ -301,6 +358,10 @@ class WorkerProcess:
             drain_requested = processes.heartbeat(
                 conn, process, datetime.now(UTC), self.counters.written()
             )
+            # A lease lasts as long as the process that granted it promised, until this one has
+            # renewed it.
+            own = self.settings.lease_seconds
+            self._shortest_lease = processes.lease_lengths(conn, own).shortest
             if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(
                 conn
             ):
@@ -327,3 +388,11 @@ class WorkerProcess:
     def _first_budgets(self) -> bool:
         with self.database.connection() as conn:
             return leadership.start_budgets(conn)
+
+
+def _by_queue(dispatches: Sequence[Dispatch]) -> dict[str, list[str]]:
+    """Return the ids of the messages, by queue."""
+    ids: dict[str, list[str]] = {}
+    for dispatch in dispatches:
+        ids.setdefault(dispatch.domain, []).append(dispatch.id)
+    return ids

@@ -1,7 +1,8 @@
-"""Two threads that save the outcomes of tasks, many in one transaction.
+"""Threads that save the outcomes of tasks, many in one transaction.
 
 The first thread saves outcomes that add tasks, without delay, because workers wait for these tasks.
-The second thread gathers all other outcomes for some milliseconds before it saves them.
+The second thread gathers all other outcomes for some milliseconds before it saves them. A third one
+settles what takes long after the end of a run, so that no outcome waits for it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import TypeVar
 
 from core.accounts.redaction import describe_redis
 from core.db.errors import describe
 from core.db.pool import DATABASE_UNAVAILABLE, Database, DiskFull
+from core.errors import StateContended
 from core.ledger.commit import CommitResult, commit_outcomes
-from core.ledger.completion import Run, end_runs
+from core.ledger.completion import Run, end_runs, settle
 from core.ledger.outcomes import Outcome, parked
 from core.metrics.counters import Counters
 from core.observability.traces import span
@@ -44,6 +47,12 @@ STUCK_SECONDS = 600.0
 
 An observer may hang, or a lock may never be released.
 """
+
+QUIET_SECONDS = 12.0
+"""Seconds without a saved batch after which a process that stops no longer waits for the saver."""
+
+REPEATED = (*DATABASE_UNAVAILABLE, StateContended)
+"""The errors after which a batch is saved again."""
 
 MAX_BATCH_TRIES = 10
 """The number of failures of a batch, with a server that answers, before it is saved one by one."""
@@ -111,28 +120,39 @@ class Saver:
         self._follow_ups = _SaveQueue("saver of tasks", 0.0, lock, self._loop)
         self._results = _SaveQueue("saver", GATHER_SECONDS, lock, self._loop)
         self._save_queues = (self._follow_ups, self._results)
+        self._to_settle = SimpleQueue[Run | None]()
+        self._settler = threading.Thread(
+            target=self._settle_runs, name="settler of runs", daemon=True
+        )
         self._steps: dict[int, float] = {}
         self._stopping = self._releasing = False
+        self._saved_at = 0.0
 
     def start(self) -> None:
         """Start the saver threads."""
         for queue in self._save_queues:
             queue.thread.start()
+        self._settler.start()
 
     def stop(self, timeout: float) -> None:
         """Save all pending results, and end the threads.
 
-        After `timeout` seconds, stop waiting. The remaining tasks are requeued when their leases
-        expire.
+        Stop waiting after `timeout` seconds, or when nothing was saved for `QUIET_SECONDS`, because
+        PostgreSQL is away. The remaining tasks are requeued when their leases expire.
         """
         with self._room:
             self._stopping = True
             self._room.notify_all()
             for queue in self._save_queues:
                 queue.arrived.notify()
-        deadline = time.monotonic() + timeout
-        for queue in self._save_queues:
-            queue.thread.join(max(deadline - time.monotonic(), 0.0))
+        self._to_settle.put(None)
+        began = now = time.monotonic()
+        while now < began + timeout and now < max(began, self._saved_at) + QUIET_SECONDS:
+            alive = [queue.thread for queue in self._save_queues if queue.thread.is_alive()]
+            if not alive:
+                return
+            alive[0].join(0.1)
+            now = time.monotonic()
 
     @property
     def alive(self) -> bool:
@@ -220,6 +240,7 @@ class Saver:
         )
         # Release the tasks before the check for complete runs. Otherwise, two threads could each
         # leave that check to the other.
+        self._saved_at = time.monotonic()
         self._inflight.release(outcome.dispatch for outcome in outcomes)
         ended = self._until_available(lambda: self._end_runs(outcomes))
         self._acknowledge(outcomes, wake=any(commit.added for commit in commits))
@@ -230,7 +251,7 @@ class Saver:
     def _save_or_halve(self, outcomes: list[Outcome]) -> list[CommitResult]:
         try:
             return [self._commit(outcomes)]
-        except DATABASE_UNAVAILABLE:
+        except REPEATED:
             raise
         # One bad outcome must not stop the others.
         except Exception as error:  # noqa: BLE001
@@ -251,7 +272,7 @@ class Saver:
         for outcome in outcomes:
             try:
                 commits += self._save_or_halve([outcome])
-            except DATABASE_UNAVAILABLE as error:
+            except REPEATED as error:
                 if isinstance(error, DiskFull) or not self._answers():
                     raise
                 commits.append(self._park(outcome, error))
@@ -287,7 +308,7 @@ class Saver:
                 if otherwise is not None and tries >= MAX_BATCH_TRIES and self._answers():
                     return otherwise()
                 return action()
-            except DATABASE_UNAVAILABLE as error:
+            except REPEATED as error:
                 log.warning("could not save results; retrying in %.1f s: %s", pause, error)
                 tries += not isinstance(error, DiskFull)
             time.sleep(pause)
@@ -305,7 +326,16 @@ class Saver:
         if not runs:
             return []
         with self._database.connection() as conn:
-            return end_runs(conn, runs)
+            return end_runs(conn, runs, self._to_settle.put)
+
+    def _settle_runs(self) -> None:
+        """Settle runs whose settlement takes long. A failure leaves the rest to later runs."""
+        while (run := self._to_settle.get()) is not None:
+            try:
+                with self._database.connection() as conn:
+                    settle(conn, run)
+            except Exception:
+                log.exception("could not settle the held deletions of run %s", run["id"])
 
     def _acknowledge(self, outcomes: Sequence[Outcome], *, wake: bool) -> None:
         by_queue: dict[str, list[str]] = defaultdict(list)

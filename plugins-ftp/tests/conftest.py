@@ -115,3 +115,9 @@ def start(home: Path, without: tuple[str, ...] = ()) -> Iterator[Server]:
 def ftp_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """Run the test twice: on a server with MLSD, and on one with LIST only."""
     yield from start(tmp_path, request.param)
+
+
+@pytest.fixture
+def nlst_server(tmp_path: Path) -> Iterator[Server]:
+    """A server that lists names only."""
+    yield from start(tmp_path, (*LIST_ONLY, "LIST"))

@@ -175,7 +175,7 @@ def test_an_account_for_public_hosts_opens_no_private_data_connection(
     with socket.create_server(("127.0.0.1", 0)) as data, egress.for_account(public_only=True):
         port = data.getsockname()[1]
         control = Control.__new__(Control)
-        control.timeout, control._peer = 1, "127.0.0.1"
+        control.timeout, control._socket, control._peer = 1, data, data.getsockname()
         with pytest.raises(EgressRefused):
             control.connect(Reply("229", f"229 ok (|||{port}|)"))
     egress.close()
@@ -242,3 +242,22 @@ def test_a_data_connection_that_stalls_is_lost() -> None:
 
 def test_blocks_have_up_to_256_kib() -> None:
     assert module.BLOCK == 256 * 1024
+
+
+def test_a_listing_that_ends_within_a_line_is_read_again() -> None:
+    """A cut connection looks like the end. Some servers omit the last line end, each time."""
+    line = b"-rw-r--r-- 1 u g 5 Jan 1 2020 "
+    cut = iter([b"one\r\n%stw" % line, b"one\r\n%stwo\r\n" % line])
+    always = iter([b"one\r\n%stwo" % line] * 2)
+    for listings, names in ((cut, None), (always, ["one", "two"])):
+        with speaking(
+            scripted(lambda data, each=listings: data.sendall(line + next(each)))
+        ) as port:  # type: ignore[misc]
+            session = Session(Config(host="127.0.0.1", port=port, timeout_seconds=2), Credentials())
+            if names is None:
+                with pytest.raises(Dropped, match="ended within a line"):
+                    list(session.entries("/"))
+            else:
+                found = [each.name for each in session.entries("/") if not isinstance(each, str)]
+                assert found == names
+            session.close()

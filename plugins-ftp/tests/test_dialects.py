@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import time
 from datetime import UTC, datetime
@@ -20,7 +21,8 @@ from integration_polling_ftp.listing import (
     parse_listing,
     read_facts,
 )
-from integration_polling_ftp.listing.dates import month_of
+from integration_polling_ftp.listing.dates import _LATIN, _OTHER, month_of
+from integration_polling_ftp.listing.lines import line_end
 
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
 CASES = Path(__file__).parent / "cases"
@@ -79,6 +81,16 @@ def test_a_name_of_two_lines_in_vms_is_one_entry() -> None:
     assert not listing.unreadable
 
 
+def test_a_name_of_unix_may_end_like_one_of_vms() -> None:
+    lines = [f"{UNIX}a;1", f"{UNIX}b", f"{UNIX}X.DIR;1", f"{UNIX}c"]
+    assert [entry.name for entry in parse_listing(lines, now=NOW).entries] == [
+        "a;1",
+        "b",
+        "X.DIR;1",
+        "c",
+    ]
+
+
 def test_members_without_statistics_need_the_heading() -> None:
     heading = b" Name     VV.MM   Created       Changed      Size  Init   Mod   Id"
     assert parse_listing([heading, b" BARE"], now=NOW).entries == [Entry("BARE", "file")]
@@ -108,7 +120,7 @@ def test_names_keep_each_byte() -> None:
 )
 def test_each_line_is_an_entry_a_report_or_a_summary(end: bytes, start: bytes) -> None:
     listing = parse_listing([start + end], now=NOW)
-    assert len(listing.entries) + len(listing.unreadable) <= 1
+    assert len(listing.entries) + len(listing.unreadable) <= 1 + end.count(b"\n")
 
 
 @pytest.mark.parametrize(
@@ -131,8 +143,33 @@ def test_a_hostile_line_takes_little_time(start: str, text: str) -> None:
         ("déc. dic des dez Ara joulu gru pro дек", 12),
         ("juil. lug lip čec tem heinä jul июл", 7),
         ("juin giu cze haz kesä čen jún июн", 6),
+        ("ינו يناير ม.ค. 一月 Oca янв січ led ene xan urt jaan", 1),
+        ("מרץ مارس มี.ค. 三月 mrt сак bře márc kov", 3),
+        ("אוק أكتوبر ต.ค. 十月 Eki жов кас říj paź spal", 10),
     ],
 )
 def test_months_of_many_languages_are_known(words: str, month: int) -> None:
     for word in words.split():
         assert month_of(word.encode().decode("latin-1")) == month, word
+
+
+@pytest.mark.parametrize("charset", [*_LATIN, *_OTHER])
+def test_each_charset_of_months_exists(charset: str) -> None:
+    """A word that no charset reads tries all of them."""
+    assert codecs.lookup(charset)
+    assert month_of("\xff\xfe\x81") is None
+
+
+def test_a_bare_line_feed_belongs_to_a_name_where_lines_end_with_crlf() -> None:
+    assert line_end(b"a\r\nb\nc\r\n") == b"\r\n"
+    assert line_end(b"a\nb\nc\r\n") == b"\n"
+    lines = [f"total 4\n{UNIX}two\nlines", f"{UNIX}\nfirst", f"{UNIX}a\n{UNIX}b"]
+    assert [entry.name for entry in parse_listing(lines, now=NOW).entries] == [
+        "two\nlines",
+        "\nfirst",
+        f"a\n{UNIX}b",
+    ]
+    assert list(read_facts(["x\ntype=file; a\ntype=file; b"])) == [
+        Unreadable("x"),
+        Entry("a\ntype=file; b", "file"),
+    ]

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import pytest
 from integration_polling_ftp import Credentials, Ftp
+from odd_trees import write_tree
 from real_servers import RealServer, serve
 from support import oracle
 from support.accounts import connect, sync
@@ -26,6 +27,10 @@ from core.settings import get_settings
 
 FILES = """
 SELECT external_id, hash FROM user_integration_content
+WHERE user_integration_id = %s AND kind = 'file' AND deleted_at IS NULL
+"""
+BYTES = """
+SELECT external_id, content_text, content_bytes, blob_key FROM user_integration_content
 WHERE user_integration_id = %s AND kind = 'file' AND deleted_at IS NULL
 """
 RUN = """
@@ -136,31 +141,69 @@ def test_a_limit_of_the_server_lowers_that_of_the_account(
         assert not deployment.rows("SELECT key FROM limit_block")
 
 
+def kept_bytes(deployment: Deployment, account: UUID) -> dict[str, str]:
+    """Return the hash of each kept file, computed from its stored bytes."""
+    found = {}
+    for path, words, data, key in deployment.rows(BYTES, account):
+        if key is not None:
+            [blob] = deployment.home.rglob(key)
+            data = blob.read_bytes()
+        elif words is not None:
+            data = words.encode()
+        found[path] = hashlib.sha256(data or b"").hexdigest()
+    return found
+
+
+def kill_until_the_run_ends(fleet: Fleet, seconds: float, kills: int | None) -> int:
+    """Kill a worker process every few seconds, a supervisor replaces it. Return the number."""
+    done = 0
+    while kills is None or done < kills:
+        due, before = time.monotonic() + seconds, fleet.deployment.value(oracle.DONE)
+
+        def is_due(due: float = due, before: int = before) -> bool:
+            has_work = kills is None or fleet.deployment.value(oracle.DONE) > before
+            return not fleet.deployment.value(oracle.OPEN) or (time.monotonic() >= due and has_work)
+
+        fleet.until(is_due, "a kill is due", 120, replace=True)
+        if not fleet.deployment.value(oracle.OPEN):
+            break
+        if pids := fleet.worker_pids():
+            send(signal.SIGKILL, pids[done % len(pids)])
+            done += 1
+    return done
+
+
 @pytest.mark.acceptance
-@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("files", "seconds", "kills"),
+    [
+        pytest.param(600, 0.0, 2, marks=pytest.mark.timeout(200)),
+        pytest.param(20_000, 5.0, None, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+    ],
+)
 @pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd"])
-def test_a_tree_is_complete_when_workers_are_killed(
-    name: str, deployment: Deployment, make_fleet: MakeFleet
-) -> None:
+def test_an_odd_tree_is_complete_when_workers_are_killed(
+    name: str, files: int, seconds: float, kills: int | None,
+    deployment: Deployment, make_fleet: MakeFleet,
+) -> None:  # fmt: skip
     with serve(name) as server:
-        wanted = fill(server.home, 6_000, 100)
+        wanted = write_tree(server.home, name, files)
+        directories = sum(1 for path in server.home.rglob("*") if path.is_dir())
         fleet = make_fleet()
-        fleet.workers(threads=4)
+        for _ in range(2 if kills else 3):  # a kill ends one command, and not the others
+            fleet.workers(processes=1, threads=4)
         fleet.ready(60)
         account = account_of(deployment, server, max_connections=2)
         with Watcher(server.port) as watcher:
-            sync(deployment, account)
-            for kills in range(1, 4):
-
-                def progressed(done: int = kills) -> bool:
-                    is_open = deployment.rows("SELECT FROM sync_run WHERE state = 'running'")
-                    return not is_open or deployment.value(oracle.DONE) > done
-
-                fleet.until(progressed, "a task is done", 60, replace=True)
-                fleet.until(fleet.worker_pids, "a worker runs", 60, replace=True)
-                send(signal.SIGKILL, fleet.worker_pids()[0])
-            oracle.wait_for_quiet(fleet, 180)
-        assert dict(deployment.rows(FILES, account)) == wanted
+            run = sync(deployment, account)
+            killed = kill_until_the_run_ends(fleet, seconds, kills)
+            oracle.wait_for_quiet(fleet, 300)
+        state, parked, saved, unchanged, skipped = deployment.rows(RUN, run)[0]
+        assert (state, parked, skipped) == ("succeeded", 0, None), deployment.rows(oracle.LEFT)
+        found = kept_bytes(deployment, account)
+        assert {path for path in wanted if path not in found} == set()
+        assert found == wanted == dict(deployment.rows(FILES, account))
+        assert saved + unchanged == files + directories
+        assert killed or files > 600
         assert watcher.peak <= 2
-        states = {state for (state,) in deployment.rows("SELECT state FROM sync_run")}
-        assert states == {"succeeded"}
+        assert watcher.logins <= 2 + 2 * killed, (watcher, killed)

@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import real_servers
 from integration_polling_ftp import Config, Credentials, Ftp
 from integration_polling_ftp import names as stored
-from integration_polling_ftp.session import Session
+from integration_polling_ftp.session import CUT, Session
 from real_servers import RealServer, serve
 from support.waiting import until
 
@@ -75,7 +77,50 @@ def test_an_odd_tree_arrives_complete_and_is_fetched_once(server: RealServer) ->
     assert (again.outputs_saved, again.outputs_deleted, again.skipped_items.total()) == (0, 0, 0)
 
 
-def test_links_and_loops(server: RealServer) -> None:
+def test_a_name_with_a_line_break_is_kept_or_counted(server: RealServer) -> None:
+    """Only vsftpd has a form for such names. ProFTPD shows two lines, and pure-ftpd nothing."""
+    ghost = b"x\n-rw-r--r--    1 0        0               5 Jan 01  2020 ghost"
+    for name in (b"two\nlines", b"\nfirst", b"last\n", ghost, b"in\nside/file", b"plain"):
+        write(server, name, name)
+    harness = Harness(Ftp, server.config, server.credentials)
+    result = harness.sync()
+    assert result.state == "succeeded", result.failures
+    found = kept(harness)
+    skipped = dict(result.skipped_items)
+    if server.name == "vsftpd":
+        names = ("/two%0Alines", "/%0Afirst", "/last%0A", f"/{text(ghost)}", "/in%0Aside/file")
+        assert set(found) == {*names, "/plain"}
+        assert found["/two%0Alines"] == b"two\nlines"
+        assert not skipped
+    else:
+        assert set(found) == {"/plain"}
+        assert bool(skipped.get("unreadable line in a listing")) == (server.name == "proftpd")
+    assert harness.sync().outputs_saved == 0
+
+
+def test_a_listing_that_the_server_cuts_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pure-ftpd lists 10,000 entries of a directory by default, and says so behind them."""
+    start = real_servers.STARTS["pure-ftpd"]
+
+    def few(*args: Any) -> tuple[list[str], dict[str, str]]:
+        command, credentials = start(*args)
+        command[command.index("-L") + 1] = "10:5"
+        return command, credentials
+
+    monkeypatch.setitem(real_servers.STARTS, "pure-ftpd", few)
+    with serve("pure-ftpd") as server:
+        for number in range(8):
+            write(server, b"d/%d" % number, b"x")
+        harness = Harness(Ftp, server.config, server.credentials)
+        assert (harness.sync().outputs_saved, len(kept(harness))) == (9, 8)
+        for number in range(8, 30):
+            write(server, b"d/%d" % number, b"x")
+        result = harness.sync()
+        assert result.outputs_deleted == 0, "what the server does not list is not gone"
+        assert dict(result.skipped_items) == {CUT: 1}
+
+
+def test_links_are_followed_and_loops_end(server: RealServer) -> None:
     write(server, b"file", b"the content of the file")
     write(server, b"sub/inside", b"inside")
     (server.home / "short").symlink_to("file")

@@ -341,3 +341,18 @@ def test_a_file_that_may_not_be_read_is_skipped_and_tried_at_growing_intervals(
     assert harness.sync().skipped_items.total() == 0
     assert harness.content["/locked/file"].content == b"a new version"
     assert harness.state == {}
+
+
+def test_a_server_with_nlst_only_is_copied(nlst_server: Any) -> None:
+    nlst_server.write("a file", b"1")
+    nlst_server.write("d/e/deep", b"22")
+    (nlst_server.home / "empty").mkdir()
+    harness = Harness(Ftp, nlst_server.config, nlst_server.credentials)
+    result = harness.sync()
+    assert (result.state, dict(result.skipped_items)) == ("succeeded", {})
+    assert {key: item.content for key, item in harness.content.items() if item.content} == {
+        "/a file": b"1",
+        "/d/e/deep": b"22",
+    }
+    assert harness.content["/empty"].kind == "directory"
+    assert harness.sync().outputs_saved == 0

@@ -278,8 +278,9 @@ def test_a_refresh_token_needs_an_oauth_client(
 ) -> None:
     monkeypatch.delenv("GMAIL_CLIENT_ID")
     monkeypatch.delenv("GMAIL_CLIENT_SECRET")
-    with pytest.raises(InvalidInput, match="GMAIL_CLIENT_ID"):
+    with pytest.raises(InvalidInput, match="no OAuth client") as caught:
         probe({"refresh_token": gmail.tokens.new_refresh_token()})
+    assert "GMAIL_CLIENT_ID" in caught.value.next_step("cli")
 
 
 def test_the_operators_secret_is_not_used_for_another_client(gmail: FakeGmail) -> None:

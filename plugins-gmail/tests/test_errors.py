@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from integration_polling_gmail import Config, Credentials, Gmail
-from integration_polling_gmail.errors import BadRequest, Missing, Unauthorized, meaning
+from integration_polling_gmail.errors import BadRequest, Missing, Refused, Unauthorized, meaning
 from integration_polling_gmail.streaming import Base64Decoder, LargeString, read_json
 from integration_polling_gmail.tokens import refusal
 from support.gmail import FakeGmail, mail
@@ -98,7 +98,26 @@ def test_both_formats_of_a_rate_limit_are_recognized(
             error(403, "Gmail API has not been used in project 1", "accessNotConfigured"),
             ConfigurationError,
         ),
-        (error(403, "Delegation denied for owner", "forbidden"), PermanentError),
+        (error(403, "Delegation denied for owner", "forbidden"), ConfigurationError),
+        (error(403, "Metadata scope doesn't allow format RAW", "forbidden"), CredentialsInvalid),
+        (
+            error(403, "Metadata scope does not support 'q' parameter", "forbidden"),
+            CredentialsInvalid,
+        ),
+        (error(403, "Forbidden", "forbidden"), Refused),
+        (error(400, "Precondition check failed.", "failedPrecondition"), Refused),
+        (error(410, "Gone", "deleted"), PermanentError),
+        (error(409, "Conflict", "aborted"), TransientError),
+        ((404, {"error": {"code": 404, "message": "Method not found."}}), Unavailable),
+        ((404, {"error": {"code": "404", "message": "x"}}), Unavailable),
+        ((404, {"error": {"code": 5, "message": "no route"}}), Unavailable),
+        ((404, {"error": "Not Found", "status": 404}), Unavailable),
+        ((404, {"code": 404, "message": "no Route matched with those values"}), Unavailable),
+        ((404, {}), Unavailable),
+        ((403, {}), Unavailable),
+        ((401, {}), Unavailable),
+        ((400, {}), Unavailable),
+        ((407, {}), Unavailable),
         (error(400, "Mail service not enabled", "failedPrecondition"), ConfigurationError),
         (error(400, "Invalid id value", "invalidArgument"), BadRequest),
         (UNAUTHORIZED, Unauthorized),
@@ -110,11 +129,32 @@ def test_both_formats_of_a_rate_limit_are_recognized(
         ((408, {}), Unavailable),
         ((409, {}), TransientError),
         ((302, {}), TransientError),
-        ((418, {}), PermanentError),
+        ((418, {}), Unavailable),
     ],
 )
 def test_other_errors_become_their_exception(answer: Answer, kind: type[IntegrationError]) -> None:
     assert type(said(answer)) is kind
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit", "seconds"),
+    [
+        (rate_limited(429, None), "quota", 30.0),
+        (rate_limited(403, None), "quota", 30.0),
+        (rate_limited(429, "2026-11-23T15:00:10.000Z"), "quota", 30.0),
+        (rate_limited(429, "2026-11-23T15:01:10.000Z"), "quota", 70.0),
+        (TOO_MANY_AT_ONCE, "user", 30.0),
+        ((429, {}), "quota", 30.0),
+        (error(403, "Daily", "dailyLimitExceeded"), "project", 17 * 3600.0),
+    ],
+)
+def test_the_header_retry_after_is_obeyed_beside_the_text(
+    answer: Answer, limit: str, seconds: float
+) -> None:
+    code, found = answer
+    limited = meaning(code, json.dumps(found).encode(), DATE | {"retry-after": "30"})
+    assert isinstance(limited, RateLimited)
+    assert (limited.limit, limited.retry_after) == (limit, seconds)
 
 
 @pytest.mark.parametrize(

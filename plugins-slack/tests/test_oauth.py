@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,10 +19,9 @@ from pydantic import ValidationError
 from core import OAuth
 from core.errors import InvalidInput, SettingsError
 from core.service.accounts.oauth import _client, _exchange
-from core.settings import Settings
 from core.testing import Harness
 
-SETTINGS = Settings(_env_file=None, public_url="https://polling.example.org")
+CALLBACK = "https://polling.example.org/v1/oauth/callback"
 
 
 def endpoint(fake: Fake) -> OAuth:
@@ -35,8 +33,7 @@ def endpoint(fake: Fake) -> OAuth:
 def exchanged(fake: Fake, kinds: str) -> Mapping[str, Any]:
     """Return the token endpoint's response after a user has agreed."""
     fake.codes["code-1"] = kinds
-    backend: Any = SimpleNamespace(settings=SETTINGS)
-    return _exchange(backend, endpoint(fake), "code-1", "a-verifier")
+    return _exchange(Slack, endpoint(fake), CALLBACK, "code-1", "a-verifier")
 
 
 @pytest.mark.parametrize(
@@ -63,9 +60,8 @@ def test_an_installation_becomes_an_account(
 
 def test_an_error_of_slack_is_not_a_token(fake: Fake) -> None:
     """Slack sends errors with HTTP 200."""
-    backend: Any = SimpleNamespace(settings=SETTINGS)
     with pytest.raises(InvalidInput, match="invalid_code"):
-        _exchange(backend, endpoint(fake), "used-already", "a-verifier")
+        _exchange(Slack, endpoint(fake), CALLBACK, "used-already", "a-verifier")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +98,7 @@ def test_the_authorization_request_has_comma_separated_scopes_and_no_pkce(
 ) -> None:
     """Slack requires commas between scopes, and accepts PKCE only from public clients."""
     oauth = endpoint(fake)
-    with _client(SETTINGS, oauth) as client:
+    with _client(oauth, CALLBACK) as client:
         url, _ = client.create_authorization_url(
             oauth.authorize_url, state="s", code_verifier="v" * 43, **oauth.extra
         )
@@ -111,8 +107,8 @@ def test_the_authorization_request_has_comma_separated_scopes_and_no_pkce(
     assert asked == {
         "client_id": CLIENT_ID, "response_type": "code", "state": "s",
         "scope": ",".join(oauth.scopes),
-        "redirect_uri": "https://polling.example.org/v1/oauth/callback",
+        "redirect_uri": CALLBACK,
     }  # fmt: skip
     monkeypatch.delenv("SLACK_CLIENT_SECRET")
     with pytest.raises(SettingsError, match="SLACK_CLIENT_SECRET"):
-        _client(SETTINGS, oauth)
+        _client(oauth, CALLBACK)

@@ -228,6 +228,8 @@ def test_each_kind_of_block_shows_its_words(given: dict[str, Any], seen: str) ->
         (block("emoji", name="flag-us"), "🇺🇸"),
         (block("date", timestamp=1764000000, format="{date_long}, {time}"),
          "Monday, November 24th, 2025, 4:00 PM"),
+        (block("date", timestamp=1764000000, format="{date_long_full}", fallback="soon"),
+         "November 24th, 2025"),
         (block("date", timestamp=1764000000, format="{ago}", fallback="yesterday",
                url="https://cal.example"), "yesterday (https://cal.example)"),
         (block("canvas", text="Plans", url="https://c.example"), "Plans (https://c.example)"),
@@ -310,12 +312,33 @@ def test_emoji_have_slacks_names_and_skin_tones(name: str, seen: str | None) -> 
         ("call <tel:+49-30-123|+49 30 123>", "call +49 30 123"), ("<tel:123|us>", "us (123)"),
         ("<mailto:a@b.example|A@b.example>", "A@b.example"),
         ("<!date^1392734382^{date_num} {time_secs}>", "2014-02-18 2:39:42 PM"),
-        ("<!date^1392734382^{date}^https://c.example|Feb 18>", "Feb 18 (https://c.example)"),
+        ("<!date^1392734382^{date}^https://c.example|Feb 18>",
+         "February 18th, 2014 (https://c.example)"),
+        # Slack shows the fallback only where it cannot format the date.
+        ("<!date^1764000000^Deadline {date_short} at {time}|24.11.2025>",
+         "Deadline Nov 24, 2025 at 4:00 PM"),
+        ("<!date^1764000000^{date_short_pretty}|yesterday>", "yesterday"),
+        ("<!date^soon^{date}|next week>", "next week"),
         ("<!date^x^{date}>", "date"), ("&lt;@U01ANN&gt; &amp;amp;", "<@U01ANN> &amp;"),
     ],
 )  # fmt: skip
-def test_markup_is_text(text: str, seen: str) -> None:
+def test_markup_in_a_message_becomes_readable_text(text: str, seen: str) -> None:
     assert readable({"text": text}, NAMES.get) == seen
+
+
+def test_an_attachment_shows_what_was_chosen_and_the_button_of_a_workflow() -> None:
+    menu = {
+        "type": "select", "text": "Pick a game",
+        "selected_options": [{"text": "Chess", "value": "c"}],
+    }  # fmt: skip
+    workflow = {
+        "type": "share_shortcut", "button_label": "Start Workflow", "title": "Ask for leave",
+        "description": "Fill the form",
+    }  # fmt: skip
+    shown = readable({"text": "", "attachments": [{"text": "One", "actions": [menu]}]}, NAMES.get)
+    assert shown == "One\nChess"
+    shown = readable({"text": "", "attachments": [{"blocks": [workflow]}]}, NAMES.get)
+    assert shown.splitlines() == ["Ask for leave", "Fill the form", "Start Workflow"]
 
 
 def test_an_attachment_shows_all_its_parts_once() -> None:

@@ -29,7 +29,7 @@ NAMES = {"U1": "@Ann", "C1": "#general", "S1": "@oncall", "U2": "@<B&C>"}
         ("<#C1|old-name> <#C9|nine> <#C8>", "#general #nine #C8"),
         ("<!here> <!channel> <!everyone>", "@here @channel @everyone"),
         ("<!subteam^S1|@x> <!subteam^S2|@y> <!subteam^S3>", "@oncall @y @S3"),
-        ("<!date^1392734382^{date}|Feb 18, 2014>", "Feb 18, 2014"),
+        ("<!date^1392734382^{date}|Feb 18, 2014>", "February 18th, 2014"),
         ("<https://a.example/x?y=1&amp;z=2>", "https://a.example/x?y=1&z=2"),
         ("<https://a.example|the docs>", "the docs (https://a.example)"),
         ("<http://a.example|a.example>", "http://a.example"),

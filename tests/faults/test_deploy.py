@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from support.deploying import (
     unit_name,
 )
 from support.deployment import Deployment
+from support.ports import free_port
 from support.waiting import until
 
 from core.embedded import valkey
@@ -97,11 +97,6 @@ def test_the_documented_commands_start_sync_and_stop(
     # periodiq has no handler. Behind an init, or as an ordinary process, the signal itself ends the
     # process.
     assert scheduler.terminate() == -signal.SIGTERM
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def answers(port: int) -> bool:

@@ -20,6 +20,7 @@ from support.accounts import sync
 from support.deployment import Deployment
 from support.fleet import Fleet, send
 from support.gmail import FakeGmail, mail
+from support.gmail.server import Rule
 from support.gmail_fleet import DOWNLOADS, connected, expected
 
 from core.accounts import store
@@ -30,6 +31,11 @@ KEPT = """
 SELECT external_id, kind, hash FROM user_integration_content
 WHERE user_integration_id = %s AND kind <> 'label' AND deleted_at IS NULL
 """
+HASTEN = """
+UPDATE sync_task SET available_at = now()
+WHERE state = 'ready' AND available_at > now() + interval '60 seconds' RETURNING id
+"""
+OPEN = "SELECT count(*) FROM sync_task WHERE state IN ('ready', 'queued')"
 LIVE = "SELECT count(*) FROM sync_run WHERE lane = 'live' AND state = 'running'"
 LANES = "SELECT lane, state FROM sync_run WHERE user_integration_id = %s"
 
@@ -42,6 +48,17 @@ def assert_complete(deployment: Deployment, account: UUID, gmail: FakeGmail) -> 
     assert not (rewritten := deployment.rows(oracle.REWRITTEN, account)), (
         f"written twice: {rewritten}"
     )
+
+
+def wait_for_quiet(fleet: Fleet, seconds: float) -> None:
+    """Wait until no work is open, and shorten the pause before a second request."""
+
+    def is_done() -> bool:
+        fleet.deployment.rows(HASTEN)
+        return not fleet.deployment.value(OPEN)
+
+    fleet.until(is_done, "no task is open", seconds, replace=True)
+    oracle.wait_for_quiet(fleet, seconds)
 
 
 def kill_at(fleet: Fleet, *downloads: int) -> None:
@@ -61,7 +78,7 @@ def calls_of_another_sync(fleet: Fleet, gmail: FakeGmail, account: UUID) -> Coun
     """Sync once more and return the number of calls by kind."""
     gmail.calls.clear()
     sync(fleet.deployment, account)
-    oracle.wait_for_quiet(fleet, 60)
+    wait_for_quiet(fleet, 60)
     return gmail.count()
 
 
@@ -84,8 +101,12 @@ def test_a_mailbox_survives_killed_workers(
     gmail.mailbox.label(ids[1], remove=["UNREAD"])
     sync(deployment, account)
     kill_at(gmail_fleet, 150)
-    oracle.wait_for_quiet(gmail_fleet, 90)
-    assert calls_of_another_sync(gmail_fleet, gmail, account).keys() <= {"history", "message"}
+    wait_for_quiet(gmail_fleet, 90)
+    assert calls_of_another_sync(gmail_fleet, gmail, account).keys() <= {
+        "history",
+        "labels",
+        "message",
+    }
     rows = {id: hash for id, kind, hash in deployment.rows(KEPT, account) if kind == "source"}
     assert rows == expected(gmail)
     assert (
@@ -102,6 +123,29 @@ def test_a_mailbox_survives_killed_workers(
     assert gmail.peak <= 8 + 4, (
         "more than the limit, plus a killed process's calls that no caller waits for"
     )
+
+
+def test_a_misrouted_proxy_loses_no_mail(
+    gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
+) -> None:
+    """For a moment, all requests for messages end at another server, which answers 404.
+
+    The history has expired, so that the labels of all messages are requested.
+    """
+    ids = gmail.mailbox.fill(100)
+    gmail_fleet.workers()
+    gmail_fleet.ready()
+    account = connected(deployment, gmail)
+    sync(deployment, account)
+    wait_for_quiet(gmail_fleet, 60)
+    gmail.mailbox.delete(ids[0])
+    gmail.mailbox.forget_history()
+    gmail.rules = [Rule({"path": "/messages/", "status": 404, "text": "", "times": 40})]
+    sync(deployment, account)
+    wait_for_quiet(gmail_fleet, 90)
+    rows = deployment.rows(KEPT, account)
+    assert {id for id, kind, _ in rows if kind == "message"} == set(ids[1:])
+    assert not deployment.rows("SELECT id, reason FROM sync_task WHERE state = 'parked'")
 
 
 def test_a_search_that_is_given_while_the_first_sync_runs(
@@ -151,7 +195,7 @@ def test_a_search_that_is_given_while_the_first_sync_runs(
         request_run(connection, account)
     deployment.queues.wake()
     go_on.set()
-    oracle.wait_for_quiet(gmail_fleet, 60)
+    wait_for_quiet(gmail_fleet, 60)
     kept = {id for id, kind, _ in deployment.rows(KEPT, account) if kind == "message"}
     assert (wanted - kept, kept & others) == (set(), set())
 
@@ -171,7 +215,7 @@ def test_concurrent_workers_refresh_an_expired_token_once(
     sync(deployment, account)
     gmail_fleet.until(lambda: deployment.value(DOWNLOADS) >= 20, "20 messages are fetched", 60)
     gmail.tokens.expire_access_tokens()
-    oracle.wait_for_quiet(gmail_fleet, 60)
+    wait_for_quiet(gmail_fleet, 60)
     assert_complete(deployment, account, gmail)
     assert gmail.tokens.refreshes == 1
     said = gmail_fleet.says() + str(
@@ -199,7 +243,7 @@ def test_two_processes_stay_within_the_quota_of_a_user(
     fleet.ready()
     account = connected(deployment, gmail)
     sync(deployment, account)
-    oracle.wait_for_quiet(fleet, 90)
+    wait_for_quiet(fleet, 90)
     assert_complete(deployment, account, gmail)
     assert {call.status for call in gmail.calls} == {200}
 
@@ -220,7 +264,7 @@ def test_a_sync_stays_within_googles_own_quota(
     fleet.ready()
     account = connected(deployment, gmail)
     sync(deployment, account)
-    oracle.wait_for_quiet(fleet, 400)
+    wait_for_quiet(fleet, 400)
     assert_complete(deployment, account, gmail)
     assert {call.status for call in gmail.calls} == {200}
     began, ended = gmail.calls[0].at, gmail.calls[-1].at
@@ -258,7 +302,7 @@ def test_twenty_thousand_messages_survive_a_kill_every_five_seconds(
         f"20,000 messages in {seconds:.0f} s, {killer.kills} kills, {units:,} units, {dict(calls)},"
         f" {gmail.peak} concurrently"
     )
-    oracle.wait_for_quiet(gmail_fleet, 60)
+    wait_for_quiet(gmail_fleet, 60)
     assert_complete(deployment, account, gmail)
     assert sorted(deployment.rows(LANES, account)) == [
         ("backfill", "succeeded"),

@@ -29,6 +29,7 @@ from support.fleet import Fleet
 from support.gmail import FakeGmail
 from support.gmail.server import Answer, error
 from support.gmail_fleet import DOWNLOADS, connected, expected
+from support.ports import free_port
 from support.waiting import until
 
 DUE = "UPDATE sync_task SET available_at = now() WHERE state = 'deferred' AND retried_as IS NULL"
@@ -153,7 +154,7 @@ def test_an_outage_during_a_first_sync_counts_no_attempt(
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_forty_seconds_without_gmail(gmail: FakeGmail, gmail_fleet: Fleet) -> None:
+def test_forty_seconds_without_gmail_count_no_attempt(gmail: FakeGmail, gmail_fleet: Fleet) -> None:
     outage_of_gmail(gmail_fleet, gmail, 40)
 
 
@@ -252,8 +253,7 @@ class FtpServer:
     """A real FTP server with anonymous access to a folder, on one port, also after a restart."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.port = taken.getsockname()[1]
+        self.port = free_port()
         self._command = [
             sys.executable, "-W", "ignore", "-m", "pyftpdlib", "-i", "127.0.0.1",
             "-p", str(self.port), "-d", str(folder),
@@ -378,6 +378,7 @@ def until_all_are_held_back(fleet: Fleet, accounts: Sequence[UUID]) -> None:
     fleet.until(held_back, "all breakers are open", 60)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(200)
 def test_a_night_without_a_provider_of_forty_accounts(
     ftp: FtpServer, make_fleet: Callable[..., Fleet], deployment: Deployment, tmp_path: Path
@@ -443,6 +444,7 @@ def bad_ports() -> Iterator[list[int]]:
         thread.join()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(200)
 def test_a_bad_host_changes_nothing_for_other_accounts_of_the_provider(
     ftp: FtpServer, bad_ports: list[int], make_fleet: Callable[..., Fleet], tmp_path: Path

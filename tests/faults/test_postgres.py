@@ -114,7 +114,7 @@ def test_lost_commits_and_replies_lose_and_repeat_nothing(
     losses = Losses(matches, rate, seed=9)
     with postgres_proxy(deployment.database_url, losses) as proxy:
         url = postgres_url(deployment.database_url, proxy)
-        with in_a_run(make_fleet(DATABASE_URL=url), deployment, SMALL, after=0):
+        with in_a_run(make_fleet(DATABASE_URL=url), deployment, SMALL, after=0, quiet=240):
             pass
         assert losses.lost >= 5
 

@@ -56,7 +56,10 @@ def kept(fleet: Fleet, deployment: Deployment, count: int = LETTERS) -> UUID:
     assert content(deployment) == expected(1, count)
     assert old.terminate() == 0
     fleet.programs.remove(old)
-    deployment.rows("UPDATE user_integration SET next_sync_at = now() + interval '1 day'")
+    deployment.rows(
+        "UPDATE user_integration SET next_sync_at = now() + interval '1 day',"
+        " poll_interval_minutes = 2880"
+    )
     return account
 
 
@@ -91,6 +94,7 @@ def test_an_upgrade_reads_everything_again_once(fleet: Fleet, deployment: Deploy
     assert rereads(deployment) == ["succeeded"]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_kills_during_a_reread_lose_and_repeat_nothing(
     fleet: Fleet, deployment: Deployment

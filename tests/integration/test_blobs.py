@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -74,11 +75,39 @@ def test_a_blob_that_no_row_names_is_collected_after_its_grace(desk, blobs, conn
     kept = desk.content("blob_key")["a"]
     stray = blobs.put(b"stray")
     assert blobs.collect() == 0
-    conn.execute("UPDATE blob SET touched_at = now() - interval '2 days'")
+    age(conn)
+    assert blobs.collect() == 0
+    age(conn)
     assert blobs.collect() == 1
     assert blobs.get(kept) == LARGE
     with pytest.raises(FileNotFoundError):
         blobs.get(stray)
+
+
+def age(conn) -> None:
+    """Let two days pass for all blobs."""
+    conn.execute(
+        """
+        UPDATE blob SET touched_at = touched_at - interval '2 days',
+            unreferenced_at = unreferenced_at - interval '2 days'
+        """
+    )
+
+
+def test_a_blob_stays_a_day_after_its_row_has_another_one(desk, blobs, conn) -> None:
+    """A database that is restored to the day before has its row again."""
+    account = desk.account()
+    desk.keep(account, TaskOutput("a", LARGE))
+    key = desk.content("blob_key")["a"]
+    age(conn)
+    desk.keep(account, TaskOutput("a", LARGE + b"!"))
+    assert blobs.collect() == blobs.collect() == 0
+    assert blobs.get(key) == LARGE
+    blobs.put(LARGE)
+    age(conn)
+    assert blobs.collect() == 0
+    age(conn)
+    assert blobs.collect() == 1
 
 
 def test_named_blobs_are_scanned_once_however_many_are_not_named(blobs, conn, database) -> None:
@@ -98,7 +127,8 @@ def test_named_blobs_are_scanned_once_however_many_are_not_named(blobs, conn, da
     for number in range(stray):
         blobs.put(f"{number}".encode())
     conn.execute("""
-        UPDATE blob SET key = 'z' || key, touched_at = now() - interval '2 days'
+        UPDATE blob SET key = 'z' || key, touched_at = now() - interval '2 days',
+            unreferenced_at = now() - interval '2 days'
         WHERE key NOT LIKE 'k%'
         """)
     with database.connection() as only:
@@ -127,7 +157,9 @@ def test_collecting_given_keys_leaves_the_other_blobs(blobs, conn) -> None:
 
 def test_a_blob_that_is_put_again_is_not_collected(blobs, conn) -> None:
     key = blobs.put(b"content")
-    conn.execute("UPDATE blob SET touched_at = now() - interval '2 days'")
+    age(conn)
+    assert blobs.collect() == 0
+    age(conn)
     blobs.put(b"content")
     assert blobs.collect() == 0
     assert blobs.get(key) == b"content"
@@ -147,7 +179,9 @@ def test_a_writer_during_the_collection_waits_and_uploads_again(
     keys: list[str] = []
     writer = threading.Thread(target=lambda: keys.append(blobs.put(b"content")))
     with collector.transaction():
-        assert collector.execute(UNNAMED, {"grace": -60, "key": key}).fetchone() == (key,)
+        assert collector.execute(
+            UNNAMED, {"grace": -60, "before": "infinity", "key": key}
+        ).fetchone() == (key,)
         obstore.delete(blobs.store, key)
         writer.start()
         until(
@@ -189,6 +223,32 @@ def test_a_writer_hashes_and_stores_its_content(blobs, resumable: bool, data: by
     assert (blob.data if blob.key is None else blobs.get(blob.key)) == data
     assert (blob.key is None) == (len(data) <= MAX_INLINE_BYTES)
     assert list(blobs.spool.iterdir()) == []
+
+
+def test_a_folder_takes_the_file_of_the_spool_itself(database, tmp_path) -> None:
+    """A copy would read and write a large file once more."""
+    blobs = Blobs(database, str(tmp_path / "blobs"), tmp_path / "spool")
+    for is_known in (False, True):
+        with SpooledWriter(blobs, "f", resumable=True) as f:
+            f.write(memoryview(LARGE))
+            inode = (blobs.spool / "f").stat().st_ino
+            kept = tmp_path / "blobs" / f.blob.key
+            assert (kept.stat().st_ino == inode) != is_known
+            with pytest.raises(ValueError, match="finished"):
+                f.write(b"more")
+        assert blobs.get(f.blob.key) == LARGE
+        assert list(blobs.spool.iterdir()) == []
+
+
+def test_a_folder_on_another_file_system_gets_a_copy(database, tmp_path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    blobs = Blobs(database, str(tmp_path / "blobs"), tmp_path / "spool")
+    with SpooledWriter(blobs, "f", resumable=False) as f:
+        f.write(LARGE)
+    assert blobs.get(f.blob.key) == LARGE
 
 
 def test_the_next_attempt_resumes_where_a_failed_one_stopped(blobs) -> None:
@@ -285,7 +345,9 @@ def test_a_bucket_that_cannot_be_read_has_not_lost_its_blobs(
     """The collection keeps its list, and a missing bucket is not a missing blob."""
     blobs = Blobs(database, in_bucket(s3, monkeypatch), tmp_path / "spool")
     key = blobs.put(b"content")
-    conn.execute("UPDATE blob SET touched_at = now() - interval '2 days'")
+    age(conn)
+    assert blobs.collect() == 0
+    age(conn)
     nowhere = Blobs(database, s3.url("nowhere"), tmp_path / "spool")
     s3.fault = "slow down"
     try:

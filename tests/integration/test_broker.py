@@ -69,7 +69,11 @@ def work(broker: PollingBroker) -> Iterator[Callable[[], Worker]]:
 @pytest.fixture
 def process() -> SimpleNamespace:
     """Return a stand-in for the worker process."""
-    return SimpleNamespace(stopping=threading.Event(), draining=threading.Event())
+    return SimpleNamespace(
+        stopping=threading.Event(),
+        draining=threading.Event(),
+        admission=SimpleNamespace(cut_off=False),
+    )
 
 
 @pytest.fixture

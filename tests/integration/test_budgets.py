@@ -22,7 +22,7 @@ from core.transport.queues import Queues
 def budgets(queues: Queues) -> Budgets:
     """Return the budgets of a ledger that has never counted any."""
     first = iter([True])
-    return Budgets(queues.client, queues.key, lambda: next(first, False))
+    return Budgets(queues.client, queues.key, lambda: next(first, False), queues.run_first)
 
 
 def take(budgets: Budgets, limit: Rate, units: int = 1, key: str = "k"):
@@ -205,6 +205,29 @@ def test_evicted_budgets_count_as_spent(budgets: Budgets, queues: Queues) -> Non
         assert take(budgets, limit, key=key) is not None
 
 
+def test_budgets_of_other_data_count_as_spent(budgets: Budgets, queues: Queues) -> None:
+    """A promoted replica has another id, and may lack the units of the last second."""
+    limit, dear = Rate("q", 100, 1_000.0), Rate("d", 100, 1_000.0)
+    assert take(budgets, limit) is None
+    budgets.charge(UnitRequest("debt", dear, 500, 500))
+    debt = take(budgets, dear, key="debt")
+    queues.client.connection_pool.disconnect()
+    assert take(budgets, limit) is None, "a new connection alone changes nothing"
+    queues.client.hset(queues.key("rates"), "@data", "of-the-old-master")
+    queues.client.connection_pool.disconnect()
+    spent, still = take(budgets, limit), take(budgets, dear, key="debt")
+    assert spent is not None
+    assert debt is not None
+    assert still is not None
+    assert still.seconds > debt.seconds - 60, "a debt stays"
+    interval, _ = gcra(limit, 1)
+    assert spent.seconds <= interval / 1e6, "it fills at its steady rate"
+    queues.client.connection_pool.disconnect()
+    again = take(budgets, limit)
+    assert again is not None
+    assert again.seconds < spent.seconds, "the loss is noticed once"
+
+
 def test_full_budgets_are_deleted(budgets: Budgets, queues: Queues) -> None:
     """The hash does not grow with the accounts."""
     for number in range(5):
@@ -213,7 +236,7 @@ def test_full_budgets_are_deleted(budgets: Budgets, queues: Queues) -> None:
     while take(budgets, spent, key="long") is None:
         pass
     until(
-        lambda: budgets.prune() is None and queues.client.hlen(queues.key("rates")) == 2, "pruned"
+        lambda: budgets.prune() is None and queues.client.hlen(queues.key("rates")) == 3, "pruned"
     )
     assert take(budgets, spent, key="long") is not None
     assert take(budgets, Rate("q", 1_000_000, 0.1), key="short-1") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -172,8 +173,21 @@ def test_a_full_batch_is_reported_so_that_the_leader_continues(desk) -> None:
     for dispatch in desk.claim():
         defer(desk, dispatch)
     desk.conn.execute(DUE)
-    assert carry_over.continue_deferred(desk.conn, 3) == 3
+    assert [carry_over.continue_deferred(desk.conn, 3) for _ in range(3)] == [3, 2, 0]
     assert len(desk.claim()) == 5
+
+
+def test_a_due_task_does_not_wait_behind_cancelled_ones(desk) -> None:
+    account = desk.account()
+    original = one_deferred(desk, account)
+    desk.conn.execute(CANCELLED, ("cancelled", 1_000))
+    desk.conn.execute("UPDATE sync_task SET available_at = now() - interval '1 h'"
+                      " WHERE state = 'cancelled'")  # fmt: skip
+    desk.conn.execute(DUE)
+    assert carry_over.continue_deferred(desk.conn, 100) == 1
+    assert [dispatch.type for dispatch in desk.claim()] == ["step"]
+    assert desk.value("SELECT retried_as IS NOT NULL FROM sync_task WHERE id = %s",
+                      original.task_id)  # fmt: skip
 
 
 def test_two_leaders_continue_a_task_once(desk, connect, together) -> None:
@@ -242,3 +256,148 @@ def test_a_person_retries_and_discards_deferred_tasks(desk) -> None:
     assert controls.discard(desk.conn, [second.task_id]) == [second.task_id]
     desk.conn.execute(DUE)
     assert carry_over.continue_deferred(desk.conn, 10) == 0
+
+
+# Portions
+# --------------------------------------------------------------------------------------------------
+
+CANCELLED = """
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
+    dedup_key, state, finished_at)
+SELECT id, user_integration_id, integration_domain, lane, 'step', jsonb_build_object('number', n),
+    decode(md5(n::text), 'hex'), %s, now()
+FROM sync_run, generate_series(1, %s) n
+"""
+COPIES = "SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL"
+
+
+def stopped(desk: Any, count: int, state: str = "cancelled", name: str = "a") -> UUID:
+    """Return an account that is due, with this number of stopped tasks of a run that has ended."""
+    account: UUID = desk.account(name)
+    desk.finish(desk.root(account))
+    desk.conn.execute(CANCELLED, (state, count))
+    desk.conn.execute("UPDATE user_integration SET next_sync_at = now()")
+    return account
+
+
+def test_the_scheduler_moves_few_tasks_and_the_leader_the_rest_in_portions(desk) -> None:
+    stopped(desk, 1_300)
+    assert scheduling.poll(desk.conn, 10) == 1
+    counts = [desk.value(COPIES)]
+    while carry_over.carry_on(desk.conn, 0.001):
+        counts.append(desk.value(COPIES))
+    assert counts == [100, 600, 1_100]
+    assert desk.value(COPIES) == 1_300
+    assert desk.value("SELECT count(DISTINCT retry_of) FROM sync_task") == 1_300
+    assert not carry_over.carry_on(desk.conn, 1.0)
+
+
+def test_a_run_does_not_end_before_it_has_taken_over_all_tasks(desk) -> None:
+    stopped(desk, 300)
+    scheduling.poll(desk.conn, 10)
+    done = "UPDATE sync_task SET state = 'done', finished_at = now() WHERE state = 'ready'"
+    desk.conn.execute(done)
+    assert not completion.end_forgotten_runs(desk.conn)
+    carry_over.carry_on(desk.conn, 1.0)
+    desk.conn.execute(done)
+    assert len(completion.end_forgotten_runs(desk.conn)) == 1
+    assert desk.value(COPIES) == 300
+
+
+def test_a_portion_that_is_interrupted_moves_nothing_and_the_next_leader_resumes(
+    desk, connect, monkeypatch
+) -> None:
+    stopped(desk, 300)
+    scheduling.poll(desk.conn, 10)
+
+    def die(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(carry_over, "copy_tasks", die)
+        with pytest.raises(KeyboardInterrupt):
+            carry_over.carry_on(desk.conn, 1.0)
+    assert desk.value(COPIES) == 100
+    carry_over.carry_on(connect(), 1.0)
+    assert desk.value(COPIES) == 300
+
+
+def test_between_two_portions_and_in_one_other_accounts_have_their_turn(
+    desk, connect, monkeypatch
+) -> None:
+    stopped(desk, 300)
+    scheduling.poll(desk.conn, 10)
+    desk.conn.execute("DELETE FROM sync_task WHERE state = 'ready'")
+    started: list[str] = []
+    copy = carry_over.copy_tasks
+
+    def copying(*arguments: Any, **more: Any) -> list[int]:
+        other = desk.root(desk.account("other"))
+        started.append(other.type)
+        desk.finish(other)
+        return copy(*arguments, **more)
+
+    monkeypatch.setattr(carry_over, "copy_tasks", copying)
+    leader = connect()
+    leader.execute("SET statement_timeout = '20s'")
+    desk.conn.execute("SET lock_timeout = '5s'")
+    carry_over.carry_on(leader, 1.0)
+    assert started == ["start"]
+    assert desk.value("SELECT count(*) FROM sync_run WHERE state = 'succeeded'") == 2
+
+
+def test_two_leaders_move_each_task_once(desk, connect, together) -> None:
+    stopped(desk, 2_000)
+    scheduling.poll(desk.conn, 10)
+    conns = [connect() for _ in range(4)]
+    together(*(lambda conn=conn: carry_over.carry_on(conn, 5.0) for conn in conns))
+    while carry_over.carry_on(desk.conn, 5.0):
+        pass
+    assert desk.value(COPIES) == desk.value("SELECT count(DISTINCT retry_of) FROM sync_task")
+    assert desk.value(COPIES) == 2_000
+
+
+def test_a_cancelled_run_leaves_the_rest_to_the_next_one(desk) -> None:
+    account = stopped(desk, 300)
+    scheduling.poll(desk.conn, 10)
+    controls.cancel_run(desk.conn, desk.value("SELECT id FROM sync_run WHERE state = 'running'"))
+    assert not carry_over.carry_on(desk.conn, 1.0)
+    desk.run(account)
+    while carry_over.carry_on(desk.conn, 1.0):
+        pass
+    done = "SELECT count(*) FROM sync_task WHERE type = 'step' AND state = 'ready'"
+    assert desk.value(done) == 300
+
+
+def test_a_person_who_syncs_continues_all_deferred_tasks_in_portions(desk) -> None:
+    account = stopped(desk, 300, "deferred")
+    desk.conn.execute(
+        "UPDATE sync_task SET available_at = now() + interval '1 h' WHERE state = 'deferred'"
+    )
+    desk.run(account)
+    carry_over.carry_on(desk.conn, 1.0)
+    assert desk.value(COPIES) == 300
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("state", ["cancelled", "deferred", "parked"])
+def test_200_000_stopped_tasks_hold_up_nobody(desk, connect, state: str) -> None:
+    """The last portion costs what the first did, although an open transaction keeps dead rows."""
+    reader = connect()
+    stopped(desk, 200_000, state)
+    reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    reader.execute("SELECT 1")
+    began = time.monotonic()
+    scheduling.poll(desk.conn, 10)
+    assert time.monotonic() - began < 1.0
+    seconds, more = [], True
+    while more:
+        began = time.monotonic()
+        more = carry_over.carry_on(desk.conn, 0.001)
+        seconds.append(time.monotonic() - began)
+    assert desk.value(COPIES) == (0 if state == "parked" else 200_000)
+    first, last = sorted(seconds[:50])[25:26] or [1.0], sorted(seconds[-50:])[25:26] or [0.0]
+    print(f"{len(seconds)} portions, longest {max(seconds):.3f} s, {first}, {last}")
+    assert max(seconds) < 1.0
+    assert last[0] < 3 * first[0]

@@ -15,6 +15,7 @@ from core import Listing, Task, TaskOutput
 from core.content import store
 from core.errors import InvalidInput
 from core.results.rows import OutputRow
+from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
 from core.service.authorization import Principal
 from core.service.content import changes
@@ -85,6 +86,16 @@ def test_a_user_reads_changes_of_their_own_accounts_only(desk, monkeypatch) -> N
     assert [change.content["external_id"] for change in found] == [
         f"mine{number}" for number in range(5)
     ]
+
+
+def test_operators_read_that_the_content_of_a_disconnected_account_was_erased(desk) -> None:
+    """`polling disconnect --delete-content` keeps the account."""
+    account = desk.account("a", user_id="u")
+    desk.keep(account, TaskOutput("1", "x"))
+    _, cursor = all_of(desk.conn)
+    account_disconnect.disconnect(desk.conn, account)
+    assert sum(account_disconnect.erase(desk.conn, account))
+    assert told(all_of(desk.conn, after=cursor)[0]) == [("erased", None)]
 
 
 def test_operators_read_that_an_account_was_erased(desk, api) -> None:

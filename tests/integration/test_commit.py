@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from core import Task
+from core.errors import StateContended
 from core.ledger import scheduling
 from core.ledger.finish import MAX_ERRORS
 from core.ledger.leadership import renew_epoch, status
@@ -350,6 +351,20 @@ def test_follow_ups_are_stored_in_the_plugins_order_with_their_parent(desk) -> N
     assert desk.value("SELECT followups FROM sync_task WHERE type = 'start'") == 3
 
 
+def test_a_follow_up_with_a_delay_waits_and_keeps_its_run_open(desk) -> None:
+    account = desk.account()
+    root = desk.root(account)
+    desk.save(desk.outcome(root, tasks=[*steps(1, delay=150.0), *steps(2)]))
+    waits = "SELECT extract(epoch FROM available_at - clock_timestamp()) FROM sync_task"
+    assert 140 < desk.value(f"{waits} WHERE payload->>'number' = '1'") <= 150
+    (dispatch,) = desk.claim()
+    desk.save(desk.outcome(dispatch))
+    assert desk.claim() == []
+    assert desk.value("SELECT state FROM sync_run") == "running"
+    desk.conn.execute("UPDATE sync_task SET available_at = now() WHERE state = 'ready'")
+    assert len(desk.claim()) == 1
+
+
 def test_a_key_runs_once_in_a_run_and_again_in_the_next(desk) -> None:
     account = desk.account()
     root = desk.root(account)
@@ -406,11 +421,28 @@ def test_concurrent_background_follow_ups_share_one_run(desk, connect, together)
     )
 
 
+NO_STATE = """
+CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER skip BEFORE INSERT ON sync_state FOR EACH ROW EXECUTE FUNCTION skip();
+"""
+"""Makes each write of a state miss its row, as if another transaction had inserted it first."""
+
+
 def test_a_run_over_its_bound_adds_no_task_and_states_the_reason(desk) -> None:
     root = desk.root(desk.account())
     desk.conn.execute("UPDATE sync_run SET over_limit = 'too many'")
     desk.save(desk.outcome(root, tasks=steps(1)))
-    assert desk.rows("SELECT state, reason FROM sync_task") == [("parked", "too many")]
+    assert desk.rows("SELECT state, reason, attempts, errors->-1->>'error' FROM sync_task") == [
+        ("parked", "too many", 1, "run_limit: too many")
+    ]
+
+
+def test_states_that_others_keep_inserting_are_no_outage_of_the_server(desk) -> None:
+    root = desk.root(desk.account())
+    desk.conn.execute(NO_STATE)
+    with pytest.raises(StateContended, match="other tasks keep inserting"):
+        desk.save(desk.outcome(root, state={"p": Counter()}))
+    assert desk.rows("SELECT state FROM sync_task") == [("queued",)]
 
 
 def test_the_largest_result_is_saved(desk) -> None:

@@ -525,6 +525,29 @@ def test_an_item_that_a_download_returns_stays_in_any_order(
     assert desk.content(where="deleted_at IS NULL") == {"x": "new", "y": "old", "z": "old"}
 
 
+@pytest.mark.parametrize("saved", list(itertools.permutations(["page", "step"])))
+def test_an_item_that_moved_between_listings_stays_in_any_order(desk, saved) -> None:
+    """The page completes the folder that x has left, the step the one where it is now."""
+    account = desk.account()
+    desk.keep(
+        account,
+        *(TaskOutput(id) for id in "ab"),
+        *(TaskOutput(id, "old", parent="a") for id in "xy"),
+    )
+    desk.finish(desk.root(account), tasks=[Task("page"), Task("step")], seen="ab")
+    results = {
+        "page": {"seen": ["y"], "listed": [Listing("a")]},
+        "step": {"output": [TaskOutput("x", "old", parent="b")], "listed": [Listing("b")]},
+    }
+    running = {}
+    (running["page"],) = desk.claim(Portion(str(account), "live", 1, without_types=["step"]))
+    (running["step"],) = desk.claim()
+    for name in saved:
+        desk.finish(running[name], guard=1.0, **results[name])
+    assert desk.alive() == set("abxy")
+    assert desk.value("SELECT parent FROM user_integration_content WHERE external_id = 'x'") == "b"
+
+
 def test_a_sweep_keeps_a_descendant_that_its_run_wrote(desk) -> None:
     account = desk.account()
     desk.keep(account, TaskOutput("d"), TaskOutput("d/x", "old", parent="d"), TaskOutput("a"))

@@ -12,8 +12,9 @@ import pytest
 
 from core import Task
 from core.errors import InvalidInput, NotFound, WrongState
-from core.ledger import completion, controls
+from core.ledger import carry_over, completion, controls
 from core.ledger.outcomes import parked
+from core.service.runs import progress, tree
 
 
 def park(desk, dispatch) -> None:
@@ -53,6 +54,75 @@ def test_a_retry_during_the_run_is_a_copy_in_it_and_the_run_succeeds(desk) -> No
     assert desk.runs() == ["succeeded"]
 
 
+COUNTS = "SELECT tasks_done, tasks_parked, tasks_deferred, error FROM sync_run WHERE id = %s"
+
+
+def retried(desk):
+    """Return the run of a parked task that was retried within it; its copy is ready."""
+    bad = one_parked(desk, desk.account(), ended=False)
+    desk.conn.execute("UPDATE sync_task SET state = 'ready' WHERE type = 'page'")
+    controls.retry(desk.conn, [bad.task_id])
+    return UUID(bad.run_id)
+
+
+def shown(desk, backend, run: UUID) -> list[dict[str, int]]:
+    """Return the counts of a run as its page and as its tree show them."""
+    now = progress.progress(desk.conn, run)
+    branches = tree.by_type(desk.conn, backend.query_slots, run, None)
+    sums = {
+        name: sum(getattr(branch, name) for branch in branches)
+        for name in ("known", "done", "parked", "deferred")
+    }
+    counters = now.counters()
+    return [
+        {"known": now.known} | {n: counters[f"tasks_{n}"] for n in ("done", "parked", "deferred")},
+        sums,
+    ]
+
+
+def test_a_task_that_was_retried_in_its_run_counts_once(desk, backend) -> None:
+    run = retried(desk)
+    assert shown(desk, backend, run) == [{"known": 3, "done": 1, "parked": 0, "deferred": 0}] * 2
+    for dispatch in desk.claim():
+        desk.finish(dispatch)
+    assert shown(desk, backend, run) == [{"known": 3, "done": 3, "parked": 0, "deferred": 0}] * 2
+
+
+def test_a_succeeded_run_shows_no_error_of_a_retried_task(desk) -> None:
+    run = retried(desk)
+    for dispatch in desk.claim():
+        desk.finish(dispatch)
+    assert desk.runs() == ["succeeded"]
+    assert desk.rows(COUNTS, run) == [(3, 0, 0, None)]
+
+
+def test_a_cancelled_run_counts_as_it_did_while_it_was_open(desk, backend) -> None:
+    run = retried(desk)
+    (copy,) = (each for each in desk.claim() if each.type == "step")
+    park(desk, copy)
+    controls.retry(desk.conn, [copy.task_id])
+    before = shown(desk, backend, run)
+    controls.cancel_run(desk.conn, run)
+    assert shown(desk, backend, run) == before
+    assert desk.rows(COUNTS, run) == [(1, 0, 0, "cancelled by hand")]
+
+
+def test_a_task_that_a_later_run_retries_still_counts_in_its_own(desk, backend) -> None:
+    bad = one_parked(desk, desk.account())
+    before = shown(desk, backend, UUID(bad.run_id))
+    assert before == [{"known": 2, "done": 1, "parked": 1, "deferred": 0}] * 2
+    controls.retry(desk.conn, [bad.task_id])
+    assert shown(desk, backend, UUID(bad.run_id)) == before
+
+
+def test_a_cancelled_run_keeps_the_number_of_its_held_deletions(desk) -> None:
+    account = desk.account()
+    run = desk.run(account)
+    desk.hold(account, run, "a", "b")
+    controls.cancel_run(desk.conn, run)
+    assert progress.progress(desk.conn, run).counters()["deletions_held"] == 2
+
+
 def test_a_second_retry_is_refused_even_when_concurrent(desk, connect, together) -> None:
     bad = one_parked(desk, desk.account())
     conns = [connect() for _ in range(4)]
@@ -67,10 +137,10 @@ def test_only_parked_tasks_are_retried_or_discarded_all_or_none(desk) -> None:
     bad = one_parked(desk, account)
     done = desk.value("SELECT id FROM sync_task WHERE state = 'done'")
     for action in (controls.retry, controls.discard):
-        with pytest.raises(InvalidInput, match="not parked"):
+        with pytest.raises(InvalidInput, match="neither parked nor deferred"):
             action(desk.conn, [bad.task_id, done])
-    with pytest.raises(NotFound):
-        controls.retry(desk.conn, [bad.task_id, 10**9])
+        with pytest.raises(NotFound, match="task 1000000000 not found"):
+            action(desk.conn, [bad.task_id, 10**9])
     assert desk.rows("SELECT state, retried_as FROM sync_task WHERE id = %s", bad.task_id) == [
         ("parked", None)
     ]
@@ -85,6 +155,13 @@ def test_a_discarded_task_is_never_run_again(desk) -> None:
     ]
     desk.run(account)
     assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 0
+
+
+@pytest.mark.parametrize("state", ["parked", "deferred", "cancelled"])
+def test_every_stopped_task_can_be_discarded(desk, state: str) -> None:
+    bad = one_parked(desk, desk.account())
+    desk.conn.execute("UPDATE sync_task SET state = %s WHERE id = %s", (state, bad.task_id))
+    assert controls.discard(desk.conn, [bad.task_id]) == [bad.task_id]
 
 
 def test_a_parked_task_waits_for_a_person(desk) -> None:
@@ -135,6 +212,8 @@ def test_carrying_thousands_of_tasks_is_fast(desk) -> None:
     controls.cancel_run(desk.conn, run)
     began = time.monotonic()
     desk.run(account)
+    while carry_over.carry_on(desk.conn, 1.0):
+        pass
     assert time.monotonic() - began < 1.5
     assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'ready' AND carried") == 4000
     assert (

@@ -7,11 +7,13 @@ import json
 import re
 
 import pytest
+from support.signed_in import signed_in
 
 from core import TaskOutput
 from core.dashboard.app import PAGES
 from core.scopes import ALL
 from core.service import tokens
+from core.service.pagination import PagedQuery
 
 MARK = "only-the-owner-may-read-this"
 OPEN = {"/sign-in", "/v1/oauth/callback", "/oauth/confirm", "/oauth/cancel"}
@@ -271,3 +273,33 @@ def test_rows_of_other_users_are_answered_like_missing_ones(dashboard, owned) ->
     for path in ("/accounts/{}", "/accounts/{}/settings"):
         there, not_there = foreign.get(path.format(other)), foreign.get(path.format(nowhere))
         assert (there.status_code, there.text.replace(other, nowhere)) == (404, not_there.text)
+
+
+def test_a_bug_in_sql_is_a_page_and_not_a_busy_database(dashboard, desk, caplog) -> None:
+    who = signed_in(dashboard, "u")
+    run = desk.run(desk.account("A shop", user_id="u"))
+    desk.conn.execute("ALTER TABLE sync_run RENAME COLUMN trigger TO renamed")
+    page = who.get(f"/runs/{run}", 500)
+    assert "retry-after" not in page.headers
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "Something went wrong" in page.text
+    assert "does not answer" not in page.text
+    assert "UndefinedColumn" in caplog.text
+
+
+def test_an_unexpected_error_is_a_page_that_reveals_nothing(
+    dashboard, desk, monkeypatch, caplog
+) -> None:
+    who = signed_in(dashboard, "u")
+    run = desk.run(desk.account("A shop", user_id="u"))
+
+    def broken(*arguments: object, **more: object) -> None:
+        raise RuntimeError("a-secret")
+
+    monkeypatch.setattr(PagedQuery, "one", broken)
+    page = who.get(f"/runs/{run}", 500)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "Something went wrong" in page.text
+    assert page.headers["x-frame-options"] == "DENY"
+    assert "a-secret" not in page.text + caplog.text
+    assert "RuntimeError" in caplog.text

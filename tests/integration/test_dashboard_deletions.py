@@ -69,7 +69,7 @@ def test_another_user_neither_sees_nor_decides(dashboard, held, desk) -> None:
 
 def test_a_person_refuses_and_accepts(dashboard, held, desk) -> None:
     (_, deletion), browser = held("ann"), dashboard.sign_in("ann")
-    assert "stay until" in press(browser, f"/deletions/{deletion}/refuse")
+    assert "The engine keeps the items." in press(browser, f"/deletions/{deletion}/refuse")
     assert desk.value("SELECT state FROM held_deletion") == "refused"
     assert "refused" in browser.get("/deletions").text
     assert "A run has started" in press(browser, f"/deletions/{deletion}/accept")

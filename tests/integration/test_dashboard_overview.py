@@ -157,7 +157,7 @@ def test_slow_pages_leave_threads_to_other_requests() -> None:
     async def look_all() -> None:
         live = streaming.Live()
         looks = [
-            asyncio.create_task(live.get((str(number),), partial(render, number)))
+            asyncio.create_task(live.get((str(number),), number, partial(render, number)))
             for number in range(100)
         ]
         while len(rendering) < streaming.MAX_CONCURRENT_RENDERS:
@@ -175,7 +175,7 @@ def test_the_cache_drops_pages_without_viewers(monkeypatch) -> None:
     async def look() -> int:
         live = streaming.Live()
         for number in range(10):
-            await live.get((str(number),), lambda: "page")
+            await live.get((str(number),), "ann", lambda: "page")
         return len(live._cache)
 
     assert asyncio.run(look()) <= 2

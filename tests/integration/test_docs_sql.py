@@ -23,7 +23,7 @@ SAMPLES = {"'…'": "'00000000-0000-0000-0000-000000000000'"}
 """Values that stand for a reader's own."""
 
 
-def test_there_are_statements() -> None:
+def test_the_documents_have_statements_to_plan() -> None:
     assert len(STATEMENTS) > 10
 
 

@@ -53,7 +53,7 @@ def test_a_missing_item_stays_and_says_since_when(desk) -> None:
     assert desk.content("gone_at_source")["c"] == since
 
 
-def test_listings_hold_nothing(desk) -> None:
+def test_an_account_that_keeps_content_has_no_held_deletions(desk) -> None:
     account = keeping(desk)
     desk.keep(account, *(TaskOutput(str(n)) for n in range(40)))
     listed(desk, account)
@@ -103,6 +103,15 @@ def test_a_named_deletion_does_the_same(desk) -> None:
     assert saved.changed == {(str(account), "shop"): ["a"]}
 
 
+def test_many_named_deletions_hold_nothing(desk) -> None:
+    account = keeping(desk)
+    ids = [f"{number:02}" for number in range(30)]
+    desk.keep(account, *map(TaskOutput, ids))
+    desk.finish(desk.root(account), output=[TaskOutput.gone(id) for id in ids[:25]])
+    assert (desk.alive(), gone(desk)) == (set(ids), set(ids[:25]))
+    assert desk.value("SELECT count(*) FROM held_deletion") == 0
+
+
 def test_a_result_may_remove_a_folder_and_show_a_file_in_it(desk) -> None:
     account = keeping(desk)
     file = TaskOutput("p/kept", "1", parent="p")
@@ -129,7 +138,7 @@ def test_a_change_to_keep_drops_held_deletions_and_a_change_back_marks(desk) -> 
     assert desk.value("SELECT count(*) FROM held_deletion") == 1
     store.set_deletions(desk.conn, account, Deletions.KEEP)
     assert desk.value("SELECT state FROM held_deletion") == "dropped"
-    holds.prune(desk.conn)
+    holds.prune(desk.conn, 60.0)
     assert desk.value("SELECT count(*) FROM held_deletion") == 0
     listed(desk, account, seen=[str(n) for n in range(30)])
     assert len(gone(desk)) == 10
@@ -160,7 +169,7 @@ def test_totals_count_the_items_that_are_gone(desk) -> None:
     assert (totals["items"], totals["deleted"], totals["gone_at_source"]) == (2, 0, 1)
 
 
-def test_erasing_still_erases(desk, backend) -> None:
+def test_an_erasure_deletes_content_that_the_account_keeps(desk, backend) -> None:
     account = keeping(desk)
     desk.keep(account, TaskOutput("a"), TaskOutput("b"))
     listed(desk, account, seen="b")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from core.db import version
+from core.ledger import leadership, processes
 from core.plugins import Registry
 from core.service.accounts import listing as account_listing
 from core.service.fleet import doctor, health, liveness, snapshot
@@ -67,6 +70,20 @@ def test_all_reports_agree_on_the_fleet(api, healthy, desk, case: str) -> None:
     assert silent == (expected["scheduler"] == "warn")
     alive = any(row["kind"] == "worker" for row in found.processes)
     assert alive == bool(liveness.live_workers(desk.conn)) == (expected["workers"] == "ok")
+
+
+def test_a_candidate_that_waits_to_lead_has_no_wrong_clock(healthy, desk) -> None:
+    """A candidate writes its row only when it tries to lead."""
+    candidate = processes.Process(uuid4(), "dispatcher", "standby", 1, [], 0)
+    processes.heartbeat(desk.conn, candidate, datetime.now(UTC) - timedelta(minutes=10))
+    assert "standby" in " ".join(_wrong_clocks(desk))
+    leadership.lead(desk.conn, candidate.id)
+    assert _wrong_clocks(desk) == []
+
+
+def _wrong_clocks(desk: Any) -> list[str]:
+    checks = fleet.examine(desk.conn, SETTINGS, Registry())
+    return [check.message for check in checks if check.name == "clock"]
 
 
 @pytest.mark.parametrize(

@@ -182,21 +182,31 @@ def test_expired_leases_are_swept_and_their_messages_dropped(
 ) -> None:
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
-    maintenance._expire_from = 0.0
+    maintenance._gap_at = float("-inf")
     maintenance._expire_leases(desk.conn)
     assert set(desk.tasks().values()) == {"ready"}
     assert queues.length("shop") == 0
 
 
-def test_a_new_leader_waits_one_lease_before_it_sweeps(
-    maintenance: Maintenance, desk, sent
+@pytest.mark.parametrize(
+    ("longest", "silent", "state"),
+    [
+        (60.0, 0, "queued"),
+        (60.0, 55, "queued"),
+        (60.0, 61, "ready"),
+        (600.0, 61, "queued"),
+    ],
+)
+def test_a_new_leader_waits_for_the_longest_lease_before_it_sweeps(
+    longest: float, silent: int, state: str, maintenance: Maintenance, desk, sent
 ) -> None:
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
+    maintenance.leases = processes.Leases(60.0, longest)
     maintenance.after_gap()
+    maintenance._gap_at -= silent
     maintenance._expire_leases(desk.conn)
-    assert set(desk.tasks().values()) == {"queued"}
-    assert maintenance._expire_from > time.monotonic() + 55
+    assert set(desk.tasks().values()) == {state}
 
 
 def test_without_redis_an_expired_lease_makes_no_suspect(
@@ -204,7 +214,7 @@ def test_without_redis_an_expired_lease_makes_no_suspect(
 ) -> None:
     """The leader could not renew the leases of tasks that wait in Redis, also right afterwards."""
     expired = "UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'"
-    maintenance._expire_from = 0.0
+    maintenance._gap_at = float("-inf")
     for step in (maintenance.redis_is_away, maintenance.redis_is_back):
         sent(1)
         desk.conn.execute(expired + " WHERE state = 'queued'")
@@ -213,7 +223,7 @@ def test_without_redis_an_expired_lease_makes_no_suspect(
         assert set(desk.rows("SELECT state, suspect FROM sync_task")) == {("ready", False)}
     desk.claim()
     desk.conn.execute(expired + " WHERE state = 'queued'")
-    maintenance._suspect_from = 0.0
+    maintenance._redis_back_at = float("-inf")
     maintenance._expire_leases(desk.conn)
     assert ("ready", True) in desk.rows("SELECT state, suspect FROM sync_task")
 
@@ -230,7 +240,7 @@ def test_the_third_death_ends_the_run_and_notifies_observers(
             started_at = now(), crashes = 2
         """
     )
-    maintenance._expire_from = 0.0
+    maintenance._gap_at = float("-inf")
     maintenance._expire_leases(desk.conn)
     assert (desk.runs(), told) == (["failed"], ["task_parked", "run_finished"])
 
@@ -252,7 +262,7 @@ def test_metrics_count_runs_that_the_leader_ends(maintenance: Maintenance, desk,
         """,
         (crashed.task_id,),
     )
-    maintenance._expire_from = 0.0
+    maintenance._gap_at = float("-inf")
     maintenance._expire_leases(desk.conn)
     maintenance.register(desk.conn)
     text = metrics.render(snapshot.collect(desk.conn, settings))

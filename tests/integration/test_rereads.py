@@ -345,7 +345,7 @@ def test_a_task_that_died_gives_each_item_a_task_of_its_own(office: Office) -> N
     assert set(office.desk.content("content_text", "kind = 'letter'").values()) == {"ONE"}
 
 
-def test_a_skipped_item_stays(office: Office) -> None:
+def test_an_item_that_a_reread_skips_does_not_change(office: Office) -> None:
     office.keep(*letter("a", "x", "one"))
 
     def skips(item: StoredItem) -> TaskResult:

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from pydantic import BaseModel, PositiveFloat
+from support.old_clocks import OLD, YOUNG
 from support.rest import SECRET
 
 from core import AccountIdentity, BaseIntegration, Manifest
@@ -311,6 +312,43 @@ def test_a_failed_request_may_be_sent_again_with_its_key(api) -> None:
     wrong = NEW | {"credentials": {"password": "wrong"}}
     assert user.post("/v1/user-integrations", json=wrong, headers=key).status_code == 422
     assert user.post("/v1/user-integrations", json=NEW, headers=key).status_code == 201
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_key_is_used_again_only_if_all_clocks_call_it_old(api, desk, answered) -> None:
+    """After a step of the database's clock, a repeated request would act twice."""
+    user, key = api.user("u"), {"Idempotency-Key": "k1"}
+
+    def send() -> tuple[int, str | None]:
+        sent = user.post("/v1/user-integrations", json=NEW, headers=key)
+        return sent.status_code, sent.headers.get("idempotency-replayed")
+
+    again = (201, "true") if answered else (409, None)
+    assert send() == (201, None)
+    if not answered:
+        desk.conn.execute("UPDATE idempotency_key SET status = NULL, answer = NULL")
+    assert send() == again
+    desk.conn.execute("UPDATE idempotency_key SET created_at = created_at - interval '2 days'")
+    assert send() == again, "no leader has watched the clock"
+    desk.conn.execute(YOUNG)
+    assert send() == again
+    desk.conn.execute("DELETE FROM monotonic_sample")
+    desk.conn.execute(OLD)
+    assert send() == (200, None), "the same account is connected again"
+    assert send() == (200, "true")
+    assert desk.value("SELECT version FROM user_integration") == 2
+
+
+def test_an_abandoned_key_is_used_again_before_an_answered_one(api, desk) -> None:
+    user, key = api.user("u"), {"Idempotency-Key": "k1"}
+    user.post("/v1/user-integrations", json=NEW, headers=key)
+    desk.conn.execute(OLD)
+    desk.conn.execute("UPDATE idempotency_key SET created_at = created_at - interval '1 hour'")
+    sent = user.post("/v1/user-integrations", json=NEW, headers=key)
+    assert sent.headers["idempotency-replayed"] == "true"
+    desk.conn.execute("UPDATE idempotency_key SET status = NULL, answer = NULL")
+    sent = user.post("/v1/user-integrations", json=NEW, headers=key)
+    assert (sent.status_code, "idempotency-replayed" in sent.headers) == (200, False)
 
 
 def test_one_of_many_concurrent_requests_with_a_key_acts(api, desk) -> None:

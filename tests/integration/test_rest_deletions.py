@@ -78,7 +78,7 @@ def test_a_user_accepts_and_the_run_confirms(api, held, desk) -> None:
     assert (totals["deleted"], totals["held"]) == (30, [])
 
 
-def test_a_user_refuses(api, held, desk) -> None:
+def test_a_user_refuses_a_deletion_and_the_items_stay(api, held, desk) -> None:
     (account, deletion), user = held("u"), api.user("u")
     assert user.post(f"{PLACE}/{deletion}/refuse").json()["state"] == "refused"
     desk.finish(desk.root(account), seen=MANY[:10], listed=[Listing()])

@@ -5,14 +5,21 @@ from __future__ import annotations
 import threading
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
+from pydantic import BaseModel
 from support.waiting import until
 
 from core import Task, TaskOutput
+from core.content import holds
 from core.plugins import Registry
 from core.results.delete_guard import DeleteGuard
 from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver
+
+
+class Cursor(BaseModel):
+    page: int = 0
 
 
 def test_results_with_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> None:
@@ -42,6 +49,56 @@ def test_results_with_tasks_do_not_wait_behind_content(desk, database, queues, c
         "the content is saved",
     )
     saver.stop(20)
+
+
+def test_results_do_not_wait_behind_the_settlement_of_a_large_held_deletion(
+    desk, database, queues, connect, monkeypatch
+) -> None:
+    monkeypatch.setattr(holds, "DIRECT_ROWS", 5)
+    account, names = desk.account("one"), [str(number) for number in range(10)]
+    desk.keep(account, *map(TaskOutput, names))
+    root, other = desk.root(account), desk.root(desk.account("two"))
+    held = desk.hold(account, UUID(root.run_id), *names)
+    saver = Saver(database, queues, InflightTasks(), Registry(), guard=DeleteGuard())
+    saver.start()
+    stranger = connect()
+    with stranger.transaction():
+        stranger.execute("SELECT FROM held_deletion_item FOR UPDATE")
+        saver.hand_over(desk.outcome(root, seen=["0"]))
+        until(
+            lambda: desk.value("SELECT count(*) FROM pg_locks WHERE NOT granted"),
+            "the settlement waits for a lock",
+        )
+        saver.hand_over(desk.outcome(other, output=[TaskOutput("x")]))
+        until(lambda: desk.runs() == ["succeeded"] * 3, "both runs end")
+    until(
+        lambda: desk.rows("SELECT id, vanished FROM held_deletion") == [(held, 9)],
+        "the held deletion is settled",
+    )
+    until(lambda: desk.rows("SELECT FROM sync_seen") == [], "the seen ids are deleted")
+    saver.stop(20)
+
+
+def test_contended_states_are_saved_again_and_logged_as_what_they_are(
+    desk, database, queues, caplog
+) -> None:
+    root = desk.root(desk.account())
+    desk.conn.execute(
+        """
+        CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER skip BEFORE INSERT ON sync_state FOR EACH ROW EXECUTE FUNCTION skip();
+        """
+    )
+    saver = Saver(database, queues, InflightTasks(), Registry(), guard=DeleteGuard())
+    outcome = desk.outcome(root, state={"p": Cursor()})
+    thread = threading.Thread(target=saver.save, args=([outcome],))
+    thread.start()
+    until(lambda: "could not save results" in caplog.text, "the first try fails")
+    desk.conn.execute("DROP TRIGGER skip ON sync_state")
+    thread.join()
+    assert desk.rows("SELECT state FROM sync_task") == [("done",)]
+    assert "other tasks keep inserting the same state partitions" in caplog.text
+    assert "PostgreSQL is not available" not in caplog.text
 
 
 def test_runs_end_though_their_root_is_released_after_their_last_task(

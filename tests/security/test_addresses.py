@@ -49,7 +49,7 @@ def test_special_ipv4_addresses_within_ipv6_are_not_public(form: str, address: s
         *("2a00:1450:4001:80b::200e", "2620:4f:7fff::1", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8"),
     ],
 )
-def test_their_neighbours_are_public(address: str) -> None:
+def test_neighbours_of_reserved_networks_are_public(address: str) -> None:
     assert is_public(address)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from support.waiting import until
 
 from core import (
     AccountIdentity,
@@ -111,6 +112,23 @@ def test_checks_of_one_user_leave_room_for_others(api, silent) -> None:
 
 
 @pytest.mark.usefixtures("on_the_internet")
+def test_checks_of_many_users_leave_threads_for_others(api, silent, monkeypatch) -> None:
+    monkeypatch.setattr(provider_slots, "MAX_PROVIDER_CALLS", 3)
+    port = silent.getsockname()[1]
+    with ThreadPoolExecutor(6) as pool:
+        answers = [
+            pool.submit(api.user(f"u{n}").post, PLACE, json=new("127.0.0.1", port))
+            for n in range(6)
+        ]
+        until(lambda: any(answer.done() for answer in answers), "one of them is refused")
+        assert api.user("ann").get("/v1/integrations").status_code == 200
+        wait(answers)
+    codes = [answer.result().json()["code"] for answer in answers]
+    assert set(codes) == {"checks-busy", "host-unreachable"}
+    assert codes.count("host-unreachable") >= 3
+
+
+@pytest.mark.usefixtures("on_the_internet")
 @pytest.mark.parametrize("says", ["nothing", "tls"])
 def test_the_engine_ends_a_check_whatever_the_plugin_does(api, silent, monkeypatch, says) -> None:
     monkeypatch.setattr(deadline, "UNREACHABLE_SECONDS", SHORT)
@@ -123,6 +141,16 @@ def test_the_engine_ends_a_check_whatever_the_plugin_does(api, silent, monkeypat
         while connection.recv(65_536):
             pass  # the plugin's connection is closed, so its thread ends
     assert threading.active_count() <= before + 2
+
+
+def test_checks_that_never_end_are_bounded(api, monkeypatch) -> None:
+    """A thread cannot be ended; beyond the bound, nothing is checked."""
+    monkeypatch.setattr(deadline, "_late", threading.BoundedSemaphore(1))
+    fine = {"integration_domain": "locked", "credentials": {"password": "fine"}}
+    with deadline._late:
+        answer = api.user("u").post(PLACE, json=fine)
+        assert (answer.status_code, answer.json()["code"]) == (503, "checks-busy")
+    assert api.user("u").post(PLACE, json=fine).status_code == 201
 
 
 def test_a_check_of_an_operator_has_a_deadline_too(api, silent, monkeypatch) -> None:

@@ -110,6 +110,13 @@ def test_the_served_hosts_come_from_the_settings(given, listening_on, served) ->
         ("127.0.0.1", "1.1.1.1, 203.0.113.7, 10.0.0.1", "203.0.113.7"),
         ("127.0.0.1", "10.0.0.2, 10.0.0.1", "10.0.0.2"),
         ("127.0.0.1", "", None),
+        ("127.0.0.1", "203.0.113.7:50123", "203.0.113.7"),  # some proxies add the port
+        ("127.0.0.1", "2001:db8::7", "2001:db8::7"),
+        ("127.0.0.1", "[2001:db8::7]:50123", "2001:db8::7"),
+        ("127.0.0.1", "1.1.1.1, 203.0.113.7:1, 10.0.0.1:2", "203.0.113.7"),
+        ("127.0.0.1", "unknown", None),
+        ("127.0.0.1", "1.1.1.1, <script>", None),
+        ("127.0.0.1", "1.1.1.1, a:b:c, 10.0.0.1", None),
     ],
 )
 def test_only_proxies_name_a_client(peer, forwarded, client) -> None:
@@ -181,20 +188,35 @@ def test_requests_in_progress_are_bounded(
 
 def test_bodies_of_one_address_do_not_fill_the_memory(api, monkeypatch) -> None:
     monkeypatch.setattr(gate, "MAX_BUFFERED_BYTES_PER_ADDRESS", 300_000)
-    at = urlsplit(api.url)
-    begun = (
-        "POST /v1/user-integrations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n"
-        f"Content-Type: application/json\r\nX-Forwarded-For: {CLIENT}\r\n\r\n"
-    ).encode() + b" " * 100_000
+    with _half_bodies(api.url, [CLIENT] * 5) as holders:
+        first = until(lambda: _first_answer(holders), "one of them is refused")
+    assert first.startswith(b"HTTP/1.1 429 ")
+
+
+def test_bodies_of_many_addresses_do_not_fill_the_memory(api, monkeypatch) -> None:
+    monkeypatch.setattr(gate, "MAX_BUFFERED_BYTES", 300_000)
+    with _half_bodies(api.url, [f"203.0.113.{n}" for n in range(5)]) as holders:
+        first = until(lambda: _first_answer(holders), "one of them is refused")
+    assert first.startswith(b"HTTP/1.1 503 ")
+
+
+@contextmanager
+def _half_bodies(url: str, clients: list[str]) -> Iterator[list[socket.socket]]:
+    """Send a part of a large body for each client, through a connection of its own."""
+    at = urlsplit(url)
     with ExitStack() as stack:
         holders = []
-        for _ in range(5):
+        for client in clients:
             one = stack.enter_context(socket.create_connection((at.hostname, at.port)))
-            one.sendall(begun)
+            one.sendall(
+                b"POST /v1/user-integrations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000"
+                b"\r\nContent-Type: application/json\r\n"
+                + f"X-Forwarded-For: {client}\r\n\r\n".encode()
+                + b" " * 100_000
+            )
             holders.append(one)
         holders[-1].settimeout(20)
-        first = until(lambda: _first_answer(holders), "one of them is refused")
-        assert first.startswith(b"HTTP/1.1 429 ")
+        yield holders
 
 
 def _first_answer(connections: list[Any]) -> bytes:

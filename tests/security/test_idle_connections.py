@@ -136,3 +136,10 @@ def test_a_body_that_comes_too_slowly_is_answered(deployment, tmp_path) -> None:
         answer = b"".join(iter(lambda: slow.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b'"request-timeout"' in answer
+
+
+def test_alone_the_server_listens_on_loopback_and_says_why(deployment, tmp_path) -> None:
+    with polling_serve(deployment, tmp_path) as served:
+        sockets = served.process.net_connections()
+        assert {one.laddr.ip for one in sockets if one.status == "LISTEN"} == {"127.0.0.1"}
+        assert "Only this machine can connect, because" in served.log.read_text()

@@ -173,7 +173,7 @@ def test_a_secret_is_removed_wherever_a_record_holds_it(
 
 
 @pytest.mark.parametrize("place", WRITTEN)
-def test_no_formatter_shows_it(place: str) -> None:
+def test_no_formatter_shows_a_secret(place: str) -> None:
     """The engine's own handler, as text and as JSON."""
     root, stream = logging.getLogger(), io.StringIO()
     handler = logging.StreamHandler(stream)

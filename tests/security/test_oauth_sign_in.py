@@ -13,6 +13,7 @@ from support.cloud import PRODUCT, agree, cloud_of, confirm, consent, query
 from support.dashboard import Browser, form
 
 from core.log_redaction import install
+from core.service import provider_slots
 
 
 @pytest.fixture
@@ -285,3 +286,19 @@ def test_calls_to_the_provider_count_for_the_user_who_started(product, victor, c
     with busy():
         assert product.admin.post("/v1/oauth/redeem", json=body).status_code == 429
     assert product.admin.post("/v1/oauth/redeem", json=body).status_code == 201
+
+
+def test_the_sign_ins_that_a_user_starts_are_bounded(product, conn, monkeypatch) -> None:
+    """Each is stored for ten minutes, with its config."""
+    monkeypatch.setattr(provider_slots, "MAX_SIGN_INS_PER_HOUR", 3)
+    mallory, start = product.user("mallory"), "/v1/oauth/cloud/authorize"
+    answers = [mallory.post(start, json={}) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [201] * 3 + [429] * 2
+    assert answers[-1].json()["code"] == "sign-ins-exhausted"
+    again = product.user("mallory").post(start, json={})  # another token does not help
+    assert again.status_code == 429
+    assert product.user("ann").post(start, json={}).status_code == 201
+    assert conn.execute("SELECT count(*) FROM oauth_flow").fetchone() == (4,)
+    operator = product.admin
+    for _ in range(5):
+        assert operator.post(start, json={"user_id": "mallory"}).status_code == 201

@@ -12,7 +12,7 @@ from support.dashboard import form
 from core.dashboard.app import PAGES
 from core.rest.app import build
 from core.scopes import ALL, DEFAULT, Scope
-from core.service import tokens
+from core.service import sessions, tokens
 
 CONTENT, CONNECT, OPERATE, METRICS, TOKENS = (
     "content:read",
@@ -178,6 +178,21 @@ def test_a_token_creates_no_token_that_outlives_it(api) -> None:
     assert created(for_ever).json()["expires_at"] is None
 
 
+def test_a_user_s_token_creates_a_bounded_number_of_tokens(api, monkeypatch) -> None:
+    monkeypatch.setattr(tokens, "MAX_TOKENS_PER_USER", 5)
+    mallory = api.client(api.token("mallory", scopes=list(Scope)))
+    body = {"scopes": ["content:read"]}
+    for _ in range(4):
+        made = mallory.post("/v1/tokens", json=body)
+        assert made.status_code == 201
+        # A revoked token leaves a row too.
+        assert mallory.delete(f"/v1/tokens/{made.json()['id']}").status_code == 204
+    answer = mallory.post("/v1/tokens", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (429, "tokens-exhausted")
+    operator = api.client(api.token(scopes=list(Scope)))
+    assert operator.post("/v1/tokens", json=body | {"user_id": "mallory"}).status_code == 201
+
+
 @pytest.mark.parametrize("days", [0, -1, 1e9, "NaN", "Infinity", "soon"])
 def test_an_odd_expiry_is_refused(api, dashboard, days) -> None:
     assert created(api.client(api.token(scopes=ALL)), expires_in_days=days).status_code == 422
@@ -199,6 +214,16 @@ def test_a_created_token_works_until_it_is_revoked(api, conn) -> None:
     assert admin.delete(f"/v1/tokens/{body['id']}").status_code == 204
     assert reader.get("/v1/changes").status_code == 401
     assert admin.delete(f"/v1/tokens/{body['id']}").status_code == 404
+
+
+def test_a_token_works_until_it_expires(api, conn) -> None:
+    token = api.token("ann")
+    client = api.client(token)
+    conn.execute("UPDATE api_token SET expires_at = now() + interval '1 hour'")
+    assert client.get("/v1/user-integrations").status_code == 200
+    conn.execute("UPDATE api_token SET expires_at = now()")
+    assert client.get("/v1/user-integrations").status_code == 401
+    assert sessions.open_session(conn, token) is None
 
 
 def test_the_dashboard_creates_and_revokes_tokens(dashboard, conn) -> None:

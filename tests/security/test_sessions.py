@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import httpx2
 import pytest
 from support.dashboard import Browser
 
-from core.service import tokens
+from core.service import sessions, tokens
 from core.settings import Settings
 from core.web.session_cookie import HOST_NAME, NAME
 
@@ -62,6 +63,18 @@ def test_each_sign_in_opens_a_new_session_and_ends_the_old_one(dashboard) -> Non
     assert is_signed_in(browser)
 
 
+def test_many_sign_ins_with_one_token_do_not_fill_the_table(dashboard, conn, monkeypatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
+    token, other = dashboard.token("mallory"), dashboard.sign_in("ann")
+    browsers = []
+    for _ in range(6):
+        browsers.append(dashboard.stranger())
+        browsers[-1].send("/sign-in", {"token": token})
+    assert [is_signed_in(browser) for browser in browsers] == [False] * 3 + [True] * 3
+    assert is_signed_in(other)
+    assert conn.execute("SELECT count(*) FROM session").fetchone() == (4,)
+
+
 def test_a_chosen_session_id_is_not_adopted(dashboard) -> None:
     """Session fixation: the attacker plants an id, and the victim signs in with it."""
     browser = with_cookie(dashboard, "chosen-by-mallory")
@@ -82,6 +95,26 @@ def test_a_sibling_subdomain_cannot_plant_a_session(public) -> None:
     both = public.stranger()
     both.client.headers["Cookie"] = f"{NAME}={session}; {HOST_NAME}=of-the-victim"
     assert not is_signed_in(both)
+
+
+@pytest.mark.parametrize("after", [b"", b"\xa0", b" "])
+def test_a_name_that_only_looks_like_ours_names_no_session(public, conn, after) -> None:
+    """A browser sees no prefix in such a name, and lets a sibling subdomain set it."""
+    session = sessions.open_session(conn, public.token("mallory"))
+    own, value = HOST_NAME.encode() + b"=of-the-victim; ", b"=" + session.encode()
+    for before in (b"\xa0", b"\x85", b"=", b"$Version=1, "):
+        planted = before + HOST_NAME.encode() + after + value
+        for cookies in (planted, own + planted):
+            victim = public.stranger()
+            victim.client.headers = httpx2.Headers([(b"Cookie", cookies)])
+            assert not is_signed_in(victim), cookies
+
+
+def test_two_cookies_of_one_name_name_no_session(public, conn) -> None:
+    """No browser stores two with this prefix: another program added one."""
+    session = sessions.open_session(conn, public.token("mallory"))
+    for cookies in (f"{session}; {HOST_NAME}=other", f"other; {HOST_NAME}={session}"):
+        assert not is_signed_in(with_cookie(public, cookies, HOST_NAME))
 
 
 @pytest.fixture
@@ -179,7 +212,7 @@ def test_the_leader_deletes_sessions_that_have_ended(dashboard, conn) -> None:
 
     dashboard.sign_in("ann"), dashboard.sign_in("bob")
     conn.execute(
-        "UPDATE session s SET expires_at = now() FROM api_token t"
+        "UPDATE session s SET expires_at = now() - interval '2 hours' FROM api_token t"
         " WHERE t.id = s.token_id AND t.user_id = 'ann'"
     )
     prune(conn)

@@ -27,14 +27,14 @@ OPEN = 10
 KEPT = 60
 """The number of judged accounts that stay, to be judged again: late messages may still arrive."""
 
-PARKING = sorted({*GARBAGE, "permanent", "transient", "system_exit"} - {"return_endless_outputs"})
+PARKING = sorted({*GARBAGE, "permanent", "system_exit"} - {"return_endless_outputs"})
 """Deeds after which a task is parked, without the one that uses much memory on purpose."""
 
 STATES = """
 SELECT a.id, count(r.id), count(r.id) FILTER (WHERE r.state = 'running') FROM user_integration a
 LEFT JOIN sync_run r ON r.user_integration_id = a.id WHERE a.id = ANY (%s) GROUP BY a.id
 """
-RARELY_DUE = "UPDATE user_integration SET poll_interval_minutes = 10000 WHERE id = %s"
+RARELY_DUE = "UPDATE user_integration SET poll_interval_minutes = 525600 WHERE id = %s"
 NOT_DUE = "UPDATE user_integration SET next_sync_at = now() + interval '100 days' WHERE id = %s"
 DONE_OF = "SELECT count(*) FROM sync_task WHERE state = 'done' AND user_integration_id = %s"
 OF_ACCOUNTS = ("sync_task", "sync_state", "user_integration_content", "sync_run")
@@ -121,7 +121,13 @@ class Accounts:
     # ----------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        kinds = {self._tree: 6, self._growing: 2, self._hostile: 2, self._metered: 1}
+        kinds = {
+            self._tree: 6,
+            self._large: 1,
+            self._growing: 2,
+            self._hostile: 2,
+            self._metered: 1,
+        }
         [make] = self._dice.choices(list(kinds), list(kinds.values()))
         job = make()
         self.open[job.account] = job
@@ -158,6 +164,10 @@ class Accounts:
         )
         job.look = lambda: oracle.assert_synced(self._world.fleet, account, config)
         return job
+
+    def _large(self) -> Job:
+        """Create a tree whose items go to the blob store."""
+        return self._tree(pages=2, items=3, fanout_depth=0, item_bytes=1_100_000)
 
     def _growing(self) -> Job:
         job = self._tree(grow=self._dice.randint(1, 5))

@@ -27,6 +27,9 @@ MOST_SECONDS = 4.0
 
 STALL_SECONDS = 12.0
 
+CUT_SECONDS = 10.0
+"""The longest time for which one side of the network is cut: longer than a lease."""
+
 LEAD = """
 UPDATE engine_state SET leader = gen_random_uuid(),
     leader_until = clock_timestamp() + interval '3 seconds'
@@ -163,6 +166,75 @@ def transaction_left_open(world: World, dice: random.Random) -> None:
     threading.Thread(target=idle, daemon=True).start()
 
 
+# One side only
+# --------------------------------------------------------------------------------------------------
+
+LEADER_IS = """
+UPDATE engine_state SET leader = id, leader_until = clock_timestamp() + interval '10 seconds'
+FROM (SELECT id FROM process WHERE kind = 'dispatcher' AND pid = ANY(%s) LIMIT 1) chosen
+"""
+A_DAY_AHEAD = (
+    "UPDATE engine_state SET leader_until = clock_timestamp() + interval '1 day'",
+    "UPDATE process SET seen_at = seen_at + interval '1 day'",
+    "UPDATE sync_task SET lease_until = lease_until + interval '1 day' WHERE state = 'queued'",
+    """
+    UPDATE sync_task SET available_at = clock_timestamp() + interval '1 day 1 minute'
+    WHERE state = 'ready' AND snoozes = 0
+    """,
+    """
+    UPDATE limit_block SET until = until + interval '1 day',
+        blocked_at = blocked_at + interval '1 day'
+    """,
+    """
+    UPDATE breaker SET probe_at = probe_at + interval '1 day',
+        paused_at = paused_at + interval '1 day'
+    """,
+    """
+    UPDATE user_integration SET refresh_until = refresh_until + interval '1 day',
+        next_sync_at = next_sync_at + interval '400 days'
+    WHERE next_sync_at <= clock_timestamp()
+    """,
+)
+
+
+def leader_without_redis(world: World, dice: random.Random) -> None:
+    """Let the dispatcher of the remote program lead, and cut its way to Redis."""
+    world.deployment.rows(LEADER_IS, list(world.remote.children()))
+    with world.network.cut("redis", silent=dice.random() < 0.5):
+        time.sleep(dice.uniform(4, CUT_SECONDS))
+
+
+def without_postgres(world: World, dice: random.Random) -> None:
+    """Cut the remote program off from PostgreSQL."""
+    with world.network.cut("postgres", silent=dice.random() < 0.5):
+        time.sleep(dice.uniform(4, CUT_SECONDS))
+
+
+def half_open(world: World, dice: random.Random) -> None:
+    """Silence all connections of the remote program. New ones work soon; these never will."""
+    with world.network.cut("postgres", "redis", silent=True):
+        time.sleep(dice.uniform(1, MOST_SECONDS))
+
+
+def clock_set_back(world: World, dice: random.Random) -> None:
+    """Leave every deadline as a clock has written it that was a day ahead."""
+    for statement in A_DAY_AHEAD:
+        world.deployment.rows(statement)
+
+
+def blobs_away(world: World, dice: random.Random) -> None:
+    """Put a file in the place of the blob store's folder."""
+    away = world.blobs.with_name("away")
+    world.blobs.mkdir(exist_ok=True)
+    world.blobs.rename(away)
+    world.blobs.touch()
+    try:
+        time.sleep(dice.uniform(2, CUT_SECONDS))
+    finally:
+        world.blobs.unlink()
+        away.rename(world.blobs)
+
+
 KINDS: Mapping[str, tuple[int, Fault]] = {
     "worker killed": (4, worker_killed),
     "worker stopped beyond its lease": (2, worker_stopped),
@@ -194,6 +266,11 @@ KINDS: Mapping[str, tuple[int, Fault]] = {
     "connections exhausted": (1, _lasting(lambda world: outages.exhausted(world.deployment))),
     "disk full": (1, _lasting(lambda world: outages.disk_full(world.deployment))),
     "transaction left open": (1, transaction_left_open),
+    "leader without Redis": (3, leader_without_redis),
+    "one program without PostgreSQL": (3, without_postgres),
+    "half-open connections": (3, half_open),
+    "deadlines a day ahead": (3, clock_set_back),
+    "blob store away": (2, blobs_away),
 }
 """The weight and the function of each fault, by name."""
 
@@ -249,6 +326,7 @@ class Injector:
 def undo(world: World) -> None:
     """Undo the changes that an aborted fault may have left."""
     world.servers.start()
+    world.network.heal()
     with redis.Redis.from_url(world.deployment.redis_url) as client:
         client.replicaof("NO", "ONE")
         for name in ("maxmemory", "min-replicas-to-write"):

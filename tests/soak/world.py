@@ -19,6 +19,7 @@ from support.fleet import HOSTILE, Fleet
 from support.servers import Servers
 
 from soak.metered import CALLS_LOG
+from soak.network import Network
 
 LEASE_SECONDS = 5.0
 PROCESSES, THREADS = 2, 4
@@ -74,6 +75,8 @@ class World:
 
     Attributes:
       victims: The programs that faults may kill.
+      remote: The victim whose network faults may cut.
+      blobs: The folder of large content.
       keep: Set it to keep the folder, and in it the programs' log.
       elder: A program that the soak never kills, to show whether memory grows with age.
     """
@@ -81,6 +84,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="soak-"))
         self.calls_log = self.home / "calls.log"
+        self.blobs = self.home / "blobs"
         self.servers = Servers()
         self.keep = False
         self._name = f"soak-{seed}"
@@ -95,9 +99,11 @@ class World:
             stack.callback(self.deployment.queues.close)
             self.fleet = WatchedFleet(self.deployment, self.home, **self._variables())
             stack.callback(self.fleet.end)
-            self.victims = [
-                self.fleet.workers(processes=PROCESSES, threads=THREADS) for _ in range(2)
-            ]
+            self.network = stack.enter_context(Network(self.deployment))
+            self.remote = self.fleet.workers(
+                processes=PROCESSES, threads=THREADS, **self.network.variables()
+            )
+            self.victims = [self.fleet.workers(processes=PROCESSES, threads=THREADS), self.remote]
             self.elder = self.fleet.workers(processes=1, threads=THREADS)
             self.scheduler = self.fleet.scheduler()
             self.fleet.ready(60)
@@ -125,6 +131,7 @@ class World:
             "POLLING_PLUGINS": f"{HOSTILE['POLLING_PLUGINS']},soak.metered",
             "POLLING_CRON_SCHEDULE": "* * * * *",
             "POLLING_LEASE_SECONDS": str(LEASE_SECONDS),
+            "POLLING_BLOB_URL": str(self.blobs),
             CALLS_LOG: str(self.calls_log),
         }
 

@@ -68,3 +68,12 @@ def cases(folder: Path = CASES) -> list[tuple[str, bytes, dict[str, Any]]]:
         for path in sorted(folder.glob("*.json"))
         if path.with_suffix(".eml").exists()
     ]
+
+
+def relatives(path: Path = CASES / "relatives.jsonl") -> list[tuple[str, bytes, dict[str, Any]]]:
+    """Return name, source and correct values of each relative: the same faults, other inputs.
+
+    A line of the file is a case; its source is a text with a character for each byte.
+    """
+    found = map(json.loads, path.read_text().splitlines())
+    return [(each["name"], each["source"].encode("latin-1"), each["expected"]) for each in found]

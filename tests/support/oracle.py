@@ -49,7 +49,7 @@ WHERE user_integration_id = %s AND updated_at <> created_at LIMIT 5
 LEFT = """
 SELECT state, type, suspect, reason, errors::text, count(*) FROM sync_task
 WHERE state IN ('ready', 'queued', 'parked')
-GROUP BY 1, 2, 3, 4, 5 LIMIT 20
+GROUP BY 1, 2, 3, 4, 5 ORDER BY state = 'parked' LIMIT 20
 """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
 import socket
@@ -14,18 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from support.ports import free_port
 from support.waiting import until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
-
-
-def free_port() -> int:
-    """Return a free port that the system gives to no connection, not even during an attack."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with suppress(OSError), socket.create_server(("", port)):
-            return port
 
 
 def program(name: str) -> str:

@@ -248,6 +248,12 @@ def test_a_package_lists_modules_that_exist(package: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("package", ["core/ledger", "core/transport"])
+def test_a_package_lists_all_of_its_modules(package: str) -> None:
+    listed = set(MODULE_LISTED.findall(ast.get_docstring(parse(f"{package}/__init__.py")) or ""))
+    assert {path.stem for path in (ROOT / package).glob("[!_]*.py")} <= listed
+
+
 def test_the_index_of_writers_is_grouped_by_table() -> None:
     tables = [match["table"] for line in PAGE.splitlines() if (match := WRITER.match(line))]
     changes = [

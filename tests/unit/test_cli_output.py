@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from core.cli import output
+from core.cli.listing import print_page
+from core.service.pagination import Page
 
 HOSTILE = "\x1b[2Jname\r\n[red]x[/red]\u202egnp.exe\x00\ud800"
 
@@ -74,3 +76,24 @@ def test_json_is_ascii_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.isascii()
     assert text.count("\n") == 1
     assert json.loads(text) == {"name": HOSTILE, "at": "2026-01-02T00:00:00+00:00"}
+
+
+def test_the_hint_to_the_next_page_keeps_the_filters(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command with the cursor alone would list the rows of other accounts."""
+
+    class OneRow:
+        def page(self, *_: object, **filters: object) -> Page:
+            assert filters == {"limit": 1, "after": None, "state": "parked"}
+            return Page([{"id": 1}], "cursor-1")
+
+    print_page(
+        None,  # type: ignore[arg-type]
+        OneRow(),  # type: ignore[arg-type]
+        ("ID",),
+        lambda row: (row["id"],),
+        nouns="tasks",
+        json=False,
+        limit=1,
+        state="parked",
+    )
+    assert "repeat the command with --after cursor-1" in " ".join(capsys.readouterr().err.split())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 
-from core.dashboard import mail, sanitizer
+from core.web import mail_preview as mail
+from core.web import sanitizer
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -22,10 +22,12 @@ def test_concurrent_viewers_of_a_part_share_one_rendering() -> None:
     async def look() -> None:
         live, numbers = Live(), count(1)
         seen = await asyncio.gather(
-            *(live.get(KEY, lambda: str(next(numbers))) for _ in range(100))
+            *(live.get(KEY, "ann", lambda: str(next(numbers))) for _ in range(100))
         )
         assert {html for html, _ in seen} == {"1"}
-        assert (await live.get(("/parked", "", "v", "False"), lambda: str(next(numbers))))[0] == "2"
+        assert (await live.get(("/parked", "", "v", "False"), "ann", lambda: str(next(numbers))))[
+            0
+        ] == "2"
 
     asyncio.run(look())
 
@@ -35,9 +37,9 @@ def test_a_later_viewer_gets_a_new_rendering() -> None:
 
     async def look() -> None:
         live, numbers = Live(), count(1)
-        await live.get(KEY, lambda: str(next(numbers)))
+        await live.get(KEY, "ann", lambda: str(next(numbers)))
         came = time.monotonic()
-        assert (await live.get(KEY, lambda: str(next(numbers)), came))[0] == "2"
-        assert (await live.get(KEY, lambda: str(next(numbers)), came))[0] == "2"
+        assert (await live.get(KEY, "ann", lambda: str(next(numbers)), came))[0] == "2"
+        assert (await live.get(KEY, "ann", lambda: str(next(numbers)), came))[0] == "2"
 
     asyncio.run(look())

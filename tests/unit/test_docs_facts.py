@@ -15,6 +15,7 @@ from core import states
 from core.cli.app import build
 from core.cli.drain import drain
 from core.cli.serve import CONNECTIONS
+from core.db import clocks
 from core.db.pool import MAX_IDLE_IN_TRANSACTION_SECONDS, MINIMUM_VERSION
 from core.db.schema import metadata
 from core.dispatcher import domain, loop
@@ -256,7 +257,7 @@ OF_DISPATCHER = number(
     r"Database\(environment\.database_url, size=(\d+)\)", "core/dispatcher/loop.py"
 )
 FLEET = 4 * (8 + SPARE + OF_DISPATCHER) + CONNECTIONS
-LEADS, VACANT = leadership.LEAD_SECONDS, leadership.VACANT_SECONDS
+LEADS, VACANT = clocks.LEAD_SECONDS, leadership.VACANT_SECONDS
 DAYS = Settings.model_fields["give_up_after_days"].default
 PAUSE = decisions.MAX_DEFERRAL_SECONDS / 3_600
 
@@ -277,11 +278,11 @@ STATED = {
         f"Use Redis {'.'.join(map(str, queues.MINIMUM_VERSION))} or newer",
     ],
     "how-to/recover.md": [
-        f"pauses that grow from a minute to {PAUSE:g} hours",
+        f"pauses that grow from one minute to {PAUSE:g} hours",
         f"If the task fails for {DAYS:g} days",
         f"the provider failed for {DAYS:g} days",
         f"{'three' if parking.MAX_CRASHES == 3 else parking.MAX_CRASHES} crashes;",
-        "The leading dispatcher compares Redis with the ledger every 2 seconds",
+        "Every 2 seconds, the engine compares Redis with its records in PostgreSQL",
     ],
     "../SECURITY.md": [f"secrets of {MIN_SECRET_CHARS} or more characters"],
     "how-to/rotate-keys.md": [

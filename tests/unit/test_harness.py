@@ -357,6 +357,19 @@ class TestTasks:
         ]
         assert [run.lane for run in result.runs] == ["live", "backfill"]
 
+    def test_a_delayed_task_runs_in_its_run_after_virtual_time(self) -> None:
+        seen: list[str] = []
+
+        def script(ctx: Context, name: str) -> TaskResult:
+            seen.append(name)
+            delayed = replace(step("late"), delay=150.0)
+            return TaskResult(tasks=[delayed, step("soon")] if name == "root" else [])
+
+        harness = scripted(script)
+        result = harness.sync()
+        assert seen == ["root", "soon", "late"]
+        assert (len(result.runs), harness.clock) == (1, 150.0)
+
     def test_an_endless_tree_is_stopped_at_the_bound(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
             return TaskResult(tasks=[step(name + "!")])

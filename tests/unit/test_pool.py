@@ -9,6 +9,7 @@ from psycopg import errors
 from core.db.pool import passes
 
 PASS = [
+    errors.QueryCanceled(),
     psycopg.OperationalError("the connection is lost"),
     psycopg.InterfaceError("the connection is closed"),
     errors.ConnectionFailure(),
@@ -16,6 +17,10 @@ PASS = [
     errors.CrashShutdown(),
     errors.CannotConnectNow(),
     errors.IdleSessionTimeout(),
+    errors.IdleInTransactionSessionTimeout(),
+    errors.lookup("25P04")(),
+    errors.DatabaseDropped(),
+    errors.IoError(),
     errors.DeadlockDetected(),
     errors.SerializationFailure(),
     errors.LockNotAvailable(),
@@ -33,7 +38,6 @@ STAY = [
     errors.UndefinedTable(),
     errors.InsufficientPrivilege(),
     errors.ProgramLimitExceeded(),
-    errors.QueryCanceled(),
 ]
 
 

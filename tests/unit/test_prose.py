@@ -106,6 +106,8 @@ def test_a_long_sentence_is_found(tmp_path: Path) -> None:
 def test_a_question_is_not_a_heading_of_a_page(tmp_path: Path) -> None:
     assert findings(tmp_path / "page.html", "<h2>Is the content fresh?</h2>\n")
     assert not findings(tmp_path / "page.html", "<h2>Freshness</h2>\n")
+    assert findings(tmp_path / "page.md", "## Is the content fresh?\n")
+    assert not findings(tmp_path / "page.md", "## Freshness\n")
 
 
 def test_the_allow_list_covers_its_file_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -398,7 +398,15 @@ def test_a_payload_over_64_kib_is_refused(shop: Any) -> None:
 
 @pytest.mark.parametrize(
     "task",
-    [Task("unheard-of"), Task("start"), Task("step", priority=2**31), Task("step", priority="1")],
+    [
+        Task("unheard-of"),
+        Task("start"),
+        Task("step", priority=2**31),
+        Task("step", priority="1"),
+        Task("step", delay=-1),
+        Task("step", delay=86_401),
+        Task("step", delay=float("nan")),
+    ],
 )
 def test_a_task_that_cannot_be_queued_is_refused(shop: Any, task: Task) -> None:
     with pytest.raises(ResultInvalid):

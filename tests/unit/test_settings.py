@@ -22,7 +22,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_documented_defaults_hold() -> None:
+def test_settings_have_their_documented_defaults() -> None:
     settings = get_settings()
     assert settings.database_url is settings.redis_url is settings.blob_url is None
     assert (settings.cron_schedule, settings.batch_size, settings.lease_seconds) == (

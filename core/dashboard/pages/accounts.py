@@ -15,8 +15,8 @@ from core.dashboard.responses import Renderer
 from core.dashboard.session import StatusViewer
 from core.db.pool import Conn
 from core.service import authorization
+from core.service.accounts import comparison, oauth
 from core.service.accounts import listing as account_listing
-from core.service.accounts import oauth
 from core.service.accounts import queries as account_queries
 from core.service.accounts.owed import owed_by
 from core.service.backend import Backend
@@ -136,8 +136,11 @@ def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) ->
     }
     live = next((run for run in open_runs.values() if run.run["lane"] == Lane.LIVE), None)
     integration = engine.registry.integrations.get(row["integration_domain"])
+    compared = comparison.latest(conn, account)
+    name = integration.manifest.name if integration is not None else row["integration_domain"]
     return {
         "account": row,
+        "compared": comparison.sentence(compared, name) if compared is not None else None,
         "public_only": stored_account.public_hosts_only,
         "integration": integration.manifest.name if integration is not None else None,
         "rereads": integration is not None and integration.manifest.reader is not None,

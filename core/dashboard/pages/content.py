@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
-from core.dashboard import previews, query_filters
+from core.dashboard import mail_reading, previews, query_filters
 from core.dashboard.query_filters import Text
 from core.dashboard.responses import Renderer
 from core.dashboard.session import ContentViewer, Viewer
@@ -22,7 +22,7 @@ from core.service.backend import Backend
 from core.service.content import listing as content_listing
 from core.service.content import queries as content_queries
 from core.service.content import threads
-from core.web import downloads
+from core.web import downloads, html_documents
 from core.web.dependencies import After, ContentId, Engine
 
 router = APIRouter()
@@ -31,6 +31,9 @@ DELETED = {"": False, "only": True, "also": None}
 MAX_METADATA_ROWS = 200
 MAX_VALUE_CHARS = 2_000
 MAX_PEOPLE = 20
+READ_APART = frozenset({"reading", "new_text", "signature"})
+"""Metadata that the page shows in words."""
+
 MAX_THREAD_TEXT_CHARS = 20_000
 
 
@@ -85,16 +88,26 @@ def show_content(
         row = _row(conn, viewer, content_id)
         account = account_queries.accounts.one(conn, "account", row["user_integration_id"])
         child_filter = content_listing.ContentFilter(
-            account=row["user_integration_id"], parent=row["external_id"], deleted=None
+            account=row["user_integration_id"],
+            user=viewer.user_id,
+            parent=row["external_id"],
+            deleted=None,
         )
         children = content_listing.page(
             conn, engine.query_slots, child_filter, limit=20, after=after
         )
         parent = _parent(conn, row)
     try:
-        preview = previews.preview(engine, row)
+        preview = previews.preview(engine, row, viewer.user_id)
     except NotFound:
         preview = None
+    people = _people(row["metadata"])
+    hidden = READ_APART | {role.lower() for role, _ in people}
+    metadata = {
+        name: value
+        for name, value in row["metadata"].items()
+        if name not in hidden and value not in ([], {})
+    }
     values = {
         "item": row,
         "account": account,
@@ -102,10 +115,12 @@ def show_content(
         "cursor": children.cursor,
         "parent": parent,
         "in_thread": threads.thread_of(row) is not None,
+        "people": people,
+        "notes": mail_reading.notes(row["metadata"]),
+        "preview": preview,
+        "metadata": _metadata(metadata),
     }
-    return renderer.page(
-        "content.html", values | {"preview": preview, "metadata": _metadata(row["metadata"])}
-    )
+    return renderer.page("content.html", values)
 
 
 @router.get("/content/{content_id}/thread")
@@ -119,7 +134,9 @@ def show_thread(
     """Show the items of an item's thread, the oldest first."""
     with engine.database.connection() as conn:
         row = _row(conn, viewer, content_id)
-        page = threads.page(conn, engine.query_slots, row, limit=20, after=after)
+        page = threads.page(
+            conn, engine.query_slots, row, user=viewer.user_id, limit=20, after=after
+        )
     items = [_shown_in_thread(item) for item in page.rows]
     return renderer.page("thread.html", {"item": row, "items": items, "cursor": page.cursor})
 
@@ -127,10 +144,10 @@ def show_thread(
 @router.get("/content/{content_id}/preview")
 def preview_content(engine: Engine, viewer: ContentViewer, content_id: ContentId) -> Response:
     """Show the item's HTML in a page without scripts or remote content, for the preview frame."""
-    html = previews.document(engine, _visible_row(engine, viewer, content_id))
-    if html is None:
-        raise NotFound("content-has-no-preview")
-    return HTMLResponse(html, headers=previews.HEADERS)
+    row = _visible_row(engine, viewer, content_id)
+    return HTMLResponse(
+        html_documents.of_item(engine, row, viewer.user_id), headers=html_documents.HEADERS
+    )
 
 
 @router.get("/content/{content_id}/raw")
@@ -182,8 +199,10 @@ def _parent(conn: Conn, row: Row) -> Row | None:
 def _shown_in_thread(item: Row) -> Row:
     text = item["text"] or ""
     truncated = item["truncated"] or len(text) > MAX_THREAD_TEXT_CHARS
+    new = item["metadata"].get("new_text")
     return item | {
         "people": _people(item["metadata"]),
+        "new_text": new[:MAX_THREAD_TEXT_CHARS] if isinstance(new, str) else None,
         "text": text[:MAX_THREAD_TEXT_CHARS],
         "truncated": truncated,
     }

@@ -46,6 +46,8 @@ def returned(
             done = oauth.finish(engine, state=state, code=code, error=error, session=session)
     except PollingError as problem:
         return _page("Not connected", sentences(problem), problem.status)
+    if done.problem is not None:
+        return _page("Not connected", sentences(done.problem), 400)
     if done.url is not None:
         return RedirectResponse(done.url, 303, headers=REDIRECT)
     if done.question is not None:
@@ -73,6 +75,8 @@ def cancel(engine: Engine, form: PostedForm) -> Response:
 
 
 def _result(done: FinishedAuthorization) -> Response:
+    if done.problem is not None:
+        return _page("Not connected", sentences(done.problem), 400)
     if done.error is not None:
         reason = REASONS.get(done.error, REASONS["failed"])
         return _page("Not connected", f"{reason} Start again where you came from.", 400)

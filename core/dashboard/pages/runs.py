@@ -149,7 +149,7 @@ def _run(
     now = progress.progress(conn, run)
     account = progress.load_account(conn, now)
     running = row["state"] == RunState.RUNNING
-    tasks = run_tree.tasks(conn, slots, run, parent, after=after)
+    tasks = run_tree.tasks(conn, slots, run, parent, user=viewer.user_id, after=after)
     return {
         "run": row,
         "now": now,
@@ -158,7 +158,7 @@ def _run(
         "seconds": now.run["seconds"],
         "bar": _bar(now),
         "waits": progress.blockers(conn, account, now) if running else [],
-        "branches": run_tree.by_type(conn, slots, run),
+        "branches": run_tree.by_type(conn, slots, run, viewer.user_id),
         "parent": parent,
         "above": run_tree.ancestors(conn, parent) if parent is not None else [],
         "tasks": tasks.rows,

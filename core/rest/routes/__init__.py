@@ -15,7 +15,7 @@ _MEANINGS = {
     410: "The cursor is outdated; start again without one",
     413: "The body is too large",
     422: "The request is invalid",
-    429: "Too many requests of this kind, or too many wrong tokens",
+    429: "Too many requests of this kind, or too many invalid tokens",
     502: "The provider is unavailable",
     503: "The server is busy, or the database is unavailable",
 }

@@ -16,6 +16,7 @@ from core.service.content import changes
 from core.web.dependencies import After, Engine, Limit
 from core.web.feed_watcher import FeedWatcher
 from core.web.permissions import ContentReader
+from core.web.request_rates import caller_of
 
 router = APIRouter(prefix="/v1/changes", tags=["changes"])
 
@@ -41,8 +42,8 @@ async def read_changes(
         bool,
         Query(
             description=(
-                "False: leave out changes that only a reread made, which come from a newer version"
-                " of a plugin or another configuration, and not from the provider"
+                "False: leave out changes that only a reread made. Their cause is a newer plugin"
+                " version or a changed config, not the provider"
             )
         ),
     ] = True,
@@ -90,6 +91,8 @@ async def _wait(
         woken, left = True, deadline - time.monotonic()
         if feed.changes or left <= 0 or feed_watcher.ended:
             return feed
+        if (caller := caller_of(request)) is not None:
+            caller.release()  # waiting readers have a bound of their own
         after = feed.cursor
         if not feed.more and not await feed_watcher.wait_beyond(
             reaches, left, request.is_disconnected

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from fastapi.responses import StreamingResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import AwareDatetime
 
 from core.rest.routes import problems
-from core.rest.schemas import Content, Page, ThreadItem
+from core.rest.schemas import Content, FoundContent, Page, ThreadItem
 from core.service import authorization
 from core.service.authorization import Principal
 from core.service.content import listing as content_listing
 from core.service.content import queries as content_queries
 from core.service.content import threads
-from core.web import downloads
+from core.web import downloads, html_documents
 from core.web.dependencies import (
     NO_NUL,
     After,
@@ -32,7 +32,7 @@ from core.web.permissions import ContentReader
 router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
 
 
-@router.get("", responses=problems(401, 403, 422))
+@router.get("", responses=problems(401, 403, 422), response_model_exclude_unset=True)
 def list_content(
     engine: Engine,
     principal: ContentReader,
@@ -91,17 +91,18 @@ def list_content(
             max_length=1_000,
             pattern=NO_NUL,
             description=(
-                "A search in names and text, such as"
-                ' `invoice -draft "last call" or memo`. `from:ann`, `to:example.com`, `cc:`, `bcc:`'
-                " and `thread:ID` search participants and threads; `to:` finds all recipients. New"
-                " content becomes searchable after about a second"
+                "A search, such as"
+                ' `invoice -draft "last call" or memo`. Operators restrict it, such as `from:ann`,'
+                " `in:#general`, `has:file` and `before:2026-05-01`; the how-to `search.md` lists"
+                " them."
+                " New content becomes searchable after about a second"
             ),
         ),
     ] = None,
     limit: Limit = 50,
     after: After = None,
-) -> Page[Content]:
-    """List content, ordered by account and external ID."""
+) -> Page[FoundContent]:
+    """List content, ordered by account and external ID; with `q`, the best matches first."""
     content_filter = content_listing.ContentFilter(
         account=account,
         user=visible_user(principal, user_id),
@@ -120,13 +121,43 @@ def list_content(
         page = content_listing.page(
             conn, engine.query_slots, content_filter, limit=limit, after=after
         )
-    return Page[Content].model_validate({"items": page.rows, "cursor": page.cursor})
+    return Page[FoundContent].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
-@router.get("/{content_id}", responses=problems(401, 404, 422))
-def get_content(engine: Engine, principal: ContentReader, content_id: ContentId) -> Content:
-    """Return an item, without its bytes."""
-    return Content.model_validate(_row(engine, principal, content_id))
+@router.get(
+    "/{content_id}",
+    response_model=Content,
+    responses=problems(401, 404, 422)
+    | {
+        200: {
+            "description": "The item; with `as=html`, a safe HTML document",
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        }
+    },
+)
+def get_content(
+    engine: Engine,
+    principal: ContentReader,
+    content_id: ContentId,
+    representation: Annotated[
+        Literal["html"] | None,
+        Query(
+            alias="as",
+            description=(
+                "`html`: return the item as an HTML document. A message is shown as a person saw"
+                " it, from its stored source, with its inline images. Scripts, links, forms and"
+                " remote images are removed. Mail without HTML and other text is shown as text"
+            ),
+        ),
+    ] = None,
+) -> Content | HTMLResponse:
+    """Return an item, without its bytes; with `as=html`, return it as an HTML document."""
+    row = _row(engine, principal, content_id)
+    if representation is None:
+        return Content.model_validate(row)
+    return HTMLResponse(
+        html_documents.of_item(engine, row, principal.user_id), headers=html_documents.HEADERS
+    )
 
 
 @router.get("/{content_id}/thread", responses=problems(401, 404, 422))
@@ -144,7 +175,9 @@ def get_thread(
     """
     row = _row(engine, principal, content_id)
     with engine.database.connection() as conn:
-        page = threads.page(conn, engine.query_slots, row, limit=limit, after=after)
+        page = threads.page(
+            conn, engine.query_slots, row, user=principal.user_id, limit=limit, after=after
+        )
     return Page[ThreadItem].model_validate({"items": page.rows, "cursor": page.cursor})
 
 

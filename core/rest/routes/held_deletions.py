@@ -95,7 +95,7 @@ def accept_held_deletion(
 def refuse_held_deletion(
     engine: Engine, principal: FleetOperator, deletion: DeletionId
 ) -> HeldDeletion:
-    """Refuse a held deletion: its items stay until the source shows them, or you accept it."""
+    """Refuse a held deletion: keep its items. You can accept it later."""
     _row(engine, principal, deletion)
     (decided,) = deletions.refuse(engine, [deletion])
     return HeldDeletion.model_validate(decided.row)

@@ -17,6 +17,7 @@ from core.rest import idempotency
 from core.rest.idempotency import RecordedResponse
 from core.rest.routes import problems
 from core.rest.schemas import (
+    Compared,
     Identity,
     NewUserIntegration,
     Owed,
@@ -30,8 +31,10 @@ from core.rest.schemas import (
     UserIntegrationInFull,
     Wait,
 )
+from core.results.text import sanitize
 from core.service import authorization
 from core.service.accounts import actions as account_actions
+from core.service.accounts import comparison
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
 from core.service.accounts import queries as account_queries
@@ -54,7 +57,7 @@ from core.web.dependencies import (
     visible_user,
 )
 from core.web.permissions import Connector, DetailReader, FleetOperator, StatusReader
-from core.web.provider_slots import provider_slot
+from core.web.provider_slots import count_run, provider_slot
 
 PREFIX = "/v1/user-integrations"
 
@@ -156,7 +159,10 @@ def create_user_integration(
                 public_only=not principal.is_admin,
             )
         engine.wake()
-        return idempotency.response(201 if connected.is_new else 200, _read(engine, connected.id))
+        body = _read(engine, connected.id).model_copy(
+            update={"notice": sanitize(connected.identity.notice)}
+        )
+        return idempotency.response(201 if connected.is_new else 200, body)
 
     return idempotency.once(
         request,
@@ -185,10 +191,14 @@ def get_user_integration(
         waits = progress.blockers(conn, store.load(conn, account))
         counted = account_queries.account_totals(conn, account) if totals else None
         owed = owed_by(conn, account)
+        compared = comparison.latest(conn, account)
     return UserIntegrationInFull(
         **UserIntegration.model_validate(row).model_dump(),
         owed=Owed(tasks=owed.tasks, since=owed.since),
         complete_as_of=owed.complete_as_of,
+        comparison=Compared(at_source=compared.at_source, kept=compared.kept, at=compared.at)
+        if compared is not None
+        else None,
         waits=[Wait(reason=wait.reason, until=wait.until) for wait in waits],
         totals=Totals.model_validate(counted) if counted else None,
     )
@@ -287,7 +297,7 @@ def check_user_integration(engine: Engine, principal: Connector, account: Accoun
     return Identity(id=identity.id, name=identity.name)
 
 
-_REQUESTED = problems(401, 404, 409, 413, 422) | {
+_REQUESTED = problems(401, 404, 409, 413, 422, 429) | {
     200: {"model": Requested, "description": "A run was already open"},
     201: {"links": {
         name: {"operationId": operation, "parameters": {"run": "$response.body#/run_id"}}
@@ -354,9 +364,9 @@ def reread_user_integration(
 ) -> JSONResponse:
     """Read the stored items of an account again, without its provider.
 
-    The engine does this automatically after an upgrade with a newer reader. Only items that come
-    out differently are changed. The reread is part of the account's backfill run. If the same
-    reread is open, the response contains its run.
+    The engine does this automatically after an upgrade to a plugin version that extracts more.
+    Items with the same result do not change. The reread is part of the account's backfill run. If
+    the same reread is open, the response contains its run.
     """
     return _requested(
         request,
@@ -381,6 +391,7 @@ def _requested(
     _require(engine, principal, account)
 
     def act() -> RecordedResponse:
+        count_run(engine, principal.user_id)
         run, new = ask()
         return idempotency.response(201 if new else 200, Requested(run_id=run, new=new))
 

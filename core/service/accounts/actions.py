@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from core.accounts import refresh, store
 from core.accounts.store import Account
 from core.db.pool import Conn
-from core.errors import InvalidInput, WrongState
+from core.errors import InvalidInput, TooManyRequests, WrongState
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
 from core.ledger import breakers
@@ -22,6 +22,7 @@ from core.ledger.looks import wait_until_seen
 from core.limits.keys import to_json
 from core.results.text import is_storable, sanitize
 from core.service.accounts.check import CheckResult, check
+from core.service.accounts.check_slot import check_slot
 from core.service.accounts.validation import (
     Values,
     config_of,
@@ -46,7 +47,16 @@ UPDATE user_integration SET poll_interval_minutes = %(minutes)s,
 WHERE id = %(id)s
 """
 
+# The unique index that begins with the user serves it.
+COUNT_OF_USER = "SELECT count(*) FROM user_integration WHERE user_id = %s"
+
 DEFAULT_INTERVAL_MINUTES = 15
+
+MAX_ACCOUNTS_PER_USER = 1_000
+"""The number of accounts that one user has if the user's token adds another.
+
+Accounts in every state count, because each is a row. Operators have no such bound.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +92,13 @@ def connect(
         interval of the existing account.
       deletions: The treatment of content that disappears at the source. Default: `mark`, or the
         choice of the existing account.
-      public_only: True to restrict the account to public addresses, now and in later runs.
+      public_only: True for a user's token. It restricts the account to public addresses, now and in
+        later runs, and bounds the number of the user's accounts.
 
     Raises:
       NotFound: The integration does not exist.
       InvalidInput: A value is invalid, or the provider rejects the credentials.
+      TooManyRequests: The user has too many accounts.
       PollingError: The provider is unavailable.
     """
     integration = backend.registry.get(domain)
@@ -144,6 +156,10 @@ def _store(
     identity = checked.identity
     domain, key = integration.manifest.domain, sanitize(identity.id) or ""
     known = conn.execute(FIND_BY_IDENTITY, (user_id, domain, key)).fetchone()
+    if known is None and public_only:
+        ((number,),) = conn.execute(COUNT_OF_USER, (user_id,)).fetchall()
+        if number >= MAX_ACCOUNTS_PER_USER:
+            raise TooManyRequests("accounts-exhausted", most=MAX_ACCOUNTS_PER_USER)
     kept_name, before, kept_interval = (
         known[1:] if known else (identity.name, {}, DEFAULT_INTERVAL_MINUTES)
     )
@@ -187,9 +203,10 @@ def reconnect(
     if credentials is None and integration.credentials_model.model_fields:
         raise InvalidInput("credentials-missing")
     guarded = _is_public_only(backend, public_only or account.public_hosts_only)
-    checked = check(
-        integration, config, credentials_of(integration, credentials or {}), egress=guarded
-    )
+    with check_slot(backend, account, integration, config):
+        checked = check(
+            integration, config, credentials_of(integration, credentials or {}), egress=guarded
+        )
     _require_same(account, checked.identity)
     params = {
         "id": id,
@@ -226,7 +243,8 @@ def _check_same(
     """Check the stored credentials; raise InvalidInput if they belong to another account."""
     guarded = _is_public_only(backend, public_only or account.public_hosts_only)
     credentials, renew = _credentials(backend, account), _renewing(backend, account)
-    checked = check(integration, config, credentials, renew, egress=guarded)
+    with check_slot(backend, account, integration, config):
+        checked = check(integration, config, credentials, renew, egress=guarded)
     _require_same(account, checked.identity)
     return checked.identity
 
@@ -285,9 +303,10 @@ def _set_config(
     renewed: Mapping[str, Any] | None = None
     if credentials is not None:
         guarded = _is_public_only(backend, public_only or account.public_hosts_only)
-        checked = check(
-            integration, config, credentials_of(integration, credentials), egress=guarded
-        )
+        with check_slot(backend, account, integration, config):
+            checked = check(
+                integration, config, credentials_of(integration, credentials), egress=guarded
+            )
         _require_same(account, checked.identity)
         renewed = {
             "credentials": seal_credentials(backend, checked.credentials),

@@ -26,9 +26,16 @@ from core.integration.limits import AccountIdentity
 from core.known_secrets import KNOWN
 from core.log_redaction import renewing
 from core.service.accounts.deadline import BoundedCheck
+from core.service.accounts.validation import has_destination
 
 Renew = Callable[[BaseIntegration[Any, Any]], BaseModel]
 """Requests new credentials from the provider."""
+
+CORRECT_CREDENTIALS = "Correct them and try again"
+CORRECT_CONFIG = "Correct it and try again"
+CHECK_HOST = "If you entered a host and port, check them, or try again later"
+TRY_LATER = "Try again later; there is nothing to correct"
+DEFAULT_REMEDIES = (CORRECT_CREDENTIALS, CORRECT_CONFIG, CHECK_HOST, TRY_LATER)
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +119,10 @@ def _renewed(
             newer = renew(instance)
             KNOWN.learn(secrets_of(newer))
             return newer
-    except IntegrationError:
-        raise refused from None
+    except CredentialsInvalid as error:
+        # The reason of the token endpoint comes with a remedy. Another one says only that nothing
+        # can be renewed, and the first refusal says more.
+        raise (error if error.remedy else refused) from None
 
 
 @contextmanager
@@ -137,21 +146,44 @@ def _translated_errors(integration: Integration, credentials: BaseModel) -> Iter
             yield
     except PollingError:
         raise
-    except CredentialsInvalid as error:
-        raise InvalidInput(
-            "credentials-rejected", integration=name, reason=_one_line(error, redact)
-        ) from None
-    except ConfigurationError as error:
-        raise InvalidInput("config-rejected", reason=_one_line(error, redact)) from None
+    except (CredentialsInvalid, ConfigurationError) as error:
+        raise rejection(integration, error, redact) from None
     except IntegrationError as error:
+        remedy = CHECK_HOST if has_destination(integration.config_model) else TRY_LATER
         raise PollingError(
-            "provider-unavailable", integration=name, reason=_one_line(error, redact)
+            "provider-unavailable",
+            integration=name,
+            reason=_one_line(error, redact),
+            remedy=remedy,
         ) from None
     except Exception as error:  # noqa: BLE001  plugin code
         log.debug("check of %s failed: %s", name, error_text(error, redact))
         raise PollingError(
             "check-failed", integration=name, reason=error_text(error, redact)
         ) from None
+
+
+def rejection(
+    integration: Integration,
+    error: CredentialsInvalid | ConfigurationError,
+    redact: Callable[[str], str],
+) -> InvalidInput:
+    """Return the error for a person: the plugin's reason, and its remedy as the next step."""
+    reason = one_line(error.reason, redact) or type(error).__name__
+    remedy = one_line(error.remedy, redact)
+    if isinstance(error, ConfigurationError):
+        return InvalidInput("config-rejected", reason=reason, remedy=remedy or CORRECT_CONFIG)
+    return InvalidInput(
+        "credentials-rejected",
+        integration=integration.manifest.name,
+        reason=reason,
+        remedy=remedy or CORRECT_CREDENTIALS,
+    )
+
+
+def one_line(text: str, redact: Callable[[str], str] = str) -> str:
+    """Return a plugin's text as one line, without secrets and a full stop at its end."""
+    return _one_line(Exception(text), redact) if text.strip() else ""
 
 
 def _one_line(error: Exception, redact: Callable[[str], str]) -> str:

@@ -10,6 +10,7 @@ from core.content.blobs import UNREFERENCED_SECONDS
 from core.db.pool import Conn
 from core.errors import NotFound, StoreUnavailable, WrongState
 from core.ledger.looks import wait_until_seen
+from core.ledger.monotonic import old_enough
 from core.service.accounts import disconnect as account_disconnect
 from core.service.backend import Backend
 from core.states import AccountState
@@ -17,7 +18,8 @@ from core.states import AccountState
 SETTLED_SECONDS = 3600.0
 """Seconds since the last write of an unreferenced blob after which it may be deleted.
 
-A younger blob may belong to a result that is not saved yet.
+A younger blob may belong to a result that is not saved yet. The time must also have passed on the
+monotonic clocks of the leaders.
 """
 
 ACCOUNTS = "SELECT id FROM user_integration WHERE user_id = %s ORDER BY created_at, id LIMIT 100"
@@ -28,14 +30,10 @@ WHERE user_integration_id = %s AND blob_key IS NOT NULL
 # The leader collects blobs that were touched before the grace period. A later writer of the same
 # content touches its blob again.
 BACKDATE_UNREFERENCED = """
-UPDATE blob b SET touched_at = least(touched_at, now() - %(seconds)s * interval '1 second')
+UPDATE blob b SET touched_at = least(touched_at, now() - %(seconds)s * interval '1 second'),
+    unreferenced_at = now() - interval '1 day'
 WHERE key = ANY(%(keys)s)
   AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
-"""
-RECORD_ERASURE = """
-INSERT INTO erased_account (user_integration_id) VALUES (%s)
-ON CONFLICT (user_integration_id) DO UPDATE
-SET changed_xid = pg_current_xact_id()::text::bigint, erased_at = now()
 """
 # While the row is locked, no run begins and the account cannot be connected. If either happened
 # before the lock, another round erases the new data.
@@ -98,10 +96,7 @@ def _delete_account(conn: Conn, account: UUID) -> bool:
     """Delete the row; return False if the account was reconnected during the erasure."""
     with conn.transaction():
         conn.execute(LOCK_ACCOUNT_TO_ERASE, (account,))
-        gone = conn.execute(DELETE_ACCOUNT, (account,)).rowcount > 0
-        if gone:
-            conn.execute(RECORD_ERASURE, (account,))
-    return gone
+        return conn.execute(DELETE_ACCOUNT, (account,)).rowcount > 0
 
 
 def erase_user(backend: Backend, user_id: str) -> Erased:
@@ -135,8 +130,13 @@ def _erase_blobs(backend: Backend, keys: list[str]) -> int:
     if not keys:
         return 0
     gone = 0
-    with suppress(StoreUnavailable):  # the leader deletes them all
-        gone = backend.blobs.collect(grace=SETTLED_SECONDS, most=len(keys), keys=keys)
+    with backend.database.connection() as conn:
+        before = old_enough(conn, SETTLED_SECONDS)
+    if before is not None:  # the leader deletes the rest later
+        with suppress(StoreUnavailable):
+            gone = backend.blobs.collect(
+                grace=SETTLED_SECONDS, most=len(keys), keys=keys, before=before
+            )
     with backend.database.connection() as conn:
         conn.execute(
             BACKDATE_UNREFERENCED, {"keys": keys, "seconds": UNREFERENCED_SECONDS - SETTLED_SECONDS}

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -31,12 +32,21 @@ from uuid import UUID
 from core.accounts import store
 from core.db.rows import fetch
 from core.egress import any_host
-from core.errors import InvalidInput, NotFound, PollingError, Refused, SettingsError
+from core.errors import (
+    ConfigurationError,
+    CredentialsInvalid,
+    InvalidInput,
+    NotFound,
+    PollingError,
+    Refused,
+    SettingsError,
+)
 from core.integration.base import Integration
 from core.integration.limits import OAuth
 from core.integration.operator import environment_value, operator_settings
 from core.known_secrets import KNOWN
 from core.service.accounts import actions as account_actions
+from core.service.accounts.check import DEFAULT_REMEDIES, one_line
 from core.service.accounts.validation import Values, config_of, stored
 from core.service.backend import Backend
 from core.settings import Settings
@@ -82,6 +92,10 @@ OWNER_OF_FLOW = "SELECT user_id FROM oauth_flow WHERE state_digest = %s"
 
 _CODE = re.compile(r"[a-z_]{1,60}")
 
+START_AGAIN = "Start the sign-in again"
+
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class StartedAuthorization:
@@ -101,12 +115,15 @@ class FinishedAuthorization:
       url: The address that the browser opens next, with the result in its query, if the flow has
         a `redirect_to`.
       question: The question to the person, if the flow has neither a session nor a `redirect_to`.
+      problem: The plugin's reason and remedy for `error`, for the person. None without them, and
+        for the page of a product: its backend gets them from `redeem`.
     """
 
     account: UUID | None = None
     error: str | None = None
     url: str | None = None
     question: Question | None = None
+    problem: PollingError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +175,11 @@ def start(
       InvalidInput: The integration does not support OAuth, `redirect_to` is not allowed, or the
         config is invalid.
       SettingsError: The operator has set no OAuth client, or no public URL.
+      TooManyRequests: The user has started too many flows in this hour.
     """
     account_actions.require_text(user_id=user_id, name=name)
+    if public_only:
+        backend.provider_slots.count_sign_in(backend.queues, user_id)
     integration = backend.registry.get(domain)
     oauth = oauth_of(integration)
     kept: Values = {}  # unencrypted: the account stores its config in clear, too
@@ -170,10 +190,7 @@ def start(
     if redirect_to is not None:
         _require_redirect(backend.settings, redirect_to)
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
-    with _client(backend.settings, oauth) as client:
-        url, _ = client.create_authorization_url(
-            oauth.authorize_url, state=state, code_verifier=verifier, **dict(oauth.extra)
-        )
+    url = authorization_url(oauth, _callback(backend.settings), state, verifier)
     params: dict[str, Any] = {
         "domain": domain,
         "user_id": user_id,
@@ -188,7 +205,7 @@ def start(
         "session": session,
         "answer": None,
     }
-    return StartedAuthorization(str(url), _keep(backend, params, state, FLOW_MINUTES))
+    return StartedAuthorization(url, _keep(backend, params, state, FLOW_MINUTES))
 
 
 def owner_of(backend: Backend, secret: str) -> str:
@@ -237,6 +254,11 @@ def finish(
     redirect_to: str | None = flow["redirect_to"]
     if code is None:
         reason = error if error and _CODE.fullmatch(error) else "failed"
+        integration = backend.registry.get(flow["domain"])
+        answer = {"error": reason, "redirect_uri": _callback(backend.settings)}
+        explained = explanation(integration, answer)
+        if reason != "access_denied" and explained is not None:
+            return _finished(redirect_to, error=reason, problem=explained, flow=flow)
         return _finished(redirect_to, error=reason)
     try:
         if flow["session"] is not None:
@@ -247,16 +269,30 @@ def finish(
             return FinishedAuthorization(url=_with_result(redirect_to, connect_code=connect_code))
         return FinishedAuthorization(question=_question(backend, flow, code))
     except PollingError as problem:
-        return _finished(redirect_to, error=_reason(problem))
+        return _finished(redirect_to, error=_reason(problem), problem=problem, flow=flow)
 
 
 def _finished(
-    redirect_to: str | None, *, account: UUID | None = None, error: str | None = None
+    redirect_to: str | None,
+    *,
+    account: UUID | None = None,
+    error: str | None = None,
+    problem: PollingError | None = None,
+    flow: Mapping[str, Any] | None = None,
 ) -> FinishedAuthorization:
+    is_here = redirect_to is None or (flow is not None and flow["session"] is not None)
+    if is_here and (explained := _explained(problem)) is not None:
+        return FinishedAuthorization(error=error, problem=explained)
     if redirect_to is None:
         return FinishedAuthorization(account, error)
     result = {"user_integration_id": str(account)} if error is None else {"error": error}
     return FinishedAuthorization(account, error, _with_result(redirect_to, **result))
+
+
+def _explained(problem: PollingError | None) -> PollingError | None:
+    """Return the error if its plugin has named a remedy; otherwise its code says enough."""
+    remedy = problem.fields.get("remedy") if problem is not None else None
+    return None if remedy is None or remedy in (START_AGAIN, *DEFAULT_REMEDIES) else problem
 
 
 def redeem(backend: Backend, *, code: str, user_id: str) -> UUID:
@@ -292,7 +328,7 @@ def confirm(backend: Backend, *, code: str) -> FinishedAuthorization:
         credentials: Values = json.loads(backend.vault.open_text(flow["answer"]))
         return FinishedAuthorization(account=_save(backend, flow, credentials))
     except PollingError as problem:
-        return FinishedAuthorization(error=_reason(problem))
+        return FinishedAuthorization(error=_reason(problem), problem=_explained(problem))
 
 
 def cancel(backend: Backend, *, code: str) -> None:
@@ -378,7 +414,7 @@ def _credentials_for(backend: Backend, flow: Mapping[str, Any], code: str) -> Ma
     if flow["account"] is not None:
         _require_account(backend, flow["account"], flow["domain"], flow["user_id"])
     verifier = backend.vault.open_text(flow["verifier"])
-    return _credentials(integration, _exchange(backend, oauth_of(integration), code, verifier))
+    return exchange(integration, _callback(backend.settings), code, verifier)
 
 
 def _save(backend: Backend, flow: Mapping[str, Any], credentials: Mapping[str, Any]) -> UUID:
@@ -405,23 +441,78 @@ def _save(backend: Backend, flow: Mapping[str, Any], credentials: Mapping[str, A
     return connected.id
 
 
-def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mapping[str, Any]:
+def authorization_url(oauth: OAuth, redirect_uri: str, state: str, verifier: str) -> str:
+    """Return the address of the consent screen.
+
+    Raises:
+      SettingsError: The operator has set no OAuth client.
+    """
+    with _client(oauth, redirect_uri) as client:
+        url, _ = client.create_authorization_url(
+            oauth.authorize_url, state=state, code_verifier=verifier, **dict(oauth.extra)
+        )
+    return str(url)
+
+
+def exchange(
+    integration: Integration, redirect_uri: str, code: str, verifier: str
+) -> Mapping[str, Any]:
+    """Exchange an authorization code for credentials.
+
+    Parameters:
+      redirect_uri: The address to which the provider sent the browser.
+
+    Raises:
+      InvalidInput: The provider refuses.
+      PollingError: The provider is unavailable.
+    """
+    return _credentials(
+        integration, _exchange(integration, oauth_of(integration), redirect_uri, code, verifier)
+    )
+
+
+def _exchange(
+    integration: Integration, oauth: OAuth, redirect_uri: str, code: str, verifier: str
+) -> Mapping[str, Any]:
     """Exchange the code for tokens. Errors omit the provider's text, which may hold a secret."""
     from authlib.integrations.base_client import OAuthError
 
     try:
         # The operator or the plugin sets this address, so any host is allowed.
-        with any_host(), _client(backend.settings, oauth) as client:
+        with any_host(), _client(oauth, redirect_uri) as client:
             proof = {"code_verifier": verifier} if oauth.pkce else {}
             token = client.fetch_token(
                 oauth.token_url, code=code, grant_type="authorization_code", **proof
             )
     except OAuthError as error:
-        kind = error.error if _CODE.fullmatch(str(error.error)) else "an error"
-        raise InvalidInput("sign-in-refused", reason=kind) from None
+        answer = {"error": error.error, "error_description": error.description}
+        raise refused(integration, answer | {"redirect_uri": redirect_uri}) from None
     except Exception as error:  # noqa: BLE001  a network error, or an invalid response
         raise PollingError("sign-in-failed", reason=type(error).__name__) from None
     return dict(token)
+
+
+def refused(integration: Integration, answer: Mapping[str, Any]) -> InvalidInput:
+    """Return the error for a refusal of the provider, in the plugin's words if it has any."""
+    if (explained := explanation(integration, answer)) is not None:
+        return explained
+    code = str(answer.get("error"))
+    return InvalidInput(
+        "sign-in-refused", reason=code if _CODE.fullmatch(code) else "an error", remedy=START_AGAIN
+    )
+
+
+def explanation(integration: Integration, answer: Mapping[str, Any]) -> InvalidInput | None:
+    """Return the plugin's explanation of a refusal; None without one."""
+    try:
+        error = integration.explain_oauth_error(answer)
+    except Exception as failure:  # noqa: BLE001  plugin code
+        log.debug("explain_oauth_error failed: %s", type(failure).__name__)
+        return None
+    if not isinstance(error, CredentialsInvalid | ConfigurationError):
+        return None
+    reason, remedy = one_line(error.reason), one_line(error.remedy)
+    return InvalidInput("sign-in-refused", reason=reason, remedy=remedy or START_AGAIN)
 
 
 def _credentials(integration: Integration, token: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -446,11 +537,16 @@ def _tokens(response: Mapping[str, Any]) -> Iterator[str]:
             yield value
 
 
-def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
-    from authlib.integrations.httpx_client import OAuth2Client
-
+def _callback(settings: Settings) -> str:
+    """Return the address of this server to which providers redirect."""
     if settings.public_url is None:
         raise SettingsError("public-url-missing")
+    return settings.public_url.rstrip("/") + CALLBACK
+
+
+def _client(oauth: OAuth, redirect_uri: str) -> OAuth2Client:
+    from authlib.integrations.httpx_client import OAuth2Client
+
     client_id, secret = (
         environment_value(oauth.client_id_setting),
         environment_value(oauth.client_secret_setting),
@@ -464,10 +560,16 @@ def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
         secret,
         token_endpoint_auth_method="client_secret_post" if secret else "none",
         scope=" ".join(oauth.scopes),
-        redirect_uri=settings.public_url.rstrip("/") + CALLBACK,
+        redirect_uri=redirect_uri,
         code_challenge_method="S256" if oauth.pkce else None,
         timeout=PROVIDER_TIMEOUT_SECONDS,
     )
+
+
+def missing_client(oauth: OAuth) -> list[str]:
+    """Return the missing settings of the operator's OAuth client."""
+    needed = [oauth.client_id_setting, *([] if oauth.pkce else [oauth.client_secret_setting])]
+    return [name for name in needed if environment_value(name) is None]
 
 
 def missing_settings(settings: Settings, integration: Integration) -> list[str] | None:
@@ -478,8 +580,7 @@ def missing_settings(settings: Settings, integration: Integration) -> list[str] 
     oauth = integration.manifest.oauth
     if oauth is None:
         return None
-    needed = [oauth.client_id_setting, *([] if oauth.pkce else [oauth.client_secret_setting])]
-    missing = [name for name in needed if environment_value(name) is None]
+    missing = missing_client(oauth)
     return missing if settings.public_url is not None else ["POLLING_PUBLIC_URL", *missing]
 
 

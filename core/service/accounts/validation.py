@@ -182,6 +182,11 @@ def require_same_destination(integration: Integration, before: Values, after: Va
         )
 
 
+def has_destination(model: type[BaseModel]) -> bool:
+    """Return True if the config names the host of the account."""
+    return bool(_marked(model, Destination))
+
+
 def _changed(model: type[BaseModel], before: Values, after: Values, mark: type) -> list[str]:
     try:
         before = stored(model.model_validate(before))

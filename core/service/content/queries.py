@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from core.db.pool import Conn
+from core.db.rows import Row, fetch
 from core.service.pagination import Keyset, PagedQuery
 
 CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name,
@@ -38,3 +40,17 @@ content_of_account = replace(
 The filter `user_integration_id` is required, because the unique index on account and external id
 serves the query.
 """
+
+# The index on (account, parent) serves it.
+SOURCE = f"""
+SELECT {CONTENT_COLUMNS} FROM user_integration_content
+WHERE user_integration_id = %(account)s AND parent = %(item)s AND kind = 'source'
+ORDER BY id LIMIT 1
+"""
+
+
+def source(conn: Conn, item: Row) -> Row | None:
+    """Return the row of the source of a kept item, such as a mail; None if it has none."""
+    params = {"account": item["user_integration_id"], "item": item["external_id"]}
+    rows = fetch(conn, SOURCE, params)
+    return rows[0] if rows else None

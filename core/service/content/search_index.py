@@ -1,7 +1,7 @@
 """The full-text index of content, `content_search`.
 
 A thread of `polling serve` updates it. Writing a search document in the saving transaction cost two
-to four times as much as the saving itself (ADR 0041).
+to four times as much as the saving itself (ADR 0041). The documents are prepared by `core.search`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import psycopg
 
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
+from core.db.rows import Row, fetch
+from core.search.documents import MAX_TEXT_CHARS, ROLES, Item, document
 from core.service.content import changes
-from core.service.content.search_query import MAX_LEXEME_CHARS
-
-MAX_TEXT_CHARS = 100_000
-"""The number of characters of an item's text that are searchable."""
-
-MAX_PARTICIPANT_WORDS = 20_000
-"""The number of words of an item's participants that are searchable."""
 
 BATCH_ROWS = 200
 """The number of items that one transaction makes searchable."""
@@ -34,66 +31,99 @@ REPAIR_INTERVAL_SECONDS = 60.0
 The first check is at the start, as after a restore.
 """
 
+FILE_KINDS = ("attachment", "file")
+"""The kinds of items that are files of the item above them."""
+
+WITHOUT_WORDS = ("source",)
+"""The kinds of items that are never found: the source of a mail is found as the mail."""
+
+MAX_PLACES = 50
+"""The number of labels and folders of an item that `in:` finds."""
+
 # Each `polling serve` runs it every second, so it must be cheap in an idle installation. A position
-# from another cluster is not valid.
+# from another cluster is not valid. The partial index has the documents of an older form.
 IS_PENDING = """
 SELECT changed_xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
     OR EXISTS (
         SELECT FROM user_integration_content c
         WHERE (c.changed_xid, c.id) > (p.changed_xid, p.content_id)
           AND c.changed_xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+    OR EXISTS (SELECT FROM content_search WHERE form = 0)
 FROM search_progress p
 """
 
-# A document has the words of the item, and words such as `from:ann` and `thread:1` for its metadata
-# (see `search_query`). `to:` finds all recipients.
-#
-# The indexer follows the change feed; one process of the fleet does so at a time. The foreign key
-# deletes the document of an erased content row. An item that was deleted at its source stays
-# searchable, because it can still be listed. Rows are locked in the order that all writers of
-# content use, with a weak lock: savers do not wait for it, erasures do.
+# The indexer follows the change feed; one process of the fleet does so at a time. An item that was
+# deleted at its source stays searchable, because it can still be listed.
 LOCK_PROGRESS = """
 SELECT CASE
     WHEN changed_xid < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_xid
     ELSE 0 END, content_id
 FROM search_progress FOR UPDATE SKIP LOCKED
 """
-INDEX_BATCH = f"""
-WITH changed AS MATERIALIZED (
-    SELECT id, changed_xid, name, left(content_text, %(max_chars)s) AS content_text, metadata
-    FROM user_integration_content
-    WHERE (changed_xid, id) > (%(changed_xid)s, %(content_id)s)
-      AND changed_xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-    ORDER BY changed_xid, id LIMIT %(batch_rows)s
-), kept AS (
-    INSERT INTO content_search (content_id, document)
-    SELECT c.id, to_tsvector('simple', concat_ws(' ', changed.name, changed.content_text))
-        || array_to_tsvector(ARRAY(SELECT DISTINCT left(lexeme, {MAX_LEXEME_CHARS}) FROM (
-            (SELECT role.name || ':' || word AS lexeme
-            FROM (VALUES ('from', 'from'), ('to', 'to'), ('cc', 'to'), ('cc', 'cc'),
-                ('bcc', 'to'), ('bcc', 'bcc')) AS role(key, name)
-            CROSS JOIN LATERAL jsonb_array_elements(
-                CASE WHEN jsonb_typeof(changed.metadata->role.key) = 'array'
-                THEN changed.metadata->role.key ELSE '[]' END) AS person
-            CROSS JOIN LATERAL unnest(tsvector_to_array(to_tsvector('simple', concat_ws(' ',
-                person->>'name', person->>'address', replace(person->>'address', '@', ' '))
-            ))) AS word
-            LIMIT CASE WHEN %(max_chars)s > 0 THEN {MAX_PARTICIPANT_WORDS} ELSE 0 END)
-            UNION ALL
-            SELECT 'thread:' || (changed.metadata->>'thread_id')
-            WHERE changed.metadata->>'thread_id' <> ''
-        ) words))
-    FROM changed JOIN user_integration_content c ON c.id = changed.id
-    ORDER BY c.user_integration_id, c.external_id FOR KEY SHARE OF c
-    ON CONFLICT (content_id) DO UPDATE SET document = excluded.document
-)
-SELECT changed_xid, id FROM changed ORDER BY changed_xid DESC, id DESC LIMIT 1
+WAIT_FOR_PROGRESS = "SELECT FROM search_progress FOR UPDATE"
+CHANGED = """
+SELECT id, changed_xid FROM user_integration_content
+WHERE (changed_xid, id) > (%(changed_xid)s, %(content_id)s)
+  AND changed_xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+ORDER BY changed_xid, id LIMIT %(batch_rows)s
+"""
+OUTDATED = "SELECT content_id AS id FROM content_search WHERE form = 0 LIMIT %(batch_rows)s"
+
+# The primary key serves the ids, and the unique index on account and external id serves the parent.
+# The index on account and parent serves the files of an item.
+READ = f"""
+SELECT c.id, c.user_integration_id, c.external_id, c.kind, c.parent, c.name, c.content_type, c.size,
+    c.hash, left(coalesce(c.content_text, x.text), {MAX_TEXT_CHARS}) AS content_text,
+    c.content_text IS NULL AND (c.content_bytes IS NOT NULL OR c.blob_key IS NOT NULL) AS has_bytes,
+    c.metadata->>'thread_id' AS thread_id, c.metadata->>'channel' AS channel,
+    c.metadata->>'user' AS author, c.metadata->'labels' AS labels,
+    jsonb_build_object('from', c.metadata->'from', 'to', c.metadata->'to',
+        'cc', c.metadata->'cc', 'bcc', c.metadata->'bcc') AS people,
+    jsonb_typeof(c.metadata->'files') = 'array' AND c.metadata->'files' <> '[]' AS names_files,
+    EXISTS (SELECT FROM user_integration_content f
+        WHERE f.user_integration_id = c.user_integration_id AND f.parent = c.external_id
+          AND f.kind = ANY(%(file_kinds)s) AND f.deleted_at IS NULL) AS has_files,
+    p.id IS NOT NULL AS is_below, p.metadata->>'thread_id' AS parent_thread_id,
+    p.metadata->>'channel' AS parent_channel, p.metadata->>'user' AS parent_author,
+    p.metadata->'labels' AS parent_labels,
+    jsonb_build_object('from', p.metadata->'from', 'to', p.metadata->'to',
+        'cc', p.metadata->'cc', 'bcc', p.metadata->'bcc') AS parent_people
+FROM user_integration_content c
+LEFT JOIN extracted_text x ON x.content_id = c.id AND x.hash = c.hash
+LEFT JOIN user_integration_content p ON c.kind = ANY(%(file_kinds)s)
+    AND p.user_integration_id = c.user_integration_id AND p.external_id = c.parent
+WHERE c.id = ANY(%(ids)s)
+"""
+
+# The foreign key deletes the document of an erased content row. Rows are locked in the order that
+# all writers of content use, with a weak lock: savers do not wait for it, erasures do.
+WRITE = """
+INSERT INTO content_search (content_id, document, form)
+SELECT c.id, written.document::tsvector, 1
+FROM unnest(%(ids)s::bigint[], %(documents)s::text[]) AS written(id, document)
+JOIN user_integration_content c ON c.id = written.id
+ORDER BY c.user_integration_id, c.external_id FOR KEY SHARE OF c
+ON CONFLICT (content_id) DO UPDATE SET document = excluded.document, form = excluded.form
+"""
+
+# A file waits for the extraction of its text, once for each hash. The text stays as long as the
+# content: a deleted item can still be listed, and erasing deletes both.
+REQUEST_TEXTS = """
+INSERT INTO extracted_text (content_id, hash)
+SELECT c.id, c.hash FROM user_integration_content c
+WHERE c.id = ANY(%(ids)s) AND c.hash IS NOT NULL
+ORDER BY c.user_integration_id, c.external_id FOR KEY SHARE OF c
+ON CONFLICT (content_id) DO UPDATE
+SET hash = excluded.hash, text = NULL, reason = NULL, claimed_until = NULL, extracted_at = NULL
+WHERE extracted_text.hash <> excluded.hash
 """
 ADVANCE = "UPDATE search_progress SET changed_xid = %(changed_xid)s, content_id = %(content_id)s"
 COUNT_LAG = """
 SELECT count(*) FROM (
-    SELECT FROM user_integration_content c, search_progress p
-    WHERE (c.changed_xid, c.id) > (p.changed_xid, p.content_id) LIMIT 10000
+    (SELECT FROM user_integration_content c, search_progress p
+    WHERE (c.changed_xid, c.id) > (p.changed_xid, p.content_id) LIMIT 10000)
+    UNION ALL (SELECT FROM content_search WHERE form = 0 LIMIT 10000)
+    LIMIT 10000
 ) waiting
 """
 
@@ -121,12 +151,76 @@ def index_batch(
             "changed_xid": progress[0],
             "content_id": progress[1],
             "batch_rows": batch_rows,
-            "max_chars": max_chars,
         }
-        last = conn.execute(INDEX_BATCH, params).fetchone()
-        if last is not None:
-            conn.execute(ADVANCE, {"changed_xid": last[0], "content_id": last[1]})
-    return int(last is not None)
+        changed = fetch(conn, CHANGED, params)
+        rows = changed or fetch(conn, OUTDATED, params)
+        write_documents(conn, [row["id"] for row in rows], max_chars)
+        if changed:
+            last = changed[-1]
+            conn.execute(ADVANCE, {"changed_xid": last["changed_xid"], "content_id": last["id"]})
+    return int(bool(rows))
+
+
+def write_documents(conn: Conn, ids: Sequence[int], max_chars: int = MAX_TEXT_CHARS) -> None:
+    """Write the search documents of items, in a transaction that holds the row of the progress.
+
+    Parameters:
+      ids: The ids of the items.
+      max_chars: The number of characters of an item's text that are searchable.
+    """
+    if not ids:
+        return
+    rows = fetch(conn, READ, {"ids": list(ids), "file_kinds": list(FILE_KINDS)})
+    documents = [document(item_of(row, max_chars)) if _has_words(row) else "" for row in rows]
+    conn.execute(WRITE, {"ids": [row["id"] for row in rows], "documents": documents})
+    files = [row["id"] for row in rows if row["has_bytes"] and _has_words(row)]
+    if files:
+        conn.execute(REQUEST_TEXTS, {"ids": files})
+
+
+def item_of(row: Row, max_chars: int = MAX_TEXT_CHARS) -> Item:
+    """Return a row of `READ` for the index. A file has the people of its mail."""
+    text = (row["content_text"] or "")[:max_chars]
+    above = "parent_" if row["is_below"] else ""
+    channel = row["channel"] or (row["parent_channel"] if above else None)
+    has_file = row["kind"] in FILE_KINDS or row["names_files"] or row["has_files"]
+    has_link = "http://" in text or "https://" in text
+    author = row[f"{above}author"] or row["author"]
+    labels = row["labels"] or (row["parent_labels"] if above else None)
+    return Item(
+        account=str(row["user_integration_id"]),
+        kind=row["kind"],
+        name=row["name"] or "",
+        text=text,
+        is_message_of_place=row["kind"] == "message" and channel is not None,
+        people=_people(row["people"]) or _people(row["parent_people"] if above else {}),
+        thread=row["thread_id"] or (row["parent_thread_id"] if above else None) or "",
+        places=list(_places(row, channel, labels)),
+        authors=[author] if author else [],
+        has=[*(["file"] if has_file else []), *(["link"] if has_link else [])],
+    )
+
+
+def _has_words(row: Row) -> bool:
+    return row["kind"] not in WITHOUT_WORDS
+
+
+def _people(people: Mapping[str, Any]) -> dict[str, Any]:
+    return {role: people[role] for role in ROLES if isinstance(people.get(role), list)}
+
+
+def _places(row: Row, channel: str | None, labels: Any) -> Iterator[str]:
+    """Yield the ids of the channel, the labels, and the folders that an item is in."""
+    if channel:
+        yield channel
+    found = labels[:MAX_PLACES] if isinstance(labels, list) else []
+    yield from (label for label in found if isinstance(label, str))
+    parent = row["parent"] or ""
+    if parent.startswith("/"):
+        parts = parent.strip("/").split("/")[:MAX_PLACES]
+        yield from (f"/{'/'.join(parts[:count])}" for count in range(1, len(parts) + 1))
+    elif parent:
+        yield parent
 
 
 def index_lag(conn: Conn) -> int:
@@ -136,11 +230,14 @@ def index_lag(conn: Conn) -> int:
 
 
 def index_pending(conn: Conn) -> int | None:
-    """Index the next batch; if that fails, index one item, and then only the item's name.
+    """Index the next batch; if that fails, index one item, then less of it, and then only its name.
 
     An item whose text PostgreSQL cannot index is found by its name; other items are not affected.
     """
-    for batch_rows, max_chars in ((BATCH_ROWS, MAX_TEXT_CHARS), (1, MAX_TEXT_CHARS), (1, 0)):
+    attempts = (
+        (BATCH_ROWS, MAX_TEXT_CHARS), (1, MAX_TEXT_CHARS), (1, MAX_TEXT_CHARS // 10), (1, 0),
+    )  # fmt: skip
+    for batch_rows, max_chars in attempts:
         try:
             return index_batch(conn, batch_rows, max_chars)
         except psycopg.DatabaseError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import NotFound
-from core.service.content import search_query
+from core.search import query as search_query
 from core.service.content.listing import MAX_SEARCH_SECONDS
 from core.service.content.queries import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, Page
@@ -45,7 +45,13 @@ def thread_of(row: Row) -> str | None:
 
 
 def page(
-    conn: Conn, slots: QuerySlots, item: Row, *, limit: int = 50, after: str | None = None
+    conn: Conn,
+    slots: QuerySlots,
+    item: Row,
+    *,
+    user: str | None,
+    limit: int = 50,
+    after: str | None = None,
 ) -> Page:
     """Read the thread of an item, the oldest first.
 
@@ -53,6 +59,7 @@ def page(
 
     Parameters:
       item: The row of any item of the thread.
+      user: The reader; None for an operator.
 
     Raises:
       NotFound: The item has no thread.
@@ -64,6 +71,6 @@ def page(
         raise NotFound("content-has-no-thread")
     params = KEY.params(limit, after) | {"account": item["user_integration_id"], "thread": thread}
     params |= {"query": search_query.thread_query(thread)}
-    with slots.transaction(conn, MAX_SEARCH_SECONDS):
+    with slots.transaction(conn, MAX_SEARCH_SECONDS, user=user):
         rows = fetch(conn, PAGE, params, prepare=False)
     return KEY.page(rows, limit)

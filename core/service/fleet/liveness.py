@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from core.db.clocks import ALIVE_SECONDS
 from core.db.pool import Conn
 from core.dispatcher.maintenance import tick_seconds
 from core.ledger.leadership import Status
-from core.ledger.processes import ALIVE, ALIVE_SECONDS
+from core.ledger.processes import ALIVE
 from core.settings import Settings
 from core.states import AccountState, Lane, RunState
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.db.clocks import lasts
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.ledger import leadership
@@ -81,7 +82,7 @@ SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind EN
     counters FROM process
 WHERE {ALIVE} ORDER BY 1
 """
-BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timestamp()"
+BLOCKED = f"SELECT count(*) AS number FROM limit_block WHERE {lasts('limit_block.until')}"
 HELD = f"SELECT count(*) AS number FROM held_deletion WHERE state = '{HeldState.HELD}'"
 HORIZON = """
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float AS seconds

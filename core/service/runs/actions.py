@@ -74,11 +74,12 @@ def cancel(backend: Backend, run: UUID) -> None:
 
 
 def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
-    """Retry parked tasks, and return the ids of the new tasks.
+    """Retry stopped tasks, and return the ids of the new tasks.
 
     Raises:
       NotFound: A task does not exist; no task is retried.
-      WrongState: A task is not parked or was already retried; no task is retried.
+      WrongState: A task is not deferred, parked or cancelled, or was already retried; no task is
+        retried.
     """
     with backend.database.connection() as conn:
         copies = controls.retry(conn, tasks)
@@ -87,10 +88,12 @@ def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
 
 
 def discard(backend: Backend, tasks: Sequence[int]) -> list[int]:
-    """Discard parked tasks, and return their ids. Content that they would have saved is missing.
+    """Discard stopped tasks, and return their ids. Content that they would have saved is missing.
 
     Raises:
-      WrongState: A task does not exist or is not parked; no task is discarded.
+      NotFound: A task does not exist; no task is discarded.
+      WrongState: A task is not deferred, parked or cancelled, or was already retried; no task is
+        discarded.
     """
-    with backend.database.connection() as conn, conn.transaction():
+    with backend.database.connection() as conn:
         return controls.discard(conn, tasks)

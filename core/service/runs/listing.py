@@ -64,6 +64,6 @@ def page(
     """
     params = asdict(run_filter) | KEY.params(limit, after)
     statement = ALL if run_filter.user is None and run_filter.account is None else OF_ACCOUNTS
-    with slots.transaction(conn):
+    with slots.transaction(conn, user=run_filter.user):
         rows = fetch(conn, statement, params, prepare=False)
     return KEY.page(rows, limit)

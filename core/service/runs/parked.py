@@ -140,7 +140,7 @@ def page(
       ServerUnavailable: Too many slow queries are in progress.
     """
     params = asdict(parked_filter) | KEY.params(limit, after)
-    with slots.transaction(conn):
+    with slots.transaction(conn, user=parked_filter.user):
         rows = fetch(conn, PAGE, params, prepare=False)
     return KEY.page(rows, limit)
 
@@ -154,7 +154,7 @@ def groups(conn: Conn, slots: QuerySlots, parked_filter: ParkedFilter) -> list[R
       InvalidInput: Counting takes too long.
       ServerUnavailable: Too many slow queries are in progress.
     """
-    with slots.transaction(conn):
+    with slots.transaction(conn, user=parked_filter.user):
         return fetch(conn, GROUPS, asdict(parked_filter), prepare=False)
 
 
@@ -165,7 +165,7 @@ def count(conn: Conn, slots: QuerySlots, parked_filter: ParkedFilter) -> int:
       InvalidInput: Counting takes too long.
       ServerUnavailable: Too many slow queries are in progress.
     """
-    with slots.transaction(conn):
+    with slots.transaction(conn, user=parked_filter.user):
         number: int = fetch(conn, COUNT, asdict(parked_filter), prepare=False)[0]["number"]
     return number
 
@@ -229,7 +229,10 @@ def _apply_to_filter(
     params: dict[str, Any] = asdict(parked_filter) | {"limit": BATCH_TASKS}
     while True:
         params |= {f"after_{column}": value for column, value in place.items()}
-        with backend.database.connection() as conn, backend.query_slots.transaction(conn):
+        with (
+            backend.database.connection() as conn,
+            backend.query_slots.transaction(conn, user=parked_filter.user),
+        ):
             rows = fetch(conn, NEXT_BATCH, params, prepare=False)
         _apply_to_batch(backend, act, rows, result)
         if len(rows) < BATCH_TASKS:

@@ -10,18 +10,19 @@ from uuid import UUID
 
 from core.accounts import store
 from core.accounts.store import Account
+from core.db.clocks import lasts
 from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import Advice, NotFound
 from core.ledger import leadership, processes
-from core.ledger.completion import SKIPPED
+from core.ledger.completion import COUNTS, DELETIONS_HELD, SKIPPED, TASKS_OF_RUN
 from core.ledger.pauses import Pause
 from core.limits.keys import WHOLE_ACCOUNT
 from core.service.accounts.actions import stopped
 from core.service.accounts.owed import Owed
 from core.service.fleet import pauses
 from core.service.formatting import moment
-from core.states import AccountState, HeldState, RunState, TaskState
+from core.states import AccountState, RunState, TaskState
 
 COUNTERS = (
     "tasks_done",
@@ -41,24 +42,14 @@ SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
 FROM sync_run WHERE id = %(run)s
 """
-# The unique index of tasks that begins with the run serves it, and the index of held deletions.
-COUNTS = f"""
-SELECT (SELECT coalesce(sum(vanished), 0)::bigint FROM held_deletion
-        WHERE run_id = %(run)s AND state = '{HeldState.HELD}') AS deletions_held,
-    count(*)::int AS known,
-    (count(*) FILTER (WHERE state = '{TaskState.DONE}'))::int AS tasks_done,
-    (count(*) FILTER (WHERE state = '{TaskState.PARKED}'))::int AS tasks_parked,
-    (count(*) FILTER (WHERE state = '{TaskState.DEFERRED}'
-        AND retried_as IS NULL))::int AS tasks_deferred,
-    (count(*) FILTER (WHERE state = '{TaskState.QUEUED}'))::int AS queued,
-    (count(*) FILTER (WHERE state = '{TaskState.READY}'))::int AS ready,
-    coalesce(sum(outputs_saved), 0)::bigint AS outputs_saved,
-    coalesce(sum(outputs_unchanged), 0)::bigint AS outputs_unchanged,
-    coalesce(sum(outputs_deleted), 0)::bigint AS outputs_deleted,
-    {SKIPPED} AS skipped,
-    min(available_at) FILTER (WHERE state = '{TaskState.READY}') AS next_at,
+CURRENT = f"""
+SELECT {COUNTS}, {SKIPPED} AS skipped, {DELETIONS_HELD} AS deletions_held,
+    count(*) AS known,
+    count(*) FILTER (WHERE t.state = '{TaskState.QUEUED}') AS queued,
+    count(*) FILTER (WHERE t.state = '{TaskState.READY}') AS ready,
+    min(t.available_at) FILTER (WHERE t.state = '{TaskState.READY}') AS next_at,
     clock_timestamp() AS now
-FROM sync_task WHERE run_id = %(run)s
+FROM {TASKS_OF_RUN}
 """
 WHY_LATER = f"""
 SELECT reason FROM sync_task
@@ -66,9 +57,9 @@ WHERE run_id = %(run)s AND state = '{TaskState.READY}' AND reason IS NOT NULL
 ORDER BY available_at LIMIT 1
 """
 # The table has one row for each limit that is used up now.
-BLOCKS = """
+BLOCKS = f"""
 SELECT key, until, reason FROM limit_block
-WHERE until > clock_timestamp() AND key ^@ ANY(%(prefixes)s) ORDER BY until DESC
+WHERE {lasts("limit_block.until")} AND key ^@ ANY(%(prefixes)s) ORDER BY until DESC
 """
 
 
@@ -86,7 +77,8 @@ class Progress:
     Attributes:
       run: The row of the run.
       skipped: The numbers of skipped items so far, by reason; None if there are none.
-      known: The number of tasks so far. It may grow while the run is open.
+      known: The number of tasks so far. It may grow while the run is open. A task that was retried
+        within the run counts once.
       next_at: The earliest time at which a ready task may start.
       now: The time of the database.
     """
@@ -163,7 +155,7 @@ def progress(conn: Conn, run: UUID) -> Progress:
     rows = fetch(conn, RUN, {"run": run})
     if not rows:
         raise NotFound("run-not-found", run=run)
-    return Progress(rows[0], **fetch(conn, COUNTS, {"run": run})[0])
+    return Progress(rows[0], **fetch(conn, CURRENT, {"run": run})[0])
 
 
 def blockers(conn: Conn, account: Account, now: Progress | None = None) -> list[Blocker]:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
+from core.ledger.completion import COUNTED
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
 from core.states import Lane, TaskState
@@ -22,7 +23,7 @@ from core.states import Lane, TaskState
 # another run. In that run, a task whose parent is not in the same run is a root.
 _OF_RUN = """
 WITH tasks AS MATERIALIZED (
-    SELECT id, parent_id, type, state, attempts, snoozes FROM sync_task WHERE run_id = %(run)s
+    SELECT id, parent_id, run_id, type, state, retried_as FROM sync_task WHERE run_id = %(run)s
 )
 """
 TYPES = f"""{_OF_RUN}
@@ -34,6 +35,7 @@ SELECT t.type, p.type AS made_by, min(t.id) AS first, count(*) AS known,
     count(*) FILTER (WHERE t.state = '{TaskState.READY}') AS ready,
     count(*) FILTER (WHERE t.state = '{TaskState.CANCELLED}') AS cancelled
 FROM tasks t LEFT JOIN tasks p ON p.id = t.parent_id
+WHERE {COUNTED}
 GROUP BY 1, 2 ORDER BY first
 """
 # The connections of the engine prefer nested loops, which suit the short statements of the ledger.
@@ -107,14 +109,14 @@ class Branch:
     others: tuple[str, ...] = ()
 
 
-def by_type(conn: Conn, slots: QuerySlots, run: UUID) -> list[Branch]:
+def by_type(conn: Conn, slots: QuerySlots, run: UUID, user: str | None) -> list[Branch]:
     """Count the tasks of a run by type; each type follows the type that created it.
 
     Raises:
       InvalidInput: The run is so large that counting takes too long.
       ServerUnavailable: Too many slow queries are in progress.
     """
-    with slots.transaction(conn):
+    with slots.transaction(conn, user=user):
         conn.execute(HASHED)
         return nest(fetch(conn, TYPES, {"run": run}))
 
@@ -160,6 +162,7 @@ def tasks(
     run: UUID,
     parent: int | None,
     *,
+    user: str | None,
     limit: int = 50,
     after: str | None = None,
 ) -> Page:
@@ -167,16 +170,17 @@ def tasks(
 
     Parameters:
       parent: The task. None: list the root tasks of the run.
+      user: The reader; None for an operator.
 
     Raises:
       InvalidInput: The cursor is invalid, or the query takes too long.
       ServerUnavailable: Too many slow queries are in progress.
     """
     params = {"run": run, "parent": parent} | KEY.params(limit, after)
-    with slots.transaction(conn):
+    with slots.transaction(conn, user=user):
         conn.execute(HASHED)
         page = KEY.page(fetch(conn, ROOTS if parent is None else CHILDREN, params), limit)
-    with slots.transaction(conn):
+    with slots.transaction(conn, user=user):
         rows = fetch(conn, _SHOWN, {"ids": [row["id"] for row in page.rows]})
     return Page(rows, page.cursor)
 

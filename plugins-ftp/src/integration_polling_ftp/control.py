@@ -75,6 +75,8 @@ class Control:
       is_ipv6: True if the server was reached over IPv6.
       is_telnet: True if the server reads commands by the rules of Telnet (RFC 854), which repeat
         the byte 255. ProFTPD does; most servers do not. Default: False.
+      takes_newlines: True if the server takes NUL for a LF in a name, as vsftpd does. Other servers
+        have no form for such a name. Default: False.
 
     Args:
       host: The host name or address.
@@ -90,9 +92,10 @@ class Control:
         with network_errors():
             self._socket = socket.create_connection((host, port), timeout)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._peer = self._socket.getpeername()[0]
+        self._peer = self._socket.getpeername()
         self._rest = b""
         self.is_telnet = False
+        self.takes_newlines = False
         self.is_ipv6 = self._socket.family == socket.AF_INET6
 
     def close(self) -> None:
@@ -110,11 +113,12 @@ class Control:
           ValueError: A command is not in `COMMANDS`, or contains a line break.
           Dropped: The connection is lost.
         """
+        unsafe = "\r\0" if self.takes_newlines else "\r\n\0"
         for command in commands:
-            if command.partition(" ")[0] not in COMMANDS or any(c in command for c in "\r\n\0"):
+            if command.partition(" ")[0] not in COMMANDS or any(c in command for c in unsafe):
                 raise ValueError(f"refusing to send {command.partition(' ')[0]!r}")
-        data = "".join(f"{command}\r\n" for command in commands)
-        wire = data.encode("latin-1")
+        lines = [command.replace("\n", "\0") for command in commands]
+        wire = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
         with network_errors():
             self._socket.sendall(wire.replace(b"\xff", b"\xff\xff") if self.is_telnet else wire)
 
@@ -179,8 +183,15 @@ class Control:
         port = passive_port(reply)
         if port is None:
             return None
-        with network_errors():
-            return Data(socket.create_connection((self._peer, port), self.timeout))
+        connection = socket.socket(self._socket.family, socket.SOCK_STREAM)
+        try:
+            with network_errors():
+                connection.settimeout(self.timeout)
+                connection.connect((self._peer[0], port, *self._peer[2:]))
+        except BaseException:
+            connection.close()
+            raise
+        return Data(connection)
 
 
 class Data:

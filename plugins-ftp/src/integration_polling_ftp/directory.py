@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from core import PermanentError
 from integration_polling_ftp import names
 from integration_polling_ftp.listing import Entry
-from integration_polling_ftp.session import Session
+from integration_polling_ftp.session import CUT, Session
 
 PORTION = 50_000
 """The number of entries of a directory that one task works on."""
@@ -31,7 +31,7 @@ class Directory:
       unreadable: Lines that cannot be read, at most `MAX_UNREADABLE`.
       skipped: The numbers of entries that are left out, by reason.
       after: The last name of this portion, if there are more; otherwise empty.
-      is_portion: True if this is not the complete directory.
+      is_portion: True if this is not the first portion, or not the last one.
       size: The number of entries of the complete directory.
       digest: A hash of all entries.
       is_mlsd: True if the listing follows links, so that it does not show them.
@@ -97,6 +97,8 @@ def read(session: Session, path: str, after: str, *, links: bool = True) -> Dire
             kept = _first(session, kept, found)
     if len(kept) > PORTION:
         kept = _first(session, kept, found)
+    if after:
+        found.skipped.clear()  # the first portion counted them
     for entry in kept:
         _add(found, entry, session.text(entry))
     if links:
@@ -109,10 +111,10 @@ def _entries(session: Session, found: Directory) -> Iterator[Entry]:
     digest = hashlib.blake2b(digest_size=8)
     for entry in session.entries(found.path):
         if isinstance(entry, str):
-            found.skipped["unreadable line in a listing"] += 1
+            found.skipped[CUT if entry == CUT else "unreadable line in a listing"] += 1
             if len(found.unreadable) < MAX_UNREADABLE:
                 found.unreadable.append(entry)
-        elif names.is_safe(entry.name):
+        elif session.is_safe(entry):
             found.size += 1
             digest.update(f"{entry.name}/{entry.kind}/{entry.version}\n".encode())
             yield entry
@@ -130,7 +132,9 @@ def _first(session: Session, entries: list[Entry], found: Directory) -> list[Ent
 
 def _add(found: Directory, entry: Entry, name: str) -> None:
     path = names.join(found.path, name)
-    if len(path.encode()) > names.MAX_PATH_BYTES:
+    if path in found.files or path in found.directories or path in found.others:
+        found.skipped["listed more than once"] += 1
+    elif len(path.encode()) > names.MAX_PATH_BYTES:
         found.skipped["path too long"] += 1
     elif entry.kind == "directory":
         found.directories[path] = entry

@@ -65,12 +65,12 @@ def fetch_large(session: Session, ctx: Context, path: str, parent: str, version:
 
 def _receive(session: Session, path: str, blob: BlobWriter) -> None:
     try:
-        session.retrieve(path, lambda block: blob.write(bytes(block)), blob.tell())
+        session.retrieve(path, blob.write, blob.tell())
     except Unsupported:
         if not blob.tell():
             raise
         blob.restart()
-        session.retrieve(path, lambda block: blob.write(bytes(block)))
+        session.retrieve(path, blob.write)
 
 
 def _start_with_prefix(

@@ -14,7 +14,7 @@ from core import (
     TransientError,
     Unavailable,
 )
-from integration_polling_ftp.replies import NOT_IMPLEMENTED, Meaning, classify
+from integration_polling_ftp.replies import NOT_IMPLEMENTED, Meaning, classify, readable
 
 __all__ = [
     "CONNECTIONS",
@@ -66,13 +66,14 @@ def meaning(reply: str, command: str = "") -> IntegrationError:
     """Return the exception for an error reply.
 
     Args:
-      reply: The code and the text, such as `530 Login incorrect.`
+      reply: The code and the text, such as `530 Login incorrect.`, decoded as latin-1.
       command: The command that it answers. Default: unknown.
     """
     found = classify(reply, command)
+    text = readable(reply)
     if found is Meaning.LIMIT:
-        return RateLimited(reply, limit=CONNECTIONS)
-    return _ERRORS.get(found, PermanentError)(reply)
+        return RateLimited(text, limit=CONNECTIONS)
+    return _ERRORS.get(found, PermanentError)(text)
 
 
 _ERRORS: dict[Meaning, type[IntegrationError]] = {

@@ -79,7 +79,8 @@ def receive(
     """Fetch files until `enough` returns True, or `room` bytes are in memory.
 
     A connection that is lost after a file ends the iteration: the files that arrived are kept, and
-    the caller leaves the rest to a follow-up.
+    the caller leaves the rest to a follow-up. If the first file loses the connection again in the
+    next attempt of the task, it is yielded with that error, so that it does not stop the others.
 
     Raises:
       Dropped: The connection was lost before the first file.
@@ -102,9 +103,14 @@ def receive(
             held += len(received.held) if received.spooled is None else MAX_INLINE_BYTES
             is_first = False
             yield path, received
-    except Dropped:
-        if is_first:
+    except Dropped as error:
+        if is_first and (not arrived or ctx.task.attempt == 1):
             raise
+        if is_first:
+            path = next(iter(arrived))
+            received = arrived.pop(path)
+            received.error = error
+            yield path, received
     finally:
         for received in arrived.values():
             received.close()

@@ -24,7 +24,15 @@ from integration_polling_ftp.directory import read
 from integration_polling_ftp.download import fetch_large
 from integration_polling_ftp.errors import CONNECTIONS, Missing
 from integration_polling_ftp.session import Session
-from integration_polling_ftp.walking import FIRST_SECONDS, SECONDS, Place, Walk, batches, split
+from integration_polling_ftp.walking import (
+    FIRST_SECONDS,
+    SECONDS,
+    SUSPECT_SECONDS,
+    Place,
+    Walk,
+    batches,
+    split,
+)
 
 MIN_IDLE_SECONDS = 15.0
 MAX_IDLE_SECONDS = 120.0
@@ -120,14 +128,17 @@ class Ftp(BaseIntegration[Config, Credentials]):
         return self._rest(walk, left)
 
     @task(time_limit=3600)
-    def walk(self, ctx: Context, items: list[tuple[str, tuple[str, ...]]]) -> TaskResult:
+    def walk(
+        self, ctx: Context, items: list[tuple[str, tuple[str, ...]]], seconds: float = SECONDS
+    ) -> TaskResult:
         """Continue with the directories that an earlier task left.
 
         Args:
           ctx: The task's context.
           items: Each directory's path and trail; see `list_directory`.
+          seconds: The seconds to work. Default: `SECONDS`.
         """
-        walk = self._walk(ctx)
+        walk = self._walk(ctx, seconds)
         return self._rest(walk, walk.visit(items))
 
     @task(time_limit=3600)
@@ -174,10 +185,11 @@ class Ftp(BaseIntegration[Config, Credentials]):
             self.idle_seconds = min(max(login, MIN_IDLE_SECONDS), MAX_IDLE_SECONDS)
 
     def _walk(self, ctx: Context, seconds: float = SECONDS) -> Walk:
+        seconds = min(seconds, SUSPECT_SECONDS) if ctx.task.is_suspect else seconds
         return Walk(ctx, self.session, self.config, self.root, seconds)
 
     def _rest(self, walk: Walk, left: Sequence[Place]) -> TaskResult:
         """Leave directories to follow-ups, so that each connection has work."""
         parts = self.config.max_connections if walk.seconds == FIRST_SECONDS else 2
-        walk.tasks += split(left, parts)
+        walk.tasks += split(left, parts, min(3 * walk.seconds, SECONDS))
         return walk.result()

@@ -2,8 +2,9 @@
 
 Both conversions preserve the bytes.
 
-ftplib is set to latin-1, which maps each byte to one character. A name in UTF-8 is stored as text.
-Other bytes become `%XX`. A percent sign that looks like such an escape becomes `%25`.
+Commands are latin-1, which maps each byte to one character. A name in UTF-8 is stored as text.
+Other bytes, and line breaks, become `%XX`. A percent sign that looks like such an escape becomes
+`%25`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ def to_text(wire: str, encoding: str = "utf-8") -> str:
       encoding: The charset of the server's names. Bytes that are not a name in it become `%XX`.
     """
     raw, encoding = wire.encode("latin-1"), encoding or "utf-8"
-    return from_user(
+    text = from_user(
         raw.decode(encoding if _converts(raw, encoding) else "ascii", "surrogateescape")
     )
+    return text.replace("\n", "%0A")
 
 
 def from_user(name: str) -> str:
@@ -56,9 +58,16 @@ def _converts(raw: bytes, encoding: str) -> bool:
         return False
 
 
-def is_safe(wire: str) -> bool:
-    """Return True if a name has no path separator, line break or NUL, and is not `.` or `..`."""
-    return wire not in ("", ".", "..") and not any(character in wire for character in "/\r\n\0")
+def is_safe(wire: str, *, newlines: bool = False) -> bool:
+    """Return True if a name has no path separator, line break or NUL, and is not `.` or `..`.
+
+    Args:
+      wire: The name's bytes, decoded as latin-1.
+      newlines: True if the server takes names with a LF; see `Control.takes_newlines`. Default:
+        False.
+    """
+    unsafe = "/\r\0" if newlines else "/\r\n\0"
+    return wire not in ("", ".", "..") and not any(character in wire for character in unsafe)
 
 
 def join(directory: str, name: str) -> str:

@@ -53,7 +53,11 @@ def _words(*patterns: str) -> re.Pattern[str]:
 
 
 _ATTEMPTS = _words(
-    r"attempt", r"\btries\b", r"(login|auth\w*) (failure|error)", r"failed login", r"incorrect"
+    r"attempt",
+    r"\btries\b",
+    r"(login|auth\w*) (failure|error)",
+    r"incorrect",
+    r"(bad|failed|invalid|wrong) (login|password|auth)",
 )
 _LIMIT = _words(
     r"\btoo many\b(?! (open )?files| levels| arguments| param| symbolic)",
@@ -61,7 +65,9 @@ _LIMIT = _words(
     r"\b(connection|client|user|session|login|host|download|transfer)s?\b.{0,60}\bmax(imum)?\b",
     r"\b(connection|client|user|session|login|thread)s?('s)?[ -]*(count )?(limit|quota)s?\b",
     r"\blimit (of|on|for|to)\b.{0,40}\b(connection|client|user|session|login|download|transfer)",
-    r"can('|no)?t accept more",
+    r"(can('|no)?t|unable to|not|no longer) accept(ing)? (any )?(more|new|further|connection)",
+    r"\balready in use\b",
+    r"can only have \d+",
     r"no more (connection|client|user|session|login)s",
     r"no more than \d+",
     r"already (logged (in|on)|connected)",
@@ -83,8 +89,12 @@ _LIMIT = _words(
     r"trop d",
     r"demasiad[ao]s",
     r"troppi",
-    r"muitas conex",
+    r"muit[ao]s (conex|usu|client)",
     r"te veel",
+    r"za du\u017co",
+    r"p\u0159\u00edli\u0161 mnoho",
+    r"f\u00f6r m\u00e5nga",
+    r"\u00e7ok fazla",
     r"\u592a\u591a",
     r"\u8fc7\u591a",
     r"\u904e\u591a",
@@ -98,6 +108,7 @@ _TLS = _words(
     r"\bftps\b",
     r"secure (connection|control|session|auth|login)",
     r"(insecure|plain[ -]?text|clear[ -]?text|unencrypted)",
+    r"not secured?\b",
 )
 _MUST = _words(
     r"require",
@@ -115,6 +126,7 @@ _MUST = _words(
     r"denied",
     r"forbidden",
     r"(insecure|plain|clear|unencrypted)",
+    r"not secured?\b",
     r"\bplease\b",
     r"sorry",
     r"expected",
@@ -122,6 +134,11 @@ _MUST = _words(
     r"first\b",
 )
 _UNAVAILABLE_TLS = _words(
+    r"\b(tls|ssl|ftps|auth|encryption|security)\b[^.,;]{0,30}"
+    r"(not (supported|implemented|understood|available|enabled|configured)|unsupported|unknown)",
+    r"(unsupported|unknown|unrecogni\w+)[^.,;]{0,30}\b(tls|ssl|auth|security)\b",
+)
+_UNKNOWN_SECURITY = _words(
     r"not (supported|implemented|understood|available|enabled|configured)",
     r"unsupported",
     r"unknown",
@@ -169,6 +186,9 @@ _SERVER_FAULT = _words(
     r"\bbackend\b",
     r"database",
     r"cannot (connect|contact|reach)",
+    r"(not|un)[ -]?reachable",
+    r"not respond",
+    r"\b(is|server) down\b",
     r"timed? ?out",
     r"shutting down",
     r"maintenance",
@@ -190,6 +210,16 @@ _EMPTY = _words(
     r"nothing to list",
     r"0 files found",
     r"no (objects|items) (found|match)",
+    r"\bno match\b",
+    r"keine dateien",
+    r"aucun (fichier|\u00e9l\u00e9ment)",
+    r"(ning\u00fan|no hay) (archivo|fichero)",
+    r"nessun file",
+    r"nenhum (arquivo|ficheiro)",
+    r"geen bestanden",
+    r"\u0444\u0430\u0439\u043b\S* \u043d\u0435 \u043d\u0430\u0439\u0434\u0435\u043d\u044b",
+    r"\u6ca1\u6709\u6587\u4ef6",
+    r"\u30d5\u30a1\u30a4\u30eb\u304c\u3042\u308a\u307e\u305b\u3093",
 )
 _BUSY = _words(
     r"used by another",
@@ -224,7 +254,19 @@ _BUSY = _words(
     r"still (open|being)",
     r"no space left",
     r"data connection",
+    r"section open",
+    r"not connected",
+    r"server error",
+    r"insufficient (system )?resources",
+    r"(host|server) (is )?unavailable",
+    r"\bnetwork (name|path|location)",
+    r"anderen (prozess|programm|benutzer)",
+    r"(autre|otro|outro|altro|annan|annen|ander) (proc|prog|utilis|usu|utent)",
+    r"\u0434\u0440\u0443\u0433\u0438\u043c \u043f\u0440\u043e\u0446\u0435\u0441\u0441\u043e\u043c",
+    r"\u53e6\u4e00(\u4e2a|\u500b)?(\u7a0b\u5e8f|\u8fdb\u7a0b|\u7a0b\u5f0f)",
+    r"\u5225\u306e\u30d7\u30ed\u30bb\u30b9",
 )
+_NETWORK = _words(r"\bnetwork (name|path|location)")
 _GONE = _words(
     r"no such",
     r"\bnot (be )?found\b",
@@ -244,6 +286,13 @@ _GONE = _words(
     r"no existe",
     r"non esiste",
     r"no se (ha )?encontr",
+    r"no (se )?(puede|pudo) encontrar",
+    r"impossible (de )?trouver",
+    r"non trovat",
+    r"impossibile trovare",
+    r"niet (gevonden|vinden)",
+    r"nie (mo\u017cna odnale\u017a\u0107|znaleziono|istnieje)",
+    r"hittades inte",
     r"n.o (existe|encontrad)",
     r"\u4e0d\u5b58\u5728",
     r"\u627e\u4e0d\u5230",
@@ -267,6 +316,7 @@ _UNKNOWN_COMMAND = _words(
     r"unsupported command",
     r"command .{0,20}(disabled|unknown)",
 )
+_CHARSETS = ("utf-8", "gbk", "cp932", "cp1251", "cp1250", "cp1254")
 MAX_TEXT = 2000
 """The number of characters of a reply that count for its meaning."""
 
@@ -284,7 +334,7 @@ def classify(reply: str, command: str = "") -> Meaning:
     """
     reply = reply[:MAX_TEXT]
     code, verb = reply[:3], command.partition(" ")[0].upper()
-    text = _without_path(reply[3:], "" if verb in _LOGIN else command)
+    text = _readings(_without_path(reply[3:], "" if verb in _LOGIN else command))
     if not re.fullmatch(r"[1-6]\d\d", code, re.ASCII):
         return Meaning.PERMANENT
     if code[0] in "123" and code not in ("331", "332"):
@@ -309,7 +359,7 @@ def _of_question(code: str, verb: str) -> Meaning:
 def _of_session(code: str, text: str, verb: str) -> Meaning | None:
     """Return the meaning of a reply about the session; None if it is about a path."""
     if verb in ("AUTH", "PBSZ", "PROT") and (
-        code in NOT_IMPLEMENTED or _UNAVAILABLE_TLS.search(text)
+        code in NOT_IMPLEMENTED or _UNKNOWN_SECURITY.search(text)
     ):
         return Meaning.UNSUPPORTED
     if _is_limit(code, text):
@@ -375,6 +425,8 @@ def _names_path(code: str, text: str) -> bool:
 def _of_path(code: str, text: str, verb: str) -> Meaning:
     if code in ("450", "550", "451", "553", "500") and _EMPTY.search(text):
         return Meaning.EMPTY if verb in _LISTINGS else Meaning.GONE
+    if code in ("450", "550", "553") and _NETWORK.search(text):
+        return Meaning.BUSY
     if code in ("450", "550", "553") and _GONE.search(text):
         return Meaning.GONE
     if code[0] == "4":
@@ -402,3 +454,23 @@ def _without_path(text: str, command: str) -> str:
             start, end = text.find(quote), text.rfind(quote)
             text = text[:start] + text[end + 1 :]
     return text
+
+
+def readable(reply: str) -> str:
+    """Return a reply for people: as UTF-8 if it is valid UTF-8."""
+    try:
+        return reply.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return reply
+
+
+def _readings(text: str) -> str:
+    """Return the readings of a text in the charsets of servers, one below the other."""
+    if text.isascii():
+        return text
+    try:
+        raw = text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text
+    readings = [raw.decode(charset, "replace") for charset in _CHARSETS]
+    return "\n".join([text, *readings])

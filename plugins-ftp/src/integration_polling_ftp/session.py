@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from core import IntegrationError, PermanentError, RateLimited, TransientError
@@ -15,12 +15,14 @@ from integration_polling_ftp.control import BLOCK, Control, Data, Reply
 from integration_polling_ftp.errors import NOT_IMPLEMENTED, Dropped, Empty, Unsupported, meaning
 from integration_polling_ftp.listing import (
     Entry,
+    Kind,
     Unreadable,
     parse_facts,
     parse_listing,
     read_facts,
     read_lines,
 )
+from integration_polling_ftp.listing.lines import DECIDING_BYTES, line_end
 
 MAX_LINE_BYTES = 16 * 1024
 """The maximum size of a line of a listing."""
@@ -36,6 +38,11 @@ IN_SEQUENCE = ("vsftpd", "proftpd", "pure-ftpd")
 
 Others drop a transfer that has not begun when they read the next `PASV`, such as pyftpdlib.
 """
+
+CUT = "the server ended the listing at its limit"
+"""Follows the entries of a listing that the server cut, as pure-ftpd does after 10,000 entries."""
+STATS = 32
+"""The number of files whose facts are requested in one packet."""
 
 Write = Callable[[memoryview], object]
 Job = tuple[str, Write]
@@ -81,13 +88,15 @@ class Session:
         self._passive = "PASV"
         self._list = "LIST -a"
         self._pipelines = False
+        self._is_cut = False
+        self._offer: Reply | None = None
         self._buffer = bytearray()
         self.login_seconds = 0.0
         self.round_trip = 0.0
 
     def close(self) -> None:
         """Close the connection, if it is open."""
-        control, self._control = self._control, None
+        control, self._control, self._offer = self._control, None, None
         if control is not None:
             control.close()
 
@@ -115,22 +124,29 @@ class Session:
         """Return the name of an entry as it is stored."""
         return entry.text
 
+    def is_safe(self, entry: Entry) -> bool:
+        """Return True if commands can name an entry."""
+        return names.is_safe(entry.name, newlines=self._opened().takes_newlines)
+
     # Listings
 
     def entries(self, path: str) -> Iterator[Entry | str]:
-        """List a directory; a text is a line that cannot be read.
+        """List a directory; a text is a line that cannot be read, or `CUT` at the end.
 
-        The names are not checked: a caller must test them with `names.is_safe`.
+        The names are not checked: a caller must test them with `is_safe`.
 
         Raises:
           Missing: The directory does not exist, or reading it is not permitted.
           TransientError: The connection broke, or the listing exceeds a bound.
         """
-        self.enter(path)
-        for each in self._listed():
+        self._prepare(f"CWD {self.wire(path)}", "TYPE A")
+        self._is_cut = False
+        for each in self._listed(path):
             yield each.line if isinstance(each, Unreadable) else each
+        if self._is_cut:
+            yield CUT
 
-    def _listed(self) -> Iterator[Entry | Unreadable]:
+    def _listed(self, path: str) -> Iterator[Entry | Unreadable]:
         """Yield a listing line by line, so that memory does not grow with it."""
         encoding = self._config.encoding
         if "MLST" in self._features:
@@ -140,7 +156,24 @@ class Session:
             except Unsupported:
                 self._features -= {"MLST"}
         now = datetime.now(UTC)
-        yield from read_lines(self._list_lines(), now=now, encoding=encoding)
+        try:
+            yield from read_lines(self._list_lines(), now=now, encoding=encoding)
+        except Unsupported:
+            yield from self._named(path)
+
+    def _named(self, path: str) -> Iterator[Entry]:
+        """List a directory of a server that has `NLST` only: each name costs further commands."""
+        found = [line.decode("latin-1").rpartition("/")[2] for line in self._lines("NLST")]
+        for name in found:
+            entry = Entry(name, "file", encoding=self._config.encoding)
+            if self.is_safe(entry):
+                place = names.join(path, entry.text)
+                stat = self.follow(place)
+                kind: Kind = (
+                    "directory" if stat.size is None and self.is_directory(place) else "file"
+                )
+                entry = replace(entry, kind=kind, size=stat.size, modified=stat.modified)
+            yield entry
 
     def _list_lines(self) -> Iterator[bytes]:
         """Yield the lines of `LIST -a`; those of `LIST` if the server takes `-a` for a name."""
@@ -158,22 +191,42 @@ class Session:
                 yield line
 
     def _lines(self, command: str) -> Iterator[bytes]:
-        """Yield the lines of a listing, split at LF only, without holding all of them."""
-        self._send("TYPE A")
-        rest, size = b"", 0
+        """Yield the lines of a listing, without holding all of them."""
+        if self._offer is None:
+            with suppress(Unsupported):
+                self._send("TYPE A")
+        rest, size, end = b"", 0, b""
         try:
             for block in self._transfer(command):
-                *lines, rest = (rest + block).split(b"\n")
-                yield from (line.removesuffix(b"\r") for line in lines)
-                size += len(block)
+                rest, size = rest + block, size + len(block)
+                if not end and len(rest) >= DECIDING_BYTES:
+                    end = line_end(rest)
+                if end:
+                    *lines, rest = rest.split(end)
+                    yield from (line.removesuffix(b"\r") for line in lines)
                 if len(rest) > MAX_LINE_BYTES:
                     raise TransientError(f"a line of the listing has over {MAX_LINE_BYTES:,} bytes")
                 if size > MAX_LISTING_BYTES:
                     raise TransientError(f"the listing has over {MAX_LISTING_BYTES:,} bytes")
         except Empty:
             return
+        *lines, rest = rest.split(end or line_end(rest))
+        yield from (line.removesuffix(b"\r") for line in lines)
         if rest:
+            self._check_end(command, size)
             yield rest.removesuffix(b"\r")
+
+    def _check_end(self, command: str, size: int) -> None:
+        """Check a listing whose last line has no end: a cut connection may look like its end.
+
+        Some servers omit the last line end, so a second listing decides.
+
+        Raises:
+          Dropped: The second listing has another size.
+        """
+        if sum(len(block) for block in self._transfer(command)) != size:
+            self.close()
+            raise Dropped("the listing ended within a line")
 
     @property
     def lists_facts(self) -> bool:
@@ -214,25 +267,39 @@ class Session:
             return Stat(facts.size, facts.modified)
         return self.follow(path)
 
+    def stats(self, paths: Sequence[str]) -> dict[str, Stat]:
+        """Return the sizes and times of files; see `stat`.
+
+        Servers of `IN_SEQUENCE` get the commands for many files in one packet.
+        """
+        if not self._pipelines:
+            return {path: self.stat(path) for path in paths}
+        self._begin("TYPE I")
+        commands = ["MLST"] if self._supports("MLST") else ["SIZE", "MDTM"]
+        found: dict[str, Stat] = {}
+        for first in range(0, len(paths), STATS):
+            portion = paths[first : first + STATS]
+            sent = [f"{command} {self.wire(path)}" for path in portion for command in commands]
+            replies = iter(self._ask_many(sent))
+            for path in portion:
+                if commands == ["MLST"]:
+                    facts = _facts(next(replies))
+                    found[path] = Stat(facts.size, facts.modified) if facts else Stat()
+                else:
+                    found[path] = _stat(_value(next(replies)), _value(next(replies)))
+        return found
+
     def follow(self, path: str) -> Stat:
         """Return the size and time of a file or of a link's target, with SIZE and MDTM (RFC 3659).
 
         Both are hints: a server may refuse them for a file that it sends.
         """
         self._begin("TYPE I")
-        size = self._value(f"SIZE {self.wire(path)}")
-        modified = self._value(f"MDTM {self.wire(path)}")
-        return Stat(int(size) if size.isdecimal() else None, modified[:14])
-
-    def _value(self, command: str) -> str:
-        """Return the value of a `213` reply; empty if the server refuses the command."""
-        reply = self._ask(command)
-        return reply.text[3:].strip() if reply.code == "213" else ""
+        size = self._ask(f"SIZE {self.wire(path)}")
+        return _stat(_value(size), _value(self._ask(f"MDTM {self.wire(path)}")))
 
     def _facts(self, path: str) -> Entry | None:
-        reply = self._first(f"MLST {self.wire(path)}")
-        lines = reply.text.splitlines()[1:-1] if reply.code == "250" else []
-        return next(filter(None, (parse_facts(line.lstrip()) for line in lines)), None)
+        return _facts(self._first(f"MLST {self.wire(path)}"))
 
     # Transfers
 
@@ -268,7 +335,7 @@ class Session:
         Raises:
           Dropped: The connection is lost.
         """
-        self._begin("TYPE I")
+        self._prepare("TYPE I")
         control = self._opened()
         remaining = iter(jobs)
         job = next(remaining, None)
@@ -316,9 +383,11 @@ class Session:
 
     def _data(self, control: Control, *, requested: bool = False) -> Data:
         """Open a data connection, with EPSV over IPv6 and where the server has no PASV."""
-        if not requested:
-            control.send(self._passive)
-        reply = control.reply()
+        reply, self._offer = self._offer, None
+        if reply is None:
+            if not requested:
+                control.send(self._passive)
+            reply = control.reply()
         if reply.code in (*NOT_IMPLEMENTED, "522") and self._passive == "PASV":
             self._passive = "EPSV"
             return self._data(control)
@@ -362,9 +431,12 @@ class Session:
         self._check_listing(command, reply)
 
     def _check_listing(self, command: str, reply: Reply) -> None:
-        """Vsftpd replies 226 for a directory that it cannot read."""
-        if not command.startswith("RETR ") and "failed to open" in reply.text.lower():
+        """Vsftpd replies 226 for a directory that it cannot read, pure-ftpd for a part of one."""
+        if command.startswith("RETR "):
+            return
+        if "failed to open" in reply.text.lower():
             raise meaning(f"550{reply.text[3:]}")
+        self._is_cut = "truncated" in reply.text.lower()
 
     def _blocks(self) -> bytearray:
         """Return the buffer of the session, which transfers share."""
@@ -373,6 +445,24 @@ class Session:
         return self._buffer
 
     # Commands
+
+    def _prepare(self, *commands: str) -> None:
+        """Send the commands before a transfer, over a new connection if the current one is lost.
+
+        On servers of `IN_SEQUENCE`, the request for the data connection travels with them. That
+        saves a round trip for each of them.
+        """
+        if self._pipelines and self._control is not None:
+            with suppress(Dropped):
+                *replies, offer = self._ask_many([*commands, self._passive])
+                for command, reply in zip(commands, replies, strict=True):
+                    self._checked(reply, command)
+                self._offer = offer
+                return
+        self._begin(commands[0])
+        for command in commands[1:]:
+            with suppress(Unsupported):  # some servers list in binary only
+                self._send(command)
 
     def _begin(self, command: str) -> Reply:
         """Send an operation's first command, over a new connection if the current one is lost."""
@@ -409,6 +499,20 @@ class Session:
             self.close()
             raise
 
+    def _ask_many(self, commands: Sequence[str]) -> list[Reply]:
+        """Send commands in one packet, and return their replies, which may be errors."""
+        control = self._opened()
+        try:
+            control.send(*commands)
+            replies = [control.reply() for _ in commands]
+        except BaseException:
+            self.close()  # later replies could not be matched to commands
+            raise
+        for reply in replies:
+            if reply.code == "421":
+                self._checked(reply, "")
+        return replies
+
     def _meaning(self, reply: Reply, command: str = "") -> IntegrationError:
         """Return the exception for an error reply, whose text does not repeat the password."""
         error = meaning(reply.text, command)
@@ -436,8 +540,10 @@ class Session:
         try:
             greeting = control.final(control.reply())
             self._require(greeting)
-            control.is_telnet = "proftpd" in greeting.text.lower()
-            self._pipelines = any(name in greeting.text.lower() for name in IN_SEQUENCE)
+            banner = greeting.text.lower()
+            control.is_telnet = "proftpd" in banner
+            control.takes_newlines = "vsftpd" in banner
+            self._pipelines = any(name in banner for name in IN_SEQUENCE)
             self._passive = "EPSV" if control.is_ipv6 else "PASV"
             self._login(control)
             self._control = control
@@ -477,8 +583,31 @@ def _features(reply: Reply) -> frozenset[str]:
     return frozenset(line.split()[0].upper() for line in lines if line.strip())
 
 
+def _value(reply: Reply) -> str:
+    """Return the value of a `213` reply; empty if the server refused the command."""
+    return reply.text[3:].strip() if reply.code == "213" else ""
+
+
+def _stat(size: str, modified: str) -> Stat:
+    """Return the values of SIZE and MDTM."""
+    return Stat(int(size) if size.isdecimal() else None, modified[:14])
+
+
+def _facts(reply: Reply) -> Entry | None:
+    """Return the entry in a reply to MLST; None if the server refused the command."""
+    lines = reply.text.splitlines()[1:-1] if reply.code == "250" else []
+    return next(filter(None, (parse_facts(line.lstrip()) for line in lines)), None)
+
+
 def _refuses(reply: Reply, command: str) -> bool:
-    """Return True if a reply refuses a command during a transfer, as ProFTPD does."""
+    """Return True if a reply refuses a command that was sent during a transfer.
+
+    ProFTPD names the command. pure-ftpd replies `500 Unknown command` if the command arrives in a
+    packet of its own. A transfer that has begun does not fail with these codes (RFC 959, section
+    5.4).
+    """
+    if reply.code in (*NOT_IMPLEMENTED, "503"):
+        return True
     return reply.is_error and (command in reply.text or "in progress" in reply.text.lower())
 
 

@@ -10,6 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -45,21 +46,47 @@ from integration_polling_ftp.session import Session, Stat
 MAX_DEPTH = 64
 
 FIRST_SECONDS = 0.5
-SECONDS = 5.0
-"""Seconds that the first task of a run, and each later one, works before it leaves the rest."""
+SECONDS = 2.0
+"""Seconds that the first task of a run, and each later one, works before it leaves the rest.
+
+Each generation of a walk works three times as long as the one before, up to `SECONDS`: early ones
+find work for all connections, and later ones need few tasks. A worker that is killed loses what its
+tasks did.
+"""
+
+SUSPECT_SECONDS = 0.25
+"""Seconds that a task works if a process died while it ran it.
+
+The third such death parks a task, so that a file that kills its reader stops no others. A worker
+that is killed again and again must not get there.
+"""
+
+WALK_ROUND_TRIPS = 30
+"""The round trips for which a task works at least, if they take longer than its seconds."""
 
 MAX_ITEMS = 20_000
 """The number of items that one task lists, before it leaves the rest."""
 
-MAX_FOLLOW_UP_BYTES = 32 * 1024
+MIN_FILE_SECONDS = 0.001
+"""The least estimated seconds for a small file."""
+
+MAX_FOLLOW_UP_BYTES = 44 * 1024
 """The size of the paths in one follow-up."""
 
 LARGE_BYTES = 4 * 1024 * 1024
 """The size from which a file has a task of its own."""
 
-MAX_BATCH_FILES = 500
-MIN_BATCH_FILES = 20
-"""The numbers of files in one follow-up, if a directory has more new files than a task fetches."""
+MAX_BATCH_FILES = 1_000
+BATCH_SECONDS = 2.0
+BATCH_ROUND_TRIPS = 60
+"""Bounds of a follow-up, if a directory has more new files than a task fetches.
+
+The first is its maximum number of files. The others are the time that it should take at least, in
+seconds or round trips, whichever is longer: it begins with a dispatch and ends with a listing.
+"""
+
+ENTRIES_PER_FILE = 10
+"""The number of entries in a listing that cost as much as the facts of one file."""
 
 Place = tuple[str, tuple[str, ...]]
 """A directory: its path, and the `unique` facts of the directories from the root to it."""
@@ -98,6 +125,8 @@ class Walk:
     skipped: Counter[str] = field(default_factory=Counter)
     unchanged: int = 0
     held: int = 0
+    fetched: int = 0
+    fetching_seconds: float = 0.0
     gone: set[str] = field(default_factory=set)
     memory: Memory = field(init=False)
 
@@ -107,9 +136,18 @@ class Walk:
     def is_over(self) -> bool:
         """Return True if the task should leave the rest to follow-ups."""
         items = len(self.output) + len(self.seen)
-        late = time.monotonic() - self.began > self.seconds
+        seconds = self.seconds
+        if seconds > FIRST_SECONDS:  # the other connections wait for the first task
+            seconds = max(seconds, WALK_ROUND_TRIPS * self.session.round_trip)
+        late = time.monotonic() - self.began > seconds
         full = items > MAX_ITEMS or self.held >= MAX_HELD_BYTES
         return late or full or self.ctx.stopping
+
+    def pace(self) -> float:
+        """Return the estimated seconds for one small file: measured, or two round trips."""
+        if self.fetched:
+            return max(self.fetching_seconds / self.fetched, MIN_FILE_SECONDS)
+        return max(2 * self.session.round_trip, MIN_FILE_SECONDS)
 
     def result(self) -> TaskResult:
         """Return everything that the task did."""
@@ -137,7 +175,7 @@ class Walk:
                 if not done:
                     raise
                 return [*pending, place]
-            except TransientError:
+            except (TransientError, PermanentError):
                 if not done and not pending:
                     raise
                 self.tasks.append(_task("list_directory", path=place[0], trail=list(place[1])))
@@ -157,20 +195,24 @@ class Walk:
                 raise
             self._refused(path, "", error, kind="directory")
             return []
-        return self.take(found, trail)
+        below = self.take(found, trail)
+        if path != self.root:
+            parent = path.rpartition("/")[0] or "/"
+            self.output.append(
+                TaskOutput(path, kind="directory", parent=parent, name=names.base_name(path))
+            )
+        return below
 
     def take(self, found: Directory, trail: tuple[str, ...]) -> list[Place]:
         """Work on a portion of a directory. Returns its subdirectories."""
         found.raise_if_unreadable()
+        below = list(self._below(found, trail))
         self.skipped.update(found.skipped)
         for line in found.unreadable[:3]:
             self.ctx.log.warning("unreadable line in the listing of %r: %r", found.path, line)
         known = self.ctx.fingerprints(found.files)
         self.output += (TaskOutput.gone(path) for path, value in known.items() if value is None)
-        self.output += (
-            TaskOutput(path, kind="directory", parent=found.path, name=names.base_name(path))
-            for path in found.directories
-        )
+        self.seen += found.directories  # each is kept when it is entered
         self._files(found, known)
         if found.after:
             self.tasks.append(
@@ -179,7 +221,7 @@ class Walk:
         elif found.is_complete:
             self.listed.append(Listing(found.path))
             self._forget(found)
-        return list(self._below(found, trail))
+        return below
 
     def _forget(self, found: Directory) -> None:
         """Forget the refusals of paths that a complete listing no longer has."""
@@ -189,17 +231,18 @@ class Walk:
                     self.memory.worked(found.path, name)
 
     def _below(self, found: Directory, trail: tuple[str, ...]) -> Iterator[Place]:
+        """Yield the directories to enter, and count the others as skipped."""
         for path, entry in found.directories.items():
             if entry.unique in trail or self._is_loop(found, path, entry, trail):
-                self.skipped["link to a directory above it"] += 1
+                found.skipped["link to a directory above it"] += 1
                 self.ctx.log.info("directory %r skipped: it is one of its own ancestors", path)
             elif path.count("/") - self.root.count("/") > MAX_DEPTH:
-                self.skipped[f"more than {MAX_DEPTH} levels below the root"] += 1
+                found.skipped[f"more than {MAX_DEPTH} levels below the root"] += 1
                 self.ctx.log.warning(
                     "directory %r skipped: more than %d levels below the root", path, MAX_DEPTH
                 )
             elif refusal := self.memory.waiting(found.path, names.base_name(path), "directory"):
-                self.skipped[_reason(refusal.reason)] += 1
+                found.skipped[_reason(refusal.reason)] += 1
             else:
                 yield path, (*trail, entry.unique or found.digest)
 
@@ -244,12 +287,12 @@ class Walk:
         self._fetch_or_leave(found, new)
 
     def _fetch_or_leave(self, found: Directory, new: list[NewFile]) -> None:
-        if not new:
-            return
-        if len(new) * max(self.session.round_trip, 0.001) * 3 <= self.seconds / 2:
-            new = self.fetch(found.path, new, found.size)
+        if new and not self.is_over():
+            with suppress(Dropped, RateLimited):  # the listing is good: follow-ups fetch the files
+                new = self.fetch(found.path, new, found.size)
         batch = -(-len(new) // max(self.config.max_connections, 1))
-        batch = min(max(batch, MIN_BATCH_FILES), MAX_BATCH_FILES)
+        seconds = max(BATCH_SECONDS, BATCH_ROUND_TRIPS * self.session.round_trip)
+        batch = min(max(batch, int(seconds / self.pace())), MAX_BATCH_FILES)
         self.tasks += batches("fetch", new, batch, parent=found.path, size=found.size)
 
     def fetch(self, parent: str, files: Sequence[NewFile], entries: int) -> list[NewFile]:
@@ -264,13 +307,18 @@ class Walk:
           The files that are left: the time was over, or the connection was lost.
         """
         left = {names.join(parent, file[0]): file for file in files}
-        room = MAX_HELD_BYTES - self.held
-        arrived = list(receive(self.session, self.ctx, list(left), room, self.is_over))
-        after = self._after(parent, [path for path, _ in arrived], entries)
-        for path, received in arrived:
-            try:
+        room, began = MAX_HELD_BYTES - self.held, time.monotonic()
+        arrived: list[tuple[str, Received]] = []
+        try:
+            for path, received in receive(self.session, self.ctx, list(left), room, self.is_over):
+                arrived.append((path, received))
+            self.fetched += len(arrived)
+            self.fetching_seconds += time.monotonic() - began
+            after = self._after(parent, [path for path, _ in arrived], entries)
+            for path, received in arrived:
                 self._settle(path, parent, left.pop(path), received, after)
-            finally:
+        finally:
+            for _, received in arrived:
                 received.close()
         return list(left.values())
 
@@ -281,7 +329,7 @@ class Walk:
         """
         if not paths:
             return After()
-        if entries <= 50 * len(paths) + 2_000:
+        if entries <= ENTRIES_PER_FILE * len(paths) + 500:
             try:
                 found = read(self.session, parent, "", links=False)
             except (Dropped, RateLimited):
@@ -291,7 +339,7 @@ class Walk:
             if found.is_complete and not found.after:
                 stats = {path: stat_of(entry) for path, entry in found.files.items()}
                 return After(stats, found.names())
-        stats = {path: self.session.stat(path) for path in paths}
+        stats = self.session.stats(paths)
         return After({path: stat for path, stat in stats.items() if stat != Stat()})
 
     def _settle(
@@ -299,6 +347,9 @@ class Walk:
     ) -> None:
         """Keep a file that arrived, or say why not."""
         name, version, is_link = file
+        if isinstance(received.error, Dropped):
+            self.tasks.append(_task("download", path=path, parent=parent, version=version))
+            return
         if received.error is not None:
             self.failed(path, version, received.error, after)
             return
@@ -327,6 +378,7 @@ class Walk:
         if after.names is not None and path not in after.names:
             self.gone.add(path)
             self.output.append(TaskOutput.gone(path))
+            self.skipped["gone before it was fetched"] += 1
         else:
             self._refused(path, version, error)
 
@@ -374,11 +426,18 @@ def batches(type: str, items: Sequence[object], most: int, **payload: object) ->
         yield _task(type, items=portion, **payload)
 
 
-def split(places: Sequence[Place], parts: int) -> Iterator[FollowUp]:
-    """Return follow-ups that share the directories which are left."""
+def split(places: Sequence[Place], parts: int, seconds: float) -> Iterator[FollowUp]:
+    """Return follow-ups that share the directories which are left.
+
+    Args:
+      places: The directories.
+      parts: The number of shares.
+      seconds: The seconds that each follow-up works.
+    """
     shares: Iterable[Sequence[Place]] = [places[part::parts] for part in range(parts)]
     for share in shares:
-        yield from batches("walk", [(path, list(trail)) for path, trail in share], 1_000)
+        items = [(path, list(trail)) for path, trail in share]
+        yield from batches("walk", items, 1_000, seconds=seconds)
 
 
 def _task(type: str, **payload: object) -> FollowUp:

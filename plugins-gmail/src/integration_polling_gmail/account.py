@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, Field, SecretStr, model_validator
@@ -47,6 +47,18 @@ class Config(BaseModel, extra="forbid"):
     )
 
     @property
+    def search(self) -> str:
+        """The Gmail search of the config: `query` and `since`."""
+        if self.since is None:
+            return self.query
+        since = int(datetime.combine(self.since, datetime.min.time(), UTC).timestamp())
+        if since <= 0:  # in a search, a minus sign excludes matches
+            return self.query
+        # `after:` excludes the second that it names.
+        after = f"after:{since - 1}"
+        return f"({self.query}) {after}" if self.query else after
+
+    @property
     def policy(self) -> str:
         """The policy for attachments under which a message was fetched."""
         return (
@@ -88,6 +100,10 @@ class Credentials(BaseModel, extra="forbid"):
     access_token_expires: AwareDatetime | None = Field(
         None, description="Expiry of the access token. It is updated at each renewal"
     )
+    refresh_token_expires: AwareDatetime | None = Field(
+        None,
+        description="Expiry of the refresh token, for an OAuth app in testing. Google tells it",
+    )
     service_account: ServiceAccount | None = Field(
         None, description="JSON key of a service account with domain-wide delegation"
     )
@@ -110,7 +126,13 @@ class Credentials(BaseModel, extra="forbid"):
         """True if the plugin can get new access tokens."""
         return self.service_account is not None or self.refresh_token is not None
 
-    def with_token(self, token: str, expires: datetime, refresh_token: str | None) -> Credentials:
+    def with_token(
+        self,
+        token: str,
+        expires: datetime,
+        refresh_token: str | None,
+        refresh_token_expires: datetime | None = None,
+    ) -> Credentials:
         """Return the credentials with a renewed access token.
 
         Args:
@@ -118,10 +140,12 @@ class Credentials(BaseModel, extra="forbid"):
           expires: The time at which it expires.
           refresh_token: The new refresh token, if the provider rotates them; None keeps the old
             one.
+          refresh_token_expires: The time at which the refresh token expires. Default: it lasts.
         """
         update: dict[str, object] = {
             "access_token": SecretStr(token),
             "access_token_expires": expires,
+            "refresh_token_expires": refresh_token_expires,
         }
         if refresh_token:
             update["refresh_token"] = SecretStr(refresh_token)

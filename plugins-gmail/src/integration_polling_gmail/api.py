@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx2
 
 from core import TransientError, Unavailable
-from integration_polling_gmail.errors import Unauthorized, meaning
+from integration_polling_gmail.errors import Missing, Unauthorized, meaning
 from integration_polling_gmail.settings import GmailSettings
 from integration_polling_gmail.streaming import LargeString, read_json
 
@@ -78,19 +78,34 @@ class GmailApi:
         """Return the labels of the mailbox."""
         return listed(self._json("labels"), "labels")
 
+    def label_total(self, label: str) -> int | None:
+        """Return the number of messages with a label; None if Gmail does not know it."""
+        try:
+            total = self._json(f"labels/{quote(label, safe='')}").get("messagesTotal")
+        except Missing:
+            return None
+        return total if type(total) is int else None
+
     def messages(
-        self, *, q: str, label: str | None, spam_trash: bool, page: str | None
+        self,
+        *,
+        q: str,
+        label: str | None,
+        spam_trash: bool,
+        page: str | None,
+        size: int = PAGE_SIZE,
     ) -> dict[str, Any]:
-        """Return a page of message ids, at most 500.
+        """Return a page of message ids.
 
         Args:
           q: A Gmail search; empty for all mail.
           label: The id of a label, or None.
           spam_trash: True to include spam and trash.
           page: The token of the page; None for the first one.
+          size: The maximum number of ids. Default: 500.
         """
         params: Params = {
-            "maxResults": PAGE_SIZE,
+            "maxResults": size,
             "q": q or None,
             "labelIds": label,
             "includeSpamTrash": "true" if spam_trash else None,
@@ -127,10 +142,28 @@ class GmailApi:
         return strings(found.get("labelIds"))
 
     def raw(self, message: str, write: Callable[[bytes], object]) -> dict[str, Any]:
-        """Return a message, and write its decoded source to `write` in pieces."""
+        """Return a message, and write its decoded source to `write` in pieces.
+
+        Chats have no source.
+        """
         found = self._large(f"messages/{quote(message, safe='')}", {"format": "raw"}, "raw", write)
-        _require(found.get("id") == message and "raw" in found)
+        _require(found.get("id") == message)
         return found
+
+    def may_read(self, message: str) -> None:
+        """Request a message's source without its bytes. Raise the error of a refusal."""
+        self._json(f"messages/{quote(message, safe='')}", {"format": "raw", "fields": "id"})
+
+    def full(self, message: str) -> dict[str, Any]:
+        """Return a message as Gmail has parsed it: `payload` has headers and parts."""
+        found = self._json(f"messages/{quote(message, safe='')}", {"format": "full"})
+        _require(found.get("id") == message)
+        return found
+
+    def attachment(self, message: str, id: str, write: Callable[[bytes], object]) -> None:
+        """Write the decoded bytes of an attachment that a `full` response names to `write`."""
+        path = f"messages/{quote(message, safe='')}/attachments/{quote(id, safe='')}"
+        self._large(path, {}, "data", write)
 
     def _json(self, path: str, params: Params | None = None) -> dict[str, Any]:
         with self._get(path, params or {}) as pieces:

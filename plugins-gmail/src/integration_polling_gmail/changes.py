@@ -82,9 +82,3 @@ def _of(
 def _labels(entry: Mapping[str, Any]) -> set[str] | None:
     message = entry["message"]
     return set(strings(message["labelIds"])) if isinstance(message.get("labelIds"), list) else None
-
-
-def labels_named(changes: Mapping[str, Change]) -> set[str]:
-    """Return every label that a page mentions."""
-    named = {label for change in changes.values() for _, label in change.steps}
-    return named.union(*(change.labels for change in changes.values() if change.labels))

@@ -35,15 +35,19 @@ SCOPE_REASONS = frozenset(
     {"insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT", "insufficientScopes"}
 )
 ACCOUNT_REASONS = frozenset(
-    {
-        "domainPolicy",
-        "accessNotConfigured",
-        "SERVICE_DISABLED",
-        "failedPrecondition",
-        "delegationDenied",
-    }
+    {"domainPolicy", "accessNotConfigured", "SERVICE_DISABLED", "delegationDenied"}
 )
 """Reasons that apply to every call of an account, which stops instead of parking its tasks."""
+
+ACCOUNT_TEXTS = ("delegation denied", "mail service not enabled")
+"""The same for errors whose reason is only `forbidden` or `failedPrecondition`."""
+
+METADATA_SCOPE = "metadata scope"
+"""Part of the message if a token has the scope `gmail.metadata`: it may not read mail.
+
+This holds even if the token has a sufficient scope too
+(https://developers.google.com/workspace/gmail/api/auth/scopes).
+"""
 
 BACKEND_ERROR = "backendError"
 
@@ -65,6 +69,10 @@ class Missing(PermanentError):
     """404: the message, attachment or history does not exist."""
 
 
+class Refused(PermanentError):
+    """400 or 403 for a reason that may apply to one message, or to every call of the account."""
+
+
 class BadRequest(PermanentError):
     """400: Google rejects a parameter, such as an expired page token."""
 
@@ -79,21 +87,47 @@ def meaning(status: int, body: bytes, headers: Mapping[str, str]) -> Integration
     """
     error = _error(body)
     reasons, text = _reasons(error), _text(error, status)
+    if status == 429 or (status == 403 and reasons & (RATE_REASONS | {"dailyLimitExceeded"})):
+        return _rate_limited(reasons, text, headers)
+    if status == 408 or status >= 500 or BACKEND_ERROR in reasons:
+        return Unavailable(text, retry_after=pause_of(headers))
+    if status < 400 or status == 409:
+        return TransientError(text)
+    if not _is_googles(error, status):
+        return Unavailable(
+            f"{text}, but not in Google's format: another server, such as a proxy, answered",
+            retry_after=pause_of(headers),
+        )
+    return _refusal(status, reasons, text)
+
+
+def _is_googles(error: Mapping[str, Any], status: int) -> bool:
+    """Return True for Google's own error object, which repeats the status.
+
+    A proxy that answers 404 knows nothing about a message.
+    """
+    code = error.get("code")
+    is_unrouted = status == 404 and "method not found" in str(error.get("message")).lower()
+    return type(code) is int and code == status and not is_unrouted
+
+
+def _refusal(status: int, reasons: set[str], text: str) -> IntegrationError:
+    """Return the exception for an error of Google itself that does not pass."""
     if status == 401:
         return Unauthorized(text)
-    if status == 429 or (status == 403 and reasons & (RATE_REASONS | {"dailyLimitExceeded"})):
-        return _rate_limited(reasons, text, _date(headers))
     if reasons & SCOPE_REASONS:
         return CredentialsInvalid(f"{text} (the scope gmail.readonly is required)")
-    if status in (400, 403) and reasons & ACCOUNT_REASONS:
+    if METADATA_SCOPE in text.lower():
+        return CredentialsInvalid(f"{text} (connect without the scope gmail.metadata)")
+    if status in (400, 403) and (
+        reasons & ACCOUNT_REASONS or any(known in text.lower() for known in ACCOUNT_TEXTS)
+    ):
         return ConfigurationError(text)
     if status == 404:
         return Missing(text)
-    if status == 400:
-        return BadRequest(text)
-    if status == 408 or status >= 500 or BACKEND_ERROR in reasons:
-        return Unavailable(text, retry_after=pause_of(headers))
-    return TransientError(text) if status == 409 or status < 400 else PermanentError(text)
+    if status == 403 or "failedPrecondition" in reasons:
+        return Refused(text)
+    return BadRequest(text) if status == 400 else PermanentError(text)
 
 
 def _error(body: bytes) -> Mapping[str, Any]:
@@ -154,18 +188,22 @@ def pause_of(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _rate_limited(reasons: set[str], text: str, now: datetime) -> RateLimited:
+def _rate_limited(reasons: set[str], text: str, headers: Mapping[str, str]) -> RateLimited:
+    """Return the rate limit, with the longest of the pauses that text and headers name."""
+    now, asked = _date(headers), pause_of(headers)
     if "dailyLimitExceeded" in reasons:
         return RateLimited(
             f"{text}; the quota resets at midnight Pacific time",
-            retry_after=_until_midnight(now),
+            retry_after=max(_until_midnight(now), asked or 0.0),
             limit=PROJECT,
         )
     if "concurrent" in text.lower():
-        return RateLimited(text, retry_after=CONCURRENCY_PAUSE_SECONDS, limit=USER)
+        pause = max(CONCURRENCY_PAUSE_SECONDS, asked or 0.0)
+        return RateLimited(text, retry_after=pause, limit=USER)
     is_project = "per minute" in text and "per user" not in text
+    pauses = [pause for pause in (_retry_after(text, now), asked) if pause is not None]
     return RateLimited(
-        text, retry_after=_retry_after(text, now), limit=PROJECT if is_project else QUOTA
+        text, retry_after=max(pauses, default=None), limit=PROJECT if is_project else QUOTA
     )
 
 

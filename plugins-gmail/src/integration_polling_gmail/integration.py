@@ -3,6 +3,7 @@
 begin ── get_email_list (the first one in the background) ──> download_email
 get_history ──> download_email, update_labels, get_labels
                 get_email_list, if the config has a query
+                begin or get_email_list, if the history has expired
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
 from core import (
     Concurrency,
     Context,
-    CursorExpired,
     Listing,
     Manifest,
     OAuth,
@@ -29,7 +29,9 @@ from core import (
     TransientError,
     task,
 )
+from core.mail import Write
 from integration_polling_gmail import tokens
+from integration_polling_gmail.answers import is_over, message_id, next_page
 from integration_polling_gmail.api import (
     GET_UNITS,
     HISTORY_UNITS,
@@ -38,28 +40,40 @@ from integration_polling_gmail.api import (
     PROFILE_UNITS,
     listed,
 )
-from integration_polling_gmail.changes import Change, labels_named, read_changes
+from integration_polling_gmail.changes import Change, read_changes
+from integration_polling_gmail.comparison import COMPARING, Comparing, GmailComparison
 from integration_polling_gmail.errors import PROJECT, QUOTA, USER, BadRequest, Missing
 from integration_polling_gmail.fingerprint import Fingerprint
+from integration_polling_gmail.full import mail_of
 from integration_polling_gmail.message import Envelope, Message, MessageReader
 from integration_polling_gmail.reread import READER_VERSION, reread
 from integration_polling_gmail.scope import (
     HIDDEN,
+    HISTORY,
     LABELS,
     History,
     in_scope,
-    label_row_id,
     label_rows,
     may_be_in_scope,
     resolved,
 )
-from integration_polling_gmail.session import GmailSession
 from integration_polling_gmail.settings import GmailSettings
 
-HISTORY = "history"
 MAX_RESTARTS = 3
 MAX_CHANGED_IDS = 1_000
 """The maximum number of ids that a history passes to a listing; the backfill fetches the rest."""
+
+ASK_AGAIN_SECONDS = 150.0
+"""The time until the second request for a message that Gmail has named and not found."""
+
+EXPIRES_AGAIN = timedelta(hours=1)
+"""A history that expires again within this time is not followed by another complete listing."""
+
+LISTING_EVERY = timedelta(days=1)
+"""The time between two listings of ids while the history expires again and again."""
+
+LABELS_EVERY = timedelta(hours=1)
+"""The time after which labels are listed although the history has no news."""
 
 RELATIVE = re.compile(r"\b(?:older|newer)_than:", re.IGNORECASE)
 """Searches whose matches change without a change in the mailbox."""
@@ -69,7 +83,7 @@ def _units(units: int) -> Mapping[str, int]:
     return {QUOTA: units, PROJECT: units}
 
 
-class Gmail(GmailSession):
+class Gmail(GmailComparison):
     """The Gmail integration: it keeps messages by id, with their sources and attachments."""
 
     manifest = Manifest(
@@ -81,12 +95,13 @@ class Gmail(GmailSession):
             Concurrency(USER, 8),
         ],
         oauth=OAuth(
-            "https://accounts.google.com/o/oauth2/v2/auth",
+            "{GOOGLE_AUTHORIZE_URL}",
             "{GOOGLE_TOKEN_URL}",
             [tokens.SCOPE],
             "GMAIL_CLIENT_ID",
             "GMAIL_CLIENT_SECRET",
             {"access_type": "offline", "prompt": "consent"},
+            loopback=True,
         ),
         docs="docs/how-to/gmail.md",
         settings=GmailSettings,
@@ -102,9 +117,9 @@ class Gmail(GmailSession):
         if history is None or history.is_listing:
             return TaskResult(tasks=[self.begin.task(run=ctx.run.id)])
         listing = history.since not in (None, self._since)
-        return TaskResult(
-            tasks=[self.get_history.task(since=history.id, listing=listing, run=ctx.run.id)]
-        )
+        following = self.get_history.task(since=history.id, listing=listing, run=ctx.run.id)
+        comparison, state = self.comparison(ctx, history)
+        return TaskResult(tasks=[following, *comparison], state=state)
 
     @property
     def _since(self) -> str:
@@ -114,7 +129,7 @@ class Gmail(GmailSession):
     # The listing
 
     @task(cost=_units(PROFILE_UNITS + LABELS_UNITS))
-    def begin(self, ctx: Context, run: str = "") -> TaskResult:
+    def begin(self, ctx: Context, run: str = "", expired: datetime | None = None) -> TaskResult:
         """Record the current history id, before the first page is listed.
 
         A message that arrives in between is in both, and is kept once.
@@ -127,6 +142,7 @@ class Gmail(GmailSession):
           ctx: The task's context.
           run: The id of the run that the task belongs to; a later run ignores the task. Default:
             any run.
+          expired: The time at which the history expired. Default: it did not.
         """
         if _is_carried(ctx, run):
             return TaskResult()
@@ -135,16 +151,16 @@ class Gmail(GmailSession):
         rows = label_rows(found)
         again = bool(ctx.fingerprints(row.id for row in rows))
         # Without changes in between, two listings have the same history id.
-        generation = f"{now}-{ctx.run.id[:8]}"
+        generation, moment = f"{now[-20:]}-{ctx.run.id[:8]}", datetime.now(UTC)
         history = History(
             id=now, generation=generation, labels=resolved(self.config, found), is_listing=again,
-            since=self._since,
+            since=self._since, expired=expired, listed=moment, labels_listed=moment,
         )  # fmt: skip
         listing = self.get_email_list.task(generation=generation, run=ctx.run.id if again else "")
         return TaskResult(
             rows,
             [replace(listing, background=not again)],
-            {HISTORY: history},
+            {HISTORY: history, COMPARING: Comparing(at=moment)},
             listed=[Listing(LABELS)],
         )
 
@@ -158,6 +174,7 @@ class Gmail(GmailSession):
         changed: tuple[str, ...] = (),
         restarts: int = 0,
         run: str = "",
+        only: Literal["newest", "ids"] | None = None,
     ) -> TaskResult:
         """List a page of the mailbox; with labels in the config, the pages of each label in turn.
 
@@ -171,6 +188,8 @@ class Gmail(GmailSession):
           restarts: The number of restarts after Gmail rejected a page token. Default: 0.
           run: The id of the run that the task belongs to. A later run ignores the task and lists
             the mailbox again, because it cannot tell which items are missing. Default: any run.
+          only: `newest` to end at the first page without unknown messages, and to mark nothing as
+            deleted; `ids` to request no labels of kept messages. Default: neither.
         """
         history = ctx.state(HISTORY, History)
         if history is None or history.generation != generation or _is_carried(ctx, run):
@@ -183,45 +202,39 @@ class Gmail(GmailSession):
                 raise
             ctx.log.info("Gmail rejected the page token; restarting the listing")
             return TaskResult(
-                tasks=[self.get_email_list.task(generation, None, 0, changed, restarts + 1, run)]
+                tasks=[
+                    self.get_email_list.task(generation, None, 0, changed, restarts + 1, run, only)
+                ]
             )
-        token = _next_page(answer, page)
-        ids = [_message_id(entry) for entry in listed(answer, "messages")]
+        token = next_page(answer, page)
+        ids = [message_id(entry) for entry in listed(answer, "messages")]
         known = ctx.fingerprints(ids)
+        if only == "newest" and len(known) == len(set(ids)):
+            token = None
         found = set(ids)
         missing = tuple(id for id in changed if id not in found)
         following: list[Task] = []
         if token is not None or label + 1 < len(labels):
             place = label if token is not None else label + 1
-            following = [self.get_email_list.task(generation, token, place, missing, restarts, run)]
+            following = [
+                self.get_email_list.task(generation, token, place, missing, restarts, run, only)
+            ]
         # Pages run before downloads, which take hours, because page tokens expire.
         following = [replace(task, priority=1) for task in following]
-        tasks = [*following, *self._fetched(ctx, ids, known, history, frozenset(changed))]
+        now = frozenset(ids if only == "newest" else changed)
+        tasks = [*following, *self._fetched(ctx, ids, known, history, now, only)]
         if following:
             return TaskResult(tasks=tasks, seen=ids)
-        # This run updated their labels, so a sweep would not delete them.
-        gone = [TaskOutput.gone(id) for id in ctx.fingerprints(missing)]
         state = (
             {HISTORY: history.model_copy(update={"is_listing": False})}
             if history.is_listing
             else {}
         )
+        if only == "newest":
+            return TaskResult(tasks=tasks, state=state, seen=ids)
+        # This run updated their labels, so a sweep would not delete them.
+        gone = [TaskOutput.gone(id) for id in ctx.fingerprints(missing)]
         return TaskResult(gone, tasks, state, seen=ids, listed=[Listing()])
-
-    def _page(self, label: str | None, page: str | None) -> dict[str, Any]:
-        spam_trash = self.config.include_spam_trash or label in HIDDEN
-        return self.api.messages(q=self._q, label=label, spam_trash=spam_trash, page=page)
-
-    @property
-    def _q(self) -> str:
-        if self.config.since is None:
-            return self.config.query
-        since = int(datetime.combine(self.config.since, datetime.min.time(), UTC).timestamp())
-        if since <= 0:  # in a search, a minus sign excludes matches
-            return self.config.query
-        # `after:` excludes the second that it names.
-        after = f"after:{since - 1}"
-        return f"({self.config.query}) {after}" if self.config.query else after
 
     def _fetched(
         self,
@@ -230,6 +243,7 @@ class Gmail(GmailSession):
         known: Mapping[str, str | None],
         history: History,
         changed: frozenset[str],
+        only: str | None,
     ) -> Iterator[Task]:
         """Yield the tasks for a page of a listing: downloads and updates of labels."""
         generation, is_background = history.generation, ctx.run.lane == "backfill"
@@ -242,7 +256,11 @@ class Gmail(GmailSession):
                     key=f"{id}@{generation}",
                     background=background,
                 )
-            elif (is_background or history.is_listing) and fingerprint.generation != generation:
+            elif (
+                only is None
+                and (is_background or history.is_listing)
+                and fingerprint.generation != generation
+            ):
                 yield replace(self.update_labels.task(id, generation), background=not is_background)
 
     # The history
@@ -268,9 +286,6 @@ class Gmail(GmailSession):
             False.
           run: The id of the run that the task belongs to. A later run ignores the task and starts
             at the first page, because pages must be applied in order. Default: any run.
-
-        Raises:
-          CursorExpired: Gmail no longer has the history since the cursor.
         """
         history = ctx.state(HISTORY, History)
         if history is None or history.id != since or _is_carried(ctx, run):
@@ -278,20 +293,51 @@ class Gmail(GmailSession):
         try:
             answer = self._asked(ctx, lambda: self.api.history(since, page))
         except Missing:
-            raise CursorExpired(HISTORY) from None
+            return self._history_expired(ctx, history)
         changes = read_changes(listed(answer, "history"))
         output, tasks = self._applied(ctx, changes, history)
+        moved_on: dict[str, Any] = {"id": _history_id(answer), "since": self._since}
+        moment = datetime.now(UTC)
+        if changes or moved_on["id"] != since or is_over(history.labels_listed, LABELS_EVERY):
+            tasks.append(self.get_labels.task())
+            moved_on["labels_listed"] = moment
         if self.config.query:
             moved = [id for id, change in changes.items() if not change.is_deleted]
             changed = (*changed, *moved)[:MAX_CHANGED_IDS]
             listing = listing or bool(moved)
-        if (token := _next_page(answer, page)) is not None:
+        if (token := next_page(answer, page)) is not None:
             following = self.get_history.task(since, token, changed, listing, run)
             return TaskResult(output, [following, *tasks])
         if listing or RELATIVE.search(self.config.query):
             tasks.append(self._listing_again(history.generation, _history_id(answer), changed))
-        moved_on = {"id": _history_id(answer), "since": self._since}
         return TaskResult(output, tasks, {HISTORY: history.model_copy(update=moved_on)})
+
+    def _history_expired(self, ctx: Context, history: History) -> TaskResult:
+        """Continue without the history since the cursor, which Gmail no longer has.
+
+        If the mailbox has not changed, nothing is missing. Otherwise this run lists the mailbox
+        again. If the history expires again and again, it does not request the labels of kept
+        messages each time. The newest pages show new mail. A listing of all ids, once a day, shows
+        deletions.
+        """
+        ctx.charge(QUOTA, PROFILE_UNITS)
+        now = _history_id(self._asked(ctx, self.api.profile))
+        if now == history.id:
+            return TaskResult()
+        moment = datetime.now(UTC)
+        if is_over(history.expired, EXPIRES_AGAIN):
+            ctx.log.info("Gmail no longer has the history since the last sync; listing again")
+            return TaskResult(tasks=[self.begin.task(run=ctx.run.id, expired=moment)])
+        is_complete = is_over(history.listed, LISTING_EVERY)
+        # A run that does not reach the last page is followed by a complete listing.
+        moved: dict[str, Any] = {"id": now, "expired": moment, "is_listing": True}
+        if is_complete:
+            moved["listed"] = moment
+        listing = self.get_email_list.task(
+            generation=history.generation, run=ctx.run.id, only="ids" if is_complete else "newest"
+        )
+        listing = replace(listing, key=f"listing@{now}")
+        return TaskResult(tasks=[listing], state={HISTORY: history.model_copy(update=moved)})
 
     def _listing_again(self, generation: str, now: str, changed: tuple[str, ...]) -> Task:
         """Return a task that repeats the search, at 5 units for 500 matches.
@@ -321,9 +367,6 @@ class Gmail(GmailSession):
                     output.append(TaskOutput.gone(id))
             elif change.steps:
                 self._relabelled(id, change, Fingerprint.read(known[id]), history, output, tasks)
-        named = sorted(labels_named(changes))
-        if len(ctx.fingerprints(map(label_row_id, named))) < len(named):
-            tasks.append(self.get_labels.task())
         return output, tasks
 
     def _relabelled(
@@ -352,13 +395,16 @@ class Gmail(GmailSession):
     # Messages
 
     @task(cost=_units(GET_UNITS), time_limit=900)
-    def download_email(self, ctx: Context, id: str, generation: str) -> TaskResult:
+    def download_email(
+        self, ctx: Context, id: str, generation: str, again: bool = False
+    ) -> TaskResult:
         """Fetch a message with its source and attachments, in one call.
 
         Args:
           ctx: The task's context.
           id: The message's id.
           generation: The generation of the listing that returned the task.
+          again: True if Gmail did not find the message minutes ago. Default: False.
         """
         history = ctx.state(HISTORY, History)
         if history is None or (self.config.query and history.generation != generation):
@@ -371,16 +417,42 @@ class Gmail(GmailSession):
                 resource = self._asked(ctx, lambda: self.api.raw(id, reader.write))
                 reader.finish()
         except Missing:
-            return TaskResult([TaskOutput.gone(id)])
+            return self._not_found(id, self.download_email.task(id, generation, again=True), again)
         if (now := ctx.state(HISTORY, History)) is None or now.generation != history.generation:
             # A newer listing began during the download. It would treat this older result as newer
             # than itself.
             return TaskResult()
         message = reader.message(Envelope.of_resource(resource))
+        if message.has_no_source:
+            message = self._from_payload(ctx, id)
         if not self._is_wanted(history, message):
             return TaskResult([TaskOutput.gone(id)])
         fingerprint = Fingerprint(history.generation, self.config.policy, tuple(message.labels))
         return TaskResult(self._rows(ctx, message, fingerprint))
+
+    def _not_found(self, id: str, task: Task, again: bool) -> TaskResult:
+        """Ask once more, minutes later, before a message is gone: something has just named it."""
+        if again:
+            return TaskResult([TaskOutput.gone(id)])
+        key = f"{task.type} again: {id}"
+        return TaskResult(tasks=[replace(task, key=key, delay=ASK_AGAIN_SECONDS)], seen=[id])
+
+    def _from_payload(self, ctx: Context, id: str) -> Message:
+        """Read a message without a source, such as a chat, from Gmail's own description of it."""
+        ctx.charge(QUOTA, GET_UNITS)
+        resource = self._asked(ctx, lambda: self.api.full(id))
+
+        def fetch(attachment: str, write: Write) -> None:
+            ctx.charge(QUOTA, GET_UNITS)
+            self._asked(ctx, lambda: self.api.attachment(id, attachment, write))
+
+        payload = resource.get("payload")
+        reader = MessageReader(ctx, self.config, id, keeps_source=False)
+        with reader:
+            for piece in mail_of(payload if isinstance(payload, dict) else {}, fetch):
+                reader.write(piece)
+            reader.finish()
+        return reader.message(Envelope.of_resource(resource))
 
     def _is_kept(self, ctx: Context, id: str, generation: str) -> bool:
         """Return True if a live run has already fetched the message."""
@@ -417,13 +489,16 @@ class Gmail(GmailSession):
         return TaskResult()
 
     @task(cost=_units(GET_UNITS))
-    def update_labels(self, ctx: Context, id: str, generation: str) -> TaskResult:
+    def update_labels(
+        self, ctx: Context, id: str, generation: str, again: bool = False
+    ) -> TaskResult:
         """Fetch only the labels of a message that was kept in another generation.
 
         Args:
           ctx: The task's context.
           id: The message's id.
           generation: The generation of the listing that returned the task.
+          again: True if Gmail did not find the message minutes ago. Default: False.
         """
         history = ctx.state(HISTORY, History)
         if history is None or history.generation != generation:
@@ -431,7 +506,7 @@ class Gmail(GmailSession):
         try:
             labels = set(self._asked(ctx, lambda: self.api.label_ids(id)))
         except Missing:
-            return TaskResult([TaskOutput.gone(id)])
+            return self._not_found(id, self.update_labels.task(id, generation, again=True), again)
         if not in_scope(self.config, history, labels):
             return TaskResult([TaskOutput.gone(id)])
         fingerprint = Fingerprint.read(ctx.fingerprints([id]).get(id))
@@ -441,7 +516,7 @@ class Gmail(GmailSession):
 
     @task(cost=_units(LABELS_UNITS))
     def get_labels(self, ctx: Context) -> TaskResult:
-        """Keep the names of all labels, because a new label has appeared."""
+        """Keep the names of all labels: created, renamed and deleted ones."""
         return TaskResult(label_rows(self._asked(ctx, self.api.labels)), listed=[Listing(LABELS)])
 
 
@@ -452,28 +527,8 @@ def _is_carried(ctx: Context, run: str) -> bool:
 
 def _history_id(answer: Mapping[str, Any]) -> str:
     id = str(answer.get("historyId", ""))
-    if not re.fullmatch(r"[0-9]{1,20}", id):
+    if not re.fullmatch(r"[0-9]{1,1000}", id):
         raise TransientError("unexpected response from Gmail: no valid historyId")
-    return id
-
-
-def _next_page(answer: Mapping[str, Any], page: str | None) -> str | None:
-    """Return the token of the next page.
-
-    Only a missing token marks the last page, because any page may be empty.
-    """
-    token = answer.get("nextPageToken")
-    if token is not None and token == page:
-        raise TransientError("unexpected response from Gmail: the next page is the same page")
-    if token is not None and not isinstance(token, str):
-        raise TransientError("unexpected response from Gmail: nextPageToken is not a string")
-    return token or None
-
-
-def _message_id(entry: Mapping[str, Any]) -> str:
-    id = entry.get("id")
-    if not isinstance(id, str) or not id:
-        raise TransientError("unexpected response from Gmail: a message without an id")
     return id
 
 

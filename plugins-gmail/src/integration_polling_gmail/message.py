@@ -106,6 +106,12 @@ class Message:
     attachments: list[Captured]
 
     @property
+    def has_no_source(self) -> bool:
+        """True if Gmail gave no source, or only a line of it, as for chats."""
+        mail = self.mail
+        return not (mail.text or self.attachments or len(mail.fields.items) > 1)
+
+    @property
     def labels(self) -> list[str]:
         """The ids of the labels, sorted."""
         return [*self.envelope.labels]
@@ -182,13 +188,16 @@ class MessageReader:
       ctx: The task's context; or the kept message, whose source is not kept again.
       config: The account's config.
       id: The message's id.
+      keeps_source: False to keep no source. Default: True, unless it is kept already.
     """
 
-    def __init__(self, ctx: Context | StoredItem, config: Config, id: str) -> None:
+    def __init__(
+        self, ctx: Context | StoredItem, config: Config, id: str, *, keeps_source: bool = True
+    ) -> None:
         self._ctx, self._id = ctx, id
         self._most = config.max_attachment_mb * MEGABYTE if config.attachments == "all" else 0
         self._reader = MailReader(self._opened, self._closed)
-        self._source = None if isinstance(ctx, StoredItem) else ctx.blob()
+        self._source = None if isinstance(ctx, StoredItem) or not keeps_source else ctx.blob()
         self._attachments: list[Captured] = []
         self._captures: dict[str, Capture] = {}
         self._mail: Mail | None = None

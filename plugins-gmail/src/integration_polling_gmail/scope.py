@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from core import ConfigurationError, TaskOutput
 from integration_polling_gmail.account import Config
@@ -15,6 +15,9 @@ from integration_polling_gmail.changes import Change
 
 HIDDEN = frozenset({"SPAM", "TRASH"})
 """Labels that a listing leaves out by default."""
+
+HISTORY = "history"
+"""The state partition with the position in the history."""
 
 LABELS = "labels"
 """The parent of the label rows, and the key of a message's labels in its metadata."""
@@ -24,19 +27,25 @@ class History(BaseModel):
     """The account's state: its position in the history.
 
     Attributes:
-      id: The history id up to which changes are applied. It is an unsigned 64-bit number, stored as
-        text because it may not fit into a float.
+      id: The history id up to which changes are applied. It is a number of any length, stored
+        as text because it may not fit into a float.
       generation: The unique id of the listing that this history continues.
       labels: The ids of the config's labels.
       is_listing: True while a listing of a live run is unfinished.
       since: The config's `since` of the latest listing; empty without one. None if it is unknown.
+      expired: The time at which the history expired last. None if it never did.
+      listed: The time of the latest listing of all ids.
+      labels_listed: The time of the latest listing of labels.
     """
 
-    id: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
+    id: Annotated[str, Field(pattern=r"^[0-9]{1,1000}$")]
     generation: str
     labels: tuple[str, ...] = ()
     is_listing: bool = False
     since: str | None = None
+    expired: AwareDatetime | None = None
+    listed: AwareDatetime | None = None
+    labels_listed: AwareDatetime | None = None
 
 
 def in_scope(config: Config, history: History, labels: set[str]) -> bool:

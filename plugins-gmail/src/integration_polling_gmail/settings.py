@@ -28,6 +28,9 @@ class GmailSettings(BaseSettings):
     google_token_url: Annotated[str, AfterValidator(_endpoint)] = (
         "https://oauth2.googleapis.com/token"  # noqa: S105  a URL
     )
+    google_authorize_url: Annotated[str, AfterValidator(_endpoint)] = (
+        "https://accounts.google.com/o/oauth2/v2/auth"
+    )
     gmail_client_id: str | None = None
     gmail_client_secret: SecretStr | None = None
 

@@ -8,7 +8,6 @@ signs. Its token requests are not used, because they sleep and retry in the work
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,16 +17,17 @@ from typing import Any
 import httpx2
 from google.auth import crypt, jwt
 
-from core import (
-    ConfigurationError,
-    CredentialsInvalid,
-    IntegrationError,
-    RateLimited,
-    TransientError,
-    Unavailable,
-)
+from core import CredentialsInvalid, IntegrationError, RateLimited, TransientError, Unavailable
 from integration_polling_gmail.account import Credentials, ServiceAccount
 from integration_polling_gmail.errors import pause_of
+from integration_polling_gmail.refusals import (
+    BY_CODE,
+    KEY_UNREADABLE,
+    OF_SERVICE_ACCOUNTS,
+    Reason,
+    code_of,
+    reason_of,
+)
 from integration_polling_gmail.settings import GmailSettings
 
 SCOPE = "https://www.googleapis.com/auth/gmail.readonly"
@@ -35,11 +35,11 @@ JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 AUDIENCE = "https://oauth2.googleapis.com/token"
 ASSERTION_SECONDS = 3600
 DEFAULT_EXPIRY_SECONDS = 3600
-_CODE = re.compile(r"[a-z_]{1,80}")
-"""The format of Google's error codes. Other text may be the request, repeated by a proxy."""
-
-CLIENT_ERRORS = frozenset(
-    {"invalid_client", "unauthorized_client", "deleted_client", "disabled_client"}
+MAX_SIGN_IN_SECONDS = 400 * 86_400
+NO_CLIENT = Reason(
+    "no OAuth client is configured",
+    "Set GMAIL_CLIENT_ID and GMAIL_CLIENT_SECRET, or give client_id and client_secret",
+    is_configuration=True,
 )
 
 
@@ -54,10 +54,7 @@ def client(credentials: Credentials, settings: GmailSettings) -> tuple[str, str]
     )
     id = credentials.client_id or settings.gmail_client_id
     if not id or secret is None:
-        raise ConfigurationError(
-            "no OAuth client is configured: give client_id and client_secret, or set"
-            " GMAIL_CLIENT_ID and GMAIL_CLIENT_SECRET"
-        )
+        raise NO_CLIENT.error()
     return id, secret.get_secret_value()
 
 
@@ -104,10 +101,13 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
         raise CredentialsInvalid(
             "the access token has expired, and cannot be renewed without a refresh token"
         )
-    answer = _post(http, settings.google_token_url, form)
+    answer = _post(http, settings.google_token_url, form, credentials)
     rotated = answer.get("refresh_token")
     return credentials.with_token(
-        answer["access_token"], _expiry(answer), rotated if isinstance(rotated, str) else None
+        answer["access_token"],
+        _expiry(answer),
+        rotated if isinstance(rotated, str) else None,
+        _sign_in_expiry(answer) or credentials.refresh_token_expires,
     )
 
 
@@ -124,9 +124,11 @@ def granted(answer: Mapping[str, Any]) -> dict[str, Any]:
     if not answer.get("refresh_token"):
         return {}
     found = {name: answer[name] for name in ("refresh_token", "access_token") if answer.get(name)}
-    return found | (
-        {"access_token_expires": _expiry(answer).isoformat()} if "access_token" in found else {}
-    )
+    if "access_token" in found:
+        found["access_token_expires"] = _expiry(answer).isoformat()
+    if (ends := _sign_in_expiry(answer)) is not None:
+        found["refresh_token_expires"] = ends.isoformat()
+    return found
 
 
 def _expiry(answer: Mapping[str, Any]) -> datetime:
@@ -135,13 +137,25 @@ def _expiry(answer: Mapping[str, Any]) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
+def _sign_in_expiry(answer: Mapping[str, Any]) -> datetime | None:
+    """Return when the refresh token expires; None if it lasts.
+
+    Google names it for apps in testing, and where a person has limited the access
+    (https://developers.google.com/identity/protocols/oauth2/web-server#exchange-authorization-code).
+    """
+    given = answer.get("refresh_token_expires_in")
+    if type(given) is not int or not 0 < given < MAX_SIGN_IN_SECONDS:
+        return None
+    return datetime.now(UTC) + timedelta(seconds=given)
+
+
 def _assertion(key: ServiceAccount, subject: str) -> str:
     try:
         signer = crypt.RSASigner.from_string(  # type: ignore[no-untyped-call]
             key.private_key.get_secret_value(), key.private_key_id
         )
     except Exception:  # noqa: BLE001  any exception about a bad key may show the key
-        raise ConfigurationError("the private key of the service account is invalid") from None
+        raise KEY_UNREADABLE.error() from None
     now = int(time.time())
     claims = {"iss": key.client_email, "sub": subject, "scope": SCOPE, "aud": AUDIENCE}
     signed: bytes = jwt.encode(  # type: ignore[no-untyped-call]
@@ -169,7 +183,9 @@ def _request(http: httpx2.Client, method: str, url: str, **arguments: Any) -> ht
         raise Unavailable(f"cannot reach Google's token endpoint: {type(error).__name__}") from None
 
 
-def _post(http: httpx2.Client, url: str, form: Mapping[str, str]) -> dict[str, Any]:
+def _post(
+    http: httpx2.Client, url: str, form: Mapping[str, str], credentials: Credentials
+) -> dict[str, Any]:
     response = _request(http, "POST", url, data=dict(form))
     try:
         answer = json.loads(response.content)
@@ -178,30 +194,42 @@ def _post(http: httpx2.Client, url: str, form: Mapping[str, str]) -> dict[str, A
     answer = answer if isinstance(answer, dict) else {}
     if response.status_code == 200 and isinstance(answer.get("access_token"), str):
         return answer
-    raise refusal(response.status_code, answer, response.headers)
+    raise refusal(response.status_code, answer, response.headers, credentials)
 
 
 def refusal(
-    status: int, answer: Mapping[str, Any], headers: Mapping[str, str] = MappingProxyType({})
+    status: int,
+    answer: Mapping[str, Any],
+    headers: Mapping[str, str] = MappingProxyType({}),
+    credentials: Credentials | None = None,
 ) -> IntegrationError:
     """Return the exception for an error response of the token endpoint.
 
     Its codes are those of RFC 6749, section 5.2, and Google's own.
+
+    Args:
+      status: The HTTP status.
+      answer: The body, as JSON; empty if it is not an object.
+      headers: The headers. Default: none.
+      credentials: The credentials of the request. Default: a refresh token.
     """
-    code, subtype = _code(answer.get("error")), _code(answer.get("error_subtype"))
-    text = " ".join(filter(None, (f"Google's token endpoint answered {status}", code, subtype)))
+    code, subtype = code_of(answer.get("error")), code_of(answer.get("error_subtype"))
+    codes = " ".join(filter(None, (code, subtype)))
+    text = " ".join(filter(None, (f"Google's token endpoint answered {status}", codes)))
     if status == 429 or code in ("rate_limit_exceeded", "slow_down"):
         return RateLimited(text)
     if status >= 500 or code in ("internal_failure", "server_error", "temporarily_unavailable"):
         return Unavailable(text, retry_after=pause_of(headers))
     if status < 400:
         return TransientError(text)
+    if code not in BY_CODE and code not in OF_SERVICE_ACCOUNTS and status not in (400, 401):
+        return TransientError(f"{text}; a proxy may have answered")
     if not code:
         return TransientError(f"{text} without an error code; a proxy may have answered")
-    if code in CLIENT_ERRORS:
-        return ConfigurationError(f"{text}: the OAuth client or the service account is rejected")
-    return CredentialsInvalid(f"{text}: reconnect the account")
-
-
-def _code(value: object) -> str:
-    return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
+    reason = reason_of(
+        answer,
+        headers,
+        is_service_account=credentials is not None and credentials.service_account is not None,
+        expires=credentials.refresh_token_expires if credentials is not None else None,
+    )
+    return reason.error(codes)

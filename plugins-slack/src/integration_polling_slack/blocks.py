@@ -23,7 +23,8 @@ _PARTS = (
     "hero_image", "icon", "rich_text_title", "title", "subtitle", "label", "text", "hint",
     "author_name", "provider_name", "description", "caption", "body", "subtext", "fields", "rows",
     "elements", "blocks", "child_blocks", "tasks", "details", "output", "sources", "element",
-    "accessory", "workflow", "options", "positive_button", "negative_button", "actions", "alt_text",
+    "accessory", "workflow", "options", "positive_button", "negative_button", "button_label",
+    "actions", "alt_text",
 )  # fmt: skip
 """The parts of a block that show words, in Slack's order."""
 
@@ -38,7 +39,8 @@ _CHOSEN = (
 """The parts that a menu or an input field shows: the chosen values, else the placeholder."""
 
 _MARKDOWN_LINK = re.compile(r"!?\[([^\[\]]*)\]\(([^()\s]+)\)")
-_BULLETS = "•◦▪"
+_BULLETS = "•◦■"
+"""The bullets by depth. The search takes `▪`, which Slack shows, for an emoji with a name."""
 
 
 class Blocks:
@@ -182,8 +184,8 @@ class Blocks:
     def _date(self, element: Element, depth: int) -> str:
         fallback, url = element.get("fallback"), element.get("url")
         pattern = str(element.get("format") or "{date}")
-        shown = plain(fallback) if isinstance(fallback, str) and fallback else ""
-        shown = shown or dates.formatted(element.get("timestamp"), pattern)
+        other = plain(fallback) if isinstance(fallback, str) and fallback else ""
+        shown = dates.shown(element.get("timestamp"), pattern, other)
         return linked(shown, mrkdwn.unescaped(url)) if isinstance(url, str) else shown
 
     def _reference(self, element: Element, depth: int) -> str:

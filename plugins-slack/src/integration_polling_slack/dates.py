@@ -9,7 +9,19 @@ import re
 from datetime import UTC, datetime
 
 _TOKEN = re.compile(r"\{([a-z_]+)\}")
+_RELATIVE = re.compile(r"\{(ago|[a-z_]+_pretty)\}")
 _ENDINGS = {1: "st", 2: "nd", 3: "rd", 21: "st", 22: "nd", 23: "rd", 31: "st"}
+
+
+def shown(timestamp: object, pattern: str, fallback: str) -> str:
+    """Return the words that a person sees in place of a date.
+
+    Slack shows the fallback only if it cannot format the date. Relative words, such as `yesterday`,
+    depend on the day of reading, so the fallback stands for them too.
+    """
+    if fallback and _RELATIVE.search(pattern):
+        return fallback
+    return formatted(timestamp, pattern) or fallback
 
 
 def formatted(timestamp: object, pattern: str) -> str:
@@ -34,9 +46,9 @@ def _part(moment: datetime, token: str) -> str:
         "date_short_half": f"{moment:%b} {day}, {moment.year}",
         "date": ordinal,
         "ago": ordinal,
-        "day_divider": ordinal,
+        "day_divider": f"{moment:%A}, {ordinal}",
         "date_long": f"{moment:%A}, {ordinal}",
-        "date_long_full": f"{moment:%A}, {ordinal}",
+        "date_long_full": ordinal,
         "time": f"{clock} {moment:%p}",
         "time_secs": f"{clock}:{moment:%S} {moment:%p}",
     }.get(kind, "")

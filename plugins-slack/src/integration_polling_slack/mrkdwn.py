@@ -111,7 +111,7 @@ def _special(target: str, label: str, name: Name) -> str:
     if word in ("here", "channel", "everyone"):
         return f"@{word}"
     if word == "date":
-        shown = label or dates.formatted(rest, parts[1] if len(parts) > 1 else "{date}")
+        shown = dates.shown(rest, parts[1] if len(parts) > 1 else "{date}", label)
         return linked(shown, parts[2]) if len(parts) > 2 else shown or word
     return label or word
 

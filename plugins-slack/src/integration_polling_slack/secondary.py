@@ -114,12 +114,19 @@ def _entity(attachment: Message) -> Any:
 
 
 def _actions(actions: Any) -> list[str]:
-    labels = [
-        linked(_text(one, "text"), mrkdwn.unescaped(str(one.get("url") or "")))
-        for one in (actions if isinstance(actions, list) else [])
-        if isinstance(one, dict) and _text(one, "text")
-    ]
-    return [" | ".join(labels)]
+    """Return the labels of buttons, and of menus their chosen options, else their labels."""
+    labels = []
+    for one in actions if isinstance(actions, list) else []:
+        if isinstance(one, dict):
+            options = one.get("selected_options")
+            chosen = [
+                _text(option, "text")
+                for option in (options if isinstance(options, list) else [])
+                if isinstance(option, dict)
+            ]
+            label = ", ".join(filter(None, chosen)) or _text(one, "text")
+            labels.append(linked(label, mrkdwn.unescaped(str(one.get("url") or ""))))
+    return [" | ".join(filter(None, labels))]
 
 
 def _fallback(attachment: Message, blocks: Blocks, body: str) -> str:

@@ -139,8 +139,24 @@ class Mailbox:
         """Create a label, which the history does not record; return its id."""
         with self.lock:
             id = f"Label_{len(self.user_labels) + 1}"
+            while id in self.user_labels:
+                id += "0"
             self.user_labels[id] = name
             return id
+
+    def rename_label(self, id: str, name: str) -> None:
+        """Rename a label, which the history does not record."""
+        with self.lock:
+            self.user_labels[id] = name
+            self._advance()
+
+    def delete_label(self, id: str) -> None:
+        """Delete a label, and remove it from all messages."""
+        with self.lock:
+            del self.user_labels[id]
+            for message in list(self.messages):
+                self.label(message, remove=[id])
+            self._advance()
 
     def forget_history(self) -> None:
         """Expire the history so far."""

@@ -12,12 +12,12 @@ import secrets
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from support.gmail.mailbox import Mailbox, Stored
 from support.gmail.parts import body, payload
@@ -105,6 +105,40 @@ def rate_limited(code: int, until: str | None) -> Answer:
     )
 
 
+@dataclass(frozen=True)
+class Reply:
+    """An answer that need not be Gmail's, with its headers."""
+
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Rule:
+    """An answer to all requests whose address contains a text, as the cases describe it.
+
+    Parameters:
+      case: `path` and `status`; and either the `text` of the answer, or `reason`, `message` and
+        `state` of an error in Gmail's format. `headers` and `times` are optional.
+    """
+
+    def __init__(self, case: Mapping[str, Any]) -> None:
+        self._path, self._left = str(case["path"]), int(case.get("times", 1_000_000))
+        status = int(case["status"])
+        body = case.get("text")
+        if body is None:
+            _, found = error(status, case.get("message", ""), case["reason"], case.get("state", ""))
+            body = json.dumps(found)
+        self._answer = status, Reply(body.encode(), case.get("headers", {}))
+
+    def answer(self, path: str, params: Params) -> Any:
+        """Return the answer to a request; None if the rule does not apply to it."""
+        query = "&".join(f"{name}={value}" for name, values in params.items() for value in values)
+        if self._left <= 0 or self._path not in f"/gmail/v1/users/me/{path}?{query}":
+            return None
+        self._left -= 1
+        return self._answer
+
+
 class FakeGmail:
     """A server for one mailbox. Use it as a context manager.
 
@@ -119,6 +153,8 @@ class FakeGmail:
         unlimited.
       failing: A function called with the kind and path of each request. If it returns an answer,
         the server sends that answer.
+      rules: Rules that decide before `failing`; the first that applies.
+      chat_raw: The source of every chat. Default: a chat has none.
       before: A function called with the kind and path before each request.
       bare_history: The history has only the fields of messages that the reference promises.
       empty_pages: Every second page of the history has a token and no `history`.
@@ -133,6 +169,8 @@ class FakeGmail:
         self.calls: list[Call] = []
         self.at_once, self.peak, self.units_per_minute = 10_000, 0, 0
         self.failing: Callable[[str, str], Answer | None] = lambda kind, path: None
+        self.rules: list[Rule] = []
+        self.chat_raw: bytes | None = None
         self.before: Callable[[str, str], None] = lambda kind, path: None
         self.bare_history = self.empty_pages = False
         self._lock = threading.Lock()
@@ -172,6 +210,7 @@ class FakeGmail:
         return {
             "GMAIL_API_URL": self.url,
             "GOOGLE_TOKEN_URL": f"{self.url}/token",
+            "GOOGLE_AUTHORIZE_URL": f"{self.url}/authorize",
             "GMAIL_CLIENT_ID": CLIENT_ID,
             "GMAIL_CLIENT_SECRET": CLIENT_SECRET,
             "NO_PROXY": "*",
@@ -229,6 +268,10 @@ class FakeGmail:
     def _decided(
         self, kind: str, path: str, params: Params, authorization: str, is_crowded: bool
     ) -> Answer:
+        with self._lock:
+            replies = [rule.answer(path, params) for rule in self.rules]
+        if ruled := [reply for reply in replies if reply is not None]:
+            return ruled[0]
         if (failure := self.failing(kind, path)) is not None:
             return failure
         if not self.tokens.admits(authorization):
@@ -263,6 +306,10 @@ class FakeGmail:
                         "messagesTotal": total,
                         "historyId": str(mailbox.history_id),
                     }
+            case "labels" if len(parts) > 1:
+                with mailbox.lock:  # spam and trash included
+                    total = sum(parts[1] in each.labels for each in mailbox.messages.values())
+                return 200, {"id": parts[1], "name": parts[1], "messagesTotal": total}
             case "labels":
                 return 200, {"labels": mailbox.labels()}
             case "messages":
@@ -335,7 +382,11 @@ class FakeGmail:
                 "internalDate": str(message.internal_date),
                 "sizeEstimate": len(message.raw) if format != "minimal" else 1000,
             }
-        if format == "raw":
+        if format == "raw" and "CHAT" in message.labels:
+            # Gmail has no source of a chat, or only a line.
+            if self.chat_raw is not None:
+                found["raw"] = base64.urlsafe_b64encode(self.chat_raw).decode()
+        elif format == "raw":
             found["raw"] = base64.urlsafe_b64encode(message.raw).decode()
         elif format in ("full", "metadata"):
             found["payload"] = payload(
@@ -418,6 +469,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
+        if url.path == "/authorize":
+            return self._redirect(self.server.fake.tokens.consent(dict(parse_qsl(url.query))))
         path = unquote(url.path).removeprefix("/gmail/v1/users/me/")
         self._send(
             *self.server.fake.answer(
@@ -425,16 +478,33 @@ class _Handler(BaseHTTPRequestHandler):
             )
         )
 
+        return None
+
     def do_POST(self) -> None:
         form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        self._send(
-            *self.server.fake.tokens.answer({name: values[0] for name, values in form.items()})
-        )
+        tokens = self.server.fake.tokens
+        status, found = tokens.answer({name: values[0] for name, values in form.items()})
+        body = found if isinstance(found, bytes) else json.dumps(found).encode()
+        self._send(status, Reply(body, tokens.headers))
+
+    def _redirect(self, location: str) -> None:
+        self.send_response(302)
+        self.send_header("Location", location)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _send(self, code: int, found: Any) -> None:
+        reply = found if isinstance(found, Reply) else None
+        found = reply.body if reply is not None else found
         data = found if isinstance(found, bytes) else json.dumps(found).encode()
-        self.send_response(code)
+        headers = reply.headers if reply is not None else {}
+        if "Date" in headers:
+            self.send_response_only(code)
+        else:
+            self.send_response(code)
         self.send_header("Content-Type", "application/json; charset=UTF-8")
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import secrets
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from google.auth import jwt
 
 CLIENT_ID, CLIENT_SECRET = "1234567-tests.apps.googleusercontent.com", "client-secret-of-the-tests"
+
+SCOPE = "https://www.googleapis.com/auth/gmail.readonly"
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -26,6 +31,10 @@ class Tokens:
       certificates: Public keys of service accounts, by client address, as PEM.
       refreshes: The number of access tokens that the endpoint has issued.
       refusal: The answer to every request, if it is set.
+      headers: Headers of every answer, such as `Date`.
+      kind: The type of the OAuth client: `installed` (Desktop app) or `web`.
+      denied: The `error` with which the consent screen answers, if it is set.
+      testing: The app is in testing: refresh tokens expire after seven days.
     """
 
     rotate: bool = False
@@ -33,6 +42,10 @@ class Tokens:
     certificates: dict[str, bytes] = field(default_factory=dict)
     refreshes: int = 0
     refusal: Answer | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    kind: str = "installed"
+    denied: str | None = None
+    testing: bool = False
     delay: float = 0
     subjects: list[str] = field(default_factory=list)
 
@@ -40,6 +53,7 @@ class Tokens:
         self._lock = threading.Lock()
         self._access: dict[str, float] = {}
         self._refresh: set[str] = set()
+        self._codes: dict[str, dict[str, str]] = {}
 
     def new_refresh_token(self) -> str:
         token = f"1//refresh-{secrets.token_urlsafe(24)}"
@@ -63,6 +77,19 @@ class Tokens:
         kind, _, token = authorization.partition(" ")
         return kind == "Bearer" and self._access.get(token, 0) > time.monotonic()
 
+    def consent(self, asked: Mapping[str, str]) -> str:
+        """Return the address to which the consent screen redirects; the person always agrees."""
+        redirect = asked.get("redirect_uri", "")
+        if asked.get("client_id") != CLIENT_ID:
+            return _error_page("invalid_client")
+        if self.kind == "web" or not redirect.startswith("http://127.0.0.1:"):
+            return _error_page("redirect_uri_mismatch")
+        if self.denied is not None:
+            return f"{redirect}/?{urlencode({'error': self.denied, 'state': asked['state']})}"
+        code = f"4/0{secrets.token_urlsafe(24)}"
+        self._codes[code] = dict(asked)
+        return f"{redirect}/?{urlencode({'state': asked['state'], 'code': code, 'scope': SCOPE})}"
+
     def answer(self, form: Mapping[str, str]) -> Answer:
         """Answer a request to the token endpoint."""
         time.sleep(self.delay)
@@ -70,6 +97,8 @@ class Tokens:
             return self.refusal
         if form.get("grant_type") == "refresh_token":
             return self._refreshed(form)
+        if form.get("grant_type") == "authorization_code":
+            return self._exchanged(form)
         return self._asserted(form.get("assertion", ""))
 
     def _refreshed(self, form: Mapping[str, str]) -> Answer:
@@ -91,6 +120,18 @@ class Tokens:
                 given["refresh_token"] = self.new_refresh_token()
         return 200, given
 
+    def _exchanged(self, form: Mapping[str, str]) -> Answer:
+        if (form.get("client_id"), form.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
+            return 401, {"error": "invalid_client", "error_description": "Unauthorized"}
+        asked = self._codes.pop(form.get("code", ""), None)
+        digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
+        challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        if asked is None or asked.get("code_challenge") != challenge:
+            return 400, {"error": "invalid_grant", "error_description": "Malformed auth code."}
+        if asked["redirect_uri"] != form.get("redirect_uri"):
+            return 400, {"error": "redirect_uri_mismatch", "error_description": "Bad Request"}
+        return 200, self._given() | {"refresh_token": self.new_refresh_token(), "scope": SCOPE}
+
     def _asserted(self, assertion: str) -> Answer:
         try:
             claims = jwt.decode(
@@ -107,4 +148,14 @@ class Tokens:
             "access_token": self.new_access_token(),
             "expires_in": int(self.seconds),
             "token_type": "Bearer",
-        }
+        } | ({"refresh_token_expires_in": 604_799} if self.testing else {})
+
+
+def _error_page(code: str) -> str:
+    """Return the address of the page that Google shows for a client that it does not accept.
+
+    The parameter is a protocol buffer; its first field is the code.
+    """
+    message = bytes([10, len(code)]) + code.encode() + b"\x12\x05Error"
+    shown = base64.urlsafe_b64encode(message).decode()
+    return f"/signin/oauth/error?{urlencode({'authError': shown, 'flowName': 'GeneralOAuthFlow'})}"

@@ -56,6 +56,8 @@ def _database(
             yield servers.clock(conn)
             if other := servers.sharing(conn, urls[1], settings.redis_namespace):
                 yield other
+            if full := servers.disk(urls[1], settings.redis_namespace):
+                yield full
             yield from fleet.examine(conn, settings, registry)
             yield from accounts.examine(conn, settings)
     except DATABASE_UNAVAILABLE as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from core.db.pool import Conn, open_connection
+from core.db.pool import Conn, DiskFull, open_connection
 from core.environment import Environment
 from core.errors import Advice, PollingError
 from core.ledger import leadership
@@ -97,6 +97,17 @@ def sharing(conn: Conn, url: str, namespace: str) -> Check | None:
         " nothing",
         Advice("set-own-namespace"),
     )
+
+
+def disk(url: str, namespace: str) -> Check | None:
+    """Check that no process has lately found PostgreSQL's disk full; None if none has."""
+    queues = Queues(url, namespace)
+    try:
+        if not queues.disk_is_full():
+            return None
+    finally:
+        queues.close()
+    return failed("PostgreSQL", DiskFull("postgres-disk-full", detail="a write has failed lately"))
 
 
 def schema(url: str) -> Check:

@@ -24,6 +24,7 @@ from integration_polling_ftp.listing.hosts import (
     parse_vms,
     parse_zvm,
 )
+from integration_polling_ftp.listing.lines import unjoined
 from integration_polling_ftp.listing.summary import heads_members, is_summary
 from integration_polling_ftp.listing.unix import parse_unix
 
@@ -136,7 +137,13 @@ def read_lines(
     clock = Clock(now, _is_day_first(voters))
     order = _vote(voters, clock)
     members, is_first = False, True
-    for line in _joined(chain(voters, source)):
+
+    def is_entry(line: str) -> bool:
+        result = _read(line, clock, order, members, is_first)
+        return isinstance(result, Entry) and result is not IGNORED
+
+    whole = (part for line in chain(voters, source) for part in unjoined(line, is_entry))
+    for line in _joined(whole, is_entry):
         members = members or heads_members(line)
         result = _read(line, clock, order, members, is_first)
         is_first = is_first and not line.strip(" \t\r")
@@ -153,10 +160,15 @@ def read_facts(
       lines: The lines of MLSD; text is decoded as latin-1.
       encoding: The charset of the names. Default: `utf-8`.
     """
-    for line in map(_text, lines):
+    whole = (part for line in map(_text, lines) for part in unjoined(line, _has_facts))
+    for line in whole:
         if line.strip(" \t"):
             entry = parse_facts(line) if len(line) <= MAX_LINE else None
             yield _encoded(entry or Unreadable(line[:SHOWN]), encoding)
+
+
+def _has_facts(line: str) -> bool:
+    return parse_facts(line) is not None
 
 
 def _encoded(result: Entry | Unreadable, encoding: str) -> Entry | Unreadable:
@@ -207,12 +219,16 @@ def _attempt(parser: Parser, line: str, clock: Clock) -> Entry | None:
 
 
 def _vote(lines: list[str], clock: Clock) -> list[Parser]:
-    """Return the dialects, the one that reads the most lines first."""
+    """Return the dialects, the one that reads the most lines first.
+
+    If the first dialect reads every line, none can read more, and the others keep their order.
+    """
     usable = [line for line in lines if len(line) <= MAX_LINE]
-    votes = {
-        name: sum(_attempt(parser, line, clock) is not None for line in usable)
-        for name, parser in DIALECTS.items()
-    }
+    votes = dict.fromkeys(DIALECTS, 0)
+    for name, parser in DIALECTS.items():
+        votes[name] = sum(_attempt(parser, line, clock) is not None for line in usable)
+        if votes[name] == len(usable):
+            break
     return [DIALECTS[name] for name in sorted(DIALECTS, key=lambda name: -votes[name])]
 
 
@@ -222,14 +238,17 @@ def _is_day_first(lines: list[str]) -> bool:
     return any(int(date[1]) > 12 for date in dates) and all(int(date[3]) <= 12 for date in dates)
 
 
-def _joined(lines: Iterator[str]) -> Iterator[str]:
-    """Join the two lines of a long name in VMS: the name stands on a line of its own."""
+def _joined(lines: Iterator[str], is_entry: Callable[[str], bool]) -> Iterator[str]:
+    """Join the two lines of a long name in VMS: the name stands on a line of its own.
+
+    The name of a file on another system may end like that of VMS.
+    """
     held = ""
     for line in lines:
         if held:
             yield f"{held} {line.lstrip(' ')}"
             held = ""
-        elif _VERSION.fullmatch(line[:MAX_LINE]):
+        elif _VERSION.fullmatch(line[:MAX_LINE]) and not is_entry(line):
             held = line.rstrip(" ")
         else:
             yield line

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
-_CHARSETS = ("utf-8", "cp1252", "cp1251", "koi8-r", "cp1253", "latin-2", "cp1254", "cp850", "cp866")
+_LATIN = ("cp1252", "cp1250", "iso8859-2", "cp1254", "cp1257", "cp850", "cp852")
+_OTHER = (
+    "cp1251", "koi8-r", "koi8-u", "cp1253", "cp1255", "cp1256", "iso8859-5", "iso8859-7", "tis-620",
+    "cp866", "cp737", "cp862", "gbk", "big5", "cp932", "euc-jp", "cp949",
+)  # fmt: skip
+"""The charsets of month names. Words in the first ones have ASCII letters, too."""
+
 _SPECIAL = str.maketrans("\u0131\u0142\u00f8\u0111", "ilod")
 
 
@@ -38,8 +44,8 @@ class Clock:
             time zones.
           month: The month, from 1.
           day: The day.
-          time: `HH:MM`, with `:SS` and a fraction if the server gives them; `24:00` is the end of
-            the day. Default: none.
+          time: `HH:MM`, with `:SS` and a fraction if the server gives them, and with `AM` or `PM`;
+            `24:00` is the end of the day. Default: none.
 
         Raises:
           ValueError: There is no such time.
@@ -71,13 +77,14 @@ class Clock:
     def numeric(self, first: str, second: str, third: str, time: str | None, mark: str) -> str:
         """Return a time whose date is three numbers.
 
-        A year of four digits, or a first number over 31, comes first. Otherwise the day comes
-        first after a vote (`day_first`), if the mark is a dot, or if the first number is over 12.
+        A year of four digits, or a first number of 0 or over 31, comes first. Otherwise the day
+        comes first after a vote (`day_first`), if the mark is a dot, or if the first number is over
+        12.
 
         Raises:
           ValueError: There is no such time.
         """
-        if len(first) == 4 or int(first) > 31:
+        if len(first) == 4 or not 0 < int(first) <= 31:
             return self.modified(first, int(second), third, time)
         if (self.day_first or mark == "." or int(first) > 12) and int(second) <= 12:
             return self.modified(third, int(second), first, time)
@@ -102,7 +109,8 @@ def month_of(word: str) -> int | None:
     if word.isascii():
         return _month(word)
     raw = word.encode("latin-1")
-    for charset in _CHARSETS:
+    has_ascii = any(character.isascii() for character in word)
+    for charset in ("utf-8", *(_LATIN if has_ascii else ()), *_OTHER):
         try:
             found = _month(raw.decode(charset))
         except UnicodeDecodeError:
@@ -127,8 +135,10 @@ def epoch(seconds: str) -> str:
 def _parts(time: str | None) -> tuple[int, int, int | None]:
     if time is None:
         return 0, 0, None
+    time, half = (time[:-2], time[-2:].upper()) if time[-1:] in "mM" else (time, "")
     hours, minutes, *seconds = time.replace(".", ":").split(":")
-    return int(hours), int(minutes), int(seconds[0]) if seconds else None
+    hour = int(hours) % 12 + 12 * (half == "PM") if half else int(hours)
+    return hour, int(minutes), int(seconds[0]) if seconds else None
 
 
 def _plain(word: str) -> str:

@@ -13,6 +13,17 @@ _VMS_DATE = re.compile(
     r"(?:[ ]+(?P<time>\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?))?",
     re.ASCII,
 )
+_VMS_ERROR = re.compile(
+    r"[ ]*(?P<name>[^ \t]+;\d{1,5})[ \t]+(?:%[A-Z]+-[A-Z]-[A-Z]+, )?"
+    r"(?:insufficient privilege|no privilege|file access|device not).*",
+    re.ASCII | re.IGNORECASE,
+)
+_VMS_BARE = re.compile(
+    r"(?P<name>[A-Z0-9$_.-]{20,})[ ]+\d+/\d+[ ]+"
+    r"(?P<day>\d{1,2})-(?P<month>[A-Z]{3})-(?P<year>\d{4})"
+    r"[ ]+(?P<time>\d{1,2}:\d\d(?::\d\d)?)[ ]+\[.*",
+    re.ASCII,
+)
 _AS400 = re.compile(
     r"(?P<owner>[^ ]+)[ ]+(?:(?P<size>\d+)[ ]+(?P<a>\d{1,2})(?P<mark>[-/.])(?P<b>\d{1,2})(?P=mark)"
     r"(?P<c>\d{2,4})[ ]+(?P<time>\d{1,2}[:.]\d\d[:.]\d\d)[ ]+)?"
@@ -45,9 +56,17 @@ _MEMBER = re.compile(
     re.ASCII,
 )
 _MODULE = re.compile(r"[ ]*(?P<name>[^ ]{1,20})[ ]+[0-9A-F]{6,8}[ ]+[0-9A-F]{6}[ ]+.+", re.ASCII)
+_SURE_MODULE = re.compile(
+    r"[ ]*(?P<name>[A-Z0-9@#$-]{1,20})[ ]+[0-9A-F]{6,8}[ ]+[0-9A-F]{6}[ ]+.*[ ](?:24|31|64|ANY)"
+    r"[ ]+(?:24|31|64|ANY)[ ]*",
+    re.ASCII,
+)
+"""A load module: `_MODULE`, with its addressing and its residence mode."""
+
 _BARE_MEMBER = re.compile(r"[ ]*(?P<name>[A-Z@#$][A-Z0-9@#$]{0,7})[ ]*", re.ASCII)
 _ZVM = re.compile(
-    r"[ ]*(?P<name>\S{1,20})[ ]+(?P<type>\S{1,8})[ ]+(?:[FV][ ]+\d+|DIR[ ]+-)"
+    r"[ ]*(?P<name>\S{1,20})[ ]+(?:(?P<type>\S{1,8})[ ]+)??(?:(?P<mode>[A-Z]\d)[ ]+)?"
+    r"(?:[FV][ ]+\d+|(?P<dir>DIR)[ ]+-)"
     r"[ ]+[\d-]+[ ]+[\d-]+[ ]+"
     r"(?P<a>\d{4}|\d{1,2})(?P<mark>[-/])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{1,4})[ ]+"
     r"(?P<time>\d{1,2}:\d\d:\d\d)(?:[ ]+\S+)?[ ]*",
@@ -70,6 +89,13 @@ _NORTEL = re.compile(
     r"(?P<time>\d{1,2}:\d\d:\d\d)[ ]*",
     re.ASCII,
 )
+_NAME_FIRST = re.compile(
+    r"(?P<name>\S+)[ ]+(?:(?P<dir><DIR>)|(?P<size>\d+))[ ]+"
+    r"(?:(?P<month>[A-Z][a-z]{2})[ ]+(?P<day>\d{1,2})[ ]+(?P<year>\d{4})"
+    r"|(?P<a>\d\d)(?P<mark>[-/])(?P<b>\d\d)(?P=mark)(?P<c>\d\d))[ ]+"
+    r"(?P<time>\d{1,2}:\d\d)(?:[ ]+[RHSA]{1,4})?[ ]*",
+    re.ASCII,
+)
 _VSHELL = re.compile(
     r"(?P<size>\d+)[ ]+(?P<month>[A-Za-z]{3})[ ]+(?P<day>\d{1,2}),[ ]+(?P<year>\d{4})[ ]+"
     r"(?P<time>\d{1,2}:\d\d)[ ](?P<name>.+)",
@@ -83,6 +109,12 @@ def parse_vms(line: str, clock: Clock) -> Entry | None:
     Raises:
       ValueError: The date is impossible.
     """
+    if error := _VMS_ERROR.fullmatch(line):
+        return Entry(error["name"], "file")
+    if bare := _VMS_BARE.fullmatch(line):
+        number = month_of(bare["month"]) or 0
+        modified = clock.modified(bare["year"], number, bare["day"], bare["time"])
+        return Entry(bare["name"], "file", None, modified)
     match = _VMS.fullmatch(line)
     date = match and _VMS_DATE.search(match["rest"])
     if match is None or date is None:
@@ -130,7 +162,7 @@ def parse_mvs(line: str, clock: Clock) -> Entry | None:
     if match := _MEMBER.fullmatch(line):
         modified = clock.modified(match["a"], int(match["b"]), match["c"], match["time"])
         return Entry(match["name"], "file", None, modified)
-    if match := _JOB.fullmatch(line):
+    if match := _JOB.fullmatch(line) or _SURE_MODULE.fullmatch(line):
         return Entry(match["name"], "file")
     if match := _MVS_BARE.fullmatch(line):
         is_directory = match["what"] == "Pseudo Directory"
@@ -157,13 +189,15 @@ def parse_zvm(line: str, clock: Clock) -> Entry | None:
     if match is None:
         return None
     modified = clock.numeric(match["a"], match["b"], match["c"], match["time"], match["mark"])
-    if match["type"] == "DIR":
+    if match["dir"] or match["type"] == "DIR":
         return Entry(match["name"], "directory", None, modified)
+    if not match["type"]:
+        return None
     return Entry(f"{match['name']}.{match['type']}", "file", None, modified)
 
 
 def parse_other(line: str, clock: Clock) -> Entry | None:
-    """Parse a line of HP NonStop, Microware OS-9, Nortel's wfFtp or the first VShell.
+    """Parse a line of HP NonStop, Microware OS-9, Nortel's wfFtp, Chameleon or the first VShell.
 
     Raises:
       ValueError: The date or the size is impossible.
@@ -176,6 +210,8 @@ def parse_other(line: str, clock: Clock) -> Entry | None:
     if match := _NORTEL.fullmatch(line):
         modified = clock.numeric(match["a"], match["b"], match["c"], match["time"], "/")
         return Entry(match["name"], "file", size_of(match["size"]), modified)
+    if match := _NAME_FIRST.fullmatch(line):
+        return _name_first(match, clock)
     match = _NONSTOP.fullmatch(line) or _VSHELL.fullmatch(line)
     month = match and month_of(match["month"])
     if match is None or month is None:
@@ -184,6 +220,18 @@ def parse_other(line: str, clock: Clock) -> Entry | None:
     name = match["name"].removesuffix("/")
     kind = "directory" if name != match["name"] else "file"
     return Entry(name, kind, size_of(match["size"]), modified)
+
+
+def _name_first(match: re.Match[str], clock: Clock) -> Entry:
+    """Return the entry of Chameleon's or SuperTCP's FTP server for Windows."""
+    if match["a"]:
+        modified = clock.numeric(match["a"], match["b"], match["c"], match["time"], match["mark"])
+    else:
+        month = month_of(match["month"]) or 0
+        modified = clock.modified(match["year"], month, match["day"], match["time"])
+    if match["dir"]:
+        return Entry(match["name"], "directory", None, modified)
+    return Entry(match["name"], "file", size_of(match["size"]), modified)
 
 
 __all__ = [

@@ -14,8 +14,15 @@ _SUMMARIES = [
     re.compile(pattern, re.ASCII | re.IGNORECASE)
     for pattern in (
         rf"{_TOTALS}(?: of)?:? ?{_NUMBER}",
-        r"(?:grand )?total of \d+ (?:files?|director).*",
+        r"(?:grand )?total of \d+ (?:files?|director|blocks?).*",
+        r"\*\.\*;\d+[ ]+<?%rms-.*",
+        r"[a-z0-9$_-]+:(?:\[[^\]]*\])?",
+        r"filename[ ]+filetype[ ]+fm[ ]+format.*",
         r"[\d.,]+ (?:file|dir)\(?s?\)? .*",
+        # The totals, the folder, the drive and the serial number of `dir`, in any language.
+        r"[\d.,]+ \S{2,20}\([a-z]{1,3}\),?[ ]+[\d.,\xa0\xff ]+[^\d]+",
+        r"[^\W\d]\S+(?: \S+){0,5} [a-z]:(?:\\.*|[ ].*)?",
+        r"[^\W\d][^\d]{5,60} [0-9A-F]{4}-[0-9A-F]{4}",
         r"[\d.,]+ files?",
         r"total:? \d+ files?.*",
         r"(?:volume in drive|volume serial number|directory of|directory:?) ?.*",

@@ -26,7 +26,7 @@ _PERMISSIONS = re.compile(
     re.ASCII,
 )
 _WORD = r"[^\W\d_][^\s\d]{1,15}|[\x80-\xff.]{1,24}|[A-Za-z\x80-\xff?][^\s\d,]{1,15}[.,]?"
-_CLOCK = r"\d{1,2}[:.]\d\d(?:[:.]\d\d(?:[.,]\d{1,9})?)?"
+_CLOCK = r"\d{1,2}[:.]\d\d(?:[:.]\d\d(?:[.,]\d{1,9})?)?(?:[AaPp][Mm])?"
 _HIGH = r"[\x80-\xff][\x40-\xff]{0,3}"
 _DATES = [
     # 2005-06-07 21:22:23.000000000 +0200, 1999/10/12 17:12, 24-04-2003 17:12, 2004.07.15
@@ -48,15 +48,17 @@ _DATES = [
     rf"|(?P<y5a>\d{{4}}),?[ ]+(?P<t5a>{_CLOCK})"
     rf"|(?P<t5b>{_CLOCK})|(?P<y5b>\d{{4}}))",
     # 10 Jan 03:26, 26. Juli, 20:10, 2. Okt. 2003, 10 de Jan 2003
-    rf"(?P<d7>\d{{1,2}})[.,]?[ ]+(?:de[ ])?(?P<m7>{_WORD})[ ]+(?:de[ ])?"
+    rf"(?P<d7>\d{{1,2}})[.,]?[ ]+(?:de[ ]|d')?(?P<m7>{_WORD})[ ]+(?:de[ ])?"
     rf"(?:(?P<y7a>\d{{4}}),?[ ]+(?P<t7a>{_CLOCK})|(?P<t7>{_CLOCK})|(?P<y7>\d{{4}}))",
+    # 2019. jan. 24.
+    rf"(?P<y9>\d{{4}})[.][ ]+(?P<m9>{_WORD})[ ]+(?P<d9>\d{{1,2}})[.,]?(?:[ ]+(?P<t9>{_CLOCK}))?",
     # numeric month: 3 29 03:26
     rf"(?P<m8>\d{{1,2}})[ ]+(?P<d8>\d{{1,2}})[ ]+(?:(?P<t8>{_CLOCK})|(?P<y8>\d{{4}}))",
 ]
 _TAIL = r"(?:[ ](?P<name>.+))"
 _SIZES = [
-    r"(?<![^ \t])(?P<size>\d{1,3}(?:[.,']\d{3})+|\d+(?:[.,]\d+)?[kKMGTP]?B?)[ \t]+",
-    r"(?<=[^\d \t.,'])(?P<size>\d+)[ \t]+",
+    r"(?<![^ \t])(?P<size>\d{1,3}(?:[.,']\d{3})+|-?\d+(?:[.,]\d+)?[kKMGTP]?B?)[ \t]+",
+    r"(?<=[^\d \t.,':])(?<![ \t]-)(?P<size>\d+)[ \t]+",
 ]
 _PATTERNS = [
     [re.compile(size + f"(?:{date})" + _TAIL, re.ASCII | re.DOTALL) for date in _DATES]
@@ -72,6 +74,9 @@ _USUAL = re.compile(
 """The form of most servers, which the general patterns read as well, but slowly."""
 
 _DATELESS = re.compile(r"[ \t]*\d+[ \t]+\S+[ \t]+\S+[ \t]+(?P<size>\d+)[ ](?P<name>\S+)", re.ASCII)
+_UNKNOWN = re.compile(r"(?P<kind>[-dl])\?{9}(?:[ ]+\?){5}[ ](?P<name>.+)", re.ASCII | re.DOTALL)
+"""GNU `ls` writes question marks for a name whose facts it cannot read."""
+
 _DEVICE = re.compile(r"[^\n]*?\d+,[ ]*\d+[ ]", re.ASCII)
 _NUMERIC = re.compile(
     r"(?P<mode>0?[0-7]{5,6})[ ]+\S+[ ]+\S+[ ]+(?P<size>\d+)[ ]+(?P<time>\d+)[ ]+(?P<name>.+)",
@@ -92,6 +97,8 @@ def parse_unix(line: str, clock: Clock) -> Entry | None:
         month = month_of(usual["month"]) or 0
         modified = clock.modified(usual["year"], month, usual["day"], usual["time"])
         return _entry(usual["kind"], _name(usual), size_of(usual["size"]), modified)
+    if unknown := _UNKNOWN.fullmatch(line):
+        return _entry(unknown["kind"], unknown["name"], None, "")
     permissions = _PERMISSIONS.match(line)
     if permissions is None:
         return _numeric(line)
@@ -99,6 +106,8 @@ def parse_unix(line: str, clock: Clock) -> Entry | None:
     if kind in "bc" and _DEVICE.match(rest):
         return IGNORED
     match = _find(rest)
+    if match is None and _KINDS.get(kind, "other") == "other":
+        return IGNORED
     if match is None:
         match = _DATELESS.fullmatch(rest)
         return match and _entry(kind, match["name"], size_of(match["size"]), "")
@@ -126,7 +135,7 @@ def _find(rest: str) -> re.Match[str] | None:
 
 
 def _is_known(match: re.Match[str]) -> bool:
-    word = _first(match.groupdict(), "m5", "m6", "m7")
+    word = _first(match.groupdict(), "m5", "m6", "m7", "m9")
     return word is None or month_of(word) is not None
 
 
@@ -137,14 +146,14 @@ def _first(groups: dict[str, str | None], *names: str) -> str | None:
 def _modified(groups: dict[str, str | None], clock: Clock) -> str:
     if groups.get("a"):
         return _numbers(groups, clock)
-    word = _first(groups, "m5", "m6", "m7")
+    word = _first(groups, "m5", "m6", "m7", "m9")
     digits = _first(groups, "m2", "m3", "m4", "m8")
     month = month_of(word) if word else int(digits or 0)
     if month is None:
         return ""
-    day = _first(groups, *(f"d{number}" for number in range(2, 9)))
-    year = _first(groups, "y2", "y3", "y4", "y5", "y5a", "y5b", "y6", "y7", "y7a", "y8")
-    time = _first(groups, "t2", "t3", "t4", "t5", "t5a", "t5b", "t6", "t7", "t7a", "t8")
+    day = _first(groups, *(f"d{number}" for number in range(2, 10)))
+    year = _first(groups, "y2", "y3", "y4", "y5", "y5a", "y5b", "y6", "y7", "y7a", "y8", "y9")
+    time = _first(groups, "t2", "t3", "t4", "t5", "t5a", "t5b", "t6", "t7", "t7a", "t8", "t9")
     return clock.modified(year, month, day or "0", time and time.replace(",", "."))
 
 

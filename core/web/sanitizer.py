@@ -1,13 +1,14 @@
 """Sanitize untrusted HTML: remove scripts, forms, links and remote content.
 
-This is the first of three protections. The Content-Security-Policy of the response blocks loads and
-scripts. The sandbox of the frame blocks form submission, new windows and navigation.
+This is the first of three protections. The Content-Security-Policy blocks loads and scripts. The
+sandbox of the response or frame blocks form submission, new windows and navigation.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from urllib.parse import unquote
 
 import nh3
 
@@ -104,32 +105,69 @@ _INLINE = re.compile(
 )
 
 
+class Sanitizer:
+    """Sanitizes the HTML parts of one document. The limits apply to all parts together.
+
+    Args:
+      images: Inline images of the same mail, as `data:` URLs by content ID.
+
+    Attributes:
+      is_truncated: True if input was left out.
+    """
+
+    def __init__(self, images: Mapping[str, str] | None = None) -> None:
+        self._filter = _filter(images or {})
+        self._chars, self._tags, self._repeated = MAX_HTML_CHARS, MAX_TAGS, MAX_REPEATED_CHARS
+        self.is_truncated = False
+
+    def clean(self, html: str) -> str:
+        """Return safe HTML for an untrusted part."""
+        cleaner = nh3.Cleaner(
+            tags=TAGS,
+            clean_content_tags=REMOVED_WITH_CONTENT,
+            attributes=ATTRIBUTES,
+            attribute_filter=self._filter,
+            link_rel=None,
+            url_schemes={"cid", "data"},
+            url_relative="deny",
+            filter_style_properties=STYLES,
+        )
+        return cleaner.clean(self._limit_formatting(self._truncate(html)))
+
+    def _truncate(self, html: str) -> str:
+        parts = html[: self._chars].split("<", self._tags + 1)
+        shown = "<".join(parts[: self._tags + 1])
+        self.is_truncated = self.is_truncated or len(shown) < len(html)
+        self._chars -= len(shown)
+        self._tags -= shown.count("<")
+        return shown
+
+    def _limit_formatting(self, html: str) -> str:
+        repeats = max(html.count("<"), 1) * MAX_REOPENED
+        room = self._repeated // repeats
+        limited, left = _limit_formatting(html, room)
+        self._repeated -= (room - left) * repeats
+        return limited
+
+
 def sanitize(html: str, images: Mapping[str, str] | None = None) -> tuple[str, bool]:
     """Return safe HTML, and True if the input was truncated.
 
     Args:
       html: Untrusted HTML.
-      images: Inline images of the same mail, as `data:` URLs by content ID.
+      images: As for `Sanitizer`.
     """
-    truncated = _truncate(html)
-    room = MAX_REPEATED_CHARS // max(truncated.count("<"), 1) // MAX_REOPENED
-    cleaner = nh3.Cleaner(
-        tags=TAGS,
-        clean_content_tags=REMOVED_WITH_CONTENT,
-        attributes=ATTRIBUTES,
-        attribute_filter=_filter(images or {}),
-        link_rel=None,
-        url_schemes={"cid", "data"},
-        url_relative="deny",
-        filter_style_properties=STYLES,
-    )
-    return cleaner.clean(_limit_formatting(truncated, room)), len(truncated) < len(html)
+    sanitizer = Sanitizer(images)
+    return sanitizer.clean(html), sanitizer.is_truncated
 
 
-def _limit_formatting(html: str, room: int) -> str:
+def _limit_formatting(html: str, room: int) -> tuple[str, int]:
     """Keep formatting tags of different kinds until their total length exceeds `room`.
 
     Tags of further kinds become `<span>`.
+
+    Returns:
+      The HTML, and the room that is left.
     """
     kinds: set[str] = set()
 
@@ -144,12 +182,7 @@ def _limit_formatting(html: str, room: int) -> str:
             kinds.add(match[0])
         return match[0]
 
-    return _FORMATTING.sub(limit, html)
-
-
-def _truncate(html: str) -> str:
-    parts = html[:MAX_HTML_CHARS].split("<", MAX_TAGS + 1)
-    return "<".join(parts[: MAX_TAGS + 1])
+    return _FORMATTING.sub(limit, html), room
 
 
 def _filter(images: Mapping[str, str]) -> Callable[[str, str, str], str | None]:
@@ -175,5 +208,6 @@ def _filter(images: Mapping[str, str]) -> Callable[[str, str, str], str | None]:
 
 def _source(value: str, images: Mapping[str, str]) -> str | None:
     if value[:4].lower() == "cid:":
-        return images.get(value[4:])
+        # RFC 2392, section 2: a content ID is percent-encoded in a URL; many mails omit this.
+        return images.get(value[4:]) or images.get(unquote(value[4:]))
     return value if _INLINE.fullmatch(value) else None

@@ -1,0 +1,102 @@
+"""Items that are still here below a deleted item.
+
+A task may save or see an item after another one deleted its parent. No listing further up would
+compare it, because no listing reads below a deleted item. So the deleted parent is marked: its
+`gone_at_source` is set. The next complete listing above it continues below it.
+
+An account that keeps items has no deleted parents: there, such an item only lacks the time since
+when it is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from core.db.pool import Conn
+from core.results.text import json_text
+
+# Locks rows in the order of all writers. The unique index and the index of listings serve it, one
+# look for each item.
+MARK_PARENTS = """
+WITH incoming AS MATERIALIZED (
+    SELECT DISTINCT account, id FROM json_to_recordset(%s::json) AS r(account uuid, id text)
+), locked AS (
+    SELECT p.id FROM incoming i JOIN user_integration_content p
+        ON p.user_integration_id = i.account AND p.external_id = i.id
+    WHERE p.deleted_at IS NOT NULL AND p.gone_at_source IS NULL
+      AND (SELECT c.id FROM user_integration_content c
+          WHERE c.user_integration_id = i.account AND c.parent = i.id AND c.deleted_at IS NULL
+          ORDER BY c.user_integration_id, c.parent, c.external_id LIMIT 1) IS NOT NULL
+    ORDER BY i.account, i.id FOR UPDATE OF p
+)
+UPDATE user_integration_content p SET gone_at_source = p.deleted_at
+FROM locked WHERE p.id = locked.id
+"""
+# The marked parents whose nearest ancestor that is not deleted is the parent of the listing, and
+# which this run has not seen. `user_integration_content_gone` serves it: few rows are marked.
+MARKED = """
+WITH RECURSIVE up AS (
+    SELECT external_id AS marked, parent AS above FROM user_integration_content
+    WHERE user_integration_id = %(account)s AND gone_at_source IS NOT NULL
+      AND deleted_at IS NOT NULL
+    UNION
+    SELECT up.marked, c.parent FROM up CROSS JOIN LATERAL (
+        SELECT * FROM user_integration_content
+        WHERE user_integration_id = %(account)s AND external_id = up.above LIMIT 1) c
+    WHERE c.deleted_at IS NOT NULL
+)
+SELECT DISTINCT marked FROM up WHERE above IS NOT DISTINCT FROM %(parent)s
+  AND NOT EXISTS (SELECT FROM sync_seen s
+      WHERE s.run_id = %(run)s AND s.external_id = up.marked)
+ORDER BY marked LIMIT %(most)s
+"""
+# Parents without items below them need no mark.
+UNMARK = """
+WITH locked AS (
+    SELECT p.id FROM user_integration_content p
+    WHERE p.user_integration_id = %(account)s AND p.external_id = ANY(%(ids)s)
+      AND p.deleted_at IS NOT NULL AND p.gone_at_source IS NOT NULL
+      AND (SELECT c.id FROM user_integration_content c
+          WHERE c.user_integration_id = %(account)s AND c.parent = p.external_id
+            AND c.deleted_at IS NULL
+          ORDER BY c.user_integration_id, c.parent, c.external_id LIMIT 1) IS NULL
+    ORDER BY p.user_integration_id, p.external_id FOR UPDATE OF p
+)
+UPDATE user_integration_content p SET gone_at_source = NULL
+FROM locked WHERE p.id = locked.id RETURNING p.external_id
+"""
+
+MAX_PARENTS = 200
+"""The maximum number of marked parents that one sweep continues below. Later sweeps do the rest."""
+
+
+def mark_parents(conn: Conn, items: Iterable[tuple[str, str]]) -> None:
+    """Mark those of these items that are deleted and have live items below them.
+
+    Args:
+      conn: A connection within the saving transaction.
+      items: Each as (account, external id).
+    """
+    rows = [{"account": account, "id": id} for account, id in items]
+    if rows:
+        conn.execute(MARK_PARENTS, (json_text(rows),))
+
+
+def marked_parents(conn: Conn, place: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the deleted items below which the sweep of a listing continues.
+
+    A listing of a time window continues below none.
+
+    Args:
+      conn: A connection within the saving transaction.
+      place: `account`, `run` and `parent`, `since` and `until` of the listing.
+    """
+    if place["since"] is not None or place["until"] is not None:
+        return ()
+    found = [id for (id,) in conn.execute(MARKED, {**place, "most": MAX_PARENTS})]
+    if not found:
+        return ()
+    params = {"account": place["account"], "ids": found}
+    empty = {id for (id,) in conn.execute(UNMARK, params)}
+    return tuple(id for id in found if id not in empty)

@@ -1,0 +1,276 @@
+"""Questions that people ask of mail, messages and files, and the text of files."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from support.waiting import until
+
+from core import TaskOutput
+from core.search.documents import Item, document
+from core.search.query import parse
+from core.service.content import document_texts, listing, search_index
+
+WAITING = "SELECT count(*) FROM extracted_text WHERE extracted_at IS NULL"
+PLACE = "/v1/user-integration-content"
+
+
+def at(day: str) -> datetime:
+    return datetime.fromisoformat(day).replace(tzinfo=UTC)
+
+
+def docx(text: str) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
+        file.writestr("word/document.xml", f"<d xmlns:w='w'><w:p><w:t>{text}</w:t></w:p></d>")
+    return data.getvalue()
+
+
+def message(id: str, text: str, **more: Any) -> TaskOutput:
+    return TaskOutput(id, text, kind="message", **more)
+
+
+ANN = {"name": "Ann", "address": "ann@lager.example"}
+ITEMS = (
+    TaskOutput("C1", kind="channel", name="#harbour"),
+    TaskOutput("C2", kind="channel", name="#workshop"),
+    TaskOutput("U1", kind="user", name="@Tool Keeper"),
+    message("C1:1", "The crane is free.", parent="C1", metadata={"channel": "C1", "user": "U1"}),
+    message("C1:2", "bollard 7", parent="C1:1", metadata={"channel": "C1", "files": [{"id": "F"}]}),
+    message("C2:1", "In #harbour the crane stands.", parent="C2", metadata={"channel": "C2"}),
+    message("m1", "Der Mietvertrag und die Lieferung sind da.", name="Übersicht",
+            metadata={"from": [ANN], "labels": ["INBOX"]}),
+    TaskOutput("m1/1", docx("onboarding buddy"), kind="attachment", parent="m1",
+               name="Deckblatt.docx"),
+    message("m2", "Crème brûlée in the canteen, the deckblatt of May", timestamp=at("2026-03-05")),
+    message("m3", "请保存好发票。", timestamp=at("2026-04-05")),
+    TaskOutput("/a", kind="directory", name="a", parent="/"),
+    TaskOutput("/a/b.txt", "Zugfestigkeit der äußeren Schicht".encode("latin-1"), kind="file",
+               parent="/a", name="b.txt"),
+    TaskOutput("/a/cut.pdf", b"%PDF-1.7 cut", kind="file", parent="/a", name="cut.pdf"),
+)  # fmt: skip
+
+
+@pytest.fixture
+def kept(api, desk) -> Any:
+    account = desk.account("a", user_id="u")
+    desk.keep(account, *ITEMS)
+    desk.keep(desk.account("other", user_id="v"), message("x", "crane vertrag"))
+    follow(api, desk)
+    return account
+
+
+def follow(api, desk) -> None:
+    while search_index.index_batch(desk.conn):
+        pass
+    while document_texts.extract_next(api.backend):
+        pass
+    # The server's own thread may be reading a file.
+    until(lambda: desk.value(WAITING) == 0, "no file waits")
+
+
+def found(api, query: str, **more: Any) -> list[str]:
+    answer = api.user("u").get(PLACE, params={"q": query, **more})
+    assert answer.status_code == 200, answer.text
+    return [item["external_id"] for item in answer.json()["items"]]
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("in:#harbour crane", "C1:1"),
+        ("in:harbour bollard", "C1:2"),
+        ("in:inbox vertrag", "m1"),
+        ("in:/a zugfestigkeit", "/a/b.txt"),
+        ("from:keeper", "C1:1"),
+        ("from:lager.example buddy", "m1/1"),
+        ("has:file bollard", "C1:2"),
+        ("has:attachments bollard", "C1:2"),
+        ("filename:deckblatt", "m1/1"),
+        ("filename:docx", "m1/1"),
+        ('subject:"ubersicht"', "m1"),
+        ("-subject:ubersicht vertrag", ""),
+        ("in:a zugfestigkeit", "/a/b.txt"),
+        ("(from:*@lager.example vertrag)", "m1"),
+        ("has:file -bollard -buddy -kind:file vertrag", "m1"),
+        ("vertrag", "m1"),
+        ("Lieferungen", "m1"),
+        ("ubersicht", "m1"),
+        ("uebersicht", "m1"),
+        ("creme brulee", "m2"),
+        ("发票", "m3"),
+        ("票发", ""),
+        ("brul after:2026-03 before:2026-04", "m2"),
+        ("brul before:2026-03-05", ""),
+        ("äußere", "/a/b.txt"),
+        ('"onboarding buddy"', "m1/1"),
+        ('"buddy onboarding"', ""),
+        ("-crane after:2026-03-05 before:2026-03-06", "m2"),
+        ("!!! ((", ""),
+    ],
+)
+def test_a_question_finds_its_items(api, kept, query: str, wanted: str) -> None:
+    assert sorted(found(api, query)) == wanted.split()
+
+
+def test_a_match_in_a_name_comes_first(api, kept) -> None:
+    assert found(api, "deckblatt") == ["m1/1", "m2"]
+
+
+def test_the_word_itself_comes_before_its_other_forms(api, desk, kept) -> None:
+    texts = {"p1": "The ports there", "p2": "A port there", "p3": "Portable things there"}
+    desk.keep(kept, *(message(id, f"{text}, and more of it") for id, text in texts.items()))
+    follow(api, desk)
+    ids = found(api, "port")
+    assert (ids[0], sorted(ids)) == ("p2", sorted(texts))
+
+
+def test_pages_of_a_search_have_each_item_once(api, desk, kept) -> None:
+    desk.keep(kept, *(message(f"n{n}", "needle " * (n % 3 + 1)) for n in range(23)))
+    follow(api, desk)
+    user, seen, after = api.user("u"), [], None
+    while True:
+        params = {"q": "needle", "limit": 5} | ({"after": after} if after else {})
+        page = user.get(PLACE, params=params).json()
+        seen += [item["external_id"] for item in page["items"]]
+        after = page["cursor"]
+        if after is None:
+            break
+    assert len(seen) == len(set(seen)) == 23
+
+
+def test_a_search_shows_where_the_words_are(api, kept) -> None:
+    (item,) = api.user("u").get(PLACE, params={"q": "buddy"}).json()["items"]
+    assert item["snippet"] == "onboarding buddy"
+    (item,) = api.user("u").get(PLACE, params={"external_id": "m2"}).json()["items"]
+    assert "snippet" not in item
+
+
+@pytest.mark.parametrize(
+    ("query", "code"), [("has:wings", "search-has-unknown"), ("before:x", "search-date-invalid")]
+)
+def test_a_question_that_is_not_understood_says_why(api, kept, query: str, code: str) -> None:
+    answer = api.user("u").get(PLACE, params={"q": query})
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+
+
+def test_a_changed_file_is_found_by_its_new_text_alone(api, desk, kept) -> None:
+    desk.keep(kept, TaskOutput("/a/b.txt", b"feather", kind="file", parent="/a", name="b.txt"))
+    follow(api, desk)
+    assert found(api, "zugfestigkeit") == []
+    assert found(api, "feather") == ["/a/b.txt"]
+
+
+def test_a_deleted_file_is_found_among_the_deleted_items_alone(api, desk, kept) -> None:
+    desk.keep(kept, TaskOutput.gone("/a/b.txt"))
+    follow(api, desk)
+    assert found(api, "zugfestigkeit") == []
+    assert found(api, "zugfestigkeit", deleted="true") == ["/a/b.txt"]
+
+
+def test_the_text_of_an_erased_file_goes(api, desk, kept) -> None:
+    desk.conn.execute("DELETE FROM user_integration_content WHERE external_id = '/a/b.txt'")
+    assert desk.value("SELECT count(*) FROM extracted_text WHERE text LIKE '%Zug%'") == 0
+
+
+@pytest.mark.parametrize("query", ["eng", "ger", "fro", "kin", "has", "thr"])
+def test_the_marks_of_the_index_are_not_words(api, kept, query: str) -> None:
+    assert found(api, query) == []
+
+
+def test_a_file_without_text_has_its_reason(desk, kept) -> None:
+    reason = "SELECT reason FROM extracted_text JOIN user_integration_content ON id = content_id"
+    assert "damaged" in desk.value(f"{reason} WHERE external_id = '/a/cut.pdf'")
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(api, desk, kept) -> None:
+    desk.conn.execute(
+        "UPDATE extracted_text SET extracted_at = NULL, text = NULL, claimed_until = NULL"
+    )
+    row = {"content_id": desk.content("id")["/a/b.txt"], "hash": "of another version"}
+    document_texts.finish(desk.conn, row, "stale words", None)
+    assert found(api, "stale") == []
+    follow(api, desk)
+    assert found(api, "zugfestigkeit") == ["/a/b.txt"]
+
+
+def test_documents_of_the_version_before_are_written_again(api, desk, kept) -> None:
+    desk.conn.execute("UPDATE content_search SET document = 'old', form = 0")
+    follow(api, desk)
+    assert sorted(found(api, "crane")) == ["C1:1", "C2:1"]
+
+
+PHONE, TUG = "Call +49 30 5550142, or come", "Tug: +1 (555) 010-7788"
+SPELLINGS = (
+    (PHONE, "+49 (30) 555-0142 | 030/5550142 | 030 5550142 | +49305550142 | 5550142 | 555-0142"
+            " | 0049 30 5550142 | +49 (0)30 5550142 | (030) 555 01 42"),
+    ("030/5550142", "+49 30 5550142 | 0049305550142 | 030 55 50 142"),
+    (TUG, "+15550107788 | 555.010.7788 | 5550107788 | 1-555-010-7788 | 010-7788 | (555) 010 7788"),
+    ("1.284,50 and 8430 and 12'000", "1284,50 | 1.284,50 | 8,430 | 8.430 | 12,000"),
+    ("48213 then 48211", "48211 48213"),
+    ("Read https://wiki.haus.example/a/plan#end now",
+        "wiki.haus.example | http://wiki.haus.example/a/plan | https://www.wiki.haus.example"
+        " | <https://wiki.haus.example/a/plan> | haus.example/a"),
+    ("to nord@haus.example", "mailto:nord@haus.example | <nord@haus.example> | haus.example"),
+    ("4be71c0a9d2f83e6b5c0", "4BE71C0A9D | sha1:4be71c0a9d2f83e6b5c0 | 4be7"),
+    ("open the valve slowly", "«valve slowly» | “valve slowly” | \uff02the valve\uff02"
+                              " | „the valve“ | “valve slowly | open AND valve"
+                              " | (valve) (open OR shut)"),
+    ("会议室", "「会议室」"),
+    ("新サーバーへの移行", "サーバー | サーバ | ｻｰﾊﾞｰ | さーばー | サーバーへの"),
+    ("新サーバの移行", "サーバー | さーば"),
+    ("Ahoi 🇩🇪", "flag-de | :flag-de: | germany"),
+    ("Done 🎉", "tada | :tada: | party popper | «party popper» | :party_popper: | 🎉 | popper"),
+    ("Das Zwischenlager ist mit dem Bus da", "lager | Lager | Zwischenlager"),
+    ("Die Haustürschlüssel und die Waschmaschine", "Schlüssel | schluessel | Maschinen"),
+    ("وصلت البضاعة إلى المستودع مع المبيعات",
+        "بضاعة | مستودع | مبيعات | للمستودع | بالبضاعة | البضاعه"),
+    ("في بيت", "البيت"),
+    ("في البيت", "بيت"),
+    ("ﷺ" * 50, "ﷺ"),
+    ("steel", "valve OR steel | -valve steel | (-valve) steel"),
+    ("2026-03-01 10:20", "2026-03-01 | 2026-03-01 10:20"),
+)  # fmt: skip
+DIFFERENT = (
+    (PHONE, "+49 40 5550142 | +44 30 5550142 | 5550143 | 030 5550"),
+    (TUG, "+1 (555) 010-7799 | +49 555 0107788"),
+    ("Das ist der Vorschlag und mit dem Vertrag", "lager"),
+    ("192.168.11.0", "192.168.1.10"),
+    ("the slow valve", "«valve slow» | the \u2212valve | the \u2013valve | (\u2212valve) the"),
+    ("サーフボード", "サーバー"),
+    ("スキル", "スキー"),
+    ("party of a popper", ":party_popper:"),
+    ("subject: last call", "subject:last | filename:call"),
+    ("1.284,50", "1.285,50 | 284.50.1"),
+)
+
+
+def is_found(desk, text: str, query: str) -> bool:
+    parsed = parse(query, lambda *_: ())
+    values = (document(Item("a", "file", "", text)), parsed.text)
+    return desk.conn.execute("SELECT %s::tsvector @@ %s::tsquery", values).fetchone()[0]
+
+
+def test_other_spellings_find_a_text(desk) -> None:
+    pairs = [(text, query) for text, queries in SPELLINGS for query in queries.split(" | ")]
+    assert [pair for pair in pairs if not is_found(desk, *pair)] == []
+
+
+def test_a_text_with_other_words_is_not_found(desk) -> None:
+    pairs = [(text, query) for text, queries in DIFFERENT for query in queries.split(" | ")]
+    assert [pair for pair in pairs if is_found(desk, *pair)] == []
+
+
+def test_other_matches_take_no_place_among_the_ranked(api, desk, kept, monkeypatch) -> None:
+    monkeypatch.setattr(listing, "MAX_RANKED", 1)
+    monkeypatch.setattr(listing, "_accounts", lambda *_: None)
+    theirs = desk.account("theirs", user_id="v")
+    desk.keep(theirs, message("y", "Der Mietvertrag"))
+    desk.keep(kept, message("z", "Der Mietvertrag", timestamp=at("2020-01-01")))
+    follow(api, desk)
+    assert found(api, "mietvertrag before:2020-01-02") == ["z"]
+    assert found(api, "mietvertrag after:2026") == ["m1"]

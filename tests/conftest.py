@@ -24,6 +24,7 @@ from support.processes import (  # noqa: F401  fixtures
     own_servers,
     server_pair,
 )
+from support.waiting import PATIENCE
 
 from core.accounts.vault import Vault, new_key
 from core.db.migrate import migrate
@@ -222,6 +223,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if {"acceptance", "faults"} & set(item.path.parts):
             item.add_marker(pytest.mark.acceptance)
             item.add_marker(pytest.mark.timeout(120))
+        if limit := item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(limit.args[0] * PATIENCE), append=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:

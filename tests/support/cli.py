@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ with warnings.catch_warnings():  # on Python 3.11, pyftpdlib uses the standard l
 
 from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
+from support import waiting
 
 PROGRAM = [sys.executable, "-c", "from core.cli import main; main()"]
 USERNAME, PASSWORD = "someone", "correct-horse-battery"
@@ -38,11 +38,7 @@ def stop_servers(home: Path) -> None:
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """Wait until the condition returns a true value, and return that value."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.05)
-    return found
+    return waiting.until(condition, "the condition is true", seconds)
 
 
 @dataclass

@@ -44,7 +44,7 @@ def list_accounts(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List accounts, or show one.
+    """List accounts, the oldest first, or show one.
 
     \b
     Examples:
@@ -95,7 +95,9 @@ def _next_sync(row: Row) -> str:
 
 @app.command("show")
 def show(id: Id, json: JsonObject = False) -> None:
-    """Show an account: its config, the size of its content, and the reason why it waits.
+    """Show an account: its state, its config, and the size of its content.
+
+    If the account waits, the command also prints the reason.
 
     \b
     Example:
@@ -140,7 +142,7 @@ def show(id: Id, json: JsonObject = False) -> None:
 
 
 def check(id: Id) -> None:
-    """Check with the provider that an account's credentials still work.
+    """Ask the provider whether an account's credentials still work.
 
     \b
     Example:

@@ -30,9 +30,9 @@ def new() -> None:
 def rotate() -> None:
     """Encrypt all credentials with the first key of POLLING_SECRET_KEYS.
 
-    First restart all processes with both keys, the new one in front. The command refuses to start
-    while a live process lacks the new key or encrypts with another one. Remove the old key when
-    polling doctor says that nothing is encrypted with it.
+    Before you run it, set POLLING_SECRET_KEYS to NEW,OLD for all processes, and restart them. The
+    command refuses to start if a running process does not have the new key in the first place.
+    Remove the old key when polling doctor reports that nothing is encrypted with it.
 
     \b
     Example:

@@ -31,6 +31,8 @@ def list_runs(
 ) -> None:
     """List runs, newest first; show one, or cancel one.
 
+    A run is one sync of one account.
+
     \b
     Examples:
       polling runs --account hello
@@ -76,7 +78,7 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 @app.command("show")
 def show(id: RunId, json: Json = False) -> None:
-    """Show a run: its progress, and why it is waiting.
+    """Show a run and its progress. If it waits, the command also prints the reason.
 
     \b
     Example:

@@ -52,9 +52,9 @@ def sync(
 
     \b
     Exit codes with --wait:
-      0  The run succeeded, and no failed task is left.
+      0  The run succeeded, and no failed task of the account waits for a retry.
       1  The run failed or was cancelled, or the account is not active.
-      3  Failed tasks are left: they are parked, deferred, or being retried.
+      3  Failed tasks wait for a retry. The engine retries deferred tasks; you retry parked tasks.
       4  The command timed out.
 
     \b
@@ -75,9 +75,11 @@ def sync(
 
 
 def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
-    """Delete all cursors of an account. Its next run then lists all items again.
+    """Start a run that lists all items of an account again, from the first one.
 
-    If a run is open, the resync starts after that run.
+    The command deletes the account's cursors: the positions up to which earlier runs have read. It
+    deletes no content. If a run is open, the new run starts after it. The exit codes with --wait
+    are those of polling sync.
 
     \b
     Example:
@@ -100,9 +102,9 @@ def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = 
 def reread(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
     """Extract text and metadata from stored items again, without calling the provider.
 
-    \b
     The engine does this automatically after an upgrade to a plugin version that extracts more.
-    Items with the same result do not change.
+    An item changes only if the new text or metadata differs. The exit codes with --wait are those
+    of polling sync.
 
     \b
     Examples:

@@ -46,8 +46,8 @@ Since = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Select only tasks that ended after this time, and open tasks created after it:"
-        " 2026-01-31T08:00 (UTC), 2h (two hours ago) or 3d (three days ago).",
+        help="Select only tasks that ended after this time, such as 2026-01-31T08:00 (UTC), 2h (two"
+        " hours ago) or 3d (three days ago). For an open task, the time of its creation counts.",
     ),
 ]
 Stopped = Annotated[
@@ -75,7 +75,10 @@ def list_tasks(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List tasks, newest first; show one, and retry or discard parked or deferred tasks.
+    """List tasks, newest first; show, retry or discard tasks.
+
+    A task is one step of a run. A parked task has failed, and only you can retry it. A deferred
+    task has failed too, and the engine retries it automatically.
 
     \b
     Examples:
@@ -150,9 +153,10 @@ def retry(
     yes: Yes = False,
     json: JsonObject = False,
 ) -> None:
-    """Retry parked or deferred tasks, in their account's open run or in a new run.
+    """Retry parked or deferred tasks.
 
-    Give the tasks' IDs, or select tasks with options.
+    Name the tasks by their IDs, or select them with options. They run in the account's open run,
+    or in a new run.
 
     \b
     Examples:
@@ -188,8 +192,8 @@ def discard(
 ) -> None:
     """Discard parked or deferred tasks: the engine never runs them again.
 
-    Content that they would have saved may be missing. Give the tasks' IDs, or select tasks with
-    options.
+    Name the tasks by their IDs, or select them with options. Content that they would have saved may
+    be missing.
 
     \b
     Examples:

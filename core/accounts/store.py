@@ -137,8 +137,7 @@ WHERE id = %s AND sync_status IN ('{AccountState.ACTIVE}', '{AccountState.PAUSED
 # The account stops only if the rejected credentials are still the latest.
 STOP = f"""
 UPDATE user_integration SET sync_status = '{AccountState.ERROR}', status_reason = %(reason)s,
-    status_detail = %(detail)s,
-    consecutive_failures = consecutive_failures + 1, updated_at = now()
+    status_detail = %(detail)s, updated_at = now()
 WHERE id = %(id)s AND sync_status = '{AccountState.ACTIVE}'
   AND credentials_version = %(credentials_version)s
 RETURNING id

@@ -209,8 +209,16 @@ def connect(
 ) -> tuple[UUID, bool]:
     """Insert an account, or update the one with the same user, integration and identity.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      user_id: The owner's id in the product.
+      domain: The domain of the integration.
+      name: The display name.
+      identity: The id of the account at the provider.
+      group: The group that shares limits; None without one.
+      config: The checked config.
       credentials: Encrypted credentials.
+      limits: The limits of the account, as JSON values.
       poll_interval_minutes: Minutes between the end of a run and the next run.
       resync: True if a resync is due when the config differs from the stored one.
       reread: True if the stored account needs a reread.

@@ -201,7 +201,7 @@ class Engine:
 
         The workers first run a tree of a tenth of the size, as a warm-up.
 
-        Parameters:
+        Args:
           pages: The number of pages of all trees together.
           accounts: The number of trees, with one account each. Default: 1.
         """

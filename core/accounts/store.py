@@ -137,8 +137,7 @@ WHERE id = %s AND sync_status IN ('{AccountState.ACTIVE}', '{AccountState.PAUSED
 # The account stops only if the rejected credentials are still the latest.
 STOP = f"""
 UPDATE user_integration SET sync_status = '{AccountState.ERROR}', status_reason = %(reason)s,
-    status_detail = %(detail)s,
-    consecutive_failures = consecutive_failures + 1, updated_at = now()
+    status_detail = %(detail)s, updated_at = now()
 WHERE id = %(id)s AND sync_status = '{AccountState.ACTIVE}'
   AND credentials_version = %(credentials_version)s
 RETURNING id
@@ -210,8 +209,16 @@ def connect(
 ) -> tuple[UUID, bool]:
     """Insert an account, or update the one with the same user, integration and identity.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      user_id: The owner's id in the product.
+      domain: The domain of the integration.
+      name: The display name.
+      identity: The id of the account at the provider.
+      group: The group that shares limits; None without one.
+      config: The checked config.
       credentials: Encrypted credentials.
+      limits: The limits of the account, as JSON values.
       poll_interval_minutes: Minutes between the end of a run and the next run.
       resync: True if a resync is due when the config differs from the stored one.
       reread: True if the stored account needs a reread.

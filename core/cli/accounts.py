@@ -13,7 +13,7 @@ from core.cli.output import describe, dump, note, say, short
 from core.cli.progress import with_advice
 from core.cli.session import backend, busy
 from core.cli.types import After, Id, Json, JsonObject, Limit
-from core.service.formatting import ago, size
+from core.service.formatting import ago, counted, size
 from core.states import AccountState
 
 if TYPE_CHECKING:
@@ -131,14 +131,17 @@ def show(id: Id, json: JsonObject = False) -> None:
             name = integration.manifest.name if integration else row["integration_domain"]
             complete["comparison"] = comparison.sentence(compared, name)
         held = totals.pop("held")
+        if row["sync_status"] != AccountState.ACTIVE:
+            row["next_sync_at"] = None  # the account has to become active first
         describe(row | totals | {"bytes": size(totals["bytes"])} | complete)
         if held:
-            number = f"{len(held)} held deletion{'' if len(held) == 1 else 's'}"
+            number = counted(len(held), "held deletion")
             note(f"{number}. Review: polling deletions --account {short(account_id)}")
         if owed.tasks:
             note(owed.sentence)
+        waiting = "Waiting: " if row["sync_status"] == AccountState.ACTIVE else ""
         for wait in waits:
-            note(f"Waiting: {with_advice(wait)}")
+            note(f"{waiting}{with_advice(wait)}")
 
 
 def check(id: Id) -> None:
@@ -225,8 +228,7 @@ def disconnect(
 
 def _confirm(items: int) -> None:
     """Ask for confirmation on the terminal."""
-    number = f"{items} item{'' if items == 1 else 's'}"
-    if not typer.confirm(f"Disconnect, and delete {number} permanently?", err=True):
+    if not typer.confirm(f"Disconnect, and delete {counted(items, 'item')} permanently?", err=True):
         note("Nothing was changed.")
         raise typer.Exit(1)
 

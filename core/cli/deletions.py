@@ -10,7 +10,7 @@ from core.cli import listing
 from core.cli.output import describe, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, Limit
-from core.service.formatting import ago, size
+from core.service.formatting import ago, counted, size
 from core.states import HeldState, ShownHeldState
 
 if TYPE_CHECKING:
@@ -188,5 +188,4 @@ def refuse(ids: Ids, json: Json = False) -> None:
 
 
 def _items(each: Decided) -> str:
-    count = each.row["vanished"]
-    return f"{count:,} item{'' if count == 1 else 's'}"
+    return counted(each.row["vanished"], "item")

@@ -6,6 +6,7 @@ import typer
 
 from core.cli.output import note, say, stderr
 from core.cli.session import backend
+from core.service.formatting import counted
 
 app = typer.Typer(
     help="Create a key, or re-encrypt all credentials with the first key of POLLING_SECRET_KEYS.",
@@ -51,5 +52,8 @@ def rotate() -> None:
             for rotation in key_rotation.rotate(engine):
                 done = rotation.done
                 bar.update(task, completed=done)
-    say(f"Encrypted the credentials of {done} accounts with the first key of POLLING_SECRET_KEYS.")
+    say(
+        f"Encrypted the credentials of {counted(done, 'account')}"
+        " with the first key of POLLING_SECRET_KEYS."
+    )
     note("Before you remove an old key, check that it is unused: polling doctor")

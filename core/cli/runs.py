@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+INTERNAL = ("allow_deletions", "config_version", "pruned", "start_seq")
+"""Columns of a run that only `--json` prints."""
+
 
 @app.callback(invoke_without_command=True)
 def list_runs(
@@ -105,7 +108,7 @@ def show(id: RunId, json: Json = False) -> None:
     if json:
         dump(row | {"waits": [wait.reason for wait in waits]})
         return
-    describe(row)
+    describe({name: value for name, value in row.items() if name not in INTERNAL})
     for wait in waits:
         note(f"Waiting: {with_advice(wait)}")
 

@@ -11,7 +11,7 @@ from core.cli.output import dump, fail, fail_with, note, say, short
 from core.cli.progress import Watcher
 from core.cli.session import backend
 from core.cli.types import Id
-from core.service.formatting import span
+from core.service.formatting import counted, span
 from core.states import RunState
 
 if TYPE_CHECKING:
@@ -166,22 +166,23 @@ def _report(now: Progress, owed: Owed) -> None:
     figures = now.summary(owed)
     if now.state == RunState.RUNNING:
         fail(
-            f"timed out; the run continues, {now.tasks_done} of {now.known} tasks are done",
+            f"timed out; the run continues, {now.tasks_done} of {counted(now.known, 'task')} done",
             f"Show its progress: polling runs show {short(figures['run_id'])}",
         )
         return
     say(
         f"Run {short(figures['run_id'])} {now.state} in {span(figures['seconds'])}:"
         f" {figures['outputs_saved']} saved, {figures['outputs_unchanged']} unchanged,"
-        f" {figures['outputs_deleted']} deleted; {figures['tasks_done']} tasks done,"
+        f" {figures['outputs_deleted']} deleted; {counted(figures['tasks_done'], 'task')} done,"
         f" {figures['tasks_parked']} parked, {figures['tasks_deferred']} deferred"
     )
     if figures["skipped"]:
         note(f"Skipped: {skips(figures['skipped'])}.")
     if figures["deletions_held"]:
         note(
-            f"{figures['deletions_held']} deletions wait until you accept or refuse them."
-            f" Show them: polling deletions --account {short(now.run['user_integration_id'])}"
+            f"The engine holds the deletion of {counted(figures['deletions_held'], 'item')} until"
+            " you accept or refuse it."
+            f" Show it: polling deletions --account {short(now.run['user_integration_id'])}"
         )
     if figures["tasks_parked"]:
         fail(

@@ -12,7 +12,7 @@ from core.cli.output import describe, dump, note, say
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, JsonObject, Limit
 from core.errors import InvalidInput
-from core.service.formatting import ago
+from core.service.formatting import ago, counted
 from core.states import StoppedState, TaskState
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def retry(
         chosen = _filter(engine, account, domain, type, reason, since, state)
         if not _by_ids(ids, chosen):
             assert chosen is not None
-            _confirm(engine, chosen, "Retry {} tasks?", yes=yes)
+            _confirm(engine, chosen, "Retry {}?", yes=yes)
             _report(parked.retry_all, engine, chosen, "Number of retried tasks: {}.", json=json)
             return
         copies = run_actions.retry(engine, _numbers(ids))
@@ -207,7 +207,7 @@ def discard(
         chosen = _filter(engine, account, domain, type, reason, since, state)
         if not _by_ids(ids, chosen):
             assert chosen is not None
-            _confirm(engine, chosen, "Discard {} tasks permanently?", yes=yes)
+            _confirm(engine, chosen, "Discard {} permanently?", yes=yes)
             said = f"Number of discarded tasks: {{}}. {LOSS}"
             _report(parked.discard_all, engine, chosen, said, json=json)
             return
@@ -267,7 +267,7 @@ def _confirm(engine: Backend, chosen: ParkedFilter, question: str, *, yes: bool)
         return
     with engine.database.connection() as conn:
         number = parked.count(conn, engine.query_slots, chosen)
-    if number and not typer.confirm(question.format(f"{number:,}"), err=True):
+    if number and not typer.confirm(question.format(counted(number, "task")), err=True):
         raise typer.Exit(1)
 
 
@@ -293,7 +293,7 @@ def _report(
         return
     say(text.format(f"{done:,}") if done else "No tasks match.")
     if refused:
-        note(f"{refused:,} tasks had changed since, and were left as they are.")
+        note(f"{counted(refused, 'task')} skipped: no longer parked or deferred.")
 
 
 def _task_list(ids: list[int]) -> str:

@@ -299,7 +299,9 @@ def mark_deleted(
     Returns the number of deleted rows, descendants included, by the key of the item. It has the
     keys of all items that changed; in an account that keeps items, the numbers are 0.
 
-    Parameters:
+    Args:
+      conn: A connection in the saving transaction.
+      deletions: The external id of each item, with the task that deletes it.
       alone: True to leave the descendants as they are.
     """
     rows = [{**row, "alone": alone} for row in _item_rows(deletions)]
@@ -358,10 +360,13 @@ def sweep(
     listing with more items than this transaction may still compare or delete, returns the first
     step of its sweep, and deletes nothing.
 
-    Parameters:
+    Args:
+      conn: A connection in the saving transaction.
+      listing: The listing.
       writer: The task that completed the listing.
-      start_seq, began: The sequence number and the time at which its run began. Items written later
-        exist, no matter which task wrote them.
+      start_seq: The sequence number at which its run began.
+      began: The time at which its run began. Items written later exist, no matter which task wrote
+        them.
       guard: The delete guard.
       keeps: True if the account keeps items that are gone at the source; then it holds nothing.
       direct: The rows that this transaction may still handle; counts those of this sweep.

@@ -83,7 +83,9 @@ class Backend:
 def open_backend(settings: Settings, environment: Environment, *, connections: int = 4) -> Backend:
     """Open the backend of an environment.
 
-    Parameters:
+    Args:
+      settings: The settings.
+      environment: The servers and the keys.
       connections: The maximum number of connections to PostgreSQL.
 
     Raises:

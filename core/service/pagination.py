@@ -51,7 +51,7 @@ class Keyset:
     rows with `params`. The limit is one row more than the page, to detect whether another page
     follows.
 
-    Parameters:
+    Args:
       columns: The columns with their types, the most significant one first.
     """
 
@@ -117,7 +117,7 @@ class Keyset:
 class PagedQuery:
     """A query on one table that reads page by page.
 
-    Parameters:
+    Args:
       columns, table: The selected columns and their table.
       key: The columns of the order, with their types. An index on them serves the query.
       newest_first: True for descending order.
@@ -159,7 +159,8 @@ class PagedQuery:
     ) -> Page:
         """Read one page.
 
-        Parameters:
+        Args:
+          conn: A connection.
           limit: Rows of the page, from 1 to `MAX_PAGE_ROWS`.
           after: The cursor of the page before. Default: the first page.
           filters: Values of `filters` and of the parameters in `where`. None does not filter;
@@ -188,8 +189,10 @@ class PagedQuery:
     def one(self, conn: Conn, kind: str, id: UUID | int) -> Row:
         """Read one row by its id.
 
-        Parameters:
+        Args:
+          conn: A connection.
           kind: `account`, `run`, `task` or `content`, for the error.
+          id: The id of the row.
 
         Raises:
           NotFound: The row does not exist.

@@ -27,7 +27,7 @@ TEMPLATE = "polling_template"
 class Deployment:
     """An installation, as its environment describes it.
 
-    Parameters:
+    Args:
       home: A folder for its files.
       secret_key: The key of its vault. Default: a new key.
     """

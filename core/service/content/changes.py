@@ -165,7 +165,9 @@ def read(
 
     An item that changed twice appears once, with its latest state.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      principal: The owner of the token.
       after: The `cursor` of the previous page. None: the oldest change. `LATEST`: only changes
         after this request.
       limit: The maximum number of changes, from 1 to `MAX_PAGE_ROWS`.

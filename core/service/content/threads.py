@@ -57,9 +57,13 @@ def page(
 
     Deleted items are left out. New items are part of the thread after about a second.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      slots: The slots of slow queries.
       item: The row of any item of the thread.
       user: The reader; None for an operator.
+      limit: The maximum number of rows of the page.
+      after: The cursor of the page before. Default: the first page.
 
     Raises:
       NotFound: The item has no thread.

@@ -175,7 +175,9 @@ def retry(backend: Backend, ids: Sequence[int], user: str | None) -> BulkResult:
 
     A task that is no longer parked does not prevent the retry of the others.
 
-    Parameters:
+    Args:
+      backend: The backend.
+      ids: The ids of the tasks.
       user: The owner of the tasks' accounts; tasks of other users are refused. None: any user.
     """
     return _apply_to_ids(backend, run_actions.retry, ids, user)

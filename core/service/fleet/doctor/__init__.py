@@ -25,8 +25,10 @@ def examine(
 ) -> Iterator[Check]:
     """Run every check, and yield each result as soon as it is known.
 
-    Parameters:
+    Args:
+      settings: The settings.
       environment: The servers and keys, or the error that explains why they are not available.
+      registry: The loaded plugins.
     """
     yield from local.examine(settings, environment, registry)
     urls = servers.urls(settings, environment)

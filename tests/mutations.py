@@ -275,8 +275,36 @@ MUTATIONS = [
     ),
     Mutation(
         "runs that one user requests",
-        (("core/web/provider_slots.py", "    if user is not None:\n", "    if False:\n"),),
+        (("core/service/runs/actions.py", "    if user is not None:\n", "    if False:\n"),),
         ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "the bytes of a page",
+        (("core/db/rows.py", "if rows and used > max_bytes:", "if False:"),),
+        ("tests/security/test_large_pages.py",),
+    ),
+    Mutation(
+        "a page of the feed that is cut ends at its last row",
+        (("core/service/content/changes.py", "if is_cut else entries", "if False else entries"),),
+        ("tests/security/test_large_pages.py",),
+    ),
+    Mutation(
+        "the tasks of one bulk request",
+        (("core/service/runs/parked.py", "number >= MAX_BULK_TASKS or ", ""),),
+        ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "retries of one user",
+        (("core/service/runs/parked.py", "if act is run_actions.retry:", "if False:"),),
+        ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "checks after their deadline count for their user",
+        (("core/service/accounts/deadline.py", "            self._call.hold()\n",
+          "            pass\n"),
+         ("core/service/accounts/deadline.py", "            self._call.leave()\n",
+          "            pass\n")),
+        ("tests/security/test_checks.py",),
     ),
     Mutation(
         "silent connections of a proxy",

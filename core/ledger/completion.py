@@ -50,12 +50,18 @@ WHERE r.id = %s FOR NO KEY UPDATE OF a
 LOCK_RUN_TO_END = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 
 # The items that the tasks of a run skipped, by reason. Served by the unique index of tasks that
-# begins with the run.
-SKIPPED = """
+# begins with the run. A source may cause any number of reasons; a run keeps the most frequent.
+MAX_SKIP_REASONS = 100
+SKIPPED = f"""
 (SELECT jsonb_object_agg(reason, number) FROM (
-    SELECT s.key AS reason, sum(s.value::bigint) AS number
-    FROM sync_task t, jsonb_each_text(t.skipped) s
-    WHERE t.run_id = %(run)s AND t.skipped IS NOT NULL GROUP BY s.key) reasons)
+    SELECT CASE WHEN place < {MAX_SKIP_REASONS} THEN reason ELSE 'other reasons' END AS reason,
+        sum(number) AS number
+    FROM (
+        SELECT s.key AS reason, sum(s.value::bigint) AS number,
+            row_number() OVER (ORDER BY sum(s.value::bigint) DESC, s.key) AS place
+        FROM sync_task t, jsonb_each_text(t.skipped) s
+        WHERE t.run_id = %(run)s AND t.skipped IS NOT NULL GROUP BY s.key) counted
+    GROUP BY 1) reasons)
 """
 
 # The tasks that a run counts. A task that was retried within its run does not count, because its

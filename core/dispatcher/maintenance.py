@@ -27,6 +27,7 @@ from core.ledger import (
     completion,
     dispatching,
     far_ahead,
+    hints,
     leadership,
     leases,
     pauses,
@@ -129,6 +130,7 @@ class Maintenance:
         self._pruning_content = Job(60.0, self._prune_content)
         self._collecting = Job(60.0, self._collect_blobs)
         self._continuing = Job(2.0, self._continue_deferred)
+        self._hinting = Job(1.0, self._open_hinted)
         self._carrying = Job(1.0, self._carry_on)
         self._pausing = Job(2.0, self._pause_and_resume)
         self._rereading = Job(5.0, self._reread_outdated)
@@ -143,6 +145,8 @@ class Maintenance:
             Job(lease / 4, self._renew_waiting, needs_redis=True),
             Job(5.0, self._end_forgotten_runs),
             self._continuing,
+            self._hinting,
+            Job(5.0, hints.release),
             self._carrying,
             Job(2.0, self._defer_waiting),
             self._pausing,
@@ -390,6 +394,12 @@ class Maintenance:
         """Retry deferred tasks that are due. If there may be more, the job runs again soon."""
         if carry_over.continue_deferred(conn, MAX_DEFERRED_PER_PASS) == MAX_DEFERRED_PER_PASS:
             self._continuing.due = 0.0
+
+    def _open_hinted(self, conn: Conn) -> None:
+        """Open the runs of hints that had to wait. If there may be more, run again soon."""
+        if hints.open_due(conn):
+            self._queues.wake()
+            self._hinting.due = 0.0
 
     def _carry_on(self, conn: Conn) -> None:
         """Move tasks of earlier runs. If there may be more, the job runs again in the next round.

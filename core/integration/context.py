@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -43,7 +43,8 @@ class RunInfo:
 
     Attributes:
       id: The run's id.
-      trigger: `schedule`, `manual`, `resync`, `retry` or `reread`.
+      trigger: `schedule`, `hint`, `manual`, `resync`, `retry` or `reread`. A run with the trigger
+        `hint` never sweeps.
       lane: `live` or `backfill`.
       complete: True if the run must list everything, even if the plugin could resume from a cursor:
         in a resync, and in a run that confirms held deletions.
@@ -119,6 +120,14 @@ class Context(Protocol):
     @property
     def run(self) -> RunInfo:
         """The run that the task belongs to."""
+        ...
+
+    @property
+    def hints(self) -> Sequence[str]:
+        """The parts of the account that hints named, if hints made this run.
+
+        Empty in other runs, and if a hint stands for the complete account.
+        """
         ...
 
     @property

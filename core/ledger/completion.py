@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 
 from core.content import holds, seen
 from core.db.pool import Conn
+from core.ledger import hints
 from core.states import AccountState, HeldState, Lane, RunState, TaskState, Trigger
 
 # The condition that a run has no open task, and has taken over all tasks of earlier runs. The check
@@ -120,7 +121,9 @@ RETURNING r.*
 
 # Schedules the account's next run. A resync that became due during the run starts immediately, and
 # so does a run that confirms deletions which a person accepted during the run. A run that retries
-# tasks does not move the next poll. The jitter spreads accounts that were connected together.
+# tasks, or that hints made, does not move the next poll. A next poll that was set during the run
+# stays: it differs from the one that the run has recorded at its beginning. The jitter spreads
+# accounts that were connected together.
 RESCHEDULE = f"""
 UPDATE user_integration SET
     last_sync_at = clock_timestamp(),
@@ -128,7 +131,8 @@ UPDATE user_integration SET
             WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.ACCEPTED}'
               AND h.decided_at > %(began)s)
             THEN clock_timestamp()
-        WHEN %(trigger)s = '{Trigger.RETRY}' THEN next_sync_at
+        WHEN %(trigger)s IN ('{Trigger.RETRY}', '{Trigger.HINT}') THEN next_sync_at
+        WHEN next_sync_at <> %(next)s THEN next_sync_at
         ELSE clock_timestamp() + poll_interval_minutes * interval '1 minute'
             * (0.95 + 0.1 * random()) END,
     consecutive_failures = CASE WHEN %(state)s = '{RunState.FAILED}'
@@ -220,10 +224,13 @@ def _end(conn: Conn, run: str) -> Run | None:
                     "state": ended["state"],
                     "trigger": ended["trigger"],
                     "began": ended["started_at"],
+                    "next": ended["next_sync_at"],
                     "account": ended["user_integration_id"],
                 },
             )
         else:
             conn.execute(BACKFILL_ENDED, (ended["user_integration_id"],))
         holds.hold_again(conn, ended)
+        if ended["lane"] == Lane.LIVE:
+            hints.run_ended(conn, ended)
     return ended

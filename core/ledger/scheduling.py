@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,12 +10,9 @@ from core.db.pool import Conn
 from core.errors import NotFound
 from core.integration.base import START
 from core.ledger import breakers, carry_over
-from core.ledger.opening import OPEN_RUN, not_active
+from core.ledger.opening import ADD_ROOT, NO_PAYLOAD, OPEN_RUN, ROOT_KEY, not_active
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.states import AccountState, HeldState, Lane, RunState, Trigger
-
-_NO_PAYLOAD = "'{}'"
-ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 
 # Claims due accounts, and inserts their runs and root tasks, in one statement. It skips accounts
 # of paused integrations, and accounts that another scheduler has locked. The unique index on open
@@ -24,7 +20,8 @@ ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 CLAIM_DUE = f"""
 WITH due AS (
     SELECT a.id, a.integration_domain, a.resync_due, a.drop_state, a.config_version,
-        a.updated_at > coalesce(a.last_sync_at, '-infinity') AS changed
+        a.updated_at > coalesce(a.last_sync_at, '-infinity') AS changed,
+        clock_timestamp() + a.poll_interval_minutes * interval '1 minute' AS next_sync_at
     FROM user_integration a
     WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
       AND a.integration_domain <> ALL (ARRAY({PAUSED_DOMAINS}))
@@ -35,10 +32,10 @@ WITH due AS (
 ), run AS (
     INSERT INTO sync_run (
         id, user_integration_id, integration_domain, lane, trigger, start_seq, config_version,
-        complete)
+        next_sync_at, complete)
     SELECT gen_random_uuid(), due.id, due.integration_domain, '{Lane.LIVE}',
         CASE WHEN due.resync_due THEN '{Trigger.RESYNC}' ELSE '{Trigger.SCHEDULE}' END,
-        (SELECT last_value FROM dispatch_seq), due.config_version,
+        (SELECT last_value FROM dispatch_seq), due.config_version, due.next_sync_at,
         due.resync_due OR EXISTS (SELECT FROM held_deletion h
             WHERE h.user_integration_id = due.id AND h.state = '{HeldState.ACCEPTED}')
     FROM due
@@ -47,13 +44,12 @@ WITH due AS (
 ), root AS (
     INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
         dedup_key)
-    SELECT id, user_integration_id, integration_domain, lane, '{START}', {_NO_PAYLOAD}, %(root)s
+    SELECT id, user_integration_id, integration_domain, lane, '{START}', {NO_PAYLOAD}, %(root)s
     FROM run
 ), claimed AS (
     UPDATE user_integration a SET
-        resync_due = false, drop_state = false,
-        next_sync_at = clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
-    FROM run WHERE a.id = run.user_integration_id
+        resync_due = false, drop_state = false, next_sync_at = due.next_sync_at
+    FROM run JOIN due ON due.id = run.user_integration_id WHERE a.id = due.id
 )
 SELECT run.id, run.user_integration_id, due.drop_state, due.changed
 FROM run JOIN due ON due.id = run.user_integration_id
@@ -69,11 +65,6 @@ FROM user_integration WHERE id = %s FOR NO KEY UPDATE
 OPEN_LIVE_RUN = f"""
 SELECT id FROM sync_run
 WHERE user_integration_id = %s AND lane = '{Lane.LIVE}' AND state = '{RunState.RUNNING}'
-"""
-ADD_ROOT = f"""
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
-    dedup_key)
-VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, '{START}', {_NO_PAYLOAD}, %(root)s)
 """
 # Only a listing confirms a deletion, and a plugin with a cursor does not list in every run.
 HAS_ACCEPTED_DELETIONS = f"""

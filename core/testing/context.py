@@ -14,6 +14,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from core.errors import CursorExpired, PermanentError
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
+from core.states import Trigger
 from core.testing.blobs import MemoryStore, MemoryWriter, Spool
 from core.testing.content import ContentTable
 
@@ -37,6 +38,7 @@ class Account:
       writers: The sequence number of the last write of each state partition.
       charged: Units charged, by limit.
       stopping: The value of `Context.stopping`.
+      hints: The parts that the hints of the present run name.
       spool: The unfinished blobs.
     """
 
@@ -49,6 +51,7 @@ class Account:
     writers: dict[str, int] = field(default_factory=dict)
     charged: Counter[str] = field(default_factory=Counter)
     stopping: bool = False
+    hints: tuple[str, ...] = ()
     spool: Spool = field(init=False)
     _clock: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -98,6 +101,7 @@ class HarnessContext:
         self.account = account.info
         self.sequence = sequence
         self.refresh_credentials = services.refresh
+        self.hints = account.hints if run.trigger == Trigger.HINT else ()
         self.reads: dict[str, int] = {}
         self.blob_keys: list[str] = []
         self.log = ContextLogger(

@@ -122,6 +122,17 @@ class Harness:
             self.close()
         return ledger.result
 
+    def hint(self, *parts: str) -> SyncResult:
+        """Sync the account because a hint says that these parts have changed.
+
+        The run has the trigger `hint`, and never sweeps.
+
+        Args:
+          *parts: The value of `Context.hints`. Default: the complete account.
+        """
+        self._account.hints = tuple(sorted(set(parts)))
+        return self.sync(Trigger.HINT)
+
     def reread(self) -> RereadResult:
         """Read all kept items again, as `polling reread` does.
 

@@ -26,6 +26,7 @@ from core.integration.limits import Rate
 from core.integration.stored import state_value
 from core.known_secrets import KNOWN
 from core.ledger.commit import block_limits
+from core.ledger.hints import parts_of
 from core.ledger.outcomes import Block, Dispatch
 from core.limits.budgets import Budgets, UnitRequest
 from core.log_redaction import renewing
@@ -114,6 +115,15 @@ class TaskContext:
         return RunInfo(
             dispatch.run_id, Trigger(dispatch.trigger), Lane(dispatch.lane), complete=complete
         )
+
+    @cached_property
+    def hints(self) -> tuple[str, ...]:
+        """The parts that hints named, if hints made the run. The first access reads them."""
+        dispatch = self._dispatch
+        if dispatch.trigger != Trigger.HINT:
+            return ()
+        with self._services.database.connection() as conn:
+            return parts_of(conn, dispatch.account_id, dispatch.run_id)
 
     @property
     def log(self) -> ContextLogger:

@@ -103,6 +103,14 @@ def test_hidden_items_are_counted_and_not_kept() -> None:
     assert kept(harness) == expected({"pages": 2, "items": 3})
 
 
+def test_a_hint_looks_at_its_pages_only() -> None:
+    harness = Harness(HelloWorld, {"pages": 4, "items": 2})
+    assert harness.hint("2", "4").tasks_done == 3
+    assert {id.partition("-")[0] for id in harness.content} == {"2", "4"}
+    assert harness.hint().tasks_done == 5
+    assert harness.sync().tasks_done == 5
+
+
 def test_pages_with_a_pause_start_one_after_another() -> None:
     harness = Harness(HelloWorld, {"pages": 3, "pause_ms": 1500})
     assert harness.sync().state == "succeeded"

@@ -55,12 +55,16 @@ class HelloWorld(BaseIntegration[Config]):
         return AccountIdentity(self.config.name, f"Hello {self.config.name}")
 
     def start(self, ctx: Context) -> TaskResult:
-        """Return one task for each page, and one each for added and for fetched items."""
+        """Return one task for each page, and one each for added and for fetched items.
+
+        A hint names the number of a page. A run that hints made looks at these pages only.
+        """
         grow = [self.grow.task()] if self.config.grow else []
         fetch = [self.fetch.task(url=self.config.url)] if self.config.url else []
         pages = [
             replace(self.list_page.task(page=page + 1), delay=page * self.config.pause_ms / 1000)
             for page in range(self.config.pages)
+            if not ctx.hints or str(page + 1) in ctx.hints
         ]
         return TaskResult(tasks=[*grow, *fetch, *pages])
 

@@ -58,6 +58,9 @@ MAX_RESTARTS = 3
 FEW_PAGES = 5
 """The maximum number of pages of people that every run lists; more are listed with the lookback."""
 
+ROUTINE = ("schedule", "hint")
+"""The triggers of runs that nobody asked for. They leave less frequent work out."""
+
 WORKSPACE, PEOPLE, ABSENT, FOLLOWED = "workspace", "people", "absent", "followed"
 """The partitions of the state."""
 
@@ -199,10 +202,10 @@ class Directory(BaseIntegration[Config, Credentials]):
         )
 
     def _is_due(self, ctx: Context, last: datetime | None) -> bool:
-        """Return True if the less frequent work is due: always, unless the run is scheduled."""
+        """Return True if the less frequent work is due: always, unless the run is a routine one."""
         return (
             ctx.run.complete
-            or ctx.run.trigger != "schedule"
+            or ctx.run.trigger not in ROUTINE
             or last is None
             or utc_now() >= last + timedelta(hours=self.config.lookback_hours)
         )

@@ -1089,8 +1089,8 @@ MUTATIONS = [
     Mutation(
         "the blocks of a message that has a text",
         (("plugins-slack/src/integration_polling_slack/text.py",
-          'blocks.all(message.get("blocks")) or blocks.resolved(message.get("text"))',
-          'blocks.resolved(message.get("text"))'),),
+          'blocks.all(message.get("blocks")) or shown(message.get("text"))',
+          'shown(message.get("text"))'),),
         ("plugins-slack/tests/test_rendering.py",),
     ),
     Mutation(

@@ -41,6 +41,10 @@ def _is_right(found: dict[str, Any], name: str, correct: Any) -> bool:
     match name:
         case "any_result":
             return True
+        case "text_has":
+            return all(words in found["text"] for words in correct)
+        case "text_lacks":
+            return not any(words in found["text"] for words in correct)
         case "subject_contains" | "text_contains":
             return correct in (found[name.split("_", maxsplit=1)[0]] or "")
         case "cc_addresses" | "from_addresses" | "to_addresses":

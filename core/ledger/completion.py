@@ -114,7 +114,8 @@ RETURNING r.*
 
 # Schedules the account's next run. A resync that became due during the run starts immediately, and
 # so does a run that confirms deletions which a person accepted during the run. A run that retries
-# tasks does not move the next poll. The jitter spreads accounts that were connected together.
+# tasks does not move the next poll; a poll that became due during the run, and was put off, starts
+# immediately. The jitter spreads accounts that were connected together.
 RESCHEDULE = f"""
 UPDATE user_integration SET
     last_sync_at = clock_timestamp(),
@@ -122,7 +123,9 @@ UPDATE user_integration SET
             WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.ACCEPTED}'
               AND h.decided_at > %(began)s)
             THEN clock_timestamp()
-        WHEN %(trigger)s = '{Trigger.RETRY}' THEN next_sync_at
+        WHEN %(trigger)s = '{Trigger.RETRY}' THEN CASE
+            WHEN next_sync_at - poll_interval_minutes * interval '63 seconds' >= %(began)s
+            THEN clock_timestamp() ELSE next_sync_at END
         ELSE clock_timestamp() + poll_interval_minutes * interval '1 minute'
             * (0.95 + 0.1 * random()) END,
     consecutive_failures = CASE WHEN %(state)s = '{RunState.FAILED}'

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,19 +21,28 @@ from core.states import AccountState, HeldState, Lane, RunState, Trigger
 _NO_PAYLOAD = "'{}'"
 ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 
+_DUE = f"""
+FROM user_integration a
+WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
+  AND a.integration_domain <> ALL (ARRAY({PAUSED_DOMAINS}))
+"""
+ANY_DUE = f"SELECT EXISTS (SELECT {_DUE})"
+
+# Puts the next poll of an account off, because a run is open. `completion.RESCHEDULE` recognizes
+# the length: a poll that is not put off is at most this long after the end of an earlier run.
+PUT_OFF = "clock_timestamp() + a.poll_interval_minutes * interval '63 seconds'"
+
 # Claims due accounts, and inserts their runs and root tasks, in one statement. It skips accounts
 # of paused integrations, and accounts that another scheduler has locked. The unique index on open
-# runs prevents a second run. Served by `user_integration_due` and `sync_run_open`.
+# runs decides whether an account gets a run. If one is open, the account joins it. The statement
+# takes both out of `user_integration_due`, which serves it, so that no later claim reads past them.
+# It does not look for open runs itself: with bad statistics, the planner would compare each due
+# account with each open run (ADR 0067).
 CLAIM_DUE = f"""
 WITH due AS (
     SELECT a.id, a.integration_domain, a.resync_due, a.drop_state, a.config_version,
         a.updated_at > coalesce(a.last_sync_at, '-infinity') AS changed
-    FROM user_integration a
-    WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
-      AND a.integration_domain <> ALL (ARRAY({PAUSED_DOMAINS}))
-      AND NOT EXISTS (SELECT FROM sync_run r
-          WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
-            AND r.state = '{RunState.RUNNING}')
+    {_DUE}
     ORDER BY a.next_sync_at LIMIT %(batch)s FOR NO KEY UPDATE OF a SKIP LOCKED
 ), run AS (
     INSERT INTO sync_run (
@@ -49,14 +61,15 @@ WITH due AS (
         dedup_key)
     SELECT id, user_integration_id, integration_domain, lane, '{START}', {_NO_PAYLOAD}, %(root)s
     FROM run
-), claimed AS (
+), handled AS (
     UPDATE user_integration a SET
-        resync_due = false, drop_state = false,
-        next_sync_at = clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
-    FROM run WHERE a.id = run.user_integration_id
+        resync_due = a.resync_due AND run.id IS NULL, drop_state = a.drop_state AND run.id IS NULL,
+        next_sync_at = CASE WHEN run.id IS NULL THEN {PUT_OFF}
+            ELSE clock_timestamp() + a.poll_interval_minutes * interval '1 minute' END
+    FROM due LEFT JOIN run ON run.user_integration_id = due.id WHERE a.id = due.id
 )
-SELECT run.id, run.user_integration_id, due.drop_state, due.changed
-FROM run JOIN due ON due.id = run.user_integration_id
+SELECT run.id, due.id, due.drop_state, due.changed
+FROM due LEFT JOIN run ON run.user_integration_id = due.id
 """
 
 TICK = "UPDATE engine_state SET last_tick_at = clock_timestamp()"
@@ -80,7 +93,12 @@ HAS_ACCEPTED_DELETIONS = f"""
 SELECT 1 FROM held_deletion
 WHERE user_integration_id = %s AND state = '{HeldState.ACCEPTED}' LIMIT 1
 """
-RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false, drop_state = false WHERE id = %s"
+# A run is open, so the account is not due.
+RUN_OPENED = f"""
+UPDATE user_integration a SET resync_due = false, drop_state = false,
+    next_sync_at = {PUT_OFF}
+WHERE a.id = %s
+"""
 REQUEST_RESYNC = """
 UPDATE user_integration SET resync_due = true, drop_state = true, next_sync_at = now()
 WHERE id = %s
@@ -94,36 +112,75 @@ WHERE user_integration_id = %s AND value IS NOT NULL
 """
 
 
-def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The accounts that one claim has handled.
+
+    Attributes:
+      runs: A pair of (run, account) for each new run.
+      joined: The number of accounts that joined their open run.
+    """
+
+    runs: list[tuple[UUID, UUID]]
+    joined: int
+
+    @property
+    def handled(self) -> int:
+        """The number of accounts that were due. Fewer than the batch: no other one was due."""
+        return len(self.runs) + self.joined
+
+
+def claim_due(conn: Conn, batch: int) -> Claim:
     """Open runs for at most `batch` due accounts.
 
     Concurrent schedulers or ticks open one run per account. Locks, in this order: accounts that no
     other scheduler has locked, their new runs, state, stopped tasks, backfill runs.
-
-    Returns:
-      A pair of (run, account) for each new run.
     """
     with conn.transaction():
-        rows = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
+        found = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
+        rows = [row for row in found if row[0] is not None]
         for _, account, drop_state, _ in rows:
             if drop_state:
                 conn.execute(DROP_STATE, (account,))
-        claimed = [(run, account) for run, account, _, _ in rows]
-        owing = carry_over.owing(conn, [account for _, account in claimed])
+        owing = carry_over.owing(conn, [account for _, account, _, _ in rows]) if rows else set()
         for run, account, _, changed in rows:
             if account in owing:
                 # The leader postpones the deferred tasks of an account that is not active. After a
                 # person has changed the account, its next run tries all of them.
                 carry_over.continue_tasks(conn, run, account, all_deferred=changed)
-    return claimed
+    return Claim([(run, account) for run, account, _, _ in rows], len(found) - len(rows))
+
+
+def any_due(conn: Conn) -> bool:
+    """Return True if an account is due. Locks nothing."""
+    row = conn.execute(ANY_DUE).fetchone()
+    return row is not None and bool(row[0])
 
 
 def poll(conn: Conn, batch: int) -> int:
     """Open runs until no account is due. Returns the number of new runs."""
-    made = 0
-    while claimed := claim_due(conn, batch):
-        made += len(claimed)
-    return made
+    return poll_for(conn, batch, math.inf)[0]
+
+
+def poll_for(conn: Conn, batch: int, seconds: float) -> tuple[int, bool]:
+    """Open runs until no account is due, or until the time has passed.
+
+    Args:
+      conn: A connection in autocommit mode.
+      batch: The number of accounts that one transaction claims.
+      seconds: The time after which no further claim begins. The first one always does.
+
+    Returns:
+      The number of new runs, and True if more accounts may be due.
+    """
+    deadline, made = time.monotonic() + seconds, 0
+    while True:
+        claim = claim_due(conn, batch)
+        made += len(claim.runs)
+        if claim.handled < batch:
+            return made, False
+        if time.monotonic() >= deadline:
+            return made, True
 
 
 def request_run(conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL) -> tuple[UUID, bool]:
@@ -159,7 +216,7 @@ def request_run(conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL) -> 
         _open_with_root(conn, params)
         if drop_state:
             conn.execute(DROP_STATE, (account,))
-        conn.execute(RESYNC_TAKEN, (account,))
+        conn.execute(RUN_OPENED, (account,))
         carry_over.continue_tasks(conn, params["id"], account, all_deferred=True)
     return params["id"], True
 

@@ -121,9 +121,10 @@ RETURNING r.*
 
 # Schedules the account's next run. A resync that became due during the run starts immediately, and
 # so does a run that confirms deletions which a person accepted during the run. A run that retries
-# tasks, or that hints made, does not move the next poll. A next poll that was set during the run
-# stays: it differs from the one that the run has recorded at its beginning. The jitter spreads
-# accounts that were connected together.
+# tasks, or that hints made, does not move the next poll. A poll that became due during the run
+# starts immediately, unless the run itself was that poll. A next poll that was set during the run
+# stays: it differs from the one that the run has recorded. The jitter spreads accounts that were
+# connected together.
 RESCHEDULE = f"""
 UPDATE user_integration SET
     last_sync_at = clock_timestamp(),
@@ -131,6 +132,7 @@ UPDATE user_integration SET
             WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.ACCEPTED}'
               AND h.decided_at > %(began)s)
             THEN clock_timestamp()
+        WHEN %(poll_due)s THEN clock_timestamp()
         WHEN %(trigger)s IN ('{Trigger.RETRY}', '{Trigger.HINT}') THEN next_sync_at
         WHEN next_sync_at <> %(next)s THEN next_sync_at
         ELSE clock_timestamp() + poll_interval_minutes * interval '1 minute'
@@ -225,6 +227,7 @@ def _end(conn: Conn, run: str) -> Run | None:
                     "trigger": ended["trigger"],
                     "began": ended["started_at"],
                     "next": ended["next_sync_at"],
+                    "poll_due": ended["poll_due"],
                     "account": ended["user_integration_id"],
                 },
             )

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from core.accounts import MAX_POLL_INTERVAL_MINUTES
 from core.scopes import Scope
-from core.service.fleet.health import CheckStatus
+from core.service.backend import CheckStatus
 from core.states import (
     AccountState,
     AccountStateReason,

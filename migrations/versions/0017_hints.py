@@ -30,6 +30,8 @@ def parts(name: str) -> sa.Column:
 
 def upgrade() -> None:
     op.add_column("sync_run", moment("next_sync_at"))
+    due = sa.Column("poll_due", sa.Boolean(), nullable=False, server_default=sa.text("false"))
+    op.add_column("sync_run", due)
     op.create_table(
         "hint",
         sa.Column("user_integration_id", sa.UUID(), nullable=False),
@@ -63,4 +65,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("hint")
+    op.drop_column("sync_run", "poll_due")
     op.drop_column("sync_run", "next_sync_at")

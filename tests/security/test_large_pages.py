@@ -219,7 +219,7 @@ def test_pages_of_the_feed_that_are_cut_by_bytes_lose_nothing(
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
 @pytest.mark.parametrize("value", ["[],", "{},", "[[", '"",', "0,"])
 def test_bodies_of_many_values_are_refused_before_they_are_parsed(api, value, encoding) -> None:
-    """Without a token, 64 bodies of 1 MiB used 2 GiB as Python objects."""
+    """The server parses 64 bodies of 1 MiB without a token, which could use 2 GiB."""
     body = f'{{"config": [{value * 150_000}'.encode(encoding)
     for client in (api.client(None), api.user("mallory")):
         answer = client.post(

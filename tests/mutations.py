@@ -284,6 +284,11 @@ MUTATIONS = [
         ("tests/security/test_large_pages.py",),
     ),
     Mutation(
+        "the values of a body",
+        (("core/web/body_limit.py", " or values_left < 0:", ":"),),
+        ("tests/security/test_large_pages.py",),
+    ),
+    Mutation(
         "a page of the feed that is cut ends at its last row",
         (("core/service/content/changes.py", "if is_cut else entries", "if False else entries"),),
         ("tests/security/test_large_pages.py",),

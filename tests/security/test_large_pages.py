@@ -83,7 +83,7 @@ class Large:
 
     @property
     def listings(self) -> dict[str, str]:
-        """The REST listings of the account, each with the name of what identifies a row."""
+        """The REST listings of the account, each with the field that identifies a row."""
         account, run = self.filled.account, self.filled.run
         content = "/v1/user-integration-content"
         return {
@@ -214,3 +214,15 @@ def test_pages_of_the_feed_that_are_cut_by_bytes_lose_nothing(
         assert len(seen) == len(set(seen)) == number
         assert (longest <= 2) if most == 1 else (longest > 1)
         assert (longest == number) == (most == 20_000_000)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+@pytest.mark.parametrize("value", ["[],", "{},", "[[", '"",', "0,"])
+def test_bodies_of_many_values_are_refused_before_they_are_parsed(api, value, encoding) -> None:
+    """The server parses 64 bodies of 1 MiB without a token, which could use 2 GiB."""
+    body = f'{{"config": [{value * 150_000}'.encode(encoding)
+    for client in (api.client(None), api.user("mallory")):
+        answer = client.post(
+            "/v1/user-integrations", content=body, headers={"Content-Type": "application/json"}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (413, "too-large")

@@ -208,7 +208,9 @@ def filename(fields: Fields) -> str | None:
 
 def safe_name(name: str) -> str | None:
     """Return a file name in one line without the folders of a path; None if nothing is left."""
-    name = one_line(name).strip("\"'") if name.count('"') else one_line(name)
+    name = one_line(name)
+    if name.count('"') == 1 or (name[:1] == '"' == name[-1:]):
+        name = name.strip("\"'")
     if len(name) > 2 and name[0] == name[-1] == "'":
         name = name[1:-1]
     if _PATH.match(name):

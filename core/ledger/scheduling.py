@@ -28,8 +28,8 @@ ANY_DUE = f"SELECT EXISTS (SELECT {_DUE})"
 # of paused integrations, and accounts that another scheduler has locked. The unique index on open
 # runs decides whether an account gets a run. If one is open, the account joins it. The statement
 # takes both out of `user_integration_due`, which serves it, so that no later claim reads past them.
-# A joined run notes if another poll has to follow it: it was not a poll itself, or a person or a
-# program has set the next poll in the meantime.
+# A joined run notes if another poll has to follow it. This is so if it was not a poll itself, or if
+# the next poll was set in the meantime.
 # It does not look for open runs itself: with bad statistics, the planner would compare each due
 # account with each open run (ADR 0067).
 CLAIM_DUE = f"""

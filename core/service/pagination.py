@@ -107,7 +107,8 @@ class Keyset:
     ) -> Page:
         """Read a page, of at most `MAX_PAGE_BYTES`; see `fetch_page`.
 
-        Parameters:
+        Args:
+          conn: A connection.
           statement: A query of this key.
           params: Its parameters, with those of `params`.
           shape: Returns the row to keep, with the columns of the key. Default: the row as it is.
@@ -118,7 +119,9 @@ class Keyset:
     def page(self, rows: Sequence[Row], limit: int, *, is_cut: bool = False) -> Page:
         """Return the page of rows that were read with `params` and the same limit.
 
-        Parameters:
+        Args:
+          rows: The rows, one more than the page if the query has more.
+          limit: The limit of the request.
           is_cut: True if the query has more rows than these.
         """
         shown = list(rows[: bounded(limit)])

@@ -14,7 +14,8 @@ from core.service.backend import Backend
 def count_request(backend: Backend, user: str | None) -> None:
     """Count a request that may start a run.
 
-    Parameters:
+    Args:
+      backend: The backend.
       user: The user whose token or session makes the request. None: an operator, without a bound.
 
     Raises:

@@ -757,7 +757,8 @@ MUTATIONS = [
     ),
     Mutation(
         "seen items below a missing one",
-        (("core/content/guard.py", "c.content_seq <= b.seq {_UNSEEN}", "c.content_seq <= b.seq"),),
+        (("core/content/guard.py", "c.content_seq <= b.seq\n        AND {UNTOUCHED}",
+          "c.content_seq <= b.seq"),),
         ("tests/integration/test_content.py", "tests/integration/test_two_judges.py"),
     ),
     Mutation(
@@ -790,8 +791,8 @@ MUTATIONS = [
     Mutation(
         "acceptances that wait for the next run",
         (("core/content/holds.py",
-          "'{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s\n    AND NOT EXISTS",
-          "'{HeldState.ACCEPTED}'\n    AND NOT EXISTS"),),
+          "'{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s AND {UNSEEN}",
+          "'{HeldState.ACCEPTED}' AND {UNSEEN}"),),
         ("tests/integration/test_held_deletions.py",),
     ),
     Mutation(
@@ -858,9 +859,8 @@ MUTATIONS = [
     Mutation(
         "portions of a sweep that ask again",
         (("core/content/portions.py",
-          "      AND NOT EXISTS (SELECT FROM sync_seen s\n"
-          "          WHERE s.run_id = %(run)s::uuid AND s.external_id = c.external_id)\n    ORDER",
-          "    ORDER"),),
+          "      AND {MISSING}\n    ORDER",
+          "      AND {LIVE_BEFORE} AND c.updated_at < %(began)s::timestamptz\n    ORDER"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(

@@ -116,7 +116,7 @@ RETURNING r.*
 # Schedules the account's next run. A resync that became due during the run starts immediately, and
 # so does a run that confirms deletions which a person accepted during the run. A run that retries
 # tasks, or that hints made, does not move the next poll. A next poll that was set during the run
-# stays: it differs from the one that the run has recorded at its beginning. The jitter spreads
+# stays: it differs from the one that the run recorded when it began. The jitter spreads
 # accounts that were connected together.
 RESCHEDULE = f"""
 UPDATE user_integration SET

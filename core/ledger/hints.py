@@ -95,7 +95,7 @@ WHERE user_integration_id = %s
 DROP = "DELETE FROM hint WHERE user_integration_id = %s"
 
 # The end of a live run makes waiting hints due. If the run itself was made by hints and found
-# nothing, the next one looks at its parts again, at most twice after the latest hint.
+# nothing, another run looks at its parts again, at most twice after the latest hint.
 RUN_ENDED = f"""
 UPDATE hint SET
     parts = CASE WHEN e.again
@@ -199,7 +199,7 @@ def open_due(conn: Conn) -> int:
 
 
 def release(conn: Conn) -> None:
-    """Make hints due whose account has no open run any more, however that run ended."""
+    """Make hints due whose account has no open run any more."""
     conn.execute(RELEASE)
 
 

@@ -303,9 +303,12 @@ def test_a_next_poll_set_during_a_run_is_kept(
 def test_a_run_during_which_no_poll_was_set_plans_the_next_one(
     desk: Any, account: UUID, start: Callable[..., Any]
 ) -> None:
-    before = desk.value("SELECT next_sync_at FROM user_integration")
+    desk.conn.execute("UPDATE user_integration SET next_sync_at = now() + interval '9 minutes'")
     desk.finish(start(desk, account))
-    assert desk.value("SELECT next_sync_at FROM user_integration") != before
+    minutes = desk.value(
+        "SELECT extract(epoch FROM next_sync_at - now())::float / 60 FROM user_integration"
+    )
+    assert minutes == pytest.approx(15, abs=1)
 
 
 def test_a_hint_continues_what_earlier_runs_owe(desk: Any, account: UUID) -> None:

@@ -486,6 +486,26 @@ def test_reactions_keep_names_and_counts_when_people_do_not_fit() -> None:
     assert many == [{**one, "users": people[:20]} for one in reactions]
 
 
+def test_the_most_reactions_keep_names_and_counts() -> None:
+    reactions = [{"name": "é" * 99, "count": n, "users": ["U1"] * 99} for n in range(600)]
+    message = {"type": "message", "ts": "1764000000.000100", "text": "x", "reactions": reactions}
+    kept = messages.row(message, PLACE, "1").metadata["reactions"]
+    assert kept == [{"name": "é" * 99, "count": n} for n in range(500)]
+
+
+@pytest.mark.parametrize(
+    ("message", "author"),
+    [
+        ({"subtype": "file_comment", "comment": {"user": "U02BOB", "comment": "nice"}}, "@Bob"),
+        ({"bot_id": "B1", "username": "R&amp;D bot"}, "@R&D bot"),
+        ({"bot_id": "B1", "bot_profile": {"name": "Q&amp;A"}, "user": "U01ANN"}, "@Q&A"),
+    ],
+)
+def test_a_row_is_named_by_its_author(message: dict[str, Any], author: str) -> None:
+    whole = {"type": "message", "ts": "1764000000.000100", "text": "x", **message}
+    assert messages.row(whole, PLACE, "1").name == f"#general {author}"
+
+
 def test_metadata_keeps_app_pin_title_and_event() -> None:
     message = {
         "type": "message", "ts": "1764000000.000100", "text": "x", "bot_id": "B1",

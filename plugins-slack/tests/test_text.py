@@ -39,6 +39,7 @@ NAMES = {"U1": "@Ann", "C1": "#general", "S1": "@oncall", "U2": "@<B&C>"}
         ("<@U2>", "@<B&C>"),
         ("<", "<"),
         ("<>", ""),
+        ("*a*b _snake_case_ *c*", "*a*b snake_case c"),
         ("*bold* `:smile:` :smile: :partyparrot:", "bold :smile: 😄 :partyparrot:"),
     ],
 )

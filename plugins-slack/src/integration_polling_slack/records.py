@@ -1,6 +1,7 @@
-"""The words of an item of a Slack list, as a link to it shows them.
+"""The words of an item of a Slack list, and of a work object of an app, in the preview of a link.
 
-Source: https://docs.slack.dev/reference/methods/slackLists.items.list
+Sources: https://docs.slack.dev/reference/methods/slackLists.items.list and
+https://docs.slack.dev/messaging/work-objects-implementation
 """
 
 from __future__ import annotations
@@ -30,6 +31,32 @@ def lines(attachment: Mapping[str, Any], blocks: Blocks) -> Iterator[str]:
     records, columns = attachment.get("list_records"), _columns(attachment.get("list_schema"))
     for record in records if isinstance(records, list) else []:
         yield from _cells(record, columns, blocks)
+
+
+def fields_of(work_object: Record, blocks: Blocks) -> Iterator[str]:
+    """Yield the fields of a work object with their labels."""
+    named, custom = work_object.get("fields"), work_object.get("custom_fields")
+    fields = list((named if isinstance(named, dict) else {}).items())
+    fields += [("", one) for one in (custom if isinstance(custom, list) else [])]
+    for key, field in fields:
+        if isinstance(field, dict):
+            label = field.get("label") or key.replace("_", " ").capitalize()
+            words = _of_field(field, blocks)
+            yield f"{plain(label)}: {words}" if words and isinstance(label, str) else words
+
+
+def _of_field(field: Record, blocks: Blocks, *, is_item: bool = False) -> str:
+    """Return the value of a field: a person, a link, a time, a list of them, text or a number."""
+    value, user = field.get("value"), field.get("user")
+    if isinstance(user, dict):
+        id, text = user.get("user_id"), user.get("text")
+        return blocks.name(str(id)) or (plain(text) if isinstance(text, str) else "")
+    if isinstance(value, list) and not is_item:
+        items = [_of_field(one, blocks, is_item=True) for one in value if isinstance(one, dict)]
+        return ", ".join(filter(None, items))
+    kind = "timestamp" if str(field.get("type")).endswith("timestamp") else ""
+    link = field.get("link")
+    return linked(_value(kind, value, {}, blocks), link if isinstance(link, str) else "")
 
 
 def _columns(schema: Any) -> dict[str, Record]:

@@ -39,7 +39,7 @@ def words(attachment: Any, blocks: Blocks, body: str, message: Callable[[Message
         *_fields(attachment, blocks),
         message({key: attachment[key] for key in _NESTED if attachment.get(key)}),
         *records.lines(attachment, blocks),
-        blocks.of(_entity(attachment)),
+        *_entity(attachment, blocks),
         *_actions(attachment.get("actions")),
     ]
     shown, footer = _once(found), blocks.unformatted(attachment.get("footer"))
@@ -123,13 +123,17 @@ def _fields(attachment: Message, blocks: Blocks) -> list[str]:
     return found
 
 
-def _entity(attachment: Message) -> Any:
-    """Return the card of an app: a preview, or https://docs.slack.dev/messaging/work-objects."""
+def _entity(attachment: Message, blocks: Blocks) -> list[str]:
+    """Return the card of an app: a preview or a work object.
+
+    Source: https://docs.slack.dev/messaging/work-objects-implementation
+    """
     for key in ("entity_payload", "work_object_entity", "entity", "preview"):
         payload = attachment.get(key)
         if isinstance(payload, dict):
-            return payload.get("attributes", payload)
-    return None
+            attributes = payload.get("attributes", payload)
+            return [blocks.of(attributes), *records.fields_of(payload, blocks)]
+    return []
 
 
 def _actions(actions: Any) -> list[str]:

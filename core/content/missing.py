@@ -1,7 +1,7 @@
 """The rule about missing items: fragments for all statements that look for them.
 
-A complete listing of a run lacks an item if the item is live, if no task that was dispatched since
-the run began wrote it, and if the run has neither written nor seen it. An item `c` is a row of
+A complete listing of a run lacks an item under three conditions. The item is live. No task that was
+dispatched since the run began wrote it. The run has neither written nor seen it. An item `c` is a row of
 `user_integration_content`, or a row with its `external_id`. The parameters are `run`, `start` (the
 sequence number at which the run began), `began` (the time) and `keeps` (True if the account keeps
 items that are gone at the source).
@@ -24,5 +24,5 @@ UNSEEN = """
 UNTOUCHED = f"c.updated_at < %(began)s::timestamptz AND {UNSEEN}"
 MISSING = f"{LIVE_BEFORE} AND {UNTOUCHED}"
 
-# Not marked as gone yet, in an account that keeps items.
+# Excludes items that are already marked as gone, in an account that keeps items.
 UNMARKED = "NOT (%(keeps)s AND c.gone_at_source IS NOT NULL)"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import cli as cli_support
 from support.cli import Cli, Done, stop_servers, until
+from support.deployment import YEARLY
 
 COUNT = 30
 """The number of files in the folder that disappears."""
@@ -18,7 +19,7 @@ COUNT = 30
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    cli = Cli(tmp_path_factory.mktemp("cli"))
+    cli = Cli(tmp_path_factory.mktemp("cli"), POLLING_CRON_SCHEDULE=YEARLY)
     try:
         with cli_support.up(cli):
             yield cli

@@ -53,7 +53,13 @@ SELECT id, user_id, integration_domain, name, identity, limit_group, config, cre
     public_hosts_only
 FROM user_integration"""
 LOAD = f"{_COLUMNS} WHERE id = %s"
-LOAD_SEVERAL = f"{_COLUMNS} WHERE id = ANY(%s)"
+# A config and credentials may have 1 MiB each.
+LOAD_STATUS = """
+SELECT id, user_id, integration_domain, name, identity, limit_group, '{}'::jsonb AS config,
+    NULL AS credentials, credentials_version, version, '[]'::jsonb AS limits, sync_status,
+    status_reason, status_detail, public_hosts_only
+FROM user_integration WHERE id = ANY(%s)
+"""
 
 CONNECT = f"""
 INSERT INTO user_integration (id, user_id, integration_domain, name, identity, limit_group, config,
@@ -185,10 +191,10 @@ def set_deletions(conn: Conn, account: UUID, deletions: Deletions) -> None:
         conn.execute(DROP_HELD_DELETIONS, (account,))
 
 
-def load_several(conn: Conn, ids: Sequence[UUID]) -> list[Account]:
-    """Load the accounts that exist; missing ids are skipped."""
+def load_status(conn: Conn, ids: Sequence[UUID]) -> list[Account]:
+    """Load the accounts that exist, with an empty config and without credentials and limits."""
     with conn.cursor(row_factory=class_row(Account)) as cursor:
-        return cursor.execute(LOAD_SEVERAL, (list(ids),)).fetchall()
+        return cursor.execute(LOAD_STATUS, (list(ids),)).fetchall()
 
 
 def connect(

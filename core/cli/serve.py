@@ -144,7 +144,6 @@ def installed() -> bool:
         for name in (
             "authlib",
             "fastapi",
-            "httpx2",
             "jinja2",
             "nh3",
             "prometheus_client",

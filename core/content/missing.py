@@ -25,5 +25,5 @@ UNSEEN = """
 UNTOUCHED = f"c.updated_at < %(began)s::timestamptz AND {UNSEEN}"
 MISSING = f"{LIVE_BEFORE} AND {UNTOUCHED}"
 
-# Items that an account keeps, and that are marked as gone already, are not missing again.
+# Excludes items that are already marked as gone, in an account that keeps items.
 UNMARKED = "NOT (%(keeps)s AND c.gone_at_source IS NOT NULL)"

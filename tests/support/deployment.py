@@ -22,6 +22,9 @@ from core.transport.queues import Queues
 
 TEMPLATE = "polling_template"
 
+YEARLY = "0 0 1 1 *"
+"""A schedule with which only the test starts runs: the leader claims nothing by itself."""
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -63,6 +66,7 @@ class Deployment:
             "POLLING_REDIS_NAMESPACE": self.namespace,
             "POLLING_HOME": str(self.home),
             "POLLING_SECRET_KEYS": self.secret_key,
+            "POLLING_CRON_SCHEDULE": YEARLY,
         }
 
     @contextmanager

@@ -111,6 +111,7 @@ def show_task(engine: Engine, viewer: DetailViewer, renderer: Renderer, task: Ta
 def retry_task(engine: Engine, viewer: OperatingViewer, form: ActionForm, task: TaskId) -> Response:
     """Retry a parked task."""
     _require_task(engine, viewer, task)
+    run_actions.count_request(engine, viewer.user_id)
     run_actions.retry(engine, [task])
     return redirect(f"/tasks/{task}", "retried")
 

@@ -111,7 +111,7 @@ def page(
         **(liveness.overdue_params(settings) if listing is OVERDUE_ACCOUNTS else {}),
     )
     ids = [row["id"] for row in accounts_page.rows]
-    waits = progress.first_blockers(conn, store.load_several(conn, ids))
+    waits = progress.first_blockers(conn, store.load_status(conn, ids))
     late = overdue_of(conn, settings, ids)
     return [
         AccountRow(row, waits.get(row["id"]), row["id"] in late) for row in accounts_page.rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.db.pool import Conn
-from core.db.rows import Row, fetch
+from core.db.rows import Row
 from core.errors import NotFound
 from core.search import query as search_query
 from core.service.content.listing import MAX_SEARCH_SECONDS
@@ -76,5 +76,4 @@ def page(
     params = KEY.params(limit, after) | {"account": item["user_integration_id"], "thread": thread}
     params |= {"query": search_query.thread_query(thread)}
     with slots.transaction(conn, MAX_SEARCH_SECONDS, user=user):
-        rows = fetch(conn, PAGE, params, prepare=False)
-    return KEY.page(rows, limit)
+        return KEY.read(conn, PAGE, params)

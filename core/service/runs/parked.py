@@ -12,10 +12,11 @@ from uuid import UUID
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.errors import NotFound, WrongState
+from core.errors import NotFound, TooManyRequests, WrongState
 from core.service.backend import Backend
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
+from core.service.runs import actions as run_actions
 from core.states import STOPPED_TASKS, TaskState, literals
 
 KEY = Keyset({"id": "bigint"})
@@ -74,6 +75,9 @@ WHERE t.id = ANY(%(ids)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s) O
 """
 BATCH_TASKS = 100
 """Tasks that one transaction changes."""
+
+MAX_BULK_TASKS = 1_000
+"""Tasks that one request processes; then it stops, with a cursor in its result."""
 
 MAX_BULK_SECONDS = 10.0
 """Seconds after which one request stops, with a cursor in its result."""
@@ -140,8 +144,7 @@ def page(
     """
     params = asdict(parked_filter) | KEY.params(limit, after)
     with slots.transaction(conn, user=parked_filter.user):
-        rows = fetch(conn, PAGE, params, prepare=False)
-    return KEY.page(rows, limit)
+        return KEY.read(conn, PAGE, params)
 
 
 def groups(conn: Conn, slots: QuerySlots, parked_filter: ParkedFilter) -> list[Row]:
@@ -179,11 +182,16 @@ def apply_to_ids(backend: Backend, act: Act, ids: Sequence[int], user: str | Non
       act: `retry` or `discard` of `core.service.runs.actions`.
       ids: The ids of the tasks.
       user: The owner of the tasks' accounts; tasks of other users are refused. None: any user.
+
+    Raises:
+      TooManyRequests: The user has requested too many runs in this hour. A retry may open one.
     """
     with backend.database.connection() as conn:
         rows = fetch(conn, BY_IDS, {"ids": list(set(ids)), "user": user})
     result = BulkResult(refused=len(set(ids)) - len(rows))
-    _apply_to_batch(backend, act, rows, result)
+    for account in _by_account(rows):
+        for start in range(0, len(account), BATCH_TASKS):
+            _apply(backend, act, account[start : start + BATCH_TASKS], result, user)
     return result
 
 
@@ -200,6 +208,7 @@ def apply_to_all(
 
     Raises:
       InvalidInput: The cursor is invalid.
+      TooManyRequests: As for `apply_to_ids`, before the first task.
     """
     deadline, result = time.monotonic() + MAX_BULK_SECONDS, BulkResult()
     if after is None:
@@ -208,6 +217,7 @@ def apply_to_all(
     else:
         place = dict(zip(BULK_KEY.columns, BULK_KEY.decode(after), strict=True))
     params: dict[str, Any] = asdict(parked_filter) | {"limit": BATCH_TASKS}
+    number = 0
     while True:
         params |= {f"after_{column}": value for column, value in place.items()}
         with (
@@ -215,28 +225,45 @@ def apply_to_all(
             backend.query_slots.transaction(conn, user=parked_filter.user),
         ):
             rows = fetch(conn, NEXT_BATCH, params, prepare=False)
-        _apply_to_batch(backend, act, rows, result)
+        for account in _by_account(rows):
+            try:
+                _apply(backend, act, account, result, parked_filter.user)
+            except TooManyRequests:
+                if not number:
+                    raise
+                result.cursor = BULK_KEY.encode(place)
+                return result
+            number += len(account)
+            place |= {"account": account[-1]["user_integration_id"], "task": account[-1]["id"]}
         if len(rows) < BATCH_TASKS:
             return result
-        place |= {"account": rows[-1]["user_integration_id"], "task": rows[-1]["id"]}
-        if time.monotonic() >= deadline:
+        if number >= MAX_BULK_TASKS or time.monotonic() >= deadline:
             result.cursor = BULK_KEY.encode(place)
             return result
 
 
-def _apply_to_batch(backend: Backend, act: Act, rows: Iterable[Row], result: BulkResult) -> None:
-    """Process one account at a time, so that concurrent bulk actions lock accounts in one order."""
-    for _, tasks in groupby(rows, key=lambda row: row["user_integration_id"]):
-        ids = [task["id"] for task in tasks]
-        if _applies(backend, act, ids):
-            done = len(ids)
-        else:
-            done = sum(_applies(backend, act, [id]) for id in ids)
-        result.done += done
-        result.refused += len(ids) - done
+def _by_account(rows: Iterable[Row]) -> list[list[Row]]:
+    """Group tasks by account, so that concurrent bulk actions lock accounts in one order."""
+    return [list(group) for _, group in groupby(rows, key=lambda row: row["user_integration_id"])]
 
 
-def _applies(backend: Backend, act: Act, ids: Sequence[int]) -> bool:
+def _apply(
+    backend: Backend, act: Act, tasks: Sequence[Row], result: BulkResult, user: str | None
+) -> None:
+    """Act on tasks of one account, in one transaction.
+
+    Raises:
+      TooManyRequests: The user has requested too many runs in this hour. A retry may open one.
+    """
+    if act is run_actions.retry:
+        run_actions.count_request(backend, user)
+    ids = [task["id"] for task in tasks]
+    done = len(ids) if _acts(backend, act, ids) else sum(_acts(backend, act, [id]) for id in ids)
+    result.done += done
+    result.refused += len(ids) - done
+
+
+def _acts(backend: Backend, act: Act, ids: Sequence[int]) -> bool:
     """Act on tasks; return False if one of them does not exist or is no longer stopped."""
     try:
         act(backend, ids)

@@ -184,7 +184,7 @@ def tasks(
     params = {"run": run, "parent": parent} | KEY.params(limit, after)
     with slots.transaction(conn, user=user):
         conn.execute(HASHED)
-        page = KEY.page(fetch(conn, ROOTS if parent is None else CHILDREN, params), limit)
+        page = KEY.read(conn, ROOTS if parent is None else CHILDREN, params)
     with slots.transaction(conn, user=user):
         rows = fetch(conn, _SHOWN, {"ids": [row["id"] for row in page.rows]})
     return Page(rows, page.cursor)

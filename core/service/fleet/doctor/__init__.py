@@ -12,9 +12,9 @@ from core.db.pool import DATABASE_UNAVAILABLE, open_connection
 from core.environment import Environment
 from core.errors import Advice, PollingError
 from core.plugins import Registry
+from core.service.backend import CheckStatus
 from core.service.fleet.doctor import accounts, fleet, keys, local, servers
 from core.service.fleet.doctor.check import Check
-from core.service.fleet.health import CheckStatus
 from core.settings import Settings
 
 __all__ = ["Check", "CheckStatus", "examine"]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from core.db.pool import Conn
 from core.db.rows import fetch
-from core.dispatcher.maintenance import STAND_IN_TICKS, tick_seconds
+from core.dispatcher.maintenance import STAND_IN_TICKS
+from core.dispatcher.schedule import is_frequent, tick_seconds
 from core.errors import Advice
 from core.ledger import leadership, processes
 from core.plugins import Registry
@@ -107,7 +108,8 @@ def _scheduler(status: leadership.Status, settings: Settings, working: bool) -> 
     if check_status == "ok":
         return Check("scheduler", check_status, f"last tick {silent} ago")
     stand_in = STAND_IN_TICKS * tick_seconds(settings.cron_schedule)
-    polls = "polls" if status.silent_seconds > stand_in else "will poll"
+    stands_in = is_frequent(settings.cron_schedule) or status.silent_seconds > stand_in
+    polls = "polls" if stands_in else "will poll"
     return Check(
         "scheduler", check_status, f"no tick for {silent}; the leader {polls} instead", advice
     )

@@ -16,11 +16,9 @@ from core.service.formatting import ago, counted
 from core.states import StoppedState, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from core.db.rows import Row
     from core.service.backend import Backend
-    from core.service.runs.parked import BulkResult, ParkedFilter
+    from core.service.runs.parked import Act, ParkedFilter
 
 app = typer.Typer()
 
@@ -165,14 +163,13 @@ def retry(
       polling tasks retry --type download --since 2h
     """
     from core.service.runs import actions as run_actions
-    from core.service.runs import parked
 
     with backend() as engine:
         chosen = _filter(engine, account, domain, type, reason, since, state)
         if not _by_ids(ids, chosen):
             assert chosen is not None
             _confirm(engine, chosen, "Retry {}?", yes=yes)
-            _report(parked.retry_all, engine, chosen, "Number of retried tasks: {}.", json=json)
+            _report(run_actions.retry, engine, chosen, "Number of retried tasks: {}.", json=json)
             return
         copies = run_actions.retry(engine, _numbers(ids))
     dump({"tasks": copies}) if json else say(f"Retrying as {_task_list(copies)}.")
@@ -201,7 +198,6 @@ def discard(
       polling tasks discard --account hello --type download
     """
     from core.service.runs import actions as run_actions
-    from core.service.runs import parked
 
     with backend() as engine:
         chosen = _filter(engine, account, domain, type, reason, since, state)
@@ -209,7 +205,7 @@ def discard(
             assert chosen is not None
             _confirm(engine, chosen, "Discard {} permanently?", yes=yes)
             said = f"Number of discarded tasks: {{}}. {LOSS}"
-            _report(parked.discard_all, engine, chosen, said, json=json)
+            _report(run_actions.discard, engine, chosen, said, json=json)
             return
         discarded = run_actions.discard(engine, _numbers(ids))
     dump({"tasks": discarded}) if json else say(f"Discarded {_task_list(discarded)}. {LOSS}")
@@ -272,7 +268,7 @@ def _confirm(engine: Backend, chosen: ParkedFilter, question: str, *, yes: bool)
 
 
 def _report(
-    act: Callable[[Backend, ParkedFilter, str | None], BulkResult],
+    act: Act,
     engine: Backend,
     chosen: ParkedFilter,
     text: str,
@@ -283,10 +279,12 @@ def _report(
 
     Each portion continues the one before it, so that no task is retried twice.
     """
-    result = act(engine, chosen, None)
+    from core.service.runs import parked
+
+    result = parked.apply_to_all(engine, act, chosen)
     done, refused = result.done, result.refused
     while result.more:
-        result = act(engine, chosen, result.cursor)
+        result = parked.apply_to_all(engine, act, chosen, result.cursor)
         done, refused = done + result.done, refused + result.refused
     if json:
         dump({"done": done, "refused": refused})

@@ -1,10 +1,10 @@
 """The rule about missing items: fragments for all statements that look for them.
 
 A complete listing of a run lacks an item under three conditions. The item is live. No task that was
-dispatched since the run began wrote it. The run has neither written nor seen it. An item `c` is a row of
-`user_integration_content`, or a row with its `external_id`. The parameters are `run`, `start` (the
-sequence number at which the run began), `began` (the time) and `keeps` (True if the account keeps
-items that are gone at the source).
+dispatched since the run began wrote it. The run has neither written nor seen it. An item `c` is a
+row of `user_integration_content`, or a row with its `external_id`. The parameters are `run`,
+`start` (the sequence number at which the run began), `began` (the time) and `keeps` (True if the
+account keeps items that are gone at the source).
 """
 
 from __future__ import annotations

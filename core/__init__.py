@@ -1,5 +1,9 @@
 """The names that a plugin imports. Importing them loads neither the database nor the broker."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from core.errors import (
     ConfigurationError,
     CredentialsInvalid,
@@ -34,12 +38,16 @@ from core.integration.results import (
     Blob,
     Comparison,
     Listing,
+    Skipped,
     Task,
     TaskOutput,
     TaskResult,
 )
 from core.integration.stored import StoredItem
 from core.integration.tasks import TaskMethod, task
+
+if TYPE_CHECKING:
+    from core.http_session import HttpSession
 
 __all__ = [
     "COMPARISON",
@@ -55,6 +63,7 @@ __all__ = [
     "CredentialsInvalid",
     "CursorExpired",
     "Destination",
+    "HttpSession",
     "IntegrationError",
     "Limit",
     "Listing",
@@ -69,6 +78,7 @@ __all__ = [
     "ResyncOnChange",
     "RunInfo",
     "SkipItem",
+    "Skipped",
     "StoredItem",
     "Task",
     "TaskInfo",
@@ -80,3 +90,11 @@ __all__ = [
     "hookimpl",
     "task",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "HttpSession":  # loaded on first use, because many plugins speak no HTTP
+        from core.http_session import HttpSession
+
+        return HttpSession
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

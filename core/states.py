@@ -98,7 +98,7 @@ class Trigger(Word):
     MANUAL = "manual", "A person requested the run."
     RESYNC = "resync", "The run lists everything again, without cursors."
     RETRY = "retry", "The run retries deferred, parked or cancelled tasks."
-    HINT = "hint", "An event from the provider made the account due.", PLANNED
+    HINT = "hint", "An event from the provider opened the run. It never sweeps."
     REREAD = "reread", "The run reads stored sources again, without the provider."
 
 

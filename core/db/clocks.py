@@ -39,6 +39,9 @@ ALIVE_SECONDS = 15.0
 CAN_SEND_SECONDS = 5.0
 """The maximum age of a candidate's latest write to Redis, for a leader that hands over to it."""
 
+MIN_HINT_SECONDS = 2.0
+"""Seconds between the beginnings of two runs that hints made for an account."""
+
 NONCE_SECONDS = 15.0
 """Seconds for which a term's nonce counts as this fleet's after its last renewal.
 
@@ -124,6 +127,9 @@ RULES: Mapping[str, Rule] = {
     "held_deletion.decided_at": Record(),
     "held_deletion.since": Chosen(),
     "held_deletion.until": Chosen(),
+    "hint.began_at": Renewed(MIN_HINT_SECONDS),
+    "hint.due_at": Deadline(_seconds(60)),
+    "hint.hinted_at": Record(),
     "idempotency_key.created_at": Age(DAY),
     "integration.paused_at": Record(),
     "integration.paused_until": Chosen(),
@@ -144,6 +150,8 @@ RULES: Mapping[str, Rule] = {
     "sync_run.carried_at": Record(),
     "sync_run.carry_until": Record(),
     "sync_run.finished_at": Age(None),
+    # Compared with the account's for equality only.
+    "sync_run.next_sync_at": Record(),
     "sync_run.started_at": Record(),
     "sync_state.updated_at": Record(),
     # A snooze takes at most as long as all snoozes of the task. Other pauses are shorter than an

@@ -208,6 +208,11 @@ sync_run = Table(
     _flag("allow_deletions"),
     # True if the run must list everything: a resync, or a run that confirms held deletions.
     _flag("complete"),
+    # The account's when the run began. A next poll that was set since stays. NULL for a run that an
+    # older version opened.
+    _moment("next_sync_at"),
+    # True if a poll became due during the run that has to follow it.
+    _flag("poll_due"),
     _text("over_limit", nullable=True),
     _moment("started_at", default=True),
     _moment("finished_at"),
@@ -254,6 +259,31 @@ sync_run = Table(
     Index("sync_run_history", "user_integration_id", desc("started_at")),
     Index("sync_run_latest", desc("started_at")),
     Index("sync_run_to_prune", "finished_at", postgresql_where=text("NOT pruned")),
+)
+
+hint = Table(
+    "hint",
+    metadata,
+    _account_key(primary_key=True),
+    _text("user_id"),
+    # The parts of the account that wait for a run. An empty text stands for the complete account.
+    Column("parts", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    # The time at which their run may begin; NULL if none waits, or until the open run ends.
+    _moment("due_at"),
+    # The run that was made by hints, if it is open, and the parts that it looks at.
+    Column("run_id", UUID),
+    Column("taken", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    _moment("began_at"),
+    # The number of runs since the latest hint that looked again, because one found nothing.
+    _count("looks", SmallInteger),
+    _moment("hinted_at", default=True),
+    Index("hint_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index(
+        "hint_held",
+        "user_integration_id",
+        postgresql_where=text("due_at IS NULL AND parts <> '{}'::text[]"),
+    ),
+    Index("hint_user", "user_id", "began_at"),
 )
 
 sync_task = Table(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
 from pydantic import BaseModel
 
 from core.integration.results import Blob
+
+if TYPE_CHECKING:
+    from core.http_session import HttpSession
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,7 +43,8 @@ class RunInfo:
 
     Attributes:
       id: The run's id.
-      trigger: `schedule`, `manual`, `resync`, `retry` or `reread`.
+      trigger: `schedule`, `hint`, `manual`, `resync`, `retry` or `reread`. A run with the trigger
+        `hint` never sweeps.
       lane: `live` or `backfill`.
       complete: True if the run must list everything, even if the plugin could resume from a cursor:
         in a resync, and in a run that confirms held deletions.
@@ -118,6 +123,14 @@ class Context(Protocol):
         ...
 
     @property
+    def hints(self) -> Sequence[str]:
+        """The parts of the account that hints named, if hints made this run.
+
+        Empty in other runs, and if a hint stands for the complete account.
+        """
+        ...
+
+    @property
     def account(self) -> AccountInfo:
         """The account that the task runs for."""
         ...
@@ -143,11 +156,35 @@ class Context(Protocol):
         """
         ...
 
-    def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
-        """Return the ids whose items are kept and not deleted, with their fingerprints.
+    @property
+    def now(self) -> datetime:
+        """The current time, in UTC. In the harness, time is virtual, and a test can set it."""
+        ...
+
+    @property
+    def http(self) -> HttpSession:
+        """A session for HTTP requests, which belongs to this instance.
+
+        It keeps its connections for the next task of the account, and is closed with the instance.
+        The rate limits that the provider states in its responses hold for all workers: the tasks
+        whose cost names the request's limit wait. A request without one pauses the account.
+        """
+        ...
+
+    @overload
+    def fingerprints(self, ids: Iterable[str], /) -> dict[str, str | None]: ...
+
+    @overload
+    def fingerprints(self, *, parent: str | None) -> dict[str, str | None]: ...
+
+    def fingerprints(
+        self, ids: Iterable[str] | None = None, *, parent: str | None = None
+    ) -> dict[str, str | None]:
+        """Return the items that are kept and not deleted, with their fingerprints.
 
         Args:
           ids: Ids of items of this account.
+          parent: The parent of the items, in place of their ids. None: all items without a parent.
 
         Returns:
           The fingerprint by id; None for an item that was kept without one.

@@ -140,6 +140,20 @@ class Comparison(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """An item that a task listed, and that this run will not fetch.
+
+    Attributes:
+      id: The item's id. It counts as `seen`, because the item is at the source.
+      reason: The reason, such as `no permission`; 1 to 200 characters. The run counts the items of
+        each reason, so a reason does not name its item.
+    """
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskResult:
     """Everything that a task did. The engine commits all of it in one transaction, or nothing.
 
@@ -153,8 +167,9 @@ class TaskResult:
         also of those that a follow-up will fetch. At most 1,000,000.
       listed: The listings that this task completed.
       unchanged: The number of items that the task found unchanged, and did not return. Default: 0.
-      skipped: The numbers of items that the task listed and will not fetch in this run, by reason,
-        such as `{"no permission": 3}`. At most 100 reasons, each of 1 to 200 characters.
+      skipped: Items that the task listed and will not fetch in this run, as `Skipped(id, reason)`;
+        at most 1,000,000. Or only their numbers by reason, such as `{"no permission": 3}`, for
+        items without an id. At most 100 reasons.
     """
 
     output: Iterable[TaskOutput] = ()
@@ -163,4 +178,4 @@ class TaskResult:
     seen: Iterable[str] = ()
     listed: Sequence[Listing] = ()
     unchanged: int = 0
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    skipped: Iterable[Skipped] | Mapping[str, int] = ()

@@ -10,6 +10,7 @@ Modules for the beginning and the continuation of runs:
 
 opening      finds or opens a run    carry_over     continues tasks of earlier runs
 rereads      reads kept items again  breakers       accounts and limits that failed
+hints        events of a provider
 
 Modules for the fleet, and shared ones:
 

@@ -15,7 +15,7 @@ The completion check is a transaction of its own: see `core.ledger.completion`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from core.accounts.store import STOP
@@ -27,7 +27,7 @@ from core.ledger import breakers, follow_ups
 from core.ledger.content import write_content
 from core.ledger.fence import pass_fence
 from core.ledger.finish import TaskCounts, finish
-from core.ledger.outcomes import Outcome
+from core.ledger.outcomes import Block, Outcome
 from core.ledger.state import write_states
 from core.results.delete_guard import DeleteGuard
 from core.states import TaskState
@@ -97,7 +97,7 @@ def _commit(conn: Conn, outcomes: Sequence[Outcome], guard: DeleteGuard) -> Comm
     for task, count in inserted.items():
         counts[task].followups = count
     _stop_accounts(conn, passed)
-    _block_limits(conn, passed)
+    block_limits(conn, [outcome.block for outcome in passed if outcome.block is not None])
     closed = breakers.record(conn, passed, watched)
     states = finish(conn, passed, counts)
     breakers.take_back_attempts(conn, breakers.failed_accounts(passed))
@@ -118,8 +118,8 @@ def _stop_accounts(conn: Conn, outcomes: Sequence[Outcome]) -> None:
             conn.execute(MARK_RESYNC_DUE, (outcome.dispatch.account_id,))
 
 
-def _block_limits(conn: Conn, outcomes: Sequence[Outcome]) -> None:
-    blocks = [outcome.block for outcome in outcomes if outcome.block is not None]
+def block_limits(conn: Conn, blocks: Iterable[Block]) -> None:
+    """Block limits for all workers. Locks their rows by key."""
     for block in sorted(blocks, key=lambda block: block.key):
         conn.execute(BLOCK, (block.key, block.seconds, block.reason))
 

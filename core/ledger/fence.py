@@ -12,7 +12,7 @@ from datetime import datetime
 from core.db.pool import Conn
 from core.ledger.outcomes import Outcome, parked
 from core.results.parking import Cause
-from core.states import Deletions, TaskState
+from core.states import Deletions, Lane, TaskState, Trigger
 
 # THE FENCE. Locks, by id, exactly the named tasks that are still queued with this dispatch_no and
 # token. A message of a version without tokens has none; its result is compared by number alone.
@@ -20,7 +20,9 @@ from core.states import Deletions, TaskState
 # which is small only while vacuum can remove dead entries.
 FENCE = f"""
 SELECT t.id, t.dispatch_no, named.token, (SELECT epoch FROM engine_state),
-    r.start_seq, r.started_at, t.carried, a.deletions = '{Deletions.KEEP}', r.over_limit, EXISTS (
+    r.start_seq, r.started_at,
+    t.carried OR (r.trigger = '{Trigger.HINT}' AND r.lane = '{Lane.LIVE}'),
+    a.deletions = '{Deletions.KEEP}', r.over_limit, EXISTS (
         SELECT FROM breaker b WHERE b.user_integration_id = t.user_integration_id)
 FROM sync_task t
 JOIN unnest(%s::bigint[], %s::int[], %s::bigint[]) AS named(id, dispatch_no, token)
@@ -40,7 +42,8 @@ class FencedRun:
     Attributes:
       start_seq: The sequence number of the latest dispatch before the run began.
       began: The time at which the run began.
-      carried: True if the task is a copy of a task of an earlier run, or descends from one.
+      carried: True if the task is a copy of a task of an earlier run, or descends from one. Such a
+        task never sweeps, and neither does a run that hints made.
       keeps: True if the account keeps items that are gone at the source.
     """
 

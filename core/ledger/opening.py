@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
+from core.integration.base import START
 from core.states import AccountState, RunState
 
 DOMAIN_OF = "SELECT integration_domain FROM user_integration WHERE id = %s"
@@ -15,10 +17,18 @@ DOMAIN_OF = "SELECT integration_domain FROM user_integration WHERE id = %s"
 OPEN_RUN = """
 INSERT INTO sync_run (
     id, user_integration_id, integration_domain, lane, trigger, start_seq, complete,
-    config_version)
+    config_version, next_sync_at)
 SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(complete)s,
-    (SELECT config_version FROM user_integration WHERE id = %(account)s)
+    (SELECT config_version FROM user_integration WHERE id = %(account)s),
+    (SELECT next_sync_at FROM user_integration WHERE id = %(account)s)
 FROM dispatch_seq
+"""
+NO_PAYLOAD = "'{}'"
+ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
+ADD_ROOT = f"""
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
+    dedup_key)
+VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, '{START}', {NO_PAYLOAD}, %(root)s)
 """
 # The unique index `sync_run_open` prevents a second run: the statement waits for an uncommitted
 # transaction that has inserted one into the same lane.

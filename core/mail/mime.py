@@ -108,7 +108,7 @@ class Part:
 
     @property
     def is_text(self) -> bool:
-        """True if the part is text to read: mail programs show it, and it is not an attachment."""
+        """True if the part is text to read: mail programs show it, and not as an attachment."""
         if self.disposition == "attachment":
             return False
         if self.content_type in REPORT_TYPES or self.is_unknown_text:

@@ -249,5 +249,4 @@ def _key(dispatch: Dispatch, loaded: LoadedAccount | None, limit: str | None) ->
     """Return the key to block: that of the limit, or of the account if no limit is named."""
     if loaded is None or limit is None:
         return account_key(dispatch.account_id)
-    keys = [loaded.key(each) for each in loaded.limits if each.name == limit]
-    return keys[0] if keys else f"account/{dispatch.account_id}/{limit}"
+    return loaded.block_key(limit)

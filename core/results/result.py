@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import ResultInvalid
 from core.integration.base import Integration
-from core.integration.results import Task, TaskResult
+from core.integration.results import Skipped, Task, TaskResult
 from core.results.outputs import BlobStore, amended, listing_row, mapping, output_row, seen_ids
 from core.results.rows import OutputRow, ResultRows, StateRow, TaskRow
 from core.results.text import UNSTORABLE, decode_json, encode_json, is_storable, is_storable_json
@@ -61,7 +61,9 @@ def result_rows(
 
     Exceptions that a generator of the plugin raises pass through.
 
-    Parameters:
+    Args:
+      result: The result of a task.
+      integration: The integration, which defines the types of follow-ups and limits.
       blobs: The store for large content.
       read: The versions of the state partitions that the task has read.
 
@@ -76,7 +78,8 @@ def result_rows(
         row, weight = task_row(task, integration)
         rows.tasks.append(row)
         _weigh(rows, weight)
-    rows.seen = seen_ids(_bounded(result.seen, MAX_SEEN, "seen ids"))
+    rows.skipped, skipped_ids = _skipped(result.skipped)
+    rows.seen = seen_ids(itertools.chain(_bounded(result.seen, MAX_SEEN, "seen ids"), skipped_ids))
     rows.listed = [
         listing_row(listing) for listing in _bounded(result.listed, MAX_OUTPUTS, "listings")
     ]
@@ -85,9 +88,24 @@ def result_rows(
         for partition, value in mapping(result.state, "the state").items()
     ]
     rows.unchanged = _count(result.unchanged, "unchanged")
-    rows.skipped = skipped_items(result.skipped)
     rows.size += SEEN_BYTES * len(rows.seen)
     return rows
+
+
+def _skipped(skipped: Iterable[Skipped] | Mapping[str, int]) -> tuple[dict[str, int], list[str]]:
+    """Return the numbers of skipped items by reason, and the ids of those that have one."""
+    if isinstance(skipped, Mapping):
+        return skipped_items(skipped), []
+    reasons: dict[str, int] = {}
+    ids: list[str] = []
+    for item in _bounded(skipped, MAX_SEEN, "skipped items"):
+        if not isinstance(item, Skipped):
+            raise ResultInvalid(f"skipped: a {type(item).__name__} instead of Skipped(id, reason)")
+        ids.append(item.id)
+        reasons[item.reason] = reasons.get(item.reason, 0) + 1
+        if len(reasons) > MAX_SKIP_REASONS:
+            break  # `skipped_items` says so
+    return skipped_items(reasons), ids
 
 
 def skipped_items(skipped: object) -> dict[str, int]:
@@ -210,7 +228,9 @@ def partition_fits(partition: object) -> bool:
 def state_row(partition: str, value: Any, read: Mapping[str, int]) -> StateRow:
     """Convert the new value of a state partition to a row.
 
-    Parameters:
+    Args:
+      partition: The name of the partition.
+      value: The new value; None deletes the partition.
       read: The versions of the partitions that the task has read.
 
     Raises:

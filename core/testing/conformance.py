@@ -219,6 +219,17 @@ class IntegrationConformance:
             )
             assert harness.content == before
 
+    def test_a_hint_deletes_nothing_that_is_missing(self, server: Mapping[str, Any]) -> None:
+        """A run that a hint made succeeds, and keeps items that the source lacks."""
+        with self.connect(server) as harness:
+            before, _ = _planted(harness)
+            kept = harness.content
+            result = harness.hint()
+            assert result.state == RunState.SUCCEEDED, result
+            assert harness.content == kept, "a run with the trigger `hint` swept"
+            _succeeded(harness, "resync")
+            assert harness.content == before
+
     def test_refused_deletions_stay(self, server: Mapping[str, Any]) -> None:
         """Items whose deletion a person refused stay, in a resync too."""
         with self.connect(server, max_deleted_share=0.0) as harness:

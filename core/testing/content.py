@@ -145,6 +145,10 @@ class ContentTable:
         items = (row.item for row in rows if row is not None and row.item is not None)
         return {item.id: item.fingerprint for item in items if not item.deleted}
 
+    def fingerprints_below(self, parent: str | None) -> dict[str, str | None]:
+        """Return the live items with this parent, with their fingerprints."""
+        return self.fingerprints(sorted(self._children[parent]))
+
     def write(self, rows: ResultRows, run: str, sequence: int, now: int) -> Counter[Change]:
         """Save the outputs and seen ids of a result.
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import count
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, overload
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from core.errors import CursorExpired, PermanentError
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
+from core.states import Trigger
 from core.testing.blobs import MemoryStore, MemoryWriter, Spool
 from core.testing.content import ContentTable
+
+if TYPE_CHECKING:
+    from core.http_session import HttpSession
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -33,6 +38,7 @@ class Account:
       writers: The sequence number of the last write of each state partition.
       charged: Units charged, by limit.
       stopping: The value of `Context.stopping`.
+      hints: The parts that the hints of the present run name.
       spool: The unfinished blobs.
     """
 
@@ -45,6 +51,7 @@ class Account:
     writers: dict[str, int] = field(default_factory=dict)
     charged: Counter[str] = field(default_factory=Counter)
     stopping: bool = False
+    hints: tuple[str, ...] = ()
     spool: Spool = field(init=False)
     _clock: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -54,6 +61,22 @@ class Account:
     def tick(self) -> int:
         """Return the next sequence number, for a run, a dispatch or a write."""
         return next(self._clock)
+
+
+class Services(Protocol):
+    """The services of the harness that a context needs besides the account's data."""
+
+    def refresh(self) -> None:
+        """Renew the credentials."""
+        ...
+
+    def http(self) -> HttpSession:
+        """Return the HTTP session of the instance."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the virtual time."""
+        ...
 
 
 class HarnessContext:
@@ -71,13 +94,14 @@ class HarnessContext:
         run: RunInfo,
         task: TaskInfo,
         sequence: int,
-        refresh: Callable[[], None],
+        services: Services,
     ) -> None:
         self.task = task
         self.run = run
         self.account = account.info
         self.sequence = sequence
-        self.refresh_credentials = refresh
+        self.refresh_credentials = services.refresh
+        self.hints = account.hints if run.trigger == Trigger.HINT else ()
         self.reads: dict[str, int] = {}
         self.blob_keys: list[str] = []
         self.log = ContextLogger(
@@ -85,6 +109,7 @@ class HarnessContext:
             {"account": account.info.id, "run": run.id, "task": task.id},
         )
         self._account = account
+        self._services = services
 
     def state(self, partition: str, model: type[M]) -> M | None:
         """Return the state of a partition; see `core.Context.state`."""
@@ -97,9 +122,28 @@ class HarnessContext:
         except ValidationError:
             raise CursorExpired(partition) from None
 
-    def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
-        """Return the ids that are kept, with fingerprints; see `core.Context.fingerprints`."""
-        return self._account.content.fingerprints(ids)
+    @property
+    def now(self) -> datetime:
+        """The virtual time; see `Harness.now`."""
+        return self._services.now()
+
+    @property
+    def http(self) -> HttpSession:
+        """The HTTP session of the harness's instance; see `core.Context.http`."""
+        return self._services.http()
+
+    @overload
+    def fingerprints(self, ids: Iterable[str], /) -> dict[str, str | None]: ...
+
+    @overload
+    def fingerprints(self, *, parent: str | None) -> dict[str, str | None]: ...
+
+    def fingerprints(
+        self, ids: Iterable[str] | None = None, *, parent: str | None = None
+    ) -> dict[str, str | None]:
+        """Return the items that are kept, with fingerprints; see `core.Context.fingerprints`."""
+        content = self._account.content
+        return content.fingerprints(ids) if ids is not None else content.fingerprints_below(parent)
 
     def blob(self, key: str | None = None) -> MemoryWriter:
         """Return a writer for large content; see `core.Context.blob`."""

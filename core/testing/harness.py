@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -78,7 +79,9 @@ class Harness:
         )
         self._injector = Injector(faults or Faults())
         self._queue = Queue(self._injector.rank)
-        self._worker = Worker(integration, self.config, self._validated(credentials), self._account)
+        self._worker = Worker(
+            integration, self.config, self._validated(credentials), self._account, self._queue
+        )
         self._ledger = Ledger(
             self._account,
             integration,
@@ -118,6 +121,17 @@ class Harness:
         finally:
             self.close()
         return ledger.result
+
+    def hint(self, *parts: str) -> SyncResult:
+        """Sync the account because a hint says that these parts have changed.
+
+        The run has the trigger `hint`, and never sweeps.
+
+        Args:
+          *parts: The value of `Context.hints`. Default: the complete account.
+        """
+        self._account.hints = tuple(sorted(set(parts)))
+        return self.sync(Trigger.HINT)
 
     def reread(self) -> RereadResult:
         """Read all kept items again, as `polling reread` does.
@@ -167,7 +181,7 @@ class Harness:
           type: The task's type, for `Context.task`. Default: `start`.
         """
         run, task = RunInfo("run-0", Trigger.MANUAL, Lane.LIVE), TaskInfo("task-0", type, 1)
-        return HarnessContext(self._account, run, task, self._account.tick(), self._worker.refresh)
+        return HarnessContext(self._account, run, task, self._account.tick(), self._worker)
 
     def close(self) -> None:
         """Close the instance, as the engine does when it is idle."""
@@ -238,6 +252,15 @@ class Harness:
     def clock(self) -> float:
         """Seconds of virtual time that backoff and rate limits have taken."""
         return self._queue.clock
+
+    @property
+    def now(self) -> datetime:
+        """The value of `Context.now`, for a test to set. Backoff and rate limits move it."""
+        return self._worker.now()
+
+    @now.setter
+    def now(self, value: datetime) -> None:
+        self._worker.began = value - timedelta(seconds=self._queue.clock)
 
     @property
     def stopping(self) -> bool:

@@ -91,7 +91,9 @@ class Ledger:
         """Return the open run of a lane, or start one."""
         if lane not in self._runs:
             began = self._account.tick()
-            complete = trigger == Trigger.RESYNC or bool(self._account.content.accepted)
+            complete = trigger == Trigger.RESYNC or (
+                trigger != Trigger.HINT and bool(self._account.content.accepted)
+            )
             info = RunInfo(f"run-{began}", trigger, lane, complete=complete)
             self._runs[lane] = Run(info, began)
             self.result.runs.append(self._runs[lane].info)
@@ -146,7 +148,7 @@ class Ledger:
         self.result.skipped_items.update(rows.skipped)
         for state in rows.states:
             self._write_state(sequence, state)
-        for listing in rows.listed:
+        for listing in rows.listed if entry.trigger != Trigger.HINT else ():
             self._sweep(listing, entry.run)
         self._add_tasks(entry, rows, returned)
         for key in context.blob_keys:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -16,7 +17,10 @@ from core.results.result import result_rows
 from core.results.rows import ResultRows
 from core.testing.context import Account, HarnessContext
 from core.testing.faults import Injector
-from core.testing.queue import Entry
+from core.testing.queue import Entry, Queue
+
+if TYPE_CHECKING:
+    from core.http_session import HttpSession
 
 ENDINGS = (SystemExit, GeneratorExit, CancelledError)
 """Exceptions that a plugin may raise and that do not derive from `Exception`.
@@ -43,7 +47,11 @@ class Attempt:
 
 
 class Worker:
-    """Keeps one instance of the integration, and closes it after a failure."""
+    """Keeps one instance of the integration, and closes it after a failure.
+
+    Attributes:
+      began: The point in time at which the virtual clock is 0.
+    """
 
     def __init__(
         self,
@@ -51,10 +59,14 @@ class Worker:
         config: BaseModel,
         credentials: BaseModel,
         account: Account,
+        queue: Queue,
     ) -> None:
         self.credentials = credentials
+        self.began = datetime.now(UTC)
         self._integration, self._config, self._account = integration, config, account
         self._instance: BaseIntegration[Any, Any] | None = None
+        self._queue = queue
+        self._http: HttpSession | None = None
 
     def attempt(self, entry: Entry, sequence: int, injector: Injector) -> Attempt:
         """Run a task, and check its result.
@@ -65,7 +77,7 @@ class Worker:
           injector: Decides whether a fault replaces the run.
         """
         info = TaskInfo(entry.id, entry.task.type, entry.attempts + 1)
-        context = HarnessContext(self._account, entry.run.info, info, sequence, self.refresh)
+        context = HarnessContext(self._account, entry.run.info, info, sequence, self)
         returned: list[Task] = []
         try:
             injector.before(entry)
@@ -96,15 +108,35 @@ class Worker:
         return self._instance
 
     def close(self) -> None:
-        """Close the instance, if there is one."""
+        """Close the instance and its HTTP session, if there are any."""
         instance, self._instance = self._instance, None
-        if instance is not None:
-            instance.close()
+        http, self._http = self._http, None
+        try:
+            if instance is not None:
+                instance.close()
+        finally:
+            if http is not None:
+                http.close()
 
     def refresh(self) -> None:
         """Renew the credentials, for this instance and later ones."""
         instance = self.open()
         self.credentials = instance.credentials = instance.refresh()
+
+    def http(self) -> HttpSession:
+        """Return the HTTP session of the instance. Its pauses take virtual time."""
+        if self._http is None:
+            from core.http_session import HttpSession
+
+            self._http = HttpSession(
+                lambda limit, seconds, _: self._queue.block(limit, seconds),
+                lambda: self._queue.clock,
+            )
+        return self._http
+
+    def now(self) -> datetime:
+        """Return the virtual time: that of the beginning, and the pauses since."""
+        return self.began + timedelta(seconds=self._queue.clock)
 
 
 def _recorded(tasks: Iterable[Task], into: list[Task]) -> Iterable[Task]:

@@ -17,7 +17,7 @@ from core.errors import ConfigurationError
 from core.integration.base import Integration
 from core.integration.limits import Concurrency, Limit
 from core.known_secrets import KNOWN
-from core.limits.keys import limit_key, lowered, overridden, weight
+from core.limits.keys import account_key, limit_key, lowered, overridden, weight
 from core.plugins import Registry
 from core.results.signals import AccountStopped
 from core.settings import LimitOverride
@@ -51,6 +51,14 @@ class LoadedAccount:
             account_id=str(account.id),
             group=account.limit_group,
         )
+
+    def block_key(self, limit: str | None) -> str:
+        """Return the key that blocks the limit of this name; None: that of the complete account."""
+        id = str(self.account.id)
+        if limit is None:
+            return account_key(id)
+        keys = [self.key(each) for each in self.limits if each.name == limit]
+        return keys[0] if keys else f"account/{id}/{limit}"
 
     @property
     def instance_limit(self) -> Concurrency | None:

@@ -6,8 +6,9 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, overload
 from uuid import uuid4
 
 from pydantic import BaseModel
@@ -16,14 +17,17 @@ from core.accounts import refresh
 from core.accounts.vault import secrets_of
 from core.content.blobs import Blobs, SpooledWriter
 from core.content.stored import READ_STATE
-from core.db.pool import Database
+from core.db.pool import DATABASE_UNAVAILABLE, Database
 from core.egress import Egress
 from core.errors import PermanentError, VaultError
+from core.http_session import HttpSession
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
 from core.integration.limits import Rate
 from core.integration.stored import state_value
 from core.known_secrets import KNOWN
-from core.ledger.outcomes import Dispatch
+from core.ledger.commit import block_limits
+from core.ledger.hints import parts_of
+from core.ledger.outcomes import Block, Dispatch
 from core.limits.budgets import Budgets, UnitRequest
 from core.log_redaction import renewing
 from core.states import Lane, Trigger
@@ -36,6 +40,15 @@ IS_COMPLETE = "SELECT complete FROM sync_run WHERE id = %s"
 FINGERPRINTS = """
 SELECT external_id, fingerprint FROM user_integration_content
 WHERE user_integration_id = %s AND external_id = ANY(%s) AND deleted_at IS NULL
+"""
+# Served by `user_integration_content_listing`.
+FINGERPRINTS_BELOW = """
+SELECT external_id, fingerprint FROM user_integration_content
+WHERE user_integration_id = %s AND parent = %s AND deleted_at IS NULL
+"""
+FINGERPRINTS_OF_ROOTS = """
+SELECT external_id, fingerprint FROM user_integration_content
+WHERE user_integration_id = %s AND parent IS NULL AND deleted_at IS NULL
 """
 # Served by the unique key.
 CONTENT = """
@@ -103,6 +116,15 @@ class TaskContext:
             dispatch.run_id, Trigger(dispatch.trigger), Lane(dispatch.lane), complete=complete
         )
 
+    @cached_property
+    def hints(self) -> tuple[str, ...]:
+        """The parts that hints named, if hints made the run. The first access reads them."""
+        dispatch = self._dispatch
+        if dispatch.trigger != Trigger.HINT:
+            return ()
+        with self._services.database.connection() as conn:
+            return parts_of(conn, dispatch.account_id, dispatch.run_id)
+
     @property
     def log(self) -> ContextLogger:
         """A logger that names account, run and task in each line, and redacts secrets."""
@@ -136,15 +158,49 @@ class TaskContext:
         self.read[partition] = row[1] if row is not None else 0
         return state_value(partition, row[0] if row is not None else None, model)
 
-    def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
+    @property
+    def now(self) -> datetime:
+        """The current time, in UTC."""
+        return datetime.now(UTC)
+
+    @property
+    def http(self) -> HttpSession:
+        """The HTTP session of this instance. Its pauses block limits for all workers."""
+        session = self._instance.http
+        session.on_pause = self._pause
+        return session
+
+    def _pause(self, limit: str | None, seconds: float, reason: str) -> None:
+        """Block a limit of the account, or the complete account, for all workers."""
+        key = self._loaded.block_key(limit)
+        try:
+            with self._services.database.connection() as conn:
+                block_limits(conn, [Block(key, seconds, reason)])
+        except DATABASE_UNAVAILABLE:
+            # This instance pauses anyway, and the provider refuses the requests of the others.
+            log.warning("could not record a pause of %s for account %s", limit, self.account.id)
+
+    @overload
+    def fingerprints(self, ids: Iterable[str], /) -> dict[str, str | None]: ...
+
+    @overload
+    def fingerprints(self, *, parent: str | None) -> dict[str, str | None]: ...
+
+    def fingerprints(
+        self, ids: Iterable[str] | None = None, *, parent: str | None = None
+    ) -> dict[str, str | None]:
         """Return the fingerprints of content that exists, by external id."""
-        external_ids = list(ids)
-        if not external_ids:
+        account, external_ids = self._dispatch.account_id, list(ids or ())
+        if ids is not None and not external_ids:
             return {}
         with self._services.database.connection() as conn:
-            return dict(
-                conn.execute(FINGERPRINTS, (self._dispatch.account_id, external_ids)).fetchall()
-            )
+            if ids is not None:
+                rows = conn.execute(FINGERPRINTS, (account, external_ids))
+            elif parent is not None:
+                rows = conn.execute(FINGERPRINTS_BELOW, (account, parent))
+            else:
+                rows = conn.execute(FINGERPRINTS_OF_ROOTS, (account,))
+            return dict(rows.fetchall())
 
     def blob(self, key: str | None = None) -> SpooledWriter:
         """Return a writer for large content; with a `key`, a later attempt resumes it."""

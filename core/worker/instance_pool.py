@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.egress import Egress
+from core.http_session import HttpSession
 from core.integration.base import BaseIntegration
 from core.results.signals import NoFreeInstance
 from core.worker.accounts import LoadedAccount
@@ -41,6 +42,22 @@ class Instance:
     public_only: bool
     since: float = 0.0
     slot: int | None = None
+    _http: HttpSession | None = None
+
+    @property
+    def http(self) -> HttpSession:
+        """The instance's HTTP session, opened on first use."""
+        if self._http is None:
+            self._http = HttpSession()
+        return self._http
+
+    def close(self) -> None:
+        """Close the integration and the HTTP session."""
+        try:
+            self.integration.close()
+        finally:
+            if self._http is not None:
+                self._http.close()
 
 
 class InstancePool:
@@ -131,7 +148,7 @@ class InstancePool:
         """Close an instance. If that fails, log the class of the error only."""
         try:
             with self._egress.for_account(public_only=instance.public_only):
-                instance.integration.close()
+                instance.close()
         except BaseException as error:  # noqa: BLE001  plugin code: even sys.exit() ends nothing but the instance
             log.warning(
                 "closing an instance of %s failed: %s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,41 @@ def test_items_are_added_once_per_run_under_faults() -> None:
     for runs in (1, 2, 3):
         assert harness.sync().state == "succeeded"
         assert kept(harness) == expected(config, runs)
+
+
+def test_only_new_items_are_returned_by_later_runs() -> None:
+    harness = Harness(HelloWorld, {"pages": 0, "grow": 4})
+    for saved, unchanged in ((0, 0), (4, 0), (4, 4), (4, 8)):
+        result = harness.sync()
+        assert (result.outputs_saved, result.outputs_unchanged) == (saved, unchanged)
+
+
+def test_each_run_records_its_time() -> None:
+    harness = Harness(HelloWorld, {"pages": 0, "grow": 1})
+    harness.now = datetime(2030, 1, 2, 3, 4, tzinfo=UTC)
+    harness.sync()
+    assert harness.state == {"runs": {"count": 1, "latest": "2030-01-02T03:04:00Z"}}
+
+
+def test_hidden_items_are_counted_and_not_kept() -> None:
+    harness = Harness(HelloWorld, {"pages": 2, "items": 3, "hidden": 5})
+    result = harness.sync()
+    assert result.skipped_items == {"hidden": 10}
+    assert kept(harness) == expected({"pages": 2, "items": 3})
+
+
+def test_a_hint_looks_at_its_pages_only() -> None:
+    harness = Harness(HelloWorld, {"pages": 4, "items": 2})
+    assert harness.hint("2", "4").tasks_done == 3
+    assert {id.partition("-")[0] for id in harness.content} == {"2", "4"}
+    assert harness.hint().tasks_done == 5
+    assert harness.sync().tasks_done == 5
+
+
+def test_pages_with_a_pause_start_one_after_another() -> None:
+    harness = Harness(HelloWorld, {"pages": 3, "pause_ms": 1500})
+    assert harness.sync().state == "succeeded"
+    assert harness.clock == 3.0
 
 
 @pytest.mark.parametrize(

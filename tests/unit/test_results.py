@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from core import Listing, Task, TaskOutput, TaskResult
+from core import Listing, Skipped, Task, TaskOutput, TaskResult
 from core.errors import ResultInvalid
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.results import result as bounds
@@ -344,6 +344,37 @@ def test_metadata_and_payloads_count_as_bytes_of_a_result(
     tasks = (Task("step", {"number": n, "m": "x" * 50_000}) for n in range(100))
     with pytest.raises(ResultInvalid, match="bytes"):
         outcome_of(**{field: outputs if field == "output" else tasks})
+
+
+def test_skipped_items_are_counted_by_reason_and_seen(outcome_of: Come) -> None:
+    skipped = [Skipped("a", "no permission"), Skipped("b", "too large"), Skipped("c", "too large")]
+    outcome = outcome_of(seen=["z"], skipped=iter(skipped))
+    assert outcome.skipped == {"no permission": 1, "too large": 2}
+    assert outcome.seen == ["z", "a", "b", "c"]
+
+
+def test_skipped_items_without_ids_are_counted(outcome_of: Come) -> None:
+    outcome = outcome_of(skipped={"no permission": 3, "too large": 0})
+    assert (outcome.skipped, outcome.seen) == ({"no permission": 3}, [])
+
+
+@pytest.mark.parametrize(
+    "skipped",
+    [
+        ["a"],
+        [("a", "reason")],
+        [Skipped("a", "")],
+        [Skipped("a", "x" * 201)],
+        [Skipped("", "reason")],
+        [Skipped("a", f"reason {number}") for number in range(101)],
+        {"reason": -1},
+        "text",
+    ],
+    ids=range(8),
+)
+def test_skipped_items_are_bounded(outcome_of: Come, skipped: Any) -> None:
+    with pytest.raises(ResultInvalid):
+        outcome_of(skipped=skipped)
 
 
 def test_an_outcome_survives_the_round_trip_through_json(outcome_of: Come) -> None:

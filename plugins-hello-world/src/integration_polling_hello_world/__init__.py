@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 
 from core import (
     AccountIdentity,
     BaseIntegration,
     Context,
     Manifest,
+    PermanentError,
+    Skipped,
     Task,
     TaskOutput,
     TaskResult,
@@ -28,12 +31,15 @@ from integration_polling_hello_world.bench import Config, expected, fail_on_purp
 __all__ = ["Config", "HelloWorld", "expected", "integrations"]
 
 STATE = "runs"
+GROWN = "grown"
+"""The parent of the items that runs add."""
 
 
 class Runs(BaseModel):
-    """The state between runs: the number of runs so far."""
+    """The state between runs: the number of runs so far, and the time of the latest one."""
 
     count: int = 0
+    latest: AwareDatetime | None = None
 
 
 class HelloWorld(BaseIntegration[Config]):
@@ -49,14 +55,18 @@ class HelloWorld(BaseIntegration[Config]):
         return AccountIdentity(self.config.name, f"Hello {self.config.name}")
 
     def start(self, ctx: Context) -> TaskResult:
-        """Return one task for each page, and one for added items if `grow` is set."""
+        """Return one task for each page, and one each for added and for fetched items.
+
+        A hint names the number of a page. A run that hints made looks at these pages only.
+        """
         grow = [self.grow.task()] if self.config.grow else []
-        return TaskResult(
-            tasks=[
-                *grow,
-                *(self.list_page.task(page=page + 1) for page in range(self.config.pages)),
-            ]
-        )
+        fetch = [self.fetch.task(url=self.config.url)] if self.config.url else []
+        pages = [
+            replace(self.list_page.task(page=page + 1), delay=page * self.config.pause_ms / 1000)
+            for page in range(self.config.pages)
+            if not ctx.hints or str(page + 1) in ctx.hints
+        ]
+        return TaskResult(tasks=[*grow, *fetch, *pages])
 
     @task
     def list_page(self, ctx: Context, page: int) -> TaskResult:
@@ -64,8 +74,10 @@ class HelloWorld(BaseIntegration[Config]):
         self._work(ctx, f"page-{page}")
         if self.config.fanout_depth:
             return TaskResult(tasks=self._items(str(page), level=0))
+        hidden = range(self.config.items, self.config.items + self.config.hidden)
         return TaskResult(
-            self._greeting(f"{page}-{item}", str(page)) for item in range(self.config.items)
+            (self._greeting(f"{page}-{item}", str(page)) for item in range(self.config.items)),
+            skipped=[Skipped(f"{page}-{item}", "hidden") for item in hidden],
         )
 
     @task
@@ -77,16 +89,31 @@ class HelloWorld(BaseIntegration[Config]):
 
     @task
     def grow(self, ctx: Context) -> TaskResult:
-        """Return the items that earlier runs and this one add.
+        """Return the items that earlier runs have not added yet, and those that this one adds.
 
         The transaction that saves them also advances the counter.
         """
         runs = ctx.state(STATE, Runs) or Runs()
-        new = (
-            self._greeting(f"grown-{item}", "grown")
-            for item in range(self.config.grow * runs.count)
+        kept = ctx.fingerprints(parent=GROWN)
+        all_ids = [f"grown-{item}" for item in range(self.config.grow * runs.count)]
+        new = [self._greeting(id, GROWN) for id in all_ids if id not in kept]
+        return TaskResult(
+            new,
+            state={STATE: Runs(count=runs.count + 1, latest=ctx.now)},
+            unchanged=len(all_ids) - len(new),
         )
-        return TaskResult(new, state={STATE: Runs(count=runs.count + 1)})
+
+    @task
+    def fetch(self, ctx: Context, url: str) -> TaskResult:
+        """Return the lines of a text file on a web server, each as an item."""
+        answer = ctx.http.get(url)
+        if answer.status_code != 200:
+            raise PermanentError(f"the server of the greetings answered {answer.status_code}")
+        lines = enumerate(answer.text.splitlines(), 1)
+        return TaskResult(
+            TaskOutput(f"fetched-{number}", line, kind="greeting", parent="fetched")
+            for number, line in lines
+        )
 
     def _work(self, ctx: Context, name: str) -> None:
         if self.config.delay_ms:

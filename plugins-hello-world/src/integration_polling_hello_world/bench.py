@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, NonNegativeInt
 
@@ -13,6 +13,7 @@ from core import (
     ConfigurationError,
     Context,
     CredentialsInvalid,
+    Destination,
     PermanentError,
     RateLimited,
     SkipItem,
@@ -75,6 +76,17 @@ class Config(BaseModel, extra="forbid"):
     )
     seed: int = Field(0, description="Seed of the failures and of the items' text")
     grow: NonNegativeInt = Field(0, description="Number of items that each later run adds")
+    hidden: NonNegativeInt = Field(
+        0, description="Number of items of each page that are listed and not fetched"
+    )
+    pause_ms: NonNegativeInt = Field(
+        0, title="Pause between pages (ms)", description="Each page starts this much later"
+    )
+    url: Annotated[str, Destination()] = Field(
+        "",
+        title="Address of greetings",
+        description="Address of a text file; each of its lines is one more item",
+    )
 
 
 def greeting(config: Config, id: str) -> str:

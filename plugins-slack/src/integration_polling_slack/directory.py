@@ -27,6 +27,7 @@ from integration_polling_slack.account import Config, Credentials, SlackSettings
 from integration_polling_slack.api import Answer
 from integration_polling_slack.channels import Absent, Followed, People, Ref, Refs, Workspace
 from integration_polling_slack.errors import InvalidCursor, TokenExpired, Unreadable
+from integration_polling_slack.mrkdwn import unescaped
 from integration_polling_slack.names import Names, is_id
 
 MINUTE = 60
@@ -57,6 +58,9 @@ MAX_RESTARTS = 3
 
 FEW_PAGES = 5
 """The maximum number of pages of people that every run lists; more are listed with the lookback."""
+
+ROUTINE = ("schedule", "hint")
+"""The triggers of runs that nobody asked for. They leave less frequent work out."""
 
 WORKSPACE, PEOPLE, ABSENT, FOLLOWED = "workspace", "people", "absent", "followed"
 """The partitions of the state."""
@@ -199,10 +203,10 @@ class Directory(BaseIntegration[Config, Credentials]):
         )
 
     def _is_due(self, ctx: Context, last: datetime | None) -> bool:
-        """Return True if the less frequent work is due: always, unless the run is scheduled."""
+        """Return True if the less frequent work is due: always, unless the run is a routine one."""
         return (
             ctx.run.complete
-            or ctx.run.trigger != "schedule"
+            or ctx.run.trigger not in ROUTINE
             or last is None
             or utc_now() >= last + timedelta(hours=self.config.lookback_hours)
         )
@@ -436,7 +440,11 @@ def user_row(user: Mapping[str, Any]) -> TaskOutput:
         "tz": user.get("tz"),
     }
     flags = {key: bool(user.get(key)) for key in ("deleted", "is_bot")}
-    texts = {key: value[:1_000] for key, value in said.items() if isinstance(value, str) and value}
+    texts = {
+        key: unescaped(value)[:1_000]
+        for key, value in said.items()
+        if isinstance(value, str) and value
+    }
     return TaskOutput(
         user["id"],
         kind="user",

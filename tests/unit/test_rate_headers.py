@@ -1,0 +1,63 @@
+"""The headers by which providers state pauses and rate limits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import httpx2
+import pytest
+
+from core.http_session import MAX_PAUSE_SECONDS, left, pause_of, retry_after
+
+NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
+EPOCH = int(NOW.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "30"}, 30),
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"Retry-After": "-3"}, 0),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "99999999"}, MAX_PAUSE_SECONDS),
+        ({"Retry-After": "Tue, 01 Jan 2030 12:01:00 GMT"}, 60),
+        ({"Retry-After": "Tue, 01 Jan 2030 11:00:00 GMT"}, 0),
+        # The provider's own clock is an hour ahead.
+        (
+            {
+                "Retry-After": "Tue, 01 Jan 2030 13:00:30 GMT",
+                "Date": "Tue, 01 Jan 2030 13:00:00 GMT",
+            },
+            30,
+        ),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(httpx2.Headers(headers), NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "remaining", "pause"),
+    [
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(EPOCH + 90)}, 0, 90),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str((EPOCH + 90) * 1000)}, 0, 90),
+        ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "12.5"}, 7, 12.5),
+        ({"x-rate-limit-remaining": "0", "x-rate-limit-reset": str(EPOCH - 5)}, 0, 0),
+        ({"RateLimit-Remaining": "0", "RateLimit-Reset": "20"}, 0, 20),
+        ({"RateLimit": "limit=100, remaining=0, reset=50"}, 0, 50),
+        ({"RateLimit": '"burst";r=5;t=10, "day";r=0;t=7'}, 0, 7),
+        ({"RateLimit": '"default";r=3'}, 3, None),
+        ({"RateLimit": "nonsense"}, None, None),
+        ({"X-RateLimit-Remaining": "many"}, None, None),
+        # A pause that the provider asks for precedes the reset.
+        ({"Retry-After": "4", "X-RateLimit-Reset": "60"}, None, 4),
+    ],
+)
+def test_the_usual_headers_of_rate_limits_are_read(
+    headers: dict[str, str], remaining: float | None, pause: float | None
+) -> None:
+    assert left(httpx2.Headers(headers)) == remaining
+    assert pause_of(httpx2.Headers(headers), NOW) == pause

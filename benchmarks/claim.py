@@ -76,9 +76,9 @@ def _claim(conn: Conn, accounts: int, seed: int) -> float:
     chosen = random.Random(seed).sample(range(accounts), DUE)
     conn.execute(MAKE_DUE, ([f"account-{number}" for number in chosen],))
     begun = time.perf_counter()
-    claimed = claim_due(conn, DUE)
+    claim = claim_due(conn, DUE)
     milliseconds = (time.perf_counter() - begun) * 1000
-    assert len(claimed) == DUE
+    assert len(claim.runs) == DUE
     conn.execute("TRUNCATE sync_task, sync_run CASCADE")
     return milliseconds
 

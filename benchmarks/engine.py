@@ -94,6 +94,8 @@ class Engine:
             "POLLING_SECRET_KEYS": new_key(),
             "POLLING_PLUGINS": ",".join(plugins),
             "POLLING_LOG_LEVEL": "WARNING",
+            # Only the benchmark starts runs.
+            "POLLING_CRON_SCHEDULE": "0 0 1 1 *",
         }
 
     def __enter__(self) -> Self:
@@ -201,7 +203,7 @@ class Engine:
 
         The workers first run a tree of a tenth of the size, as a warm-up.
 
-        Parameters:
+        Args:
           pages: The number of pages of all trees together.
           accounts: The number of trees, with one account each. Default: 1.
         """

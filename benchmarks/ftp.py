@@ -152,7 +152,9 @@ def run(bed: Testbed, options: Options) -> Report:
 def tree(home: Path, files: int, directories: int, *, size: int = 0) -> Path:
     """Write files with seeded random bytes.
 
-    Parameters:
+    Args:
+      home: The folder to fill.
+      files: The number of files.
       directories: Their number; with 1, the files are in the root.
       size: The size of each. Default: up to 4 KiB.
     """

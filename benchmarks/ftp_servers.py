@@ -65,11 +65,12 @@ def serve(
 ) -> Iterator[Server]:
     """Run a server.
 
-    Parameters:
+    Args:
       name: `vsftpd` or `proftpd`.
       home: The folder to serve.
       limit: The number of connections that it allows. Default: many.
-      listen, host: The address on which it listens, and the one at which clients reach it.
+      listen: The address on which it listens.
+      host: The address at which clients reach it.
     """
     folder = Path(tempfile.mkdtemp(prefix="ftp-"))
     folder.chmod(0o755)

@@ -51,7 +51,8 @@ def read(folder: Path) -> Results:
 def page(results: Results, pictures: Collection[str] = ()) -> str:
     """Return the text of the page.
 
-    Parameters:
+    Args:
+      results: The measured figures.
       pictures: The names of the pictures that exist.
     """
     quick = [f"`{name}`" for name, result in results.items() if result["quick"]]

@@ -20,7 +20,8 @@ MAX_SHUTDOWN_SECONDS = 30.0
 def program(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[int]:
     """Run a program in a session of its own during the block; yield its process id.
 
-    Parameters:
+    Args:
+      arguments: The command and its arguments.
       environment: Variables to add to the environment. `PYTHONPATH` always names this repository.
       log: The file to which the program's output is appended.
     """
@@ -50,7 +51,8 @@ def wait_until(
 ) -> None:
     """Poll a condition until it is true.
 
-    Parameters:
+    Args:
+      condition: Returns a true value when the wait ends.
       what: The text of the error.
       seconds: The time limit. Default: 60.
       pause: Seconds between two checks. Default: 0.02.

@@ -193,7 +193,10 @@ def watched(
 ) -> Iterator[Watched]:
     """Measure beside a deletion during the block.
 
-    Parameters:
+    Args:
+      engine: The engine under measurement.
+      other: Another account, whose syncs are timed.
+      processes: The processes whose memory is measured.
       base: The memory above which the processes grow, in bytes. Default: their memory now.
     """
     seen, stop = Watched(), threading.Event()

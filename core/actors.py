@@ -34,7 +34,6 @@ from periodiq import PeriodiqMiddleware, cron
 
 from core import dispatcher, observability
 from core.broker import PollingBroker
-from core.db.pool import open_connection
 from core.environment import get_environment
 from core.errors import PollingError
 from core.ledger import scheduling
@@ -122,10 +121,11 @@ dramatiq.set_broker(broker)
 @dramatiq.actor(queue_name=POLL_QUEUE, actor_name="poll_due", periodic=cron(settings.cron_schedule))
 def poll_due() -> None:
     """Open runs for all accounts that are due."""
-    with open_connection(environment.database_url) as conn:
+    with process.database.connection() as conn:
         conn.execute(scheduling.TICK)
-        if scheduling.poll(conn, settings.batch_size):
-            queues.wake()
+        made = scheduling.poll(conn, settings.batch_size)
+    if made:
+        queues.wake()
 
 
 # Declared on a queue that exists anyway; its messages arrive on the queues of their domains.

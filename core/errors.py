@@ -54,7 +54,7 @@ class TransientError(IntegrationError):
 class Unavailable(TransientError):
     """The provider, or the part of it that a task needs, does not answer.
 
-    Parameters:
+    Args:
       reason: Shown to people.
       retry_after: Seconds until the next attempt at the earliest, clamped to between 1 second and
         1 day. Default, and for anything that is not a finite number: the engine's backoff.

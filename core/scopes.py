@@ -24,8 +24,8 @@ class Scope(Word):
     )
     FLEET_OPERATE = (
         "fleet:operate",
-        "Start and cancel runs, pause and resume, retry and discard tasks, and decide on held"
-        " deletions.",
+        "Start and cancel runs, pause and resume accounts, retry and discard tasks, and accept or"
+        " refuse held deletions.",
     )
     METRICS_READ = (
         "metrics:read",

@@ -275,8 +275,41 @@ MUTATIONS = [
     ),
     Mutation(
         "runs that one user requests",
-        (("core/web/provider_slots.py", "    if user is not None:\n", "    if False:\n"),),
+        (("core/service/runs/actions.py", "    if user is not None:\n", "    if False:\n"),),
         ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "the bytes of a page",
+        (("core/db/rows.py", "if rows and used > max_bytes:", "if False:"),),
+        ("tests/security/test_large_pages.py",),
+    ),
+    Mutation(
+        "the values of a body",
+        (("core/web/body_limit.py", " or values_left < 0:", ":"),),
+        ("tests/security/test_large_pages.py",),
+    ),
+    Mutation(
+        "a page of the feed that is cut ends at its last row",
+        (("core/service/content/changes.py", "if is_cut else entries", "if False else entries"),),
+        ("tests/security/test_large_pages.py",),
+    ),
+    Mutation(
+        "the tasks of one bulk request",
+        (("core/service/runs/parked.py", "number >= MAX_BULK_TASKS or ", ""),),
+        ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "retries of one user",
+        (("core/service/runs/parked.py", "if act is run_actions.retry:", "if False:"),),
+        ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "checks after their deadline count for their user",
+        (("core/service/accounts/deadline.py", "            self._call.hold()\n",
+          "            pass\n"),
+         ("core/service/accounts/deadline.py", "            self._call.leave()\n",
+          "            pass\n")),
+        ("tests/security/test_checks.py",),
     ),
     Mutation(
         "silent connections of a proxy",
@@ -724,7 +757,8 @@ MUTATIONS = [
     ),
     Mutation(
         "seen items below a missing one",
-        (("core/content/guard.py", "c.content_seq <= b.seq {_UNSEEN}", "c.content_seq <= b.seq"),),
+        (("core/content/guard.py", "c.content_seq <= b.seq\n        AND {UNTOUCHED}",
+          "c.content_seq <= b.seq"),),
         ("tests/integration/test_content.py", "tests/integration/test_two_judges.py"),
     ),
     Mutation(
@@ -757,8 +791,8 @@ MUTATIONS = [
     Mutation(
         "acceptances that wait for the next run",
         (("core/content/holds.py",
-          "'{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s\n    AND NOT EXISTS",
-          "'{HeldState.ACCEPTED}'\n    AND NOT EXISTS"),),
+          "'{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s AND {UNSEEN}",
+          "'{HeldState.ACCEPTED}' AND {UNSEEN}"),),
         ("tests/integration/test_held_deletions.py",),
     ),
     Mutation(
@@ -825,9 +859,8 @@ MUTATIONS = [
     Mutation(
         "portions of a sweep that ask again",
         (("core/content/portions.py",
-          "      AND NOT EXISTS (SELECT FROM sync_seen s\n"
-          "          WHERE s.run_id = %(run)s::uuid AND s.external_id = c.external_id)\n    ORDER",
-          "    ORDER"),),
+          "      AND {MISSING}\n    ORDER",
+          "      AND {LIVE_BEFORE} AND c.updated_at < %(began)s::timestamptz\n    ORDER"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
@@ -1061,8 +1094,8 @@ MUTATIONS = [
     Mutation(
         "the blocks of a message that has a text",
         (("plugins-slack/src/integration_polling_slack/text.py",
-          'blocks.all(message.get("blocks")) or blocks.resolved(message.get("text"))',
-          'blocks.resolved(message.get("text"))'),),
+          'blocks.all(message.get("blocks")) or shown(message.get("text"))',
+          'shown(message.get("text"))'),),
         ("plugins-slack/tests/test_rendering.py",),
     ),
     Mutation(

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Unpacks vsftpd, ProFTPD, pure-ftpd and lftp from Debian's packages into a folder, for the tests of
-# the FTP plugin. The packages exclude each other, so they are not installed. The script needs
-# apt-get and dpkg, but no root rights. It does nothing if the folder is complete.
+# Unpacks vsftpd, ProFTPD with its TLS module, pure-ftpd, OpenSSH's server and lftp from Debian's
+# packages into a folder, for the tests of the FTP plugin. Some packages exclude each other, so they
+# are not installed. The script needs apt-get and dpkg, but no root rights. It does nothing if the
+# folder has all of them.
 #
 #   tools/ftp-servers.sh [--peers] [FOLDER]
 #
@@ -10,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-packages=(vsftpd proftpd-core pure-ftpd lftp)
+packages=(vsftpd proftpd-core proftpd-mod-crypto pure-ftpd openssh-server openssh-sftp-server lftp)
 complete=complete
 if [ "${1:-}" = --peers ]; then
   shift
@@ -20,7 +21,7 @@ if [ "${1:-}" = --peers ]; then
 fi
 folder=${1:-${POLLING_TEST_FTP_SERVERS:-.cache/ftp-servers}}
 
-if [ -e "$folder/$complete" ]; then
+if [ "$(cat "$folder/$complete" 2>/dev/null)" = "${packages[*]}" ]; then
   exit 0
 fi
 mkdir -p "$folder/packages"
@@ -29,7 +30,7 @@ if ! apt-cache show vsftpd >/dev/null 2>&1; then
 fi
 libraries=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
   --no-replaces --no-enhances "${packages[@]}" |
-  awk '$1 == "Depends:" && $2 ~ /^lib(wrap|nsl|tirpc|hiredis|memcached|hashkit|pcre2|sodium|idn2|cap2|curl4|nghttp|rtmp|ssh2|psl|brotli)/ \
+  awk '$1 == "Depends:" && $2 ~ /^lib(wrap|pam|selinux|audit|cap-ng|gssapi|krb5|k5crypto|com-err|keyutils|nsl|tirpc|hiredis|memcached|hashkit|pcre2|sodium|idn2|cap2|curl4|nghttp|rtmp|ssh2|psl|brotli)/ \
     {print $2}' | sort -u)
 (
   cd "$folder/packages"
@@ -39,4 +40,7 @@ libraries=$(apt-cache depends --recurse --no-recommends --no-suggests --no-confl
 for package in "$folder"/packages/*.deb; do
   dpkg -x "$package" "$folder"
 done
-touch "$folder/complete" "$folder/$complete"
+for mark in complete "$complete"; do
+  rm -f "$folder/$mark" # it may be a link to another tree's
+  echo "${packages[*]}" >"$folder/$mark"
+done

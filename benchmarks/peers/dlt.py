@@ -32,7 +32,10 @@ from benchmarks.processes import ROOT
 def seconds(bed: Testbed, url: str, items: int, connections: int | None = None) -> float:
     """Run the pipeline once, into a new database, and check that all items arrived.
 
-    Parameters:
+    Args:
+      bed: The servers and the folder of the measurement.
+      url: The address of the source.
+      items: The number of items that the source has.
       connections: The number of connections. Default: None, which uses dlt's thread pool with its
         defaults.
 

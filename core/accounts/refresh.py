@@ -58,7 +58,9 @@ class Sealed:
 def refresh(database: Database, account_id: UUID, version: int, renew: Callable[[], str]) -> Sealed:
     """Return credentials that are newer than `version`.
 
-    Parameters:
+    Args:
+      database: The database.
+      account_id: The id of the account.
       version: The version of the caller's credentials.
       renew: Requests new credentials from the provider and returns them encrypted. One task of the
         fleet calls it at a time.

@@ -53,7 +53,13 @@ SELECT id, user_id, integration_domain, name, identity, limit_group, config, cre
     public_hosts_only
 FROM user_integration"""
 LOAD = f"{_COLUMNS} WHERE id = %s"
-LOAD_SEVERAL = f"{_COLUMNS} WHERE id = ANY(%s)"
+# A config and credentials may have 1 MiB each.
+LOAD_STATUS = """
+SELECT id, user_id, integration_domain, name, identity, limit_group, '{}'::jsonb AS config,
+    NULL AS credentials, credentials_version, version, '[]'::jsonb AS limits, sync_status,
+    status_reason, status_detail, public_hosts_only
+FROM user_integration WHERE id = ANY(%s)
+"""
 
 CONNECT = f"""
 INSERT INTO user_integration (id, user_id, integration_domain, name, identity, limit_group, config,
@@ -137,8 +143,7 @@ WHERE id = %s AND sync_status IN ('{AccountState.ACTIVE}', '{AccountState.PAUSED
 # The account stops only if the rejected credentials are still the latest.
 STOP = f"""
 UPDATE user_integration SET sync_status = '{AccountState.ERROR}', status_reason = %(reason)s,
-    status_detail = %(detail)s,
-    consecutive_failures = consecutive_failures + 1, updated_at = now()
+    status_detail = %(detail)s, updated_at = now()
 WHERE id = %(id)s AND sync_status = '{AccountState.ACTIVE}'
   AND credentials_version = %(credentials_version)s
 RETURNING id
@@ -186,10 +191,10 @@ def set_deletions(conn: Conn, account: UUID, deletions: Deletions) -> None:
         conn.execute(DROP_HELD_DELETIONS, (account,))
 
 
-def load_several(conn: Conn, ids: Sequence[UUID]) -> list[Account]:
-    """Load the accounts that exist; missing ids are skipped."""
+def load_status(conn: Conn, ids: Sequence[UUID]) -> list[Account]:
+    """Load the accounts that exist, with an empty config and without credentials and limits."""
     with conn.cursor(row_factory=class_row(Account)) as cursor:
-        return cursor.execute(LOAD_SEVERAL, (list(ids),)).fetchall()
+        return cursor.execute(LOAD_STATUS, (list(ids),)).fetchall()
 
 
 def connect(
@@ -210,8 +215,16 @@ def connect(
 ) -> tuple[UUID, bool]:
     """Insert an account, or update the one with the same user, integration and identity.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      user_id: The owner's id in the product.
+      domain: The domain of the integration.
+      name: The display name.
+      identity: The id of the account at the provider.
+      group: The group that shares limits; None without one.
+      config: The checked config.
       credentials: Encrypted credentials.
+      limits: The limits of the account, as JSON values.
       poll_interval_minutes: Minutes between the end of a run and the next run.
       resync: True if a resync is due when the config differs from the stored one.
       reread: True if the stored account needs a reread.

@@ -26,7 +26,7 @@ class Vault:
     Attributes:
       fingerprints: The fingerprints of the keys, in their order: the first one encrypts.
 
-    Parameters:
+    Args:
       keys: Fernet keys, the newest first.
 
     Raises:

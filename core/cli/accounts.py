@@ -13,7 +13,7 @@ from core.cli.output import describe, dump, note, say, short
 from core.cli.progress import with_advice
 from core.cli.session import backend, busy
 from core.cli.types import After, Id, Json, JsonObject, Limit
-from core.service.formatting import ago, size
+from core.service.formatting import ago, counted, size
 from core.states import AccountState
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def list_accounts(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List accounts, or show one.
+    """List accounts, the oldest first, or show one.
 
     \b
     Examples:
@@ -95,7 +95,9 @@ def _next_sync(row: Row) -> str:
 
 @app.command("show")
 def show(id: Id, json: JsonObject = False) -> None:
-    """Show an account: its config, the size of its content, and the reason why it waits.
+    """Show an account: its state, its config, and the size of its content.
+
+    If the account waits, the command also prints the reason.
 
     \b
     Example:
@@ -129,18 +131,21 @@ def show(id: Id, json: JsonObject = False) -> None:
             name = integration.manifest.name if integration else row["integration_domain"]
             complete["comparison"] = comparison.sentence(compared, name)
         held = totals.pop("held")
+        if row["sync_status"] != AccountState.ACTIVE:
+            row["next_sync_at"] = None  # the account has to become active first
         describe(row | totals | {"bytes": size(totals["bytes"])} | complete)
         if held:
-            number = f"{len(held)} held deletion{'' if len(held) == 1 else 's'}"
+            number = counted(len(held), "held deletion")
             note(f"{number}. Review: polling deletions --account {short(account_id)}")
         if owed.tasks:
             note(owed.sentence)
+        waiting = "Waiting: " if row["sync_status"] == AccountState.ACTIVE else ""
         for wait in waits:
-            note(f"Waiting: {with_advice(wait)}")
+            note(f"{waiting}{with_advice(wait)}")
 
 
 def check(id: Id) -> None:
-    """Check with the provider that an account's credentials still work.
+    """Ask the provider whether an account's credentials still work.
 
     \b
     Example:
@@ -223,8 +228,7 @@ def disconnect(
 
 def _confirm(items: int) -> None:
     """Ask for confirmation on the terminal."""
-    number = f"{items} item{'' if items == 1 else 's'}"
-    if not typer.confirm(f"Disconnect, and delete {number} permanently?", err=True):
+    if not typer.confirm(f"Disconnect, and delete {counted(items, 'item')} permanently?", err=True):
         note("Nothing was changed.")
         raise typer.Exit(1)
 

@@ -49,14 +49,14 @@ To try it, start the engine in one terminal and connect an account in another:
   polling content --account hello
 
 Without DATABASE_URL, commands start an embedded PostgreSQL. Without REDIS_URL, they start an
-embedded Valkey.
+embedded Valkey, a server that speaks the protocol of Redis.
 """
 
 
 def build() -> typer.Typer:
     """Return the application with all commands."""
     app = typer.Typer(
-        help=ABOUT,
+        help=_unwrapped(ABOUT),
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="rich",
@@ -96,19 +96,26 @@ def _complete(command: Any) -> None:
 
 
 def _unwrap_help(app: typer.Typer) -> None:
-    """Join the lines of each paragraph of the help texts, so that they wrap at any width.
+    """Unwrap the help texts of all commands and groups."""
+    for command in app.registered_commands:
+        command.help = _unwrapped(command.help or inspect.getdoc(command.callback) or "")
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            listing = group.typer_instance.registered_callback
+            if listing is not None:
+                listing.help = _unwrapped(inspect.getdoc(listing.callback) or "")
+            _unwrap_help(group.typer_instance)
+
+
+def _unwrapped(text: str) -> str:
+    """Join the lines of each paragraph of a help text, so that they wrap at any width.
 
     Typer keeps the line breaks of a docstring. Paragraphs that begin with `\\b` keep theirs.
     """
-    for command in app.registered_commands:
-        text = command.help or inspect.getdoc(command.callback) or ""
-        command.help = "\n\n".join(
-            paragraph if paragraph.startswith("\b") else " ".join(paragraph.split())
-            for paragraph in inspect.cleandoc(text).split("\n\n")
-        )
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            _unwrap_help(group.typer_instance)
+    return "\n\n".join(
+        paragraph if paragraph.startswith("\b") else " ".join(paragraph.split())
+        for paragraph in inspect.cleandoc(text).split("\n\n")
+    )
 
 
 def _start(app: typer.Typer) -> None:

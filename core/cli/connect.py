@@ -53,9 +53,9 @@ def connect(
 ) -> None:
     """Connect an account: check it with the provider, and store it.
 
-    On a terminal, the command prompts for missing fields. An integration such as gmail opens the
-    provider's sign-in in the browser, unless you give --credentials. If the user has connected this
-    account before, the new config and credentials replace the old ones.
+    On a terminal, the command prompts for missing fields. For some integrations, such as gmail, it
+    opens the provider's sign-in page in the browser, unless you give --credentials. If the user has
+    connected this account before, the new config and credentials replace the old ones.
 
     \b
     Examples:
@@ -146,8 +146,8 @@ def reconnect(
 ) -> None:
     """Replace an account's credentials. The account then resumes where it stopped.
 
-    An integration such as gmail opens the provider's sign-in in the browser, unless you give
-    --credentials.
+    For some integrations, such as gmail, the command opens the provider's sign-in page in the
+    browser, unless you give --credentials.
 
     \b
     Examples:
@@ -177,9 +177,9 @@ def config(
     deletions: DeletionsOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print only the config.")] = False,
 ) -> None:
-    """Change an account's config, name, interval or treatment of deletions.
+    """Change an account's config, name, poll interval, or treatment of items that disappear.
 
-    Without options, print its config.
+    Without options, the command prints the account's config.
 
     \b
     Examples:

@@ -10,7 +10,7 @@ from core.cli import listing
 from core.cli.output import describe, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, Limit
-from core.service.formatting import ago, size
+from core.service.formatting import ago, counted, size
 from core.states import HeldState, ShownHeldState
 
 if TYPE_CHECKING:
@@ -35,9 +35,10 @@ def list_deletions(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List held deletions, newest first; show one, and accept or refuse them.
+    """List held deletions, newest first; show, accept or refuse them.
 
-    The engine holds a deletion if an unusually large share of items disappeared at the source.
+    If an unusually large share of an account's items disappears at the source, the engine does not
+    mark them as deleted. It holds the deletion until you accept or refuse it.
 
     \b
     Examples:
@@ -134,10 +135,11 @@ def _item_cells(row: Row) -> tuple[object, ...]:
 
 @app.command("accept")
 def accept(ids: Ids, json: Json = False) -> None:
-    """Accept held deletions: delete exactly the items that `polling deletions show` lists.
+    """Accept held deletions.
 
-    The account's next run lists everything again, and deletes the items that are still missing.
-    If other items are missing too, the engine holds their deletion again.
+    The account's next run lists everything again. It deletes the items that `polling deletions
+    show` lists, unless the source has them again. It deletes no other items: if more items are
+    missing, the engine holds their deletion too.
 
     \b
     Example:
@@ -165,7 +167,7 @@ def accept(ids: Ids, json: Json = False) -> None:
 
 @app.command("refuse")
 def refuse(ids: Ids, json: Json = False) -> None:
-    """Refuse held deletions: keep their items, although the source does not list them.
+    """Refuse held deletions: keep the items, although the source no longer has them.
 
     You can still accept them later.
 
@@ -186,5 +188,4 @@ def refuse(ids: Ids, json: Json = False) -> None:
 
 
 def _items(each: Decided) -> str:
-    count = each.row["vanished"]
-    return f"{count:,} item{'' if count == 1 else 's'}"
+    return counted(each.row["vanished"], "item")

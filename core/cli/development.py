@@ -55,14 +55,16 @@ def dry_run(
     max_tasks: Annotated[
         int,
         typer.Option(
-            min=1, max=10_000_000, help="Maximum number of tasks to run. The rest are parked."
+            min=1,
+            max=10_000_000,
+            help="Maximum number of tasks. A task that would add more fails.",
         ),
     ] = 1_000,
     json: Json = False,
 ) -> None:
     """Run an integration in this process and store nothing.
 
-    The command needs neither PostgreSQL nor Redis. It ends when no task is left.
+    The command needs neither PostgreSQL nor Redis. It ends when all tasks are done.
 
     \b
     Examples:

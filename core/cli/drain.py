@@ -10,6 +10,7 @@ import typer
 
 from core.cli.output import fail, note, say
 from core.cli.session import backend, busy
+from core.service.formatting import counted
 
 
 def drain(
@@ -44,7 +45,7 @@ def drain(
                 + ("." if everywhere else " on this host. Drain all hosts: polling drain --all")
             )
             return
-        with busy(f"Waiting for {workers} worker{'s' if workers != 1 else ''} …"):
+        with busy(f"Waiting for {counted(workers, 'worker')} …"):
             while busy_workers := drain.busy_processes(conn, host):
                 if time.monotonic() >= deadline:
                     tasks = max(row["alone"] for row in busy_workers)
@@ -55,4 +56,4 @@ def drain(
                     )
                     raise typer.Exit(4)
                 time.sleep(0.5)
-    say(f"Drained {workers} worker{'s' if workers != 1 else ''}.")
+    say(f"Drained {counted(workers, 'worker')}.")

@@ -6,6 +6,7 @@ import typer
 
 from core.cli.output import note, say, stderr
 from core.cli.session import backend
+from core.service.formatting import counted
 
 app = typer.Typer(
     help="Create a key, or re-encrypt all credentials with the first key of POLLING_SECRET_KEYS.",
@@ -30,9 +31,9 @@ def new() -> None:
 def rotate() -> None:
     """Encrypt all credentials with the first key of POLLING_SECRET_KEYS.
 
-    First restart all processes with both keys, the new one in front. The command refuses to start
-    while a live process lacks the new key or encrypts with another one. Remove the old key when
-    polling doctor says that nothing is encrypted with it.
+    Before you run it, set POLLING_SECRET_KEYS to NEW,OLD for all processes, and restart them. The
+    command refuses to start if a running process does not have the new key in the first place.
+    Remove the old key when polling doctor reports that nothing is encrypted with it.
 
     \b
     Example:
@@ -51,5 +52,8 @@ def rotate() -> None:
             for rotation in key_rotation.rotate(engine):
                 done = rotation.done
                 bar.update(task, completed=done)
-    say(f"Encrypted the credentials of {done} accounts with the first key of POLLING_SECRET_KEYS.")
+    say(
+        f"Encrypted the credentials of {counted(done, 'account')}"
+        " with the first key of POLLING_SECRET_KEYS."
+    )
     note("Before you remove an old key, check that it is unused: polling doctor")

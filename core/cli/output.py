@@ -41,8 +41,16 @@ STATES: dict[str, str] = {
 
 LABELS = {
     "attempts": "failed attempts",
+    "bytes": "size",
+    "complete": "lists everything",
+    "consecutive_failures": "failed runs in a row",
+    "deletions_held": "items in held deletions",
     "dispatch_no": "dispatch number",
     "identity": "provider account",
+    "outputs_deleted": "items deleted",
+    "outputs_saved": "items saved",
+    "outputs_skipped": "items skipped",
+    "outputs_unchanged": "items unchanged",
     "status_detail": "state detail",
     "status_reason": "state reason",
     "sync_status": "state",

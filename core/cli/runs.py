@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+INTERNAL = ("allow_deletions", "config_version", "pruned", "start_seq")
+"""Columns of a run that only `--json` prints."""
+
 
 @app.callback(invoke_without_command=True)
 def list_runs(
@@ -30,6 +33,8 @@ def list_runs(
     json: Json = False,
 ) -> None:
     """List runs, newest first; show one, or cancel one.
+
+    A run is one sync of one account.
 
     \b
     Examples:
@@ -76,7 +81,7 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 @app.command("show")
 def show(id: RunId, json: Json = False) -> None:
-    """Show a run: its progress, and why it is waiting.
+    """Show a run and its progress. If it waits, the command also prints the reason.
 
     \b
     Example:
@@ -108,7 +113,7 @@ def show(id: RunId, json: Json = False) -> None:
     if json:
         dump(row | {"waits": [wait.reason for wait in waits]})
         return
-    describe(row)
+    describe({name: value for name, value in row.items() if name not in INTERNAL})
     for wait in waits:
         note(f"Waiting: {with_advice(wait)}")
 

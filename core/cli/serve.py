@@ -33,9 +33,9 @@ def serve(
 ) -> None:
     """Serve the dashboard and the REST API.
 
-    Without --host, only this machine can connect: the server speaks HTTP without TLS, so tokens
-    and content would cross the network in clear text. Let a proxy with TLS connect to it.
-    docs/how-to/deploy.md has examples for Caddy and nginx.
+    Without --host, only this machine can connect. The server speaks HTTP without TLS, so it would
+    send tokens and content over the network in clear text. For other machines, run a proxy with TLS
+    in front of it: docs/how-to/deploy.md has examples for Caddy and nginx.
 
     \b
     Examples:

@@ -33,7 +33,8 @@ DONE = "You are signed in. You can close this window, and return to the terminal
 def sign_in(integration: Integration, *, headless: bool, port: int = 0) -> Mapping[str, Any]:
     """Let a person sign in, and return the account's credentials.
 
-    Parameters:
+    Args:
+      integration: The integration.
       headless: True to open no browser, and to read the address at which one ended.
       port: The port of 127.0.0.1. Default: any free port.
 

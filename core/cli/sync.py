@@ -11,7 +11,7 @@ from core.cli.output import dump, fail, fail_with, note, say, short
 from core.cli.progress import Watcher
 from core.cli.session import backend
 from core.cli.types import Id
-from core.service.formatting import span
+from core.service.formatting import counted, span
 from core.states import RunState
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def sync(
 
     \b
     Exit codes with --wait:
-      0  The run succeeded, and no failed task is left.
+      0  The run succeeded, and no failed task of the account waits for a retry.
       1  The run failed or was cancelled, or the account is not active.
-      3  Failed tasks are left: they are parked, deferred, or being retried.
+      3  Failed tasks wait for a retry. The engine retries deferred tasks; you retry parked tasks.
       4  The command timed out.
 
     \b
@@ -75,9 +75,11 @@ def sync(
 
 
 def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
-    """Delete all cursors of an account. Its next run then lists all items again.
+    """Start a run that lists all items of an account again, from the first one.
 
-    If a run is open, the resync starts after that run.
+    The command deletes the account's cursors: the positions up to which earlier runs have read. It
+    deletes no content. If a run is open, the new run starts after it. The exit codes with --wait
+    are those of polling sync.
 
     \b
     Example:
@@ -100,9 +102,9 @@ def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = 
 def reread(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
     """Extract text and metadata from stored items again, without calling the provider.
 
-    \b
     The engine does this automatically after an upgrade to a plugin version that extracts more.
-    Items with the same result do not change.
+    An item changes only if the new text or metadata differs. The exit codes with --wait are those
+    of polling sync.
 
     \b
     Examples:
@@ -164,22 +166,23 @@ def _report(now: Progress, owed: Owed) -> None:
     figures = now.summary(owed)
     if now.state == RunState.RUNNING:
         fail(
-            f"timed out; the run continues, {now.tasks_done} of {now.known} tasks are done",
+            f"timed out; the run continues, {now.tasks_done} of {counted(now.known, 'task')} done",
             f"Show its progress: polling runs show {short(figures['run_id'])}",
         )
         return
     say(
         f"Run {short(figures['run_id'])} {now.state} in {span(figures['seconds'])}:"
         f" {figures['outputs_saved']} saved, {figures['outputs_unchanged']} unchanged,"
-        f" {figures['outputs_deleted']} deleted; {figures['tasks_done']} tasks done,"
+        f" {figures['outputs_deleted']} deleted; {counted(figures['tasks_done'], 'task')} done,"
         f" {figures['tasks_parked']} parked, {figures['tasks_deferred']} deferred"
     )
     if figures["skipped"]:
         note(f"Skipped: {skips(figures['skipped'])}.")
     if figures["deletions_held"]:
         note(
-            f"{figures['deletions_held']} deletions wait until you accept or refuse them."
-            f" Show them: polling deletions --account {short(now.run['user_integration_id'])}"
+            f"The engine holds the deletion of {counted(figures['deletions_held'], 'item')} until"
+            " you accept or refuse it."
+            f" Show it: polling deletions --account {short(now.run['user_integration_id'])}"
         )
     if figures["tasks_parked"]:
         fail(

@@ -12,7 +12,7 @@ from core.cli.output import describe, dump, note, say
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, JsonObject, Limit
 from core.errors import InvalidInput
-from core.service.formatting import ago
+from core.service.formatting import ago, counted
 from core.states import StoppedState, TaskState
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ Since = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Select only tasks that ended after this time, and open tasks created after it:"
-        " 2026-01-31T08:00 (UTC), 2h (two hours ago) or 3d (three days ago).",
+        help="Select only tasks that ended after this time, such as 2026-01-31T08:00 (UTC), 2h (two"
+        " hours ago) or 3d (three days ago). For an open task, the time of its creation counts.",
     ),
 ]
 Stopped = Annotated[
@@ -75,7 +75,10 @@ def list_tasks(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List tasks, newest first; show one, and retry or discard parked or deferred tasks.
+    """List tasks, newest first; show, retry or discard tasks.
+
+    A task is one step of a run. A parked task has failed, and only you can retry it. A deferred
+    task has failed too, and the engine retries it automatically.
 
     \b
     Examples:
@@ -150,9 +153,10 @@ def retry(
     yes: Yes = False,
     json: JsonObject = False,
 ) -> None:
-    """Retry parked or deferred tasks, in their account's open run or in a new run.
+    """Retry parked or deferred tasks.
 
-    Give the tasks' IDs, or select tasks with options.
+    Name the tasks by their IDs, or select them with options. They run in the account's open run,
+    or in a new run.
 
     \b
     Examples:
@@ -167,7 +171,7 @@ def retry(
         chosen = _filter(engine, account, domain, type, reason, since, state)
         if not _by_ids(ids, chosen):
             assert chosen is not None
-            _confirm(engine, chosen, "Retry {} tasks?", yes=yes)
+            _confirm(engine, chosen, "Retry {}?", yes=yes)
             _report(parked.retry_all, engine, chosen, "Number of retried tasks: {}.", json=json)
             return
         copies = run_actions.retry(engine, _numbers(ids))
@@ -188,8 +192,8 @@ def discard(
 ) -> None:
     """Discard parked or deferred tasks: the engine never runs them again.
 
-    Content that they would have saved may be missing. Give the tasks' IDs, or select tasks with
-    options.
+    Name the tasks by their IDs, or select them with options. Content that they would have saved may
+    be missing.
 
     \b
     Examples:
@@ -203,7 +207,7 @@ def discard(
         chosen = _filter(engine, account, domain, type, reason, since, state)
         if not _by_ids(ids, chosen):
             assert chosen is not None
-            _confirm(engine, chosen, "Discard {} tasks permanently?", yes=yes)
+            _confirm(engine, chosen, "Discard {} permanently?", yes=yes)
             said = f"Number of discarded tasks: {{}}. {LOSS}"
             _report(parked.discard_all, engine, chosen, said, json=json)
             return
@@ -263,7 +267,7 @@ def _confirm(engine: Backend, chosen: ParkedFilter, question: str, *, yes: bool)
         return
     with engine.database.connection() as conn:
         number = parked.count(conn, engine.query_slots, chosen)
-    if number and not typer.confirm(question.format(f"{number:,}"), err=True):
+    if number and not typer.confirm(question.format(counted(number, "task")), err=True):
         raise typer.Exit(1)
 
 
@@ -289,7 +293,7 @@ def _report(
         return
     say(text.format(f"{done:,}") if done else "No tasks match.")
     if refused:
-        note(f"{refused:,} tasks had changed since, and were left as they are.")
+        note(f"{counted(refused, 'task')} skipped: no longer parked or deferred.")
 
 
 def _task_list(ids: list[int]) -> str:

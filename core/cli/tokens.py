@@ -40,16 +40,16 @@ def create(
     scope: Annotated[
         list[Scope] | None,
         typer.Option(
-            help="A permission. Repeat the option for several. Default: all permissions; with"
-            " --user-id, all except tokens:admin."
+            help="A scope of the token. Can be repeated. Default: all scopes; with --user-id, all"
+            " except tokens:admin."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …, "token": …}.')] = False,
 ) -> None:
-    """Create a token and print it. Only its hash is stored: copy the token now.
+    """Create a token and print it.
 
-    Scopes are its permissions: content:read, accounts:connect, fleet:operate, metrics:read and
-    tokens:admin.
+    Copy the token now: it is not shown again. Its permissions are called scopes: content:read,
+    accounts:connect, fleet:operate, metrics:read and tokens:admin.
 
     \b
     Examples:

@@ -33,7 +33,7 @@ After = Annotated[
     str | None,
     typer.Option(
         metavar="CURSOR",
-        help="Start after this cursor, which the command printed after the previous page.",
+        help="Start after this cursor. The command prints it at the end of a page.",
     ),
 ]
 Sets = Annotated[
@@ -58,22 +58,24 @@ Interval = Annotated[
         min=1,
         max=MAX_POLL_INTERVAL_MINUTES,
         metavar="MINUTES",
-        help="Minutes from the end of a run to the next run, up to a year. Default: 15.",
+        help="Minutes from the end of one run to the start of the next; at most one year."
+        " Default: 15 for a new account; a connected account keeps its interval.",
     ),
 ]
 DeletionsOption = Annotated[
     Deletions | None,
     typer.Option(
         "--deletions",
-        help="How to treat items that disappear at the source: mark them as deleted, or keep them."
-        " Default: mark.",
+        help="The treatment of items that disappear at the source: mark them as deleted, or keep"
+        " them. Default: mark for a new account; a connected account keeps its choice.",
     ),
 ]
 Headless = Annotated[
     bool,
     typer.Option(
         "--headless",
-        help="Open no browser: print the sign-in address, and read the address where it ended.",
+        help="Print the sign-in address instead of opening a browser. Open it in any browser, and"
+        " paste the address of the last page.",
     ),
 ]
 Port = Annotated[
@@ -81,7 +83,7 @@ Port = Annotated[
     typer.Option(
         min=0,
         max=65_535,
-        help="The port of 127.0.0.1 to which the browser returns. Default: a free one.",
+        help="Port on 127.0.0.1 to which the provider redirects the browser. Default: a free port.",
         show_default=False,
     ),
 ]

@@ -101,7 +101,7 @@ def _folder(location: str) -> Path | None:
 class Blobs:
     """The store, and the table that lists its blobs.
 
-    Parameters:
+    Args:
       location: A directory, or the URL of a bucket.
       spool: The directory for content that is still being written.
     """
@@ -230,7 +230,7 @@ class Blobs:
     ) -> int:
         """Mark unreferenced blobs, and delete those that were marked before; return their number.
 
-        Parameters:
+        Args:
           grace: Seconds since the last write of a blob, and since its mark. Younger blobs stay.
           most: The maximum number of blobs to delete.
           keys: The blobs to consider; they need no mark. Default: all.
@@ -294,7 +294,7 @@ def _lacks_bucket(error: Exception) -> bool:
 class SpooledWriter:
     """A writer of large content that uses a file in the spool; see `core.BlobWriter`.
 
-    Parameters:
+    Args:
       name: The name of the file in the spool. An attempt with the same name continues the file of
         the previous attempt.
       resumable: True to keep the file if the task fails.
@@ -395,7 +395,8 @@ class SpooledWriter:
 def clean_spool(spool: Path, older_than: float = 7 * 86400.0) -> None:
     """Delete the files of interrupted downloads from the spool.
 
-    Parameters:
+    Args:
+      spool: The folder of the spool.
       older_than: The age of a file since its last change, in seconds. Default: a week.
     """
     if not spool.is_dir():

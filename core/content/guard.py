@@ -11,15 +11,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from core.content.missing import UNTOUCHED
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
 from core.results.text import json_text
 
-# One look for each row, by the primary key of `sync_seen`.
-_UNSEEN = """
-    AND c.updated_at < %(began)s::timestamptz AND (SELECT s.run_id FROM sync_seen s
-        WHERE s.run_id = %(run)s::uuid AND s.external_id = c.external_id LIMIT 1) IS NULL
-"""
 # The named items and their descendants, as MARK_DELETED would delete them. The same indexes serve
 # it: the unique one, and the one on (account, parent), by one look for each item. With a run, it
 # leaves out the items that the run has seen, and those that were written since it began. A loop of
@@ -31,12 +27,14 @@ WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT c.external_id, i.seq FROM incoming i CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = %(account)s AND external_id = i.id LIMIT 1) c
-    WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq {_UNSEEN}
+    WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
+        AND {UNTOUCHED}
     UNION
     SELECT c.external_id, b.seq FROM below b CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = %(account)s AND parent = b.external_id OFFSET 0) c
-    WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq {_UNSEEN}
+    WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
+        AND {UNTOUCHED}
 )
 SELECT DISTINCT external_id FROM (SELECT external_id FROM below LIMIT %(most)s) b
 """

@@ -12,17 +12,17 @@ from typing import Any
 from uuid import UUID
 
 from core.content.guard import NONE, Decisions, Lost
+from core.content.missing import LIVE_BEFORE, UNSEEN
 from core.db.pool import Conn
 from core.db.short_transactions import DIRECT_ROWS, in_portions
 from core.states import HeldState, HoldSource, RunState, ShownHeldState, literals
 
 # Served by the index on the account: few accounts have held deletions.
 DECIDED = f"""
-SELECT i.external_id, h.state = '{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s
-    AND NOT EXISTS (SELECT FROM sync_seen s
-        WHERE s.run_id = %(run)s AND s.external_id = i.external_id)
-FROM held_deletion h JOIN held_deletion_item i ON i.held_deletion_id = h.id
-WHERE h.user_integration_id = %(account)s AND i.external_id = ANY(%(ids)s)
+SELECT c.external_id,
+    h.state = '{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s AND {UNSEEN}
+FROM held_deletion h JOIN held_deletion_item c ON c.held_deletion_id = h.id
+WHERE h.user_integration_id = %(account)s AND c.external_id = ANY(%(ids)s)
   AND h.state IN ('{HeldState.ACCEPTED}', '{HeldState.REFUSED}')
 """
 STATES = "SELECT DISTINCT state FROM held_deletion WHERE user_integration_id = %s"
@@ -122,9 +122,7 @@ DELETE FROM held_deletion_item WHERE held_deletion_id = %(hold)s AND external_id
     SELECT i.external_id FROM unnest(%(ids)s::text[]) AS i (external_id)
     WHERE (SELECT c.id FROM user_integration_content c
         WHERE c.user_integration_id = %(account)s AND c.external_id = i.external_id
-          AND c.deleted_at IS NULL AND c.content_seq <= %(start)s AND c.metadata_seq <= %(start)s
-          AND (SELECT s.run_id FROM sync_seen s
-              WHERE s.run_id = %(run)s AND s.external_id = c.external_id LIMIT 1) IS NULL
+          AND {LIVE_BEFORE} AND {UNSEEN}
         LIMIT 1) IS NULL))
 RETURNING held_deletion_id
 ) {_COUNT_TAKEN}

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from core.content.missing import UNSEEN
 from core.db.pool import Conn
 from core.results.text import json_text
 
@@ -35,21 +36,20 @@ FROM locked WHERE p.id = locked.id
 """
 # The marked parents whose nearest ancestor that is not deleted is the parent of the listing, and
 # which this run has not seen. `user_integration_content_gone` serves it: few rows are marked.
-MARKED = """
+MARKED = f"""
 WITH RECURSIVE up AS (
-    SELECT external_id AS marked, parent AS above FROM user_integration_content
+    SELECT external_id, parent AS above FROM user_integration_content
     WHERE user_integration_id = %(account)s AND gone_at_source IS NOT NULL
       AND deleted_at IS NOT NULL
     UNION
-    SELECT up.marked, c.parent FROM up CROSS JOIN LATERAL (
+    SELECT up.external_id, c.parent FROM up CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = %(account)s AND external_id = up.above LIMIT 1) c
     WHERE c.deleted_at IS NOT NULL
 )
-SELECT DISTINCT marked FROM up WHERE above IS NOT DISTINCT FROM %(parent)s
-  AND NOT EXISTS (SELECT FROM sync_seen s
-      WHERE s.run_id = %(run)s AND s.external_id = up.marked)
-ORDER BY marked LIMIT %(most)s
+SELECT DISTINCT c.external_id FROM up c WHERE c.above IS NOT DISTINCT FROM %(parent)s
+  AND {UNSEEN}
+ORDER BY c.external_id LIMIT %(most)s
 """
 # Parents without items below them need no mark.
 UNMARK = """

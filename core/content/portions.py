@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from core.content import holds, orphans
 from core.content.guard import NONE, REMAINS, Decisions, deleted_one_by_one, has_same_config
+from core.content.missing import LIVE_BEFORE, MISSING, UNMARKED
 from core.db.pool import Conn
 from core.db.short_transactions import Portion
 from core.results.delete_guard import DeleteGuard
@@ -62,15 +63,12 @@ SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING external_id
 # The next children of a parent. Served by `user_integration_content_listing`; the bound is on the
 # rows read, also where the listing has a window. `is_parent` has the order of the index. Without
 # it, the planner reads the table if most items have one parent.
-_CHILDREN = """
+_CHILDREN = f"""
 SELECT c.external_id,
     NOT %(top)s
         OR (%(since)s::timestamptz IS NULL OR c.external_timestamp >= %(since)s) IS TRUE
         AND (%(until)s::timestamptz IS NULL OR c.external_timestamp < %(until)s) IS TRUE AS inside,
-    c.content_seq <= %(start)s AND c.metadata_seq <= %(start)s
-        AND NOT (%(keeps)s AND c.gone_at_source IS NOT NULL)
-        AND c.updated_at < %(began)s::timestamptz AND NOT EXISTS (SELECT FROM sync_seen s
-            WHERE s.run_id = %(run)s::uuid AND s.external_id = c.external_id) AS missing,
+    {MISSING} AND {UNMARKED} AS missing,
     (SELECT d.id FROM user_integration_content d
         WHERE d.user_integration_id = %(account)s AND d.parent = c.external_id
           AND d.deleted_at IS NULL
@@ -84,11 +82,10 @@ CHILDREN = f"{_CHILDREN} AND c.parent = %(above)s {_IN_ORDER}"
 CHILDREN_AT_ROOT = f"{_CHILDREN} AND c.parent IS NULL {_IN_ORDER}"
 
 # Items of a plugin's single deletions that are still there.
-NAMED = """
-SELECT external_id FROM user_integration_content
-WHERE user_integration_id = %(account)s AND external_id = ANY(%(ids)s) AND deleted_at IS NULL
-  AND content_seq <= %(seq)s AND metadata_seq <= %(seq)s
-  AND NOT (%(keeps)s AND gone_at_source IS NOT NULL)
+NAMED = f"""
+SELECT external_id FROM user_integration_content c
+WHERE user_integration_id = %(account)s AND external_id = ANY(%(ids)s)
+  AND {LIVE_BEFORE} AND {UNMARKED}
 ORDER BY external_id
 """
 # The next live items of the account, by the unique index; the bound is on the rows read.
@@ -108,14 +105,11 @@ WHERE held_deletion_id = %(held)s AND external_id = ANY(%(items)s::text[]) RETUR
 """
 # Asks again whether each item is missing. Locks rows in the order of all writers; the unique index
 # serves it.
-DELETE_ITEMS = """
+DELETE_ITEMS = f"""
 WITH locked AS (
     SELECT c.id FROM user_integration_content c
     WHERE c.user_integration_id = %(account)s AND c.external_id = ANY(%(items)s::text[])
-      AND c.deleted_at IS NULL AND c.content_seq <= %(start)s AND c.metadata_seq <= %(start)s
-      AND c.updated_at < %(began)s::timestamptz
-      AND NOT EXISTS (SELECT FROM sync_seen s
-          WHERE s.run_id = %(run)s::uuid AND s.external_id = c.external_id)
+      AND {MISSING}
     ORDER BY c.user_integration_id, c.external_id FOR UPDATE OF c
 )
 UPDATE user_integration_content c
@@ -213,9 +207,9 @@ def begin_gone(conn: Conn, place: Place, ids: Sequence[str], seq: int) -> list[S
       ids: The items that a plugin deleted one by one.
       seq: The number of the dispatch that deleted them.
     """
-    given = {**place._asdict(), "ids": list(ids), "seq": seq, "source": HoldSource.GONE}
+    given = {**place._asdict(), "ids": list(ids), "source": HoldSource.GONE}
     given |= {"parent": None, "since": None, "until": None}
-    named = [id for (id,) in conn.execute(NAMED, given)]
+    named = [id for (id,) in conn.execute(NAMED, {**given, "start": seq})]
     steps = []
     for number in range(0, len(named), MAX_FRAMES):
         roots = tuple(named[number : number + MAX_FRAMES])

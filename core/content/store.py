@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from core.content import holds, orphans
 from core.content.guard import has_same_config, judge_listing, with_descendants
+from core.content.missing import MISSING, UNMARKED
 from core.content.portions import Step, begin
 from core.db.pool import Conn
 from core.db.short_transactions import MAX_ROWS, DirectRows
@@ -195,17 +196,10 @@ SELECT run, id FROM json_to_recordset(%s::json) AS r(run uuid, id text) ORDER BY
 ON CONFLICT DO NOTHING
 """
 
-# Items that a complete listing no longer contains: the run has not seen them, and they were written
-# before it began, by both their number and their time. The number alone would delete an item that a
-# slow task of another run saved during this run. The time alone would delete an item that a slow
-# transaction saved.
-_VANISHED = """
+# Items that a complete listing no longer contains.
+_VANISHED = f"""
 SELECT external_id FROM user_integration_content c
-WHERE user_integration_id = %(account)s AND deleted_at IS NULL
-  AND content_seq <= %(start)s AND metadata_seq <= %(start)s AND updated_at < %(began)s
-  AND NOT (%(keeps)s AND gone_at_source IS NOT NULL)
-  AND NOT EXISTS (SELECT FROM sync_seen s
-      WHERE s.run_id = %(run)s AND s.external_id = c.external_id)
+WHERE user_integration_id = %(account)s AND {MISSING} AND {UNMARKED}
   AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR external_timestamp < %(until)s)
 """
@@ -299,7 +293,9 @@ def mark_deleted(
     Returns the number of deleted rows, descendants included, by the key of the item. It has the
     keys of all items that changed; in an account that keeps items, the numbers are 0.
 
-    Parameters:
+    Args:
+      conn: A connection in the saving transaction.
+      deletions: The external id of each item, with the task that deletes it.
       alone: True to leave the descendants as they are.
     """
     rows = [{**row, "alone": alone} for row in _item_rows(deletions)]
@@ -358,10 +354,13 @@ def sweep(
     listing with more items than this transaction may still compare or delete, returns the first
     step of its sweep, and deletes nothing.
 
-    Parameters:
+    Args:
+      conn: A connection in the saving transaction.
+      listing: The listing.
       writer: The task that completed the listing.
-      start_seq, began: The sequence number and the time at which its run began. Items written later
-        exist, no matter which task wrote them.
+      start_seq: The sequence number at which its run began.
+      began: The time at which its run began. Items written later exist, no matter which task wrote
+        them.
       guard: The delete guard.
       keeps: True if the account keeps items that are gone at the source; then it holds nothing.
       direct: The rows that this transaction may still handle; counts those of this sweep.

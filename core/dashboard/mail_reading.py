@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from core.service.formatting import counted
+
 MAX_NOTES = 30
 MAX_LABEL_CHARS = 60
 
@@ -47,7 +49,7 @@ def notes(metadata: Mapping[str, Any]) -> list[str]:
     found = [_CUT.get(name, f"Cut: {name}.") for name in _names(reading.get("cut"))]
     replaced = reading.get("replaced")
     if isinstance(replaced, int) and replaced > 0:
-        places = "1 place" if replaced == 1 else f"{replaced:,} places"
+        places = counted(replaced, "place")
         found.append(f"The text could not be decoded in {places}, shown as \ufffd.")
     found += [_REPAIRED.get(name, f"Repaired: {name}.") for name in _names(reading.get("repaired"))]
     charsets = reading.get("charsets")

@@ -45,6 +45,7 @@ def environment() -> Environment:
         "ago": formatting.ago,
         "span": formatting.span,
         "number": formatting.number,
+        "counted": formatting.counted,
         "size": formatting.size,
         "moment": formatting.moment,
         "is_past": is_past,

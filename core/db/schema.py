@@ -211,6 +211,8 @@ sync_run = Table(
     # The account's when the run began. A next poll that was set since stays. NULL for a run that an
     # older version opened.
     _moment("next_sync_at"),
+    # True if a poll became due during the run that has to follow it.
+    _flag("poll_due"),
     _text("over_limit", nullable=True),
     _moment("started_at", default=True),
     _moment("finished_at"),

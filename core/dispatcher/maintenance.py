@@ -12,14 +12,13 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
-import pendulum
 import psycopg
-from periodiq import cron
 
 from core.content.blobs import UNREFERENCED_SECONDS, Blobs
 from core.db.clocks import DAY
 from core.db.errors import remove_values
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, DiskFull, passes
+from core.dispatcher.schedule import is_frequent, missed_seconds, tick_seconds
 from core.errors import StoreUnavailable
 from core.ledger import (
     breakers,
@@ -82,7 +81,13 @@ REREAD_AGAIN_SECONDS = 0.5
 """Seconds after which the job looks again whether accounts are to be read again."""
 
 STAND_IN_TICKS = 2.5
-"""The number of intervals without a tick after which the leader polls in the scheduler's place."""
+"""The number of intervals without a tick after which the leader reports a silent scheduler.
+
+If the schedule is not frequent, the leader then polls in the scheduler's place.
+"""
+
+CLAIM_SECONDS = 0.1
+"""Seconds after which a round of the leader begins no further claim of due accounts."""
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +131,9 @@ class Maintenance:
         self._lost: set[str] = set()
         self.on_disk_full: Callable[[Exception], None] = lambda _: None
         self._silent_since = time.monotonic()
+        self._silence_reported = False
+        self._claims = is_frequent(settings.cron_schedule)
+        self._claiming = Job(1.0, self._claim_due)
         self._pruning = Job(60.0, self._prune)
         self._pruning_content = Job(60.0, self._prune_content)
         self._collecting = Job(60.0, self._collect_blobs)
@@ -154,6 +162,7 @@ class Maintenance:
             Job(5.0, self.register),
             Job(10.0, self.check_epoch, needs_redis=True),
             Job(10.0, self._check_ticks),
+            *([self._claiming] if self._claims else []),
             Job(60.0, lambda conn: pruning.prune(conn, partial(old_enough, conn))),
             Job(SAMPLE_SECONDS, self._watch_clock),
             self._far_ahead,
@@ -470,21 +479,38 @@ class Maintenance:
             leadership.renew_epoch(conn, leadership.status(conn).epoch)
             self._queues.mark("seq", last)
 
-    def _check_ticks(self, conn: Conn) -> None:
-        """Poll in place of a silent scheduler, and log it."""
-        status = leadership.status(conn)
-        interval = tick_seconds(self._settings.cron_schedule)
-        silent = min(time.monotonic() - self._silent_since, status.silent_seconds)
-        if silent < STAND_IN_TICKS * interval:
+    def _claim_due(self, conn: Conn) -> None:
+        """Open runs for due accounts. If there may be more, the job runs again in the next round.
+
+        In between, the leader dispatches tasks.
+        """
+        if not scheduling.any_due(conn):
             return
-        made = scheduling.poll(conn, self._settings.batch_size)
-        if made:
+        made, more = scheduling.poll_for(conn, self._settings.batch_size, CLAIM_SECONDS)
+        if made and not self._redis_is_away:
+            self._queues.wake()
+        if more:
+            self._claiming.due = 0.0
+
+    def _check_ticks(self, conn: Conn) -> None:
+        """Report a silent scheduler, and poll in its place.
+
+        A scheduler is not silent in the hours to which its schedule restricts it.
+        """
+        silent = min(time.monotonic() - self._silent_since, leadership.status(conn).silent_seconds)
+        schedule = self._settings.cron_schedule
+        missed = missed_seconds(schedule, silent)
+        if missed < (STAND_IN_TICKS - 1) * tick_seconds(schedule):
+            self._silence_reported = False
+            return
+        made = 0 if self._claims else scheduling.poll(conn, self._settings.batch_size)
+        if made or (self._claims and not self._silence_reported):
             log.warning(
                 "the scheduler has not ticked for %.0f s (is `periodiq core.actors` running?);"
-                " the leader started runs for %d accounts in its place",
+                " the leader starts the runs of due accounts",
                 silent,
-                made,
             )
+            self._silence_reported = True
 
     def _prune_budgets(self, conn: Conn) -> None:  # noqa: ARG002  the signature of a job
         self._budgets.prune()
@@ -515,10 +541,3 @@ class Maintenance:
 
 def _leave_unsettled(run: completion.Run) -> None:
     """Leave a large settlement to later runs, because the leader has other work."""
-
-
-def tick_seconds(schedule: str) -> float:
-    """Return the seconds between the next two ticks of a cron schedule."""
-    spec = cron(schedule)
-    first = spec.next_valid_date(pendulum.now())
-    return float((spec.next_valid_date(first) - first).total_seconds())

@@ -43,7 +43,7 @@ ENTRIES: Catalog = {
     ),
     "deletion-not-found": entry(
         404,
-        "held deletion {deletion} not found: it was decided, or a later listing has replaced it",
+        "held deletion {deletion} not found: it may be done, or replaced by a later listing",
         cli="List held deletions: polling deletions",
         rest="List held deletions: GET /v1/held-deletions",
         dashboard="Choose one from the list of held deletions",

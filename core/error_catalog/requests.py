@@ -66,7 +66,9 @@ ENTRIES: Catalog = {
     "request-timeout": entry(
         408, "the request's body did not arrive in time", "Send it again, on a faster connection"
     ),
-    "too-large": entry(413, "the request's body is too large", "Send at most 1 MiB"),
+    "too-large": entry(
+        413, "the request's body is too large", "Send at most 1 MiB, and at most 20,000 values"
+    ),
     "invalid-request": entry(
         422, "the request does not match its schema", "Correct the fields named in `errors`"
     ),

@@ -51,12 +51,18 @@ WHERE r.id = %s FOR NO KEY UPDATE OF a
 LOCK_RUN_TO_END = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 
 # The items that the tasks of a run skipped, by reason. Served by the unique index of tasks that
-# begins with the run.
-SKIPPED = """
+# begins with the run. A source may cause any number of reasons; a run keeps the most frequent.
+MAX_SKIP_REASONS = 100
+SKIPPED = f"""
 (SELECT jsonb_object_agg(reason, number) FROM (
-    SELECT s.key AS reason, sum(s.value::bigint) AS number
-    FROM sync_task t, jsonb_each_text(t.skipped) s
-    WHERE t.run_id = %(run)s AND t.skipped IS NOT NULL GROUP BY s.key) reasons)
+    SELECT CASE WHEN place < {MAX_SKIP_REASONS} THEN reason ELSE 'other reasons' END AS reason,
+        sum(number) AS number
+    FROM (
+        SELECT s.key AS reason, sum(s.value::bigint) AS number,
+            row_number() OVER (ORDER BY sum(s.value::bigint) DESC, s.key) AS place
+        FROM sync_task t, jsonb_each_text(t.skipped) s
+        WHERE t.run_id = %(run)s AND t.skipped IS NOT NULL GROUP BY s.key) counted
+    GROUP BY 1) reasons)
 """
 
 # The tasks that a run counts. A task that was retried within its run does not count, because its
@@ -115,9 +121,10 @@ RETURNING r.*
 
 # Schedules the account's next run. A resync that became due during the run starts immediately, and
 # so does a run that confirms deletions which a person accepted during the run. A run that retries
-# tasks, or that hints made, does not move the next poll. A next poll that was set during the run
-# stays: it differs from the one that the run recorded when it began. The jitter spreads
-# accounts that were connected together.
+# tasks, or that hints made, does not move the next poll. A poll that became due during the run
+# starts immediately, unless the run itself was that poll. A next poll that was set during the run
+# stays: it differs from the one that the run has recorded. The jitter spreads accounts that were
+# connected together.
 RESCHEDULE = f"""
 UPDATE user_integration SET
     last_sync_at = clock_timestamp(),
@@ -125,6 +132,7 @@ UPDATE user_integration SET
             WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.ACCEPTED}'
               AND h.decided_at > %(began)s)
             THEN clock_timestamp()
+        WHEN %(poll_due)s THEN clock_timestamp()
         WHEN %(trigger)s IN ('{Trigger.RETRY}', '{Trigger.HINT}') THEN next_sync_at
         WHEN next_sync_at <> %(next)s THEN next_sync_at
         ELSE clock_timestamp() + poll_interval_minutes * interval '1 minute'
@@ -219,6 +227,7 @@ def _end(conn: Conn, run: str) -> Run | None:
                     "trigger": ended["trigger"],
                     "began": ended["started_at"],
                     "next": ended["next_sync_at"],
+                    "poll_due": ended["poll_due"],
                     "account": ended["user_integration_id"],
                 },
             )

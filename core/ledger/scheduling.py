@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,23 +17,30 @@ from core.ledger.opening import ADD_ROOT, NO_PAYLOAD, OPEN_RUN, ROOT_KEY, not_ac
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.states import AccountState, HeldState, Lane, RunState, Trigger
 
+_DUE = f"""
+FROM user_integration a
+WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
+  AND a.integration_domain <> ALL (ARRAY({PAUSED_DOMAINS}))
+"""
+ANY_DUE = f"SELECT EXISTS (SELECT {_DUE})"
+
 # Claims due accounts, and inserts their runs and root tasks, in one statement. It skips accounts
 # of paused integrations, and accounts that another scheduler has locked. The unique index on open
-# runs prevents a second run. Served by `user_integration_due` and `sync_run_open`.
+# runs decides whether an account gets a run. If one is open, the account joins it. The statement
+# takes both out of `user_integration_due`, which serves it, so that no later claim reads past them.
+# A joined run notes if another poll has to follow it. This is so if it was not a poll itself, or if
+# the next poll was set in the meantime.
+# It does not look for open runs itself: with bad statistics, the planner would compare each due
+# account with each open run (ADR 0067).
 CLAIM_DUE = f"""
 WITH due AS (
     SELECT a.id, a.integration_domain, a.resync_due, a.drop_state, a.config_version,
         a.updated_at > coalesce(a.last_sync_at, '-infinity') AS changed,
         clock_timestamp() + a.poll_interval_minutes * interval '1 minute' AS next_sync_at
-    FROM user_integration a
-    WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
-      AND a.integration_domain <> ALL (ARRAY({PAUSED_DOMAINS}))
-      AND NOT EXISTS (SELECT FROM sync_run r
-          WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
-            AND r.state = '{RunState.RUNNING}')
+    {_DUE}
     ORDER BY a.next_sync_at LIMIT %(batch)s FOR NO KEY UPDATE OF a SKIP LOCKED
 ), run AS (
-    INSERT INTO sync_run (
+    INSERT INTO sync_run AS r (
         id, user_integration_id, integration_domain, lane, trigger, start_seq, config_version,
         next_sync_at, complete)
     SELECT gen_random_uuid(), due.id, due.integration_domain, '{Lane.LIVE}',
@@ -39,20 +49,26 @@ WITH due AS (
         due.resync_due OR EXISTS (SELECT FROM held_deletion h
             WHERE h.user_integration_id = due.id AND h.state = '{HeldState.ACCEPTED}')
     FROM due
-    ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
-    RETURNING id, user_integration_id, integration_domain, lane
+    ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO UPDATE SET
+        poll_due = r.poll_due OR r.trigger IN ('{Trigger.RETRY}', '{Trigger.HINT}')
+            OR coalesce(r.next_sync_at <> (SELECT a.next_sync_at FROM user_integration a
+                WHERE a.id = r.user_integration_id), false),
+        next_sync_at = EXCLUDED.next_sync_at
+    RETURNING r.id, r.user_integration_id, r.integration_domain, r.lane, r.xmax = 0 AS is_new
 ), root AS (
     INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
         dedup_key)
     SELECT id, user_integration_id, integration_domain, lane, '{START}', {NO_PAYLOAD}, %(root)s
-    FROM run
-), claimed AS (
+    FROM run WHERE is_new
+), handled AS (
     UPDATE user_integration a SET
-        resync_due = false, drop_state = false, next_sync_at = due.next_sync_at
-    FROM run JOIN due ON due.id = run.user_integration_id WHERE a.id = due.id
+        resync_due = a.resync_due AND NOT run.is_new,
+        drop_state = a.drop_state AND NOT run.is_new,
+        next_sync_at = due.next_sync_at
+    FROM due JOIN run ON run.user_integration_id = due.id WHERE a.id = due.id
 )
-SELECT run.id, run.user_integration_id, due.drop_state, due.changed
-FROM run JOIN due ON due.id = run.user_integration_id
+SELECT run.id, due.id, run.is_new, due.drop_state, due.changed
+FROM due JOIN run ON run.user_integration_id = due.id
 """
 
 TICK = "UPDATE engine_state SET last_tick_at = clock_timestamp()"
@@ -85,36 +101,75 @@ WHERE user_integration_id = %s AND value IS NOT NULL
 """
 
 
-def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The accounts that one claim has handled.
+
+    Attributes:
+      runs: A pair of (run, account) for each new run.
+      joined: The number of accounts that joined their open run.
+    """
+
+    runs: list[tuple[UUID, UUID]]
+    joined: int
+
+    @property
+    def handled(self) -> int:
+        """The number of accounts that were due. Fewer than the batch: no other one was due."""
+        return len(self.runs) + self.joined
+
+
+def claim_due(conn: Conn, batch: int) -> Claim:
     """Open runs for at most `batch` due accounts.
 
     Concurrent schedulers or ticks open one run per account. Locks, in this order: accounts that no
     other scheduler has locked, their new runs, state, stopped tasks, backfill runs.
-
-    Returns:
-      A pair of (run, account) for each new run.
     """
     with conn.transaction():
-        rows = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
-        for _, account, drop_state, _ in rows:
+        found = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
+        rows = [row for row in found if row[2]]
+        for _, account, _, drop_state, _ in rows:
             if drop_state:
                 conn.execute(DROP_STATE, (account,))
-        claimed = [(run, account) for run, account, _, _ in rows]
-        owing = carry_over.owing(conn, [account for _, account in claimed])
-        for run, account, _, changed in rows:
+        owing = carry_over.owing(conn, [account for _, account, *_ in rows]) if rows else set()
+        for run, account, _, _, changed in rows:
             if account in owing:
                 # The leader postpones the deferred tasks of an account that is not active. After a
                 # person has changed the account, its next run tries all of them.
                 carry_over.continue_tasks(conn, run, account, all_deferred=changed)
-    return claimed
+    return Claim([(run, account) for run, account, *_ in rows], len(found) - len(rows))
+
+
+def any_due(conn: Conn) -> bool:
+    """Return True if an account is due. Locks nothing."""
+    row = conn.execute(ANY_DUE).fetchone()
+    return row is not None and bool(row[0])
 
 
 def poll(conn: Conn, batch: int) -> int:
     """Open runs until no account is due. Returns the number of new runs."""
-    made = 0
-    while claimed := claim_due(conn, batch):
-        made += len(claimed)
-    return made
+    return poll_for(conn, batch, math.inf)[0]
+
+
+def poll_for(conn: Conn, batch: int, seconds: float) -> tuple[int, bool]:
+    """Open runs until no account is due, or until the time has passed.
+
+    Args:
+      conn: A connection in autocommit mode.
+      batch: The number of accounts that one transaction claims.
+      seconds: The time after which no further claim begins. The first one always does.
+
+    Returns:
+      The number of new runs, and True if more accounts may be due.
+    """
+    deadline, made = time.monotonic() + seconds, 0
+    while True:
+        claim = claim_due(conn, batch)
+        made += len(claim.runs)
+        if claim.handled < batch:
+            return made, False
+        if time.monotonic() >= deadline:
+            return made, True
 
 
 def request_run(conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL) -> tuple[UUID, bool]:

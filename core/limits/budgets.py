@@ -139,7 +139,7 @@ TAKE, FORCE = 1, 2
 class UnitRequest(NamedTuple):
     """A request for units of one budget.
 
-    Parameters:
+    Args:
       key: The key of the limit, from `core.limits.keys.limit_key`.
       units: Number of units to take.
       heaviest: The most units that one task takes from this limit.
@@ -167,7 +167,7 @@ class Exhausted:
 class Budgets:
     """The budgets of all rate limits.
 
-    Parameters:
+    Args:
       client: A Redis client.
       key: Adds the namespace of this fleet to a name.
       first_use: Called if the mark is missing. It returns True if this ledger has never counted a
@@ -264,7 +264,8 @@ def gcra(limit: Rate, heaviest: int) -> tuple[int, int]:
     A task that costs more than the complete limit starts nevertheless. The budget is then in debt
     until the limit has restored those units.
 
-    Parameters:
+    Args:
+      limit: The rate limit.
       heaviest: The most units that one task takes from this limit.
     """
     # If one task costs nearly the complete limit, no burst is possible.

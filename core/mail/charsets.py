@@ -94,6 +94,19 @@ _QUOTES = re.compile(
 )
 """Punctuation of Windows charsets where it belongs: it stands for no letter of another charset."""
 
+_GREEK_START = re.compile(rb"(?<![\xb5-\xfe])\xa2[\xdc-\xfe]")
+"""Alpha with an accent at the start of a word in cp1253; in ISO 8859-7 it is a closing quote."""
+
+_WESTERN = re.compile(
+    rb"(?<![A-Za-z\x80-\xff])[\xe0\xc0](?![A-Za-z\x80-\xff])"
+    rb"|[\xf1\xd1](?=[AEIOUaeiou\xe1\xe9\xed\xf3\xfa])|(?<=[AEOUaeou])[\xef\xeb]"
+)
+"""Letters of cp1252 where Western languages have them: a word of one letter, and in ni\u00f1o,
+na\u00efve, No\u00ebl."""
+
+_SHARED = bytes.fromhex("c4c9d3d6dcdfe1e4e9edf3f6fafc")
+"""Letters that cp1252 and cp1250 have in common."""
+
 _KANA = re.compile("[\u3041-\u30fe]")
 _META = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([^\s\"'/>;]{1,60})", re.IGNORECASE)
 _XML = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([^\"']{1,60})", re.IGNORECASE)
@@ -204,7 +217,9 @@ def _by_label(data: bytes, found: tuple[str, ...], how: How) -> Decoded | None:
             continue
         if b"\x1b$" in data and not codec.startswith("iso2022") and (words := _iso2022(data)):
             return Decoded(clean(words), "iso2022_jp_2", "detected")
-        if codec in _WINDOWS and _C1.search(text):
+        if codec in _WINDOWS and (
+            _C1.search(text) or (codec == "iso8859_7" and _GREEK_START.search(data))
+        ):
             other = _WINDOWS[codec] or detected(data) or ""
             if other and (words := _strict(data, other)) is not None:
                 return Decoded(clean(words), other, how)
@@ -329,6 +344,9 @@ def detected(data: bytes) -> str | None:
     high = len(_HIGH.findall(sample))
     if (japanese := _japanese(sample)) is not None:
         return japanese
+    rest = _WESTERN.sub(b"", sample)
+    if rest != sample and not _HIGH.search(rest.translate(None, _SHARED)):
+        return "cp1252"
     letters = high + len(re.findall(rb"[A-Za-z]", sample))
     chosen = _WESTERN_ONLY if high < 0.4 * letters else _OTHER_SCRIPTS
     try:

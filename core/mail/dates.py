@@ -18,8 +18,25 @@ _MONTHS = {
 """Months by the first letters of their names, in the languages of mail programs."""
 _ZONES = {"ut": 0, "utc": 0, "gmt": 0, "z": 0, "est": -5, "edt": -4, "cst": -6, "cdt": -5,
     "mst": -7, "mdt": -6, "pst": -8, "pdt": -7, "cet": 1, "cest": 2, "met": 1, "mest": 2,
+    "akst": -9, "akdt": -8, "hst": -10, "ast": -4, "adt": -3, "mez": 1, "mesz": 2, "cat": 2,
+    "sast": 2, "eat": 3, "msd": 4, "pkt": 5, "wib": 7, "pht": 8, "awst": 8, "brt": -3, "art": -3,
     "bst": 1, "wet": 0, "west": 1, "eet": 2, "eest": 3, "msk": 3, "jst": 9, "kst": 9, "hkt": 8,
     "sgt": 8, "ist": 5.5, "aest": 10, "aedt": 11, "nzst": 12, "nzdt": 13}  # fmt: skip
+_NAMED_ZONES = re.compile(
+    r"(?P<m8>pacific)|(?P<m7>mountain)|(?P<m6>central (?:standard|daylight|america))"
+    r"|(?P<m5>eastern (?:standard|daylight)|sa pacific)|(?P<m4>atlantic)|(?P<m9>alaska)"
+    r"|(?P<m10>hawaii)|(?P<m3>e\. south america|argentina)|(?P<p0>greenwich"
+    r"|gmt (?:standard|daylight))"
+    r"|(?P<p1>w(?:\.|est) europe|central europe|mitteleurop|romance|europe centrale|europa central"
+    r"|europa occidentale)|(?P<p2>e(?:\.|ast)? europe|fle |gtb |osteurop|south africa|israel|egypt)"
+    r"|(?P<p3>russian|turkey|arab )|(?P<p8>china|singapore|taipei|w\. australia)"
+    r"|(?P<p9>tokyo|korea)|(?P<p7>se asia)|(?P<p10>(?:aus |e\. australia|tasmania))"
+    r"|(?P<p12>new zealand)",
+    re.IGNORECASE,
+)
+"""Zones by the names that Windows and others write, with their hours in winter."""
+
+_SUMMER = re.compile(r"daylight|summer|sommer|d'\u00e9t\u00e9|verano|estiva|legale", re.IGNORECASE)
 _TIME = re.compile(
     r"(?<!\d)(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,]\d+)?)?(?!\d)\s*([ap]\.?m\b)?", re.IGNORECASE
 )
@@ -32,6 +49,7 @@ _ISO = re.compile(
     r"(?<!\d)(\d{4})\s?[-/.\u5e74]\s?(\d{1,2})\s?[-/.\u6708]\s?(\d{1,2})(?:T|\s|\u65e5|\Z)",
     re.IGNORECASE,
 )
+_NUMERIC = re.compile(r"(?<![\d.])(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?![\d.])")
 _OFFSET = re.compile(r"(?:(?:GMT|UTC?)\s*)?([+-])\s*(\d{1,2}):?(\d{2})?(?!\d)", re.IGNORECASE)
 _COMMENT = re.compile(r"\(([^()]*)\)")
 _COLON = re.compile(r"(?<=\d)\s*:\s*(?=\d\d(?!\d))")
@@ -50,6 +68,8 @@ def parse_date(value: str) -> datetime | None:
         year, month, day = int(iso[1]), int(iso[2]), int(iso[3])
     elif named := next((each for each in _DAY.finditer(text) if _month(each[2])), None):
         day, month, year = int(named[1]), _month(named[2]), _year(named[3])
+    elif numeric := _numeric(text, clock):
+        year, month, day = numeric
     elif clock and (american := _american(text)):
         month, day = american
         years = re.findall(r"(?<![\d+:-])(\d{4})(?!\d)", text)
@@ -69,6 +89,17 @@ def parse_date(value: str) -> datetime | None:
         return datetime(year, month, day, hour, minute, second, tzinfo=zone)
     except (ValueError, OverflowError):
         return None
+
+
+def _numeric(text: str, clock: re.Match[str] | None) -> tuple[int, int, int] | None:
+    """Return a date of digits; None if it could be of two days."""
+    if (found := _NUMERIC.search(text)) is None:
+        return None
+    first, second, year = int(found[1]), int(found[3]), int(found[4])
+    is_american = second > 12 or (found[2] == "/" and clock is not None and bool(clock[4]))
+    if first > 12 or (found[2] == "." and not is_american) or first == second:
+        return year, second, first
+    return (year, first, second) if is_american else None
 
 
 def _american(text: str) -> tuple[int, int] | None:
@@ -100,6 +131,10 @@ def _zone(text: str) -> timedelta:
             offset = timedelta(hours=hours, minutes=minutes)
             return -offset if found[1] == "-" else offset
         return timedelta()
+    if named := _NAMED_ZONES.search(text):
+        name = named.lastgroup or "p0"
+        hours = int(name[1:]) * (-1 if name[0] == "m" else 1)
+        return timedelta(hours=hours + bool(_SUMMER.search(text)))
     word = _WORD.search(text)
     return timedelta(hours=_ZONES.get(word[0].lower(), 0)) if word else timedelta()
 

@@ -17,7 +17,9 @@ MAX_WORDS = 5_000
 
 _FOLD = re.compile(rb"(?<![\r\n])[\r\n]++(?=[ \t]|\Z)")
 _WORD = re.compile(
-    rb"=\?([^?\s=*\x00-\x1f]{0,60})(?:\*[^?\s]{0,60})?\?([BbQq])\?(.*?)(?:\?=|\??\Z)", re.DOTALL
+    rb"=\?([^?\s=*\x00-\x1f]{0,60})(?:\*[^?\s]{0,60})?\?([BbQq])\?(.*?)"
+    rb"(?:\?=(?![0-9A-F]{2}[^?\s=]*(?:=[0-9A-F]{2}[^?\s=]*)*\?=)|\??\Z)",
+    re.DOTALL,
 )
 _SPECIAL = re.compile(rb"[\x00\x1b]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")

@@ -19,6 +19,11 @@ _LABELS = {"SUMMARY": "", "DTSTART": "Start: ", "DTEND": "End: ", "LOCATION": "L
     "ORGANIZER": "Organizer: ", "ATTENDEE": "Attendee: ", "DESCRIPTION": "",
     "COMMENT": ""}  # fmt: skip
 MAX_ATTENDEES = 100
+_TIME = re.compile(
+    r"^(?:.{0,200}:)?(\d{4})-?(\d\d)-?(\d\d)(?:[Tt](\d\d):?(\d\d)(?::?\d\d(?:\.\d{1,9})?)?)?"
+    r"([Zz]|[+-]\d\d:?\d\d)?\Z"
+)
+"""A time of a calendar, also with separators, or behind a time zone that has a colon."""
 
 
 def unflowed(text: str, *, delsp: bool = False) -> str:
@@ -110,7 +115,7 @@ def text_of_calendar(text: str) -> str:
             if common := re.search(r";CN=(?:\"([^\"]*)\"|([^;:]*))", line, re.IGNORECASE):
                 words = f"{common[1] or common[2]} <{words}>"
         if name.startswith("DT"):
-            words = re.sub(r"^(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d))?(Z?)$", _when, words)
+            words = _TIME.sub(_when, words)
         if words:
             found.append(_LABELS[name] + words)
     return "\n".join(found)
@@ -123,4 +128,5 @@ def _property(line: str) -> tuple[str, str, str]:
 
 def _when(found: re.Match[str]) -> str:
     day = f"{found[1]}-{found[2]}-{found[3]}"
-    return f"{day} {found[4]}:{found[5]}{' UTC' if found[7] else ''}" if found[4] else day
+    zone = " UTC" if found[6] in ("Z", "z") else f" {found[6] or ''}".rstrip()
+    return f"{day} {found[4]}:{found[5]}{zone}" if found[4] else day

@@ -47,7 +47,17 @@ MAX_CONTAINER_BYTES = 16 * 1024 * 1024
 READ_TYPES = frozenset({"text/plain", "text/html", "text/enriched", "text/richtext",
     "text/markdown", "text/x-markdown", "text/calendar"})  # fmt: skip
 MAIL_TYPES = ("message/rfc822", "message/global")
-AMP = "text/x-amp-html"
+REPORT_TYPES = frozenset({"message/delivery-status", "message/global-delivery-status",
+    "message/disposition-notification", "message/global-disposition-notification",
+    "message/feedback-report", "message/global-headers", "text/rfc822-headers"})  # fmt: skip
+"""Reports that mail programs show as text; they are files too."""
+
+UNREAD_TEXTS = frozenset({"text/css", "text/csv", "text/directory", "text/javascript", "text/rtf",
+    "text/vcard", "text/x-vcard", "text/xml", "text/x-amp-html", "text/watch-html"})  # fmt: skip
+"""Texts that mail programs do not show. They show other ones as plain text (RFC 2046, 4.1.4)."""
+
+UNSEEN_TYPES = frozenset({"text/x-amp-html", "text/watch-html"})
+"""Alternatives for other programs and devices, which are neither text nor files."""
 
 _DASHES = re.compile(rb"--[^\s-][^\s]{0,198}[ \t]*\r*\n?\Z|---+[^\s]{1,190}[ \t]*\r*\n?\Z")
 _CONTENT = re.compile(rb"content-[a-z-]{1,60}[ \t]*:", re.IGNORECASE)
@@ -98,15 +108,29 @@ class Part:
 
     @property
     def is_text(self) -> bool:
-        """True if the part is text to read, and not an attachment."""
-        if self.content_type not in READ_TYPES or self.disposition == "attachment":
+        """True if the part is text to read: mail programs show it, and not as an attachment."""
+        if self.disposition == "attachment":
             return False
-        return self.is_alternative or not self.named_by_disposition
+        if self.content_type in REPORT_TYPES or self.is_unknown_text:
+            return True
+        if self.content_type not in READ_TYPES:
+            return False
+        return self.is_alternative or not self.named_by_disposition or self.disposition == "inline"
+
+    @property
+    def is_unknown_text(self) -> bool:
+        """True if the part is a text without a name, of a type that is shown as plain text."""
+        kind = self.content_type
+        is_known = kind in READ_TYPES or kind in UNREAD_TEXTS
+        return kind.startswith("text/") and not is_known and self.filename is None
 
     @property
     def is_file(self) -> bool:
-        """True if the part is a file; an invitation is both text and a file."""
-        return not self.is_text or self.content_type == "text/calendar"
+        """True if the part is a file; an invitation and a named text are both text and file."""
+        is_read = self.content_type in READ_TYPES - {"text/calendar"}
+        if not self.is_text or not is_read:
+            return True
+        return self.named_by_disposition and not self.is_alternative
 
 
 def part_of(id: str, fields: Fields, choice: str | None, default: str, message: str) -> Part:
@@ -131,6 +155,7 @@ class _Multipart:
     Attributes:
       outer: The choices of those around it with the same boundary.
       declared: The boundary that its header has, if its parts have another one.
+      preamble: The text before its first part.
     """
 
     id: str
@@ -141,6 +166,7 @@ class _Multipart:
     parts: int = 0
     outer: list[str | None] = field(default_factory=list)
     declared: bytes = b""
+    preamble: bytearray = field(default_factory=bytearray)
 
     def child(self) -> str:
         self.parts += 1
@@ -189,6 +215,7 @@ class MessageParser:
         self._preamble = bytearray()
         self._candidate: bytes | None = None
         self._has_content = False
+        self._shown_preamble: Fields | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -219,6 +246,7 @@ class MessageParser:
             candidate, self._candidate = self._candidate, None
             self._write(candidate)
         self._end_body(strip=False)
+        self._end_multiparts(0)
         is_empty = not self._has_content and _MIME.match(self._preamble.lstrip())
         if (not self._own or is_empty) and self._preamble.strip():
             self._read_preamble()
@@ -279,7 +307,10 @@ class MessageParser:
             if is_start and _DASHES.match(line):
                 self._candidate = line
                 return
-        if not self._own and len(self._preamble) < MAX_PREAMBLE_BYTES:
+        if inner is not None and not inner.parts and len(self._stack) > 1:
+            if len(inner.preamble) < MAX_PREAMBLE_BYTES:
+                inner.preamble += line
+        elif not self._own and len(self._preamble) < MAX_PREAMBLE_BYTES:
             self._preamble += line
 
     def _decode_whole(self, inner: _Multipart, line: bytes) -> None:
@@ -309,7 +340,9 @@ class MessageParser:
         candidate, self._candidate = self._candidate or b"", None
         inner = self._stack[-1]
         if not _CONTENT.match(line):
-            if not self._own:
+            if not inner.parts and len(self._stack) > 1:
+                inner.preamble += candidate
+            elif not self._own:
                 self._preamble += candidate
             return
         if candidate.rstrip() in self._depths:
@@ -336,6 +369,9 @@ class MessageParser:
             return False
         self._end_headers()
         self._end_body(strip=True)
+        if self._shown_preamble is not None:
+            self._show_preamble(self._shown_preamble)
+        self._end_multiparts(depth + (not is_end or bool(self._stack[depth].outer)))
         if is_end and (outer := self._stack[depth].outer):
             self._stack[depth].choice = outer.pop()
             depth += 1  # the outer one with the same boundary stays open
@@ -347,6 +383,32 @@ class MessageParser:
             self._stack[-1].encoding = ""
             self._id, self._block, self._is_first = self._stack[-1].child(), bytearray(), False
         return True
+
+    def _show_preamble(self, fields: Fields) -> None:
+        """Read the text before the first part, of a mail whose first type is text."""
+        self._shown_preamble = None
+        if self._own or not self._preamble.strip():
+            return
+        self._shared.repaired.add("repeated-type")
+        self._begin_body(fields)
+        self._write(bytes(self._preamble))
+        self._end_body(strip=True)
+
+    def _end_multiparts(self, depth: int) -> None:
+        """Read the text of multiparts within others that end without a part."""
+        for inner in self._stack[max(depth, 1) :]:
+            preamble, inner.preamble = bytes(inner.preamble), bytearray()
+            if inner.parts or not preamble.strip() or self._shared.parts >= MAX_PARTS:
+                continue
+            self._shared.repaired.add("no-boundary")
+            fields = Fields()
+            if _MIME.match(preamble.lstrip()):  # the part's own header
+                head, _, preamble = preamble.lstrip().replace(b"\r\n", b"\n").partition(b"\n\n")
+                fields, _ = split_fields(head + b"\n")
+            self._id = inner.id
+            self._begin_body(fields)
+            self._write(preamble)
+            self._end_body(strip=True)
 
     def _end_headers(self, blank: bytes = b"") -> None:
         if self._block is None:
@@ -393,6 +455,8 @@ class MessageParser:
             return self._repeats(delimiter, choice)
         encoding = encoding_of(fields.plain("content-transfer-encoding"))
         self._enter(_Multipart(self._id, delimiter, choice, kind == "multipart/digest", encoding))
+        if len(self._stack) == 1:
+            self._shown_preamble = _without_multiparts(fields)
         return True
 
     def _repeats(self, delimiter: bytes, choice: str | None) -> bool:
@@ -412,6 +476,8 @@ class MessageParser:
         default = "message/rfc822" if digest else "text/plain"
         part = part_of(self._id, fields, choice, default, self._message)
         part.is_nested = self._nested > 0 or part.content_type in MAIL_TYPES
+        if part.is_file and self._message and part.id == self._message:
+            part.id = f"{part.id}.0"  # the forwarded mail itself has the id
         encoding = encoding_of(fields.plain("content-transfer-encoding"))
         is_text = part.content_type.startswith("text/")
         if part.content_type.startswith("multipart/"):
@@ -427,11 +493,20 @@ class MessageParser:
             body.finish(strip=strip)
 
 
+def _without_multiparts(fields: Fields) -> Fields | None:
+    """Return the fields with another type that stands before a multipart; None without one."""
+    kinds = [value for value in fields.all("content-type") if b"/" in value]
+    if not kinds or not kinds[0].lstrip().lower().startswith(b"text/"):
+        return None
+    others = [item for item in fields.items if item[0] != "content-type" or item[1] == kinds[0]]
+    return Fields(others, fields.hints)
+
+
 def open_body(shared: Shared, part: Part, decode: TransferDecoder, nested: int) -> Body:
     """Return the body of a part: a leaf, a forwarded mail, or a container that is opened."""
     from core.mail.containers import Container, Forwarded
 
-    if part.content_type == AMP:
+    if part.content_type in UNSEEN_TYPES:
         return Body(None, Identity(), None, None)
     if part.content_type in MAIL_TYPES and nested < MAX_NESTED:
         mail = Forwarded(shared, part, nested)

@@ -15,6 +15,8 @@ MAX_PARAMETERS = 1_000
 MAX_NAME_CHARS = 255
 
 _TYPE = re.compile(r"\s*\"?\s*([^\s/;,\"()]{1,127})\s*/\s*([^\s/;,\"()]{1,127})")
+_MEANT = {"plain/text": "text/plain", "html/text": "text/html", "text/txt": "text/plain",
+    "text/text": "text/plain", "text/htm": "text/html"}  # fmt: skip
 _BARE_TYPE = re.compile(r"\s*\"?(text|html|plain|multipart)\"?\s*(?:;|\Z)", re.IGNORECASE)
 _BARE_FILE = re.compile(r"\s*[\w-]{2,40}\s*;.*\bname\s*\*?(?:0\*?)?\s*=", re.IGNORECASE | re.DOTALL)
 _NAME = re.compile(rb"([A-Za-z][A-Za-z0-9_-]{0,60})(?:\*(\d{1,4}))?(\*)?[ \t]*=[ \t]*")
@@ -63,7 +65,8 @@ def _type(value: bytes) -> str:
     text = value[:2_000].decode("latin-1").replace("\r", " ").replace("\n", " ")
     text = re.sub(r"^(?:\s*\([^()]*\))+", "", text)
     if found := _TYPE.match(text):
-        return f"{found[1]}/{found[2]}".lower().encode("ascii", "replace").decode()
+        name = f"{found[1]}/{found[2]}".lower().encode("ascii", "replace").decode()
+        return _MEANT.get(name, name)
     if bare := _BARE_TYPE.match(text):
         return "text/html" if bare[1].lower() == "html" else "text/plain"
     if _BARE_FILE.match(text):
@@ -205,7 +208,9 @@ def filename(fields: Fields) -> str | None:
 
 def safe_name(name: str) -> str | None:
     """Return a file name in one line without the folders of a path; None if nothing is left."""
-    name = one_line(name).strip("\"'") if name.count('"') else one_line(name)
+    name = one_line(name)
+    if name.count('"') == 1 or (name[:1] == '"' == name[-1:]):
+        name = name.strip("\"'")
     if len(name) > 2 and name[0] == name[-1] == "'":
         name = name[1:-1]
     if _PATH.match(name):

@@ -30,7 +30,8 @@ MAX_NAME_BYTES = 16 * 1024
 _WORD = rb"=\?[^?\s]{1,60}\?[BbQq]\?[^?]*\?="
 _TOKEN = re.compile(
     rb"(?P<word>" + _WORD + rb")"
-    rb'|(?P<quoted>"(?:[^"\\]|\\.)*+")'
+    rb'|(?P<quoted>"(?:[^"\\]|\\.)*+"(?=[\s<>,;:(@.=]|\Z)|"[^<>@]{1,300}?"(?=\s*<)'
+    rb'|"(?:[^"\\]|\\.)*+")'
     rb"|(?P<angle><++[^<>]*+>*)"
     rb"|(?P<comment>\((?:[^()\\]|\\.)*+\))"
     rb"|(?P<mark>[,;:])"
@@ -49,6 +50,10 @@ _QUOTED_LOCAL = re.compile(r'"(?:[^"\\]|\\.){1,64}"\Z')
 _QUOTED_ADDRESS = re.compile(r'"(?:[^"\\]|\\.){1,64}"@[^\s"@]{1,255}')
 _ENCODED_WHOLE = re.compile(r"(.*?)\s*<([^<>\s@]{1,200}@[^<>\s@]{1,255})>")
 _ESCAPED = re.compile(r"\\([,;:()<>@\"\\])")
+_INNER_COMMENT = re.compile(r"\([^()]*\)")
+_SPACED_DOTS = re.compile(r"\s*[^\s@]+@[^\s@.]+(?:\s*\.\s*[^\s@.]+)+\s*")
+"""An address alone with blanks around its dots (RFC 5322, section 4.4)."""
+
 _ENDS = "'\"`.,;:<>()[]{}"
 
 
@@ -67,9 +72,20 @@ class _Fragment:
     words: list[str]
     plain: list[str]
     comments: list[str]
+    separator: str = ""
     angle: str | None = None
     after: list[str] = field(default_factory=list)
     has_at: bool = False
+
+    @property
+    def mark(self) -> str:
+        """The separator before the words, with the blank behind it."""
+        return f"{self.separator} " if self.plain[:1] == [" "] else self.separator
+
+    @property
+    def is_comment(self) -> bool:
+        """True if the fragment has only comments."""
+        return bool(self.comments) and not _INNER_COMMENT.sub("", self.text).strip()
 
     @property
     def text(self) -> str:
@@ -77,7 +93,13 @@ class _Fragment:
 
     @property
     def bare(self) -> re.Match[str] | None:
-        return _address("".join(self.plain)) if self.angle is None and self.has_at else None
+        if self.angle is not None or not self.has_at:
+            return None
+        plain = "".join(self.plain)
+        if " ." in plain and _SPACED_DOTS.fullmatch(plain):
+            self.plain = [re.sub(r"\s+", "", plain)]
+            return _address(self.plain[0])
+        return _address(plain)
 
 
 def people(fields: Fields, name: str) -> tuple[list[Person], bool]:
@@ -106,7 +128,6 @@ def parse(  # noqa: C901  one state machine
     fragment = _Fragment([], [], [])
     in_group = False
     ends = value.rfind(b";")  # a semicolon ends a group
-    separator = ""
     for token in chain(_tokens(value), [None]):
         kind = "end" if token is None else token.lastgroup
         data = b"" if token is None else token[0]
@@ -126,14 +147,13 @@ def parse(  # noqa: C901  one state machine
         elif kind == "end" or (kind == "mark" and data in b",;"):
             if fragment.angle is not None or fragment.bare is not None:
                 _close(fragment, pending, found)
-            elif fragment.text.strip():
-                pending.extend([separator, fragment.text] if pending else [fragment.text])
-            separator = f"{data.decode()} "
+            elif fragment.text.strip() and not (in_group and fragment.is_comment):
+                pending.extend([fragment.mark] * bool(pending) + [fragment.text])
             if data == b";" or kind == "end":
                 if in_group or kind == "end":
                     _leave(pending, found)
                 in_group = in_group and data != b";"
-            fragment = _Fragment([], [], [])
+            fragment = _Fragment([], [], [], data.decode())
         elif kind is not None:
             _add(fragment, kind, data, hints)
         if len(found) > MAX_PEOPLE:
@@ -185,6 +205,8 @@ def _add(fragment: _Fragment, kind: str, data: bytes, hints: tuple[str | None, .
 
 def _angle(data: bytes, hints: tuple[str | None, ...]) -> str:
     text = one_line(decode_words(data.strip(b"<>"), hints)).strip()
+    if "(" in text and '"' not in text:
+        text = _INNER_COMMENT.sub("", text)
     if not _QUOTED_ADDRESS.fullmatch(text):
         text = text.strip("'\" ")
     text = re.sub(r"^(?:mailto|smtp):", "", text, flags=re.IGNORECASE)
@@ -197,9 +219,13 @@ def _angle(data: bytes, hints: tuple[str | None, ...]) -> str:
 
 def _close(fragment: _Fragment, pending: list[str], found: list[Person]) -> None:
     if fragment.angle is not None:
-        before = "".join([*(f"{part}" for part in _spaced(pending)), fragment.text])
+        words = fragment.text
+        if pending:
+            words = "".join([*pending, fragment.mark, words])
+        elif fragment.is_comment:
+            words = ""  # the comment is the name
         pending.clear()
-        name, address = _name(before), fragment.angle
+        name, address = _name(words), fragment.angle
         if not name and fragment.comments:
             name = _name(" ".join(fragment.comments))
         name = name or _name("".join(fragment.after))
@@ -231,10 +257,6 @@ def _address(text: str) -> re.Match[str] | None:
         if local is not None and (found := _ADDRESS.match(text, at.start() - len(local[0]))):
             return found
     return None
-
-
-def _spaced(pending: list[str]) -> list[str]:
-    return [*pending, ", "] if pending else []
 
 
 def _leave(pending: list[str], found: list[Person]) -> None:

@@ -16,7 +16,7 @@ from core.mail.mime import MessageParser, Part, Shared, Write
 from core.mail.parameters import safe_name
 from core.mail.people import Person, people
 
-READER_VERSION = 3
+READER_VERSION = 4
 """The version of the reader. It grows with each change that reads some mail differently."""
 
 MAX_KEPT_CHARS = 32 * 1024
@@ -168,7 +168,7 @@ class MailReader:
     def _text(self) -> str:
         own = [each for each in self._texts if not each.part.message]
         found = [readable_text(own)]
-        for id, fields in sorted(self._forwarded.items()):
+        for id, fields in sorted(self._forwarded.items(), key=_in_order):
             inner = readable_text(each for each in self._texts if each.part.message == id)
             head = [f"{name.title()}: {words}" for name in ("from", "date", "subject", "to")
                     if (words := fields.text(name))]  # fmt: skip
@@ -202,6 +202,11 @@ class MailReader:
 
     def _was_forwarded(self, id: str, fields: Fields) -> None:
         self._forwarded[id] = fields
+
+
+def _in_order(forwarded: tuple[str, Fields]) -> list[int]:
+    """Return the place of a forwarded mail among the parts."""
+    return [int(step) if step.isdecimal() else -1 for step in forwarded[0].split(".")]
 
 
 def _pieces(source: bytes) -> Iterator[bytes]:

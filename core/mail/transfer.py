@@ -22,6 +22,8 @@ _WORDS = re.compile(
 _SIGNS = re.compile(rb"=[=\s]*=")
 _ENDING = re.compile(rb"\S")
 _BEGIN = re.compile(rb"begin(?:-base64)?[ \t]+[0-7]{3,4}[ \t]")
+_PLAIN_WORD = re.compile(rb"[A-Za-z]?[a-z]+[.,;:!?]?|[0-9]{1,4}[.,;:!?]?")
+MIN_WORDS = 5
 SAMPLE_BYTES = 256
 MAX_GROUPS = 100_000
 """The number of `=` at which a group of base64 ends; further ones are skipped."""
@@ -114,12 +116,21 @@ class HonestBase64:
         lines = [line for line in lines if line]
         other = sum(len(line.translate(None, _ALPHABET + b"=-_")) for line in lines)
         words = sum(line.count(b" ") for line in lines)
-        is_prose = bool(lines) and words >= len(lines) and other * 10 > sum(map(len, lines))
+        is_prose = words >= len(lines) > 0 and (
+            other * 10 > sum(map(len, lines)) or _has_words(b" ".join(lines))
+        )
         junk = [line[:2] == b"--" or bool(line.translate(None, _MAY_BE)) for line in lines]
         is_prose = is_prose or (len(lines) > 1 and junk[0] and sum(junk) * 3 >= len(lines))
         if is_prose and not _is_text(decode_base64(sample)):
             self._decoder = Identity()
         return self._decoder.feed(sample)
+
+
+def _has_words(text: bytes) -> bool:
+    """Return True if most of the words are in lower case, unlike pieces of base64."""
+    found = text.split()[:-1]  # the last word may be cut
+    plain = sum(_PLAIN_WORD.fullmatch(word) is not None for word in found)
+    return len(found) >= MIN_WORDS and plain * 5 > len(found) * 4
 
 
 def _is_text(data: bytes) -> bool:

@@ -45,7 +45,8 @@ the scope that a request needs, the response is 403. An operator's token has the
 user's token has them for that user's data only: for the ID of another user's object, the response
 is 404.
 
-Lists are paginated: pass the `cursor` of a page as `after` to get the next one. Errors are problem
+Lists are paginated: pass the `cursor` of a page as `after` to get the next one. A page with large
+items is shorter than `limit`; only a page without a cursor is the last one. Errors are problem
 details ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)). Their `code` is stable; the texts may
 change.
 """

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from core.accounts import MAX_POLL_INTERVAL_MINUTES
 from core.scopes import Scope
-from core.service.fleet.health import CheckStatus
+from core.service.backend import CheckStatus
 from core.states import (
     AccountState,
     AccountStateReason,
@@ -326,7 +326,9 @@ class Totals(BaseModel):
         description="The number of items that are kept, and gone at the source"
     )
     bytes: int = Field(description="The size of all items that are not marked deleted")
-    held: list[HeldDeletion] = Field(description="The held deletions")
+    held: list[HeldDeletion] = Field(
+        description="The first 100 held deletions. `/v1/held-deletions` lists all"
+    )
 
 
 class Owed(BaseModel):

@@ -419,7 +419,9 @@ def decide(
     If reading the text or the attributes of the exception fails, the task is retried, regardless of
     the class of the exception.
 
-    Parameters:
+    Args:
+      error: The exception.
+      tries: The attempts, crashes and snoozes of the task so far.
       policy: The bounds on the attempts of a task.
       redact: Removes the account's secrets from a text. Default: no redaction.
       describe: Returns the text of an exception. Default: `str`.
@@ -480,9 +482,10 @@ def snooze(retry_after: object, snoozes: int, draw: Draw = random.uniform) -> fl
     The provider's own value applies, bounded to between one second and one day. Without a finite
     number from the provider, the pause grows with each snooze.
 
-    Parameters:
+    Args:
       retry_after: The provider's value, in seconds.
       snoozes: The number of earlier snoozes.
+      draw: Returns the jitter.
     """
     requested = requested_seconds(retry_after)
     if requested is not None:

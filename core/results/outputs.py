@@ -213,7 +213,8 @@ def _metadata(output: TaskOutput) -> tuple[dict[str, Any], int]:
 def mapping(value: Any, what: str) -> dict[Any, Any]:
     """Copy a mapping to a dictionary.
 
-    Parameters:
+    Args:
+      value: The value of the plugin.
       what: The name of the value in the message.
 
     Raises:

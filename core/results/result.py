@@ -61,7 +61,9 @@ def result_rows(
 
     Exceptions that a generator of the plugin raises pass through.
 
-    Parameters:
+    Args:
+      result: The result of a task.
+      integration: The integration, which defines the types of follow-ups and limits.
       blobs: The store for large content.
       read: The versions of the state partitions that the task has read.
 
@@ -226,7 +228,9 @@ def partition_fits(partition: object) -> bool:
 def state_row(partition: str, value: Any, read: Mapping[str, int]) -> StateRow:
     """Convert the new value of a state partition to a row.
 
-    Parameters:
+    Args:
+      partition: The name of the partition.
+      value: The new value; None deletes the partition.
       read: The versions of the partitions that the task has read.
 
     Raises:

@@ -39,7 +39,8 @@ def sanitize(text: str | None) -> str | None:
 def encode_json(value: Any, what: str) -> str:
     """Serialize a value to ASCII JSON with sorted keys, so that equal values give equal texts.
 
-    Parameters:
+    Args:
+      value: The value.
       what: The name of the value in the message.
 
     Raises:
@@ -54,7 +55,8 @@ def encode_json(value: Any, what: str) -> str:
 def decode_json(encoded: str, what: str) -> Any:
     """Parse JSON.
 
-    Parameters:
+    Args:
+      encoded: The JSON text.
       what: The name of the value in the message.
 
     Raises:

@@ -74,8 +74,11 @@ class Principal:
 def require(conn: Conn, principal: Principal, kind: str, id: UUID | int) -> None:
     """Check that the row exists and that the principal may see it.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      principal: The owner of the token.
       kind: `account`, `run`, `task`, `deletion` or `content`.
+      id: The id of the row.
 
     Raises:
       NotFound: The row does not exist, or it belongs to another user.

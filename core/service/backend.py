@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from core.accounts.redaction import remember_operator
 from core.accounts.vault import Vault
@@ -13,9 +14,13 @@ from core.environment import Environment
 from core.plugins import Registry, get_registry
 from core.service.provider_slots import ProviderSlots
 from core.service.query_timeout import QuerySlots
+from core.service.single_flight import SingleFlight
 from core.service.slots import Slots
 from core.settings import Settings
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
+
+CheckStatus = Literal["ok", "warn", "fail"]
+"""The status of a part. `fail`: it does not work; `warn`: it works, but needs attention."""
 
 MAX_PREVIEWS = 2
 """Content previews that one process renders concurrently.
@@ -45,6 +50,7 @@ class Backend:
       query_slots: Bounds concurrent slow queries.
       provider_slots: Bounds concurrent requests that call a provider.
       preview_slots: Bounds concurrent previews of content.
+      health_flight: The check of all parts that is in progress.
     """
 
     settings: Settings
@@ -56,6 +62,7 @@ class Backend:
     query_slots: QuerySlots = field(default_factory=QuerySlots)
     provider_slots: ProviderSlots = field(default_factory=ProviderSlots)
     preview_slots: Slots = field(default_factory=_preview_slots)
+    health_flight: SingleFlight[str, CheckStatus] = field(default_factory=SingleFlight)
 
     @property
     def blobs(self) -> Blobs:
@@ -83,7 +90,9 @@ class Backend:
 def open_backend(settings: Settings, environment: Environment, *, connections: int = 4) -> Backend:
     """Open the backend of an environment.
 
-    Parameters:
+    Args:
+      settings: The settings.
+      environment: The servers and the keys.
       connections: The maximum number of connections to PostgreSQL.
 
     Raises:

@@ -8,7 +8,7 @@ from core.errors import NotFound
 def not_found(kind: str, id: object) -> NotFound:
     """Return the error for a row that does not exist.
 
-    Parameters:
+    Args:
       kind: `account`, `run`, `task`, `deletion` or `content`.
       id: The requested id or name.
     """

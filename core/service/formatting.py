@@ -26,6 +26,11 @@ def number(value: float | None) -> str:
     return f"{shown:.1f}"
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Format a number with its noun: `1 item`, `1,234 items`; the default plural adds an s."""
+    return f"{number(count)} {noun if count == 1 else plural or noun + 's'}"
+
+
 def size(count: int | None) -> str:
     """Format a number of bytes: `999 B`, `1.5 KiB`, `118 MiB`."""
     if count is None:

@@ -58,8 +58,10 @@ def account_id(conn: Conn, text: str) -> UUID:
 def account_of(conn: Conn, user: str | None, text: str) -> UUID:
     """Find an account of a user by its name or its UUID.
 
-    Parameters:
+    Args:
+      conn: A connection.
       user: The owner of the account. None: any user.
+      text: The name or the UUID.
 
     Raises:
       NotFound: No account matches.
@@ -95,7 +97,8 @@ def with_account_names(conn: Conn, rows: Sequence[Row]) -> list[Row]:
 def number(text: str, kind: str) -> int:
     """Parse the id of a task or of content.
 
-    Parameters:
+    Args:
+      text: The id as a person entered it.
       kind: `task` or `content`, for the error.
 
     Raises:

@@ -10,8 +10,9 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from core.errors import ServerUnavailable, TooManyRequests
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
@@ -20,7 +21,10 @@ MAX_PROVIDER_CALLS = 16
 """Threads of one process that may wait for a provider, of the 40 that serve requests."""
 
 MAX_CALLS_PER_USER = 2
-"""Calls to providers that one user's requests may wait for, in one process."""
+"""Calls to providers that one user may have in one process.
+
+A call counts until its threads have ended, also after its request was answered.
+"""
 
 MAX_CHECKS_PER_HOUR = 60
 """Checks of accounts with the tokens and sessions of one user, in an hour of the clock."""
@@ -29,12 +33,47 @@ MAX_SIGN_INS_PER_HOUR = 60
 """Sign-ins at providers that one user may start in an hour of the clock. Each is stored."""
 
 MAX_RUNS_PER_HOUR = 600
-"""Requests for a run, a resync or a reread with the tokens and sessions of one user, in an hour.
+"""Requests that may start a run with the tokens and sessions of one user, in an hour.
 
-Each run is stored for `POLLING_RETENTION_DAYS`.
+They are a sync, a resync, a reread, a resumption, an accepted deletion, and the retry of tasks of
+one account. Each run is stored for `POLLING_RETENTION_DAYS`.
 """
 
 HOUR = 3_600
+
+
+class Call:
+    """A call to a provider: its request, and the threads that continue after the response.
+
+    Args:
+      end: Called when the last of them has ended.
+    """
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self._end = end
+        self._lock = threading.Lock()
+        self._holders = 1
+
+    def hold(self) -> None:
+        """Count a further thread of the call."""
+        with self._lock:
+            self._holders += 1
+
+    def leave(self) -> None:
+        """End the request or a thread of the call."""
+        with self._lock:
+            self._holders -= 1
+            if self._holders:
+                return
+        self._end()
+
+
+_current: ContextVar[Call | None] = ContextVar("provider_call", default=None)
+
+
+def current_call() -> Call | None:
+    """Return the call of this request. None outside of `ProviderSlots.slot`."""
+    return _current.get()
 
 
 class ProviderSlots:
@@ -59,12 +98,17 @@ class ProviderSlots:
           TooManyRequests: The user has too many calls in progress, or too many checks this hour.
         """
         self._take(user)
+        call = Call(lambda: self._release_user(user))
+        token = _current.set(call)
         try:
             if user is not None and self._count(queues, "checks", user) > MAX_CHECKS_PER_HOUR:
                 raise TooManyRequests("checks-exhausted", most=MAX_CHECKS_PER_HOUR)
             yield
         finally:
-            self._release(user)
+            _current.reset(token)
+            with self._lock:
+                self._total -= 1
+            call.leave()
 
     def count_sign_in(self, queues: Queues, user: str) -> None:
         """Count the start of a sign-in at a provider.
@@ -94,12 +138,12 @@ class ProviderSlots:
             if user is not None:
                 self._by_user[user] += 1
 
-    def _release(self, user: str | None) -> None:
+    def _release_user(self, user: str | None) -> None:
+        if user is None:
+            return
         with self._lock:
-            self._total -= 1
-            if user is not None:
-                self._by_user[user] -= 1
-                self._by_user += Counter()  # removes zero counts
+            self._by_user[user] -= 1
+            self._by_user += Counter()  # removes zero counts
 
     def _count(self, queues: Queues, what: str, user: str) -> int:
         """Count an event, and return the number of this hour; without Redis, of this process."""

@@ -46,7 +46,8 @@ class QuerySlots:
     ) -> Iterator[None]:
         """Run a transaction in a slot, and cancel a statement that takes too long.
 
-        Parameters:
+        Args:
+          conn: A connection.
           seconds: The timeout of each statement, in seconds.
           user: The user who reads, or whose rows an operator reads. None: an operator reads all.
 

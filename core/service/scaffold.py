@@ -167,7 +167,7 @@ class Scaffold:
 def scaffold(directory: Path, domain: str | None = None, commands: Sequence[str] = ()) -> Scaffold:
     """Write the files of a new plugin.
 
-    Parameters:
+    Args:
       directory: The target directory. It is created if it does not exist.
       domain: The domain of the integration. Default: derived from the name of the directory.
       commands: Commands for the README that run the plugin. Each gets the domain as its last word.

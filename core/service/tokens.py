@@ -87,7 +87,8 @@ def create(
 ) -> CreatedToken:
     """Create a token.
 
-    Parameters:
+    Args:
+      conn: A connection.
       user_id: The user whose rows the token can read and change. None: an operator's token, for
         all rows.
       name: A label for the list of tokens.
@@ -126,9 +127,13 @@ def create_for(
 ) -> CreatedToken:
     """Create a token with another one. It can do no more, and does not outlive the other one.
 
-    Parameters:
+    Args:
+      conn: A connection.
       principal: The owner of the other token. With a user's token, the new one is that user's.
-      user_id, name, days, scopes: As for `create`.
+      user_id: As for `create`.
+      name: As for `create`.
+      days: As for `create`.
+      scopes: As for `create`.
 
     Raises:
       Refused: The principal does not have one of the scopes, or belongs to another user.
@@ -151,7 +156,9 @@ def create_for(
 def revoke(conn: Conn, id: UUID, *, user_id: str | None = None) -> None:
     """Revoke a token, effective immediately.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      id: The id of the token.
       user_id: The only user whose token may be revoked. Default: any token.
 
     Raises:

@@ -220,7 +220,7 @@ class IntegrationConformance:
             assert harness.content == before
 
     def test_a_hint_deletes_nothing_that_is_missing(self, server: Mapping[str, Any]) -> None:
-        """A run that a hint made succeeds, and keeps items that the source does not have."""
+        """A run that a hint made succeeds, and keeps items that the source lacks."""
         with self.connect(server) as harness:
             before, _ = _planted(harness)
             kept = harness.content

@@ -74,7 +74,16 @@ RunId = Annotated[UUID, Path(description="The ID of the run.")]
 TaskId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the task.")]
 DeletionId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the held deletion.")]
 ContentId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the content item.")]
-Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items to return.")]
+Limit = Annotated[
+    int,
+    Query(
+        ge=1,
+        le=1000,
+        description=(
+            "Maximum number of items to return. A page of large items ends earlier, with a cursor."
+        ),
+    ),
+]
 After = Annotated[
     str | None,
     Query(

@@ -1,4 +1,4 @@
-"""Limits on requests that wait for a provider, and on requests for runs."""
+"""The limit on requests that wait for a provider."""
 
 from __future__ import annotations
 
@@ -19,17 +19,3 @@ def provider_slot(backend: Backend, user: str | None = None) -> AbstractContextM
       TooManyRequests: The user has too many calls in progress, or too many in this hour.
     """
     return backend.provider_slots.slot(backend.queues, user)
-
-
-def count_run(backend: Backend, user: str | None) -> None:
-    """Count a request for a run.
-
-    Args:
-      backend: The backend.
-      user: The user whose token or session makes the request. None: an operator, without a bound.
-
-    Raises:
-      TooManyRequests: The user has requested too many runs in this hour.
-    """
-    if user is not None:
-        backend.provider_slots.count_run(backend.queues, user)

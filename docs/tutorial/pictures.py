@@ -42,7 +42,8 @@ Shoot = Callable[[str], None]
 def walk(page: Page, url: str, token: str, shoot: Shoot) -> list[str]:
     """Follow the tutorial's steps in the browser.
 
-    Parameters:
+    Args:
+      page: The page of the browser.
       url: The address of the dashboard.
       token: An operator's token.
       shoot: Called with the name of each picture when the page shows it.

@@ -1,4 +1,4 @@
-"""Hints open runs; runs record the next poll of their account; tasks report their progress
+"""Hints open runs; a run records the next poll that its account had at the beginning
 
 Revision: 0017, after 0014
 """
@@ -11,8 +11,6 @@ from sqlalchemy.dialects import postgresql
 
 revision = "0017"
 down_revision = "0014"
-
-PROGRESS = ("progress_done", "progress_total")
 
 
 def moment(name: str, default: bool = False) -> sa.Column:
@@ -32,8 +30,8 @@ def parts(name: str) -> sa.Column:
 
 def upgrade() -> None:
     op.add_column("sync_run", moment("next_sync_at"))
-    for name in PROGRESS:
-        op.add_column("sync_task", sa.Column(name, sa.BigInteger()))
+    due = sa.Column("poll_due", sa.Boolean(), nullable=False, server_default=sa.text("false"))
+    op.add_column("sync_run", due)
     op.create_table(
         "hint",
         sa.Column("user_integration_id", sa.UUID(), nullable=False),
@@ -67,6 +65,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("hint")
-    for name in PROGRESS:
-        op.drop_column("sync_task", name)
+    op.drop_column("sync_run", "poll_due")
     op.drop_column("sync_run", "next_sync_at")

@@ -1,4 +1,4 @@
-"""vsftpd, ProFTPD and pure-ftpd, started on high ports from unpacked packages of Debian.
+"""vsftpd, ProFTPD, pure-ftpd and OpenSSH, started on high ports from unpacked packages of Debian.
 
 `tools/ftp-servers.sh` unpacks them, and `.ci/run` calls it. Without them, their tests are skipped
 on a developer's machine, and fail in CI.
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Certificate
 from support.ports import free_port
 from support.waiting import until
 
@@ -32,6 +33,9 @@ PASSWORD_HASH = (
 )
 """The hash of the password by SHA-512 crypt, which all these servers read."""
 NOBODY = 65534
+
+Started = tuple[list[str], dict[str, str]]
+"""The command of a server, and the credentials for it."""
 
 
 @dataclass
@@ -48,15 +52,47 @@ class RealServer:
     port: int
     credentials: dict[str, str]
     process: subprocess.Popen[bytes]
+    tls: Security | None = None
 
     @property
     def config(self) -> dict[str, Any]:
-        return {"host": "127.0.0.1", "port": self.port, "timeout_seconds": 10}
+        config = {"host": "127.0.0.1", "port": self.port, "timeout_seconds": 10}
+        if self.tls:
+            protocol = "ftps-implicit" if self.tls.implicit else "ftps"
+            config |= {"protocol": protocol, "tls_ca": self.tls.authority.certificate}
+        return config
+
+
+@dataclass(frozen=True)
+class Security:
+    """A server's TLS. It requires encryption of both connections.
+
+    Attributes:
+      authority: Signs the certificates of clients.
+      certificate: The server's certificate.
+      implicit: True to encrypt from the first byte.
+      asks: True to require a certificate of the client.
+      newest: The newest version of TLS. Default: 1.3.
+    """
+
+    authority: Certificate
+    certificate: Certificate
+    implicit: bool = False
+    asks: bool = False
+    newest: str = "1.3"
+
+
+PROGRAMS = {
+    "vsftpd": "usr/sbin/vsftpd",
+    "proftpd": "usr/lib/proftpd/mod_tls.so",
+    "pure-ftpd": "usr/sbin/pure-ftpd",
+    "openssh": "usr/sbin/sshd",
+}
 
 
 def require(name: str) -> None:
     """Skip the test if the server is not unpacked; in CI, fail."""
-    if (FOLDER / "complete").exists():
+    if (FOLDER / PROGRAMS[name]).exists():
         return
     message = f"{name} is not unpacked: run tools/ftp-servers.sh"
     if os.environ.get("CI"):
@@ -65,12 +101,13 @@ def require(name: str) -> None:
 
 
 @contextmanager
-def serve(name: str, limit: int = 0) -> Iterator[RealServer]:
+def serve(name: str, limit: int = 0, tls: Security | None = None) -> Iterator[RealServer]:
     """Run a server over an empty folder.
 
     Args:
       name: `vsftpd`, `proftpd` or `pure-ftpd`.
       limit: The number of connections that it allows. Default: many.
+      tls: Its TLS. Default: it speaks plain FTP.
     """
     require(name)
     if name != "proftpd" and os.geteuid() != 0:
@@ -80,14 +117,21 @@ def serve(name: str, limit: int = 0) -> Iterator[RealServer]:
     home = folder / "home"
     home.mkdir(mode=0o755)
     port = free_port()
-    command, credentials = STARTS[name](folder, home, port, limit)
+    if tls:
+        for file, pem in (("cert", tls.certificate.certificate), ("key", tls.certificate.key),
+                ("both", tls.certificate.key + tls.certificate.certificate),
+                ("ca", tls.authority.certificate)):  # fmt: skip
+            (folder / file).write_text(pem)
+            (folder / file).chmod(0o600)
+    command, credentials = STARTS[name](folder, home, port, limit, tls)
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
         command, env=_environment(), stdout=log, stderr=log, start_new_session=True
     )
     try:
-        until(lambda: _answers(port), f"{name} answers", 10)
-        yield RealServer(name, home, port, credentials, process)
+        implicit = tls is not None and tls.implicit
+        until(lambda: _answers(port, silent=implicit), f"{name} answers", 10)
+        yield RealServer(name, home, port, credentials, process, tls)
     finally:
         process.terminate()
         process.wait(10)
@@ -95,10 +139,10 @@ def serve(name: str, limit: int = 0) -> Iterator[RealServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, *, silent: bool = False) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), 2) as connection:
-            return connection.recv(3) == b"220"
+            return silent or connection.recv(3) in (b"220", b"SSH")
     except OSError:
         return False
 
@@ -114,7 +158,7 @@ def program(path: str) -> str:
     return str(FOLDER / path)
 
 
-def _vsftpd(folder: Path, home: Path, port: int, limit: int) -> tuple[list[str], dict[str, str]]:
+def _vsftpd(folder: Path, home: Path, port: int, limit: int, tls: Security | None) -> Started:
     empty = folder / "empty"
     empty.mkdir(mode=0o555)
     settings: Mapping[str, object] = {
@@ -124,6 +168,14 @@ def _vsftpd(folder: Path, home: Path, port: int, limit: int) -> tuple[list[str],
         "seccomp_sandbox": "NO", "max_clients": limit, "anon_world_readable_only": "NO",
         "ftp_username": "bin",
     }  # fmt: skip
+    if tls:
+        settings = {**settings, "ssl_enable": "YES", "allow_anon_ssl": "YES",
+            "force_anon_logins_ssl": "YES", "force_anon_data_ssl": "YES", "ssl_ciphers": "HIGH",
+            "rsa_cert_file": folder / "both", "rsa_private_key_file": folder / "both",
+            "require_ssl_reuse": "YES", "implicit_ssl": "YES" if tls.implicit else "NO",
+            "require_cert": "YES" if tls.asks else "NO",
+            "validate_cert": "YES" if tls.asks else "NO",
+            "ca_certs_file": folder / "ca"}  # fmt: skip
     config = folder / "vsftpd.conf"
     config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
     config.chmod(0o600)
@@ -133,7 +185,7 @@ def _vsftpd(folder: Path, home: Path, port: int, limit: int) -> tuple[list[str],
     }
 
 
-def _proftpd(folder: Path, home: Path, port: int, limit: int) -> tuple[list[str], dict[str, str]]:
+def _proftpd(folder: Path, home: Path, port: int, limit: int, tls: Security | None) -> Started:
     uid, gid = os.getuid(), os.getgid()
     users = folder / "passwd"
     users.write_text(f"{USER}:{PASSWORD_HASH}:{uid}:{gid}::{home}:/bin/sh\n")
@@ -167,6 +219,7 @@ def _proftpd(folder: Path, home: Path, port: int, limit: int) -> tuple[list[str]
                 "DefaultRoot ~",
                 "ShowSymlinks on",
                 f"{f'MaxClientsPerUser {limit}' if limit else ''}",
+                *(_proftpd_tls(folder, tls) if tls else ()),
             )
         )
         + "\n"
@@ -177,7 +230,23 @@ def _proftpd(folder: Path, home: Path, port: int, limit: int) -> tuple[list[str]
     }
 
 
-def _pure_ftpd(folder: Path, home: Path, port: int, limit: int) -> tuple[list[str], dict[str, str]]:
+def _proftpd_tls(folder: Path, tls: Security) -> Iterator[str]:
+    """ProFTPD requires session reuse by default."""
+    yield f"ModulePath {FOLDER.resolve() / 'usr/lib/proftpd'}"
+    yield "LoadModule mod_tls.c"
+    yield "TLSEngine on"
+    yield "TLSRequired on"
+    yield f"TLSLog {folder}/tls.log"
+    yield f"TLSECCertificateFile {folder}/cert"
+    yield f"TLSECCertificateKeyFile {folder}/key"
+    yield f"TLSCACertificateFile {folder}/ca"
+    yield f"TLSVerifyClient {'on' if tls.asks else 'off'}"
+    yield f"TLSProtocol TLSv1.2 {'TLSv1.3' if tls.newest == '1.3' else ''}"
+    if tls.implicit:
+        yield "TLSOptions UseImplicitSSL"
+
+
+def _pure_ftpd(folder: Path, home: Path, port: int, limit: int, tls: Security | None) -> Started:
     users, database = folder / "passwd", folder / "pdb"
     # The hash that pure-pw would choose costs over a second of CPU time at each login.
     users.write_text(f"{USER}:{PASSWORD_HASH}:{NOBODY}:{NOBODY}::{home}/./::::::::::::\n")
@@ -186,6 +255,8 @@ def _pure_ftpd(folder: Path, home: Path, port: int, limit: int) -> tuple[list[st
     command = [program("usr/sbin/pure-ftpd"), "-S", f"127.0.0.1,{port}", "-l",
         f"puredb:{database}", "-E", "-H", "-A", "-L", "1000000:100", "-g", str(folder / "pid"),
         "-C", str(limit or 100), "-c", "100"]  # fmt: skip
+    if tls:
+        command += ["-Y", "3", "-2", f"{folder}/cert,{folder}/key"]
     return command, {"username": USER, "password": PASSWORD}
 
 

@@ -27,11 +27,11 @@ class TestFtp(IntegrationConformance):
         return ftp_server.config
 
 
-def test_host_and_port_are_marked_as_destination() -> None:
+def test_the_fields_that_decide_who_gets_the_password_are_marked_as_destination() -> None:
     fields = Ftp.config_model.model_fields.items()
     assert {
         name for name, one in fields if any(isinstance(m, Destination) for m in one.metadata)
-    } == {"host", "port"}
+    } == {"host", "port", "protocol", "tls_ca", "tls_fingerprint"}
 
 
 def test_the_readme_has_each_config_field_with_its_default() -> None:

@@ -356,3 +356,26 @@ def test_a_server_with_nlst_only_is_copied(nlst_server: Any) -> None:
     }
     assert harness.content["/empty"].kind == "directory"
     assert harness.sync().outputs_saved == 0
+
+
+@pytest.mark.parametrize("size", [1000, LARGE_BYTES])
+def test_a_file_is_complete_without_the_reply_after_its_last_byte(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Some servers close the connection, or report an error, after the last byte."""
+    content = os.urandom(size)
+    ftp_server.write("file", content)
+    respond = ftp_server.handler.respond
+
+    def silent(self: Any, reply: str, *args: Any, **options: Any) -> None:
+        if reply.startswith("226") and ftp_server.commands[-1].startswith("RETR"):
+            self.close()
+        else:
+            respond(self, reply, *args, **options)
+
+    monkeypatch.setattr(ftp_server.handler, "respond", silent)
+    harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
+    result = harness.sync()
+    assert (result.state, result.failures) == ("succeeded", [])
+    assert harness.content["/file"].content == content
+    assert len(ftp_server.sent("RETR")) == 1

@@ -212,13 +212,40 @@ def test_parts_are_numbered_as_in_gmail() -> None:
     assert [leaf["partId"] for leaf in leaves(theirs)] == ["0.0", "0.1.0", "0.1.1", "1", "2", "3"]
 
 
+MIXED = "Content-Type: multipart/mixed; boundary=A"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [["Content-Type: application/pdf; name=a.pdf", "", "PDF"],
+     ["Content-Disposition: inline; filename=a.pdf", "", "PDF"]],
+)  # fmt: skip
+def test_a_forwarded_mail_that_is_one_file_keeps_both(body: list[str]) -> None:
+    read = Read(part(MIXED, "", "--A", "Content-Type: message/rfc822", "", "Subject: inner", *body,
+        "--A--"))  # fmt: skip
+    assert read.attachments == {
+        "0": "\r\n".join(["Subject: inner", *body]).encode(), "0.0": b"PDF",
+    }  # fmt: skip
+    assert [read.rows[f"{ID}/{id}"].name for id in ("0", "0.0")] == ["inner.eml", "a.pdf"]
+
+
+def test_forwarded_mails_stand_in_their_order() -> None:
+    parts = [
+        line
+        for number in range(12)
+        for line in ("--A", "Content-Type: message/rfc822", "", f"Subject: {number}", "", "x")
+    ]
+    read = Read(part(MIXED, "", *parts, "--A--"))
+    found = [line for line in read.text.split("\n") if line.startswith("Subject: ")]
+    assert found == [f"Subject: {number}" for number in range(12)]
+
+
 def leaves(found: dict[str, Any]) -> list[dict[str, Any]]:
     return (
         [leaf for each in found["parts"] for leaf in leaves(each)] if "parts" in found else [found]
     )
 
 
-MIXED = "Content-Type: multipart/mixed; boundary=A"
 HTML = "Content-Type: text/html"
 
 

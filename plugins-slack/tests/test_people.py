@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from fake_slack import Fake
 from fake_slack.workspace import Channel
 
@@ -43,6 +44,37 @@ def test_people_of_other_organizations_have_names(fake: Fake, connect: Any, sync
     del harness.state[f"channel/{channel.id}"]
     sync(harness, "resync")
     assert rows(harness)[0] == ("#shared @Ann", "ask @Carla B"), "a resync looks again"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"blocks": [{"type": "actions", "elements": [
+            {"type": "users_select", "initial_user": "U0EXT"}]}]},
+        {"blocks": [{"type": "section", "accessory": {
+            "type": "multi_users_select", "initial_users": ["U1", "U0EXT"]}}]},
+        {"blocks": [{"type": "section", "accessory": {
+            "type": "conversations_select", "initial_conversation": "U0EXT"}}]},
+        {"blocks": [{"type": "section", "accessory": {
+            "type": "multi_conversations_select", "initial_conversations": ["C1", "U0EXT"]}}]},
+        {"attachments": [{"author_id": "U0EXT", "text": "hi", "is_share": True}]},
+        {"attachments": [{"list_record": {"record": {"fields": [{"user": ["U0EXT"]}]}}}]},
+        {"file": {"id": "F1", "initial_comment": {"comment": "for <@U0EXT>"}}},
+        {"subtype": "channel_topic", "topic": "ask <@U0EXT>"},
+        {"subtype": "huddle_thread", "room": {"participants": ["U0EXT"]}},
+    ],
+    ids=lambda fields: str(fields)[:60],
+)  # fmt: skip
+def test_a_stranger_is_named_wherever_a_message_shows_one(
+    fake: Fake, connect: Any, sync: Any, fields: dict[str, Any]
+) -> None:
+    fake.workspace.add_user("U0EXT", "Carla", is_stranger=True)
+    channel = fake.workspace.add_channel("general")
+    fake.workspace.post(channel, "", **fields)
+    harness = connect()
+    sync(harness)
+    assert "@Carla" in str(rows(harness)[0][1])
+    assert len(fake.called("users.info")) == 1
 
 
 def test_an_unknown_person_is_looked_up_once(fake: Fake, connect: Any, sync: Any) -> None:

@@ -15,7 +15,9 @@ NAMES = {
     "U01ANN": "@Ann", "U02BOB": "@Bob", "C01GEN": "#general", "S01OPS": "@oncall", "T01": "@Acme",
 }  # fmt: skip
 PLACE = Place("C01GEN", "https://acme.slack.com/", NAMES.get)
-CASES = json.loads(Path(__file__).with_name("cases").joinpath("messages.json").read_text("utf-8"))
+FOLDER = Path(__file__).with_name("cases")
+CASES = json.loads(FOLDER.joinpath("messages.json").read_text("utf-8"))
+SEEN = json.loads(FOLDER.joinpath("seen.json").read_text("utf-8"))
 
 
 def block(kind: str, **fields: Any) -> dict[str, Any]:
@@ -62,12 +64,18 @@ def test_a_row_has_what_its_case_says(case: dict[str, Any]) -> None:
     assert [one for one in case["lacks"] if one in content] == []
 
 
+@pytest.mark.parametrize("case", SEEN, ids=[case["id"] for case in SEEN])
+def test_a_row_has_all_that_a_person_sees(case: dict[str, Any]) -> None:
+    """The texts were written from Slack's documentation and from recorded messages."""
+    assert messages.row(case["message"], PLACE, "1").content == case["seen"]
+
+
 @pytest.mark.parametrize(
     ("given", "seen"),
     [
         (block("header", text=plain("Q&amp;A :tada:")), "Q&A 🎉"),
         (block("header", text={**plain(":tada:"), "emoji": False}), ":tada:"),
-        (block("section", text=mark("<@U01ANN>: *yes*")), "@Ann: *yes*"),
+        (block("section", text=mark("<@U01ANN>: *yes*")), "@Ann: yes"),
         (block("section", fields=[mark("a"), plain("b")]), "a\nb"),
         (
             block(
@@ -114,7 +122,7 @@ def test_a_row_has_what_its_case_says(case: dict[str, Any]) -> None:
                     ),
                 ],
             ),
-            "Red\nstop | *milk* | A, B",
+            "Red\nstop | milk | A, B",
         ),
         (
             block(
@@ -123,7 +131,7 @@ def test_a_row_has_what_its_case_says(case: dict[str, Any]) -> None:
                 hint=plain("as in the passport"),
                 element=block("plain_text_input", placeholder=plain("Ann")),
             ),
-            "Your name\nas in the passport\nAnn",
+            "Your name\nAnn\nas in the passport",
         ),
         (
             block("context_actions", elements=[
@@ -138,7 +146,7 @@ def test_a_row_has_what_its_case_says(case: dict[str, Any]) -> None:
         ),
         (
             block("markdown", text="# Plan\nsee [the docs](https://d.example) &amp; <@U01ANN>"),
-            "# Plan\nsee the docs (https://d.example) & @Ann",
+            "Plan\nsee the docs (https://d.example) & @Ann",
         ),
         (
             block("video", title=plain("Tour"), title_url="https://v.example/1",
@@ -308,7 +316,7 @@ def test_emoji_have_slacks_names_and_skin_tones(name: str, seen: str | None) -> 
         (":wave::skin-tone-4: hi:tada:", "👋🏽 hi🎉"), ("at 10:30:00", "at 10:30:00"),
         ("00:ab:11", "00:ab:11"), ("1:100:2", "1:100:2"), (":unknown: :100:", ":unknown: 💯"),
         ("<https://a.example/:x:|:x: here>", "❌ here (https://a.example/:x:)"),
-        ("```a :smile:\n<@U01ANN>```", "```a :smile:\n@Ann```"),
+        ("```a :smile:\n<@U01ANN>```", "a :smile:\n@Ann"),
         ("call <tel:+49-30-123|+49 30 123>", "call +49 30 123"), ("<tel:123|us>", "us (123)"),
         ("<mailto:a@b.example|A@b.example>", "A@b.example"),
         ("<!date^1392734382^{date_num} {time_secs}>", "2014-02-18 2:39:42 PM"),
@@ -439,7 +447,7 @@ def test_each_kind_of_message_shows_its_words(message: dict[str, Any], seen: str
     assert readable(message, NAMES.get) == seen
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
+@pytest.mark.parametrize("case", [*CASES, *SEEN], ids=[case["id"] for case in [*CASES, *SEEN]])
 def test_a_kept_message_can_be_rendered_again(case: dict[str, Any]) -> None:
     row = messages.row(case["message"], PLACE, "1|2|3")
     assert messages.reread(json.loads(json.dumps(row.metadata)), "1|2|3", NAMES.get) == row
@@ -476,6 +484,26 @@ def test_reactions_keep_names_and_counts_when_people_do_not_fit() -> None:
     assert few == reactions[:3]
     assert isinstance(many, list)
     assert many == [{**one, "users": people[:20]} for one in reactions]
+
+
+def test_the_most_reactions_keep_names_and_counts() -> None:
+    reactions = [{"name": "é" * 99, "count": n, "users": ["U1"] * 99} for n in range(600)]
+    message = {"type": "message", "ts": "1764000000.000100", "text": "x", "reactions": reactions}
+    kept = messages.row(message, PLACE, "1").metadata["reactions"]
+    assert kept == [{"name": "é" * 99, "count": n} for n in range(500)]
+
+
+@pytest.mark.parametrize(
+    ("message", "author"),
+    [
+        ({"subtype": "file_comment", "comment": {"user": "U02BOB", "comment": "nice"}}, "@Bob"),
+        ({"bot_id": "B1", "username": "R&amp;D bot"}, "@R&D bot"),
+        ({"bot_id": "B1", "bot_profile": {"name": "Q&amp;A"}, "user": "U01ANN"}, "@Q&A"),
+    ],
+)
+def test_a_row_is_named_by_its_author(message: dict[str, Any], author: str) -> None:
+    whole = {"type": "message", "ts": "1764000000.000100", "text": "x", **message}
+    assert messages.row(whole, PLACE, "1").name == f"#general {author}"
 
 
 def test_metadata_keeps_app_pin_title_and_event() -> None:

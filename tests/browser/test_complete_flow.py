@@ -87,7 +87,11 @@ def in_the_overview(window: Window) -> None:
         )
 
     assert figure("Active accounts") == "1"
-    assert (figure("Overdue"), figure("Parked tasks"), figure("Open runs")) == ("0", "0", "0")
+    assert (figure("Overdue accounts"), figure("Parked tasks"), figure("Open runs")) == (
+        "0",
+        "0",
+        "0",
+    )
     assert (figure("Ready tasks"), figure("Queued tasks")) == ("0", "0")
     window.sees(page.locator(".checks li.ok", has_text="scheduler"))
     window.sees(page.locator(".checks li.ok", has_text="workers"))

@@ -17,7 +17,8 @@ SEEN = """
   window.__mine = true;
   window.__seen = new Set();
   const look = () => {
-    const found = [...document.querySelectorAll("dt")].find((one) => one.textContent === "Done");
+    const found = [...document.querySelectorAll("dt")]
+      .find((one) => one.textContent === "Tasks done");
     if (found) window.__seen.add(found.nextElementSibling.textContent.trim());
   };
   look();

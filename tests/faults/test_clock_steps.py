@@ -42,7 +42,7 @@ def test_nothing_waits_for_a_day_after_the_clock_was_set_back(
 
     An account that was due, one whose tasks ran, and one with an open breaker and a block continue.
     """
-    fleet = make_fleet(POLLING_CRON_SCHEDULE="* * * * *")
+    fleet = make_fleet()
     program = fleet.workers(processes=1)
     fleet.ready()
     due, running = (connect(deployment, HelloWorld, SLOW) for _ in range(2))

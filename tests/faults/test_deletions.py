@@ -122,7 +122,7 @@ class Shelf:
     def check(self, *, is_exact: bool) -> None:
         """Compare the account with its source.
 
-        Parameters:
+        Args:
           is_exact: True if the latest run listed everything, and the source did not change.
         """
         live = self.live()

@@ -273,6 +273,11 @@ def test_an_account_that_stops_ends_the_wait_and_resumes_when_reconnected(cli: C
     error = cli.fails("sync", "stops", "--wait")
     assert "credentials" in error
     assert "polling reconnect" in error
+    shown = cli.ok("accounts", "show", "stops")
+    assert "next sync" not in shown.out
+    assert re.search(r"failed runs in a row +0", shown.out), "the run of a stopped account is open"
+    assert "Waiting" not in shown.err
+    assert "the account has stopped because of its credentials" in shown.err
     assert "credentials" in cli.fails("sync", "stops")
     rows = cli.ok("accounts", "--state", "error", "--json").rows()
     assert "stops" in [row["name"] for row in rows]

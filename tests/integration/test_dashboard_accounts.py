@@ -165,7 +165,7 @@ def test_the_account_list_shows_the_first_reason_to_wait(dashboard, desk) -> Non
     )
     assert "too many calls; next try" in rows["blocked"]
     assert "quota" in rows["grouped"]
-    assert "has stopped: refused" in rows["stopped"]
+    assert "has stopped because of its credentials: refused" in rows["stopped"]
     assert "until" not in rows["free"]
     assert "<script>alert" not in page
 

@@ -72,15 +72,15 @@ def test_an_overdue_account_is_shown_within_two_intervals(
     """
     desk.conn.execute(late.format(5), (account,))
     page = dashboard.sign_in().get("/").text
-    assert (figure(page, "Due now"), figure(page, "Overdue")) == ("1", "0")
+    assert (figure(page, "Accounts due now"), figure(page, "Overdue accounts")) == ("1", "0")
     desk.conn.execute(late.format(9), (account,))
-    assert figure(dashboard.sign_in().get("/").text, "Overdue") == "1"
+    assert figure(dashboard.sign_in().get("/").text, "Overdue accounts") == "1"
 
 
 def test_the_overview_tells_a_missing_fleet_from_old_content(dashboard: Dashboard) -> None:
     page = dashboard.sign_in().get("/").text
     assert {standing(page, name) for name in ("workers", "dispatcher", "scheduler")} == {"warn"}
-    assert figure(page, "Overdue") == "0"
+    assert figure(page, "Overdue accounts") == "0"
 
 
 def test_the_first_page_of_a_user_lists_their_accounts(dashboard: Dashboard) -> None:

@@ -121,7 +121,7 @@ def test_a_run_is_shown_as_a_tree(dashboard, desk, made) -> None:
         re.DOTALL,
     )
     assert "Tasks so far 6" in text(page)
-    assert "Done 2" in text(page)
+    assert "Tasks done 2" in text(page)
     assert f'href="/runs/{run}?parent={root}#tree">3 follow-ups' in page.text
     below = who.get(f"/runs/{run}?parent={root}")
     steps = set(re.findall(r'href="/tasks/(\d+)"><code>step', below.text))
@@ -323,7 +323,7 @@ def test_the_page_of_a_run_is_updated_live(dashboard, desk, made) -> None:
             while what not in (line := next(lines)):
                 seen.append(line)
 
-        wait_for("Done")
+        wait_for("Tasks done")
         park(desk)
         wait_for('class="parked"')
     assert len(seen) > 10
@@ -338,5 +338,5 @@ def test_the_counts_of_a_run_remain_after_pruning(dashboard, desk, made) -> None
         """)
     desk.rows("DELETE FROM sync_task RETURNING 1")
     page = text(signed_in(dashboard, "u").get(f"/runs/{run}"))
-    assert "Done 7" in page
+    assert "Tasks done 7" in page
     assert "were deleted after the retention time" in page

@@ -161,7 +161,7 @@ class Ledger(RuleBasedStateMachine):
         """Make every active account without an open live run due, and claim it."""
         self.conn.execute("UPDATE user_integration SET next_sync_at = now()")
         due = [a for a in self.accounts_ if a not in self.paused and self._open(a, "live") is None]
-        made = scheduling.claim_due(self.conn, 10)
+        made = scheduling.claim_due(self.conn, 10).runs
         assert sorted(account for _, account in made) == sorted(due)
         for run, account in made:
             self._begin(run, account)

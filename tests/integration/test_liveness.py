@@ -109,6 +109,27 @@ def test_all_reports_agree_on_an_overdue_account(
     assert _says_overdue(api, desk) == [False] * 5
 
 
+def test_a_check_is_answered_while_a_part_of_the_database_is_locked(
+    api, desk, healthy, connect
+) -> None:
+    """A load balancer waits for `/readyz`. Without the bound, it would wait for the lock."""
+    other = connect()
+    with other.transaction():
+        other.execute("LOCK TABLE user_integration IN ACCESS EXCLUSIVE MODE")
+        checks = health.check(api.backend)
+        assert api.backend.health_flight.results(pytest.fail, 0.0)[1] is False
+    assert (checks["database"], checks["schema"], checks["accounts"]) == ("ok", "ok", "warn")
+    assert health.is_ready(checks)
+
+
+def test_a_database_that_does_not_answer_is_not_ready(api, connect) -> None:
+    other = connect()
+    with other.transaction():
+        other.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        checks = health.check(api.backend)
+    assert not health.is_ready(checks)
+
+
 def _says_overdue(api: Any, desk: Any) -> list[bool]:
     listed, _ = account_listing.page(desk.conn, SETTINGS)
     over, _ = account_listing.page(desk.conn, SETTINGS, due="over")

@@ -14,9 +14,10 @@ from support.waiting import until
 
 from core import Task
 from core.dispatcher import domain, loop
+from core.dispatcher import maintenance as maintenance_module
 from core.dispatcher.domain import Phase
 from core.dispatcher.loop import Dispatcher
-from core.dispatcher.maintenance import Maintenance, tick_seconds
+from core.dispatcher.maintenance import Maintenance
 from core.environment import Environment
 from core.ledger import leadership, looks, processes
 from core.ledger.outcomes import Outcome
@@ -312,21 +313,71 @@ def test_another_version_in_the_catalog_means_a_deploy_in_progress(desk) -> None
         assert processes.other_version(desk.conn, mine)
 
 
-def test_the_leader_polls_when_the_scheduler_is_silent(maintenance: Maintenance, desk) -> None:
+@pytest.fixture
+def scheduled(settings, database, queues):
+    """Return `make(schedule)`, which creates the jobs of a leader with this schedule."""
+
+    def make(schedule: str) -> Maintenance:
+        changed = settings.model_copy(update={"cron_schedule": schedule})
+        return Maintenance(uuid4(), changed, database, queues, Registry())
+
+    return make
+
+
+HOURLY = "0 * * * *"
+
+
+def test_the_leader_claims_due_accounts_if_the_schedule_is_frequent(scheduled, desk) -> None:
+    accounts = [desk.account(f"a{number}") for number in range(3)]
+    scheduled(HOURLY).run_due(desk.conn)
+    assert desk.runs() == []
+    scheduled("*/5 * * * *").run_due(desk.conn)
+    assert {id for (id,) in desk.rows("SELECT user_integration_id FROM sync_run")} == set(accounts)
+
+
+def test_a_leader_without_redis_claims_due_accounts(scheduled, desk, monkeypatch) -> None:
     desk.account()
-    maintenance._check_ticks(desk.conn)
-    assert desk.runs() == []
-    maintenance._silent_since = time.monotonic() - 10_000
-    desk.conn.execute("UPDATE engine_state SET last_tick_at = now()")
-    maintenance._check_ticks(desk.conn)
-    assert desk.runs() == []
-    desk.conn.execute("UPDATE engine_state SET last_tick_at = now() - interval '1 h'")
-    maintenance._check_ticks(desk.conn)
+    maintenance = scheduled("* * * * *")
+    monkeypatch.setattr(maintenance._queues, "wake", lambda: pytest.fail("Redis is away"))
+    maintenance.redis_is_away()
+    maintenance.run_due(desk.conn)
     assert desk.runs() == ["running"]
 
 
-def test_the_seconds_between_ticks_follow_from_the_schedule() -> None:
-    assert (tick_seconds("*/2 * * * *"), tick_seconds("0 * * * *")) == (120.0, 3600.0)
+def test_a_claim_by_the_leader_leaves_time_for_other_work(scheduled, desk, monkeypatch) -> None:
+    monkeypatch.setattr(maintenance_module, "CLAIM_SECONDS", 0.0)
+    for number in range(3):
+        desk.account(f"a{number}")
+    leader = scheduled("* * * * *")
+    leader._settings = leader._settings.model_copy(update={"batch_size": 1})
+    for runs in (1, 2, 3):
+        leader.run_due(desk.conn)
+        assert len(desk.runs()) == runs
+
+
+def test_the_leader_polls_when_the_scheduler_is_silent(scheduled, desk, caplog) -> None:
+    desk.account()
+    leader = scheduled(HOURLY)
+    leader._check_ticks(desk.conn)
+    assert desk.runs() == []
+    leader._silent_since = time.monotonic() - 100_000
+    desk.conn.execute("UPDATE engine_state SET last_tick_at = now()")
+    leader._check_ticks(desk.conn)
+    assert desk.runs() == []
+    desk.conn.execute("UPDATE engine_state SET last_tick_at = now() - interval '4 h'")
+    leader._check_ticks(desk.conn)
+    assert desk.runs() == ["running"]
+    assert "has not ticked" in caplog.text
+
+
+def test_a_leader_that_claims_reports_a_silent_scheduler_once(scheduled, desk, caplog) -> None:
+    leader = scheduled("* * * * *")
+    leader._silent_since = time.monotonic() - 100_000
+    desk.conn.execute("UPDATE engine_state SET last_tick_at = now() - interval '1 h'")
+    for _ in range(2):
+        leader._check_ticks(desk.conn)
+    assert caplog.text.count("has not ticked") == 1
+    assert desk.runs() == []
 
 
 def test_each_maintenance_job_runs_when_it_is_due(maintenance: Maintenance, desk) -> None:

@@ -39,10 +39,10 @@ def leader_works(desk: Any) -> None:
 def test_no_account_of_a_paused_integration_is_claimed(desk) -> None:
     paused, other = desk.account("a"), desk.account("b", domain="other")
     pause(desk)
-    assert [account for _, account in scheduling.claim_due(desk.conn, 10)] == [other]
+    assert [account for _, account in scheduling.claim_due(desk.conn, 10).runs] == [other]
     leader_works(desk)
     assert desk.value("SELECT next_sync_at FROM user_integration WHERE id = %s", paused) is None
-    assert scheduling.claim_due(desk.conn, 10) == []
+    assert scheduling.claim_due(desk.conn, 10).runs == []
 
 
 def test_after_a_pause_accounts_become_due_spread_over_their_interval(desk) -> None:
@@ -55,7 +55,7 @@ def test_after_a_pause_accounts_become_due_spread_over_their_interval(desk) -> N
     leader_works(desk)
     assert desk.value("SELECT count(next_sync_at) FROM user_integration") == 0
     assert pauses.resume(desk.conn, "shop")
-    assert scheduling.claim_due(desk.conn, 10) == []
+    assert scheduling.claim_due(desk.conn, 10).runs == []
     leader_works(desk)
     assert desk.rows("SELECT paused_at, paused_until FROM integration") == [(None, None)]
     spread = desk.rows(
@@ -227,8 +227,8 @@ def test_no_account_stays_without_a_next_poll(desk, seed: int) -> None:
     assert not desk.rows("SELECT name FROM user_integration WHERE next_sync_at IS NULL"), names
     for account in accounts:
         ACTIONS["due"](desk, account)
-    assert len(scheduling.claim_due(desk.conn, 10)) == 3
-    assert scheduling.claim_due(desk.conn, 10) == []
+    assert len(scheduling.claim_due(desk.conn, 10).runs) == 3
+    assert scheduling.claim_due(desk.conn, 10).runs == []
 
 
 def test_an_account_that_stopped_during_a_pause_is_polled_after_its_correction(desk) -> None:
@@ -239,4 +239,4 @@ def test_an_account_that_stopped_during_a_pause_is_polled_after_its_correction(d
     pauses.resume(desk.conn, "shop")
     leader_works(desk)
     ACTIONS["correct"](desk, account)
-    assert [claimed for _, claimed in scheduling.claim_due(desk.conn, 10)] == [account]
+    assert [claimed for _, claimed in scheduling.claim_due(desk.conn, 10).runs] == [account]

@@ -10,6 +10,7 @@ import pytest
 from core import Task
 from core.errors import InvalidInput, NotFound
 from core.ledger import scheduling
+from core.ledger.opening import open_run
 
 
 def due(desk, account: UUID) -> None:
@@ -39,6 +40,39 @@ def test_a_second_tick_makes_no_second_run(desk) -> None:
     assert desk.runs() == ["running"]
 
 
+DUE_NOW = "SELECT count(*) FROM user_integration WHERE next_sync_at <= clock_timestamp()"
+
+
+def test_a_due_account_with_an_open_run_leaves_the_due_ones(desk) -> None:
+    """Each claim would read past all accounts that stay due."""
+    joined, new = desk.account("joined"), desk.account("new")
+    desk.run(joined)
+    due(desk, joined)
+    claim = scheduling.claim_due(desk.conn, 10)
+    assert ([account for _, account in claim.runs], claim.joined) == ([new], 1)
+    assert desk.value(DUE_NOW) == 0
+
+
+def test_accounts_that_join_their_runs_count_for_the_batch(desk) -> None:
+    """A claim that handled a full batch is followed by another one."""
+    for number in range(3):
+        desk.run(desk.account(f"a{number}"))
+    desk.account("new")
+    desk.conn.execute("UPDATE user_integration SET next_sync_at = now() - interval '1 h'")
+    desk.conn.execute(
+        "UPDATE user_integration SET next_sync_at = now() - interval '1 s' WHERE name = 'new'"
+    )
+    assert scheduling.poll(desk.conn, 1) == 1
+
+
+def test_a_claim_ends_after_its_time_and_says_that_more_are_due(desk) -> None:
+    for number in range(3):
+        desk.account(f"a{number}")
+    assert scheduling.poll_for(desk.conn, 1, 0.0) == (1, True)
+    assert scheduling.poll_for(desk.conn, 5, 0.0) == (2, False)
+    assert scheduling.poll_for(desk.conn, 5, 0.0) == (0, False)
+
+
 def test_a_batch_has_the_given_size_and_takes_the_longest_due_first(desk) -> None:
     accounts = [desk.account(f"a{number}") for number in range(5)]
     for age, account in enumerate(accounts):
@@ -46,7 +80,7 @@ def test_a_batch_has_the_given_size_and_takes_the_longest_due_first(desk) -> Non
             "UPDATE user_integration SET next_sync_at = now() - %s * interval '1 h' WHERE id = %s",
             (age, account),
         )
-    assert {account for _, account in scheduling.claim_due(desk.conn, 2)} == set(accounts[-2:])
+    assert {account for _, account in scheduling.claim_due(desk.conn, 2).runs} == set(accounts[-2:])
     assert scheduling.poll(desk.conn, 2) == 3
 
 
@@ -105,6 +139,24 @@ def test_the_next_run_is_due_an_interval_after_the_end(desk) -> None:
     assert 57 <= minutes <= 63
 
 
+@pytest.mark.parametrize("is_due", [True, False])
+def test_a_poll_that_became_due_during_a_run_of_retries_starts_after_it(desk, is_due) -> None:
+    account = desk.account()
+    desk.finish(desk.root(account))
+    planned = desk.value("SELECT next_sync_at FROM user_integration")
+    with desk.conn.transaction():
+        run = open_run(desk.conn, account, lane="live", trigger="retry")
+        (retried,) = desk.add(run, "retried")
+    if is_due:
+        due(desk, account)
+    assert scheduling.poll(desk.conn, 5) == 0
+    (dispatch,) = desk.claim()
+    assert dispatch.task_id == retried
+    desk.finish(dispatch)
+    assert desk.value(DUE_NOW) == is_due
+    assert (desk.value("SELECT next_sync_at FROM user_integration") == planned) == (not is_due)
+
+
 # Resync
 # --------------------------------------------------------------------------------------------------
 
@@ -125,6 +177,7 @@ def test_a_resync_requested_during_a_run_begins_after_it(desk) -> None:
     account = desk.account()
     open_root = desk.root(account)
     assert scheduling.request_resync(desk.conn, account) == (UUID(open_root.run_id), False)
+    assert scheduling.poll(desk.conn, 5) == 0
     desk.finish(open_root)
     assert scheduling.poll(desk.conn, 5) == 1
     assert desk.rows("SELECT trigger FROM sync_run ORDER BY started_at") == [

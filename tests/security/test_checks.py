@@ -145,12 +145,36 @@ def test_the_engine_ends_a_check_whatever_the_plugin_does(api, silent, monkeypat
 
 def test_checks_that_never_end_are_bounded(api, monkeypatch) -> None:
     """A thread cannot be ended; beyond the bound, nothing is checked."""
-    monkeypatch.setattr(deadline, "_late", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(deadline, "_threads", threading.BoundedSemaphore(1))
     fine = {"integration_domain": "locked", "credentials": {"password": "fine"}}
-    with deadline._late:
+    with deadline._threads:
         answer = api.user("u").post(PLACE, json=fine)
         assert (answer.status_code, answer.json()["code"]) == (503, "checks-busy")
     assert api.user("u").post(PLACE, json=fine).status_code == 201
+
+
+def test_a_check_that_outlives_its_deadline_counts_for_its_user(api, monkeypatch) -> None:
+    """A plugin's thread cannot be ended. Others still have the room that it does not use."""
+    monkeypatch.setattr(deadline, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(deadline, "UNREACHABLE_SECONDS", 0.1)
+    leave, running = threading.Event(), threading.Semaphore(0)
+
+    def stuck(_: Any) -> AccountIdentity:
+        running.release()
+        leave.wait(60)
+        return AccountIdentity("reader", "reader")
+
+    monkeypatch.setattr(Reader, "check", stuck)
+    slow, body = api.user("mallory"), new("127.0.0.1", 1)
+    answers = [slow.post(PLACE, json=body) for _ in range(provider_slots.MAX_CALLS_PER_USER)]
+    assert {answer.json()["code"] for answer in answers} == {"host-unreachable"}
+    assert all(running.acquire(timeout=20) for _ in answers)
+    fine = {"integration_domain": "locked", "credentials": {"password": "fine"}}
+    refused = api.user("mallory").post(PLACE, json=fine)
+    assert (refused.status_code, refused.json()["code"]) == (429, "user-checks-busy")
+    assert api.user("ann").post(PLACE, json=fine).status_code == 201
+    leave.set()
+    until(lambda: slow.post(PLACE, json=fine).status_code in (200, 201), "the threads have ended")
 
 
 def test_a_check_of_an_operator_has_a_deadline_too(api, silent, monkeypatch) -> None:

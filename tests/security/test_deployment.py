@@ -9,13 +9,16 @@ import tomllib
 from contextlib import closing, suppress
 from pathlib import Path
 
+import httpx2
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support import proxies
 from support.attacks import attacking
 from support.deploying import DEPLOY, ROOT, compose
+from support.ports import free_port
 from support.serving import polling_serve
+from support.waiting import until
 
 LOCKED = (DEPLOY / "requirements.txt").read_text("utf-8")
 PINNED = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", LOCKED, re.MULTILINE))
@@ -50,6 +53,24 @@ def test_the_pinned_packages_satisfy_the_engine_and_its_plugins(path: Path) -> N
         name = canonicalize_name(requirement.name)
         if name != "integration-polling":
             assert requirement.specifier.contains(PINNED[name]), f"{name}: run nox -s lock"
+
+
+@pytest.mark.parametrize("proxy", [proxies.caddy, proxies.nginx])
+def test_the_proxies_log_no_secrets_of_requests(proxy, tmp_path) -> None:
+    """They log a request that the API does not answer, such as the end of a sign-in."""
+    path = "/oauth/callback?code=SECRET&state=SECRET"
+    with (
+        proxy(free_port(), tmp_path) as url,
+        httpx2.Client(base_url=url, trust_env=False) as client,
+    ):
+        secrets = {"Authorization": "Bearer SECRET", "Cookie": "a=SECRET", "Referer": url + path}
+        assert client.get(path, headers=secrets).status_code == 502
+
+        def logs() -> str:
+            return "".join(log.read_text("utf-8") for log in tmp_path.glob("*.log"))
+
+        until(lambda: "/oauth/callback" in logs(), "the proxy has logged the request")
+    assert "SECRET" not in logs()
 
 
 @pytest.mark.parametrize("name", SERVICES)

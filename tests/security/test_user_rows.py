@@ -12,6 +12,7 @@ from support.rest import SECRET
 from core.rest import idempotency
 from core.service import provider_slots
 from core.service.accounts import actions
+from core.service.runs import parked
 
 ACCOUNTS = "/v1/user-integrations"
 
@@ -89,3 +90,110 @@ def test_the_runs_that_a_user_requests_are_bounded(dashboard, conn, monkeypatch,
     assert dashboard.admin.post(path).status_code != 429
     theirs = connected(dashboard.user("ann"), "me").json()["id"]
     assert dashboard.user("ann").post(f"{ACCOUNTS}/{theirs}/sync").status_code == 201
+
+
+STOPPED = """
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
+    dedup_key, state, finished_at)
+SELECT gen_random_uuid(), %s, 'locked', 'live', 'step', '{}', decode(md5(n::text), 'hex'), 'parked',
+    now()
+FROM generate_series(1, %s) n RETURNING id
+"""
+
+
+def stopped(conn, account: str, number: int = 1) -> list[int]:
+    return [task for (task,) in conn.execute(STOPPED, (account, number))]
+
+
+@pytest.mark.parametrize("way", ["one", "form", "selected", "bulk", "bulk form", "resume"])
+def test_retries_of_a_user_count_as_requests_for_runs(dashboard, conn, monkeypatch, way) -> None:
+    monkeypatch.setattr(provider_slots, "MAX_RUNS_PER_HOUR", 3)
+    mallory, browser = dashboard.user("mallory"), dashboard.sign_in("mallory")
+    account = connected(mallory, "me").json()["id"]
+
+    def request(client, browser) -> int:
+        (task,) = stopped(conn, account)
+        match way:
+            case "one":
+                return client.post(f"/v1/tasks/{task}/retry").status_code
+            case "form":
+                return browser.post(f"/tasks/{task}/retry").status_code
+            case "selected":
+                return browser.post("/parked/retry", {"task": task}).status_code
+            case "bulk":
+                return client.post("/v1/tasks/retry", json={"state": "parked"}).status_code
+            case "bulk form":
+                return browser.post("/parked/retry-all").status_code
+            case _:
+                assert client.post(f"{ACCOUNTS}/{account}/pause").status_code == 200
+                return client.post(f"{ACCOUNTS}/{account}/resume").status_code
+
+    answers = [request(mallory, browser) for _ in range(5)]
+    assert all(status < 400 for status in answers[:3])
+    assert answers[3:] == [429, 429]
+    assert request(dashboard.admin, dashboard.sign_in()) < 400
+
+
+def test_one_bulk_request_processes_a_bounded_number_of_tasks(api, conn, monkeypatch) -> None:
+    monkeypatch.setattr(parked, "MAX_BULK_TASKS", 20)
+    monkeypatch.setattr(parked, "BATCH_TASKS", 10)
+    mallory = api.user("mallory")
+    account = connected(mallory, "me").json()["id"]
+    stopped(conn, account, 45)
+    for action in ("retry", "discard"):
+        done, after = [], ""
+        while True:
+            answer = mallory.post(f"/v1/tasks/{action}{after}", json={"state": "parked"}).json()
+            done.append(answer["done"])
+            if not answer["more"]:
+                break
+            after = f"?after={answer['cursor']}"
+        assert done == [20, 20, 5]
+        conn.execute("UPDATE sync_task SET state = 'parked', retried_as = NULL"
+            " WHERE run_id NOT IN (SELECT id FROM sync_run)")  # fmt: skip
+
+
+def test_a_bulk_request_that_uses_up_the_hour_continues_later(api, conn, monkeypatch) -> None:
+    mallory = api.user("mallory")
+    accounts = [connected(mallory, f"account {n}").json()["id"] for n in range(4)]
+    tasks = {task for account in accounts for task in stopped(conn, account, 3)}
+    monkeypatch.setattr(provider_slots, "MAX_RUNS_PER_HOUR", 2)
+    first = mallory.post("/v1/tasks/retry", json={"state": "parked"}).json()
+    assert (first["done"], first["more"]) == (6, True)
+    path = f"/v1/tasks/retry?after={first['cursor']}"
+    assert mallory.post(path, json={"state": "parked"}).status_code == 429
+    monkeypatch.setattr(provider_slots, "MAX_RUNS_PER_HOUR", 600)
+    assert mallory.post(path, json={"state": "parked"}).json()["done"] == 6
+    retried = conn.execute("SELECT id FROM sync_task WHERE retried_as IS NOT NULL")
+    assert {id for (id,) in retried} == tasks
+
+
+def test_selected_tasks_are_retried_in_portions(dashboard, conn, monkeypatch) -> None:
+    monkeypatch.setattr(parked, "BATCH_TASKS", 10)
+    sizes, retry = [], parked.run_actions.retry
+
+    def retried(engine, ids):
+        sizes.append(len(ids))
+        return retry(engine, ids)
+
+    monkeypatch.setattr(parked.run_actions, "retry", retried)
+    account = connected(dashboard.user("mallory"), "me").json()["id"]
+    browser = dashboard.sign_in("mallory")
+    assert browser.post("/parked/retry", {"task": stopped(conn, account, 25)}).status_code == 303
+    assert sizes == [10, 10, 5]
+
+
+def test_accepting_a_held_deletion_counts_as_a_request_for_a_run(
+    dashboard, conn, monkeypatch
+) -> None:
+    monkeypatch.setattr(provider_slots, "MAX_RUNS_PER_HOUR", 2)
+    mallory, browser = dashboard.user("mallory"), dashboard.sign_in("mallory")
+    account = connected(mallory, "me").json()["id"]
+    ((held,),) = conn.execute(
+        "INSERT INTO held_deletion (user_integration_id, run_id, vanished, total)"
+        " VALUES (%s, gen_random_uuid(), 1, 1) RETURNING id", (account,)
+    )  # fmt: skip
+    paths = [f"/v1/held-deletions/{held}/accept", f"/deletions/{held}/accept"]
+    assert mallory.post(paths[0]).status_code == 200
+    assert browser.post(paths[1]).status_code == 303
+    assert [mallory.post(paths[0]).status_code, browser.post(paths[1]).status_code] == [429, 429]

@@ -14,7 +14,7 @@ from support.proxy import Losses, postgres_proxy, postgres_url, redis_proxy, red
 class Network:
     """Two proxies: the other programs reach the servers, while this one does not.
 
-    Parameters:
+    Args:
       deployment: The deployment with the servers.
     """
 

@@ -25,7 +25,7 @@ HALF_BODY = (
 class Attackers:
     """Open connections of an attacker.
 
-    Parameters:
+    Args:
       url: The address of the server.
       address: The address of the attacker.
     """

@@ -31,7 +31,7 @@ ARCHIVED = "SELECT last_archived_wal >= pg_walfile_name(%s) FROM pg_stat_archive
 class Archive:
     """The backups of a server.
 
-    Parameters:
+    Args:
       folder: A folder that the server's user can write.
     """
 

@@ -22,12 +22,15 @@ from core.transport.queues import Queues
 
 TEMPLATE = "polling_template"
 
+YEARLY = "0 0 1 1 *"
+"""A schedule with which only the test starts runs: the leader claims nothing by itself."""
+
 
 @dataclass(frozen=True)
 class Deployment:
     """An installation, as its environment describes it.
 
-    Parameters:
+    Args:
       home: A folder for its files.
       secret_key: The key of its vault. Default: a new key.
     """
@@ -63,6 +66,7 @@ class Deployment:
             "POLLING_REDIS_NAMESPACE": self.namespace,
             "POLLING_HOME": str(self.home),
             "POLLING_SECRET_KEYS": self.secret_key,
+            "POLLING_CRON_SCHEDULE": YEARLY,
         }
 
     @contextmanager

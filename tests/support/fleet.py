@@ -42,7 +42,7 @@ LEASE_SECONDS = 2.0
 class Program:
     """One command with all its processes, in a process group of its own.
 
-    Parameters:
+    Args:
       processes: The number of its worker processes.
       log: The file for its output.
     """
@@ -109,7 +109,7 @@ class Program:
 class Fleet:
     """All programs of a deployment.
 
-    Parameters:
+    Args:
       folder: The folder of its log.
       variables: Settings for all its programs, in addition to the deployment's.
     """
@@ -132,9 +132,14 @@ class Fleet:
     ) -> Program:
         """Start `dramatiq core.actors`, for the named queues or for all queues.
 
-        Parameters:
+        Args:
+          *queues: The queues. Default: all.
+          processes: The number of worker processes.
+          threads: The threads of each process.
+          python: The Python that runs them.
           memory_kib: The maximum address space of each process in KiB. Default: None, no limit.
           modules: Modules that Dramatiq loads in addition to the actors.
+          **variables: Environment variables to add.
         """
         bound = (
             []
@@ -154,8 +159,10 @@ class Fleet:
     def start(self, argv: Sequence[str], processes: int = 0, **variables: str) -> Program:
         """Start any command.
 
-        Parameters:
+        Args:
+          argv: The command and its arguments.
           processes: The number of worker processes among its children.
+          **variables: Environment variables to add.
         """
         environment = self.deployment.environment() | self.variables | variables
         self.programs.append(Program(argv, environment, processes, self.log))
@@ -206,7 +213,10 @@ class Fleet:
     ) -> T:
         """Wait for a condition.
 
-        Parameters:
+        Args:
+          condition: Returns a true value when the wait ends.
+          what: The text of the error.
+          seconds: The time limit.
           replace: Restart programs that exit in the meantime, as a supervisor does. Default: False.
         """
 

@@ -50,7 +50,7 @@ def failing(deployment: Deployment, operation: str, table: str) -> Iterator[None
 class SmallDisk:
     """A file system of a few MiB, on which a database is.
 
-    Parameters:
+    Args:
       folder: Its mount point.
     """
 

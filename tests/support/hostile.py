@@ -22,7 +22,8 @@ def parked(deployment: Deployment) -> dict[str, str]:
 def assert_neighbours_done(deployment: Deployment, crashes: int = 0) -> None:
     """Assert that all neighbours are done, with their content, and without failed attempts.
 
-    Parameters:
+    Args:
+      deployment: The deployment.
       crashes: The number of crashes that may be counted against a neighbour. Default: 0.
     """
     [(done, known)] = deployment.rows(NEIGHBOURS)

@@ -362,8 +362,12 @@ def fill(
 
     The text is in every field whose value comes from outside.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      name: The name of the text.
+      text: The text.
       user: The owner of the account. Default: None, which makes the text the user's id too.
+      domain: The domain of the integration.
     """
     held = sanitize(text) or ""
     number = next(_numbers)

@@ -29,7 +29,10 @@ def in_a_run(
 
     The run must resume by itself, in the same processes.
 
-    Parameters:
+    Args:
+      fleet: The processes of the test.
+      deployment: The deployment.
+      config: The config of the account.
       after: The number of tasks that are done before the block. With 0, the block precedes the run.
         Default: 300.
       quiet: The time limit for the rest of the run in seconds. Default: 60.

@@ -45,7 +45,7 @@ def caddy(upstream: int, home: Path) -> Iterator[str]:
     file = home / "Caddyfile"
     # Caddy's port for administration is fixed, and several tests run at the same time.
     text = (DEPLOY / "Caddyfile").read_text("utf-8")
-    file.write_text(text.replace("{\n\tservers {", "{\n\tadmin off\n\tservers {", 1))
+    file.write_text(text.replace("\n\tservers {", "\n\tadmin off\n\tservers {", 1))
     assert "admin off" in file.read_text()
     command = [program("caddy"), "run", "--config", str(file)]
     with _running([*command, "--adapter", "caddyfile"], variables, home, url):

@@ -29,7 +29,7 @@ class Hang(Exception):
 class Losses:
     """The messages that a proxy loses; each loss also ends the connection.
 
-    Parameters:
+    Args:
       matches: Returns True if a message may be lost.
       rate: The share of matching messages that are lost.
       hanging: The share of losses after which the connection stays open but silent. Default: 0.
@@ -64,7 +64,7 @@ class Losses:
 class Proxy:
     """A proxy from a TCP port to a Unix socket, which runs during the block.
 
-    Parameters:
+    Args:
       server: The path of the server's socket.
       losses: The messages that the proxy loses.
       frames: Splits the buffer into complete messages, and removes them from the buffer.

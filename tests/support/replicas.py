@@ -14,7 +14,7 @@ from support.servers import Servers
 class Replica:
     """A copy of the data of PostgreSQL, as of one moment.
 
-    Parameters:
+    Args:
       servers: The servers. PostgreSQL is restarted for the copy.
     """
 

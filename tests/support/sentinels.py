@@ -28,7 +28,7 @@ USER = "default"
 class Replicated:
     """A master and its replica, both with a password.
 
-    Parameters:
+    Args:
       folder: A folder for their files.
     """
 
@@ -66,7 +66,8 @@ class Replicated:
     def fail_over(self, lag: float, *, by_hand: bool = False) -> None:
         """Kill the master, and promote the replica, which lacks the last seconds.
 
-        Parameters:
+        Args:
+          lag: The seconds that the replica lacks.
           by_hand: Promote it without a Sentinel.
         """
         self.lag(lag)

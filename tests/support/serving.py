@@ -50,8 +50,11 @@ def polling_serve(
 ) -> Iterator[Served]:
     """Run `polling serve` with further settings, on a free port.
 
-    Parameters:
+    Args:
+      deployment: The deployment.
+      folder: The folder of the process.
       files: The number of files that the process may open. Default: that of the tests.
+      **variables: The settings.
     """
 
     def limit() -> None:

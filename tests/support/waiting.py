@@ -16,7 +16,7 @@ PATIENCE = float(os.environ.get("POLLING_TEST_PATIENCE", "1"))
 def until(condition: Callable[[], T], what: str, seconds: float = 20.0) -> T:
     """Wait until `condition` returns a true value, and return that value.
 
-    Parameters:
+    Args:
       condition: Called every 50 ms.
       what: A description of the condition for the error.
       seconds: The time limit, which `PATIENCE` multiplies. Default: 20.

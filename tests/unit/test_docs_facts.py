@@ -270,7 +270,7 @@ STATED = {
         f"another one leads after about {LEADS:g} seconds",
         f"a worker process starts one after about {LEADS + VACANT:g} seconds",
         f"with exit code 4 after {signature(drain).parameters['timeout'].default} seconds",
-        f"After {STAND_IN_TICKS:g} intervals without a tick, the leader polls",
+        f"after {STAND_IN_TICKS:g} intervals without a tick, the leader polls",
     ],
     "how-to/use-your-own-servers.md": [
         f"sets {MAX_IDLE_IN_TRANSACTION_SECONDS} seconds for its own sessions",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.service.formatting import UNKNOWN, ago, moment, number, size, span
+from core.service.formatting import UNKNOWN, ago, counted, moment, number, size, span
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 KIB = 1_024
@@ -172,3 +172,14 @@ def test_no_shown_value_is_empty_or_negative(shown: Callable[[float], str], any:
     text = shown(any)
     assert text
     assert "-" not in text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 items"), (1, "1 item"), (2, "2 items"), (1_234, "1,234 items")]
+)
+def test_a_number_agrees_with_its_noun(count: int, text: str) -> None:
+    assert counted(count, "item") == text
+
+
+def test_an_irregular_plural_is_given() -> None:
+    assert [counted(count, "crash", "crashes") for count in (1, 3)] == ["1 crash", "3 crashes"]

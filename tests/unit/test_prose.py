@@ -65,6 +65,14 @@ def test_the_parts_of_a_docstring_are_read(tmp_path: Path, text: str) -> None:
     assert findings(tmp_path / "f.py", f'def f():\n    """Return it.\n\n    {body}\n    """\n')
 
 
+@pytest.mark.parametrize("section", ["Parameters", "Arguments", "Params"])
+def test_a_section_of_another_convention_is_found(tmp_path: Path, section: str) -> None:
+    """Ruff checks that `Args` is complete, and ignores the sections of other conventions."""
+    text = 'def f(x):\n    """Return it.\n\n    {}:\n      x: The number.\n    """\n'
+    assert [each.rule for each in findings(tmp_path / "f.py", text.format(section))] == ["section"]
+    assert not findings(tmp_path / "f.py", text.format("Args"))
+
+
 @pytest.mark.parametrize(
     "text",
     [

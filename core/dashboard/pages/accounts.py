@@ -157,7 +157,7 @@ def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) ->
         "more_runs": runs.cursor is not None,
         "parked": account_listing.parked_summary(conn, account),
         "totals": totals.get(conn),
-        "states": account_queries.states.page(
+        "states": account_queries.shown_states.page(
             conn, limit=PARTITIONS_SHOWN, user_integration_id=account, deleted=False
         ),
     }

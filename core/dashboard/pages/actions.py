@@ -21,7 +21,7 @@ from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.web.dependencies import AccountId, Engine
-from core.web.provider_slots import count_run, provider_slot
+from core.web.provider_slots import provider_slot
 
 router = APIRouter(prefix="/accounts/{account}")
 
@@ -37,7 +37,7 @@ def sync(
     """Start a run, or join the open one."""
 
     def act() -> str:
-        count_run(engine, viewer.user_id)
+        run_actions.count_request(engine, viewer.user_id)
         _, is_new = run_actions.sync(engine, account)
         return "started" if is_new else "joined"
 
@@ -55,7 +55,7 @@ def resync(
     """Delete all cursors and start a run that lists everything again."""
 
     def act() -> str:
-        count_run(engine, viewer.user_id)
+        run_actions.count_request(engine, viewer.user_id)
         _, is_new = run_actions.resync(engine, account)
         return "started" if is_new else "resync-later"
 
@@ -73,7 +73,7 @@ def reread(
     """Read the kept items of an account again, or join the open reread."""
 
     def act() -> str:
-        count_run(engine, viewer.user_id)
+        run_actions.count_request(engine, viewer.user_id)
         _, is_new = run_actions.reread(engine, account)
         return "reread-started" if is_new else "joined"
 
@@ -108,14 +108,13 @@ def resume(
     form: ActionForm,
 ) -> Response:
     """Resume a paused account."""
-    return _act(
-        engine,
-        viewer,
-        renderer,
-        account,
-        lambda: account_actions.resume(engine, account),
-        "resumed",
-    )
+
+    def act() -> str:
+        run_actions.count_request(engine, viewer.user_id)
+        account_actions.resume(engine, account)
+        return "resumed"
+
+    return _act(engine, viewer, renderer, account, act)
 
 
 @router.post("/check")

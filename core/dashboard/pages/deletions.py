@@ -16,6 +16,7 @@ from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 from core.service import authorization
 from core.service.content import deletions
+from core.service.runs import actions as run_actions
 from core.states import ShownHeldState
 from core.web.dependencies import After, DeletionId, Engine
 
@@ -75,6 +76,7 @@ def accept(
 ) -> Response:
     """Accept a held deletion."""
     _require(engine, viewer, deletion)
+    run_actions.count_request(engine, viewer.user_id)
     (decided,) = deletions.accept(engine, [deletion])
     flash = "deletions-accepted" if decided.run is not None else "deletions-accepted-later"
     return redirect("/deletions", flash)

@@ -26,7 +26,7 @@ from core.service.runs import progress
 from core.service.runs import queries as run_queries
 from core.service.runs import tree as run_tree
 from core.service.runs.progress import Progress
-from core.states import STOPPED_TASKS, RunState, TaskState
+from core.states import STOPPED_TASKS, AccountState, RunState, TaskState
 from core.web.dependencies import MAX_ID, After, Engine, RunId, TaskId
 
 router = APIRouter()
@@ -111,6 +111,7 @@ def show_task(engine: Engine, viewer: DetailViewer, renderer: Renderer, task: Ta
 def retry_task(engine: Engine, viewer: OperatingViewer, form: ActionForm, task: TaskId) -> Response:
     """Retry a parked task."""
     _require_task(engine, viewer, task)
+    run_actions.count_request(engine, viewer.user_id)
     run_actions.retry(engine, [task])
     return redirect(f"/tasks/{task}", "retried")
 
@@ -158,6 +159,7 @@ def _run(
         "seconds": now.run["seconds"],
         "bar": _bar(now),
         "waits": progress.blockers(conn, account, now) if running else [],
+        "is_active": account.sync_status == AccountState.ACTIVE,
         "branches": run_tree.by_type(conn, slots, run, viewer.user_id),
         "parent": parent,
         "above": run_tree.ancestors(conn, parent) if parent is not None else [],

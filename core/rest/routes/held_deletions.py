@@ -13,6 +13,7 @@ from core.service import authorization
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.content import deletions
+from core.service.runs import actions as run_actions
 from core.states import ShownHeldState
 from core.web.dependencies import (
     After,
@@ -77,7 +78,7 @@ def list_held_items(
     return Page[HeldItem].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
-@router.post("/{deletion}/accept", responses=problems(401, 404, 422))
+@router.post("/{deletion}/accept", responses=problems(401, 404, 422, 429))
 def accept_held_deletion(
     engine: Engine, principal: FleetOperator, deletion: DeletionId
 ) -> AcceptedDeletion:
@@ -87,6 +88,7 @@ def accept_held_deletion(
     The engine holds other missing items again.
     """
     _row(engine, principal, deletion)
+    run_actions.count_request(engine, principal.user_id)
     (decided,) = deletions.accept(engine, [deletion])
     return AcceptedDeletion.model_validate({**decided.row, "run_id": decided.run})
 

@@ -21,14 +21,14 @@ from core.web.permissions import DetailReader, FleetOperator
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
 
-@router.post("/retry", responses=problems(401, 404, 422, 503))
+@router.post("/retry", responses=problems(401, 404, 422, 429, 503))
 def retry_tasks(
     engine: Engine, principal: FleetOperator, body: TaskFilter, after: After = None
 ) -> BulkAction:
     """Retry all matching tasks. Copies of them run in their account's open run or in a new run.
 
-    The request processes tasks for at most 10 seconds. To continue, pass its `cursor` as `after`.
-    Then no task is retried twice, even if it fails again immediately.
+    The request processes at most about 1,000 tasks, for at most 10 seconds. To continue, pass its
+    `cursor` as `after`. Then no task is retried twice, even if it fails again immediately.
     """
     return _bulk(parked.retry_all(engine, _filter(engine, principal, body), after))
 
@@ -50,10 +50,11 @@ def get_task(engine: Engine, principal: DetailReader, task: TaskId) -> Task:
     return _read(engine, principal, task)
 
 
-@router.post("/{task}/retry", responses=problems(401, 404, 409, 422))
+@router.post("/{task}/retry", responses=problems(401, 404, 409, 422, 429))
 def retry_task(engine: Engine, principal: FleetOperator, task: TaskId) -> Retried:
     """Retry a parked task. A copy of it runs in the account's open run or in a new run."""
     _read(engine, principal, task)
+    run_actions.count_request(engine, principal.user_id)
     return Retried(tasks=run_actions.retry(engine, [task]))
 
 

@@ -57,7 +57,7 @@ from core.web.dependencies import (
     visible_user,
 )
 from core.web.permissions import Connector, DetailReader, FleetOperator, StatusReader
-from core.web.provider_slots import count_run, provider_slot
+from core.web.provider_slots import provider_slot
 
 PREFIX = "/v1/user-integrations"
 
@@ -278,12 +278,13 @@ def pause_user_integration(
     return _read(engine, account)
 
 
-@router.post("/{account}/resume", responses=problems(401, 404, 409, 422))
+@router.post("/{account}/resume", responses=problems(401, 404, 409, 422, 429))
 def resume_user_integration(
     engine: Engine, principal: FleetOperator, account: AccountId
 ) -> UserIntegration:
     """Resume a paused account where it stopped."""
     _require(engine, principal, account)
+    run_actions.count_request(engine, principal.user_id)
     account_actions.resume(engine, account)
     return _read(engine, account)
 
@@ -391,7 +392,7 @@ def _requested(
     _require(engine, principal, account)
 
     def act() -> RecordedResponse:
-        count_run(engine, principal.user_id)
+        run_actions.count_request(engine, principal.user_id)
         run, new = ask()
         return idempotency.response(201 if new else 200, Requested(run_id=run, new=new))
 

@@ -86,7 +86,12 @@ def connect(
     The same identity of the same user is the same account: it gets this config and these
     credentials, and resumes.
 
-    Parameters:
+    Args:
+      backend: The backend.
+      domain: The domain of the integration.
+      config: The config of the account.
+      credentials: The credentials of the account.
+      user_id: The owner's id in the product.
       name: A display name. Default: the name that the provider returns.
       interval_minutes: Minutes between the end of a run and the next run. Default: 15, or the
         interval of the existing account.
@@ -120,7 +125,11 @@ def identify(
 ) -> CheckResult:
     """Check an account with its provider, and store nothing.
 
-    Parameters:
+    Args:
+      backend: The backend.
+      domain: The domain of the integration.
+      config: The config of the account.
+      credentials: The credentials of the account.
       public_only: True to restrict the check to public addresses.
 
     Raises:
@@ -193,7 +202,10 @@ def reconnect(
 ) -> AccountIdentity:
     """Replace the credentials of an account; the account resumes with its cursors.
 
-    Parameters:
+    Args:
+      backend: The backend.
+      id: The id of the account.
+      credentials: The new credentials. None, if the integration needs none.
       public_only: True to restrict the account to public addresses, now and in later runs.
 
     Raises:
@@ -262,9 +274,12 @@ def configure(
 ) -> bool:
     """Change the config, name, interval or treatment of deletions of an account.
 
-    Parameters:
+    Args:
+      backend: The backend.
+      id: The id of the account.
       config: The complete new config.
       credentials: New credentials for the new config, for example if both are for another server.
+      name: The new display name.
       interval_minutes: Minutes between the end of a run and the next run.
       deletions: The treatment of content that disappears at the source.
       public_only: True if the caller has a user's token. A changed config then restricts the

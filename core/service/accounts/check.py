@@ -64,7 +64,10 @@ def check(
     If the provider rejects the credentials, they are renewed once, because the token may have
     expired. The check has a deadline; see `core.service.accounts.deadline`.
 
-    Parameters:
+    Args:
+      integration: The integration.
+      config: The config of the account.
+      credentials: The credentials of the account.
       renew: Renews the credentials. Default: the plugin's `refresh()`.
       egress: Restricts the addresses that the plugin may connect to; see `core.egress`.
 

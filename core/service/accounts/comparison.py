@@ -29,7 +29,8 @@ def latest(conn: Conn, account: UUID) -> Comparison | None:
 def sentence(comparison: Comparison, integration: str) -> str:
     """Return both numbers as text: `41,212 in Gmail, 41,212 here, checked 3 h ago`.
 
-    Parameters:
+    Args:
+      comparison: The two numbers, and the time of the comparison.
       integration: The name of the integration.
     """
     there, here = number(comparison.at_source), number(comparison.kept)

@@ -2,7 +2,7 @@
 
 A check runs in a thread of its own. At the deadline, the request is answered, and the connections
 of the check are closed, which ends most calls that wait for a server. A thread that continues
-nevertheless counts until it ends.
+nevertheless counts until it ends: for the process, and for the user whose request began it.
 
 With a user's token, the user decides where a check connects to. A name that does not exist, a
 private address, a closed port and a silent one give the same answer, after the same time. Otherwise
@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 
 from core.egress import ConnectionLog, EgressRefused, logged_connections
 from core.errors import InvalidInput, PollingError, ServerUnavailable
+from core.service.provider_slots import current_call
 
 T = TypeVar("T")
 
@@ -36,8 +37,8 @@ All failures to reach a host are answered after this time.
 LOOK_SECONDS = 0.05
 """The pause between two looks at the connections of a check, in seconds."""
 
-MAX_LATE_CHECKS = 32
-"""The maximum number of threads that continue after their deadline. Beyond, nothing is checked."""
+MAX_CHECK_THREADS = 32
+"""Threads of checks in one process, also after their deadline. Beyond, nothing is checked."""
 
 UNREACHABLE = frozenset(
     {
@@ -48,7 +49,7 @@ UNREACHABLE = frozenset(
 )  # fmt: skip
 """The errors of a connection that tell something about the network."""
 
-_late = threading.BoundedSemaphore(MAX_LATE_CHECKS)
+_threads = threading.BoundedSemaphore(MAX_CHECK_THREADS)
 
 
 class BoundedCheck(Generic[T]):
@@ -62,6 +63,7 @@ class BoundedCheck(Generic[T]):
     def __init__(self, work: Callable[[], T], *, limited: bool) -> None:
         self._work = work
         self._limited = limited
+        self._call = current_call()
         self._done = threading.Event()
         self._result: T
         self._error: BaseException | None = None
@@ -79,11 +81,9 @@ class BoundedCheck(Generic[T]):
           InvalidInput: A user's token, and the host cannot be reached.
           PollingError: The check takes too long, or the check's own error.
         """
-        if not _late.acquire(blocking=False):
-            raise ServerUnavailable("checks-busy")
         started = time.monotonic()
         with logged_connections() as log:
-            threading.Thread(target=copy_context().run, args=(self._main,), daemon=True).start()
+            self._start()
             finished = self._wait(log, started)
         if not finished and not self.renewing:
             log.cut()
@@ -96,14 +96,31 @@ class BoundedCheck(Generic[T]):
             raise self._error
         return self._result
 
+    def _start(self) -> None:
+        if not _threads.acquire(blocking=False):
+            raise ServerUnavailable("checks-busy")
+        if self._call is not None:
+            self._call.hold()
+        try:
+            threading.Thread(target=copy_context().run, args=(self._main,), daemon=True).start()
+        except RuntimeError:  # the system has no more threads
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Count the thread of the check no longer."""
+        _threads.release()
+        if self._call is not None:
+            self._call.leave()
+
     def _main(self) -> None:
         try:
             self._result = self._work()
         except BaseException as error:  # noqa: BLE001  raised again in the request's thread
             self._error = error
         finally:
+            self._leave()
             self._done.set()
-            _late.release()
 
     def _wait(self, log: ConnectionLog, started: float) -> bool:
         """Wait for the end of the check. Return False if it takes too long."""

@@ -85,9 +85,16 @@ def page(
 ) -> tuple[list[AccountRow], str | None]:
     """Read one page of accounts, the oldest first, and return it with the cursor of the next page.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      settings: The settings.
+      user_id: The owner of the accounts. Default: any user.
+      domain: The domain of the integration. Default: any.
+      status: The state of the accounts. Default: any.
       name: A part of the name, in upper or lower case.
       due: `now`: accounts whose next run is due. `over`: overdue accounts.
+      after: The cursor of the page before. Default: the first page.
+      limit: The maximum number of rows of the page.
 
     Raises:
       InvalidInput: The cursor is invalid.
@@ -104,7 +111,7 @@ def page(
         **(liveness.overdue_params(settings) if listing is OVERDUE_ACCOUNTS else {}),
     )
     ids = [row["id"] for row in accounts_page.rows]
-    waits = progress.first_blockers(conn, store.load_several(conn, ids))
+    waits = progress.first_blockers(conn, store.load_status(conn, ids))
     late = overdue_of(conn, settings, ids)
     return [
         AccountRow(row, waits.get(row["id"]), row["id"] in late) for row in accounts_page.rows

@@ -57,7 +57,7 @@ class LoopbackSignIn:
     def code_in(self, address: str) -> str:
         """Return the authorization code in the address at which the browser ended.
 
-        Parameters:
+        Args:
           address: The complete address, or its path and query.
 
         Raises:
@@ -99,7 +99,8 @@ def begin(integration: Integration, port: int) -> LoopbackSignIn:
     A request without a person shows whether the provider accepts the client, because it shows a
     refusal only in the browser. An unavailable provider proves nothing: the browser may reach it.
 
-    Parameters:
+    Args:
+      integration: The integration.
       port: The port of 127.0.0.1 on which this process listens.
 
     Raises:

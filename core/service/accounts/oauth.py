@@ -161,13 +161,20 @@ def start(
 ) -> StartedAuthorization:
     """Start a flow for a user.
 
-    Parameters:
+    Args:
+      backend: The backend.
+      domain: The domain of the integration.
+      user_id: The owner of the account.
       account: The only account that the flow may reconnect; its config stays. Default: any account
         that the user chooses at the provider.
+      name: The display name. Default: that of `connect`.
+      config: The config of the new account; None for its default.
+      interval_minutes: The poll interval. Default: that of `connect`.
       deletions: The treatment of content that disappears at the source. Default: `mark`, or the
         choice of the existing account.
       redirect_to: The page that gets a one-time code, for its backend to redeem. Default: the
         person confirms on a page of this server.
+      public_only: True to restrict the account to public addresses.
       session: The digest of the dashboard's session. Only its browser may finish the flow.
 
     Raises:
@@ -213,7 +220,8 @@ def owner_of(backend: Backend, secret: str) -> str:
 
     The calls to the provider count for this user, also in the browser of another person.
 
-    Parameters:
+    Args:
+      backend: The backend.
       secret: The state or the one-time code of the flow. It stays valid.
 
     Raises:
@@ -238,7 +246,11 @@ def finish(
 
     Only a flow of the dashboard is stored now. A flow of the API waits for a confirmation.
 
-    Parameters:
+    Args:
+      backend: The backend.
+      state: The state of the flow, from the provider's redirect.
+      code: The provider's authorization code.
+      error: The provider's error, if the person refused.
       session: The digest of the browser's session; None without one.
 
     Raises:
@@ -298,7 +310,8 @@ def _explained(problem: PollingError | None) -> PollingError | None:
 def redeem(backend: Backend, *, code: str, user_id: str) -> UUID:
     """Store the account of a flow, for the user who is signed in to the backend.
 
-    Parameters:
+    Args:
+      backend: The backend.
       code: The one-time code that the browser took to `redirect_to`.
       user_id: The user who is signed in to the backend, in that browser.
 
@@ -459,8 +472,11 @@ def exchange(
 ) -> Mapping[str, Any]:
     """Exchange an authorization code for credentials.
 
-    Parameters:
+    Args:
+      integration: The integration.
       redirect_uri: The address to which the provider sent the browser.
+      code: The authorization code.
+      verifier: The PKCE verifier of the flow.
 
     Raises:
       InvalidInput: The provider refuses.

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
-from core.service.formatting import ago
+from core.service.formatting import ago, counted
 from core.states import STOPPED_TASKS, Lane, RunState, TaskState, Trigger, literals
 
 MAX_LISTED = 10_000
@@ -82,9 +82,9 @@ class Owed:
 
     @property
     def sentence(self) -> str:
-        """A text for people, such as "Incomplete: 2 tasks are owed. The oldest failed 3 h ago"."""
-        tasks = "1 task is" if self.tasks == 1 else f"{self.tasks:,} tasks are"
-        return f"Incomplete: {tasks} owed. The oldest failed {ago(self.since)}."
+        """A text for people, which names the number of owed tasks and the age of the oldest one."""
+        owed = f"{counted(self.tasks, 'task')} {'is' if self.tasks == 1 else 'are'} owed"
+        return f"Incomplete: {owed} (failed and not done yet). The oldest failed {ago(self.since)}."
 
 
 def owed_by(conn: Conn, account: UUID) -> Owed:
@@ -95,9 +95,8 @@ def owed_by(conn: Conn, account: UUID) -> Owed:
 
 
 def completeness(row: Mapping[str, Any]) -> str:
-    """Return the text of a row with `OWED_COLUMNS`, such as "2 h ago" or "3 tasks owed"."""
+    """Return the text of a row with `OWED_COLUMNS`: "2 h ago", "3 tasks owed" or "not yet"."""
     tasks: int = row["owed_tasks"]
     if not tasks:
-        return ago(row["complete_as_of"])
-    number = f"{tasks:,}+" if tasks >= MAX_LISTED else f"{tasks:,}"
-    return f"{number} task{'' if tasks == 1 else 's'} owed"
+        return ago(row["complete_as_of"]) if row["complete_as_of"] else "not yet"
+    return f"{tasks:,}+ tasks owed" if tasks >= MAX_LISTED else f"{counted(tasks, 'task')} owed"

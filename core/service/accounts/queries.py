@@ -45,6 +45,18 @@ The filter `user_integration_id` is required, because the primary key serves the
 partition keeps its row, without a value.
 """
 
+MAX_SHOWN_STATE_CHARS = 4_000
+
+shown_states = replace(
+    states,
+    columns=f"""partition, version, updated_at, left(value::text, {MAX_SHOWN_STATE_CHARS}) AS text,
+    CASE WHEN octet_length(value::text) <= {MAX_SHOWN_STATE_CHARS} THEN value END AS value""",
+)
+"""The same partitions with the beginning of their text, and without large values."""
+
+MAX_TOTALED_DELETIONS = 100
+"""The number of held deletions in totals. A source decides how many there are."""
+
 COUNTED = """
 SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS items, count(deleted_at) AS deleted,
     count(gone_at_source) FILTER (WHERE deleted_at IS NULL) AS gone_at_source,
@@ -56,6 +68,7 @@ SELECT h.id, h.user_integration_id, a.integration_domain, h.state, h.parent, h.s
     h.vanished, h.total, h.created_at, h.decided_at
 FROM held_deletion h JOIN user_integration a ON a.id = h.user_integration_id
 WHERE h.user_integration_id = %(id)s AND h.state IN ({literals(ShownHeldState)}) ORDER BY h.id
+LIMIT {MAX_TOTALED_DELETIONS}
 """
 
 KINDS = """
@@ -75,5 +88,5 @@ def account_kinds(conn: Conn, id: UUID) -> list[Row]:
 
 
 def account_totals(conn: Conn, id: UUID) -> Row:
-    """Count the stored items and bytes of an account, and list its held deletions."""
+    """Count the stored items and bytes of an account, and list its first held deletions."""
     return fetch(conn, COUNTED, {"id": id})[0] | {"held": fetch(conn, HELD, {"id": id})}

@@ -12,7 +12,7 @@ of the item, and it meets no change that only a reread made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -22,7 +22,13 @@ from core.db.rows import Row, fetch
 from core.errors import InvalidInput
 from core.service.authorization import Principal
 from core.service.content.queries import CONTENT_COLUMNS_OF_C
-from core.service.pagination import Keyset, bounded, encode_cursor, invalid_cursor
+from core.service.pagination import (
+    Keyset,
+    bounded,
+    encode_cursor,
+    fetch_page,
+    invalid_cursor,
+)
 from core.states import HeldState
 
 MAX_SCANNED_ROWS = 5_000
@@ -91,11 +97,12 @@ WHERE h.state = '{HeldState.HELD}' AND (%(user)s::text IS NULL OR a.user_id = %(
 OWN = "SELECT id FROM user_integration WHERE user_id = %(user)s"
 # It omits items that changed again since the scan. They follow later, at their new position.
 READ = f"""
-SELECT c.changed_xid, c.synced_xid IS NOT NULL AS is_reread, {CONTENT_COLUMNS_OF_C}
+SELECT s.place, c.changed_xid, c.synced_xid IS NOT NULL AS is_reread, {CONTENT_COLUMNS_OF_C}
 FROM user_integration_content c
-JOIN unnest(%(ids)s::bigint[], %(versions)s::bigint[])
-    AS s(scanned_id, scanned_in) ON s.scanned_id = c.id
+JOIN unnest(%(ids)s::bigint[], %(versions)s::bigint[], %(places)s::int[])
+    AS s(scanned_id, scanned_in, place) ON s.scanned_id = c.id
 WHERE c.changed_xid = s.scanned_in
+ORDER BY s.place
 """
 
 # Selects rows of another cluster whose transactions had higher numbers. Without new numbers, the
@@ -163,9 +170,12 @@ def read(
 ) -> Feed:
     """Return the changes after a cursor, the oldest first.
 
-    An item that changed twice appears once, with its latest state.
+    An item that changed twice appears once, with its latest state. A page of large items ends
+    before `limit`.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      principal: The owner of the token.
       after: The `cursor` of the previous page. None: the oldest change. `LATEST`: only changes
         after this request.
       limit: The maximum number of changes, from 1 to `MAX_PAGE_ROWS`.
@@ -184,15 +194,16 @@ def read(
     scanned = fetch(conn, SCAN, params)
     wanted = [row for row in scanned if not (without_rereads and row["is_reread"])]
     visible = _visible(conn, principal, wanted)[:limit]
-    if len(visible) == limit:
-        place = _position_of(visible[-1])
+    listed, rows = _read(conn, visible)
+    is_full = len(listed) == limit or len(listed) < len(visible)
+    if is_full:
+        place = _position_of(listed[-1])
     elif scanned:
         place = _position_of(scanned[-1])
-    more = len(scanned) == most or len(visible) == limit
     return Feed(
-        _changes(conn, visible, without_rereads=without_rereads),
+        _changes(listed, rows, without_rereads=without_rereads),
         encode_cursor([source, *place]),
-        more,
+        is_full or len(scanned) == most,
         fetch(conn, HELD, {"user": principal.user_id})[0]["held"],
     )
 
@@ -230,13 +241,28 @@ def _visible(conn: Conn, principal: Principal, scanned: Sequence[Row]) -> list[R
     return [row for row in scanned if row["account"] in own]
 
 
-def _changes(conn: Conn, entries: Sequence[Row], *, without_rereads: bool) -> list[Change]:
-    items = [entry for entry in entries if entry["kind"] == CONTENT]
+def _read(conn: Conn, entries: Sequence[Row]) -> tuple[Sequence[Row], dict[int, Row]]:
+    """Read the rows of a page of entries.
+
+    Returns:
+      The entries up to the last row that fits into the page, and the rows by id.
+    """
+    places = [place for place, entry in enumerate(entries) if entry["kind"] == CONTENT]
+    if not places:
+        return entries, {}
     params = {
-        "ids": [entry["id"] for entry in items],
-        "versions": [entry["version"] for entry in items],
+        "ids": [entries[place]["id"] for place in places],
+        "versions": [entries[place]["version"] for place in places],
+        "places": places,
     }
-    rows = {row["id"]: row for row in fetch(conn, READ, params)} if items else {}
+    rows, is_cut = fetch_page(conn, READ, params)
+    listed = entries[: rows[-1]["place"] + 1] if is_cut else entries
+    return listed, {row["id"]: row for row in rows}
+
+
+def _changes(
+    entries: Sequence[Row], rows: Mapping[int, Row], *, without_rereads: bool
+) -> list[Change]:
     changes = []
     for entry in entries:
         if entry["kind"] == ERASED:

@@ -178,8 +178,7 @@ def page(
         return _search(conn, slots, content_filter, content_filter.q, limit, after)
     params = asdict(content_filter) | KEY.params(limit, after)
     with slots.transaction(conn, MAX_SEARCH_SECONDS, user=content_filter.user):
-        rows = fetch(conn, PAGE, params, prepare=False)
-    return KEY.page(rows, limit)
+        return KEY.read(conn, PAGE, params)
 
 
 def _search(
@@ -208,17 +207,20 @@ def _search(
                 "after_day": query.since,
                 "before_day": query.until,
             }
-            rows = fetch(conn, SEARCH, params, prepare=False)
+            page = FOUND_KEY.read(
+                conn, SEARCH, params, shape=lambda row: _with_snippet(row, query.shown)
+            )
     except (psycopg.InternalError, ProgramLimitExceeded):
         raise InvalidInput("search-invalid") from None
-    page = FOUND_KEY.page(rows, limit)
-    return Page([_shown(row, query.shown) for row in page.rows], page.cursor)
+    return Page([_without(row, "rank", "moment") for row in page.rows], page.cursor)
 
 
-def _shown(row: Row, shown: Sequence[str]) -> Row:
-    snippet = snippets.snippet(row["text"] or "", shown)
-    left_out = ("rank", "moment", "text")
-    return {key: value for key, value in row.items() if key not in left_out} | {"snippet": snippet}
+def _with_snippet(row: Row, shown: Sequence[str]) -> Row:
+    return _without(row, "text") | {"snippet": snippets.snippet(row["text"] or "", shown)}
+
+
+def _without(row: Row, *columns: str) -> Row:
+    return {name: value for name, value in row.items() if name not in columns}
 
 
 def _accounts(conn: Conn, params: Row) -> str | None:

@@ -135,7 +135,8 @@ def index_batch(
 ) -> int | None:
     """Write the search documents of the next batch of changed content.
 
-    Parameters:
+    Args:
+      conn: A connection in autocommit mode.
       batch_rows: The maximum number of items.
       max_chars: The number of characters of an item's text that are searchable. 0: only its name.
 
@@ -164,7 +165,8 @@ def index_batch(
 def write_documents(conn: Conn, ids: Sequence[int], max_chars: int = MAX_TEXT_CHARS) -> None:
     """Write the search documents of items, in a transaction that holds the row of the progress.
 
-    Parameters:
+    Args:
+      conn: A connection in that transaction.
       ids: The ids of the items.
       max_chars: The number of characters of an item's text that are searchable.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.db.pool import Conn
-from core.db.rows import Row, fetch
+from core.db.rows import Row
 from core.errors import NotFound
 from core.search import query as search_query
 from core.service.content.listing import MAX_SEARCH_SECONDS
@@ -57,9 +57,13 @@ def page(
 
     Deleted items are left out. New items are part of the thread after about a second.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      slots: The slots of slow queries.
       item: The row of any item of the thread.
       user: The reader; None for an operator.
+      limit: The maximum number of rows of the page.
+      after: The cursor of the page before. Default: the first page.
 
     Raises:
       NotFound: The item has no thread.
@@ -72,5 +76,4 @@ def page(
     params = KEY.params(limit, after) | {"account": item["user_integration_id"], "thread": thread}
     params |= {"query": search_query.thread_query(thread)}
     with slots.transaction(conn, MAX_SEARCH_SECONDS, user=user):
-        rows = fetch(conn, PAGE, params, prepare=False)
-    return KEY.page(rows, limit)
+        return KEY.read(conn, PAGE, params)

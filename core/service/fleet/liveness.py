@@ -11,11 +11,11 @@ from uuid import UUID
 
 from core.db.clocks import ALIVE_SECONDS
 from core.db.pool import Conn
-from core.dispatcher.maintenance import tick_seconds
+from core.dispatcher.schedule import tick_seconds
 from core.ledger.leadership import Status
 from core.ledger.processes import ALIVE
 from core.settings import Settings
-from core.states import AccountState, Lane, RunState
+from core.states import AccountState
 
 __all__ = [
     "ALIVE",
@@ -43,16 +43,14 @@ two intervals have passed.
 DUE = f"sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= clock_timestamp()"
 """The condition of a due account. The index `user_integration_due` serves it."""
 
-# The index `user_integration_due` serves it. An account with an open live run is being polled, so
-# it is not overdue.
+# The index `user_integration_due` serves it. If an account has an open live run, a claim or the
+# request for the run has moved the account out of this range.
 OVERDUE = f"""
 FROM user_integration a
 WHERE sync_status = '{AccountState.ACTIVE}'
   AND next_sync_at < clock_timestamp()
       - greatest({OVERDUE_INTERVALS} * poll_interval_minutes * interval '1 minute',
       %(silent_after)s * interval '1 second')
-  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id
-      AND r.lane = '{Lane.LIVE}' AND r.state = '{RunState.RUNNING}')
 """
 """The overdue accounts, as the FROM and WHERE of a query on `user_integration a`."""
 

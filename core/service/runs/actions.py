@@ -11,6 +11,20 @@ from core.service.accounts.actions import require_running
 from core.service.backend import Backend
 
 
+def count_request(backend: Backend, user: str | None) -> None:
+    """Count a request that may start a run.
+
+    Args:
+      backend: The backend.
+      user: The user whose token or session makes the request. None: an operator, without a bound.
+
+    Raises:
+      TooManyRequests: The user has sent too many in this hour.
+    """
+    if user is not None:
+        backend.provider_slots.count_run(backend.queues, user)
+
+
 def sync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
     """Start a run for an account, unless one is open.
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from core.db.pool import Conn
-from core.db.rows import fetch
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
 
@@ -65,5 +64,4 @@ def page(
     params = asdict(run_filter) | KEY.params(limit, after)
     statement = ALL if run_filter.user is None and run_filter.account is None else OF_ACCOUNTS
     with slots.transaction(conn, user=run_filter.user):
-        rows = fetch(conn, statement, params, prepare=False)
-    return KEY.page(rows, limit)
+        return KEY.read(conn, statement, params)

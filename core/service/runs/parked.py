@@ -12,7 +12,7 @@ from uuid import UUID
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.errors import NotFound, WrongState
+from core.errors import NotFound, TooManyRequests, WrongState
 from core.service.backend import Backend
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
@@ -75,6 +75,9 @@ WHERE t.id = ANY(%(ids)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s) O
 """
 BATCH_TASKS = 100
 """Tasks that one transaction changes."""
+
+MAX_BULK_TASKS = 1_000
+"""Tasks that one request processes; then it stops, with a cursor in its result."""
 
 MAX_BULK_SECONDS = 10.0
 """Seconds after which one request stops, with a cursor in its result."""
@@ -141,8 +144,7 @@ def page(
     """
     params = asdict(parked_filter) | KEY.params(limit, after)
     with slots.transaction(conn, user=parked_filter.user):
-        rows = fetch(conn, PAGE, params, prepare=False)
-    return KEY.page(rows, limit)
+        return KEY.read(conn, PAGE, params)
 
 
 def groups(conn: Conn, slots: QuerySlots, parked_filter: ParkedFilter) -> list[Row]:
@@ -175,7 +177,9 @@ def retry(backend: Backend, ids: Sequence[int], user: str | None) -> BulkResult:
 
     A task that is no longer parked does not prevent the retry of the others.
 
-    Parameters:
+    Args:
+      backend: The backend.
+      ids: The ids of the tasks.
       user: The owner of the tasks' accounts; tasks of other users are refused. None: any user.
     """
     return _apply_to_ids(backend, run_actions.retry, ids, user)
@@ -213,7 +217,9 @@ def _apply_to_ids(backend: Backend, act: Act, ids: Sequence[int], user: str | No
     with backend.database.connection() as conn:
         rows = fetch(conn, BY_IDS, {"ids": list(set(ids)), "user": user})
     result = BulkResult(refused=len(set(ids)) - len(rows))
-    _apply_to_batch(backend, act, rows, result)
+    for account in _by_account(rows):
+        for start in range(0, len(account), BATCH_TASKS):
+            _apply(backend, act, account[start : start + BATCH_TASKS], result, user)
     return result
 
 
@@ -227,6 +233,7 @@ def _apply_to_filter(
     else:
         place = dict(zip(BULK_KEY.columns, BULK_KEY.decode(after), strict=True))
     params: dict[str, Any] = asdict(parked_filter) | {"limit": BATCH_TASKS}
+    number = 0
     while True:
         params |= {f"after_{column}": value for column, value in place.items()}
         with (
@@ -234,24 +241,44 @@ def _apply_to_filter(
             backend.query_slots.transaction(conn, user=parked_filter.user),
         ):
             rows = fetch(conn, NEXT_BATCH, params, prepare=False)
-        _apply_to_batch(backend, act, rows, result)
+        for account in _by_account(rows):
+            try:
+                _apply(backend, act, account, result, parked_filter.user)
+            except TooManyRequests:
+                if not number:
+                    raise
+                result.cursor = BULK_KEY.encode(place)
+                return result
+            number += len(account)
+            place |= {"account": account[-1]["user_integration_id"], "task": account[-1]["id"]}
         if len(rows) < BATCH_TASKS:
             return result
-        place |= {"account": rows[-1]["user_integration_id"], "task": rows[-1]["id"]}
-        if time.monotonic() >= deadline:
+        if number >= MAX_BULK_TASKS or time.monotonic() >= deadline:
             result.cursor = BULK_KEY.encode(place)
             return result
 
 
-def _apply_to_batch(backend: Backend, act: Act, rows: Iterable[Row], result: BulkResult) -> None:
-    """Process one account at a time, so that concurrent bulk actions lock accounts in one order."""
-    for _, tasks in groupby(rows, key=lambda row: row["user_integration_id"]):
-        ids = [task["id"] for task in tasks]
-        try:
-            act(backend, ids)
-            result.done += len(ids)
-        except (NotFound, WrongState):
-            _apply_singly(backend, act, ids, result)
+def _by_account(rows: Iterable[Row]) -> list[list[Row]]:
+    """Group tasks by account, so that concurrent bulk actions lock accounts in one order."""
+    return [list(group) for _, group in groupby(rows, key=lambda row: row["user_integration_id"])]
+
+
+def _apply(
+    backend: Backend, act: Act, tasks: Sequence[Row], result: BulkResult, user: str | None
+) -> None:
+    """Act on tasks of one account, in one transaction.
+
+    Raises:
+      TooManyRequests: The user has requested too many runs in this hour. A retry may open one.
+    """
+    if act is run_actions.retry:
+        run_actions.count_request(backend, user)
+    ids = [task["id"] for task in tasks]
+    try:
+        act(backend, ids)
+        result.done += len(ids)
+    except (NotFound, WrongState):
+        _apply_singly(backend, act, ids, result)
 
 
 def _apply_singly(backend: Backend, act: Act, ids: Iterable[int], result: BulkResult) -> None:

@@ -213,14 +213,9 @@ def load_account(conn: Conn, run: Progress) -> Account:
 
 
 def _status(account: Account) -> list[Blocker]:
-    match account.sync_status:
-        case AccountState.PAUSED:
-            return [Blocker("the account is paused", advice=stopped(account).advice)]
-        case AccountState.ERROR:
-            text = f"the account has stopped: {account.status_detail or account.status_reason}"
-            return [Blocker(text, advice=stopped(account).advice)]
-        case AccountState.DISCONNECTED:
-            return [Blocker("the account is disconnected", advice=stopped(account).advice)]
+    if account.sync_status in (AccountState.PAUSED, AccountState.ERROR, AccountState.DISCONNECTED):
+        error = stopped(account)
+        return [Blocker(error.message, advice=error.advice)]
     return []
 
 

@@ -124,7 +124,7 @@ def by_type(conn: Conn, slots: QuerySlots, run: UUID, user: str | None) -> list[
 def nest(rows: Sequence[Row]) -> list[Branch]:
     """Arrange the counts by type and creator as a tree, in depth-first order.
 
-    Parameters:
+    Args:
       rows: The result of `TYPES`, in the order of each type's first task.
     """
     below: dict[str | None, list[str]] = {}
@@ -168,9 +168,14 @@ def tasks(
 ) -> Page:
     """List the follow-ups of a task in this run, in the order of their creation.
 
-    Parameters:
+    Args:
+      conn: A connection.
+      slots: The slots of slow queries.
+      run: The run.
       parent: The task. None: list the root tasks of the run.
       user: The reader; None for an operator.
+      limit: The maximum number of rows of the page.
+      after: The cursor of the page before. Default: the first page.
 
     Raises:
       InvalidInput: The cursor is invalid, or the query takes too long.
@@ -179,7 +184,7 @@ def tasks(
     params = {"run": run, "parent": parent} | KEY.params(limit, after)
     with slots.transaction(conn, user=user):
         conn.execute(HASHED)
-        page = KEY.page(fetch(conn, ROOTS if parent is None else CHILDREN, params), limit)
+        page = KEY.read(conn, ROOTS if parent is None else CHILDREN, params)
     with slots.transaction(conn, user=user):
         rows = fetch(conn, _SHOWN, {"ids": [row["id"] for row in page.rows]})
     return Page(rows, page.cursor)

@@ -30,7 +30,7 @@ Counting the tasks of a large run is slow. The pause bounds the load on the data
 class RunWatcher:
     """A poller of one run, for one thread.
 
-    Parameters:
+    Args:
       run: The run's id.
 
     Attributes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from typing import Annotated
+import re
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +14,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    model_validator,
 )
 
 from core import Destination
@@ -49,14 +51,36 @@ def _charset(name: str) -> str:
     return plain
 
 
+def _fingerprint(text: str) -> str:
+    """Return a SHA-256 fingerprint as pairs of digits, from any common form of it."""
+    digits = re.sub(r"[\s:]", "", text.strip().lower().removeprefix("sha256"))
+    if digits and not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError("must be a SHA-256 fingerprint: 64 hexadecimal digits")
+    return ":".join(re.findall("..", digits)).upper()
+
+
+PORTS = {"ftp": 21, "ftps": 21, "ftps-implicit": 990}
+"""The default TCP port of each protocol."""
+
+
 class Config(BaseModel, extra="forbid"):
     """The address of the server, and the files to keep."""
 
     host: Annotated[str, Destination(), AfterValidator(_one_line)] = Field(
         min_length=1, description="Host name or IP address of the server"
     )
-    port: Annotated[int, Destination()] = Field(
-        21, ge=1, le=65535, description="TCP port of the server"
+    protocol: Annotated[Literal["ftp", "ftps", "ftps-implicit"], Destination()] = Field(
+        "ftp",
+        description=(
+            "ftp is not encrypted. ftps encrypts with TLS after the greeting; ftps-implicit"
+            " encrypts from the first byte"
+        ),
+    )
+    port: Annotated[int | None, Destination()] = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="TCP port of the server. Default: the protocol's, 21 or 990",
     )
     root: Annotated[str, AfterValidator(_absolute)] = Field(
         "/", description="Directory to copy, with everything below it"
@@ -85,6 +109,42 @@ class Config(BaseModel, extra="forbid"):
             " growing. A later run fetches them"
         ),
     )
+    tls_ca: Annotated[str, Destination()] = Field(
+        "",
+        max_length=1_000_000,
+        title="TLS authorities",
+        description=(
+            "Certificates in PEM that may sign the server's certificate. Default: the authorities"
+            " that the system trusts"
+        ),
+    )
+    tls_fingerprint: Annotated[str, Destination(), AfterValidator(_fingerprint)] = Field(
+        "",
+        title="TLS fingerprint",
+        description=(
+            "SHA-256 of the server's certificate. Exactly this certificate is trusted, also if it"
+            " is self-signed or has expired"
+        ),
+    )
+    tls_min_version: Literal["1.2", "1.3"] = Field(
+        "1.2", title="Oldest TLS version", description="Oldest version of TLS to use"
+    )
+    tls_max_version: Literal["1.2", "1.3"] = Field(
+        "1.3",
+        title="Newest TLS version",
+        description="Newest version of TLS to use, for servers that fail with TLS 1.3",
+    )
+
+    @property
+    def effective_port(self) -> int:
+        """The TCP port to connect to."""
+        return self.port or PORTS[self.protocol]
+
+    @model_validator(mode="after")
+    def _check_versions(self) -> Self:
+        if self.tls_min_version > self.tls_max_version:
+            raise ValueError("tls_min_version is newer than tls_max_version")
+        return self
 
 
 class Credentials(BaseModel, extra="forbid"):
@@ -94,5 +154,25 @@ class Credentials(BaseModel, extra="forbid"):
         "anonymous", description="Login name"
     )
     password: Annotated[SecretStr, AfterValidator(_secret_line)] = Field(
-        SecretStr("anonymous@"), description="Password. FTP sends it unencrypted"
+        SecretStr("anonymous@"), description="Password. The protocol ftp sends it unencrypted"
     )
+    certificate: str = Field(
+        "",
+        max_length=100_000,
+        title="Client certificate",
+        description="Certificate in PEM, for servers that ask for one, with its chain",
+    )
+    private_key: SecretStr | None = Field(
+        None,
+        max_length=100_000,
+        title="Private key",
+        description="Private key of the certificate, in PEM",
+    )
+    passphrase: SecretStr | None = Field(
+        None, description="Passphrase of the private key, if it is encrypted"
+    )
+
+
+def secret(value: SecretStr | None) -> str:
+    """Return the text of a secret; empty if there is none."""
+    return "" if value is None else value.get_secret_value()

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from integration_polling_ftp.errors import Dropped, network_errors
+from integration_polling_ftp.errors import Dropped, Truncated, network_errors
+from integration_polling_ftp.tls import Tls, look
 
 COMMANDS = frozenset(
     [
+        "AUTH",
+        "PBSZ",
+        "PROT",
         "USER",
         "PASS",
         "FEAT",
@@ -47,6 +52,9 @@ MAX_REPLY_BYTES = 64 * 1024
 
 MAX_PRELIMINARY = 8
 """The number of preliminary replies (1xx) to one command."""
+
+KEEPALIVE_SECONDS = 60
+"""An idle connection is kept alive at this interval: firewalls forget those without traffic."""
 
 REPLY_TIMEOUTS = 4
 """A reply that is not complete after this many times the timeout counts as lost."""
@@ -92,6 +100,8 @@ class Control:
         with network_errors():
             self._socket = socket.create_connection((host, port), timeout)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            keep_alive(self._socket)
+        self._tls: Tls | None = None
         self._peer = self._socket.getpeername()
         self._rest = b""
         self.is_telnet = False
@@ -102,6 +112,24 @@ class Control:
         """Close the connection, without a farewell that could block."""
         with suppress(OSError):
             self._socket.close()
+
+    def secure(self, tls: Tls) -> None:
+        """Encrypt the control connection, and each later data connection.
+
+        Raises:
+          Untrusted: The certificate is not trusted.
+          ConfigurationError: Client and server have no version or method in common.
+          Dropped: The connection is lost, or bytes came before the handshake, which an attacker
+            could have written.
+        """
+        if self._rest:
+            raise Dropped("the server sent unencrypted bytes after its reply to AUTH")
+        self._socket = tls.wrap(self._socket, None)
+        self._tls = tls
+
+    def look(self) -> str:
+        """Return the fingerprint of the server's certificate, and close the connection."""
+        return look(self._socket)
 
     def send(self, *commands: str) -> None:
         """Send commands in one packet, without waiting for a reply.
@@ -191,14 +219,43 @@ class Control:
         except BaseException:
             connection.close()
             raise
-        return Data(connection)
+        return Data(connection, self._tls, self._session())
+
+    def _session(self) -> ssl.SSLSession | None:
+        """Return the TLS session to resume. TLS 1.3 gives a new one after the handshake."""
+        return self._socket.session if isinstance(self._socket, ssl.SSLSocket) else None
 
 
 class Data:
-    """An open data connection, read in blocks of at most 256 KiB."""
+    """An open data connection, read in blocks of at most 256 KiB.
 
-    def __init__(self, connection: socket.socket) -> None:
+    Args:
+      connection: The connected socket.
+      tls: Encrypts the connection. None: it is not encrypted.
+      session: The TLS session of the control connection.
+
+    Attributes:
+      is_closed: True if the server has said that the transfer ends here: an encrypted connection
+        that just breaks off may be cut by anyone. Always True without TLS.
+    """
+
+    def __init__(
+        self, connection: socket.socket, tls: Tls | None, session: ssl.SSLSession | None
+    ) -> None:
         self._socket = connection
+        self._tls = tls
+        self._tls_session = session
+        self.is_closed = True
+
+    def secure(self) -> None:
+        """Begin to encrypt, after the server's preliminary reply (RFC 4217, section 9).
+
+        Raises:
+          Untrusted: The certificate is not trusted.
+          Dropped: The connection is lost, or the server refuses the handshake.
+        """
+        if self._tls is not None:
+            self._socket = self._tls.wrap(self._socket, self._tls_session)
 
     def close(self) -> None:
         """Close the connection."""
@@ -213,11 +270,30 @@ class Data:
         """
         view = memoryview(buffer)
         while True:
-            with network_errors():
-                size = self._socket.recv_into(buffer)
+            try:
+                with network_errors():
+                    size = self._socket.recv_into(buffer)
+            except Truncated:
+                self.is_closed = False
+                return
             if not size:
+                self._farewell()
                 return
             yield view[:size]
+
+    def _farewell(self) -> None:
+        """Answer the server's close of TLS: some servers wait for that before they reply."""
+        if isinstance(self._socket, ssl.SSLSocket):
+            with suppress(OSError):
+                self._socket.unwrap().close()
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Keep an idle connection alive at intervals of `KEEPALIVE_SECONDS`."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), KEEPALIVE_SECONDS)
 
 
 def passive_port(reply: Reply) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,10 +23,31 @@ __all__ = [
     "Dropped",
     "Empty",
     "Missing",
+    "Truncated",
     "Unsupported",
+    "Untrusted",
     "meaning",
     "network_errors",
 ]
+
+TLS_REFUSALS = (
+    "ALERT_ACCESS_DENIED",
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_CERTIFICATE",
+    "ALERT_HANDSHAKE_FAILURE",
+    "ALERT_INSUFFICIENT_SECURITY",
+    "ALERT_PROTOCOL_VERSION",
+    "ALERT_UNKNOWN_CA",
+    "ALERT_UNSUPPORTED_CERTIFICATE",
+    "KEY_TOO_SMALL",
+    "LEGACY_RENEGOTIATION",
+    "NO_PROTOCOLS_AVAILABLE",
+    "UNSUPPORTED_PROTOCOL",
+    "WRONG_SIGNATURE_TYPE",
+    "WRONG_SSL_VERSION",
+    "WRONG_VERSION_NUMBER",
+)
+"""Parts of OpenSSL's reasons for handshakes that fail in the same way each time."""
 
 CONNECTIONS = "connections"
 """The name of the limit that the reply "too many connections" blocks."""
@@ -47,15 +69,36 @@ class Dropped(Unavailable):
     """The server does not answer: no connection, a lost or silent one, or 421."""
 
 
+class Truncated(Dropped):
+    """A TLS connection ended without a closing message (`close_notify`, RFC 8446, section 6.1)."""
+
+
+class Untrusted(ConfigurationError):
+    """The server proves no identity that the account trusts, or another one."""
+
+
 @contextmanager
 def network_errors() -> Iterator[None]:
-    """Translate errors of the network.
+    """Translate errors of the network and of TLS.
 
     Raises:
-      Dropped: The translated error.
+      Dropped: The connection failed, or is lost.
+      Untrusted: The server's certificate is not trusted.
+      ConfigurationError: Client and server have no version or method of TLS in common.
     """
     try:
         yield
+    except ssl.SSLCertVerificationError as error:
+        raise Untrusted(
+            f"the server's certificate is not trusted: {error.verify_message}"
+        ) from None
+    except ssl.SSLEOFError:
+        raise Truncated("the server closed the TLS connection without saying so") from None
+    except ssl.SSLError as error:
+        reason = error.reason or str(error)
+        if any(refusal in reason for refusal in TLS_REFUSALS):
+            raise ConfigurationError(f"TLS with the server is not possible: {reason}") from None
+        raise Dropped(f"the TLS connection is lost: {reason}") from None
     except TimeoutError:
         raise Dropped("the server did not respond in time") from None
     except OSError as error:

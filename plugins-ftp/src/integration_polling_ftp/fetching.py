@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -74,9 +74,16 @@ class Received:
 
 
 def receive(
-    session: Session, ctx: Context, paths: Sequence[str], room: int, enough: Callable[[], bool]
+    session: Session,
+    ctx: Context,
+    sizes: Mapping[str, int | None],
+    room: int,
+    enough: Callable[[], bool],
 ) -> Iterator[tuple[str, Received]]:
     """Fetch files until `enough` returns True, or `room` bytes are in memory.
+
+    `sizes` has the listed size of each file, by path; None if it is unknown. A file that has all
+    its bytes is complete, even if the server does not confirm the transfer.
 
     A connection that is lost after a file ends the iteration: the files that arrived are kept, and
     the caller leaves the rest to a follow-up. If the first file loses the connection again in the
@@ -89,7 +96,7 @@ def receive(
     held = 0
 
     def jobs() -> Iterator[Job]:
-        for index, path in enumerate(paths):
+        for index, path in enumerate(sizes):
             if index and (held >= room or enough()):
                 return
             arrived[path] = Received(ctx)
@@ -99,21 +106,32 @@ def receive(
     try:
         for path, error in session.retrieve_many(jobs()):
             received = arrived.pop(path)
-            received.error = error
+            received.error = None if _is_complete(received.size, sizes[path], error) else error
             held += len(received.held) if received.spooled is None else MAX_INLINE_BYTES
             is_first = False
             yield path, received
     except Dropped as error:
+        path = next(iter(arrived), "")
+        if path and _is_complete(arrived[path].size, sizes[path], error):
+            yield path, arrived.pop(path)
+            return
         if is_first and (not arrived or ctx.task.attempt == 1):
             raise
         if is_first:
-            path = next(iter(arrived))
             received = arrived.pop(path)
             received.error = error
             yield path, received
     finally:
         for received in arrived.values():
             received.close()
+
+
+def _is_complete(size: int, listed: int | None, error: IntegrationError | None) -> bool:
+    """Return True if a transfer that failed at its end has brought all the bytes.
+
+    Some servers close the connection, or report an error, after the last byte.
+    """
+    return isinstance(error, TransientError) and listed is not None and 0 < listed == size
 
 
 def judge(size: int, before: Stat, after: Stat | None, *, is_link: bool = False) -> Verdict:

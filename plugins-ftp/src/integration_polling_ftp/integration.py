@@ -88,7 +88,7 @@ class Ftp(BaseIntegration[Config, Credentials]):
             ) from None
         host = self.config.host.lower()
         return AccountIdentity(
-            f"{self.credentials.username}@{host}:{self.config.port}{self.config.root}",
+            f"{self.credentials.username}@{host}:{self.config.effective_port}{self.config.root}",
             f"{host}{self.config.root}",
         )
 

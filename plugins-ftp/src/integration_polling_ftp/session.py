@@ -8,11 +8,25 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from core import IntegrationError, PermanentError, RateLimited, TransientError
+from core import (
+    ConfigurationError,
+    CredentialsInvalid,
+    IntegrationError,
+    PermanentError,
+    RateLimited,
+    TransientError,
+)
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
 from integration_polling_ftp.control import BLOCK, Control, Data, Reply
-from integration_polling_ftp.errors import NOT_IMPLEMENTED, Dropped, Empty, Unsupported, meaning
+from integration_polling_ftp.errors import (
+    NOT_IMPLEMENTED,
+    Dropped,
+    Empty,
+    Unsupported,
+    Untrusted,
+    meaning,
+)
 from integration_polling_ftp.listing import (
     Entry,
     Kind,
@@ -23,6 +37,8 @@ from integration_polling_ftp.listing import (
     read_lines,
 )
 from integration_polling_ftp.listing.lines import DECIDING_BYTES, line_end
+from integration_polling_ftp.replies import readable
+from integration_polling_ftp.tls import Tls
 
 MAX_LINE_BYTES = 16 * 1024
 """The maximum size of a line of a listing."""
@@ -41,6 +57,9 @@ Others drop a transfer that has not begun when they read the next `PASV`, such a
 
 CUT = "the server ended the listing at its limit"
 """Follows the entries of a listing that the server cut, as pure-ftpd does after 10,000 entries."""
+FINAL = (Dropped, RateLimited, ConfigurationError, CredentialsInvalid)
+"""Errors of the connection. Another form of the command does not help."""
+
 STATS = 32
 """The number of files whose facts are requested in one packet."""
 
@@ -83,9 +102,11 @@ class Session:
         self._config = config
         self._username = credentials.username
         self._password = credentials.password.get_secret_value()
+        self._tls = Tls(config, credentials) if config.protocol != "ftp" else None
+        self._closes_properly = False
         self._control: Control | None = None
         self._features: frozenset[str] = frozenset()
-        self._passive = "PASV"
+        self._preferred = self._passive = "PASV"
         self._list = "LIST -a"
         self._pipelines = False
         self._is_cut = False
@@ -183,7 +204,7 @@ class Session:
                 is_empty = False
                 yield line
         except IntegrationError as error:
-            if isinstance(error, Dropped) or self._list == "LIST" or not is_empty:
+            if isinstance(error, FINAL) or self._list == "LIST" or not is_empty:
                 raise
         if is_empty and self._list != "LIST":
             for line in self._lines("LIST"):
@@ -368,6 +389,7 @@ class Session:
         try:
             reply = control.reply()
             if not reply.is_error:
+                self._begin_transfer(control, data)
                 for block in data.blocks(self._blocks()):
                     write(block)
         finally:
@@ -382,14 +404,14 @@ class Session:
         return (self._meaning(reply) if reply.is_error else None), offered
 
     def _data(self, control: Control, *, requested: bool = False) -> Data:
-        """Open a data connection, with EPSV over IPv6 and where the server has no PASV."""
+        """Open a data connection, with the other request if the server does not know the first."""
         reply, self._offer = self._offer, None
         if reply is None:
             if not requested:
                 control.send(self._passive)
             reply = control.reply()
-        if reply.code in (*NOT_IMPLEMENTED, "522") and self._passive == "PASV":
-            self._passive = "EPSV"
+        if reply.code in (*NOT_IMPLEMENTED, "522") and self._passive == self._preferred:
+            self._passive = "EPSV" if self._preferred == "PASV" else "PASV"
             return self._data(control)
         if reply.is_error:
             raise self._meaning(reply)
@@ -417,7 +439,9 @@ class Session:
             control.send(command)
             reply = control.reply()
             if not reply.is_error:
+                self._begin_transfer(control, data)
                 yield from data.blocks(self._blocks())
+                self._check_close(command, data)
             data.close()
             reply = control.final(reply)
         except Unsupported:
@@ -429,6 +453,27 @@ class Session:
         if reply.is_error:
             raise self._meaning(reply, command)
         self._check_listing(command, reply)
+
+    def _begin_transfer(self, control: Control, data: Data) -> None:
+        """Encrypt a data connection. If that fails, the server's reply says why, such as 522."""
+        try:
+            data.secure()
+        except Dropped as error:
+            data.close()
+            reply = control.final(control.reply())
+            raise (self._meaning(reply) if reply.is_error else error) from None
+
+    def _check_close(self, command: str, data: Data) -> None:
+        """Check the end of a listing. The size of a file says whether it is complete.
+
+        Raises:
+          Dropped: The encrypted connection broke off, although this server has closed others
+            properly.
+        """
+        if data.is_closed:
+            self._closes_properly = True
+        elif self._closes_properly and not command.startswith("RETR "):
+            raise Dropped("the listing broke off")
 
     def _check_listing(self, command: str, reply: Reply) -> None:
         """Vsftpd replies 226 for a directory that it cannot read, pure-ftpd for a part of one."""
@@ -536,17 +581,13 @@ class Session:
     def _open(self) -> None:
         began = time.monotonic()
         config = self._config
-        control = Control(config.host, config.port, config.timeout_seconds)
+        control = Control(config.host, config.effective_port, config.timeout_seconds)
         try:
-            greeting = control.final(control.reply())
-            self._require(greeting)
-            banner = greeting.text.lower()
-            control.is_telnet = "proftpd" in banner
-            control.takes_newlines = "vsftpd" in banner
-            self._pipelines = any(name in banner for name in IN_SEQUENCE)
-            self._passive = "EPSV" if control.is_ipv6 else "PASV"
+            self._greet(control, self._tls)
             self._login(control)
             self._control = control
+            if self._tls:
+                self._protect()
             asked = time.monotonic()
             self._features = _features(self._ask("FEAT"))
             self.round_trip = time.monotonic() - asked
@@ -556,6 +597,73 @@ class Session:
             control.close()
             raise
         self.login_seconds = time.monotonic() - began
+
+    def _greet(self, control: Control, tls: Tls | None) -> None:
+        """Read the greeting, and encrypt the connection before any secret is sent.
+
+        Raises:
+          Untrusted: The certificate is not trusted; the message has its fingerprint.
+          ConfigurationError: The server does not support TLS.
+        """
+        implicit = self._config.protocol == "ftps-implicit"
+        try:
+            if tls and implicit:
+                control.secure(tls)
+            greeting = control.final(control.reply())
+            self._require(greeting)
+            self._know(control, greeting.text.lower())
+            if tls and not implicit:
+                self._upgrade(control, tls)
+        except Untrusted as error:
+            if not self._config.tls_fingerprint and (found := self._look()):
+                error.args = (f"{error}. Its SHA-256: {found}",)
+            raise
+
+    def _know(self, control: Control, banner: str) -> None:
+        control.is_telnet = "proftpd" in banner
+        control.takes_newlines = "vsftpd" in banner
+        self._pipelines = any(name in banner for name in IN_SEQUENCE)
+        # A firewall cannot read an encrypted PASV. EPSV also works over IPv6 (RFC 2428).
+        self._preferred = "EPSV" if control.is_ipv6 or self._tls else "PASV"
+        self._passive = self._preferred
+
+    def _upgrade(self, control: Control, tls: Tls) -> None:
+        control.send("AUTH TLS")
+        reply = control.reply()
+        if reply.code == "421":
+            raise self._meaning(reply)
+        if not reply.code.startswith("2"):
+            raise ConfigurationError(f"the server does not support FTPS: {readable(reply.text)}")
+        control.secure(tls)
+
+    def _protect(self) -> None:
+        """Encrypt data connections (RFC 4217, section 9).
+
+        Raises:
+          ConfigurationError: The server refuses. Files would travel unencrypted.
+        """
+        self._ask("PBSZ 0")
+        reply = self._ask("PROT P")
+        implicit = self._config.protocol == "ftps-implicit"
+        if reply.is_error and not (implicit and reply.code in NOT_IMPLEMENTED):
+            raise ConfigurationError(
+                f"the server does not encrypt data connections: {readable(reply.text)}"
+            )
+
+    def _look(self) -> str:
+        """Return the fingerprint of the server's certificate; empty if it shows none now."""
+        config = self._config
+        with suppress(IntegrationError):
+            control = Control(config.host, config.effective_port, config.timeout_seconds)
+            try:
+                if config.protocol == "ftps":
+                    control.final(control.reply())
+                    control.send("AUTH TLS")
+                    control.reply()
+                return control.look()
+            finally:
+                control.close()
+        return ""
 
     def _login(self, control: Control) -> None:
         control.send(f"USER {_wire(self._username)}")

@@ -307,10 +307,14 @@ class Walk:
           The files that are left: the time was over, or the connection was lost.
         """
         left = {names.join(parent, file[0]): file for file in files}
+        sizes = {
+            path: None if is_link else stat_of_version(version).size
+            for path, (_, version, is_link) in left.items()
+        }
         room, began = MAX_HELD_BYTES - self.held, time.monotonic()
         arrived: list[tuple[str, Received]] = []
         try:
-            for path, received in receive(self.session, self.ctx, list(left), room, self.is_over):
+            for path, received in receive(self.session, self.ctx, sizes, room, self.is_over):
                 arrived.append((path, received))
             self.fetched += len(arrived)
             self.fetching_seconds += time.monotonic() - began

@@ -6,11 +6,11 @@ https://docs.slack.dev/reference/block-kit/block-elements
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from integration_polling_slack import dates, emoji, mrkdwn
+from integration_polling_slack import dates, emoji, markdown, mrkdwn
+from integration_polling_slack.markdown import BULLETS
 from integration_polling_slack.mrkdwn import Name, linked, plain
 from integration_polling_slack.numbering import ordinal
 
@@ -20,11 +20,11 @@ DEEPEST = 20
 Element = Mapping[str, Any]
 
 _PARTS = (
-    "hero_image", "icon", "rich_text_title", "title", "subtitle", "label", "text", "hint",
+    "hero_image", "icon", "rich_text_title", "title", "subtitle", "label", "text",
     "author_name", "provider_name", "description", "caption", "body", "subtext", "fields", "rows",
     "elements", "blocks", "child_blocks", "tasks", "details", "output", "sources", "element",
-    "accessory", "workflow", "options", "positive_button", "negative_button", "button_label",
-    "actions", "alt_text",
+    "hint", "accessory", "workflow", "options", "positive_button", "negative_button",
+    "button_label", "actions", "alt_text",
 )  # fmt: skip
 """The parts of a block that show words, in Slack's order."""
 
@@ -37,10 +37,6 @@ _CHOSEN = (
     "initial_time", "initial_value", "placeholder",
 )  # fmt: skip
 """The parts that a menu or an input field shows: the chosen values, else the placeholder."""
-
-_MARKDOWN_LINK = re.compile(r"!?\[([^\[\]]*)\]\(([^()\s]+)\)")
-_BULLETS = "•◦■"
-"""The bullets by depth. The search takes `▪`, which Slack shows, for an emoji with a name."""
 
 
 class Blocks:
@@ -63,6 +59,10 @@ class Blocks:
     def resolved(self, text: object) -> str:
         """Return marked-up text as plain text; empty if it is not a text."""
         return mrkdwn.resolved(text, self.name) if isinstance(text, str) else ""
+
+    def unformatted(self, text: object) -> str:
+        """Return a text that Slack does not format; empty if it is not a text."""
+        return mrkdwn.unformatted(text, self.name) if isinstance(text, str) else ""
 
     def all(self, blocks: Any, depth: int = DEEPEST) -> str:
         """Return the text of a list of blocks, one below the other."""
@@ -111,11 +111,8 @@ class Blocks:
         return mrkdwn.unescaped(text) if element.get("emoji") is False else plain(text)
 
     def _markdown(self, element: Element, depth: int) -> str:
-        """Return the text of Markdown with addresses beside the labels of links."""
         text = element.get("text")
-        if not isinstance(text, str):
-            return ""
-        return self.resolved(_MARKDOWN_LINK.sub(lambda found: linked(found[1], found[2]), text))
+        return markdown.shown(text, self.name) if isinstance(text, str) else ""
 
     # Rich text
     # ----------------------------------------------------------------------------------------------
@@ -143,7 +140,7 @@ class Blocks:
         margin, found = "    " * indent, list[str]()
         for number, item in enumerate(self._each(element.get("elements"), depth), offset + 1):
             ordered = element.get("style") == "ordered"
-            mark = f"{ordinal(number, indent)}." if ordered else _BULLETS[indent % 3]
+            mark = f"{ordinal(number, indent)}." if ordered else BULLETS[indent % 3]
             found.append(f"{margin}{mark} " + item.replace("\n", f"\n{margin}   "))
         return "\n".join(found)
 

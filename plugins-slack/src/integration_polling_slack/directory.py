@@ -27,6 +27,7 @@ from integration_polling_slack.account import Config, Credentials, SlackSettings
 from integration_polling_slack.api import Answer
 from integration_polling_slack.channels import Absent, Followed, People, Ref, Refs, Workspace
 from integration_polling_slack.errors import InvalidCursor, TokenExpired, Unreadable
+from integration_polling_slack.mrkdwn import unescaped
 from integration_polling_slack.names import Names, is_id
 
 MINUTE = 60
@@ -439,7 +440,11 @@ def user_row(user: Mapping[str, Any]) -> TaskOutput:
         "tz": user.get("tz"),
     }
     flags = {key: bool(user.get(key)) for key in ("deleted", "is_bot")}
-    texts = {key: value[:1_000] for key, value in said.items() if isinstance(value, str) and value}
+    texts = {
+        key: unescaped(value)[:1_000]
+        for key, value in said.items()
+        if isinstance(value, str) and value
+    }
     return TaskOutput(
         user["id"],
         kind="user",

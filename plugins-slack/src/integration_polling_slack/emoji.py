@@ -10,7 +10,7 @@ from importlib import resources
 TONES = tuple(chr(code) for code in range(0x1F3FB, 0x1F400))
 """The skin tones: Slack's `skin-tone-2` to `skin-tone-6`."""
 
-PATTERN = r":([a-z0-9_+'&.-]{1,100}):(?::skin-tone-([2-6]):)?"
+PATTERN = r":(?P<emoji>[a-z0-9_+'&.-]{1,100}):(?::skin-tone-(?P<tone>[2-6]):)?"
 """The name of an emoji in text, and its skin tone."""
 
 _NAMED = re.compile(PATTERN)
@@ -68,8 +68,9 @@ def decoded(unicode: object) -> str | None:
     return None if "\0" in shown else shown
 
 
-def matched(found: re.Match[str], name: str, tone: str | None) -> str:
+def matched(found: re.Match[str]) -> str:
     """Return the emoji that a match of `PATTERN` names, else the matched text."""
+    name, tone = found["emoji"], found["tone"]
     text, start, end = found.string, found.start(), found.end()
     inside = text[max(start - 1, 0) : start].isalnum() or text[end : end + 1].isalnum()
     if inside and (len(name) <= _SHORT or name.isdigit()):
@@ -81,4 +82,4 @@ def replaced(text: str) -> str:
     """Return the text with names of emoji as characters; custom emoji keep their names."""
     if ":" not in text:
         return text
-    return _NAMED.sub(lambda found: matched(found, found[1], found[2]), text)
+    return _NAMED.sub(matched, text)

@@ -10,13 +10,13 @@ from typing import Any
 
 from core import TaskOutput
 from integration_polling_slack import raw, text, timestamps
-from integration_polling_slack.mrkdwn import Name
+from integration_polling_slack.mrkdwn import Name, unescaped
 from integration_polling_slack.text import READER_VERSION, attached_files
 
 Message = Mapping[str, Any]
 
 MAX_PART_CHARS = 20_000
-MAX_PART_CHARS_BY_NAME = {"blocks": 300_000, "attachments": 300_000}
+MAX_PART_CHARS_BY_NAME = {"blocks": 300_000, "attachments": 300_000, "reactions": 200_000}
 """The maximum size of a part of the metadata, in characters of JSON."""
 
 MAX_METADATA_BYTES = 1_000_000
@@ -187,7 +187,10 @@ def reread(metadata: Mapping[str, Any], fingerprint: str | None, name: Name) -> 
 
 def _author(message: Message, name: Name) -> str:
     """Return the author's name: from the directory, else from the message (as for bots)."""
-    user, bot, profile = (message.get(key) for key in ("user", "bot_profile", "user_profile"))
+    bot, profile = (message.get(key) for key in ("bot_profile", "user_profile"))
+    user, comment = message.get("user"), message.get("comment")
+    if not user and isinstance(comment, dict):
+        user = comment.get("user")  # a comment on a file, before 2018
     known = name(user) if isinstance(user, str) and "bot_id" not in message else None
     said = [message.get("username")]
     said += [
@@ -196,7 +199,7 @@ def _author(message: Message, name: Name) -> str:
         if isinstance(found, dict)
         for key in ("name", "real_name")
     ]
-    named = next((f"@{one}" for one in said if isinstance(one, str) and one), None)
+    named = next((f"@{unescaped(one)}" for one in said if isinstance(one, str) and one), None)
     return (
         known
         or named
@@ -262,6 +265,7 @@ def _reactions(reactions: Any) -> list[dict[str, Any]]:
 def _reaction(reaction: Mapping[str, Any], most: int | None) -> dict[str, Any]:
     """Return a reaction with the first `most` of its people; None keeps all."""
     name, count, users = (reaction.get(key) for key in ("name", "count", "users"))
+    count = count if type(count) is int and 0 <= count < 2**53 else None
     shown = {"name": name[:100] if isinstance(name, str) else None, "count": count}
     if not isinstance(users, list):
         return {**shown, "users": users} if most is None else shown

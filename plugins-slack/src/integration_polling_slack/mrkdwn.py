@@ -10,12 +10,18 @@ from collections.abc import Callable
 from urllib.parse import unquote
 
 from integration_polling_slack import dates, emoji
+from integration_polling_slack.emphasis import MARK, unmarked
 
 Name = Callable[[str], str | None]
 """Returns the name of a user, channel or group with its sigil, or None."""
 
 _MARKED = re.compile(r"<([^<>]*)>")
-_TOKENS = re.compile(rf"<([^<>]*)>|(```.*?```|`[^`\n]+`)|{emoji.PATTERN}", re.DOTALL)
+_TOKENS = re.compile(
+    rf"<(?P<marked>[^<>]*)>|```(?P<block>.*?)```|`(?P<code>[^`\n]+)`|{emoji.PATTERN}|{MARK}",
+    re.DOTALL,
+)
+_UNFORMATTED = re.compile(rf"<(?P<marked>[^<>]*)>|{emoji.PATTERN}")
+_MARKS = ("*", "_", "~")
 _LABELED = re.compile(r"<([@#])([A-Z0-9]{2,64})\|([^<>]+)>")
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
@@ -23,18 +29,34 @@ _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 def resolved(text: str, name: Name) -> str:
     """Return text with mentions as names, links written out, and entities as characters.
 
-    Names of emoji become characters, except in code.
+    Bold, italic and struck words and code lose their marks. Names of emoji become characters,
+    except in code.
     """
-    return unescaped(_TOKENS.sub(lambda found: _token(found, name), text))
+    return unescaped(unmarked(text, _TOKENS, lambda found: _token(found, name), _MARKS))
+
+
+def unformatted(text: str, name: Name) -> str:
+    """Return a text as `resolved` does, but with all marks of bold words and of code.
+
+    Slack does not format titles and topics, and texts for which an app disabled it.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        marked = found["marked"]
+        return emoji.matched(found) if marked is None else reference(marked, name)
+
+    return unescaped(_UNFORMATTED.sub(shown, text))
 
 
 def _token(found: re.Match[str], name: Name) -> str:
-    marked, code, word, tone = found.groups()
+    marked, block, code = found["marked"], found["block"], found["code"]
     if marked is not None:
-        return _resolve(marked, name)
+        return reference(marked, name)
+    if block is not None:
+        code = block.removeprefix("\n").removesuffix("\n")
     if code is not None:
-        return _MARKED.sub(lambda inner: _resolve(inner[1], name), code)
-    return emoji.matched(found, word, tone)
+        return _MARKED.sub(lambda inner: reference(inner[1], name), code)
+    return emoji.matched(found)
 
 
 def plain(text: str) -> str:
@@ -93,7 +115,8 @@ def _same(label: str, target: str) -> bool:
     return bare[0].rstrip("/").casefold() == bare[1].rstrip("/").casefold()
 
 
-def _resolve(marked: str, name: Name) -> str:
+def reference(marked: str, name: Name) -> str:
+    """Return the text for a link, mention or date in angle brackets, still with entities."""
     target, _, label = marked.partition("|")
     if target[:1] in ("@", "#"):
         return _escaped_name(name(target[1:])) or _with_sigil(target[0], label) or target

@@ -10,6 +10,7 @@ from zlib import crc32
 from pydantic import BaseModel
 
 from core import Context
+from integration_polling_slack.mrkdwn import unescaped
 
 SHARDS = 64
 """The number of shards. In a workspace of 100,000 people, a shard has about 50 kB."""
@@ -111,9 +112,8 @@ def of_user(user: Mapping[str, Any]) -> str:
         user.get("real_name"),
         user.get("name"),
     )
-    return (
-        f"@{next((name for name in shown if isinstance(name, str) and name), user.get('id', '?'))}"
-    )
+    name = next((one for one in shown if isinstance(one, str) and one), user.get("id", "?"))
+    return f"@{unescaped(name)}"
 
 
 def _read(ctx: HasState, partition: str) -> dict[str, str]:

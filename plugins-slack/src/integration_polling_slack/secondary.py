@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from integration_polling_slack import dates, mrkdwn
+from integration_polling_slack import dates, mrkdwn, records
 from integration_polling_slack.blocks import Blocks
 from integration_polling_slack.mrkdwn import linked, plain
 
@@ -32,19 +32,20 @@ def words(attachment: Any, blocks: Blocks, body: str, message: Callable[[Message
     if not isinstance(attachment, dict):
         return ""
     found = [
-        blocks.resolved(attachment.get("pretext")),
+        _formatted(attachment, "pretext", attachment.get("pretext"), blocks),
         _author(attachment, blocks),
         _title(attachment, blocks, body),
         *_forwarded(attachment, blocks, message),
-        *_fields(attachment.get("fields"), blocks),
+        *_fields(attachment, blocks),
         message({key: attachment[key] for key in _NESTED if attachment.get(key)}),
-        blocks.of(_entity(attachment)),
+        *records.lines(attachment, blocks),
+        *_entity(attachment, blocks),
         *_actions(attachment.get("actions")),
     ]
-    shown = _once(found)
-    if not shown:
+    shown, footer = _once(found), blocks.unformatted(attachment.get("footer"))
+    if not shown and not footer:
         shown = [_fallback(attachment, blocks, body)]
-    return "\n".join(filter(None, [*shown, _footer(attachment, blocks)]))
+    return "\n".join(filter(None, [*shown, _below(attachment, footer)]))
 
 
 def _once(parts: Iterable[str]) -> list[str]:
@@ -77,7 +78,7 @@ def _author(attachment: Message, blocks: Blocks) -> str:
 
 
 def _title(attachment: Message, blocks: Blocks, body: str) -> str:
-    title, link = blocks.resolved(attachment.get("title")), attachment.get("title_link")
+    title, link = blocks.unformatted(attachment.get("title")), attachment.get("title_link")
     address = mrkdwn.unescaped(link) if isinstance(link, str) else ""
     return linked(title, address) if title and address and address not in body else title
 
@@ -90,27 +91,49 @@ def _forwarded(attachment: Message, blocks: Blocks, message: Callable[[Message],
         for one in (outer if isinstance(outer, list) else [])
         if isinstance(one, dict) and isinstance(one.get("message"), dict)
     ]
-    return list(filter(None, map(message, inner))) or [blocks.resolved(attachment.get("text"))]
+    return list(filter(None, map(message, inner))) or [
+        _formatted(attachment, "text", attachment.get("text"), blocks)
+    ]
 
 
-def _fields(fields: Any, blocks: Blocks) -> list[str]:
-    found = list[str]()
+def _formatted(attachment: Message, part: str, text: object, blocks: Blocks) -> str:
+    """Return a part of an attachment. Slack formats the parts that `mrkdwn_in` names, and messages.
+
+    Args:
+      attachment: The attachment.
+      part: The name of the part in `mrkdwn_in`.
+      text: The text in the part.
+      blocks: Renders texts.
+    """
+    named = attachment.get("mrkdwn_in")
+    is_named = isinstance(named, list) and part in named
+    is_message = attachment.get("is_share") or attachment.get("is_msg_unfurl")
+    return blocks.resolved(text) if is_named or is_message else blocks.unformatted(text)
+
+
+def _fields(attachment: Message, blocks: Blocks) -> list[str]:
+    fields, found = attachment.get("fields"), list[str]()
     for one in fields if isinstance(fields, list) else []:
         if isinstance(one, dict):
-            title, value = blocks.resolved(one.get("title")), one.get("value")
-            shown = blocks.resolved(str(value)) if isinstance(value, str | int | float) else ""
+            title, value = blocks.unformatted(one.get("title")), one.get("value")
+            value = str(value) if isinstance(value, str | int | float) else ""
+            shown = _formatted(attachment, "fields", value, blocks)
             separator = ": " if title and shown and not title.endswith(":") else " "
             found.append(f"{title}{separator}{shown}".strip())
     return found
 
 
-def _entity(attachment: Message) -> Any:
-    """Return the attributes of a work object: https://docs.slack.dev/messaging/work-objects."""
-    for key in ("entity_payload", "work_object_entity", "entity"):
+def _entity(attachment: Message, blocks: Blocks) -> list[str]:
+    """Return the card of an app: a preview or a work object.
+
+    Source: https://docs.slack.dev/messaging/work-objects-implementation
+    """
+    for key in ("entity_payload", "work_object_entity", "entity", "preview"):
         payload = attachment.get(key)
         if isinstance(payload, dict):
-            return payload.get("attributes", payload)
-    return None
+            attributes = payload.get("attributes", payload)
+            return [blocks.of(attributes), *records.fields_of(payload, blocks)]
+    return []
 
 
 def _actions(actions: Any) -> list[str]:
@@ -131,7 +154,7 @@ def _actions(actions: Any) -> list[str]:
 
 def _fallback(attachment: Message, blocks: Blocks, body: str) -> str:
     """Return the text for an attachment without words: its fallback, else its address."""
-    fallback = blocks.resolved(attachment.get("fallback"))
+    fallback = blocks.unformatted(attachment.get("fallback"))
     if fallback and fallback != NO_PREVIEW:
         return fallback
     addresses = [attachment.get(key) for key in ("image_url", "from_url", "original_url")]
@@ -139,7 +162,8 @@ def _fallback(attachment: Message, blocks: Blocks, body: str) -> str:
     return "" if found in body else found
 
 
-def _footer(attachment: Message, blocks: Blocks) -> str:
-    footer, ts = blocks.resolved(attachment.get("footer")), attachment.get("ts")
+def _below(attachment: Message, footer: str) -> str:
+    """Return the line below an attachment: its footer and date."""
+    ts = attachment.get("ts")
     day = dates.formatted(ts, "{date_short}") if ts else ""
     return " | ".join(filter(None, [footer, day]))

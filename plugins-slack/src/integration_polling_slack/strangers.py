@@ -21,14 +21,24 @@ from integration_polling_slack import names
 from integration_polling_slack.api import Answer
 from integration_polling_slack.errors import Unreadable
 from integration_polling_slack.names import STRANGERS, Names
+from integration_polling_slack.text import attached_files
 
 MAX_LOOKUPS = 100
 """The maximum number of lookups for one page. The next page that names the others continues."""
 
 _MENTIONED = re.compile(
-    r'<@([UW][A-Z0-9]{1,63})[|>]|"(?:user|user_id|slack_id|inviter)": "([UW][A-Z0-9]{1,63})"'
+    r'<@([UW][A-Z0-9]{1,63})[|>]|"(?:user|user_id|slack_id|author_id|inviter'
+    r'|initial_user|initial_conversation)": "([UW][A-Z0-9]{1,63})"'
 )
-_READ = ("text", "user", "inviter", "blocks", "attachments", "comment")
+_SEVERAL = re.compile(r'"(?:user|initial_users|initial_conversations)": \[([^\]]*)\]')
+"""The people whom a menu or a cell of a list names."""
+
+_ID = re.compile(r'"([UW][A-Z0-9]{1,63})"')
+_READ = (
+    "text", "user", "inviter", "topic", "purpose", "blocks", "attachments", "comment",
+    "assistant_app_thread",
+)  # fmt: skip
+"""The parts of a message that may name people."""
 
 
 class Call(Protocol):
@@ -89,11 +99,16 @@ def _named(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         bot, says = message.get("bot_id"), profile.get("name") if isinstance(profile, dict) else ""
         if names.is_id(bot) and str(bot).startswith("B") and not (says or message.get("username")):
             yield str(bot)
-        read = json.dumps({key: message[key] for key in _READ if message.get(key)})
+        parts = {key: message[key] for key in _READ if message.get(key)}
+        comments = [file.get("initial_comment") for file in attached_files(message)]
+        read = json.dumps({**parts, "comments": comments})
         for mentioned, keyed in _MENTIONED.findall(read):
             yield mentioned or keyed
-        room = message.get("room")
-        people = room.get("participant_history") if isinstance(room, dict) else None
+        for several in _SEVERAL.findall(read):
+            yield from _ID.findall(several)
+        found = message.get("room")
+        room = found if isinstance(found, dict) else {}
+        people = room.get("participant_history") or room.get("participants")
         for id in people if isinstance(people, list) else []:
             if names.is_id(id) and id[0] in "UW":
                 yield id

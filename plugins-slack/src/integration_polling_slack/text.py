@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from integration_polling_slack import mrkdwn, secondary
+from integration_polling_slack import file_words, secondary
 from integration_polling_slack.blocks import DEEPEST, Blocks
 from integration_polling_slack.mrkdwn import Name, plain, resolved, says
 
 __all__ = ["DEEPEST", "READER_VERSION", "Name", "attached_files", "readable", "resolved"]
 
-READER_VERSION = 3
+READER_VERSION = 4
 """The version of this renderer. It grows with each change of its results."""
 
 MAX_FORWARDS = 5
@@ -77,7 +77,8 @@ def _readable(message: Message, name: Name, depth: int) -> str:
     if depth <= 0:
         return ""
     blocks = Blocks(name, message.get("text"))
-    body = blocks.all(message.get("blocks")) or blocks.resolved(message.get("text"))
+    shown = blocks.unformatted if message.get("mrkdwn") is False else blocks.resolved
+    body = blocks.all(message.get("blocks")) or shown(message.get("text"))
     found = [body or _sentence(message, blocks), *_about(message, blocks, body)]
     attachments = message.get("attachments")
     for one in attachments if isinstance(attachments, list) else []:
@@ -86,7 +87,7 @@ def _readable(message: Message, name: Name, depth: int) -> str:
             secondary.words(one, blocks, said, lambda inner: _readable(inner, name, depth - 1))
         )
     for file in attached_files(message):
-        found += _file(file, "\n".join(found))
+        found += file_words.words(file, "\n".join(found), blocks)
     return "\n".join(filter(None, found))
 
 
@@ -106,7 +107,9 @@ def _sentence(message: Message, blocks: Blocks) -> str:
     if not pattern:
         return ""
     keys = ("topic", "purpose", "old_name", "name")
-    return pattern.format_map({key: blocks.resolved(message.get(key)) for key in keys}).rstrip(": ")
+    return pattern.format_map({key: blocks.unformatted(message.get(key)) for key in keys}).rstrip(
+        ": "
+    )
 
 
 def _about(message: Message, blocks: Blocks, body: str) -> Iterator[str]:
@@ -141,53 +144,3 @@ def _room(room: Message, blocks: Blocks, body: str) -> Iterator[str]:
     start, end = (room.get(key) for key in ("date_start", "date_end"))
     if type(start) is int and type(end) is int and 0 < start < end:
         yield f"Duration: {max(1, round((end - start) / 60))} min"
-
-
-def _file(file: Message, body: str) -> Iterator[str]:
-    """Yield what Slack shows of a file, unless the text above says it already."""
-    mode = file.get("mode")
-    if mode == "tombstone":
-        yield "This file was deleted."
-    title, alt = (_of(file, key) for key in ("title", "alt_txt"))
-    shown = [title or _of(file, "name"), alt]
-    if mode == "email" or file.get("filetype") == "email":
-        shown += [_of(file, "subject"), *_envelope(file)]
-        texts = (_of(file, key) for key in ("plain_text", "preview_plain_text", "preview"))
-        shown.append(next(filter(None, texts), ""))
-        enclosed = file.get("attachments")
-        for one in enclosed if isinstance(enclosed, list) else []:
-            shown.append(_of(one, "filename") if isinstance(one, dict) else "")
-    elif mode in ("snippet", "space", "post", "docs"):
-        shown.append(_of(file, "preview_plain_text") or _of(file, "preview"))
-    comment = file.get("initial_comment")
-    shown.append(_of(comment, "comment") if isinstance(comment, dict) else "")
-    shown.append(_transcript(file))
-    yield from (one for one in dict.fromkeys(shown) if one and not says(body, one))
-
-
-def _of(file: Message, key: str) -> str:
-    value = file.get(key)
-    return plain(value) if isinstance(value, str) else ""
-
-
-def _envelope(file: Message) -> Iterator[str]:
-    """Yield the sender and the recipients of an e-mail that was posted to a channel."""
-    for key, word in (("from", "From"), ("to", "To"), ("cc", "Cc")):
-        people = file.get(key)
-        found = [
-            one for one in (people if isinstance(people, list) else []) if isinstance(one, dict)
-        ]
-        named = [
-            mrkdwn.linked(_of(one, "name"), _of(one, "address")) or _of(one, "original")
-            for one in found
-        ]
-        if any(named):
-            yield f"{word}: {', '.join(filter(None, named))}"
-
-
-def _transcript(file: Message) -> str:
-    """Return the transcript of a voice message, as far as Slack shows it."""
-    found = file.get("transcription")
-    preview = found.get("preview") if isinstance(found, dict) else None
-    content = preview.get("content") if isinstance(preview, dict) else None
-    return plain(content) if isinstance(content, str) else ""

@@ -61,7 +61,7 @@ class Record:
     def resource(self, *, bare: bool) -> dict[str, Any]:
         """Return the record as the API shows it.
 
-        Parameters:
+        Args:
           bare: Return only the fields that the reference promises, without the message's labels.
         """
         message: dict[str, Any] = {"id": self.message.id, "threadId": self.message.thread}
@@ -75,7 +75,7 @@ class Record:
 class Mailbox:
     """A mailbox that tests fill and the server reads.
 
-    Parameters:
+    Args:
       address: The address of its owner.
       seed: The seed of the random gaps between history ids.
     """

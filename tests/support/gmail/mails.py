@@ -18,7 +18,10 @@ def mail(
 ) -> bytes:
     """Build a well-formed message.
 
-    Parameters:
+    Args:
+      subject: The subject.
+      text: The text body.
+      html: The HTML body, if any.
       attachments: The file name, media type and bytes of each attachment.
       fields: Further header fields, with `_` for `-`.
     """

@@ -18,8 +18,10 @@ AttachmentId = Callable[[str], str]
 def payload(raw: bytes, attachment_id: AttachmentId, *, with_bodies: bool = True) -> dict[str, Any]:
     """Return the `payload` of a message resource.
 
-    Parameters:
+    Args:
+      raw: The message.
       attachment_id: Returns a new id for the attachment of a part.
+      with_bodies: True to include the bodies of the parts.
     """
     return _part(message_from_bytes(raw, policy=compat32), "", attachment_id, with_bodies)
 

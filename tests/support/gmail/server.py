@@ -116,7 +116,7 @@ class Reply:
 class Rule:
     """An answer to all requests whose address contains a text, as the cases describe it.
 
-    Parameters:
+    Args:
       case: `path` and `status`; and either the `text` of the answer, or `reason`, `message` and
         `state` of an error in Gmail's format. `headers` and `times` are optional.
     """
@@ -142,7 +142,7 @@ class Rule:
 class FakeGmail:
     """A server for one mailbox. Use it as a context manager.
 
-    Parameters:
+    Args:
       latency: The seconds that every answer takes. Default: 0.
       page_size: The maximum number of entries in a page. Default: 500.
 

@@ -12,9 +12,9 @@ from core.db.pool import DATABASE_UNAVAILABLE, open_connection
 from core.environment import Environment
 from core.errors import Advice, PollingError
 from core.plugins import Registry
+from core.service.backend import CheckStatus
 from core.service.fleet.doctor import accounts, fleet, keys, local, servers
 from core.service.fleet.doctor.check import Check
-from core.service.fleet.health import CheckStatus
 from core.settings import Settings
 
 __all__ = ["Check", "CheckStatus", "examine"]
@@ -25,8 +25,10 @@ def examine(
 ) -> Iterator[Check]:
     """Run every check, and yield each result as soon as it is known.
 
-    Parameters:
+    Args:
+      settings: The settings.
       environment: The servers and keys, or the error that explains why they are not available.
+      registry: The loaded plugins.
     """
     yield from local.examine(settings, environment, registry)
     urls = servers.urls(settings, environment)

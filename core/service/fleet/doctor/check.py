@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.errors import Advice, PollingError
-from core.service.fleet.health import CheckStatus
+from core.service.backend import CheckStatus
 
 
 @dataclass(frozen=True, slots=True)

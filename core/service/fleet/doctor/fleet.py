@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 from core.db.pool import Conn
 from core.db.rows import fetch
-from core.dispatcher.maintenance import STAND_IN_TICKS, tick_seconds
+from core.dispatcher.maintenance import STAND_IN_TICKS
+from core.dispatcher.schedule import is_frequent, tick_seconds
 from core.errors import Advice
 from core.ledger import leadership, processes
 from core.plugins import Registry
-from core.service import formatting
 from core.service.fleet import health, outages, pauses
 from core.service.fleet.doctor.check import Check
 from core.service.fleet.doctor.servers import MAX_CLOCK_SKEW_SECONDS
 from core.service.fleet.liveness import ALIVE
+from core.service.formatting import counted, span
 from core.settings import Settings
 from core.states import AccountState
 
@@ -62,7 +63,11 @@ def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
     if not serving:
         return Check("workers", check_status, "no worker is running", START)
     threads, count = max(serving.values())
-    return Check("workers", check_status, f"{count} processes, {threads} threads")
+    return Check(
+        "workers",
+        check_status,
+        f"{counted(count, 'process', 'processes')}, {counted(threads, 'thread')}",
+    )
 
 
 def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry) -> Iterator[Check]:
@@ -99,11 +104,12 @@ def _scheduler(status: leadership.Status, settings: Settings, working: bool) -> 
     advice = Advice("start-scheduler") if not working else Advice("check-scheduler")
     if status.last_tick_at is None:
         return Check("scheduler", check_status, "no tick yet", advice)
-    silent = formatting.span(status.silent_seconds)
+    silent = span(status.silent_seconds)
     if check_status == "ok":
         return Check("scheduler", check_status, f"last tick {silent} ago")
     stand_in = STAND_IN_TICKS * tick_seconds(settings.cron_schedule)
-    polls = "polls" if status.silent_seconds > stand_in else "will poll"
+    stands_in = is_frequent(settings.cron_schedule) or status.silent_seconds > stand_in
+    polls = "polls" if stands_in else "will poll"
     return Check(
         "scheduler", check_status, f"no tick for {silent}; the leader {polls} instead", advice
     )

@@ -10,10 +10,10 @@ from core.db.rows import fetch
 from core.errors import Advice, PollingError
 from core.ledger import processes
 from core.ledger.processes import KeyHolder
-from core.service import formatting
 from core.service.accounts import key_rotation
 from core.service.accounts.key_rotation import listed
 from core.service.fleet.doctor.check import Check, failed
+from core.service.formatting import counted, span
 
 SAMPLE = """
 SELECT id, name, credentials FROM user_integration
@@ -45,7 +45,7 @@ def _decrypted(conn: Conn, vault: Vault) -> Check:
     return Check(
         "keys",
         "ok",
-        f"the credentials of {len(rows)} accounts can be decrypted"
+        f"the credentials of {counted(len(rows), 'account')} can be decrypted"
         if rows
         else "no credentials are stored yet",
     )
@@ -100,4 +100,4 @@ def _named(holders: Sequence[KeyHolder]) -> str:
 
 
 def _silent(holder: KeyHolder) -> str:
-    return formatting.span(holder.silent_seconds)
+    return span(holder.silent_seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.signed_in import signed_in
 
 from core.db.pool import Database
 from core.ledger.outcomes import Dispatch
@@ -99,6 +100,7 @@ def test_the_dashboard_shows_the_reports_of_running_tasks(
     dashboard: Any, running: list[Dispatch], context_of: Any
 ) -> None:
     context_of(running[0]).progress(1_000, 4_000)
+    browser = signed_in(dashboard)
     pages = [f"/runs/{running[0].run_id}", f"/tasks/{running[0].task_id}"]
     for page in pages:
-        assert "1,000 of 4,000" in dashboard.admin.get(page).text
+        assert "1,000 of 4,000" in browser.get(page).text

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from core.service.pagination import Keyset, PagedQuery
 
-_FIGURES = (
-    "outputs_saved, outputs_unchanged, outputs_deleted, skipped, progress_done, progress_total"
-)
+_OUTPUTS = "outputs_saved, outputs_unchanged, outputs_deleted"
 TASK_COLUMNS = f"""id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of,
     retried_as, type, payload, state, priority, available_at, lease_until, dispatch_no, attempts,
     crashes, snoozes, snoozed_seconds, suspect, started_at, reason, errors, {_OUTPUTS}, skipped,

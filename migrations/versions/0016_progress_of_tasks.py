@@ -1,6 +1,6 @@
 """Tasks report their progress
 
-Revision: 0019, after 0017
+Revision: 0016, after 0015
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0019"
-down_revision = "0017"
+revision = "0016"
+down_revision = "0015"
 
 PROGRESS = ("progress_done", "progress_total")
 

@@ -45,6 +45,7 @@ from core.middleware.lifecycle import Lifecycle
 from core.middleware.log_context import LogContext
 from core.middleware.rate_limit import RateLimit
 from core.middleware.retries import Retries
+from core.middleware.shares import Shares
 from core.middleware.time_limit import TimeLimit
 from core.middleware.tracing import Tracing
 from core.observability import traces
@@ -84,6 +85,8 @@ MIDDLEWARE: list[dramatiq.Middleware] = [
     Dedup(inflight, time_limit),
     # Starts no task of a stopped account or a paused integration.
     AdmissionCheck(inflight, process.admission, hand_over, process.put_back),
+    # Leaves the reserved threads to users that hold none.
+    Shares(inflight, process.accounts, process.reserve, hand_over),
     # Runs one suspect at a time, and tracks the threads of tasks.
     Leases(inflight, process.database, hand_over),
     # Takes units last, so that no later middleware can skip the task and waste them.

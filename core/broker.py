@@ -46,6 +46,9 @@ The other messages are left to other processes.
 BUSY_SECONDS = 1.0
 """The time in seconds after which a thread that runs one task counts as busy."""
 
+ROOM_SECONDS = 0.1
+"""Seconds between two checks for room: a task of another queue may have freed a thread."""
+
 OTHER_FLEET_SECONDS = 1.0
 """Seconds between two attempts to fetch while another fleet uses Redis."""
 
@@ -193,7 +196,7 @@ class BlockingConsumer(Consumer):
         room = self._room()
         if room <= 0:
             with self._changed:
-                self._changed.wait_for(lambda: self._room() > 0, self.timeout)
+                self._changed.wait_for(lambda: self._room() > 0, min(self.timeout, ROOM_SECONDS))
             room = self._room()
             if room <= 0:
                 return False
@@ -218,7 +221,7 @@ class BlockingConsumer(Consumer):
         places = threads if slow else self.prefetch * (FAST_TIMES if fast else 1)
         mine, others = self._inflight.busy(self.queue_name, BUSY_SECONDS)
         places = places * max(threads - mine - others, 0) // threads
-        if not self._here:
+        if not self._here and mine + others < threads:
             places = max(places, 1)  # in line for the next thread, also behind other queues
         free = places - (len(self._here) - mine)
         return free if slow or free * 2 >= places else 0

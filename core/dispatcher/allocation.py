@@ -1,11 +1,12 @@
 """Allocation of free places in a domain's window to accounts.
 
-It shares the places fairly among accounts, prefers live tasks to backfill, and respects limits.
+It shares the places fairly among users, and the share of a user among its accounts. It prefers live
+tasks to backfill, and respects limits.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from core.limits.budgets import UnitRequest
 from core.limits.keys import account_key, from_json, limit_key, lowered, overridden, weight
 from core.settings import LimitOverride
 from core.states import Lane
+from core.worker.reserve import reserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,47 +69,157 @@ class Rules:
         return None if isinstance(limit, Concurrency) and touched == set(self.costs) else touched
 
 
+@dataclass(slots=True)
+class Held:
+    """The places that a user or an account holds.
+
+    Attributes:
+      tasks: The number of its queued tasks, without those that hang.
+      aged: The number of tasks that were dispatched early enough for a thread to run them.
+      backfill: The number of tasks of the backfill.
+    """
+
+    tasks: int = 0
+    aged: int = 0
+    backfill: int = 0
+
+    def add(self, flight: InFlight) -> None:
+        """Count queued tasks."""
+        tasks = flight.count - flight.hung
+        self.tasks += tasks
+        self.aged += flight.aged
+        self.backfill += tasks if flight.lane == Lane.BACKFILL else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The places that are shared: those of a window, and the threads behind it.
+
+    A window is wider than its threads, so that no thread waits for a message. A holder of half of
+    these threads, with slow tasks, gets no more places than threads.
+
+    Attributes:
+      window: The number of places in the window.
+      threads: The number of threads.
+    """
+
+    window: int
+    threads: int
+
+    def without_reserve(self) -> Places:
+        """Return the places that one user may hold, even alone.
+
+        Running tasks are not preempted. The last tenth of the threads serves users that hold none.
+        """
+        kept = reserved(self.threads)
+        return Places(max(self.window - kept, 1), max(self.threads - kept, 1))
+
+    def share(self, rivals: int, *, alone: bool) -> Places:
+        """Return the share of one of several rivals.
+
+        Args:
+          rivals: The number of those that have ready tasks.
+          alone: True if no other has tasks in the window either. Otherwise, each holds at most half
+            of the window.
+        """
+        if alone:
+            return self
+        return Places(max(self.window // max(rivals, 2), 1), max(self.threads // rivals, 1))
+
+    def most(self, held: Held) -> int:
+        """Return the number of places that this share has for its holder."""
+        return min(self.threads, self.window) if 2 * held.aged >= self.threads else self.window
+
+
+def held_by_user(flying: Iterable[InFlight]) -> dict[str, Held]:
+    """Count the places that each user holds."""
+    held: dict[str, Held] = defaultdict(Held)
+    for flight in flying:
+        held[flight.user].add(flight)
+    return held
+
+
+def full_users(places: Places, held: Mapping[str, Held], *, compete: bool) -> list[str]:
+    """Return the users that hold all the places they may have.
+
+    Args:
+      places: The places of the domain.
+      held: The places that users hold.
+      compete: True to judge each user as one of two. Otherwise as if nobody else had work.
+    """
+    share = places.without_reserve().share(2 if compete else 1, alone=not compete)
+    return [user for user, its in held.items() if its.tasks >= share.most(its)]
+
+
 def allocate(
-    free: int, window: int, flying: Sequence[InFlight], waiting: Sequence[Waiting], rules: Rules
+    free: int,
+    places: Places,
+    flying: Sequence[InFlight],
+    waiting: Sequence[Waiting],
+    rules: Rules,
+    elsewhere: Sequence[InFlight] = (),
 ) -> list[Portion]:
     """Return portions that fill free places of a window.
 
-    While accounts compete, none gets more than its share of the window, and never more than half.
-    Places that an account leaves are offered to the others in the next round, milliseconds later.
+    The places are shared among users first, and then among the accounts of each user. While others
+    compete, each gets at most its share, and never more than half. Places that one leaves are
+    offered to the others in the next round, milliseconds later.
 
     Args:
       free: The number of free places.
-      window: The number of places in the window.
+      places: The places of the domain.
       flying: Counts of queued tasks.
       waiting: Accounts with ready tasks.
       rules: The costs and limits of the domain.
+      elsewhere: Counts of queued tasks of the other domains that the same threads serve.
     """
-    ready = [
-        account for account in waiting if account_key(account.account) not in rules.blocks.limits
-    ]
+    ready: dict[str, list[Waiting]] = defaultdict(list)
+    for account in waiting:
+        if account_key(account.account) not in rules.blocks.limits:
+            ready[account.user].append(account)
     if not ready or free <= 0:
         return []
-    held = Counter[str]()
-    backfilling = Counter[str]()
+    by_user = held_by_user([*flying, *elsewhere])
+    by_account: dict[str, Held] = defaultdict(Held)
     for flight in flying:
-        held[flight.account] += flight.count
-        backfilling[flight.account] += flight.count if flight.lane == Lane.BACKFILL else 0
+        by_account[flight.account].add(flight)
     used = _used(flying, rules)
-    alone = len(ready) == 1 and not any(account != ready[0].account for account in held)
-    most = window if alone else max(window // max(len(ready), 2), 1)
-    share = max(free // len(ready), 1)
+    users = {flight.user for flight in flying} | ready.keys()
+    share = places.without_reserve().share(len(ready), alone=len(users) == 1)
+    turn = max(free // len(ready), 1)
     portions: list[Portion] = []
-    for account in ready:
-        slots = min(most - held[account.account], max(share, 1), free)
-        if slots <= 0:
-            continue
-        account_portions = _portions(
-            account, slots, backfilling[account.account], most, used, rules
-        )
-        free -= sum(portion.most for portion in account_portions)
-        portions += account_portions
-        if free <= 0:
-            break
+    for user, accounts in ready.items():
+        held = by_user.get(user, Held())
+        slots = min(share.most(held) - held.tasks, turn, free)
+        if slots > 0:
+            rivals = {flight.account for flight in flying if flight.user == user}
+            alone = len(rivals | {account.account for account in accounts}) == 1
+            inner = share.share(len(accounts), alone=alone)
+            given = _of_user(accounts, slots, inner, by_account, used, rules)
+            free -= sum(portion.most for portion in given)
+            portions += given
+    return portions
+
+
+def _of_user(
+    accounts: Sequence[Waiting],
+    slots: int,
+    share: Places,
+    by_account: Mapping[str, Held],
+    used: Counter[str],
+    rules: Rules,
+) -> list[Portion]:
+    """Return the portions of a user's accounts."""
+    turn = max(slots // len(accounts), 1)
+    portions: list[Portion] = []
+    for account in accounts:
+        held = by_account.get(account.account, Held())
+        most = share.most(held)
+        count = min(most - held.tasks, turn, slots)
+        if count > 0:
+            given = _portions(account, count, held.backfill, most, used, rules)
+            slots -= sum(portion.most for portion in given)
+            portions += given
     return portions
 
 

@@ -44,7 +44,7 @@ LOOK_AGAIN_SECONDS = (5.0, 30.0)
 POLL_FIRST_SECONDS = 5.0
 """The pause after a run of hints during which a poll became due. The leader claims that poll.
 
-Without it, runs of hints that follow one another would keep the account from its polls.
+Without the pause, runs of hints that follow one another would keep the account from its polls.
 """
 
 PORTION = 200

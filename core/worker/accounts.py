@@ -104,6 +104,7 @@ class Accounts:
         self._overrides = overrides
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, LoadedAccount] = OrderedDict()
+        self._owners: OrderedDict[str, str] = OrderedDict()
         self._current: set[str] = set()
         self._invalidations = 0
 
@@ -132,6 +133,26 @@ class Accounts:
                 if self._invalidations == invalidations:
                     self._current.add(account_id)
                     return loaded
+
+    def owner(self, account_id: str) -> str:
+        """Return the user that owns an account, which never changes.
+
+        Raises:
+          NotFound: The account does not exist.
+        """
+        with self._lock:
+            if (user := self._owners.get(account_id)) is not None:
+                return user
+        with self._database.connection() as conn:
+            account = load(conn, account_id)
+        return self._note_owner(account)
+
+    def _note_owner(self, account: Account) -> str:
+        with self._lock:
+            self._owners[str(account.id)] = account.user_id
+            while len(self._owners) > MAX_CACHED_ACCOUNTS:
+                self._owners.popitem(last=False)
+        return account.user_id
 
     def for_reread(self, account_id: str) -> LoadedAccount:
         """Return an active account without its credentials, which no key has to decrypt.
@@ -199,6 +220,7 @@ class Accounts:
 
     def _keep(self, loaded: LoadedAccount) -> LoadedAccount:
         id = str(loaded.account.id)
+        self._note_owner(loaded.account)
         with self._lock:
             self._loaded[id] = loaded
             self._loaded.move_to_end(id)

@@ -31,6 +31,7 @@ class InflightTask:
       changed: The time at which it was received or started, by `time.monotonic`.
       withdrawn: True if no thread may start the task, because it is being returned.
       stopping: True if the task should return early, because its account was stopped.
+      user: The user whose share of the threads it takes; None before it has one.
     """
 
     dispatch: Dispatch
@@ -40,6 +41,7 @@ class InflightTask:
     changed: float = field(default_factory=time.monotonic)
     withdrawn: bool = False
     stopping: bool = False
+    user: str | None = None
 
 
 class InflightTasks:
@@ -88,6 +90,26 @@ class InflightTasks:
             task.changed = time.monotonic()
             task.deadline = task.changed + seconds
             self._running[dispatch.lease] = task
+            return True
+
+    def take_share(self, dispatch: Dispatch, user: str, threads: int, reserve: int) -> bool:
+        """Let a started dispatch keep its thread, as one of its user.
+
+        Args:
+          dispatch: The dispatch.
+          user: The user that owns its account.
+          threads: The number of threads of the process.
+          reserve: The number of them for users that hold none.
+
+        Returns:
+          False if the last free threads are kept for users that hold none.
+        """
+        with self._lock:
+            running = [task.user for task in self._running.values() if task.user is not None]
+            if threads - len(running) <= reserve and user in running:
+                return False
+            if (task := self._running.get(dispatch.lease)) is not None:
+                task.user = user
             return True
 
     def finish(self, dispatch: Dispatch) -> None:

@@ -70,10 +70,7 @@ def test_a_held_deletion_is_listed_shown_refused_and_accepted(cli: Cli, served: 
     with account(cli, served) as id:
         sync(cli, id)
         shutil.rmtree(served / "large")
-        assert (
-            f"holds the deletion of {COUNT + 1} items until you accept or refuse it"
-            in sync(cli, id).err
-        )
+        assert f"{COUNT + 1} deletions wait until you accept or refuse them" in sync(cli, id).err
         assert len(files(cli, id)) == COUNT + 2
         listed = cli.ok("deletions", "--account", id)
         number = hold(cli, id)

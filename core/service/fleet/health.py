@@ -118,12 +118,18 @@ def scheduler(status: leadership.Status, settings: Settings) -> CheckStatus:
     return "warn" if liveness.is_silent(status, settings) else "ok"
 
 
+def queue(status: leadership.Status) -> CheckStatus:
+    """Return the status of the queue: a warning while tasks have waited too long for a thread."""
+    return "warn" if status.leads and status.stuck else "ok"
+
+
 def _fleet(conn: Conn, settings: Settings) -> dict[str, CheckStatus]:
     status, serving = leadership.status(conn), processes.serving(conn)
     return {
         "workers": workers(serving),
         "dispatcher": dispatcher(status, serving),
         "scheduler": scheduler(status, settings),
+        "queue": queue(status),
     }
 
 

@@ -16,7 +16,6 @@ from pydantic import (
     SecretStr,
     model_validator,
 )
-from pydantic.config import JsonDict
 
 from core import Destination
 
@@ -148,10 +147,6 @@ class Config(BaseModel, extra="forbid"):
         return self
 
 
-NOT_PROMPTED: JsonDict = {"prompt": False}
-"""Excludes fields from the prompts on a terminal. A text in PEM has several lines."""
-
-
 class Credentials(BaseModel, extra="forbid"):
     """A login. The default, `anonymous` with any password, is for public servers (RFC 1635)."""
 
@@ -166,19 +161,15 @@ class Credentials(BaseModel, extra="forbid"):
         max_length=100_000,
         title="Client certificate",
         description="Certificate in PEM, for servers that ask for one, with its chain",
-        json_schema_extra=NOT_PROMPTED,
     )
     private_key: SecretStr | None = Field(
         None,
         max_length=100_000,
         title="Private key",
         description="Private key of the certificate, in PEM",
-        json_schema_extra=NOT_PROMPTED,
     )
     passphrase: SecretStr | None = Field(
-        None,
-        description="Passphrase of the private key, if it is encrypted",
-        json_schema_extra=NOT_PROMPTED,
+        None, description="Passphrase of the private key, if it is encrypted"
     )
 
 

@@ -1,0 +1,100 @@
+"""The threads that a process keeps for users that hold none."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.dispatcher import ages
+from core.dispatcher.ages import DispatchAges
+from core.ledger.outcomes import Dispatch
+from core.worker.inflight import InflightTasks
+from core.worker.reserve import Reserve, reserved
+
+
+@given(st.lists(st.integers(1, 32), min_size=1, max_size=20))
+def test_the_processes_of_a_group_keep_its_reserve_together(threads: list[int]) -> None:
+    total, kept = sum(threads), []
+    for place, own in enumerate(threads):
+        reserve = Reserve()
+        reserve.open(own)
+        reserve.divide(total, len(threads), place)
+        kept.append(reserve.kept)
+    assert sum(kept) == reserved(total)
+    assert reserved(total) == (0 if total < 4 else max(total // 10, 1))
+    assert max(kept) - min(kept) <= 1
+
+
+def dispatch(number: int) -> Dispatch:
+    return Dispatch(1, number, 1, number, "r", "a", 1, "d", "live", "schedule", "t", {}, 7)
+
+
+def started(tasks: InflightTasks, number: int, user: str, threads: int, kept: int) -> bool:
+    one = dispatch(number)
+    tasks.receive(one)
+    assert tasks.start(one, 60)
+    if tasks.take_share(one, user, threads, kept):
+        return True
+    tasks.finish(one)
+    return False
+
+
+def test_the_last_threads_serve_users_that_hold_none() -> None:
+    tasks = InflightTasks()
+    assert [started(tasks, number, "a", 4, 1) for number in range(4)] == [True] * 3 + [False]
+    assert started(tasks, 5, "b", 4, 1)
+    assert not started(tasks, 6, "b", 4, 1)
+
+
+@pytest.mark.parametrize("ends", ["finish", "release"])
+def test_a_task_that_ends_or_hangs_frees_its_share(ends: str) -> None:
+    tasks = InflightTasks()
+    assert [started(tasks, number, "a", 2, 1) for number in range(2)] == [True, False]
+    if ends == "finish":
+        tasks.finish(dispatch(0))
+    else:
+        tasks.release([dispatch(0)], done=False)
+    assert started(tasks, 3, "a", 2, 1)
+
+
+def test_a_process_with_one_thread_refuses_nobody() -> None:
+    tasks = InflightTasks()
+    assert started(tasks, 1, "a", 1, 0)
+
+
+def test_ages_know_which_dispatches_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(ages.time, "monotonic", lambda: now[0])
+    known = DispatchAges()
+    for step in range(200_000):
+        now[0] = step * 0.05
+        known.note(step)
+    for seconds in (1.0, 30.0, 600.0, 5_000.0):
+        age = (199_999 - known.before(seconds)) * 0.05
+        assert seconds <= age <= seconds * 1.2 + 0.2
+    assert len(known._times) <= ages.MAX_SAMPLES + 1
+    assert known.before(1e9) == -1
+
+
+def test_the_latest_dispatch_becomes_old_without_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(ages.time, "monotonic", lambda: now[0])
+    known = DispatchAges()
+    known.note(1)
+    now[0] = 0.01
+    known.note(2)
+    now[0] = 5.0
+    assert known.before(0.0) == 2
+
+
+def test_ages_begin_anew_in_a_restored_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(ages.time, "monotonic", lambda: now[0])
+    known = DispatchAges()
+    known.note(1_000)
+    now[0] = 10.0
+    known.note(500)
+    assert known.before(1.0) == -1

@@ -383,17 +383,6 @@ MUTATIONS = [
         ("plugins-gmail/tests/test_cases.py",),
     ),
     Mutation(
-        "a forwarded mail and its only file have different ids",
-        (("core/mail/mime.py", "if part.is_file and self._message and part.id == self._message:",
-          "if False:"),),
-        ("plugins-gmail/tests/test_mime.py",),
-    ),
-    Mutation(
-        "text that no boundary divides",
-        (("core/mail/mime.py", "if inner.parts or not preamble.strip()", "if True"),),
-        ("plugins-gmail/tests/test_cases.py",),
-    ),
-    Mutation(
         "the quick look for history",
         (("core/mail/replies.py", "_Message if _MAY_QUOTE.search(rest) else _WithoutHistory",
           "_WithoutHistory"),),

@@ -47,9 +47,6 @@ _UUENCODE = re.compile(rb"(?:begin [0-7]{3} |end\s*\Z|[ -`]{2,}\Z)")
 _ESCAPED = re.compile(rb"=[0-9A-Fa-f]{2}\w*|\w*=+\w+")
 _GARBLED = re.compile(r"\ufffd|\?\?")
 _LAST = re.compile(rb"\r?\n--[^\r\n]{1,70}--[ \t]*\r?\n")
-_DATE_WORD = re.compile(
-    r"\d+|gmt|mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-)
 _NO_WORDS = re.compile(
     rb"--|[A-Za-z-]+:|[ \t]+[a-z0-9*]+=|[A-Za-z0-9+/=]{4,}\Z|This is a (?:multi|MIME)"
 )
@@ -94,11 +91,8 @@ class Ours:
 
     @property
     def in_files(self) -> str:
-        """The words of the files, also of base64 within them."""
-        found = [data for _, data in self.files]
-        for data in list(found):
-            found += [decode_base64(line) for line in data.split() if _BASE64.match(line)]
-        return "\n".join(data.decode("utf-8", "replace") for data in found)
+        """The words of the files."""
+        return "\n".join(data.decode("utf-8", "replace") for _, data in self.files)
 
 
 def ours(source: bytes) -> Ours:
@@ -200,7 +194,7 @@ def _damage(lost: set[str], text: str, mine: Ours) -> str | None:
     if "\ufffd" in text and all("\ufffd" in text or not word.isascii() for word in lost):
         return "charset: the other reader has replacement characters"
     readings = [each.decoded for each in mine.mail.texts if each.decoded is not None]
-    if sum(word.isascii() for word in lost) * 10 <= len(lost) and any(
+    if all(not word.isascii() for word in lost) and any(
         each.how in ("detected", "utf-8", "meta") and each.replaced * 100 < len(each.text)
         for each in readings
     ):
@@ -217,14 +211,14 @@ def _damage(lost: set[str], text: str, mine: Ours) -> str | None:
         return "charset: the other reader does not know the label"
     if mine.mail.cut:
         return f"cut: {', '.join(sorted(mine.mail.cut))}"
-    if mine.mail.forwarded and all(map(_DATE_WORD.fullmatch, lost)):
+    if mine.mail.forwarded and all(word.isdigit() for word in lost):
         return "forwarded: the other reader writes the date of a forwarded mail in its own form"
     return None
 
 
 def _structure(lost: set[str], mine: Ours) -> str | None:
     """Return the rule for words of headers, boundaries, encoded lines or the epilogue."""
-    lines = mine.source.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    lines = mine.source.replace(b"\r", b"\n").split(b"\n")
     fields = _fields(lines)
     behind = _LAST.split(mine.source, maxsplit=1)[1:]
     for rule, known in (
@@ -264,9 +258,8 @@ def _encoded(lines: list[bytes]) -> str:
 
 def _bodies(data: bytes) -> str:
     """Return the words of a multipart, without boundaries, headers and base64."""
-    lines = [line for line in data.splitlines() if not _BASE64.match(line)]
-    lines = quopri.decodestring(b"\n".join(lines)).splitlines()
-    return naked(b"\n".join(x for x in lines if not _NO_WORDS.match(x)).decode("utf-8", "replace"))
+    lines = [line for line in quopri.decodestring(data).splitlines() if not _NO_WORDS.match(line)]
+    return naked(b"\n".join(lines).decode("utf-8", "replace"))
 
 
 def _damaged(name: str, kind: str, data: bytes, mine: Ours) -> str | None:
@@ -281,11 +274,6 @@ def _damaged(name: str, kind: str, data: bytes, mine: Ours) -> str | None:
     if "junk-line" in mine.mail.repaired and not _rest(words(data.decode("latin-1")),
         mine.source.decode("latin-1")):  # fmt: skip
         return "header: our reader skips an invalid line of a header"
-    same = [own for part, own in mine.files if part.content_type == kind and not name]
-    if same and "junk-line" in mine.mail.repaired:
-        return "header: our reader skips an invalid line of a header"
-    if any(abs(len(own) - len(data)) * 10 <= len(own) for own in same):
-        return "damage: the file is there, and its encoded bytes are damaged or undone otherwise"
     for _, own in mine.files:
         encoded = base64.b64encode(own).rstrip(b"=")[:-1]
         if own and (own in data or data.strip() in own or (len(encoded) > 3 and encoded in data)):
@@ -311,8 +299,7 @@ def file_rule(name: str, kind: str, data: bytes, mine: Ours) -> str | None:
     text = data.decode("utf-8", "replace")
     if kind.startswith("multipart/") or b"\n--" in data:
         whole = f"{mine.mail.text}\n{mine.others}\n{mine.markup}\n{mine.in_files}"
-        is_other = "other-boundary" in mine.mail.repaired and kind.startswith("multipart/")
-        if is_other or not _rest(words(_bodies(data)), whole):
+        if not _rest(words(_bodies(data)), whole):
             return "multipart: the other reader left it undivided"
     if any(data.strip() in bytes(each.data) for each in mine.mail.texts):
         return "shown: the words of the file are in the text"

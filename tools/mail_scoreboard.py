@@ -127,10 +127,8 @@ links, a case takes `core.mail`'s form.
 `python tools/mail_corpora.py --node FOLDER PATH...` reads folders of mail. It prints each text and
 file that CPython, mailparser or postal-mime find and `core.mail` does not; `--mutants N` changes
 each mail in N ways. A rule explains each difference: hidden text, AMP, opened containers, the other
-form of an alternative, and so on. For the 743 mails and files of the tests of CPython, ruby-mail,
-SpamAssassin and notmuch, no difference is without a rule, and nothing raises. The same holds for
-the 1,546 of ten other projects, apart from a description in XML that is not a mail ([decision
-73](../decisions/0073-mail-that-other-projects-test-with.md)).
+form of an alternative, and so on. For the 735 mails and files of the tests of CPython, ruby-mail,
+SpamAssassin and notmuch, no difference is without a rule, and nothing raises.
 
 ## Rules
 
@@ -141,9 +139,8 @@ the 1,546 of ten other projects, apart from a description in XML that is not a m
 - **HTML.** Hidden elements, text of size 0, classes that the mail's own styles hide, comments,
   scripts and zero-width padding are not text. Links keep their address, images their alternative
   text, quotes their mark.
-- **Files.** A name in Content-Type alone does not make a text part a file. A named text that the
-  mail shows inline is text and file, and so are delivery reports. A forwarded mail is a file, and
-  its words and files are read too.
+- **Files.** A name in Content-Type alone does not make a text part a file. A forwarded mail is a
+  file, and its words and files are read too.
 - **Containers.** `winmail.dat` and signed S/MIME are opened. Others stay files, and `reading.cut`
   names them. The text or HTML within Outlook's compressed RTF is read, and so are messages within
   TNEF. Uuencoded files within plain text are files.

@@ -32,8 +32,8 @@ def rotate() -> None:
     """Encrypt all credentials with the first key of POLLING_SECRET_KEYS.
 
     Before you run it, set POLLING_SECRET_KEYS to NEW,OLD for all processes, and restart them. The
-    command refuses to start if a running process does not have the new key as its first key. Remove
-    the old key when polling doctor reports that nothing is encrypted with it.
+    command refuses to start if a running process does not have the new key in the first place.
+    Remove the old key when polling doctor reports that nothing is encrypted with it.
 
     \b
     Example:

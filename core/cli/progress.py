@@ -63,13 +63,12 @@ class Watcher:
                 completed=now.tasks_done + now.tasks_parked + now.tasks_deferred,
                 total=max(now.known, 1),
                 saved=now.outputs_saved,
-                report=f" (running tasks: {report})" if (report := now.report()) else "",
             )
 
     def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
-            self._task = self._bar.add_task("", total=None, saved=0, report="", why="")
+            self._task = self._bar.add_task("", total=None, saved=0, why="")
         return self
 
     def __exit__(
@@ -101,9 +100,7 @@ def _bar() -> Any:
         SpinnerColumn(),
         BarColumn(bar_width=20),
         TextColumn(
-            "{task.completed} of {task.total} tasks, {task.fields[saved]} saved"
-            "{task.fields[report]}",
-            markup=False,
+            "{task.completed} of {task.total} tasks, {task.fields[saved]} saved", markup=False
         ),
         TimeElapsedColumn(),
         TextColumn(

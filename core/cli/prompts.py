@@ -36,16 +36,8 @@ def config(model: type[BaseModel], known: Values) -> Values:
 
 
 def credentials(model: type[BaseModel]) -> Values:
-    """Prompt for the fields of the credentials and return them.
-
-    A plugin can exclude an optional field by `json_schema_extra={"prompt": False}`.
-    """
-    fields = {
-        name: field
-        for name, field in properties(model).items()
-        if field.get("prompt", True) or _is_required(model, name)
-    }
-    return _ask_until_valid(model, {}, fields)
+    """Prompt for all fields of the credentials and return them."""
+    return _ask_until_valid(model, {}, properties(model))
 
 
 def _offer_text(optional: Mapping[str, Schema]) -> str:

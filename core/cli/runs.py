@@ -102,12 +102,7 @@ def show(id: RunId, json: Json = False) -> None:
             if now.state == RunState.RUNNING
             else []
         )
-    open_tasks: dict[str, int | None] = {
-        "tasks_known": now.known,
-        "tasks_queued": now.queued,
-        "tasks_ready": now.ready,
-    }
-    open_tasks |= {"progress_done": now.reported_done, "progress_total": now.reported_total}
+    open_tasks = {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
     row |= now.summary(owed) | (open_tasks if now.state == RunState.RUNNING else {})
     row.pop("run_id")
     if json:

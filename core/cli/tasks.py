@@ -16,9 +16,11 @@ from core.service.formatting import ago, counted
 from core.states import StoppedState, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from core.db.rows import Row
     from core.service.backend import Backend
-    from core.service.runs.parked import Act, ParkedFilter
+    from core.service.runs.parked import BulkResult, ParkedFilter
 
 app = typer.Typer()
 
@@ -163,13 +165,14 @@ def retry(
       polling tasks retry --type download --since 2h
     """
     from core.service.runs import actions as run_actions
+    from core.service.runs import parked
 
     with backend() as engine:
         chosen = _filter(engine, account, domain, type, reason, since, state)
         if not _by_ids(ids, chosen):
             assert chosen is not None
             _confirm(engine, chosen, "Retry {}?", yes=yes)
-            _report(run_actions.retry, engine, chosen, "Number of retried tasks: {}.", json=json)
+            _report(parked.retry_all, engine, chosen, "Number of retried tasks: {}.", json=json)
             return
         copies = run_actions.retry(engine, _numbers(ids))
     dump({"tasks": copies}) if json else say(f"Retrying as {_task_list(copies)}.")
@@ -198,6 +201,7 @@ def discard(
       polling tasks discard --account hello --type download
     """
     from core.service.runs import actions as run_actions
+    from core.service.runs import parked
 
     with backend() as engine:
         chosen = _filter(engine, account, domain, type, reason, since, state)
@@ -205,7 +209,7 @@ def discard(
             assert chosen is not None
             _confirm(engine, chosen, "Discard {} permanently?", yes=yes)
             said = f"Number of discarded tasks: {{}}. {LOSS}"
-            _report(run_actions.discard, engine, chosen, said, json=json)
+            _report(parked.discard_all, engine, chosen, said, json=json)
             return
         discarded = run_actions.discard(engine, _numbers(ids))
     dump({"tasks": discarded}) if json else say(f"Discarded {_task_list(discarded)}. {LOSS}")
@@ -268,7 +272,7 @@ def _confirm(engine: Backend, chosen: ParkedFilter, question: str, *, yes: bool)
 
 
 def _report(
-    act: Act,
+    act: Callable[[Backend, ParkedFilter, str | None], BulkResult],
     engine: Backend,
     chosen: ParkedFilter,
     text: str,
@@ -279,12 +283,10 @@ def _report(
 
     Each portion continues the one before it, so that no task is retried twice.
     """
-    from core.service.runs import parked
-
-    result = parked.apply_to_all(engine, act, chosen)
+    result = act(engine, chosen, None)
     done, refused = result.done, result.refused
     while result.more:
-        result = parked.apply_to_all(engine, act, chosen, result.cursor)
+        result = act(engine, chosen, result.cursor)
         done, refused = done + result.done, refused + result.refused
     if json:
         dump({"done": done, "refused": refused})

@@ -75,7 +75,7 @@ Headless = Annotated[
     typer.Option(
         "--headless",
         help="Print the sign-in address instead of opening a browser. Open it in any browser, and"
-        " paste the address of the last page into this terminal.",
+        " paste the address of the last page.",
     ),
 ]
 Port = Annotated[

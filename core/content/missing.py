@@ -1,11 +1,10 @@
 """The rule about missing items: fragments for all statements that look for them.
 
-An item is missing if it is live, and if the run of a complete listing has neither written nor seen
-it. A task that was dispatched after the run began must not have written it either.
-
-The fragments call the item `c`: a row of `user_integration_content`, or any row with an
-`external_id`. The parameters are `run`, `start` (the sequence number at which the run began),
-`began` (the time) and `keeps` (True if the account keeps items that are gone at the source).
+A complete listing of a run lacks an item under three conditions. The item is live. No task that was
+dispatched since the run began wrote it. The run has neither written nor seen it. An item `c` is a row of
+`user_integration_content`, or a row with its `external_id`. The parameters are `run`, `start` (the
+sequence number at which the run began), `began` (the time) and `keeps` (True if the account keeps
+items that are gone at the source).
 """
 
 from __future__ import annotations

@@ -329,9 +329,6 @@ sync_task = Table(
     # The part of `outputs_deleted` that the plugin named one by one (code 410).
     _count("outputs_gone"),
     Column("skipped", JSONB),
-    # The latest report of the running task: units of its work that are done, and of all its work.
-    Column("progress_done", BigInteger),
-    Column("progress_total", BigInteger),
     _count("followups"),
     _moment("created_at", default=True),
     _moment("finished_at"),

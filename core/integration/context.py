@@ -156,21 +156,6 @@ class Context(Protocol):
         """
         ...
 
-    def progress(self, done: int, total: int | None = None) -> None:
-        """Report how much of its work this task has done, for people who watch the run.
-
-        Call it as often as you like: the engine records a report each second. The unit is the
-        plugin's, such as bytes or pages.
-
-        Args:
-          done: The units that are done; 0 or more.
-          total: The units of the complete work. Default: unknown.
-
-        Raises:
-          ValueError: A number is negative, or too large for 64 bits.
-        """
-        ...
-
     @property
     def now(self) -> datetime:
         """The current time, in UTC. In the harness, time is virtual, and a test can set it."""
@@ -263,17 +248,6 @@ class Context(Protocol):
         early, with a follow-up for the rest.
         """
         ...
-
-
-def require_progress(done: int, total: int | None) -> None:
-    """Check the arguments of `Context.progress`.
-
-    Raises:
-      ValueError: A number is negative, or too large for 64 bits.
-    """
-    for units in (done, total):
-        if units is not None and not 0 <= units < 2**63:
-            raise ValueError(f"progress: {units} is not a number of units")
 
 
 class ContextLogger(logging.LoggerAdapter[logging.Logger]):

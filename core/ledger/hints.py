@@ -41,12 +41,6 @@ MAX_RUNS_PER_USER = 20
 LOOK_AGAIN_SECONDS = (5.0, 30.0)
 """Pauses before a run that found nothing looks again."""
 
-POLL_FIRST_SECONDS = 5.0
-"""The pause after a run of hints during which a poll became due. The leader claims that poll.
-
-Without it, runs of hints that follow one another would keep the account from its polls.
-"""
-
 PORTION = 200
 """The number of accounts whose runs the leader opens at a time."""
 
@@ -93,8 +87,8 @@ WHERE user_integration_id = %(account)s
 """
 # The end of the open run, or of the pause of the integration, makes the hints due.
 HOLD = "UPDATE hint SET due_at = NULL WHERE user_integration_id = %s"
-POSTPONE = """
-UPDATE hint SET due_at = clock_timestamp() + %s * interval '1 second'
+POSTPONE = f"""
+UPDATE hint SET due_at = clock_timestamp() + interval '{MIN_HINT_SECONDS} seconds'
 WHERE user_integration_id = %s
 """
 # The account is not active. The run that follows its return looks at everything.
@@ -188,12 +182,7 @@ def run_ended(conn: Conn, run: Mapping[str, Any]) -> bool:
     )
     params = {"account": account, "run": run["id"], "nothing": nothing}
     row = conn.execute(RUN_ENDED, params).fetchone()
-    if row is None or row[0] is not True:
-        return False
-    if run["trigger"] == Trigger.HINT and run["poll_due"]:
-        conn.execute(POSTPONE, (POLL_FIRST_SECONDS, account))
-        return False
-    return _open(conn, account)
+    return row is not None and row[0] is True and _open(conn, account)
 
 
 def open_due(conn: Conn) -> int:
@@ -240,7 +229,7 @@ def _open_if_due(
         return False
     ((begun,),) = conn.execute(RUNS_OF_USER, (user,))
     if begun >= MAX_RUNS_PER_USER:
-        conn.execute(POSTPONE, (MIN_HINT_SECONDS, account))
+        conn.execute(POSTPONE, (account,))
         return False
     params: dict[str, Any] = {"account": account, "lane": Lane.LIVE, "complete": False}
     params |= {"id": uuid4(), "domain": domain, "trigger": Trigger.HINT, "root": ROOT_KEY}

@@ -78,13 +78,6 @@ WHERE id = %s AND dispatch_no = %s AND (%s::bigint IS NULL OR token = %s)
     AND state = '{TaskState.QUEUED}' RETURNING id
 """
 
-# No index has these columns, so that the row is updated in place.
-REPORT_PROGRESS = f"""
-UPDATE sync_task SET progress_done = %s, progress_total = %s
-WHERE id = %s AND dispatch_no = %s AND (%s::bigint IS NULL OR token = %s)
-    AND state = '{TaskState.QUEUED}'
-"""
-
 RELEASE_LEASES = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t
@@ -113,12 +106,6 @@ class Expired:
 def renew(conn: Conn, held: Sequence[LeaseKey], lease_seconds: float) -> None:
     """Extend the leases of the tasks that a process has in flight."""
     conn.execute(RENEW, _params(held) | {"lease": lease_seconds})
-
-
-def report_progress(conn: Conn, held: LeaseKey, done: int, total: int | None) -> None:
-    """Record how much of its work a running task has done. Locks the task's row."""
-    task, number, token = held
-    conn.execute(REPORT_PROGRESS, (done, total, task, number, token, token))
 
 
 def renew_waiting(conn: Conn, held: Sequence[LeaseKey], lease_seconds: float) -> None:

@@ -87,13 +87,7 @@ HAS_ACCEPTED_DELETIONS = f"""
 SELECT 1 FROM held_deletion
 WHERE user_integration_id = %s AND state = '{HeldState.ACCEPTED}' LIMIT 1
 """
-# The run takes over a resync and a poll that are due.
-RUN_REQUESTED = """
-UPDATE user_integration SET resync_due = false, drop_state = false,
-    next_sync_at = CASE WHEN next_sync_at > clock_timestamp() THEN next_sync_at
-        ELSE clock_timestamp() + poll_interval_minutes * interval '1 minute' END
-WHERE id = %s
-"""
+RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false, drop_state = false WHERE id = %s"
 REQUEST_RESYNC = """
 UPDATE user_integration SET resync_due = true, drop_state = true, next_sync_at = now()
 WHERE id = %s
@@ -208,10 +202,10 @@ def request_run(conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL) -> 
         complete = trigger == Trigger.RESYNC or _has_accepted(conn, account)
         params: dict[str, Any] = {"account": account, "lane": Lane.LIVE, "complete": complete}
         params |= {"id": uuid4(), "domain": domain, "trigger": trigger, "root": ROOT_KEY}
-        conn.execute(RUN_REQUESTED, (account,))
         _open_with_root(conn, params)
         if drop_state:
             conn.execute(DROP_STATE, (account,))
+        conn.execute(RESYNC_TAKEN, (account,))
         carry_over.continue_tasks(conn, params["id"], account, all_deferred=True)
     return params["id"], True
 

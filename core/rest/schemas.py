@@ -427,15 +427,6 @@ class RunInFull(Run):
     )
     tasks_queued: int = Field(description="The number of dispatched tasks")
     tasks_ready: int = Field(description="The number of tasks that wait to be dispatched")
-    progress_done: int | None = Field(
-        description=(
-            "The units of work that the dispatched tasks report as done, such as bytes or pages;"
-            " null without a report"
-        )
-    )
-    progress_total: int | None = Field(
-        description="The units of their complete work; null if a task does not know them"
-    )
     waits: list[Wait] = Field(description="The reasons why the run waits, the most important first")
     owed: Owed = Field(description="The tasks that the account of the run owes now")
 
@@ -481,12 +472,6 @@ class Task(BaseModel):
             "The numbers of items that were listed and not fetched, by reason; null if there are"
             " none"
         )
-    )
-    progress_done: int | None = Field(
-        description="The units of work that the task last reported as done; null without a report"
-    )
-    progress_total: int | None = Field(
-        description="The units of its complete work; null if they are unknown"
     )
     followups: int = Field(description="The number of tasks that this task returned")
     created_at: datetime = Field(description="The time at which the task was created")

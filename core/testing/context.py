@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, overload
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from core.errors import CursorExpired, PermanentError
-from core.integration.context import (
-    AccountInfo,
-    ContextLogger,
-    RunInfo,
-    TaskInfo,
-    require_progress,
-)
+from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
 from core.states import Trigger
 from core.testing.blobs import MemoryStore, MemoryWriter, Spool
 from core.testing.content import ContentTable
@@ -44,7 +38,6 @@ class Account:
       writers: The sequence number of the last write of each state partition.
       charged: Units charged, by limit.
       stopping: The value of `Context.stopping`.
-      progress: All reports of progress.
       hints: The parts that the hints of the present run name.
       spool: The unfinished blobs.
     """
@@ -59,7 +52,6 @@ class Account:
     charged: Counter[str] = field(default_factory=Counter)
     stopping: bool = False
     hints: tuple[str, ...] = ()
-    progress: list[tuple[int, int | None]] = field(default_factory=list)
     spool: Spool = field(init=False)
     _clock: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -129,11 +121,6 @@ class HarnessContext:
             return model.model_validate(value)
         except ValidationError:
             raise CursorExpired(partition) from None
-
-    def progress(self, done: int, total: int | None = None) -> None:
-        """Record the report in `Harness.progress`; see `core.Context.progress`."""
-        require_progress(done, total)
-        self._account.progress.append((done, total))
 
     @property
     def now(self) -> datetime:

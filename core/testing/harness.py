@@ -249,11 +249,6 @@ class Harness:
         return self._account.charged
 
     @property
-    def progress(self) -> list[tuple[int, int | None]]:
-        """Every report of `Context.progress`, with its units done and in total."""
-        return self._account.progress
-
-    @property
     def clock(self) -> float:
         """Seconds of virtual time that backoff and rate limits have taken."""
         return self._queue.clock

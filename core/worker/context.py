@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,19 +21,12 @@ from core.db.pool import DATABASE_UNAVAILABLE, Database
 from core.egress import Egress
 from core.errors import PermanentError, VaultError
 from core.http_session import HttpSession
-from core.integration.context import (
-    AccountInfo,
-    ContextLogger,
-    RunInfo,
-    TaskInfo,
-    require_progress,
-)
+from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
 from core.integration.limits import Rate
 from core.integration.stored import state_value
 from core.known_secrets import KNOWN
 from core.ledger.commit import block_limits
 from core.ledger.hints import parts_of
-from core.ledger.leases import report_progress
 from core.ledger.outcomes import Block, Dispatch
 from core.limits.budgets import Budgets, UnitRequest
 from core.log_redaction import renewing
@@ -64,9 +55,6 @@ CONTENT = """
 SELECT content_text, content_bytes, blob_key FROM user_integration_content
 WHERE user_integration_id = %s AND external_id = %s AND deleted_at IS NULL
 """
-
-PROGRESS_SECONDS = 1.0
-"""Seconds between two reports of a task's progress that are recorded."""
 
 log = logging.getLogger("core.task")
 
@@ -109,7 +97,6 @@ class TaskContext:
         self._instance = instance
         self.read: dict[str, int] = {}
         self.no_key: VaultError | None = None
-        self._reported = float("-inf")
         account = loaded.account
         self.task = TaskInfo(
             str(dispatch.task_id), dispatch.type, dispatch.attempts + 1, dispatch.suspect
@@ -170,16 +157,6 @@ class TaskContext:
             row = conn.execute(READ_STATE, (self._dispatch.account_id, partition)).fetchone()
         self.read[partition] = row[1] if row is not None else 0
         return state_value(partition, row[0] if row is not None else None, model)
-
-    def progress(self, done: int, total: int | None = None) -> None:
-        """Record a report, unless the latest one is less than a second old."""
-        require_progress(done, total)
-        if time.monotonic() - self._reported < PROGRESS_SECONDS:
-            return
-        self._reported = time.monotonic()
-        # A report that is lost costs nothing.
-        with suppress(*DATABASE_UNAVAILABLE), self._services.database.connection() as conn:
-            report_progress(conn, self._dispatch.lease, done, total)
 
     @property
     def now(self) -> datetime:

@@ -256,10 +256,12 @@ def test_a_transfer_that_ends_without_a_farewell_is_noticed_and_read(farewell: b
     ours, theirs = socket.socketpair()
 
     def send() -> None:
-        with suppress(OSError), server_context().wrap_socket(theirs, server_side=True) as secure:
+        with suppress(OSError):
+            secure = server_context().wrap_socket(theirs, server_side=True)
             secure.sendall(b"bytes" * 1000)
             if farewell:
                 secure.unwrap()
+            secure.close()
 
     thread = threading.Thread(target=send)
     thread.start()

@@ -111,12 +111,6 @@ def test_a_hint_looks_at_its_pages_only() -> None:
     assert harness.sync().tasks_done == 5
 
 
-def test_long_tasks_report_their_progress() -> None:
-    harness = Harness(HelloWorld, {"pages": 1, "delay_ms": 1_000})
-    harness.sync()
-    assert harness.progress == [(step, 10) for step in range(1, 11)]
-
-
 def test_pages_with_a_pause_start_one_after_another() -> None:
     harness = Harness(HelloWorld, {"pages": 3, "pause_ms": 1500})
     assert harness.sync().state == "succeeded"

@@ -268,7 +268,7 @@ def test_the_search_finds_each_word_that_a_person_sees(
 def is_word(text: str) -> bool:
     """Return True for words and emoji, and False for punctuation, bullets and check boxes."""
     return any(
-        sign.isalnum() or (unicodedata.category(sign) == "So" and sign not in "◦■☐✓")
+        sign.isalnum() or (unicodedata.category(sign) == "So" and sign not in "■☐✓")
         for sign in text
     )
 

@@ -88,17 +88,6 @@ def test_an_unknown_person_is_looked_up_once(fake: Fake, connect: Any, sync: Any
     assert len(fake.called("users.info")) == 1
 
 
-def test_names_are_unescaped(fake: Fake, connect: Any, sync: Any) -> None:
-    fake.workspace.add_user("U5", "R&amp;D")
-    fake.workspace.users["U5"]["profile"]["title"] = "Q&amp;A"
-    channel = fake.workspace.add_channel("general")
-    fake.workspace.post(channel, "<@U5> &amp; co", user="U5")
-    harness = connect()
-    sync(harness)
-    assert rows(harness) == [("#general @R&D", "@R&D & co")]
-    assert (harness.content["U5"].name, harness.content["U5"].metadata["title"]) == ("@R&D", "Q&A")
-
-
 def test_a_rate_limit_of_lookups_delays_names_only(fake: Fake, connect: Any, sync: Any) -> None:
     fake.workspace.add_user("U0EXT", "Carla", is_stranger=True)
     channel = fake.workspace.add_channel("general")

@@ -20,7 +20,6 @@ import httpx2
 import pytest
 from support import cli as cli_support
 from support.cli import Cli, stop_servers, until
-from support.deployment import YEARLY
 
 from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
@@ -36,7 +35,7 @@ def servers_run(home: Path) -> bool:
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     """Run `polling up` beside the commands. It must end cleanly and stop its servers."""
-    cli = Cli(tmp_path_factory.mktemp("cli"), POLLING_CRON_SCHEDULE=YEARLY)
+    cli = Cli(tmp_path_factory.mktemp("cli"))
     try:
         with cli_support.up(cli) as lines:
             assert any(str(cli.home) in line for line in lines), (

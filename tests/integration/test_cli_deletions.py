@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from support import cli as cli_support
 from support.cli import Cli, Done, stop_servers, until
-from support.deployment import YEARLY
 
 COUNT = 30
 """The number of files in the folder that disappears."""
@@ -19,7 +18,7 @@ COUNT = 30
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    cli = Cli(tmp_path_factory.mktemp("cli"), POLLING_CRON_SCHEDULE=YEARLY)
+    cli = Cli(tmp_path_factory.mktemp("cli"))
     try:
         with cli_support.up(cli):
             yield cli
@@ -70,10 +69,7 @@ def test_a_held_deletion_is_listed_shown_refused_and_accepted(cli: Cli, served: 
     with account(cli, served) as id:
         sync(cli, id)
         shutil.rmtree(served / "large")
-        assert (
-            f"holds the deletion of {COUNT + 1} items until you accept or refuse it"
-            in sync(cli, id).err
-        )
+        assert f"{COUNT + 1} deletions wait until you accept or refuse them" in sync(cli, id).err
         assert len(files(cli, id)) == COUNT + 2
         listed = cli.ok("deletions", "--account", id)
         number = hold(cli, id)

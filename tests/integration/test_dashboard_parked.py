@@ -11,7 +11,6 @@ from dataclasses import asdict
 import pytest
 from support.signed_in import signed_in
 
-from core.service.runs import actions as run_actions
 from core.service.runs import parked
 
 
@@ -176,15 +175,15 @@ def test_reason_and_time_select_parked_tasks(dashboard, desk, shelf) -> None:
 
 def test_tasks_parked_during_a_bulk_retry_are_left(backend, desk, shelf, monkeypatch) -> None:
     monkeypatch.setattr(parked, "BATCH_TASKS", 2)
-    account, retry = desk.account(), run_actions.retry
+    account, retry = desk.account(), parked.run_actions.retry
     before, after = shelf(account, 5), []
 
     def retried_and_parked_again(engine, ids):
         after.extend(shelf(account, len(ids), error="Again: it failed"))
         return retry(engine, ids)
 
-    monkeypatch.setattr(run_actions, "retry", retried_and_parked_again)
-    outcome = parked.apply_to_all(backend, run_actions.retry, parked.ParkedFilter())
+    monkeypatch.setattr(parked.run_actions, "retry", retried_and_parked_again)
+    outcome = parked.retry_all(backend, parked.ParkedFilter())
     assert (outcome.done, outcome.refused, outcome.more) == (5, 0, False)
     now = states(desk)
     assert {now[id] for id in before} == {"retried"}

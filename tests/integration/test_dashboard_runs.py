@@ -236,7 +236,7 @@ def test_deferred_tasks_of_a_run_are_counted(dashboard, desk, made) -> None:
     _, run, *_ = made
     desk.conn.execute("UPDATE sync_task SET state = 'deferred' WHERE type = 'page'")
     page = text(signed_in(dashboard, "u").get(f"/runs/{run}"))
-    assert "Tasks deferred 2" in page
+    assert "Deferred 2" in page
     assert "Parked Deferred Queued" in page
 
 

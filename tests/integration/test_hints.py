@@ -204,22 +204,6 @@ def test_a_hint_does_not_move_the_next_poll(desk: Any, account: UUID) -> None:
     assert desk.rows("SELECT next_sync_at FROM user_integration") == [planned]
 
 
-def test_hints_do_not_keep_an_account_from_its_polls(desk: Any, account: UUID) -> None:
-    hints.add(desk.conn, account)
-    desk.conn.execute("UPDATE user_integration SET next_sync_at = now()")
-    assert scheduling.claim_due(desk.conn, 10).joined == 1
-    hints.add(desk.conn, account)
-    later(desk, account, 2)
-    finish_hinted(desk, output=[TaskOutput("new", "y")])
-    assert 2 < (due_in(desk, account) or 0) <= 5
-    assert scheduling.poll(desk.conn, 10) == 1
-    (root,) = desk.claim()
-    assert root.trigger == "schedule"
-    assert not hints.add(desk.conn, account)
-    desk.finish(root)
-    assert desk.rows(RUNS, account)[-1] == ("hint", "running")
-
-
 def test_a_hint_does_not_shorten_a_pause(desk: Any, account: UUID) -> None:
     until = datetime.now(UTC) + timedelta(minutes=10)
     key = f"account/{account}/*"

@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 
 from core.cli import tasks as cli_tasks
-from core.service.runs import actions as run_actions
 from core.service.runs import parked
 from core.service.runs.parked import ParkedFilter
 
@@ -58,14 +57,14 @@ def test_a_filter_selects_by_account_reason_age_and_state(api, desk, stopped) ->
 @pytest.fixture
 def failing_again(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make each request stop after a portion of 2, and each retried task fail immediately."""
-    retry = run_actions.retry
+    retry = parked.run_actions.retry
 
     def retry_and_park(engine: Any, ids: Any) -> list[int]:
         copies: list[int] = retry(engine, ids)
         desk.conn.execute("UPDATE sync_task SET state = 'parked' WHERE id = ANY(%s)", (copies,))
         return copies
 
-    monkeypatch.setattr(run_actions, "retry", retry_and_park)
+    monkeypatch.setattr(parked.run_actions, "retry", retry_and_park)
     monkeypatch.setattr(parked, "BATCH_TASKS", 2)
     monkeypatch.setattr(parked, "MAX_BULK_SECONDS", 0.0)
 
@@ -95,7 +94,7 @@ def test_a_command_retries_each_task_once(backend, desk, stopped, capsys) -> Non
     account = desk.account()
     for number in range(7):
         stopped(account, f"failure {number}")
-    cli_tasks._report(run_actions.retry, backend, ParkedFilter(), "Retrying {} tasks.", json=False)
+    cli_tasks._report(parked.retry_all, backend, ParkedFilter(), "Retrying {} tasks.", json=False)
     assert "Retrying 7 tasks." in capsys.readouterr().out
 
 

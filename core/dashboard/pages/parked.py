@@ -16,10 +16,8 @@ from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 from core.service import times
-from core.service.backend import Backend
-from core.service.runs import actions as run_actions
 from core.service.runs import parked
-from core.service.runs.parked import Act, BulkResult, ParkedFilter
+from core.service.runs.parked import BulkResult, ParkedFilter
 from core.web.dependencies import MAX_ID, After, Engine
 from core.web.problems import HttpProblem
 
@@ -89,9 +87,9 @@ def list_parked(
 @router.post("/parked/retry")
 def retry(engine: Engine, viewer: OperatingViewer, form: ActionForm, filters: Filters) -> Response:
     """Retry the selected tasks."""
-    ids = _selected_ids(form)
-    result = parked.apply_to_ids(engine, run_actions.retry, ids, viewer.user_id)
-    return _redirect_with_result(filters, "retried", result)
+    return _redirect_with_result(
+        filters, "retried", parked.retry(engine, _selected_ids(form), viewer.user_id)
+    )
 
 
 @router.post("/parked/discard")
@@ -99,9 +97,9 @@ def discard(
     engine: Engine, viewer: OperatingViewer, form: ActionForm, filters: Filters
 ) -> Response:
     """Discard the selected tasks."""
-    ids = _selected_ids(form)
-    result = parked.apply_to_ids(engine, run_actions.discard, ids, viewer.user_id)
-    return _redirect_with_result(filters, "discarded", result)
+    return _redirect_with_result(
+        filters, "discarded", parked.discard(engine, _selected_ids(form), viewer.user_id)
+    )
 
 
 @router.post("/parked/retry-all")
@@ -110,9 +108,9 @@ def retry_all(
     engine: Engine, viewer: OperatingViewer, form: ActionForm, filters: Filters
 ) -> Response:
     """Retry all matching tasks."""
-    return _redirect_with_result(
-        filters, "retried", _apply_to_all(engine, run_actions.retry, viewer, filters)
-    )
+    with engine.database.connection() as conn:
+        task_filter = _filter(conn, viewer, filters)
+    return _redirect_with_result(filters, "retried", parked.retry_all(engine, task_filter))
 
 
 @router.post("/parked/discard-all")
@@ -120,17 +118,9 @@ def discard_all(
     engine: Engine, viewer: OperatingViewer, form: ActionForm, filters: Filters
 ) -> Response:
     """Discard all matching tasks."""
-    return _redirect_with_result(
-        filters, "discarded", _apply_to_all(engine, run_actions.discard, viewer, filters)
-    )
-
-
-def _apply_to_all(
-    engine: Backend, act: Act, viewer: Viewer, filters: Mapping[str, str]
-) -> BulkResult:
     with engine.database.connection() as conn:
         task_filter = _filter(conn, viewer, filters)
-    return parked.apply_to_all(engine, act, task_filter)
+    return _redirect_with_result(filters, "discarded", parked.discard_all(engine, task_filter))
 
 
 def _filter(conn: Conn, viewer: Viewer, filters: Mapping[str, str]) -> ParkedFilter:

@@ -65,7 +65,6 @@ def _read(engine: Backend, principal: Principal, run: UUID) -> RunInFull:
     counts: dict[str, Any] = now.counters()
     counts |= {"skipped": now.skipped_items() or None}
     counts |= {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
-    counts |= {"progress_done": now.reported_done, "progress_total": now.reported_total}
     waiting = [Wait(reason=wait.reason, until=wait.until) for wait in waits]
     owing = Owed(tasks=owed.tasks, since=owed.since)
     return RunInFull.model_validate({**row, **counts, "waits": waiting, "owed": owing})

@@ -30,9 +30,7 @@ def retry_tasks(
     The request processes at most about 1,000 tasks, for at most 10 seconds. To continue, pass its
     `cursor` as `after`. Then no task is retried twice, even if it fails again immediately.
     """
-    return _bulk(
-        parked.apply_to_all(engine, run_actions.retry, _filter(engine, principal, body), after)
-    )
+    return _bulk(parked.retry_all(engine, _filter(engine, principal, body), after))
 
 
 @router.post("/discard", responses=problems(401, 404, 422, 503))
@@ -43,9 +41,7 @@ def discard_tasks(
 
     This cannot be undone. Content that the tasks would have saved may be missing.
     """
-    return _bulk(
-        parked.apply_to_all(engine, run_actions.discard, _filter(engine, principal, body), after)
-    )
+    return _bulk(parked.discard_all(engine, _filter(engine, principal, body), after))
 
 
 @router.get("/{task}", responses=problems(401, 404, 422))

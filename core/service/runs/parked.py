@@ -172,20 +172,48 @@ def count(conn: Conn, slots: QuerySlots, parked_filter: ParkedFilter) -> int:
     return number
 
 
-def apply_to_ids(backend: Backend, act: Act, ids: Sequence[int], user: str | None) -> BulkResult:
-    """Retry or discard the parked tasks with these ids.
+def retry(backend: Backend, ids: Sequence[int], user: str | None) -> BulkResult:
+    """Retry the parked tasks with these ids.
 
-    A task that is no longer parked does not prevent the action on the others.
+    A task that is no longer parked does not prevent the retry of the others.
 
     Args:
       backend: The backend.
-      act: `retry` or `discard` of `core.service.runs.actions`.
       ids: The ids of the tasks.
       user: The owner of the tasks' accounts; tasks of other users are refused. None: any user.
+    """
+    return _apply_to_ids(backend, run_actions.retry, ids, user)
+
+
+def discard(backend: Backend, ids: Sequence[int], user: str | None) -> BulkResult:
+    """Discard the parked tasks with these ids; the parameters are those of `retry`."""
+    return _apply_to_ids(backend, run_actions.discard, ids, user)
+
+
+def retry_all(
+    backend: Backend, parked_filter: ParkedFilter, after: str | None = None
+) -> BulkResult:
+    """Retry all matching tasks that are stopped now; tasks that stop later are not affected.
+
+    Args:
+      backend: The backend.
+      parked_filter: The conditions on the tasks.
+      after: The cursor of an earlier result, to continue its command. Default: a new command.
 
     Raises:
-      TooManyRequests: The user has requested too many runs in this hour. A retry may open one.
+      InvalidInput: The cursor is invalid.
     """
+    return _apply_to_filter(backend, run_actions.retry, parked_filter, after)
+
+
+def discard_all(
+    backend: Backend, parked_filter: ParkedFilter, after: str | None = None
+) -> BulkResult:
+    """Discard all matching tasks that are stopped now; the arguments are those of `retry_all`."""
+    return _apply_to_filter(backend, run_actions.discard, parked_filter, after)
+
+
+def _apply_to_ids(backend: Backend, act: Act, ids: Sequence[int], user: str | None) -> BulkResult:
     with backend.database.connection() as conn:
         rows = fetch(conn, BY_IDS, {"ids": list(set(ids)), "user": user})
     result = BulkResult(refused=len(set(ids)) - len(rows))
@@ -195,21 +223,9 @@ def apply_to_ids(backend: Backend, act: Act, ids: Sequence[int], user: str | Non
     return result
 
 
-def apply_to_all(
-    backend: Backend, act: Act, parked_filter: ParkedFilter, after: str | None = None
+def _apply_to_filter(
+    backend: Backend, act: Act, parked_filter: ParkedFilter, after: str | None
 ) -> BulkResult:
-    """Retry or discard all matching tasks that are stopped now, and none that stop later.
-
-    Args:
-      backend: The backend.
-      act: `retry` or `discard` of `core.service.runs.actions`.
-      parked_filter: The conditions on the tasks.
-      after: The cursor of an earlier result, to continue its command. Default: a new command.
-
-    Raises:
-      InvalidInput: The cursor is invalid.
-      TooManyRequests: As for `apply_to_ids`, before the first task.
-    """
     deadline, result = time.monotonic() + MAX_BULK_SECONDS, BulkResult()
     if after is None:
         with backend.database.connection() as conn:
@@ -258,15 +274,17 @@ def _apply(
     if act is run_actions.retry:
         run_actions.count_request(backend, user)
     ids = [task["id"] for task in tasks]
-    done = len(ids) if _acts(backend, act, ids) else sum(_acts(backend, act, [id]) for id in ids)
-    result.done += done
-    result.refused += len(ids) - done
-
-
-def _acts(backend: Backend, act: Act, ids: Sequence[int]) -> bool:
-    """Act on tasks; return False if one of them does not exist or is no longer stopped."""
     try:
         act(backend, ids)
+        result.done += len(ids)
     except (NotFound, WrongState):
-        return False
-    return True
+        _apply_singly(backend, act, ids, result)
+
+
+def _apply_singly(backend: Backend, act: Act, ids: Iterable[int], result: BulkResult) -> None:
+    for id in ids:
+        try:
+            act(backend, [id])
+            result.done += 1
+        except (NotFound, WrongState):
+            result.refused += 1

@@ -21,7 +21,7 @@ from core.limits.keys import WHOLE_ACCOUNT
 from core.service.accounts.actions import stopped
 from core.service.accounts.owed import Owed
 from core.service.fleet import pauses
-from core.service.formatting import moment, number
+from core.service.formatting import moment
 from core.states import AccountState, RunState, TaskState
 
 COUNTERS = (
@@ -42,15 +42,11 @@ SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
 FROM sync_run WHERE id = %(run)s
 """
-_REPORTING = f"t.state = '{TaskState.QUEUED}' AND t.progress_done IS NOT NULL"
 CURRENT = f"""
 SELECT {COUNTS}, {SKIPPED} AS skipped, {DELETIONS_HELD} AS deletions_held,
     count(*) AS known,
     count(*) FILTER (WHERE t.state = '{TaskState.QUEUED}') AS queued,
     count(*) FILTER (WHERE t.state = '{TaskState.READY}') AS ready,
-    sum(t.progress_done) FILTER (WHERE {_REPORTING})::bigint AS reported_done,
-    CASE WHEN bool_and(t.progress_total IS NOT NULL) FILTER (WHERE {_REPORTING})
-        THEN sum(t.progress_total) FILTER (WHERE {_REPORTING})::bigint END AS reported_total,
     min(t.available_at) FILTER (WHERE t.state = '{TaskState.READY}') AS next_at,
     clock_timestamp() AS now
 FROM {TASKS_OF_RUN}
@@ -83,8 +79,6 @@ class Progress:
       skipped: The numbers of skipped items so far, by reason; None if there are none.
       known: The number of tasks so far. It may grow while the run is open. A task that was retried
         within the run counts once.
-      reported_done: The units that the dispatched tasks report as done; None without a report.
-      reported_total: The units of their complete work; None if a task does not know them.
       next_at: The earliest time at which a ready task may start.
       now: The time of the database.
     """
@@ -96,8 +90,6 @@ class Progress:
     tasks_deferred: int
     queued: int
     ready: int
-    reported_done: int | None
-    reported_total: int | None
     outputs_saved: int
     outputs_unchanged: int
     outputs_deleted: int
@@ -120,13 +112,6 @@ class Progress:
         """Return the numbers of items that the run has listed and not fetched, by reason."""
         found = self.skipped if self.state == RunState.RUNNING else self.run["skipped"]
         return dict(sorted((found or {}).items()))
-
-    def report(self) -> str:
-        """Return the report of the dispatched tasks: `512 of 2,048`; empty without one."""
-        if self.reported_done is None:
-            return ""
-        total = f" of {number(self.reported_total)}" if self.reported_total is not None else ""
-        return f"{number(self.reported_done)}{total}"
 
     def summary(self, owed: Owed) -> dict[str, Any]:
         """Return the last line of `polling sync --wait --json`.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from core.service.pagination import Keyset, PagedQuery
 
-_OUTPUTS = "outputs_saved, outputs_unchanged, outputs_deleted"
-TASK_COLUMNS = f"""id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of,
+TASK_COLUMNS = """id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of,
     retried_as, type, payload, state, priority, available_at, lease_until, dispatch_no, attempts,
-    crashes, snoozes, snoozed_seconds, suspect, started_at, reason, errors, {_OUTPUTS}, skipped,
-    progress_done, progress_total, followups, created_at, finished_at"""
+    crashes, snoozes, snoozed_seconds, suspect, started_at, reason, errors, outputs_saved,
+    outputs_unchanged, outputs_deleted, skipped, followups, created_at, finished_at"""
 
 runs = PagedQuery(
     "*",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import re
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +18,6 @@ from pydantic import (
     SecretStr,
     model_validator,
 )
-from pydantic.config import JsonDict
 
 from core import Destination
 
@@ -60,7 +61,35 @@ def _fingerprint(text: str) -> str:
     return ":".join(re.findall("..", digits)).upper()
 
 
-PORTS = {"ftp": 21, "ftps": 21, "ftps-implicit": 990}
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """A server to connect through."""
+
+    host: str
+    port: int
+    username: str
+
+    @classmethod
+    def of(cls, text: str, username: str) -> Jump:
+        """Read `user@host:port`, with a default for the user, and 22 for the port.
+
+        Raises:
+          ValueError: The text has no host, or an invalid port.
+        """
+        user, _, address = text.rpartition("@")
+        parts = urlsplit(f"//{address}")
+        if not parts.hostname or parts.path or parts.query:
+            raise ValueError("must be user@host:port")
+        return cls(parts.hostname, parts.port or 22, user or username)
+
+
+def _jump(text: str) -> str:
+    if text:
+        Jump.of(_one_line(text), "")
+    return text
+
+
+PORTS = {"ftp": 21, "ftps": 21, "ftps-implicit": 990, "sftp": 22}
 """The default TCP port of each protocol."""
 
 
@@ -70,18 +99,18 @@ class Config(BaseModel, extra="forbid"):
     host: Annotated[str, Destination(), AfterValidator(_one_line)] = Field(
         min_length=1, description="Host name or IP address of the server"
     )
-    protocol: Annotated[Literal["ftp", "ftps", "ftps-implicit"], Destination()] = Field(
+    protocol: Annotated[Literal["ftp", "ftps", "ftps-implicit", "sftp"], Destination()] = Field(
         "ftp",
         description=(
             "ftp is not encrypted. ftps encrypts with TLS after the greeting; ftps-implicit"
-            " encrypts from the first byte"
+            " encrypts from the first byte. sftp is the file transfer of SSH"
         ),
     )
     port: Annotated[int | None, Destination()] = Field(
         None,
         ge=1,
         le=65535,
-        description="TCP port of the server. Default: the protocol's, 21 or 990",
+        description="TCP port of the server. Default: the protocol's, 21, 990 or 22",
     )
     root: Annotated[str, AfterValidator(_absolute)] = Field(
         "/", description="Directory to copy, with everything below it"
@@ -136,6 +165,33 @@ class Config(BaseModel, extra="forbid"):
         description="Newest version of TLS to use, for servers that fail with TLS 1.3",
     )
 
+    host_key: Annotated[str, Destination()] = Field(
+        "",
+        max_length=100_000,
+        title="Host key",
+        description=(
+            "For sftp: the server's host keys, one a line. A fingerprint (SHA256:…), a public key,"
+            " or a line of known_hosts"
+        ),
+    )
+    jump_host: Annotated[str, Destination(), AfterValidator(_jump)] = Field(
+        "",
+        max_length=1_000,
+        title="Jump host",
+        description="For sftp: the server to connect through, as user@host:port",
+    )
+    jump_host_key: Annotated[str, Destination()] = Field(
+        "",
+        max_length=100_000,
+        title="Host key of the jump host",
+        description="The jump host's keys, in the same forms",
+    )
+    legacy_algorithms: Annotated[bool, Destination()] = Field(
+        False,
+        title="Legacy algorithms",
+        description="For sftp: also use weak algorithms, for old servers (CBC, SHA-1, ssh-rsa)",
+    )
+
     @property
     def effective_port(self) -> int:
         """The TCP port to connect to."""
@@ -148,8 +204,8 @@ class Config(BaseModel, extra="forbid"):
         return self
 
 
-NOT_PROMPTED: JsonDict = {"prompt": False}
-"""Excludes fields from the prompts on a terminal. A text in PEM has several lines."""
+ANONYMOUS_PASSWORD = "anonymous@"  # noqa: S105  it is public (RFC 1635)
+"""The password of an account without one."""
 
 
 class Credentials(BaseModel, extra="forbid"):
@@ -159,26 +215,28 @@ class Credentials(BaseModel, extra="forbid"):
         "anonymous", description="Login name"
     )
     password: Annotated[SecretStr, AfterValidator(_secret_line)] = Field(
-        SecretStr("anonymous@"), description="Password. The protocol ftp sends it unencrypted"
+        SecretStr(ANONYMOUS_PASSWORD), description="Password. The protocol ftp sends it unencrypted"
     )
     certificate: str = Field(
         "",
         max_length=100_000,
         title="Client certificate",
-        description="Certificate in PEM, for servers that ask for one, with its chain",
-        json_schema_extra=NOT_PROMPTED,
+        description=(
+            "For ftps: certificate in PEM, with its chain, for servers that ask for one. For sftp:"
+            " certificate of the private key, as OpenSSH writes it"
+        ),
     )
     private_key: SecretStr | None = Field(
         None,
         max_length=100_000,
         title="Private key",
-        description="Private key of the certificate, in PEM",
-        json_schema_extra=NOT_PROMPTED,
+        description="For ftps: key of the certificate, in PEM. For sftp: key to log in with",
     )
     passphrase: SecretStr | None = Field(
-        None,
-        description="Passphrase of the private key, if it is encrypted",
-        json_schema_extra=NOT_PROMPTED,
+        None, description="Passphrase of the private key, if it is encrypted"
+    )
+    jump_password: SecretStr | None = Field(
+        None, description="Password for the jump host. Default: the same as for the server"
     )
 
 

@@ -20,10 +20,12 @@ from core import (
 )
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
+from integration_polling_ftp.connection import Connection
 from integration_polling_ftp.directory import read
 from integration_polling_ftp.download import fetch_large
 from integration_polling_ftp.errors import CONNECTIONS, Missing
 from integration_polling_ftp.session import Session
+from integration_polling_ftp.sftp import SftpSession
 from integration_polling_ftp.walking import (
     FIRST_SECONDS,
     SECONDS,
@@ -55,8 +57,10 @@ class Ftp(BaseIntegration[Config, Credentials]):
         return [Concurrency(CONNECTIONS, config.max_connections, per_instance=True)]
 
     @cached_property
-    def session(self) -> Session:
+    def session(self) -> Connection:
         """The connection to the server, opened on first use."""
+        if self.config.protocol == "sftp":
+            return SftpSession(self.config, self.credentials)
         return Session(self.config, self.credentials)
 
     @cached_property

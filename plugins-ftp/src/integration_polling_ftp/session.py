@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from core import (
@@ -18,6 +18,7 @@ from core import (
 )
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
+from integration_polling_ftp.connection import CUT, Job, Stat, Write
 from integration_polling_ftp.control import BLOCK, Control, Data, Reply
 from integration_polling_ftp.errors import (
     NOT_IMPLEMENTED,
@@ -55,35 +56,11 @@ IN_SEQUENCE = ("vsftpd", "proftpd", "pure-ftpd")
 Others drop a transfer that has not begun when they read the next `PASV`, such as pyftpdlib.
 """
 
-CUT = "the server ended the listing at its limit"
-"""Follows the entries of a listing that the server cut, as pure-ftpd does after 10,000 entries."""
 FINAL = (Dropped, RateLimited, ConfigurationError, CredentialsInvalid)
 """Errors of the connection. Another form of the command does not help."""
 
 STATS = 32
 """The number of files whose facts are requested in one packet."""
-
-Write = Callable[[memoryview], object]
-Job = tuple[str, Write]
-"""A file to fetch: its path as it is stored, and the receiver of its bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """The server's current size and time of a file: hints, which may be missing or wrong.
-
-    Attributes:
-      size: The size in bytes; None if the server does not give it.
-      modified: The time as `YYYYMMDDHHMMSS` in UTC; empty if the server does not give it.
-    """
-
-    size: int | None = None
-    modified: str = ""
-
-    @property
-    def version(self) -> str:
-        """Size and time, in the form of `Entry.version`."""
-        return f"{'' if self.size is None else self.size}:{self.modified}"
 
 
 class Session:
@@ -274,6 +251,10 @@ class Session:
         except PermanentError:
             return False
         return True
+
+    def target_kind(self, path: str) -> Kind:
+        """Return `directory` if a path can be entered, and otherwise `file`."""
+        return "directory" if self.is_directory(path) else "file"
 
     def unique(self, path: str) -> str | None:
         """Return the server's unique id of a directory, equal for all its paths, or None."""

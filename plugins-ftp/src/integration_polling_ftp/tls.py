@@ -44,8 +44,6 @@ class Tls:
             self._context = _trusting(config.tls_ca, self._context)
         if credentials.certificate:
             _load_certificate(self._context, credentials)
-        # Some builds of Python, such as Debian's 3.11, take a connection that was cut for its end.
-        self._context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
 
     def wrap(self, connection: socket.socket, session: ssl.SSLSession | None) -> ssl.SSLSocket:
         """Make a TLS connection of a TCP connection, which is closed if this fails.

@@ -31,9 +31,6 @@ from integration_polling_hello_world.bench import Config, expected, fail_on_purp
 __all__ = ["Config", "HelloWorld", "expected", "integrations"]
 
 STATE = "runs"
-LONG_MS = 1_000
-"""A task that takes this long reports its progress, in tenths."""
-
 GROWN = "grown"
 """The parent of the items that runs add."""
 
@@ -119,11 +116,8 @@ class HelloWorld(BaseIntegration[Config]):
         )
 
     def _work(self, ctx: Context, name: str) -> None:
-        steps = 10 if self.config.delay_ms >= LONG_MS else 1
-        for step in range(steps if self.config.delay_ms else 0):
-            time.sleep(self.config.delay_ms / steps / 1000)
-            if steps > 1:
-                ctx.progress(step + 1, steps)
+        if self.config.delay_ms:
+            time.sleep(self.config.delay_ms / 1000)
         if self.config.fail_rate:
             fail_on_purpose(self.config, ctx, name)
 

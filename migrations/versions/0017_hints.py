@@ -1,6 +1,6 @@
 """Hints open runs; a run records the next poll that its account had at the beginning
 
-Revision: 0015, after 0014
+Revision: 0017, after 0014
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0015"
+revision = "0017"
 down_revision = "0014"
 
 

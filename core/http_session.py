@@ -253,7 +253,7 @@ def pause_of(headers: Mapping[str, str], now: datetime | None = None) -> float |
     resets += [
         float(reset)
         for number, reset in _POLICY.findall(headers.get("ratelimit", ""))
-        if reset and int(number) == 0
+        if reset and float(number) == 0
     ]
     seconds = [_from_now(number, now) for number in resets if number is not None]
     return _bounded(max(seconds)) if seconds else None
@@ -280,7 +280,7 @@ def _number(value: str) -> float | None:
 def _date(value: str) -> datetime | None:
     try:
         at = parsedate_to_datetime(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 

@@ -61,3 +61,20 @@ def test_the_usual_headers_of_rate_limits_are_read(
 ) -> None:
     assert left(httpx2.Headers(headers)) == remaining
     assert pause_of(httpx2.Headers(headers), NOW) == pause
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry-After": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"},
+        {"Retry-After": "1 Jan 2026 00:00:00 +99999999999999"},
+        {"Retry-After": "1, 2 3"},
+        {"Retry-After": "Mon, 01 Jan 2026 00:00:00 GMT", "Date": "1 Jan 9999999999 0:0:0 GMT"},
+        {"RateLimit": f"r={'9' * 5_000};t=3"},
+        {"RateLimit": f"r=0;t={'9' * 5_000}"},
+    ],
+)
+def test_hostile_headers_raise_nothing(headers: dict[str, str]) -> None:
+    pause = pause_of(httpx2.Headers(headers), NOW)
+    assert pause is None or 0 <= pause <= MAX_PAUSE_SECONDS
+    left(httpx2.Headers(headers))

@@ -157,6 +157,34 @@ def test_a_poll_that_became_due_during_a_run_of_retries_starts_after_it(desk, is
     assert (desk.value("SELECT next_sync_at FROM user_integration") == planned) == (not is_due)
 
 
+def test_a_poll_that_was_set_during_a_poll_starts_after_it(desk) -> None:
+    account = desk.account()
+    assert scheduling.poll(desk.conn, 5) == 1
+    (dispatch,) = desk.claim()
+    due(desk, account)
+    assert scheduling.poll(desk.conn, 5) == 0
+    desk.finish(dispatch)
+    assert desk.value(DUE_NOW) == 1
+
+
+def test_a_poll_that_is_longer_than_its_interval_is_followed_by_a_pause(desk) -> None:
+    """The next poll became due during the run, because of the interval alone."""
+    desk.account()
+    assert scheduling.poll(desk.conn, 5) == 1
+    (dispatch,) = desk.claim()
+    desk.conn.execute(
+        """WITH moved AS (UPDATE sync_run SET next_sync_at = now() - interval '1 s')
+        UPDATE user_integration SET next_sync_at = now() - interval '1 s'"""
+    )
+    assert scheduling.poll(desk.conn, 5) == 0
+    desk.conn.execute("UPDATE user_integration SET poll_interval_minutes = 60")
+    desk.finish(dispatch)
+    minutes = desk.value(
+        "SELECT extract(epoch FROM next_sync_at - now()) / 60 FROM user_integration"
+    )
+    assert 56 <= minutes <= 64
+
+
 # Resync
 # --------------------------------------------------------------------------------------------------
 

@@ -148,7 +148,14 @@ class Control:
         lines = [command.replace("\n", "\0") for command in commands]
         wire = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
         with network_errors():
-            self._socket.sendall(wire.replace(b"\xff", b"\xff\xff") if self.is_telnet else wire)
+            try:
+                self._socket.sendall(wire.replace(b"\xff", b"\xff\xff") if self.is_telnet else wire)
+            except OSError:
+                # A server may refuse the client after the handshake of TLS 1.3. Its alert waits
+                # here, and raises an error that says why.
+                if self._tls is not None:
+                    self._socket.recv(1)
+                raise
 
     def reply(self) -> Reply:
         """Return the next reply, which may have several lines (RFC 959, section 4.2).

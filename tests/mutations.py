@@ -643,8 +643,8 @@ MUTATIONS = [
     ),
     Mutation(
         "budgets of other data",
-        (("core/transport/queues.py", "            if self.first_script is not None:",
-          "            if False:"),),
+        (("core/transport/queues.py", "            if self.first_script is not None and",
+          "            if False and"),),
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(

@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[1]
 RAN = {0, 1}
 """Exit codes of pytest when all tests passed, and when some failed."""
 COPIED = [
+    "benchmarks",
     "core",
+    "deploy",
     "migrations",
     "tests",
     "pyproject.toml",
@@ -267,6 +269,23 @@ MUTATIONS = [
         "accounts of one user",
         (("core/service/accounts/actions.py", "if known is None and public_only:", "if False:"),),
         ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "a config and credentials are small",
+        (("core/service/accounts/validation.py", "if size_of(valid) > MAX_VALUES_BYTES:",
+          "if False:"),),
+        ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "a long identity fits into its index",
+        (("core/service/accounts/actions.py", "if len(encoded := key.encode()) <= MAX_KEY_BYTES:",
+          "if encoded := key.encode():"),),
+        ("tests/security/test_user_rows.py",),
+    ),
+    Mutation(
+        "the OpenAPI document is made once",
+        (("core/rest/app.py", "text = cache(lambda:", "text = (lambda:"),),
+        ("tests/integration/test_openapi.py",),
     ),
     Mutation(
         "keys of requests of one user",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,31 @@ def lists(change: Callable[[bytes], bytes]) -> Patch:
 
             def format_mlsx(self, *args: Any, **options: Any) -> Any:
                 return map(change, super().format_mlsx(*args, **options))
+
+        patch.setattr(server.handler, "abstracted_fs", Listed)
+
+    return apply
+
+
+def repeats(place: str) -> Patch:
+    """Begin each name of LIST and MLSD with `place`, in which `{}` is the path of the directory."""
+
+    def apply(server: Any, patch: pytest.MonkeyPatch) -> None:
+        class Listed(AbstractedFS):  # type: ignore[misc]
+            def format_list(self, basedir: str, listing: Any, *args: Any, **options: Any) -> Any:
+                list_ = partial(super().format_list, **options)
+                return self._placed(list_, basedir, listing, args)
+
+            def format_mlsx(self, basedir: str, listing: Any, *args: Any, **options: Any) -> Any:
+                list_ = partial(super().format_mlsx, **options)
+                return self._placed(list_, basedir, listing, args)
+
+            def _placed(self, original: Any, basedir: str, listing: Any, args: Any) -> Any:
+                path = place.format(self.fs2ftp(basedir).rstrip("/")).encode()
+                for name in listing:
+                    end = f" {name}\r\n".encode()
+                    for line in original(basedir, [name], *args):
+                        yield line.removesuffix(end) + b" " + path + end[1:]
 
         patch.setattr(server.handler, "abstracted_fs", Listed)
 
@@ -194,6 +220,8 @@ QUIRKS: dict[str, Patch] = {
     "no password": needs_no_password,
     "-a is a name": takes_options_for_names,
     "lines end with LF": lists(lambda line: line.replace(b"\r\n", b"\n")),
+    "names with paths": repeats("{}/"),
+    "names with ./": repeats("./"),
     "TYPE A is refused": sends_binary_only,
     "slow": is_slow,
     "busy for a moment": refuse("RETR", "450 File busy.", times=1),

@@ -162,8 +162,9 @@ class Session:
         """
         self._prepare(f"CWD {self.wire(path)}", "TYPE A")
         self._is_cut = False
+        prefixes = (f"{self.wire(path).rstrip('/')}/", "./")
         for each in self._listed(path):
-            yield each.line if isinstance(each, Unreadable) else each
+            yield each.line if isinstance(each, Unreadable) else _without_prefix(each, prefixes)
         if self._is_cut:
             yield CUT
 
@@ -689,6 +690,15 @@ def _features(reply: Reply) -> frozenset[str]:
     """Return the features that the server announces in reply to `FEAT` (RFC 2389)."""
     lines = reply.text.splitlines()[1:-1] if reply.code == "211" else []
     return frozenset(line.split()[0].upper() for line in lines if line.strip())
+
+
+def _without_prefix(entry: Entry, prefixes: Iterable[str]) -> Entry:
+    """Return an entry without the path of its directory, which some servers repeat in each name."""
+    if "/" in entry.name:
+        for prefix in prefixes:
+            if entry.name.startswith(prefix):
+                return replace(entry, name=entry.name.removeprefix(prefix))
+    return entry
 
 
 def _value(reply: Reply) -> str:

@@ -17,11 +17,15 @@ from core.testing import Harness
 
 Patch = Callable[[Any, pytest.MonkeyPatch], None]
 
-FILES = {"a": b"a" * 1000, "fail": b"b", "sub/b c": b"", "sub/deep/d": b"d" * 70_000}
+FILES = {"a": b"a" * 1000, "fail": b"b", "sub/b c": b"", "sub/deep/d": b"d" * 70_000,
+    "failed to open/e": b"e", "output truncated/f": b"f"}  # fmt: skip
 
 
 def replace_replies(old: str, new: str) -> Patch:
-    """Change the beginning of replies; `{arg}` is the argument of the command."""
+    """Change the beginning of replies.
+
+    `{arg}` is the argument of the command, or the current directory.
+    """
 
     def apply(server: Any, patch: pytest.MonkeyPatch) -> None:
         respond = server.handler.respond
@@ -29,6 +33,7 @@ def replace_replies(old: str, new: str) -> Patch:
         def changed(self: Any, reply: str, *args: Any, **options: Any) -> None:
             if reply.startswith(old):
                 argument = server.commands[-1].partition(" ")[2] if server.commands else ""
+                argument = argument or (self.fs.cwd if self.fs else "")
                 reply = new.format(arg=argument, rest=reply[len(old) :])
             respond(self, reply, *args, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -57,6 +58,8 @@ Others drop a transfer that has not begun when they read the next `PASV`, such a
 
 CUT = "the server ended the listing at its limit"
 """Follows the entries of a listing that the server cut, as pure-ftpd does after 10,000 entries."""
+_QUOTED = re.compile(r'".*"')
+
 FINAL = (Dropped, RateLimited, ConfigurationError, CredentialsInvalid)
 """Errors of the connection. Another form of the command does not help."""
 
@@ -480,9 +483,10 @@ class Session:
         """Vsftpd replies 226 for a directory that it cannot read, pure-ftpd for a part of one."""
         if command.startswith("RETR "):
             return
-        if "failed to open" in reply.text.lower():
+        text = _QUOTED.sub("", reply.text)  # other servers name the directory
+        if "(but failed to open directory)" in text:
             raise meaning(f"550{reply.text[3:]}")
-        self._is_cut = "truncated" in reply.text.lower()
+        self._is_cut = "Output truncated" in text
 
     def _blocks(self) -> bytearray:
         """Return the buffer of the session, which transfers share."""

@@ -301,6 +301,34 @@ def test_a_name_that_stays_busy_is_skipped_alone(
     assert len([line for line in ftp_server.sent("RETR") if line.endswith("/fail")]) == 1
 
 
+@pytest.mark.parametrize("command", ["RETR", "LIST", "MLSD"])
+@pytest.mark.parametrize(
+    "name", ["Too many users", "TLS required", "Please log in first", "Maximum sessions reached"]
+)
+def test_a_refused_name_that_reads_like_a_reply_is_skipped_alone(
+    name: str, command: str, ftp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = getattr(ftp_server.handler, f"ftp_{command}")
+
+    def refused(self: Any, path: str) -> Any:
+        if Path(path).name == name:
+            self.respond(f"550 {name}: Permission denied.")
+            return None
+        return original(self, path)
+
+    monkeypatch.setattr(ftp_server.handler, f"ftp_{command}", refused)
+    ftp_server.write(name if command == "RETR" else f"{name}/inside")
+    for path, content in FILES.items():
+        ftp_server.write(path, content)
+    harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
+    result = harness.sync()
+    assert (result.state, result.parked) == ("succeeded", [])
+    found = kept(harness)
+    found.pop(f"{name}/inside", None)  # the server has another command to list directories
+    assert found == FILES
+    assert result.skipped_items.total() <= 1
+
+
 def test_a_mailbox_that_deletes_what_was_read_loses_nothing(
     ftp_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

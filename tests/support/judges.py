@@ -71,9 +71,9 @@ class Verdict:
         not failed, or does not run again.
       blocked: The limits that the deed blocked; None stands for the complete account.
       stopped: The reason why the account was stopped, or None.
-      tasks: The follow-ups: type, payload, priority, lane, and their delay in tens of seconds.
-      deleted, written: The number of rows that were marked deleted, and of those that were written
-        or found unchanged.
+      tasks: The follow-ups, each with type, payload, priority, lane and tens of seconds to wait.
+      deleted: The number of rows that were marked deleted.
+      written: The number of rows that were written or found unchanged.
     """
 
     state: str

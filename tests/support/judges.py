@@ -71,9 +71,10 @@ class Verdict:
         not failed, or does not run again.
       blocked: The limits that the deed blocked; None stands for the complete account.
       stopped: The reason why the account was stopped, or None.
-      tasks: The follow-ups: type, payload, priority, lane, and tens of seconds until they may run.
-      deleted, written: The number of rows that were marked deleted, and of those that were written
-        or found unchanged.
+      tasks: The type, payload, priority and lane of each follow-up, and tens of seconds until it
+        may run.
+      deleted: The number of rows that were marked deleted.
+      written: The number of rows that were written or found unchanged.
     """
 
     state: str

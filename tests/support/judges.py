@@ -71,8 +71,7 @@ class Verdict:
         not failed, or does not run again.
       blocked: The limits that the deed blocked; None stands for the complete account.
       stopped: The reason why the account was stopped, or None.
-      tasks: The type, payload, priority and lane of each follow-up, and tens of seconds until it
-        may run.
+      tasks: The follow-ups, each with type, payload, priority, lane and tens of seconds to wait.
       deleted: The number of rows that were marked deleted.
       written: The number of rows that were written or found unchanged.
     """

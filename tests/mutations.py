@@ -1551,6 +1551,8 @@ def failures(mutation: Mutation, urls: Urls) -> int:
             "PYTHONPATH": os.pathsep.join([folder, *map(str, copy.glob("plugins-*/src"))]),
             "DATABASE_URL": urls.database_url,
             "REDIS_URL": urls.redis_url,
+            # The copy lacks them, and the tests of real FTP servers would be skipped.
+            "POLLING_TEST_FTP_SERVERS": str(ROOT / ".cache" / "ftp-servers"),
         }
         run = subprocess.run(
             [

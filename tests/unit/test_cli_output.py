@@ -11,6 +11,7 @@ from rich.console import Console
 
 from core.cli import integrations, output
 from core.cli.listing import print_page
+from core.plugins import get_registry
 from core.service.pagination import Page
 
 HOSTILE = "\x1b[2Jname\r\n[red]x[/red]\u202egnp.exe\x00\ud800"
@@ -63,6 +64,7 @@ def test_an_integration_shows_its_fields_and_limits_in_words(
     screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(integrations, "stdout", output.stdout)
+    monkeypatch.setattr(integrations, "registry", get_registry)
     integrations.show("ftp")
     shown = screen.getvalue()
     assert "connections: 4 tasks at the same time for each account" in shown

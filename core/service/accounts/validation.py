@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from core.accounts.vault import secrets_of
+from core.accounts.vault import secrets_of, size_of
 from core.errors import InvalidInput
 from core.integration.base import Destination, Integration, RereadOnChange, ResyncOnChange
 from core.results.text import is_storable
@@ -23,6 +23,14 @@ Values = Mapping[str, Any]
 MAX_PROBLEM_CHARS = 500
 KEY = "[key]"
 """Pydantic's last part of the location of a wrong key."""
+
+MAX_VALUES_BYTES = 64 * 1024
+"""The maximum size of a config as JSON in ASCII, and also of credentials.
+
+A user may have a thousand accounts, and may have thousands of recorded responses, which contain the
+config.
+"""
+
 PLAIN_MESSAGES = {
     "missing": "This field is required.",
     "int_parsing": "Enter an integer.",
@@ -94,6 +102,8 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
         json.dumps(dumped, allow_nan=False)
     except ValueError:
         raise InvalidInput("value-not-finite", part=what) from None
+    if size_of(valid) > MAX_VALUES_BYTES:
+        raise InvalidInput("values-too-large", part=what, most=MAX_VALUES_BYTES // 1024)
     return valid
 
 

@@ -112,7 +112,7 @@ class Config(BaseModel, extra="forbid"):
     )
     tls_ca: Annotated[str, Destination()] = Field(
         "",
-        max_length=1_000_000,
+        max_length=48_000,
         title="TLS authorities",
         description=(
             "Certificates, in PEM, of the authorities that may sign the server's certificate."
@@ -163,14 +163,14 @@ class Credentials(BaseModel, extra="forbid"):
     )
     certificate: str = Field(
         "",
-        max_length=100_000,
+        max_length=24_000,
         title="Client certificate",
         description="Certificate with its chain, in PEM, if the server requires one of the client",
         json_schema_extra=NOT_PROMPTED,
     )
     private_key: SecretStr | None = Field(
         None,
-        max_length=100_000,
+        max_length=24_000,
         title="Private key",
         description="Private key of the certificate, in PEM",
         json_schema_extra=NOT_PROMPTED,

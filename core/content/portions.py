@@ -148,8 +148,8 @@ class Step(NamedTuple):
         stands for the parent of the listing.
       after: The last item that was counted, or taken out of other held deletions.
       lost, total: The numbers of missing items, and of items in the listing, so far.
-      confirms: True if the sweep has deleted items that a person accepted. A person decides on all
-        others too.
+      confirms: True if the sweep has deleted items that a person accepted, or found items that
+        wait for a decision. A person decides on all others too.
       orphaned: The deleted items of the listing with live items below them.
       roots: The items that a plugin deleted one by one; empty for a listing.
       seq: The number of the dispatch that deleted `roots`.
@@ -212,12 +212,15 @@ def begin_gone(conn: Conn, place: Place, ids: Sequence[str], seq: int) -> list[S
     named = [id for (id,) in conn.execute(NAMED, {**given, "start": seq})]
     steps = []
     for number in range(0, len(named), MAX_FRAMES):
-        roots = tuple(named[number : number + MAX_FRAMES])
+        part = named[number : number + MAX_FRAMES]
+        decided = NONE if place.keeps else holds.decisions(conn, given, part)
+        rest = [id for id in part if id not in decided.all | decided.waiting]
+        roots = tuple(id for id in part if id in decided.accepted or id in rest)
+        if not roots:
+            continue
         ((held,),) = conn.execute(BEGIN, given)
-        decided = NONE if place.keeps else holds.decisions(conn, given, roots)
-        waiting = [id for id in roots if id not in decided.all]
-        conn.execute(ITEMS, (held, waiting))
-        step = Step(held, None, None, None, roots=roots, seq=seq, lost=len(waiting))
+        conn.execute(ITEMS, (held, rest))
+        step = Step(held, None, None, None, roots=roots, seq=seq, lost=len(rest))
         steps.append(step._replace(frames=step.top))
     return steps
 
@@ -243,6 +246,8 @@ def advance(
         if not step.frames:
             holds.discard(conn, step.held)
             return (), None
+    if place.keeps and step.phase in ("count", "hold"):
+        step = _to_delete(conn, step, place)  # since the sweep began, a person chose to keep items
     match step.phase:
         case "find":
             step, deleted = _walk(conn, step, place)
@@ -300,8 +305,11 @@ def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, list[str]]:
             case "find":
                 decided = NONE if place.keeps else holds.decisions(conn, place._asdict(), chosen)
                 gone = _delete_accepted(conn, given, decided)
-                confirms |= bool(decided.accepted)
-                rest = [id for id in chosen if id not in decided.all]
+                # What waits for a person waits further, together with what a listing lacks too.
+                waiting = decided.waiting
+                confirms |= bool(decided.accepted or (waiting and not step.roots))
+                stay = decided.all | waiting if step.roots else decided.all
+                rest = [id for id in chosen if id not in stay]
                 new = {id for (id,) in conn.execute(ITEMS, (step.held, rest))}
                 lost += len(new)
             case "delete":
@@ -340,8 +348,11 @@ def _is_gone(conn: Conn, given: Mapping[str, Any], above: str | None) -> bool:
 
 
 def _delete(conn: Conn, given: Mapping[str, Any], items: Sequence[str]) -> list[str]:
-    """Delete the items that the sweep has found and that are still missing."""
+    """Delete the items that the sweep has found, that are missing, and that no person refused."""
     taken = [id for (id,) in conn.execute(TAKE_ITEMS, {**given, "items": list(items)})]
+    if not given["keeps"]:
+        stay = holds.decisions(conn, given, taken).stay
+        taken = [id for id in taken if id not in stay]
     return [id for (id,) in conn.execute(DELETE_ITEMS, {**given, "items": taken})]
 
 
@@ -354,10 +365,11 @@ def _delete_accepted(conn: Conn, given: Mapping[str, Any], decided: Decisions) -
 
 def _found(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | None:
     if not step.lost:
+        _replace(conn, step, place)
         holds.discard(conn, step.held)
         return None
     if guard.is_off or place.keeps or _is_small(conn, step, place, guard):
-        return _to_delete(conn, step)
+        return _to_delete(conn, step, place)
     return step._replace(phase="count", frames=step.top)
 
 
@@ -372,7 +384,15 @@ def _is_small(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> bool:
     return bool(remains)
 
 
-def _to_delete(conn: Conn, step: Step) -> Step:
+def _replace(conn: Conn, step: Step, place: Place) -> None:
+    """Drop the deletion of the same listing that waits: this sweep has compared its items."""
+    if not step.roots:
+        listing = {"parent": step.parent, "since": step.since, "until": step.until}
+        holds.release(conn, {"account": place.account, **listing}, hold=step.held)
+
+
+def _to_delete(conn: Conn, step: Step, place: Place) -> Step:
+    _replace(conn, step, place)
     conn.execute(DELETING, (step.held,))
     return step._replace(phase="delete", frames=step.top, after="")
 
@@ -388,7 +408,7 @@ def _count(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step:
     lost, total = before + step.lost, before + step.total
     always = step.confirms or (not step.roots and guard.is_small(step.lost))
     if not always and guard.max_share and total >= lost / guard.max_share:
-        return _to_delete(conn, step)
+        return _to_delete(conn, step, place)
     if is_last or step.total >= MAX_COUNTED:
         return step._replace(phase="hold", frames=(), after="", total=total)
     return step
@@ -413,10 +433,15 @@ def _hold(conn: Conn, step: Step, place: Place) -> Step | None:
     while most := portion.next_rows():
         items = holds.next_items(conn, step.held, after, most)
         if items:
+            # A person may have decided on some of them since the sweep found them.
+            decided = holds.decisions(conn, place._asdict(), items).all
+            taken = conn.execute(TAKE_ITEMS, {"held": step.held, "items": sorted(decided)}).rowcount
+            step = step._replace(lost=step.lost - taken)
             holds.take_out(conn, {"account": place.account, "ids": items, "hold": step.held})
             after = items[-1]
         portion.count(len(items))
         if len(items) < most:
+            _replace(conn, step, place)
             conn.execute(HOLD, step._asdict())
             return None
     return step._replace(after=after)

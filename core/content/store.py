@@ -99,19 +99,22 @@ FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
 
-# True for a row whose deletion no person refused. Served by the index on the account, which has few
-# held deletions, and the primary key of their items.
-NOT_REFUSED = f"""(
+# True for a row without a held deletion in these states. Served by the index on the account, which
+# has few held deletions, and the primary key of their items.
+_NOT_HELD = """(
     SELECT h.id FROM held_deletion h
     JOIN held_deletion_item x ON x.held_deletion_id = h.id AND x.external_id = c.external_id
-    WHERE h.user_integration_id = c.user_integration_id AND h.state = '{HeldState.REFUSED}'
+    WHERE h.user_integration_id = c.user_integration_id AND h.state IN ({states})
     LIMIT 1) IS NULL"""
+NOT_REFUSED = _NOT_HELD.format(states=f"'{HeldState.REFUSED}'")
+NOT_WAITING = _NOT_HELD.format(states=f"'{HeldState.REFUSED}', '{HeldState.HELD}'")
 
 # Marks items and all their descendants deleted. In an account that keeps them, it records since
-# when they are gone, once. Items whose deletion a person refused stay. Two indexes serve it: the
-# unique one, and the one on (account, parent). Each LATERAL forces one look for each item; a join
-# may read all rows of the account for it. The last condition excludes rows that another transaction
-# wrote while this statement waited for their lock.
+# when they are gone, once. Items whose deletion a person refused stay, and so do descendants whose
+# deletion waits for a decision. Two indexes serve it: the unique one, and the one on (account,
+# parent). Each LATERAL forces one look for each item; a join may read all rows of the account for
+# it. The last condition excludes rows that another transaction wrote while this statement waited
+# for their lock.
 MARK_DELETED = f"""
 WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT r.*, a.deletions = '{Deletions.KEEP}' AS keeps
@@ -132,7 +135,7 @@ WITH RECURSIVE incoming AS MATERIALIZED (
         WHERE user_integration_id = b.user_integration_id AND parent = b.external_id OFFSET 0) c
     WHERE c.deleted_at IS NULL AND NOT (b.keeps AND c.gone_at_source IS NOT NULL)
       AND b.alone IS NOT TRUE AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
-      AND (b.keeps OR {NOT_REFUSED})
+      AND (b.keeps OR {NOT_WAITING})
 ), locked AS (
     -- One entry for each row, joined only with the table. A join of two such lists would compare
     -- every row with every other row.
@@ -394,8 +397,8 @@ def sweep(
 
 
 def _in_portions(conn: Conn, place: Mapping[str, Any], orphaned: Sequence[str]) -> Step:
-    """Begin a sweep in portions. The sweep compares again the items that waited for a decision."""
-    holds.release(conn, place)
+    """Begin a sweep in portions. It replaces one that has not ended."""
+    holds.release(conn, place, HeldState.COUNTING)
     return begin(conn, place, orphaned)
 
 

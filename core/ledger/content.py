@@ -193,14 +193,16 @@ def _judged(
     writer = min((writer for writer, _ in deletions), key=lambda writer: writer.seq)
     place = {"account": writer.account, "run": writer.run, "began": run.began}
     decided = holds.decisions(conn, place, lost)
-    rest = [id for id in lost if id not in decided.all]
+    # What waits for a decision stays, whatever the source says about it.
+    waiting = decided.all | decided.waiting
+    rest = [id for id in lost if id not in waiting]
     judged = judge_gone(conn, guard, writer.account, writer.run, rest)
     confirmed = [(writer, id) for id in lost if id in decided.accepted]
     if judged.is_held:
         place |= {"source": HoldSource.GONE, **ListingRow(None, None, None)._asdict()}
         holds.hold(conn, place, judged)
         return [], confirmed
-    return [(each, id) for each, id in deletions if id not in decided.all], confirmed
+    return [(each, id) for each, id in deletions if id not in waiting], confirmed
 
 
 def _record_seen(conn: Conn, outcomes: Sequence[Outcome], changed: set[store.Key]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -169,12 +169,14 @@ class ContentTable:
         lost = self._below(gone, lambda row: row.written_by(sequence))
         accepted = lost & self.accepted if self.deletions is Deletions.MARK else set()
         deleted = sum(self._delete(id, sequence, now, alone=True) for id in accepted)
-        rest = lost - accepted - self.refused
+        waiting = set[str]().union(*self.held.values())
+        rest = lost - accepted - self.refused - waiting
         if self.deletions is Deletions.MARK and self._holds_gone(rest, run):
             changes["held"] += len(rest)
             self._hold(None, rest | self.held.get(None, set()))
         else:
-            deleted += sum(self._delete(id, sequence, now) for id in gone)
+            gone = [id for id in gone if id not in waiting]
+            deleted += sum(self._delete(id, sequence, now, stay=waiting) for id in gone)
         changes["deleted"] += deleted
         self._gone[run] += deleted
         for row in outputs[Operation.TOMBSTONE]:
@@ -208,6 +210,7 @@ class ContentTable:
             for row in inside
             if (item := row.item) is not None and self._is_missing(row, run, began)
         ]
+        waiting = set[str]().union(*self.held.values())
         self.held.pop(listing, None)
         # As old as the beginning of the run: what any task wrote since, or will write, is newer.
         lost = self._below(gone, lambda row: self._is_missing(row, run, began))
@@ -216,7 +219,8 @@ class ContentTable:
         accepted = {id for id in lost & self.accepted if (run, id) not in self._seen}
         deleted = sum(self._delete(id, began, now, alone=True) for id in accepted)
         rest = lost - accepted - self.refused
-        if rest and (accepted or self._holds_listing(rest, inside, run)):
+        waits = accepted or (rest & waiting and not self._guard.is_off)
+        if rest and (waits or self._holds_listing(rest, inside, run)):
             self._hold(listing, rest)
             return deleted, len(rest)
         return deleted + sum(self._delete(id, began, now, alone=True) for id in rest), 0
@@ -396,10 +400,19 @@ class ContentTable:
         if row is not None and row.item is not None and row.gone and row.written_by(sequence):
             row.item, row.updated = replace(row.item, gone=False), now
 
-    def _delete(self, id: str, sequence: int, now: int, *, alone: bool = False) -> int:
+    def _delete(
+        self,
+        id: str,
+        sequence: int,
+        now: int,
+        *,
+        alone: bool = False,
+        stay: Collection[str] = (),
+    ) -> int:
         """Mark an item and all its descendants deleted, and return their number.
 
         An account that keeps such items records that they are gone; then nothing is deleted.
+        Items of `stay`, and what is below them, stay as they are.
         """
         keeps = self.deletions is Deletions.KEEP
         count, below = 0, [id]
@@ -407,7 +420,7 @@ class ContentTable:
             row = self._rows.get(below.pop())
             if row is None or row.item is None or row.deleted or not row.written_by(sequence):
                 continue
-            if (keeps and row.gone) or row.item.id in self.refused:
+            if (keeps and row.gone) or row.item.id in self.refused or row.item.id in stay:
                 continue
             row.item = replace(row.item, gone=keeps, deleted=not keeps)
             row.content_seq = row.metadata_seq = sequence

@@ -67,6 +67,7 @@ class History:
 
     def sync(self, shelf: Shelf, *, complete: bool = False) -> None:
         """Request a run."""
+        print(f"{shelf}: run, {complete=}")
         if not complete:
             sync(self.deployment, shelf.account)
             return
@@ -99,9 +100,9 @@ class History:
                 shelf.set_deletions(Deletions.MARK if shelf.keeps else Deletions.KEEP)
             is_plain = shelf.change()
             complete[shelf] = self.chance(0.4)
-            if was_equal and is_plain and not shelf.keeps:
-                if complete[shelf] or shelf.mode == "tree":
-                    judged[shelf] = shelf.expected(before)
+            lists = complete[shelf] or shelf.mode == "tree"
+            if was_equal and is_plain and lists and not shelf.keeps:
+                judged[shelf] = shelf.expected(before)
             self.sync(shelf, complete=complete[shelf])
         self.settle()
         for shelf in self.shelves:
@@ -138,6 +139,7 @@ class History:
         shown = self.person.items(held.id)
         if shown is None or not self.person.decide(held.id, choice):
             return False
+        print(f"{shelf}: {choice} {held.id} of {held.source} with {sorted(shown)}")
         shelf.decided(held._replace(items=shown), accepted=choice == "accept")
         return True
 
@@ -186,6 +188,7 @@ class History:
 
     def account(self, shelf: Shelf) -> None:
         """Change the config or the identity of an account."""
+        print(f"{shelf}: config")
         value = json.dumps(self.rng.randint(1, 10**6))
         statement = self.rng.choice((
             "UPDATE user_integration SET config = jsonb_set(config, '{number}', %s::jsonb)",
@@ -197,6 +200,7 @@ class History:
         shelf.set_deletions(Deletions.MARK if shelf.keeps else Deletions.KEEP)
 
     def cancel(self, shelf: Shelf) -> None:
+        print(f"{shelf}: cancel")
         for (run,) in self.deployment.rows(OPEN_RUN, shelf.account):
             with suppress(WrongState, NotFound), self.deployment.connection() as conn:
                 controls.cancel_run(conn, run)

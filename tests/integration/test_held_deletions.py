@@ -200,6 +200,23 @@ def test_items_that_disappear_later_do_not_join_what_was_shown(
     assert held(desk)[0]["state"] == "held"
 
 
+def test_items_that_wait_stay_when_other_items_make_their_share_small(desk, account, hold) -> None:
+    other = [TaskOutput(f"other {id}") for id in (*MANY, *(f"1{id}" for id in MANY))]
+    listing(desk, account, seen=MANY[:10], output=other)
+    assert desk.alive() >= SHOWN
+    (row,) = held(desk)
+    assert (row["id"], row["total"], items(desk, hold)) == (hold, 120, {*MANY[10:]})
+    listing(desk, account, seen=[*MANY[:9], *(each.id for each in other)])
+    (row,) = held(desk)
+    assert (desk.alive() >= SHOWN, items(desk, row["id"])) == (True, {*MANY[9:]})
+
+
+def test_items_that_wait_stay_when_the_source_names_them(desk, account, hold) -> None:
+    desk.finish(desk.root(account), output=[TaskOutput.gone(MANY[10]), TaskOutput.gone(MANY[0])])
+    assert desk.alive() == SHOWN - {MANY[0]}
+    assert [(row["id"], row["vanished"]) for row in held(desk)] == [(hold, 30)]
+
+
 def test_the_window_of_another_day_does_not_hold_the_same_items_twice(desk) -> None:
     from datetime import UTC, datetime
 

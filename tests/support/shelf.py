@@ -11,12 +11,11 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from core.accounts import store
+from core.states import Deletions
 from support.accounts import connect
 from support.deployment import Deployment
 from support.shelves import Item, Mode, Shelves, Source, moment
-
-from core.accounts import store
-from core.states import Deletions
 
 MIN_GUARDED, MAX_SHARE = 20, 0.5
 LIVE = """
@@ -26,7 +25,9 @@ FROM user_integration_content WHERE user_integration_id = %s AND deleted_at IS N
 HELD = """
 SELECT h.id, h.state, h.source, h.parent, array_agg(i.external_id) FROM held_deletion h
 JOIN held_deletion_item i ON i.held_deletion_id = h.id
-WHERE h.user_integration_id = %s AND h.state IN ('held', 'accepted', 'refused')
+JOIN user_integration a ON a.id = h.user_integration_id
+WHERE a.id = %s AND h.state IN ('held', 'accepted', 'refused')
+  AND (a.deletions = 'mark' OR h.state = 'refused')
 GROUP BY 1, 2, 3, 4 ORDER BY 1
 """
 
@@ -98,6 +99,7 @@ class Shelf:
         if way == self.move and self.mode == "window":
             way = self.texts  # a window does not show where an item went
         way()
+        print(f"{self}: {way.__name__}, {len(self.source.items)} items, {in_run=}")
         after = self.source.items
         self._log(before)
         self.removed |= {id: item for id, item in before.items() if id not in after}
@@ -217,7 +219,6 @@ class Shelf:
             store.set_deletions(conn, self.account, deletions)
         self.keeps = deletions is Deletions.KEEP
         if self.keeps:
-            self.refused.clear()
             self.waiting.clear()
 
     def check(self, *, is_exact: bool, complete: bool = False) -> None:
@@ -250,7 +251,7 @@ class Shelf:
         if self.keeps:
             # An item that a task saved after another one found its folder gone has no mark.
             assert missing >= {id for id, row in live.items() if row.gone}, self
-            assert not held, f"{self} keeps, and holds {held}"
+            assert {each.state for each in held} <= {"refused"}, f"{self} keeps, and holds {held}"
         else:
             assert missing <= waiting, f"{self} neither deleted nor held {missing - waiting}"
             assert waiting <= missing, f"{self} holds {waiting - missing}, which is not missing"

@@ -92,7 +92,7 @@ class Decisions(NamedTuple):
       accepted: Items to delete, because this run has looked for them again.
       stay: Items that stay: a person refused their deletion, or accepted it during this run, so
         that the next one looks for them again.
-      waiting: Items whose deletion waits for a decision. They stay until then.
+      waiting: Items of a share whose deletion waits for a decision. They stay until then.
     """
 
     accepted: frozenset[str]

@@ -15,15 +15,17 @@ from core.content.guard import NONE, Decisions, Lost
 from core.content.missing import LIVE_BEFORE, UNSEEN
 from core.db.pool import Conn
 from core.db.short_transactions import DIRECT_ROWS, in_portions
+from core.results.delete_guard import DeleteGuard
 from core.states import Deletions, HeldState, HoldSource, RunState, ShownHeldState, literals
 
 # Served by the index on the account: few accounts have held deletions.
 DECIDED = f"""
-SELECT c.external_id, h.state,
+SELECT c.external_id, h.state = '{HeldState.HELD}',
     h.state = '{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s AND {UNSEEN}
 FROM held_deletion h JOIN held_deletion_item c ON c.held_deletion_id = h.id
 WHERE h.user_integration_id = %(account)s AND c.external_id = ANY(%(ids)s)
-  AND h.state IN ({literals(ShownHeldState)})
+  AND (h.state IN ('{HeldState.ACCEPTED}', '{HeldState.REFUSED}')
+    OR h.state = '{HeldState.HELD}' AND h.total >= %(floor)s)
 """
 STATES = "SELECT DISTINCT state FROM held_deletion WHERE user_integration_id = %s"
 
@@ -161,7 +163,9 @@ WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.ACCEPTED}'
 """
 
 
-def decisions(conn: Conn, place: Mapping[str, Any], ids: Sequence[str]) -> Decisions:
+def decisions(
+    conn: Conn, place: Mapping[str, Any], ids: Sequence[str], guard: DeleteGuard
+) -> Decisions:
     """Return the decisions on these items of an account.
 
     Args:
@@ -169,13 +173,14 @@ def decisions(conn: Conn, place: Mapping[str, Any], ids: Sequence[str]) -> Decis
       place: `account`, `run` and `began`, the time at which the run began. It confirms only what
         was accepted before.
       ids: Items that are missing.
+      guard: The delete guard.
     """
     states = {state for (state,) in conn.execute(STATES, (place["account"],))}
     if not ids or not states & {*ShownHeldState}:
         return NONE
-    rows = conn.execute(DECIDED, {**place, "ids": list(ids)}).fetchall()
-    waiting = frozenset(id for id, state, _ in rows if state == HeldState.HELD)
-    decided = [(id, is_confirmed) for id, state, is_confirmed in rows if state != HeldState.HELD]
+    rows = conn.execute(DECIDED, {**place, "ids": list(ids), "floor": guard.floor}).fetchall()
+    waiting = frozenset(id for id, waits, _ in rows if waits)
+    decided = [(id, is_confirmed) for id, waits, is_confirmed in rows if not waits]
     stay = frozenset(id for id, is_confirmed in decided if not is_confirmed)
     accepted = frozenset(id for id, _ in decided) - stay
     return Decisions(accepted, stay, waiting - accepted - stay)

@@ -198,7 +198,9 @@ def begin(conn: Conn, place: Mapping[str, Any], orphaned: Sequence[str] = ()) ->
     return step._replace(frames=step.top)
 
 
-def begin_gone(conn: Conn, place: Place, ids: Sequence[str], seq: int) -> list[Step]:
+def begin_gone(
+    conn: Conn, place: Place, ids: Sequence[str], seq: int, guard: DeleteGuard
+) -> list[Step]:
     """Return the first steps that delete items and their many descendants.
 
     Args:
@@ -206,6 +208,7 @@ def begin_gone(conn: Conn, place: Place, ids: Sequence[str], seq: int) -> list[S
       place: The account and the run.
       ids: The items that a plugin deleted one by one.
       seq: The number of the dispatch that deleted them.
+      guard: The delete guard.
     """
     given = {**place._asdict(), "ids": list(ids), "source": HoldSource.GONE}
     given |= {"parent": None, "since": None, "until": None}
@@ -213,7 +216,7 @@ def begin_gone(conn: Conn, place: Place, ids: Sequence[str], seq: int) -> list[S
     steps = []
     for number in range(0, len(named), MAX_FRAMES):
         part = named[number : number + MAX_FRAMES]
-        decided = NONE if place.keeps else holds.decisions(conn, given, part)
+        decided = _decisions(conn, place, part, guard)
         rest = [id for id in part if id not in decided.all | decided.waiting]
         roots = tuple(id for id in part if id in decided.accepted or id in rest)
         if not roots:
@@ -250,18 +253,18 @@ def advance(
         step = _to_delete(conn, step, place)  # since the sweep began, a person chose to keep items
     match step.phase:
         case "find":
-            step, deleted = _walk(conn, step, place)
+            step, deleted = _walk(conn, step, place, guard)
             return deleted, step if step.frames else _found(conn, step, place, guard)
         case "count":
             return (), _count(conn, step, place, guard)
         case "delete":
-            step, deleted = _walk(conn, step, place)
+            step, deleted = _walk(conn, step, place, guard)
             if step.frames:
                 return deleted, step
             holds.discard(conn, step.held)
             return deleted, None
         case "hold":
-            return (), _hold(conn, step, place)
+            return (), _hold(conn, step, place, guard)
 
 
 def _given(step: Step, place: Place) -> dict[str, Any]:
@@ -272,13 +275,13 @@ def _given(step: Step, place: Place) -> dict[str, Any]:
     return given
 
 
-def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, list[str]]:
+def _walk(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> tuple[Step, list[str]]:
     """Read the next children, in one portion. Returns the next step, and deleted items."""
     deleted, confirms = list[str](), step.confirms
     frames, portion, lost, total = list(step.frames), Portion(), step.lost, step.total
     given = _given(step, place)
     if step.roots and step.frames == step.top:
-        deleted += _start(conn, step, place, given)
+        deleted += _start(conn, step, place, given, guard)
         portion.count(len(deleted))
     while frames and (most := portion.next_rows()):
         above, after = frames.pop()
@@ -303,7 +306,7 @@ def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, list[str]]:
         portion.count(max(taken, 1))
         match step.phase:
             case "find":
-                decided = NONE if place.keeps else holds.decisions(conn, place._asdict(), chosen)
+                decided = _decisions(conn, place, chosen, guard)
                 gone = _delete_accepted(conn, given, decided)
                 # What waits for a person waits further, together with what a listing lacks too.
                 waiting = decided.waiting
@@ -313,7 +316,7 @@ def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, list[str]]:
                 new = {id for (id,) in conn.execute(ITEMS, (step.held, rest))}
                 lost += len(new)
             case "delete":
-                gone, new = _delete(conn, given, chosen), set[str]()
+                gone, new = _delete(conn, given, chosen, guard), set[str]()
             case _:
                 # Each item has one parent. So only the top can be below itself, in a loop.
                 gone, new = [], {*chosen} - {step.parent}
@@ -334,12 +337,18 @@ def _mark_orphaned(conn: Conn, step: Step, place: Place, above: str | None, left
         orphans.mark_parents(conn, [(place.account, above)])
 
 
-def _start(conn: Conn, step: Step, place: Place, given: Mapping[str, Any]) -> list[str]:
+def _start(
+    conn: Conn, step: Step, place: Place, given: Mapping[str, Any], guard: DeleteGuard
+) -> list[str]:
     """Delete the items that a plugin named; before that, only those that a person accepted."""
     if step.phase == "delete":
-        return _delete(conn, given, step.roots)
-    decided = NONE if place.keeps else holds.decisions(conn, place._asdict(), step.roots)
+        return _delete(conn, given, step.roots, guard)
+    decided = _decisions(conn, place, step.roots, guard)
     return _delete_accepted(conn, given, decided)
+
+
+def _decisions(conn: Conn, place: Place, ids: Sequence[str], guard: DeleteGuard) -> Decisions:
+    return NONE if place.keeps else holds.decisions(conn, place._asdict(), ids, guard)
 
 
 def _is_gone(conn: Conn, given: Mapping[str, Any], above: str | None) -> bool:
@@ -347,11 +356,13 @@ def _is_gone(conn: Conn, given: Mapping[str, Any], above: str | None) -> bool:
     return row is not None and bool(row[0])
 
 
-def _delete(conn: Conn, given: Mapping[str, Any], items: Sequence[str]) -> list[str]:
+def _delete(
+    conn: Conn, given: Mapping[str, Any], items: Sequence[str], guard: DeleteGuard
+) -> list[str]:
     """Delete the items that the sweep has found, that are missing, and that no person refused."""
     taken = [id for (id,) in conn.execute(TAKE_ITEMS, {**given, "items": list(items)})]
     if not given["keeps"]:
-        stay = holds.decisions(conn, given, taken).stay
+        stay = holds.decisions(conn, given, taken, guard).stay
         taken = [id for id in taken if id not in stay]
     return [id for (id,) in conn.execute(DELETE_ITEMS, {**given, "items": taken})]
 
@@ -403,7 +414,7 @@ def _count(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step:
     if step.roots:
         step, is_last = _count_live(conn, step, place)
     else:
-        step, _ = _walk(conn, step, place)
+        step, _ = _walk(conn, step, place, guard)
         is_last = not step.frames
     lost, total = before + step.lost, before + step.total
     always = step.confirms or (not step.roots and guard.is_small(step.lost))
@@ -427,14 +438,14 @@ def _count_live(conn: Conn, step: Step, place: Place) -> tuple[Step, bool]:
     return step._replace(total=live, after=after), False
 
 
-def _hold(conn: Conn, step: Step, place: Place) -> Step | None:
+def _hold(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | None:
     """Take the next items out of other held deletions. After the last one, hold them."""
     portion, after = Portion(), step.after
     while most := portion.next_rows():
         items = holds.next_items(conn, step.held, after, most)
         if items:
             # A person may have decided on some of them since the sweep found them.
-            decided = holds.decisions(conn, place._asdict(), items).all
+            decided = holds.decisions(conn, place._asdict(), items, guard).all
             taken = conn.execute(TAKE_ITEMS, {"held": step.held, "items": sorted(decided)}).rowcount
             step = step._replace(lost=step.lost - taken)
             holds.take_out(conn, {"account": place.account, "ids": items, "hold": step.held})

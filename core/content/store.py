@@ -99,15 +99,18 @@ FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
 
-# True for a row without a held deletion in these states. Served by the index on the account, which
-# has few held deletions, and the primary key of their items.
+# True for a row without such a held deletion. Served by the index on the account, which has few
+# held deletions, and the primary key of their items.
 _NOT_HELD = """(
     SELECT h.id FROM held_deletion h
     JOIN held_deletion_item x ON x.held_deletion_id = h.id AND x.external_id = c.external_id
-    WHERE h.user_integration_id = c.user_integration_id AND h.state IN ({states})
+    WHERE h.user_integration_id = c.user_integration_id AND ({condition})
     LIMIT 1) IS NULL"""
-NOT_REFUSED = _NOT_HELD.format(states=f"'{HeldState.REFUSED}'")
-NOT_WAITING = _NOT_HELD.format(states=f"'{HeldState.REFUSED}', '{HeldState.HELD}'")
+_REFUSED = f"h.state = '{HeldState.REFUSED}'"
+NOT_REFUSED = _NOT_HELD.format(condition=_REFUSED)
+NOT_WAITING = _NOT_HELD.format(
+    condition=f"{_REFUSED} OR h.state = '{HeldState.HELD}' AND h.total >= b.floor"
+)
 
 # Marks items and all their descendants deleted. In an account that keeps them, it records since
 # when they are gone, once. Items whose deletion a person refused stay, and so do descendants whose
@@ -118,10 +121,12 @@ NOT_WAITING = _NOT_HELD.format(states=f"'{HeldState.REFUSED}', '{HeldState.HELD}
 MARK_DELETED = f"""
 WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT r.*, a.deletions = '{Deletions.KEEP}' AS keeps
-    FROM json_to_recordset(%s::json) AS r(account uuid, id text, seq bigint, alone bool)
+    FROM json_to_recordset(%s::json) AS r(
+        account uuid, id text, seq bigint, alone bool, floor bigint)
     JOIN user_integration a ON a.id = r.account
 ), below AS (
-    SELECT c.id, c.user_integration_id, c.external_id, i.seq, i.id AS root, i.keeps, i.alone
+    SELECT c.id, c.user_integration_id, c.external_id, i.seq, i.id AS root, i.keeps, i.alone,
+        i.floor
     FROM incoming i CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = i.account AND external_id = i.id LIMIT 1) c
@@ -129,7 +134,8 @@ WITH RECURSIVE incoming AS MATERIALIZED (
       AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
       AND (i.keeps OR {NOT_REFUSED})
     UNION
-    SELECT c.id, c.user_integration_id, c.external_id, b.seq, b.root, b.keeps, b.alone
+    SELECT c.id, c.user_integration_id, c.external_id, b.seq, b.root, b.keeps, b.alone,
+        b.floor
     FROM below b CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = b.user_integration_id AND parent = b.external_id OFFSET 0) c
@@ -289,7 +295,7 @@ def _keys(conn: Conn, statement: str, rows: Sequence[Mapping[str, Any]]) -> set[
 
 
 def mark_deleted(
-    conn: Conn, deletions: Iterable[tuple[Writer, str]], *, alone: bool = False
+    conn: Conn, deletions: Iterable[tuple[Writer, str]], *, alone: bool = False, floor: int = 0
 ) -> Counter[Key]:
     """Turn items and their descendants into tombstones, or record that they are gone.
 
@@ -300,8 +306,9 @@ def mark_deleted(
       conn: A connection in the saving transaction.
       deletions: The external id of each item, with the task that deletes it.
       alone: True to leave the descendants as they are.
+      floor: The floor of the delete guard.
     """
-    rows = [{**row, "alone": alone} for row in _item_rows(deletions)]
+    rows = [{**row, "alone": alone, "floor": floor} for row in _item_rows(deletions)]
     deleted: Counter[Key] = Counter()
     if rows:
         for account, root, is_deleted in conn.execute(MARK_DELETED, (json_text(rows),)):
@@ -413,7 +420,7 @@ def _decide(
 
     If a judgement needs the count of a large listing, the sweep continues in portions.
     """
-    decided = holds.decisions(conn, place, lost)
+    decided = holds.decisions(conn, place, lost, guard)
     rest = [id for id in lost if id not in decided.all]
     judged = None
     if rest:

@@ -148,7 +148,7 @@ def _delete_gone(
         most = direct.to_delete
         lost = with_descendants(conn, deletions[0][0].account, named, most=most + 1)
         if len(lost) > most:
-            large += _in_portions(conn, deletions, run)
+            large += _in_portions(conn, deletions, run, guard)
             absent += deletions
             continue
         direct.count(deleted=len(lost))
@@ -157,14 +157,14 @@ def _delete_gone(
         allowed += of_run[0]
         confirmed += of_run[1]
     deleted = store.mark_deleted(conn, confirmed, alone=True)
-    deleted.update(store.mark_deleted(conn, allowed))
+    deleted.update(store.mark_deleted(conn, allowed, floor=guard.floor))
     orphans.mark_parents(conn, left)
     store.insert_placeholders(conn, [*confirmed, *allowed, *absent])
     return deleted, large
 
 
 def _in_portions(
-    conn: Conn, deletions: Sequence[tuple[Writer, str]], run: FencedRun
+    conn: Conn, deletions: Sequence[tuple[Writer, str]], run: FencedRun, guard: DeleteGuard
 ) -> Iterator[tuple[int, portions.Step]]:
     """Begin to delete items with many descendants. Yields the first steps, each with its task."""
     by_writer: dict[Writer, list[str]] = {}
@@ -172,7 +172,7 @@ def _in_portions(
         by_writer.setdefault(writer, []).append(id)
     for writer, ids in by_writer.items():
         place = _place(writer, run)
-        for step in portions.begin_gone(conn, place, ids, writer.seq):
+        for step in portions.begin_gone(conn, place, ids, writer.seq, guard):
             yield writer.task, step
 
 
@@ -192,7 +192,7 @@ def _judged(
         return deletions, []
     writer = min((writer for writer, _ in deletions), key=lambda writer: writer.seq)
     place = {"account": writer.account, "run": writer.run, "began": run.began}
-    decided = holds.decisions(conn, place, lost)
+    decided = holds.decisions(conn, place, lost, guard)
     # What waits for a decision stays, whatever the source says about it.
     waiting = decided.all | decided.waiting
     rest = [id for id in lost if id not in waiting]

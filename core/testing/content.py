@@ -122,6 +122,7 @@ class ContentTable:
     ) -> None:
         self.deletions = deletions
         self.held: dict[ListingRow | None, set[str]] = {}
+        self._totals: dict[ListingRow | None, int] = {}
         self.accepted: set[str] = set()
         self.refused: set[str] = set()
         self._rows: dict[str, _Kept] = {}
@@ -169,11 +170,12 @@ class ContentTable:
         lost = self._below(gone, lambda row: row.written_by(sequence))
         accepted = lost & self.accepted if self.deletions is Deletions.MARK else set()
         deleted = sum(self._delete(id, sequence, now, alone=True) for id in accepted)
-        waiting = set[str]().union(*self.held.values())
+        waiting = self._waiting()
         rest = lost - accepted - self.refused - waiting
         if self.deletions is Deletions.MARK and self._holds_gone(rest, run):
             changes["held"] += len(rest)
-            self._hold(None, rest | self.held.get(None, set()))
+            total = self._gone[run] + sum(1 for _ in self.live())
+            self._hold(None, rest | self.held.get(None, set()), total)
         else:
             gone = [id for id in gone if id not in waiting]
             deleted += sum(self._delete(id, sequence, now, stay=waiting) for id in gone)
@@ -210,7 +212,7 @@ class ContentTable:
             for row in inside
             if (item := row.item) is not None and self._is_missing(row, run, began)
         ]
-        waiting = set[str]().union(*self.held.values())
+        waiting = self._waiting()
         self.held.pop(listing, None)
         # As old as the beginning of the run: what any task wrote since, or will write, is newer.
         lost = self._below(gone, lambda row: self._is_missing(row, run, began))
@@ -221,7 +223,7 @@ class ContentTable:
         rest = lost - accepted - self.refused
         waits = accepted or (rest & waiting and not self._guard.is_off)
         if rest and (waits or self._holds_listing(rest, inside, run)):
-            self._hold(listing, rest)
+            self._hold(listing, rest, self._kept_in(inside))
             return deleted, len(rest)
         return deleted + sum(self._delete(id, began, now, alone=True) for id in rest), 0
 
@@ -258,8 +260,15 @@ class ContentTable:
             and (run, row.item.id) not in self._seen
         )
 
-    def _hold(self, listing: ListingRow | None, ids: set[str]) -> None:
+    def _waiting(self) -> set[str]:
+        """Return the items of shares whose deletion waits for a person."""
+        floor = self._guard.floor
+        shares = [ids for place, ids in self.held.items() if self._totals[place] >= floor]
+        return set[str]().union(*shares)
+
+    def _hold(self, listing: ListingRow | None, ids: set[str], total: int) -> None:
         """Hold the deletion of items. Each item waits in one held deletion, the latest."""
+        self._totals[listing] = total
         others = {place: held - ids for place, held in self.held.items() if place != listing}
         self.held = {place: held for place, held in others.items() if held} | {listing: ids}
 
@@ -271,9 +280,11 @@ class ContentTable:
             remains = {item.id for item in self.live()}
             remains |= {id for seen_in, id in self._seen if seen_in == run}
             return not remains - lost
-        return guard.exceeds(
-            len(lost), len(self._below(row.item.id for row in inside if row.item) - self.refused)
-        )
+        return guard.exceeds(len(lost), self._kept_in(inside))
+
+    def _kept_in(self, inside: Sequence[_Kept]) -> int:
+        """Count the items of a listing, descendants included."""
+        return len(self._below(row.item.id for row in inside if row.item) - self.refused)
 
     def _holds_gone(self, lost: set[str], run: str) -> bool:
         guard = self._guard

@@ -211,6 +211,22 @@ def test_items_that_wait_stay_when_other_items_make_their_share_small(desk, acco
     assert (desk.alive() >= SHOWN, items(desk, row["id"])) == (True, {*MANY[9:]})
 
 
+def test_an_account_that_keeps_items_has_no_held_deletions(desk, account, hold) -> None:
+    from core.accounts import store
+    from core.states import Deletions
+
+    root = desk.root(account)
+    store.set_deletions(desk.conn, account, Deletions.KEEP)
+    # A transaction that read the account before this change may hold a deletion after it.
+    late = desk.hold(account, UUID(root.run_id), *MANY[10:])
+    assert held(desk) == []
+    with pytest.raises(NotFound):
+        deletions.page_of_items(desk.conn, late)
+    desk.finish(root, seen=MANY[:10], listed=[Listing()])
+    state = "SELECT state FROM held_deletion WHERE id = %s"
+    assert desk.rows(state, late) in ([], [("dropped",)])
+
+
 def test_items_that_wait_stay_when_the_source_names_them(desk, account, hold) -> None:
     desk.finish(desk.root(account), output=[TaskOutput.gone(MANY[10]), TaskOutput.gone(MANY[0])])
     assert desk.alive() == SHOWN - {MANY[0]}

@@ -308,7 +308,7 @@ def _walk(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> tuple[Ste
             case "find":
                 decided = _decisions(conn, place, chosen, guard)
                 gone = _delete_accepted(conn, given, decided)
-                # What waits for a person waits further, together with what a listing lacks too.
+                # Waiting items wait further, together with the other missing items of a listing.
                 waiting = decided.waiting
                 confirms |= bool(decided.accepted or (waiting and not step.roots))
                 stay = decided.all | waiting if step.roots else decided.all

@@ -193,7 +193,7 @@ def _judged(
     writer = min((writer for writer, _ in deletions), key=lambda writer: writer.seq)
     place = {"account": writer.account, "run": writer.run, "began": run.began}
     decided = holds.decisions(conn, place, lost, guard)
-    # What waits for a decision stays, whatever the source says about it.
+    # Items that wait for a decision stay, even if the source says that they are gone.
     waiting = decided.all | decided.waiting
     rest = [id for id in lost if id not in waiting]
     judged = judge_gone(conn, guard, writer.account, writer.run, rest)

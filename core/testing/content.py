@@ -423,7 +423,7 @@ class ContentTable:
         """Mark an item and all its descendants deleted, and return their number.
 
         An account that keeps such items records that they are gone; then nothing is deleted.
-        Items of `stay`, and what is below them, stay as they are.
+        Items of `stay`, and those below them, stay as they are.
         """
         keeps = self.deletions is Deletions.KEEP
         count, below = 0, [id]

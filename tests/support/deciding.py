@@ -4,14 +4,42 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
 from random import Random
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, get_args
+from uuid import UUID
 
+from core.ledger.scheduling import request_resync
 from support.dashboard import Browser
 from support.deployment import Deployment
-from support.serving import POLLING, Served
+from support.fleet import Fleet
+from support.serving import POLLING, Served, polling_serve
 
 Decision = Literal["accept", "refuse"]
+Surface = Literal["cli", "rest", "dashboard"]
+
+STRICT = {"POLLING_MAX_DELETED_SHARE": "0"}
+"""Settings with which the guard holds every deletion."""
+
+LIVE = """
+SELECT external_id FROM user_integration_content
+WHERE user_integration_id = %s AND deleted_at IS NULL
+"""
+OPEN = "SELECT 1 FROM sync_run WHERE state = 'running'"
+# An item beside one of the source, as if an earlier run had stored it.
+PLANT = """
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
+    parent, name, external_timestamp, content_text, size, digest, content_seq, metadata_seq,
+    updated_at)
+SELECT user_integration_id, integration_domain, %s, kind, parent, name, external_timestamp, '', 0,
+    '', 0, 0, now() - interval '1 day'
+FROM user_integration_content
+WHERE user_integration_id = %s AND kind = %s AND deleted_at IS NULL ORDER BY external_id LIMIT 1
+RETURNING external_id
+"""
 
 
 class Person:
@@ -21,10 +49,18 @@ class Person:
       deployment: The deployment.
       served: Its running API and dashboard.
       rng: Chooses the surface of each decision.
+      variables: Further settings of the command line.
     """
 
-    def __init__(self, deployment: Deployment, served: Served, rng: Random) -> None:
-        self._deployment, self._rng = deployment, rng
+    def __init__(
+        self,
+        deployment: Deployment,
+        served: Served,
+        rng: Random,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._environment, self._folder = deployment.environment() | {**variables}, deployment.home
+        self._rng = rng
         self._api, site = served.client(), served.client()
         del site.headers["Authorization"]
         self._browser = Browser(site)
@@ -37,10 +73,23 @@ class Person:
         self._api.close()
         self._browser.client.close()
 
-    def decide(self, id: int, decision: Decision) -> bool:
-        """Decide on a held deletion. Returns False if it does not exist any more."""
-        ways = (self._in_rest, self._in_rest, self._in_dashboard, self._in_dashboard, self._in_cli)
-        return self._rng.choice(ways)(id, decision)
+    def decide(self, id: int, decision: Decision, surface: Surface | None = None) -> bool:
+        """Decide on a held deletion. Returns False if it does not exist any more.
+
+        Args:
+          id: The held deletion.
+          decision: The decision.
+          surface: The surface. Default: a random one, and seldom the slow command line.
+        """
+        surface = surface or self._rng.choice(("rest", "rest", "dashboard", "dashboard", "cli"))
+        ways = {"rest": self._in_rest, "dashboard": self._in_dashboard, "cli": self._in_cli}
+        return ways[surface](id, decision)
+
+    def held(self, account: UUID) -> dict[int, set[str]]:
+        """Return the items of each held deletion of an account."""
+        answer = self._api.get("/v1/held-deletions", params={"account": str(account)})
+        ids = [row["id"] for row in answer.raise_for_status().json()["items"]]
+        return {id: self.items(id) or set() for id in ids}
 
     def items(self, id: int) -> set[str] | None:
         """Return the items that a held deletion shows; None if it does not exist any more."""
@@ -71,10 +120,66 @@ class Person:
     def _in_cli(self, id: int, decision: Decision) -> bool:
         done = subprocess.run(
             [*POLLING, "deletions", decision, str(id), "--json"],
-            env=self._deployment.environment(), cwd=self._deployment.home, capture_output=True,
-            text=True, check=False,
+            env=self._environment, cwd=self._folder, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
             assert f"held deletion {id} not found" in done.stderr, done.stderr
             return False
         return json.loads(done.stdout)["id"] == id
+
+
+def decide_on_every_surface(fleet: Fleet, folder: Path, account: UUID, kind: str) -> None:
+    """Refuse and accept held deletions of an account, on each surface.
+
+    The deletions are those of items that the source does not have. Exactly these are deleted, and
+    only after their acceptance.
+
+    Args:
+      fleet: A fleet with the settings `STRICT`, with running workers.
+      folder: A folder for the API.
+      account: An account that has items.
+      kind: The kind of the items.
+    """
+    deployment = fleet.deployment
+
+    def live() -> set[str]:
+        return {id for (id,) in deployment.rows(LIVE, account)}
+
+    def settle() -> None:
+        fleet.until(lambda: not deployment.rows(OPEN), "all runs end", 120)
+
+    def plant(id: str) -> None:
+        assert deployment.rows(PLANT, id, account, kind) == [(id,)]
+
+    def resync() -> None:
+        with deployment.connection() as conn:
+            request_resync(conn, account)
+        deployment.queues.wake()
+        settle()
+
+    resync()
+    source = live()
+    with (
+        polling_serve(deployment, folder, **fleet.variables) as served,
+        closing(Person(deployment, served, Random(0), fleet.variables)) as person,
+    ):
+        for surface in get_args(Surface):
+            plant(surface)
+            resync()
+            ((first, items),) = person.held(account).items()
+            assert (items, live()) == ({surface}, source | {surface})
+            assert person.decide(first, "refuse", surface)
+            resync()
+            assert live() == source | {surface}
+            plant("later")
+            assert person.decide(first, "accept", surface)
+            settle()
+            assert live() == source | {"later"}
+            ((second, items),) = person.held(account).items()
+            assert (items, second > first) == ({"later"}, True)
+            assert person.decide(second, "accept", surface)
+            settle()
+            assert (live(), person.held(account)) == (source, {})
+            deployment.rows(
+                "DELETE FROM user_integration_content WHERE external_id IN (%s, 'later')", surface
+            )

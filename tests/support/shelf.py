@@ -1,4 +1,4 @@
-"""One account of `support.shelves`, its source, and what a person expects of the copy.
+"""One account of `support.shelves`, its source, and the expectations of a person.
 
 The model knows the source, the decisions of the person, and the promises of
 `docs/how-to/deletions.md`. It asks no statement of the engine what is missing.
@@ -214,7 +214,7 @@ class Shelf:
             self.refused |= (held.items & self.live().keys()) - self.shown
 
     def set_deletions(self, deletions: Deletions) -> None:
-        """Mark or keep what disappears from now on. With `keep`, nothing waits any more."""
+        """Choose the treatment of items that disappear. With `keep`, nothing waits any more."""
         with self.deployment.connection() as conn, conn.transaction():
             store.set_deletions(conn, self.account, deletions)
         self.keeps = deletions is Deletions.KEEP

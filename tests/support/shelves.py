@@ -47,7 +47,7 @@ if ROWS:
     portions.MAX_FRAMES = 2
 
 Mode = Literal["tree", "window", "log"]
-"""How a run looks at the source.
+"""The extent of a run.
 
 `tree` lists everything. `window` lists the items of the latest days in each folder. `log` reads
 which items changed since its cursor. A complete run lists everything in each mode.

@@ -233,6 +233,17 @@ def test_items_that_wait_stay_when_the_source_names_them(desk, account, hold) ->
     assert [(row["id"], row["vanished"]) for row in held(desk)] == [(hold, 30)]
 
 
+def test_items_that_wait_stay_when_the_source_names_their_folder(desk) -> None:
+    account = desk.account()
+    below = [TaskOutput(f"d/{id}", parent="d") for id in MANY]
+    desk.keep(account, TaskOutput("d"), TaskOutput("e"), *below)
+    listing(desk, account, seen=["d", "e"], places=[Listing("d")])
+    desk.keep(account, *(TaskOutput(f"e/{number}", parent="e") for number in range(90)))
+    desk.finish(desk.root(account), output=[TaskOutput.gone("d")])
+    assert desk.alive() >= {one.id for one in below}
+    assert [row["vanished"] for row in held(desk)] == [40]
+
+
 def test_the_window_of_another_day_does_not_hold_the_same_items_twice(desk) -> None:
     from datetime import UTC, datetime
 

@@ -80,7 +80,7 @@ def _cells(row: Row) -> tuple[object, ...]:
 def place(row: Row) -> str:
     """Return the listing whose items disappeared, for people."""
     if row["source"] == HoldSource.GONE:
-        return "deletions reported one by one"
+        return "one by one, by the source"
     parent = row["parent_name"] or row["parent"]
     parent = "entire account" if parent is None else str(parent)
     since, until = (

@@ -453,6 +453,9 @@ def _hold(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | No
         portion.count(len(items))
         if len(items) < most:
             _replace(conn, step, place)
-            conn.execute(HOLD, step._asdict())
+            if step.lost:
+                conn.execute(HOLD, step._asdict())
+            else:
+                holds.discard(conn, step.held)
             return None
     return step._replace(after=after)

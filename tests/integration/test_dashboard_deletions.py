@@ -72,7 +72,7 @@ def test_a_person_sees_where_items_are_missing(dashboard, desk) -> None:
     desk.conn.execute("UPDATE held_deletion SET source = 'gone', parent = NULL, vanished = 1")
     assert "One by one, by the source" in browser.get("/deletions").text
     page = " ".join(browser.get(f"/deletions/{named}").text.split())
-    assert "It deletes this item, unless the source has it again." in page
+    assert "It deletes this item, unless it is back at the source." in page
 
 
 def test_another_user_neither_sees_nor_decides(dashboard, held, desk) -> None:

@@ -837,7 +837,7 @@ MUTATIONS = [
     Mutation(
         "refusals of deletions",
         (("core/content/store.py",
-          "AND h.state = '{HeldState.REFUSED}'\n    LIMIT", "AND false LIMIT"),),
+          "AND h.state = '{HeldState.REFUSED}' LIMIT", "AND false LIMIT"),),
         ("tests/integration/test_held_deletions.py",),
     ),
     Mutation(

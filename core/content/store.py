@@ -101,16 +101,13 @@ RETURNING c.user_integration_id::text, c.external_id
 
 # True for a row without such a held deletion. Served by the index on the account, which has few
 # held deletions, and the primary key of their items.
-_NOT_HELD = """(
+_HELD_ITEM = """
     SELECT h.id FROM held_deletion h
     JOIN held_deletion_item x ON x.held_deletion_id = h.id AND x.external_id = c.external_id
-    WHERE h.user_integration_id = c.user_integration_id AND ({condition})
-    LIMIT 1) IS NULL"""
-_REFUSED = f"h.state = '{HeldState.REFUSED}'"
-NOT_REFUSED = _NOT_HELD.format(condition=_REFUSED)
-NOT_WAITING = _NOT_HELD.format(
-    condition=f"{_REFUSED} OR h.state = '{HeldState.HELD}' AND h.total >= b.floor"
-)
+    WHERE h.user_integration_id = c.user_integration_id"""
+NOT_REFUSED = f"({_HELD_ITEM} AND h.state = '{HeldState.REFUSED}' LIMIT 1) IS NULL"
+NOT_WAITING = f"""({_HELD_ITEM} AND (h.state = '{HeldState.REFUSED}'
+    OR h.state = '{HeldState.HELD}' AND h.total >= b.floor) LIMIT 1) IS NULL"""
 
 # Marks items and all their descendants deleted. In an account that keeps them, it records since
 # when they are gone, once. Items whose deletion a person refused stay, and so do descendants whose

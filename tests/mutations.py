@@ -1009,8 +1009,8 @@ MUTATIONS = [
     Mutation(
         "one set of rules for engine and kit",
         (("core/testing/ledger.py",
-          "entry.failing_seconds = self._queue.clock - entry.first_failed",
-          "entry.failing_seconds = 0.0"),),
+          "if snoozes and entry.first_failed is not None:",
+          "if False:"),),
         ("tests/integration/test_two_judges.py",),
     ),
     Mutation(
@@ -1124,8 +1124,8 @@ MUTATIONS = [
     Mutation(
         "a server error of one method of Slack",
         (("plugins-slack/src/integration_polling_slack/errors.py",
-          "return Unavailable(text, retry_after=seconds(retry_after), limit=method)",
-          "return Unavailable(text, retry_after=seconds(retry_after))"),),
+          "return Unavailable(text, retry_after=retry_after(headers), limit=method)",
+          "return Unavailable(text, retry_after=retry_after(headers))"),),
         ("plugins-slack/tests/test_access.py",),
     ),
     Mutation(
@@ -1491,7 +1491,7 @@ MUTATIONS = [
         (
             (
                 "plugins-ftp/src/integration_polling_ftp/session.py",
-                '"truncated" in reply.text.lower()',
+                '"Output truncated" in text',
                 "False",
             ),
         ),

@@ -174,7 +174,7 @@ ENTRIES: Catalog = {
     ),
     "redirect-shadows-result": entry(
         422,
-        "the query of redirect_to has a parameter with a name of the result",
+        "the query of redirect_to has a parameter that the engine adds itself",
         "Remove parameters with these names: {names}",
     ),
     "connect-code-invalid": entry(

@@ -283,6 +283,13 @@ MUTATIONS = [
         ("tests/security/test_user_rows.py",),
     ),
     Mutation(
+        "a long word is split in linear time",
+        (("core/search/words.py", "itertools.islice(_split(chunk), MAX_PARTS + 1)",
+          "_split(chunk)"),
+         ("core/search/words.py", "if not is_upper else", "if not chunk.isupper() else")),
+        ("tests/unit/test_search_words.py",),
+    ),
+    Mutation(
         "the OpenAPI document is made once",
         (("core/rest/app.py", "text = cache(lambda:", "text = (lambda:"),),
         ("tests/integration/test_openapi.py",),

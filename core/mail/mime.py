@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from core.mail.budget import Budget
+from core.mail.charsets import Hints
 from core.mail.fields import MAX_LINES, Fields, split_fields
 from core.mail.parameters import (
     boundary,
@@ -39,10 +41,10 @@ MAX_NESTED = 12
 MAX_PARTS = 1_000
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 MAX_PART_HEADER_BYTES = 256 * 1024
-MAX_LINE_BYTES = 64 * 1024
+MAX_LINE_BYTES = PIECE_BYTES = 64 * 1024
 MAX_PREAMBLE_BYTES = 256 * 1024
 MAX_CONTAINER_BYTES = 16 * 1024 * 1024
-"""The maximum size of TNEF and S/MIME that is opened."""
+"""The maximum size of TNEF and S/MIME that is opened, with that within it."""
 
 READ_TYPES = frozenset({"text/plain", "text/html", "text/enriched", "text/richtext",
     "text/markdown", "text/x-markdown", "text/calendar"})  # fmt: skip
@@ -139,12 +141,13 @@ def part_of(id: str, fields: Fields, choice: str | None, default: str, message: 
     fields = Fields(described, fields.hints)
     kind = chosen_type(fields)
     disposed = (fields.raw("content-disposition") or b"").lower()
+    name = filename(fields)
     return Part(
-        id, media_type(fields, default), charset(fields), filename(fields), disposition(fields),
+        id, media_type(fields, default), charset(fields), name, disposition(fields),
         content_id(fields), id if choice is None else choice, choice is not None,
-        (parameter(kind, "format") or "").lower() == "flowed",
-        (parameter(kind, "delsp") or "").lower() == "yes", message,
-        b"name" in disposed and filename(fields) is not None,
+        (parameter(fields, kind, "format") or "").lower() == "flowed",
+        (parameter(fields, kind, "delsp") or "").lower() == "yes", message,
+        b"name" in disposed and name is not None,
     )  # fmt: skip
 
 
@@ -175,7 +178,15 @@ class _Multipart:
 
 @dataclass(slots=True)
 class Shared:
-    """The state that the parsers of a mail and of the mails within it share."""
+    """The state that the parsers of a mail and of the mails within it share.
+
+    Attributes:
+      opened, closed, forwarded: The functions that take parts and forwarded mails.
+      parts: The number of parts.
+      cut, repaired: What was cut, and what was repaired.
+      budget: The work that is left.
+      room: The bytes of containers that may still be held back at the same time.
+    """
 
     opened: Callable[[Part], Write | None]
     closed: Callable[[Part], None]
@@ -183,6 +194,8 @@ class Shared:
     parts: int = 0
     cut: set[str] = field(default_factory=set)
     repaired: set[str] = field(default_factory=set)
+    budget: Budget = field(default_factory=Budget)
+    room: int = MAX_CONTAINER_BYTES
 
 
 class MessageParser:
@@ -264,7 +277,7 @@ class MessageParser:
                 self._take(line, True)
             self._end_headers()
         else:
-            self._begin_body(Fields())
+            self._begin_body(Fields(hints=Hints(budget=self._shared.budget)))
             self._write(bytes(self._preamble))
         self._end_body(strip=False)
 
@@ -401,10 +414,10 @@ class MessageParser:
             if inner.parts or not preamble.strip() or self._shared.parts >= MAX_PARTS:
                 continue
             self._shared.repaired.add("no-boundary")
-            fields = Fields()
+            fields = Fields(hints=Hints(budget=self._shared.budget))
             if _MIME.match(preamble.lstrip()):  # the part's own header
                 head, _, preamble = preamble.lstrip().replace(b"\r\n", b"\n").partition(b"\n\n")
-                fields, _ = split_fields(head + b"\n")
+                fields, _ = split_fields(head + b"\n", budget=self._shared.budget)
             self._id = inner.id
             self._begin_body(fields)
             self._write(preamble)
@@ -419,7 +432,7 @@ class MessageParser:
         if self._shared.parts >= MAX_PARTS:
             self._shared.cut.add("parts")
             return
-        fields, rest = split_fields(block, is_first=is_first)
+        fields, rest = split_fields(block, is_first=is_first, budget=self._shared.budget)
         self._shared.repaired.update(fields.repaired)
         if fields.is_cut:
             self._shared.cut.add("headers")
@@ -601,8 +614,9 @@ class _Lines:
         """Split at CR, CR LF and LF; keep an incomplete line."""
         whole = bytes(self._rest) + data
         self._rest.clear()
-        lines = re.findall(rb"[^\r\n]*(?:\r\n|\r(?!\Z)|\n)", whole)
-        rest = whole[sum(map(len, lines)) :]
+        end = max(whole.rfind(b"\r", 0, -1), whole.rfind(b"\n")) + 1
+        lines = re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)", whole[:end])
+        rest = whole[end:]
         if len(rest) > MAX_LINE_BYTES:
             lines.append(rest)
         else:

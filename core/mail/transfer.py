@@ -23,6 +23,9 @@ _SIGNS = re.compile(rb"=[=\s]*=")
 _ENDING = re.compile(rb"\S")
 _BEGIN = re.compile(rb"begin(?:-base64)?[ \t]+[0-7]{3,4}[ \t]")
 _PLAIN_WORD = re.compile(rb"[A-Za-z]?[a-z]+[.,;:!?]?|[0-9]{1,4}[.,;:!?]?")
+MAX_BLANKS = 100
+"""The number of blanks before a piece of base64 that are kept, to find a blank line."""
+
 MIN_WORDS = 5
 SAMPLE_BYTES = 256
 MAX_GROUPS = 100_000
@@ -60,7 +63,7 @@ class Base64Decoder:
         if b" " in data and (words := _WORDS.search(self._blank + data)) is not None:
             data, self._is_over = data[: max(words.start() - len(self._blank), 0)], True
         else:
-            self._blank = _ENDING.split(self._blank + data[-8:])[-1]
+            self._blank = _ENDING.split(self._blank + data[-8:])[-1][-MAX_BLANKS:]
         data = data.translate(_URL_SAFE)
         if b"==" in data:
             data = _SIGNS.sub(b"=", data)

@@ -17,6 +17,11 @@ STEPS_OF_GUESS = 200
 BYTES_OF_GUESS = 3
 """The detector of charsets takes these steps, and one for each of these bytes."""
 
+LINES_OF_STEP = 2
+"""The lines of a mail within a mail that are one step."""
+
+STEPS_OF_PARAMETER = 2
+
 UNPACKED_BYTES = 8
 """The bytes of compressed RTF that are one step."""
 

@@ -94,7 +94,9 @@ class Container:
         if not self._tnef(data):
             content = cms.content_of(data, self._shared.budget)
             if content is None:
-                is_encrypted = self._part.content_type in _SMIME and not self._shared.budget.is_spent
+                is_encrypted = (
+                    self._part.content_type in _SMIME and not self._shared.budget.is_spent
+                )
                 self._shared.cut.add("encrypted" if is_encrypted else "container")
                 self._keep(data, size)
                 self._shared.closed(self._part)
@@ -103,6 +105,8 @@ class Container:
             self._smime(content)
         self._shared.repaired.add("opened-container")
         self._shared.room += size
+        if self._shared.budget.is_spent:
+            self._shared.cut.add("container")
 
     def _keep(self, data: bytes, size: int) -> None:
         """Keep the container as a file; so many bytes are not held back any more."""

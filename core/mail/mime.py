@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from core.mail.budget import Budget
+from core.mail.budget import LINES_OF_STEP, Budget
 from core.mail.charsets import Hints
 from core.mail.fields import MAX_LINES, Fields, split_fields
 from core.mail.parameters import (
@@ -227,19 +227,32 @@ class MessageParser:
         self._body: Body | None = None
         self._preamble = bytearray()
         self._candidate: bytes | None = None
-        self._has_content = False
+        self._has_content = self._is_over = False
         self._shown_preamble: Fields | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
+        if self._is_over:
+            return
+        body = self._body
+        if body is not None and self._has_content and body.takes_bulk:
+            lines, data = self._lines.before(data, self._is_delimiter)
+            if lines:
+                body.feed(lines)
+        marked = self._lines.feed(data) if data else []
+        # CPython reads the lines of a forwarded mail once, not once for each mail around it.
+        if self._nested and not self._shared.budget.take(len(marked) // LINES_OF_STEP):
+            self._shared.cut.add("depth")
+            self._is_over = True
+            return
         bulk: list[bytes] = []
-        for line, is_start in self._lines.feed(data):
+        for line, is_start in marked:
             body = self._body
             if (
                 body is not None
                 and self._has_content
                 and body.takes_bulk
-                and not (is_start and line[:2] == b"--")
+                and not (is_start and line[:2] == b"--" and self._is_delimiter(line))
             ):
                 bulk.append(line)
                 continue
@@ -249,6 +262,11 @@ class MessageParser:
             self._take(line, is_start)
         if bulk and self._body is not None:
             self._body.feed(b"".join(bulk))
+
+    def _is_delimiter(self, line: bytes) -> bool:
+        """Return True if a line is the boundary of an open multipart, or its end."""
+        line = line.rstrip()
+        return line in self._depths or (line[-2:] == b"--" and line[:-2].rstrip() in self._depths)
 
     def finish(self) -> None:
         """End the message."""
@@ -599,6 +617,30 @@ class _Lines:
         if lines and not lines[-1].endswith(b"\n") and len(lines[-1]) <= MAX_LINE_BYTES:
             self._rest += lines.pop()
         return self._marked(lines)
+
+    def before(self, data: bytes, is_delimiter: Callable[[bytes], bool]) -> tuple[bytes, bytes]:
+        """Return the complete lines before the first delimiter, and the rest of the data.
+
+        Without a delimiter, there is no rest, and an incomplete line waits for more data.
+        """
+        if self._is_cr is not False:
+            return b"", data
+        whole = bytes(self._rest) + data
+        self._rest.clear()
+        is_dashes = self._is_start and whole[:2] == b"--"
+        start = 0 if is_dashes else whole.find(b"\n--") + 1 or -1
+        while start >= 0 and (end := whole.find(b"\n", start)) >= 0:
+            if is_delimiter(whole[start : end + 1]):
+                self._is_start = True
+                return whole[:start], whole[start:]
+            start = whole.find(b"\n--", end) + 1 or -1
+        end = whole.rfind(b"\n") + 1
+        if len(whole) - end > MAX_LINE_BYTES:
+            self._is_start = False
+            return whole, b""
+        self._rest += whole[end:]
+        self._is_start = self._is_start if not end else True
+        return whole[:end], b""
 
     def finish(self) -> list[tuple[bytes, bool]]:
         """Return the rest, if there is one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from core.mail.budget import STEPS_OF_PARAMETER
 from core.mail.charsets import Hints, decode
 from core.mail.encoded_words import decode_words, one_line
 from core.mail.fields import Fields, Segment
@@ -108,13 +109,13 @@ def _segments(fields: Fields, value: bytes) -> list[tuple[str, Segment]]:
     text = _SPACES.sub(b" ", value[:MAX_FIELD_BYTES])
     found = fields.segments[value] = []
     budget, position = fields.hints.budget, 0
-    most = min(MAX_PARAMETERS, max(budget.steps, MIN_PARAMETERS))
+    most = min(MAX_PARAMETERS, max(budget.steps // STEPS_OF_PARAMETER, MIN_PARAMETERS))
     while len(found) < most and (name := _NAME.search(text, position)) is not None:
         data, position = _value(text, name.end())
         number = int(name[2]) if name[2] else -1
         segment = Segment(number, name[3] is not None, data)
         found.append((name[1].decode("latin-1").lower(), segment))
-    budget.steps -= len(found)
+    budget.steps -= len(found) * STEPS_OF_PARAMETER
     return found
 
 

@@ -220,9 +220,7 @@ def _angle(data: bytes, hints: Hints) -> str:
     return text
 
 
-def _close(
-    fragment: _Fragment, pending: list[str], found: list[Person], hints: Hints
-) -> None:
+def _close(fragment: _Fragment, pending: list[str], found: list[Person], hints: Hints) -> None:
     if fragment.angle is not None:
         words = fragment.text
         if pending:

@@ -17,7 +17,7 @@ from core.mail.mime import PIECE_BYTES, MessageParser, Part, Shared, Write
 from core.mail.parameters import safe_name
 from core.mail.people import Person, people
 
-READER_VERSION = 4
+READER_VERSION = 5
 """The version of the reader. It grows with each change that reads some mail differently."""
 
 MAX_KEPT_CHARS = 32 * 1024

@@ -100,7 +100,7 @@ def _attribute(found: Tnef, attribute: int, value: bytes, budget: Budget, depth:
         _of_file(found, found.files[-1], attribute, value, budget, depth)
 
 
-def _of_file(  # noqa: PLR0913  the state of the attributes before
+def _of_file(
     found: Tnef, file: TnefFile, attribute: int, value: bytes, budget: Budget, depth: int
 ) -> None:
     if attribute == _TITLE and not file.name:

@@ -60,6 +60,9 @@ class Base64Decoder:
         """Return the decoded bytes that are complete."""
         if self._is_over:
             return b""
+        if data.isspace():
+            self._blank = (self._blank + data)[-MAX_BLANKS:]
+            return b""
         if b" " in data and (words := _WORDS.search(self._blank + data)) is not None:
             data, self._is_over = data[: max(words.start() - len(self._blank), 0)], True
         else:
@@ -111,7 +114,8 @@ class HonestBase64:
     def _begin(self) -> bytes:
         if self._sample is None:
             return b""
-        sample, self._sample = bytes(self._sample), None
+        data, self._sample = bytes(self._sample), None
+        sample = data[:SAMPLE_BYTES]  # the same for pieces of any size
         if (footer := _WORDS.search(sample)) is not None:
             lines = [line.strip() for line in sample[: footer.start()].splitlines()]
         else:
@@ -126,7 +130,7 @@ class HonestBase64:
         is_prose = is_prose or (len(lines) > 1 and junk[0] and sum(junk) * 3 >= len(lines))
         if is_prose and not _is_text(decode_base64(sample)):
             self._decoder = Identity()
-        return self._decoder.feed(sample)
+        return self._decoder.feed(data)
 
 
 def _has_words(text: bytes) -> bool:

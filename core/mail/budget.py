@@ -18,12 +18,13 @@ BYTES_OF_GUESS = 3
 """The detector of charsets takes these steps, and one for each of these bytes."""
 
 LINES_OF_STEP = 2
-"""The lines of a mail within a mail that are one step."""
+"""The number of lines of a mail within a mail that make a step."""
 
 STEPS_OF_PARAMETER = 2
+"""The steps of a parameter of a media type or disposition."""
 
 UNPACKED_BYTES = 8
-"""The bytes of compressed RTF that are one step."""
+"""The number of bytes of decompressed RTF that make a step."""
 
 MAX_INFLATED_BYTES = 8 * 1024 * 1024
 """The maximum number of bytes that compressed S/MIME may have beyond its own size."""

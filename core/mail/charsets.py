@@ -147,7 +147,7 @@ class Decoded:
 
 @dataclass(slots=True)
 class Hints:
-    """What helps to decode text whose label says nothing.
+    """Charsets to try for text without a known label, and the budget of the mail.
 
     Attributes:
       labels: Labels to try before the detector, such as the charset of the body. Default: none.

@@ -15,7 +15,8 @@ _COMPRESSED = bytes.fromhex("2a864886f70d0109100109")
 def content_of(data: bytes, budget: Budget) -> bytes | None:
     """Return the mail within signed or compressed data.
 
-    None stands for data that is encrypted or broken, and for data over the budget of the mail.
+    Returns:
+      The mail, or None if the data is encrypted or broken, or exceeds the budget.
     """
     reader = _Reader(data, budget)
     try:

@@ -109,7 +109,7 @@ class Container:
             self._shared.cut.add("container")
 
     def _keep(self, data: bytes, size: int) -> None:
-        """Keep the container as a file; so many bytes are not held back any more."""
+        """Keep the container as a file, and give up the room of its bytes."""
         self._shared.room += size
         self._held = None
         self._write = self._shared.opened(self._part)

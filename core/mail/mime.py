@@ -183,9 +183,9 @@ class Shared:
     Attributes:
       opened, closed, forwarded: The functions that take parts and forwarded mails.
       parts: The number of parts.
-      cut, repaired: What was cut, and what was repaired.
+      cut, repaired: The names of cuts and of repairs.
       budget: The work that is left.
-      room: The bytes of containers that may still be held back at the same time.
+      room: The number of bytes that further containers may hold back.
     """
 
     opened: Callable[[Part], Write | None]

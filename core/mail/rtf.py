@@ -206,7 +206,7 @@ class _Reader:
             self._group.codec = self._fonts.get(value, self._group.codec)
         elif name == b"fcharset" and self._in_fonts and len(self._fonts) < 1_000:
             self._fonts[self._font] = _FONT_CHARSETS.get(value, self._group.codec)
-        elif name == b"ansicpg" and not self._pages:  # of the document
+        elif name == b"ansicpg" and not self._pages:  # the document has one
             self._pages += 1
             self._group.codec = next(iter(codecs_of(f"cp{value}")), self._group.codec)
 

@@ -1,4 +1,4 @@
-"""Mails that are made to take time or memory: each is read, and what is not read is flagged.
+"""Mails that are made to take time or memory: the reader reads each, and flags the cuts.
 
 Each case took minutes, or hundreds of megabytes, before its bound was there.
 """

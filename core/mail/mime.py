@@ -235,13 +235,12 @@ class MessageParser:
         if self._is_over:
             return
         body = self._body
-        if body is not None and self._has_content and body.takes_bulk:
+        if body is not None and body.takes_bulk:
             lines, data = self._lines.before(data, self._is_delimiter)
-            if lines:
-                body.feed(lines)
+            self._feed(body, lines)
         marked = self._lines.feed(data) if data else []
         # CPython reads the lines of a forwarded mail once, not once for each mail around it.
-        if self._nested and not self._shared.budget.take(len(marked) // LINES_OF_STEP):
+        if self._nested and not self._shared.budget.take(-(-len(marked) // LINES_OF_STEP)):
             self._shared.cut.add("depth")
             self._is_over = True
             return
@@ -250,18 +249,23 @@ class MessageParser:
             body = self._body
             if (
                 body is not None
-                and self._has_content
                 and body.takes_bulk
                 and not (is_start and line[:2] == b"--" and self._is_delimiter(line))
             ):
                 bulk.append(line)
                 continue
-            if bulk and body is not None:
-                body.feed(b"".join(bulk))
+            if body is not None:
+                self._feed(body, b"".join(bulk))
                 bulk.clear()
             self._take(line, is_start)
-        if bulk and self._body is not None:
-            self._body.feed(b"".join(bulk))
+        if self._body is not None:
+            self._feed(self._body, b"".join(bulk))
+
+    def _feed(self, body: Body, lines: bytes) -> None:
+        """Give lines to a body; their end belongs to the boundary that may follow."""
+        if lines:
+            self._has_content = self._has_content or not lines.isspace()
+            body.feed(lines)
 
     def _is_delimiter(self, line: bytes) -> bool:
         """Return True if a line is the boundary of an open multipart, or its end."""
@@ -327,8 +331,7 @@ class MessageParser:
 
     def _write(self, line: bytes, is_start: bool = True) -> None:
         if self._body is not None:
-            self._has_content = self._has_content or not line.isspace()
-            self._body.feed(line)
+            self._feed(self._body, line)
             return
         inner = self._stack[-1] if self._stack else None
         if inner is not None and not inner.parts:

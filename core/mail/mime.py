@@ -223,7 +223,7 @@ class MessageParser:
         self._block: bytearray | None = bytearray()
         self._id, self._own = prefix, 0
         self._is_first = True
-        self._header_lines = 0
+        self._header_lines = self._tested = 0
         self._body: Body | None = None
         self._preamble = bytearray()
         self._candidate: bytes | None = None
@@ -234,13 +234,14 @@ class MessageParser:
         """Take the next bytes."""
         if self._is_over:
             return
-        body = self._body
+        body, self._tested = self._body, 0
         if body is not None and body.takes_bulk:
-            lines, data = self._lines.before(data, self._is_delimiter)
+            lines, data = self._lines.before(data, self._is_delimiter if self._depths else None)
             self._feed(body, lines)
         marked = self._lines.feed(data) if data else []
         # CPython reads the lines of a forwarded mail once, not once for each mail around it.
-        if self._nested and not self._shared.budget.take(-(-len(marked) // LINES_OF_STEP)):
+        steps = -(-(len(marked) + self._tested) // LINES_OF_STEP)
+        if self._nested and not self._shared.budget.take(steps):
             self._shared.cut.add("depth")
             self._is_over = True
             return
@@ -269,6 +270,7 @@ class MessageParser:
 
     def _is_delimiter(self, line: bytes) -> bool:
         """Return True if a line is the boundary of an open multipart, or its end."""
+        self._tested += 1
         line = line.rstrip()
         return line in self._depths or (line[-2:] == b"--" and line[:-2].rstrip() in self._depths)
 
@@ -621,10 +623,17 @@ class _Lines:
             self._rest += lines.pop()
         return self._marked(lines)
 
-    def before(self, data: bytes, is_delimiter: Callable[[bytes], bool]) -> tuple[bytes, bytes]:
+    def before(
+        self, data: bytes, is_delimiter: Callable[[bytes], bool] | None
+    ) -> tuple[bytes, bytes]:
         """Return the complete lines before the first delimiter, and the rest of the data.
 
         Without a delimiter, there is no rest, and an incomplete line waits for more data.
+
+        Args:
+          data: The next bytes.
+          is_delimiter: Returns True for a delimiter among lines that begin with two dashes. None:
+            no line is one.
         """
         if self._is_cr is not False:
             return b"", data
@@ -632,7 +641,7 @@ class _Lines:
         self._rest.clear()
         is_dashes = self._is_start and whole[:2] == b"--"
         start = 0 if is_dashes else whole.find(b"\n--") + 1 or -1
-        while start >= 0 and (end := whole.find(b"\n", start)) >= 0:
+        while is_delimiter and start >= 0 and (end := whole.find(b"\n", start)) >= 0:
             if is_delimiter(whole[start : end + 1]):
                 self._is_start = True
                 return whole[:start], whole[start:]

@@ -19,6 +19,9 @@ MAX_FILES = 500
 MAX_DEPTH = 3
 """The maximum nesting of messages within TNEF."""
 
+MAX_BODY_BYTES = 4 * 1024 * 1024
+"""The maximum size of a body in UTF-16 that is decoded; the reader cuts texts before that."""
+
 MAX_NESTED_BYTES = 2 * 1024 * 1024
 """The maximum size of a message within TNEF that is opened; a larger one stays a file."""
 
@@ -165,7 +168,8 @@ def _properties(value: bytes, budget: Budget) -> dict[int, tuple[int, bytes]]:
 def _body(kind: int, data: bytes) -> bytes:
     """Return a body as bytes. Text of 8 bits stays in the charset of the stream."""
     if kind == _WIDE:
-        return codecs.BOM_UTF8 + data.decode("utf-16-le", "replace").encode()
+        text = data[:MAX_BODY_BYTES].decode("utf-16-le", "replace")
+        return codecs.BOM_UTF8 + text.encode("utf-8", "replace")
     return data
 
 

@@ -117,6 +117,12 @@ def _account_key(**kwargs: Any) -> Column[Any]:
     )
 
 
+def _content_key() -> Column[Any]:
+    """Return a primary key that references an item."""
+    item = ForeignKey("user_integration_content.id", ondelete="CASCADE")
+    return Column("content_id", BigInteger, item, primary_key=True)
+
+
 YEAR_2000 = "'2000-01-01 00:00:00+00'::timestamp with time zone"
 
 NEXT_SYNC_LESS_INTERVAL = (
@@ -487,12 +493,7 @@ user_integration_content = Table(
 content_search = Table(
     "content_search",
     metadata,
-    Column(
-        "content_id",
-        BigInteger,
-        ForeignKey("user_integration_content.id", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    _content_key(),
     Column("document", TSVECTOR, nullable=False),
     # 0: written by a version that did not prepare documents. The indexer writes them again.
     Column("form", SmallInteger, nullable=False, server_default=text("0")),
@@ -504,12 +505,7 @@ content_search = Table(
 extracted_text = Table(
     "extracted_text",
     metadata,
-    Column(
-        "content_id",
-        BigInteger,
-        ForeignKey("user_integration_content.id", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    _content_key(),
     _text("hash"),
     _text("text", nullable=True),
     # NULL if the file was read.

@@ -7,7 +7,7 @@ suspect. It counts a crash only if a process dies after it has committed the sta
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.db.pool import Conn
@@ -78,11 +78,16 @@ WHERE id = %s AND dispatch_no = %s AND (%s::bigint IS NULL OR token = %s)
     AND state = '{TaskState.QUEUED}' RETURNING id
 """
 
-# No index has these columns, so that the row is updated in place.
-REPORT_PROGRESS = f"""
-UPDATE sync_task SET progress_done = %s, progress_total = %s
-WHERE id = %s AND dispatch_no = %s AND (%s::bigint IS NULL OR token = %s)
-    AND state = '{TaskState.QUEUED}'
+# No index has these columns, so that the rows are updated in place. Skips rows like RENEW.
+RECORD_PROGRESS = f"""
+WITH held AS MATERIALIZED (
+    SELECT t.id, h.done, h.total FROM sync_task t
+    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[], %(tokens)s::bigint[], %(done)s::bigint[],
+        %(totals)s::bigint[]) AS h(id, dispatch_no, token, done, total) ON {_SAME_DISPATCH}
+    WHERE t.state = '{TaskState.QUEUED}' ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
+)
+UPDATE sync_task t SET progress_done = held.done, progress_total = held.total FROM held
+WHERE t.id = held.id
 """
 
 RELEASE_LEASES = f"""
@@ -115,10 +120,13 @@ def renew(conn: Conn, held: Sequence[LeaseKey], lease_seconds: float) -> None:
     conn.execute(RENEW, _params(held) | {"lease": lease_seconds})
 
 
-def report_progress(conn: Conn, held: LeaseKey, done: int, total: int | None) -> None:
-    """Record how much of its work a running task has done. Locks the task's row."""
-    task, number, token = held
-    conn.execute(REPORT_PROGRESS, (done, total, task, number, token, token))
+def record_progress(conn: Conn, reports: Mapping[LeaseKey, tuple[int, int | None]]) -> None:
+    """Record how much of their work running tasks have done: the units done, and in total."""
+    units = {
+        "done": [done for done, _ in reports.values()],
+        "totals": [total for _, total in reports.values()],
+    }
+    conn.execute(RECORD_PROGRESS, _params(list(reports)) | units)
 
 
 def renew_waiting(conn: Conn, held: Sequence[LeaseKey], lease_seconds: float) -> None:

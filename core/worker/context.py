@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,7 +19,7 @@ from core.content.blobs import Blobs, SpooledWriter
 from core.content.stored import READ_STATE
 from core.db.pool import DATABASE_UNAVAILABLE, Database
 from core.egress import Egress
-from core.errors import PermanentError, VaultError
+from core.errors import VaultError
 from core.http_session import HttpSession
 from core.integration.context import (
     AccountInfo,
@@ -29,13 +27,13 @@ from core.integration.context import (
     RunInfo,
     TaskInfo,
     require_progress,
+    require_rate,
 )
 from core.integration.limits import Rate
 from core.integration.stored import state_value
 from core.known_secrets import KNOWN
 from core.ledger.commit import block_limits
 from core.ledger.hints import parts_of
-from core.ledger.leases import report_progress
 from core.ledger.outcomes import Block, Dispatch
 from core.limits.budgets import Budgets, UnitRequest
 from core.log_redaction import renewing
@@ -65,9 +63,6 @@ SELECT content_text, content_bytes, blob_key FROM user_integration_content
 WHERE user_integration_id = %s AND external_id = %s AND deleted_at IS NULL
 """
 
-PROGRESS_SECONDS = 1.0
-"""Seconds between two reports of a task's progress that are recorded."""
-
 log = logging.getLogger("core.task")
 
 
@@ -79,6 +74,7 @@ class Services:
       stopping: Returns True if a task should return early.
       admit: Raises an error if a task must not start.
       syncing: Returns True if the process has other work than rereads.
+      report: Keeps a report of a task's progress: the units done, and in total.
     """
 
     database: Database
@@ -89,6 +85,7 @@ class Services:
     egress: Egress
     admit: Callable[[Dispatch], None] = lambda _: None
     syncing: Callable[[], bool] = lambda: False
+    report: Callable[[Dispatch, int, int | None], None] = lambda *_: None
 
 
 class TaskContext:
@@ -109,7 +106,6 @@ class TaskContext:
         self._instance = instance
         self.read: dict[str, int] = {}
         self.no_key: VaultError | None = None
-        self._reported = float("-inf")
         account = loaded.account
         self.task = TaskInfo(
             str(dispatch.task_id), dispatch.type, dispatch.attempts + 1, dispatch.suspect
@@ -172,14 +168,9 @@ class TaskContext:
         return state_value(partition, row[0] if row is not None else None, model)
 
     def progress(self, done: int, total: int | None = None) -> None:
-        """Record a report, unless the latest one is less than a second old."""
+        """Keep a report. The heartbeat records it, so that no task waits for PostgreSQL."""
         require_progress(done, total)
-        if time.monotonic() - self._reported < PROGRESS_SECONDS:
-            return
-        self._reported = time.monotonic()
-        # A report that is lost costs nothing.
-        with suppress(*DATABASE_UNAVAILABLE), self._services.database.connection() as conn:
-            report_progress(conn, self._dispatch.lease, done, total)
+        self._services.report(self._dispatch, done, total)
 
     @property
     def now(self) -> datetime:
@@ -252,13 +243,12 @@ class TaskContext:
         Raises:
           PermanentError: The account has no rate limit of this name.
         """
-        for each in self._loaded.limits:
-            if each.name == limit and isinstance(each, Rate):
-                self._services.budgets.charge(
-                    UnitRequest(self._loaded.key(each), each, units, self._loaded.heaviest(each))
-                )
-                return
-        raise PermanentError(f"{self._dispatch.domain} has no rate limit {limit!r} to charge")
+        rates = {each.name: each for each in self._loaded.limits if isinstance(each, Rate)}
+        require_rate(limit, rates, self._dispatch.domain)
+        rate = rates[limit]
+        self._services.budgets.charge(
+            UnitRequest(self._loaded.key(rate), rate, units, self._loaded.heaviest(rate))
+        )
 
     def refresh_credentials(self) -> None:
         """Renew the account's credentials, once in the fleet, and load them."""

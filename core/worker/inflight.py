@@ -31,6 +31,8 @@ class InflightTask:
       changed: The time at which it was received or started, by `time.monotonic`.
       withdrawn: True if no thread may start the task, because it is being returned.
       stopping: True if the task should return early, because its account was stopped.
+      report: The latest report of its progress that is not recorded yet: the units done, and in
+        total.
     """
 
     dispatch: Dispatch
@@ -40,6 +42,7 @@ class InflightTask:
     changed: float = field(default_factory=time.monotonic)
     withdrawn: bool = False
     stopping: bool = False
+    report: tuple[int, int | None] | None = None
 
 
 class InflightTasks:
@@ -99,6 +102,23 @@ class InflightTasks:
                 task.thread, task.deadline = None, float("inf")
             # A suspect keeps its slot until its outcome is saved. Otherwise, the death of the next
             # suspect would count against it too.
+
+    def report(self, dispatch: Dispatch, done: int, total: int | None) -> None:
+        """Keep a running task's report of its progress until `take_reports`."""
+        with self._lock:
+            task = self._running.get(dispatch.lease)
+            if task is not None:
+                task.report = (done, total)
+
+    def take_reports(self) -> dict[LeaseKey, tuple[int, int | None]]:
+        """Return the latest reports of running tasks since the last call."""
+        with self._lock:
+            reports = {
+                key: task.report for key, task in self._running.items() if task.report is not None
+            }
+            for key in reports:
+                self._running[key].report = None
+            return reports
 
     def has_other_than(self, type: str) -> bool:
         """Return True if a task of another type is in flight."""

@@ -43,6 +43,9 @@ from core.worker.slots import Slots
 HEARTBEAT_SECONDS = 5.0
 """Seconds between two heartbeats."""
 
+PROGRESS_SECONDS = 1.0
+"""Seconds between two records of the progress that tasks report."""
+
 MAX_WAIT_SECONDS = 1.0
 """Seconds after which a task that no thread has started is left to other processes.
 
@@ -119,13 +122,14 @@ class WorkerProcess:
             self.egress,
             self.admission.check,
             lambda: self.inflight.has_other_than(REREAD),
+            self.inflight.report,
         )
         self.runner = Runner(services, self.instances, registry)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
         self._shortest_lease = settings.lease_seconds
-        self._renewed = self._beaten = 0.0
+        self._renewed = self._beaten = self._recorded = 0.0
         self.on_release: Callable[[Sequence[Dispatch]], None] = lambda _: None
         self.on_vacancy: Callable[[], None] = lambda: None
         self.on_drain: Callable[[], None] = lambda: None
@@ -300,7 +304,12 @@ class WorkerProcess:
     def _beat(self) -> None:
         while not self._ended.wait(min(0.5, self._shortest_lease / 3)):
             # If one of them cannot be written, the others may be.
-            for step in (self._renew_if_due, self._beat_if_due, self._release_waiting):
+            for step in (
+                self._renew_if_due,
+                self._beat_if_due,
+                self._release_waiting,
+                self._record_progress_if_due,
+            ):
                 self._attempt(step)
             if not self.saver.alive or self.saver.stuck:
                 log.critical(
@@ -337,6 +346,15 @@ class WorkerProcess:
 
     def _release_waiting(self) -> None:
         self.release(self.inflight.withdraw(MAX_WAIT_SECONDS))
+
+    def _record_progress_if_due(self) -> None:
+        now = time.monotonic()
+        if now - self._recorded < PROGRESS_SECONDS or self.admission.cut_off:
+            return
+        self._recorded = now
+        if reports := self.inflight.take_reports():
+            with self.database.connection() as conn:
+                leases.record_progress(conn, reports)
 
     def _renew(self) -> None:
         tasks = self.inflight.active_leases()

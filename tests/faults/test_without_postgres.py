@@ -17,7 +17,7 @@ from support.proxy import Losses, postgres_proxy, postgres_url
 from support.servers import Servers
 
 WORK = {"pages": 40, "items": 5, "delay_ms": 300}
-STOPPED = {"pages": 12, "items": 5, "delay_ms": 1000}
+STOPPED = {"pages": 8, "items": 5, "delay_ms": 3000}
 SHORT = {"pages": 5, "items": 5}
 STOP_SECONDS = 30.0
 """The promise: a worker ends within 30 s of SIGTERM, with or without PostgreSQL."""

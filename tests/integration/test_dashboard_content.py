@@ -9,12 +9,12 @@ from email.message import EmailMessage
 
 import pytest
 from support.hostile_texts import PNG, REMOTE, SVG
+from support.indexing import index_all
 from support.signed_in import signed_in
 
 from core import TaskOutput
 from core.dashboard import previews
 from core.results.outputs import MAX_INLINE_BYTES
-from core.service.content import search_index
 from core.web import mail_preview as mail
 from core.web import sanitizer
 
@@ -66,8 +66,7 @@ def test_content_is_searched_and_filtered(dashboard, desk, keep) -> None:
     )
     keep(TaskOutput.gone("old"))
     desk.keep(desk.account("other", user_id="v"), TaskOutput("3", "their invoice"))
-    while search_index.index_batch(desk.conn):
-        pass
+    index_all(desk.conn)
     who = signed_in(dashboard, "u")
 
     def found(**filters):

@@ -8,13 +8,13 @@ import re
 from uuid import uuid4
 
 import pytest
+from support.indexing import index_all
 from support.rest import SECRET
 
 from core import TaskOutput
 from core.rest.app import build
 from core.scopes import ALL
 from core.service import tokens
-from core.service.content import search_index
 from core.web import wrong_tokens
 
 OPEN = {"/healthz", "/readyz"}
@@ -41,8 +41,7 @@ def owned(api, desk):
     """
     account = desk.account(MARK, user_id="owner", config={"name": MARK})
     desk.keep(account, TaskOutput("1", MARK, name=MARK, metadata={"x": MARK, "thread_id": MARK}))
-    while search_index.index_batch(desk.conn):
-        pass
+    index_all(desk.conn)
     run = desk.run(account)
     desk.conn.execute(
         "UPDATE sync_task SET reason = %s, state = 'parked' WHERE run_id = %s", (MARK, run)

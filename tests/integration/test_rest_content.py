@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from support.indexing import index_all
 from support.old_clocks import OLD, YOUNG
 
 from core import TaskOutput
@@ -16,17 +17,6 @@ from core.service.pagination import encode_cursor
 
 PLACE = "/v1/user-integration-content"
 EVIL = 'a"\r\nSet-Cookie: x=y\r\n\r\n<script>.html'
-
-
-@pytest.fixture
-def follow(conn):
-    """Return a function that indexes all committed content."""
-
-    def catch_up() -> None:
-        while search_index.index_batch(conn):
-            pass
-
-    return catch_up
 
 
 def names(answer) -> list[str]:
@@ -89,21 +79,30 @@ def test_pages_across_accounts_return_each_item_once(api, desk, limit) -> None:
     assert len(found) == len(wanted)
 
 
-def test_a_search_finds_words_in_the_users_own_content_only(api, desk, follow) -> None:
+def test_content_is_found_when_it_is_indexed(api, desk, connect) -> None:
+    indexer = connect()
+    with indexer.transaction():
+        indexer.execute(search_index.WAIT_FOR_PROGRESS)  # the API's own indexer must wait
+        desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "the invoice of May"))
+        assert names(api.user("u").get(PLACE, params={"q": "invoice"})) == []
+    index_all(desk.conn)
+    assert names(api.user("u").get(PLACE, params={"q": "invoice"})) == ["1"]
+
+
+def test_a_search_finds_words_in_the_users_own_content_only(api, desk) -> None:
     mine, other = desk.account("a", user_id="u"), desk.account("b", user_id="v")
     desk.keep(
         mine, TaskOutput("1", "the invoice of May", name="Bill"), TaskOutput("2", "a draft invoice")
     )
     desk.keep(other, TaskOutput("3", "another invoice"))
-    assert names(api.user("u").get(PLACE, params={"q": "invoice"})) == []
-    follow()
+    index_all(desk.conn)
     user = api.user("u")
     assert sorted(names(user.get(PLACE, params={"q": "invoice"}))) == ["1", "2"]
     assert names(user.get(PLACE, params={"q": "invoice -draft"})) == ["1"]
     assert names(user.get(PLACE, params={"q": "BILL"})) == ["1"]
     assert names(api.admin.get(PLACE, params={"q": "invoice", "limit": 2})) != []
     desk.keep(mine, TaskOutput("1", "something else"))
-    follow()
+    index_all(desk.conn)
     assert names(user.get(PLACE, params={"q": "invoice"})) == ["2"]
     assert names(user.get(PLACE, params={"q": "'\\ ) & ! :* ("})) == []
 
@@ -114,10 +113,10 @@ def test_a_running_api_indexes_new_content_by_itself(api, desk, until) -> None:
     until(lambda: names(user.get(PLACE, params={"q": "needle"})) == ["1"])
 
 
-def test_a_huge_text_is_indexed_at_its_start(api, desk, follow) -> None:
+def test_a_huge_text_is_indexed_at_its_start(api, desk) -> None:
     words = " ".join(f"word{number}" for number in range(90_000))
     desk.keep(desk.account("a", user_id="u"), TaskOutput("1", words))
-    follow()
+    index_all(desk.conn)
     assert names(api.user("u").get(PLACE, params={"q": "word7"})) == ["1"]
 
 
@@ -197,8 +196,7 @@ def test_erasing_a_user_leaves_no_row_and_no_blob(api, desk, blobs) -> None:
     desk.keep(other, TaskOutput("s", shared))
     desk.conn.execute("UPDATE blob SET touched_at = now() - interval '2 hours'")
     desk.conn.execute(OLD)
-    while search_index.index_batch(desk.conn):
-        pass
+    index_all(desk.conn)
     token = api.token("u/1")
     new = {"integration_domain": "locked", "user_id": "u/1", "credentials": {"password": "x"}}
     assert (

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from support.indexing import index_all
 from support.waiting import until
 
 from core import TaskOutput
 from core.search.documents import Item, document
 from core.search.query import parse
-from core.service.content import document_texts, listing, search_index
+from core.service.content import document_texts, listing
 
 WAITING = "SELECT count(*) FROM extracted_text WHERE extracted_at IS NULL"
 PLACE = "/v1/user-integration-content"
@@ -65,8 +66,7 @@ def kept(api, desk) -> Any:
 
 
 def follow(api, desk) -> None:
-    while search_index.index_batch(desk.conn):
-        pass
+    index_all(desk.conn)
     while document_texts.extract_next(api.backend):
         pass
     # The server's own thread may be reading a file.

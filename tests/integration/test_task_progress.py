@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.signed_in import signed_in
 
-from core.db.pool import Database
+from core.accounts import store
+from core.ledger.leases import record_progress
 from core.ledger.outcomes import Dispatch
-from core.worker import context as module
 from core.worker.context import TaskContext
+from core.worker.inflight import InflightTasks
 
 PROGRESS = "SELECT progress_done, progress_total FROM sync_task WHERE id = %s"
 
@@ -25,46 +28,72 @@ def running(desk: Any, shop: Any) -> list[Dispatch]:
 
 
 @pytest.fixture
-def context_of(database: Database, desk: Any) -> Any:
+def inflight(running: list[Dispatch]) -> InflightTasks:
+    """The running tasks, as their process knows them."""
+    inflight = InflightTasks()
+    for dispatch in running:
+        inflight.receive(dispatch)
+        inflight.start(dispatch, 60)
+    return inflight
+
+
+@pytest.fixture
+def context_of(desk: Any, inflight: InflightTasks) -> Any:
     """Return `context_of(dispatch)`, the context of a running task."""
 
     def make(dispatch: Dispatch) -> TaskContext:
-        from core.accounts import store
-
-        class Loaded:
-            account = store.load(desk.conn, dispatch.account_id)
-
-        class Services:
-            pass
-
-        services: Any = Services()
-        services.database = database
-        loaded: Any = Loaded()
+        loaded: Any = SimpleNamespace(account=store.load(desk.conn, dispatch.account_id))
+        services: Any = SimpleNamespace(report=inflight.report)
         instance: Any = None
         return TaskContext(services, dispatch, loaded, instance)
 
     return make
 
 
-def test_a_report_is_recorded_once_a_second(
-    desk: Any, running: list[Dispatch], context_of: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def record(desk: Any, inflight: InflightTasks) -> Callable[[], None]:
+    """Return a function that records the reports, as the heartbeat does."""
+    return lambda: record_progress(desk.conn, inflight.take_reports())
+
+
+def test_the_latest_report_of_each_task_is_recorded(
+    desk: Any, running: list[Dispatch], context_of: Any, record: Callable[[], None]
 ) -> None:
-    context = context_of(running[0])
-    context.progress(10, 200)
-    context.progress(20, 200)
-    assert desk.rows(PROGRESS, running[0].task_id) == [(10, 200)]
-    monkeypatch.setattr(module, "PROGRESS_SECONDS", 0.0)
-    context.progress(30)
-    assert desk.rows(PROGRESS, running[0].task_id) == [(30, None)]
-    assert desk.rows(PROGRESS, running[1].task_id) == [(None, None)]
+    first, second = running
+    context_of(first).progress(10, 200)
+    context_of(first).progress(20, 200)
+    record()
+    assert desk.rows(PROGRESS, first.task_id) == [(20, 200)]
+    context_of(first).progress(30)
+    context_of(second).progress(1, 2)
+    record()
+    assert desk.rows(PROGRESS, first.task_id) == [(30, None)]
+    assert desk.rows(PROGRESS, second.task_id) == [(1, 2)]
+
+
+def test_a_recorded_report_is_not_recorded_again(
+    running: list[Dispatch], context_of: Any, inflight: InflightTasks
+) -> None:
+    context_of(running[0]).progress(10)
+    assert inflight.take_reports() == {running[0].lease: (10, None)}
+    assert inflight.take_reports() == {}
 
 
 def test_a_report_of_an_earlier_dispatch_is_ignored(
-    desk: Any, running: list[Dispatch], context_of: Any
+    desk: Any, running: list[Dispatch], context_of: Any, record: Callable[[], None]
 ) -> None:
     desk.conn.execute("UPDATE sync_task SET token = token + 1")
     context_of(running[0]).progress(10, 200)
+    record()
     assert desk.rows(PROGRESS, running[0].task_id) == [(None, None)]
+
+
+def test_a_report_after_the_end_of_a_task_is_ignored(
+    running: list[Dispatch], context_of: Any, inflight: InflightTasks
+) -> None:
+    inflight.finish(running[0])
+    context_of(running[0]).progress(10)
+    assert inflight.take_reports() == {}
 
 
 @pytest.mark.parametrize("units", [(-1, None), (0, -1), (2**63, None)])
@@ -76,7 +105,11 @@ def test_an_invalid_report_is_an_error(
 
 
 def test_the_api_shows_the_reports_of_running_tasks(
-    api: Any, desk: Any, running: list[Dispatch], context_of: Any
+    api: Any,
+    desk: Any,
+    running: list[Dispatch],
+    context_of: Any,
+    record: Callable[[], None],
 ) -> None:
     run = running[0].run_id
 
@@ -86,8 +119,10 @@ def test_the_api_shows_the_reports_of_running_tasks(
 
     assert shown() == (None, None)
     context_of(running[0]).progress(1_000, 4_000)
+    record()
     assert shown() == (1_000, 4_000)
     context_of(running[1]).progress(24)
+    record()
     assert shown() == (1_024, None)
     task = api.admin.get(f"/v1/tasks/{running[0].task_id}").json()
     assert (task["progress_done"], task["progress_total"]) == (1_000, 4_000)
@@ -97,9 +132,10 @@ def test_the_api_shows_the_reports_of_running_tasks(
 
 
 def test_the_dashboard_shows_the_reports_of_running_tasks(
-    dashboard: Any, running: list[Dispatch], context_of: Any
+    dashboard: Any, running: list[Dispatch], context_of: Any, record: Callable[[], None]
 ) -> None:
     context_of(running[0]).progress(1_000, 4_000)
+    record()
     browser = signed_in(dashboard)
     pages = [f"/runs/{running[0].run_id}", f"/tasks/{running[0].task_id}"]
     for page in pages:

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from support.indexing import index_all
 from support.signed_in import signed_in
 
 from core import TaskOutput
 from core.search import query as search_query
-from core.service.content import search_index
 
 PLACE = "/v1/user-integration-content"
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -42,8 +42,7 @@ def mailbox(desk) -> Any:
         mail("m3", "ann writes about from:ann", 2, thread_id="t'2\\", **{"from": "nobody"}),
         mail("m4", "other", 2, **{"from": [None, 5, {"name": None}], "to": {"a": 1}}),
     )
-    while search_index.index_batch(desk.conn):
-        pass
+    index_all(desk.conn)
     return account
 
 
@@ -124,8 +123,7 @@ def test_a_thread_has_only_live_items_of_its_account(api, desk, mailbox) -> None
     other = desk.account("b", user_id="u")
     desk.keep(other, mail("x", "elsewhere", 0, thread_id="t1"))
     desk.keep(mailbox, TaskOutput.gone("m1"))
-    while search_index.index_batch(desk.conn):
-        pass
+    index_all(desk.conn)
     answer = api.user("u").get(f"{PLACE}/{desk.content('id')['m0']}/thread").json()
     assert [item["external_id"] for item in answer["items"]] == ["m2", "m0"]
 
@@ -141,8 +139,7 @@ def test_an_item_with_very_many_participants_is_searchable(api, desk) -> None:
     account = desk.account("a", user_id="u")
     people = [person(f"Name{n} Family{n}", f"user{n}@host{n}.example") for n in range(4_000)]
     desk.keep(account, mail("m", "words", 0, thread_id="t", to=people, cc=people))
-    while search_index.index_batch(desk.conn):
-        pass
+    index_all(desk.conn)
     user = api.user("u")
     for query in ("words", "thread:t", "to:user0@host0.example"):
         assert len(user.get(PLACE, params={"q": query}).json()["items"]) == 1, query
@@ -151,8 +148,7 @@ def test_an_item_with_very_many_participants_is_searchable(api, desk) -> None:
 def test_a_reread_makes_its_changes_searchable(desk, mailbox) -> None:
     """The indexer follows every change, and indexes metadata again."""
     desk.keep(mailbox, TaskOutput.update("m4", metadata={"from": [ANN]}))
-    while search_index.index_batch(desk.conn):
-        pass
+    index_all(desk.conn)
     query = search_query.parse("from:ann", lambda *_: ())
     found = desk.rows(
         "SELECT c.external_id FROM content_search s JOIN user_integration_content c"

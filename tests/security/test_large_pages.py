@@ -17,11 +17,12 @@ import psycopg
 import pytest
 from support.dashboard import Browser
 from support.hostile_texts import Filled, fill
+from support.indexing import index_all
 from support.serving import Served, polling_serve
 
 from core.db.pool import Conn
 from core.service import pagination
-from core.service.content import search_index, threads
+from core.service.content import threads
 from core.web.user_slots import MAX_REQUESTS_PER_USER
 
 MAX_USER_BYTES = 512 * 1024 * 1024
@@ -112,8 +113,7 @@ def fill_large(conn: Conn, *, rows: int = ROWS, lists: int = EMPTY_LISTS) -> Lar
     for statement in (CONTENT, STATES, TASKS, ACCOUNTS, RUNS):
         conn.execute(statement.encode(), values)
     conn.execute(JOIN_THREAD, values)
-    while search_index.index_batch(conn):
-        pass
+    index_all(conn)
     return Large(filled)
 
 

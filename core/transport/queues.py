@@ -141,7 +141,7 @@ def _to_any_master(kind: type[Any]) -> type[Any]:
                 self._run_first(*self.first_script)
 
         def _run_first(self, script: str, key: str) -> None:
-            # A server that is loading or refuses a command is asked again before the next one.
+            # If the server is loading or refuses a command, compare again before the next command.
             with suppress(redis.ResponseError):
                 if self._has_other_data(key):
                     self.send_command("SCRIPT", "LOAD", script)

@@ -77,7 +77,7 @@ class Config(BaseModel, extra="forbid"):
     seed: int = Field(0, description="Seed of the failures and of the items' text")
     grow: NonNegativeInt = Field(0, description="Number of items that each later run adds")
     hidden: NonNegativeInt = Field(
-        0, description="Number of items of each page that are listed and not fetched"
+        0, description="Number of items of each page that are listed, and counted as skipped"
     )
     pause_ms: NonNegativeInt = Field(
         0, title="Pause between pages (ms)", description="Time between the starts of two pages"

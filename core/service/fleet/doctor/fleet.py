@@ -103,13 +103,13 @@ def _scheduler(status: leadership.Status, settings: Settings, working: bool) -> 
     check_status = health.scheduler(status, settings)
     advice = Advice("start-scheduler") if not working else Advice("check-scheduler")
     if status.last_tick_at is None:
-        return Check("scheduler", check_status, "no tick yet", advice)
+        return Check("scheduler", check_status, "has not fired yet", advice)
     silent = span(status.silent_seconds)
     if check_status == "ok":
-        return Check("scheduler", check_status, f"last tick {silent} ago")
+        return Check("scheduler", check_status, f"last fired {silent} ago")
     stand_in = STAND_IN_TICKS * tick_seconds(settings.cron_schedule)
     stands_in = is_frequent(settings.cron_schedule) or status.silent_seconds > stand_in
     polls = "polls" if stands_in else "will poll"
     return Check(
-        "scheduler", check_status, f"no tick for {silent}; the leader {polls} instead", advice
+        "scheduler", check_status, f"has not fired for {silent}; the leader {polls} instead", advice
     )

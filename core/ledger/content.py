@@ -141,7 +141,7 @@ def _delete_gone(
         most = direct.to_delete
         lost = with_descendants(conn, deletions[0][0].account, named, most=most + 1)
         if len(lost) > most:
-            large += _in_portions(conn, deletions, run)
+            large += _in_portions(conn, deletions, run, guard)
             absent += deletions
             continue
         direct.count(deleted=len(lost))
@@ -150,14 +150,14 @@ def _delete_gone(
         allowed += of_run[0]
         confirmed += of_run[1]
     deleted = store.mark_deleted(conn, confirmed, alone=True)
-    deleted.update(store.mark_deleted(conn, allowed))
+    deleted.update(store.mark_deleted(conn, allowed, floor=guard.floor))
     orphans.mark_parents(conn, left)
     store.insert_placeholders(conn, [*confirmed, *allowed, *absent])
     return deleted, large
 
 
 def _in_portions(
-    conn: Conn, deletions: Sequence[tuple[Writer, str]], run: FencedRun
+    conn: Conn, deletions: Sequence[tuple[Writer, str]], run: FencedRun, guard: DeleteGuard
 ) -> Iterator[tuple[int, portions.Step]]:
     """Begin to delete items with many descendants. Yields the first steps, each with its task."""
     by_writer: dict[Writer, list[str]] = {}
@@ -165,7 +165,7 @@ def _in_portions(
         by_writer.setdefault(writer, []).append(id)
     for writer, ids in by_writer.items():
         place = _place(writer, run)
-        for step in portions.begin_gone(conn, place, ids, writer.seq):
+        for step in portions.begin_gone(conn, place, ids, writer.seq, guard):
             yield writer.task, step
 
 
@@ -185,15 +185,17 @@ def _judged(
         return deletions, []
     writer = min((writer for writer, _ in deletions), key=lambda writer: writer.seq)
     place = {"account": writer.account, "run": writer.run, "began": run.began}
-    decided = holds.decisions(conn, place, lost)
-    rest = [id for id in lost if id not in decided.all]
+    decided = holds.decisions(conn, place, lost, guard)
+    # Items that wait for a decision stay, even if the source says that they are gone.
+    waiting = decided.all | decided.waiting
+    rest = [id for id in lost if id not in waiting]
     judged = judge_gone(conn, guard, writer.account, writer.run, rest)
     confirmed = [(writer, id) for id in lost if id in decided.accepted]
     if judged.is_held:
         place |= {"source": HoldSource.GONE, **ListingRow(None, None, None)._asdict()}
         holds.hold(conn, place, judged)
         return [], confirmed
-    return [(each, id) for each, id in deletions if id not in decided.all], confirmed
+    return [(each, id) for each, id in deletions if id not in waiting], confirmed
 
 
 def _record_seen(conn: Conn, outcomes: Sequence[Outcome], changed: set[store.Key]) -> None:

@@ -16,6 +16,7 @@ from core.states import (
     AccountState,
     AccountStateReason,
     Deletions,
+    HoldSource,
     Lane,
     RunState,
     ShownHeldState,
@@ -282,9 +283,11 @@ class HeldDeletion(BaseModel):
     user_integration_id: UUID = Field(description="The ID of the account")
     integration_domain: str = Field(description="The domain of the integration")
     state: ShownHeldState = Field(description="The decision")
+    source: HoldSource = Field(description="The origin of the deletion")
     parent: str | None = Field(
         description="The parent of the missing items; null for the entire account"
     )
+    parent_name: str | None = Field(description="The name of the parent, if it has one")
     since: datetime | None = Field(description="The start of the listed time range, if any")
     until: datetime | None = Field(description="The end of the listed time range, if any")
     vanished: int = Field(description="The number of missing items that would be deleted")
@@ -328,7 +331,7 @@ class Totals(BaseModel):
     )
     bytes: int = Field(description="The size of all items that are not marked deleted")
     held: list[HeldDeletion] = Field(
-        description="The first 100 held deletions. `/v1/held-deletions` lists all"
+        description="The latest 100 held deletions. `/v1/held-deletions` lists all"
     )
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,10 +39,13 @@ from core.results.decisions import (
     Wait,
     decide,
 )
+from core.results.delete_guard import DeleteGuard
 from core.results.parking import Cause
 from core.results.result import result_rows
 from core.results.signals import TimeLimitExceeded
 from core.results.text import encode_json, is_storable, is_storable_json, sanitize_json
+from core.settings import Settings
+from core.testing import Harness
 from core.testing.blobs import MemoryStore
 
 FAILING_FOR_A_WEEK = {"failing_seconds": 7 * 86_400, "deferrals": MIN_DEFERRALS}
@@ -146,6 +150,17 @@ def test_the_causes_of_parking_are_listed_in_code_and_docs() -> None:
     for cause in Cause:
         assert f"| `{cause.name}` |" in parking.__doc__
         assert f"| `{cause}` |" in page
+
+
+def test_the_kit_and_the_rules_have_the_defaults_of_the_settings() -> None:
+    settings = Settings(_env_file=None)
+    guard = DeleteGuard(settings.max_deleted_share, settings.min_guarded_items)
+    parameters = inspect.signature(Harness).parameters
+    names = ("max_deleted_share", "min_guarded_items", "max_attempts")
+    assert [parameters[name].default for name in names] == [*guard, settings.max_attempts]
+    assert DeleteGuard() == guard
+    give_up_seconds = settings.give_up_after_days * 86_400
+    assert RetryPolicy() == RetryPolicy(settings.max_attempts, give_up_seconds)
 
 
 def test_a_limit_is_a_text_and_none_means_the_account() -> None:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from benchmarks.processes import ROOT, program, wait_until
+from benchmarks.processes import ROOT, ended, program, wait_until
 
 FOLDER = Path(os.environ.get("POLLING_TEST_FTP_SERVERS", ROOT / ".cache/ftp-servers"))
 LOCAL = "127.0.0.1"
@@ -74,17 +75,26 @@ def serve(
     """
     folder = Path(tempfile.mkdtemp(prefix="ftp-"))
     folder.chmod(0o755)
-    with socket.create_server((listen, 0)) as free:
-        port = free.getsockname()[1]
+    port = _free_port(listen)
     start = _vsftpd if name == "vsftpd" else _proftpd
     arguments = start(folder, home, port, limit, listen, host)
     log = folder / "log"
     try:
-        with program(arguments, environment(), log):
-            wait_until(lambda: _answers(listen, port), f"{name} did not answer")
+        with program(arguments, environment(), log) as pid:
+            wait_until(lambda: _answers(listen, port) or ended(pid), f"{name} did not answer")
+            if ended(pid):
+                raise RuntimeError(f"{name} exited: {log.read_text()[-2_000:]}")
             yield Server(name, home, host, port)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port(listen: str) -> int:
+    """Return a free port below those that the system gives to outgoing connections."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with suppress(OSError), socket.create_server((listen, port)):
+            return port
+    raise RuntimeError("no free port")
 
 
 def _answers(host: str, port: int) -> bool:

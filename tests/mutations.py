@@ -397,6 +397,26 @@ MUTATIONS = [
         ("tests/security/test_connections.py",),
     ),
     Mutation(
+        "the parts of a mail share a budget",
+        (("core/mail/budget.py", "if self.steps < steps:", "if False:"),),
+        ("plugins-gmail/tests/test_hostile.py",),
+    ),
+    Mutation(
+        "containers within containers share their room",
+        (("core/mail/containers.py", "if self._shared.room < 0:", "if False:"),),
+        ("plugins-gmail/tests/test_hostile.py",),
+    ),
+    Mutation(
+        "compressed S/MIME has a maximum size",
+        (("core/mail/cms.py", "if not inflater.eof and len(found) >= room:", "if False:"),),
+        ("plugins-gmail/tests/test_hostile.py",),
+    ),
+    Mutation(
+        "unknown labels of charsets are not looked up",
+        (("core/mail/charsets.py", '.replace(".", "_").lower() not in _CODECS', " in ()"),),
+        ("plugins-gmail/tests/test_hostile.py",),
+    ),
+    Mutation(
         "text of size 0 hides no element with a size of its own",
         (("core/mail/html_text.py", 'return size["zero"] is not None',
           'return around or size["zero"] is not None'),),

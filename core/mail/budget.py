@@ -17,9 +17,6 @@ STEPS_OF_GUESS = 200
 BYTES_OF_GUESS = 3
 """The detector of charsets takes these steps, and one for each of these bytes."""
 
-LINES_OF_STEP = 2
-"""The number of lines of a mail within a mail that make a step."""
-
 STEPS_OF_PARAMETER = 2
 """The steps of a parameter of a media type or disposition."""
 
@@ -35,8 +32,8 @@ class Budget:
     """The work that is left for the parts of a mail.
 
     Attributes:
-      steps: Steps of readers that go through elements: HTML, RTF, TNEF, S/MIME, addresses, and the
-        detector of charsets.
+      steps: Steps of readers that go through elements: HTML, RTF, TNEF, S/MIME, addresses,
+        parameters, lines of mails within the mail, and the detector of charsets.
       inflated: Bytes of compressed S/MIME.
       is_spent: True if something was not read.
     """

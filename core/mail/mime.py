@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from core.mail.budget import LINES_OF_STEP, Budget
+from core.mail.budget import Budget
 from core.mail.charsets import Hints
 from core.mail.fields import MAX_LINES, Fields, split_fields
 from core.mail.parameters import (
@@ -240,8 +240,7 @@ class MessageParser:
             self._feed(body, lines)
         marked = self._lines.feed(data) if data else []
         # CPython reads the lines of a forwarded mail once, not once for each mail around it.
-        steps = -(-(len(marked) + self._tested) // LINES_OF_STEP)
-        if self._nested and not self._shared.budget.take(steps):
+        if self._nested and not self._shared.budget.take(len(marked) + self._tested):
             self._shared.cut.add("depth")
             self._is_over = True
             return

@@ -28,6 +28,7 @@ MAX_BLANKS = 100
 
 MIN_WORDS = 5
 SAMPLE_BYTES = 256
+ENCODED_BYTES = 8 * 1024
 MAX_GROUPS = 100_000
 """The number of `=` at which a group of base64 ends; further ones are skipped."""
 
@@ -197,6 +198,7 @@ class UuDecoder:
     def __init__(self) -> None:
         self._state = "before"
         self._line = b""
+        self._base64, self._encoded = Base64Decoder(), bytearray()
 
     def feed(self, data: bytes) -> bytes:
         """Return the decoded bytes of a line."""
@@ -212,7 +214,8 @@ class UuDecoder:
             if line.startswith(b"===="):
                 self._state = "after"
                 return b""
-            return decode_base64(line)
+            self._encoded += line
+            return self._decoded() if len(self._encoded) > ENCODED_BYTES else b""
         if self._state == "after" or not line or line == b"end":
             self._state = "after" if line == b"end" else self._state
             return b""
@@ -220,7 +223,13 @@ class UuDecoder:
 
     def finish(self) -> bytes:
         """Return the rest."""
-        return self.feed(b"\n") if self._line else b""
+        rest = self.feed(b"\n") if self._line else b""
+        return rest + self._decoded() + self._base64.finish()
+
+    def _decoded(self) -> bytes:
+        data = bytes(self._encoded)
+        self._encoded.clear()
+        return self._base64.feed(data)
 
 
 def _uu(line: bytes) -> bytes:

@@ -5,6 +5,7 @@ Each case took minutes, or hundreds of megabytes, before its bound was there.
 
 from __future__ import annotations
 
+import base64
 import struct
 import tracemalloc
 import zlib
@@ -133,6 +134,20 @@ def test_the_detector_of_charsets_is_part_of_the_budget() -> None:
     assert budget.take(MAX_STEPS)
     assert not budget.take(1)
     assert budget.is_spent
+
+
+def test_the_lines_of_begin_base64_may_have_any_length() -> None:
+    source = b"Content-Type: application/pdf\nContent-Transfer-Encoding: x-uuencode\n\n"
+    text = base64.b64encode(bytes(range(256)) * 200)
+    lines = b"\n".join(text[start : start + 7] for start in range(0, len(text), 7))
+    found = bytearray()
+    read(source + b"begin-base64 644 a.pdf\n" + lines + b"\n====\n", lambda _: found.extend)
+    assert found == bytes(range(256)) * 200
+
+
+def test_the_line_of_a_mailbox_file_is_no_field() -> None:
+    mail = read(b"From ann@example.org Mon Jan  5 00:00:00 2026\nX-Own: y\n\nx")
+    assert (mail.headers(), mail.repaired, mail.text) == ({"x-own": ["y"]}, {"mbox-line"}, "x")
 
 
 def test_unknown_charsets_are_not_looked_up() -> None:

@@ -68,6 +68,8 @@ def test_plain_rtf_is_read_as_text() -> None:
         (rb"{\rtf1 a\u8364\'80b}", "a€b"),
         (rb"{\rtf1 a{\pict 89504e47}b}", "ab"),
         (rb"{\rtf1 a{\*\unknown x{\y z}}b}}}} c", "ab c"),
+        (rb"{\rtf1\ansi\ansicpg1251 \'cf\'f0}", "\u041f\u0440"),
+        (rb"{\rtf1\ansi\ansicpg1251\ansicpg1252 \'cf\'f0}", "\u041f\u0440"),
         (rb"{\rtf1 a\emdash b\~c\_d}", "a—b\xa0c-d"),
     ],
 )

@@ -283,6 +283,13 @@ MUTATIONS = [
         ("tests/security/test_user_rows.py",),
     ),
     Mutation(
+        "a long word is split in linear time",
+        (("core/search/words.py", "itertools.islice(_split(chunk), MAX_PARTS + 1)",
+          "_split(chunk)"),
+         ("core/search/words.py", "if not is_upper else", "if not chunk.isupper() else")),
+        ("tests/unit/test_search_words.py",),
+    ),
+    Mutation(
         "the OpenAPI document is made once",
         (("core/rest/app.py", "text = cache(lambda:", "text = (lambda:"),),
         ("tests/integration/test_openapi.py",),
@@ -662,8 +669,8 @@ MUTATIONS = [
     ),
     Mutation(
         "budgets of other data",
-        (("core/transport/queues.py", "            if self.first_script is not None:",
-          "            if False:"),),
+        (("core/transport/queues.py", "            if self.first_script is not None and",
+          "            if False and"),),
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
@@ -1595,6 +1602,8 @@ def failures(mutation: Mutation, urls: Urls) -> int:
             "PYTHONPATH": os.pathsep.join([folder, *map(str, copy.glob("plugins-*/src"))]),
             "DATABASE_URL": urls.database_url,
             "REDIS_URL": urls.redis_url,
+            # The copy lacks them, and the tests of real FTP servers would be skipped.
+            "POLLING_TEST_FTP_SERVERS": str(ROOT / ".cache" / "ftp-servers"),
         }
         run = subprocess.run(
             [

@@ -10,7 +10,7 @@ from core.cli import listing
 from core.cli.output import describe, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, Limit
-from core.service.formatting import ago, counted, size
+from core.service.formatting import ago, counted, moment, size
 from core.states import HeldState, HoldSource, ShownHeldState
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def place(row: Row) -> str:
     parent = row["parent_name"] or row["parent"]
     parent = "entire account" if parent is None else str(parent)
     since, until = (
-        time.strftime("%Y-%m-%d %H:%M") if time is not None else None
-        for time in (row["since"], row["until"])
+        moment(time) if time is not None else None for time in (row["since"], row["until"])
     )
     if since and until:
         return f"{parent}, {since} to {until}"

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 from core.accounts import MAX_POLL_INTERVAL_MINUTES
 from core.scopes import Scope
 from core.service.backend import CheckStatus
+from core.service.tokens import MAX_DAYS
 from core.states import (
     AccountState,
     AccountStateReason,
@@ -164,7 +165,7 @@ class NewToken(_Request):
         "", description="A label, for example the purpose of the token"
     )
     expires_in_days: float | None = Field(
-        None, gt=0, le=36_500, description="Days until the token expires. Default: never"
+        None, gt=0, le=MAX_DAYS, description="Days until the token expires. Default: never"
     )
 
 

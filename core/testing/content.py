@@ -182,7 +182,7 @@ class ContentTable:
         changes["deleted"] += deleted
         self._gone[run] += deleted
         for row in outputs[Operation.TOMBSTONE]:
-            self._bury(row.id, sequence, now)
+            self._leave_tombstone(row.id, sequence, now)
         for row in (*outputs[Operation.KEEP], *outputs[Operation.UPDATE]):
             keep = self._keep if row.operation is Operation.KEEP else self._update
             change = keep(row, sequence, now)
@@ -397,8 +397,8 @@ class ContentTable:
         metadata = before.item.metadata | row.metadata
         fingerprint = before.item.fingerprint if row.fingerprint is None else row.fingerprint
         # Compare as JSON: in Python, 1 equals True.
-        told = [encode_json(each, "metadata") for each in (metadata, before.item.metadata)]
-        same = told[0] == told[1] and (fingerprint or "") == (before.item.fingerprint or "")
+        encoded = [encode_json(each, "metadata") for each in (metadata, before.item.metadata)]
+        same = encoded[0] == encoded[1] and (fingerprint or "") == (before.item.fingerprint or "")
         if same and not before.gone:
             return "unchanged"
         before.item = replace(before.item, metadata=metadata, fingerprint=fingerprint, gone=False)
@@ -440,7 +440,7 @@ class ContentTable:
             count += not keeps
         return count
 
-    def _bury(self, id: str, sequence: int, now: int) -> None:
+    def _leave_tombstone(self, id: str, sequence: int, now: int) -> None:
         """Leave a tombstone, so that a download in progress does not restore the item."""
         row = self._rows.get(id)
         if row is None:

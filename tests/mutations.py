@@ -862,6 +862,11 @@ MUTATIONS = [
         ("tests/integration/test_held_deletions.py",),
     ),
     Mutation(
+        "refusals beside a run that began earlier",
+        (("core/content/holds.py", "AND (run_id = %(run)s OR created_at <= %(began)s)", ""),),
+        ("tests/integration/test_held_deletions.py",),
+    ),
+    Mutation(
         "refusals of deletions",
         (("core/content/store.py",
           "AND h.state = '{HeldState.REFUSED}' LIMIT", "AND false LIMIT"),),

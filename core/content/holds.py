@@ -130,9 +130,11 @@ DELETE FROM held_deletion_item WHERE held_deletion_id = %(hold)s AND external_id
 RETURNING held_deletion_id
 ) {_COUNT_TAKEN}
 """
+# Another run that began earlier, such as a backfill, may have met the items before they disappeared.
 DECIDABLE = f"""
 SELECT id FROM held_deletion
-WHERE user_integration_id = %s AND state IN ({literals(ShownHeldState)})
+WHERE user_integration_id = %(account)s AND state IN ({literals(ShownHeldState)})
+  AND (run_id = %(run)s OR created_at <= %(began)s)
 """
 # An account may have been set to keep items while one of its sweeps was under way.
 DROP_OF_KEEPER = f"""
@@ -320,7 +322,8 @@ def settle(conn: Conn, run: Mapping[str, Any]) -> None:
       run: The row of the run that has ended.
     """
     account = run["user_integration_id"]
-    holds = [hold for (hold,) in conn.execute(DECIDABLE, (account,))]
+    params = {"account": account, "run": run["id"], "began": run["started_at"]}
+    holds = [hold for (hold,) in conn.execute(DECIDABLE, params)]
     if not holds:
         return
     conn.execute(DROP_OF_KEEPER, (account,))

@@ -284,6 +284,20 @@ def test_a_refusal_ends_when_the_source_shows_the_items(desk, backend, account, 
     assert desk.alive() == {*MANY[:39]}
 
 
+def test_a_run_that_began_before_the_items_disappeared_ends_no_refusal(desk, backend) -> None:
+    account = desk.account()
+    desk.finish(desk.root(account), tasks=[Task("page", background=True)])
+    (page,) = desk.claim()
+    desk.keep(account, *(TaskOutput(id) for id in MANY))
+    listing(desk, account, seen=MANY[:10])
+    (row,) = held(desk)
+    deletions.refuse(backend, [row["id"]])
+    desk.finish(page, output=[TaskOutput("history")])
+    assert items(desk, row["id"]) == {*MANY[10:]}
+    listing(desk, account, seen=[*MANY[:9], "history"])
+    assert desk.alive() == {*MANY[:9], *MANY[10:], "history"}
+
+
 def test_a_refused_deletion_can_be_accepted(desk, backend, account, hold) -> None:
     deletions.refuse(backend, [hold])
     deletions.accept(backend, [hold])

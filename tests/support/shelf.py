@@ -23,12 +23,12 @@ SELECT external_id, parent, content_text, external_timestamp, gone_at_source IS 
 FROM user_integration_content WHERE user_integration_id = %s AND deleted_at IS NULL
 """
 HELD = """
-SELECT h.id, h.state, h.source, h.parent, array_agg(i.external_id) FROM held_deletion h
+SELECT h.id, h.state, h.source, h.parent, h.total, array_agg(i.external_id) FROM held_deletion h
 JOIN held_deletion_item i ON i.held_deletion_id = h.id
 JOIN user_integration a ON a.id = h.user_integration_id
 WHERE a.id = %s AND h.state IN ('held', 'accepted', 'refused')
   AND (a.deletions = 'mark' OR h.state = 'refused')
-GROUP BY 1, 2, 3, 4 ORDER BY 1
+GROUP BY 1, 2, 3, 4, 5 ORDER BY 1
 """
 
 
@@ -47,6 +47,7 @@ class Held(NamedTuple):
     state: str
     source: str
     parent: str | None
+    total: int
     items: set[str]
 
 
@@ -240,7 +241,10 @@ class Shelf:
             elif self.mode == "window":
                 self._compare_window(live, held)
         self.always = live.keys() & there.keys()
-        waiting = [each.items for each in held if each.state == "held"]
+        # Fewer items do not wait in all cases: they were the last ones of the account.
+        waiting = [
+            each.items for each in held if each.state == "held" and each.total >= MIN_GUARDED
+        ]
         self.waiting = set[str]().union(*waiting) - there.keys()
         self.shown = set(there)
 

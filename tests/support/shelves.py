@@ -125,7 +125,7 @@ class Shelves(BaseIntegration[Config]):
         """Read the log, or begin a listing."""
         source, before = self._read(), ctx.state("log", Cursor)
         is_window = self.config.mode == "window" and not complete
-        first = self.folder.task(parent=None, page=0, since=source.since if is_window else None)
+        first = self.folder.task(parent=None, after="", since=source.since if is_window else None)
         if self.config.mode != "log":
             return TaskResult(tasks=[first])
         cursor = Cursor(read=len(source.log))
@@ -138,27 +138,30 @@ class Shelves(BaseIntegration[Config]):
         return TaskResult([*gone, *output], tasks, seen=seen, state={"log": cursor})
 
     @task
-    def folder(self, ctx: Context, parent: str | None, page: int, since: int | None) -> TaskResult:
-        """List a page of a folder. The last page completes the listing."""
+    def folder(self, ctx: Context, parent: str | None, after: str, since: int | None) -> TaskResult:
+        """List a page of a folder: the items after an id. The last page completes the listing.
+
+        A page by number would miss an item if an earlier one disappears between two pages.
+        """
         source = self._read()
         if parent is not None and parent not in source.items:
             return TaskResult(output=[TaskOutput.gone(parent)])
         inside = sorted(
             id
             for id, item in source.items.items()
-            if item.parent == parent and (since is None or item.day >= since)
+            if item.parent == parent and id > after and (since is None or item.day >= since)
         )
-        ids = inside[page * PAGE : (page + 1) * PAGE]
+        ids = inside[:PAGE]
         known = ctx.fingerprints(ids)
         same = [id for id in ids if known.get(id) == source.items[id].fingerprint]
         output, seen, tasks = self._changed(source, [id for id in ids if id not in same])
         tasks += [
-            self.folder.task(parent=id, page=0, since=since)
+            self.folder.task(parent=id, after="", since=since)
             for id in ids
             if source.items[id].text is None
         ]
-        if len(inside) > (page + 1) * PAGE:
-            tasks.append(self.folder.task(parent=parent, page=page + 1, since=since))
+        if len(inside) > PAGE:
+            tasks.append(self.folder.task(parent=parent, after=ids[-1], since=since))
             return TaskResult(output, tasks, seen=[*same, *seen])
         listing = Listing(parent, since=None if since is None else moment(since))
         return TaskResult(output, tasks, seen=[*same, *seen], listed=[listing])

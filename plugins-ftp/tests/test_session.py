@@ -35,6 +35,30 @@ def read(session: Session, path: str, offset: int = 0) -> bytes:
     return b"".join(blocks)
 
 
+@pytest.mark.parametrize(
+    ("reply", "root"),
+    [
+        ('257 "/in/a ""b""" is the current directory', '/in/a "b"'),
+        ('257 "PUB.USER" is the working directory', "/"),
+        ("502 PWD not implemented", "/"),
+    ],
+)
+def test_the_default_root_is_the_directory_after_the_login(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch, reply: str, root: str
+) -> None:
+    monkeypatch.setattr(ftp_server.handler, "ftp_PWD", lambda self, line: self.respond(reply))
+    for path in ("other", 'in/a "b"/file'):
+        ftp_server.write(path)
+    harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
+    for _ in range(2):
+        assert harness.sync().state == "succeeded"
+    assert harness.check().id.endswith(f":{ftp_server.port}{root}")
+    everything = {"/other", "/in", '/in/a "b"', '/in/a "b"/file'}
+    assert harness.content.keys() == {
+        path for path in everything if path.startswith(root.rstrip("/") + "/")
+    }
+
+
 def test_a_connection_dropped_while_idle_is_opened_again(ftp_server: Any, session: Session) -> None:
     ftp_server.write("file", b"bytes")
     for operation in (

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import re
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -33,7 +35,12 @@ def _secret_line(secret: SecretStr) -> SecretStr:
 
 
 def _absolute(path: str) -> str:
-    """Return a path that starts with `/` and does not end with one; empty parts are removed."""
+    """Return a path that starts with `/` and does not end with one; empty parts are removed.
+
+    An empty path stays empty.
+    """
+    if not path.strip():
+        return ""
     parts = [part for part in _one_line(path).split("/") if part not in ("", ".")]
     if ".." in parts:
         raise ValueError("'..' is not allowed in a path")
@@ -60,7 +67,35 @@ def _fingerprint(text: str) -> str:
     return ":".join(re.findall("..", digits)).upper()
 
 
-PORTS = {"ftp": 21, "ftps": 21, "ftps-implicit": 990}
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """A server to connect through."""
+
+    host: str
+    port: int
+    username: str
+
+    @classmethod
+    def of(cls, text: str, username: str) -> Jump:
+        """Read `user@host:port`, with a default for the user, and 22 for the port.
+
+        Raises:
+          ValueError: The text has no host, or an invalid port.
+        """
+        user, _, address = text.rpartition("@")
+        parts = urlsplit(f"//{address}")
+        if not parts.hostname or parts.path or parts.query:
+            raise ValueError("must be user@host:port")
+        return cls(parts.hostname, parts.port or 22, user or username)
+
+
+def _jump(text: str) -> str:
+    if text:
+        Jump.of(_one_line(text), "")
+    return text
+
+
+PORTS = {"ftp": 21, "ftps": 21, "ftps-implicit": 990, "sftp": 22}
 """The default TCP port of each protocol."""
 
 
@@ -70,21 +105,24 @@ class Config(BaseModel, extra="forbid"):
     host: Annotated[str, Destination(), AfterValidator(_one_line)] = Field(
         min_length=1, description="Host name or IP address of the server"
     )
-    protocol: Annotated[Literal["ftp", "ftps", "ftps-implicit"], Destination()] = Field(
+    protocol: Annotated[Literal["ftp", "ftps", "ftps-implicit", "sftp"], Destination()] = Field(
         "ftp",
         description=(
             "ftp is not encrypted. ftps encrypts with TLS after the greeting; ftps-implicit"
-            " encrypts from the first byte"
+            " encrypts from the first byte. sftp is the file transfer of SSH"
         ),
     )
     port: Annotated[int | None, Destination()] = Field(
         None,
         ge=1,
         le=65535,
-        description="TCP port of the server. Default: the protocol's, 21 or 990",
+        description="TCP port of the server. Default: the protocol's, 21, 990 or 22",
     )
     root: Annotated[str, AfterValidator(_absolute)] = Field(
-        "/", description="Directory to copy, with everything below it"
+        "",
+        description=(
+            "Directory to copy, with everything below it. Default: the directory after the login"
+        ),
     )
     encoding: Annotated[str, AfterValidator(_charset)] = Field(
         "utf-8",
@@ -136,6 +174,33 @@ class Config(BaseModel, extra="forbid"):
         description="Newest version of TLS to use, for servers that fail with TLS 1.3",
     )
 
+    host_key: Annotated[str, Destination()] = Field(
+        "",
+        max_length=24_000,
+        title="Host key",
+        description=(
+            "For sftp: the server's host keys, one a line. A fingerprint (SHA256:…), a public key,"
+            " or a line of known_hosts"
+        ),
+    )
+    jump_host: Annotated[str, Destination(), AfterValidator(_jump)] = Field(
+        "",
+        max_length=1_000,
+        title="Jump host",
+        description="For sftp: the server to connect through, as user@host:port",
+    )
+    jump_host_key: Annotated[str, Destination()] = Field(
+        "",
+        max_length=24_000,
+        title="Host key of the jump host",
+        description="The jump host's keys, in the same forms",
+    )
+    legacy_algorithms: Annotated[bool, Destination()] = Field(
+        False,
+        title="Legacy algorithms",
+        description="For sftp: also use weak algorithms, for old servers (CBC, SHA-1, ssh-rsa)",
+    )
+
     @property
     def effective_port(self) -> int:
         """The TCP port to connect to."""
@@ -151,6 +216,9 @@ class Config(BaseModel, extra="forbid"):
 NOT_PROMPTED: JsonDict = {"prompt": False}
 """Excludes fields from the prompts on a terminal. A text in PEM has several lines."""
 
+ANONYMOUS_PASSWORD = "anonymous@"  # noqa: S105  it is public (RFC 1635)
+"""The password of an account without one."""
+
 
 class Credentials(BaseModel, extra="forbid"):
     """A login. The default, `anonymous` with any password, is for public servers (RFC 1635)."""
@@ -159,25 +227,33 @@ class Credentials(BaseModel, extra="forbid"):
         "anonymous", description="Login name"
     )
     password: Annotated[SecretStr, AfterValidator(_secret_line)] = Field(
-        SecretStr("anonymous@"), description="Password. The protocol ftp sends it unencrypted"
+        SecretStr(ANONYMOUS_PASSWORD), description="Password. The protocol ftp sends it unencrypted"
     )
     certificate: str = Field(
         "",
         max_length=24_000,
         title="Client certificate",
-        description="Certificate with its chain, in PEM, if the server requires one of the client",
+        description=(
+            "For ftps: certificate with its chain, in PEM, if the server requires one of the"
+            " client. For sftp: certificate of the private key, as OpenSSH writes it"
+        ),
         json_schema_extra=NOT_PROMPTED,
     )
     private_key: SecretStr | None = Field(
         None,
         max_length=24_000,
         title="Private key",
-        description="Private key of the certificate, in PEM",
+        description="For ftps: key of the certificate, in PEM. For sftp: key to log in with",
         json_schema_extra=NOT_PROMPTED,
     )
     passphrase: SecretStr | None = Field(
         None,
         description="Passphrase of the private key, if it is encrypted",
+        json_schema_extra=NOT_PROMPTED,
+    )
+    jump_password: SecretStr | None = Field(
+        None,
+        description="Password for the jump host. Default: the same as for the server",
         json_schema_extra=NOT_PROMPTED,
     )
 

@@ -29,6 +29,7 @@ COMMANDS = frozenset(
         "NOOP",
         "CWD",
         "TYPE",
+        "PWD",
         "PASV",
         "EPSV",
         "REST",

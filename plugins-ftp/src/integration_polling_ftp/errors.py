@@ -28,6 +28,7 @@ __all__ = [
     "Untrusted",
     "meaning",
     "network_errors",
+    "without_secrets",
 ]
 
 TLS_REFUSALS = (
@@ -75,6 +76,18 @@ class Truncated(Dropped):
 
 class Untrusted(ConfigurationError):
     """The server proves no identity that the account trusts, or another one."""
+
+
+MIN_SECRET_CHARS = 3
+"""The length from which a password is removed from errors; a shorter one garbles every text."""
+
+
+def without_secrets(text: str, *secrets: str) -> str:
+    """Return a server's text without the account's secrets, which it may repeat."""
+    for secret in secrets:
+        if len(secret) >= MIN_SECRET_CHARS:
+            text = text.replace(secret, "***")
+    return text
 
 
 @contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from core import (
@@ -19,6 +19,7 @@ from core import (
 )
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
+from integration_polling_ftp.connection import CUT, Job, Stat, Write
 from integration_polling_ftp.control import BLOCK, Control, Data, Reply
 from integration_polling_ftp.errors import (
     NOT_IMPLEMENTED,
@@ -27,6 +28,7 @@ from integration_polling_ftp.errors import (
     Unsupported,
     Untrusted,
     meaning,
+    without_secrets,
 )
 from integration_polling_ftp.listing import (
     Entry,
@@ -47,46 +49,20 @@ MAX_LINE_BYTES = 16 * 1024
 MAX_LISTING_BYTES = 2 * 1024**3
 """The maximum size of a listing."""
 
-MIN_SECRET_CHARS = 3
-"""The length from which a password is removed from errors; a shorter one garbles every text."""
-
 IN_SEQUENCE = ("vsftpd", "proftpd", "pure-ftpd")
 """The names in the greetings of servers that read a command after the transfer before it has ended.
 
 Others drop a transfer that has not begun when they read the next `PASV`, such as pyftpdlib.
 """
 
-CUT = "the server ended the listing at its limit"
-"""Follows the entries of a listing that the server cut, as pure-ftpd does after 10,000 entries."""
 _QUOTED = re.compile(r'".*"')
+_HOME = re.compile(r'257[ -]"((?:[^"]|"")*)"')
 
 FINAL = (Dropped, RateLimited, ConfigurationError, CredentialsInvalid)
 """Errors of the connection. Another form of the command does not help."""
 
 STATS = 32
 """The number of files whose facts are requested in one packet."""
-
-Write = Callable[[memoryview], object]
-Job = tuple[str, Write]
-"""A file to fetch: its path as it is stored, and the receiver of its bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """The server's current size and time of a file: hints, which may be missing or wrong.
-
-    Attributes:
-      size: The size in bytes; None if the server does not give it.
-      modified: The time as `YYYYMMDDHHMMSS` in UTC; empty if the server does not give it.
-    """
-
-    size: int | None = None
-    modified: str = ""
-
-    @property
-    def version(self) -> str:
-        """Size and time, in the form of `Entry.version`."""
-        return f"{'' if self.size is None else self.size}:{self.modified}"
 
 
 class Session:
@@ -132,6 +108,18 @@ class Session:
           Dropped: The server does not answer.
         """
         self._begin("NOOP")
+
+    def home(self) -> str:
+        """Return the directory after the login; `/` if the server does not name it as a path.
+
+        The reply is in appendix II of RFC 959.
+
+        Raises:
+          Dropped: The server does not answer.
+        """
+        found = _HOME.match(self._first("PWD").text)
+        path = found[1].replace('""', '"') if found else ""
+        return names.to_text(path, self._config.encoding) if path.startswith("/") else "/"
 
     def enter(self, path: str) -> None:
         """Make a directory the current one.
@@ -281,6 +269,10 @@ class Session:
         except PermanentError:
             return False
         return True
+
+    def target_kind(self, path: str) -> Kind:
+        """Return `directory` if a path can be entered, and otherwise `file`."""
+        return "directory" if self.is_directory(path) else "file"
 
     def unique(self, path: str) -> str | None:
         """Return the server's unique id of a directory, equal for all its paths, or None."""
@@ -572,9 +564,8 @@ class Session:
     def _meaning(self, reply: Reply, command: str = "") -> IntegrationError:
         """Return the exception for an error reply, whose text does not repeat the password."""
         error = meaning(reply.text, command)
-        if len(self._password) >= MIN_SECRET_CHARS:
-            secrets = (self._password, _wire(self._password))
-            error.args = tuple(_without(str(each), secrets) for each in error.args)
+        secrets = (self._password, _wire(self._password))
+        error.args = tuple(without_secrets(str(each), *secrets) for each in error.args)
         return error
 
     def _supports(self, feature: str) -> bool:
@@ -737,12 +728,6 @@ def _refuses(reply: Reply, command: str) -> bool:
     if reply.code in (*NOT_IMPLEMENTED, "503"):
         return True
     return reply.is_error and (command in reply.text or "in progress" in reply.text.lower())
-
-
-def _without(text: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
 
 
 def _wire(text: str) -> str:

@@ -27,6 +27,7 @@ from core import (
 from core import Task as FollowUp
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config
+from integration_polling_ftp.connection import Connection, Stat
 from integration_polling_ftp.directory import Directory, read
 from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.fetching import (
@@ -41,7 +42,6 @@ from integration_polling_ftp.fetching import (
 )
 from integration_polling_ftp.listing import Entry, is_same, timestamp
 from integration_polling_ftp.refusals import Memory
-from integration_polling_ftp.session import Session, Stat
 
 MAX_DEPTH = 64
 
@@ -113,7 +113,7 @@ class Walk:
     """One task's work: what it has listed, fetched and left out."""
 
     ctx: Context
-    session: Session
+    session: Connection
     config: Config
     root: str
     seconds: float = SECONDS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from pydantic import (
     BaseModel,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -20,7 +22,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from core import Destination
+from core import Destination, ResyncOnChange
 
 
 def _one_line(text: str) -> str:
@@ -45,6 +47,23 @@ def _absolute(path: str) -> str:
     if ".." in parts:
         raise ValueError("'..' is not allowed in a path")
     return "/" + "/".join(parts)
+
+
+MAX_GLOBS = 100
+MAX_GLOB_CHARS = 1_000
+"""The number of globs in a list, and the length of each."""
+
+
+def _globs(globs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return globs without empty ones. A glob is relative to the root."""
+    for glob in globs:
+        if len(_one_line(glob)) > MAX_GLOB_CHARS:
+            raise ValueError(f"a glob has over {MAX_GLOB_CHARS:,} characters")
+        if glob.strip() and not any(part not in ("", ".", "..") for part in glob.split("/")):
+            raise ValueError("a glob needs a name, such as *.csv")
+        if ".." in glob.split("/"):
+            raise ValueError("'..' is not allowed in a glob")
+    return tuple(glob for glob in globs if glob.strip())
 
 
 def _charset(name: str) -> str:
@@ -122,6 +141,54 @@ class Config(BaseModel, extra="forbid"):
         "",
         description=(
             "Directory to copy, with everything below it. Default: the directory after the login"
+        ),
+    )
+    include: Annotated[tuple[str, ...], ResyncOnChange(), AfterValidator(_globs)] = Field(
+        (),
+        max_length=MAX_GLOBS,
+        description=(
+            "Only files that match one of these globs, below the root, such as *.csv or"
+            " reports/**/*.pdf. Empty: all"
+        ),
+    )
+    exclude: Annotated[tuple[str, ...], ResyncOnChange(), AfterValidator(_globs)] = Field(
+        (),
+        max_length=MAX_GLOBS,
+        description="No files or directories that match one of these globs, such as tmp/ or *.bak",
+    )
+    min_bytes: Annotated[NonNegativeInt, ResyncOnChange()] = Field(
+        0, title="Smallest size (bytes)", description="Only files of at least this size"
+    )
+    max_bytes: Annotated[NonNegativeInt | None, ResyncOnChange()] = Field(
+        None,
+        title="Largest size (bytes)",
+        description="Only files of at most this size. Default: any",
+    )
+    modified_after: Annotated[date | None, ResyncOnChange()] = Field(
+        None,
+        title="Modified after",
+        description="Only files that changed on this day (UTC) or later. Default: all",
+    )
+    max_depth: Annotated[int | None, ResyncOnChange()] = Field(
+        None,
+        ge=0,
+        le=64,
+        title="Levels",
+        description=(
+            "Levels of directories below the root. With 0, only the root's own files. Default: 64"
+        ),
+    )
+    hidden: Annotated[bool, ResyncOnChange()] = Field(
+        True,
+        title="Hidden files",
+        description="Also files and directories whose names begin with a dot",
+    )
+    follow_links: Annotated[bool, ResyncOnChange()] = Field(
+        True,
+        title="Follow links",
+        description=(
+            "Also links to files, with the content of the file. Some servers do not show which"
+            " files are links"
         ),
     )
     encoding: Annotated[str, AfterValidator(_charset)] = Field(
@@ -210,6 +277,12 @@ class Config(BaseModel, extra="forbid"):
     def _check_versions(self) -> Self:
         if self.tls_min_version > self.tls_max_version:
             raise ValueError("tls_min_version is newer than tls_max_version")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.max_bytes is not None and self.min_bytes > self.max_bytes:
+            raise ValueError("min_bytes is larger than max_bytes")
         return self
 
 

@@ -42,6 +42,7 @@ from integration_polling_ftp.fetching import (
 )
 from integration_polling_ftp.listing import Entry, is_same, timestamp
 from integration_polling_ftp.refusals import Memory
+from integration_polling_ftp.selection import Selection
 
 MAX_DEPTH = 64
 
@@ -129,9 +130,11 @@ class Walk:
     fetching_seconds: float = 0.0
     gone: set[str] = field(default_factory=set)
     memory: Memory = field(init=False)
+    selection: Selection = field(init=False)
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.ctx)
+        self.selection = Selection(self.config, self.root)
 
     def is_over(self) -> bool:
         """Return True if the task should leave the rest to follow-ups."""
@@ -206,6 +209,7 @@ class Walk:
     def take(self, found: Directory, trail: tuple[str, ...]) -> list[Place]:
         """Work on a portion of a directory. Returns its subdirectories."""
         found.raise_if_unreadable()
+        self.selection.apply(found)
         below = list(self._below(found, trail))
         self.skipped.update(found.skipped)
         for line in found.unreadable[:3]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Literal, Self
@@ -23,6 +24,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 
 from core import Destination, ResyncOnChange
+from integration_polling_ftp.addresses import host_of, split
 
 
 def _one_line(text: str) -> str:
@@ -121,8 +123,12 @@ PORTS = {"ftp": 21, "ftps": 21, "ftps-implicit": 990, "sftp": 22}
 class Config(BaseModel, extra="forbid"):
     """The address of the server, and the files to keep."""
 
-    host: Annotated[str, Destination(), AfterValidator(_one_line)] = Field(
-        min_length=1, description="Host name or IP address of the server"
+    host: Annotated[str, Destination(), AfterValidator(_one_line), AfterValidator(host_of)] = Field(
+        min_length=1,
+        description=(
+            "Host name or IP address of the server, or an address such as"
+            " sftp://files.example.org:2222/out, which also sets protocol, port and root"
+        ),
     )
     protocol: Annotated[Literal["ftp", "ftps", "ftps-implicit", "sftp"], Destination()] = Field(
         "ftp",
@@ -267,6 +273,11 @@ class Config(BaseModel, extra="forbid"):
         title="Legacy algorithms",
         description="For sftp: also use weak algorithms, for old servers (CBC, SHA-1, ssh-rsa)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_address(cls, values: object) -> object:
+        return split(values) if isinstance(values, Mapping) else values
 
     @property
     def effective_port(self) -> int:

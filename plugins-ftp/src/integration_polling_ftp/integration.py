@@ -23,7 +23,7 @@ from integration_polling_ftp.account import Config, Credentials
 from integration_polling_ftp.connection import Connection
 from integration_polling_ftp.directory import read
 from integration_polling_ftp.download import fetch_large
-from integration_polling_ftp.errors import CONNECTIONS, Missing
+from integration_polling_ftp.errors import CONNECTIONS, Missing, UnknownHost
 from integration_polling_ftp.session import Session
 from integration_polling_ftp.walking import (
     FIRST_SECONDS,
@@ -80,13 +80,16 @@ class Ftp(BaseIntegration[Config, Credentials]):
           The id `user@host:port/root`.
 
         Raises:
-          ConfigurationError: The root does not exist, or the server requires encryption.
+          ConfigurationError: The host or the root does not exist, or the server requires
+            encryption.
           CredentialsInvalid: The server rejects the login.
           RateLimited: The server has too many connections.
           TransientError: The server cannot be reached.
         """
         try:
             self.session.enter(self.root)
+        except UnknownHost as error:
+            raise ConfigurationError(f"unknown host {self.config.host}: {error}") from None
         except Missing as error:
             raise ConfigurationError(f"no directory {self.root} on the server: {error}") from None
         host = self.config.host.lower()

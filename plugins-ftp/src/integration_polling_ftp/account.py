@@ -221,6 +221,16 @@ class Config(BaseModel, extra="forbid"):
             " growing. A later run fetches them"
         ),
     )
+    settle_seconds: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        title="Settling time (seconds)",
+        description=(
+            "Look at new and changed files again after this number of seconds, and fetch only files"
+            " whose size and time did not change. The clocks of the server do not matter"
+        ),
+    )
     tls_ca: Annotated[str, Destination()] = Field(
         "",
         max_length=48_000,

@@ -165,6 +165,22 @@ class Ftp(BaseIntegration[Config, Credentials]):
         walk.tasks += batches("fetch", left, len(left) or 1, parent=parent, size=size)
         return walk.result()
 
+    @task(time_limit=3600)
+    def settle(
+        self, ctx: Context, items: list[tuple[str, str, bool]], parent: str, size: int
+    ) -> TaskResult:
+        """Look at new and changed files again, and fetch those that did not change in between.
+
+        Args:
+          ctx: The task's context.
+          items: Each file's name as it is stored, its listed version, and True for a link.
+          parent: The path of the directory.
+          size: The number of entries of the directory.
+        """
+        walk = self._walk(ctx)
+        walk.settle(parent, items, size)
+        return walk.result()
+
     @task(time_limit=6 * 3600)
     def download(self, ctx: Context, path: str, parent: str, version: str) -> TaskResult:
         """Download a large or growing file.

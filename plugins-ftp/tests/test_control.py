@@ -26,7 +26,7 @@ SOURCES = sorted(Path(integration_polling_ftp.__file__).parent.glob("*.py"))
 
 READING = {
     "AUTH", "PBSZ", "PROT", "USER", "PASS", "FEAT", "OPTS", "NOOP", "CWD", "PWD", "TYPE", "PASV",
-    "EPSV", "REST", "RETR", "MLSD", "MLST", "LIST", "NLST", "SIZE", "MDTM",
+    "ACCT", "PRET", "EPSV", "REST", "RETR", "MLSD", "MLST", "LIST", "NLST", "SIZE", "MDTM",
 }  # fmt: skip
 
 WRITING = {

@@ -18,7 +18,7 @@ from integration_polling_ftp.session import Session
 from integration_polling_ftp.walking import LARGE_BYTES
 from pydantic import SecretStr
 
-from core import CredentialsInvalid, PermanentError, TransientError, Unavailable
+from core import ConfigurationError, CredentialsInvalid, PermanentError, TransientError, Unavailable
 from core.testing import Harness
 
 
@@ -57,6 +57,47 @@ def test_the_default_root_is_the_directory_after_the_login(
     assert harness.content.keys() == {
         path for path in everything if path.startswith(root.rstrip("/") + "/")
     }
+
+
+def test_a_server_that_requires_an_account_gets_it(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = ftp_server.handler
+    login = handler.ftp_PASS
+
+    def acct(self: Any, line: str) -> None:
+        login(self, self.password) if line == "billing" else self.respond("530 No " + line)
+
+    def password(self: Any, line: str) -> None:
+        self.password = line
+        self.respond("332 Need account for login.")
+
+    monkeypatch.setattr(handler, "ftp_PASS", password)
+    monkeypatch.setattr(handler, "ftp_ACCT", acct, raising=False)
+    commands = handler.proto_cmds
+    monkeypatch.setitem(commands, "ACCT", commands["PASS"])
+    ftp_server.write("file")
+    credentials = {**ftp_server.credentials, "account": "billing"}
+    assert Harness(Ftp, ftp_server.config, credentials).sync().state == "succeeded"
+    with pytest.raises(ConfigurationError):
+        Harness(Ftp, ftp_server.config, ftp_server.credentials).check()
+    with pytest.raises(CredentialsInvalid) as caught:
+        Harness(Ftp, ftp_server.config, {**credentials, "account": "secret-one"}).check()
+    assert "secret-one" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("features", "encoding", "asked"),
+    [(True, "utf-8", True), (False, "utf-8", True), (True, "cp1252", False)],
+)
+def test_names_in_utf_8_are_requested_also_without_feat(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch, features: bool, encoding: str, asked: bool,
+) -> None:  # fmt: skip
+    if not features:
+        monkeypatch.delitem(ftp_server.handler.proto_cmds, "FEAT")
+    with Harness(Ftp, {**ftp_server.config, "encoding": encoding}, ftp_server.credentials) as one:
+        one.check()
+    assert ("OPTS UTF8 ON" in ftp_server.commands) is asked
 
 
 def test_a_connection_dropped_while_idle_is_opened_again(ftp_server: Any, session: Session) -> None:

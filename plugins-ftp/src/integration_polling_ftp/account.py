@@ -38,6 +38,10 @@ def _secret_line(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _optional_line(secret: SecretStr | None) -> SecretStr | None:
+    return None if secret is None else _secret_line(secret)
+
+
 def _absolute(path: str) -> str:
     """Return a path that starts with `/` and does not end with one; empty parts are removed.
 
@@ -322,6 +326,12 @@ class Credentials(BaseModel, extra="forbid"):
     )
     password: Annotated[SecretStr, AfterValidator(_secret_line)] = Field(
         SecretStr(ANONYMOUS_PASSWORD), description="Password. The protocol ftp sends it unencrypted"
+    )
+    account: Annotated[SecretStr | None, AfterValidator(_optional_line)] = Field(
+        None,
+        max_length=1_000,
+        description="For ftp and ftps: account for the command ACCT, if the server requires one",
+        json_schema_extra=NOT_PROMPTED,
     )
     certificate: str = Field(
         "",

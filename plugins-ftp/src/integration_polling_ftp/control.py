@@ -30,6 +30,8 @@ COMMANDS = frozenset(
         "CWD",
         "TYPE",
         "PWD",
+        "ACCT",
+        "PRET",
         "PASV",
         "EPSV",
         "REST",

@@ -18,7 +18,7 @@ from core import (
     TransientError,
 )
 from integration_polling_ftp import names
-from integration_polling_ftp.account import Config, Credentials
+from integration_polling_ftp.account import Config, Credentials, secret
 from integration_polling_ftp.connection import CUT, Job, Stat, Write
 from integration_polling_ftp.control import BLOCK, Control, Data, Reply
 from integration_polling_ftp.errors import (
@@ -81,6 +81,7 @@ class Session:
         self._config = config
         self._username = credentials.username
         self._password = credentials.password.get_secret_value()
+        self._account = secret(credentials.account)
         self._tls = Tls(config, credentials) if config.protocol != "ftp" else None
         self._closes_properly = False
         self._control: Control | None = None
@@ -363,6 +364,7 @@ class Session:
         try:
             while job is not None:
                 path, write = job
+                self._announce(f"RETR {self.wire(path)}")
                 data = self._data(control, requested=offered)
                 following = next(remaining, None)
                 offered = self._pipelines and following is not None
@@ -428,6 +430,7 @@ class Session:
         """
         control = self._opened()
         try:
+            self._announce(command)
             data = self._data(control)
         except Dropped:
             self.close()
@@ -455,6 +458,14 @@ class Session:
             about = command if is_file else f"{command.partition(' ')[0]} {self._directory}"
             raise self._meaning(reply, about)
         self._check_listing(command, reply)
+
+    def _announce(self, command: str) -> None:
+        """Announce a transfer before its data connection, if the server wants that.
+
+        Servers that are spread over several machines, such as DrFTPD, choose one by it.
+        """
+        if "PRET" in self._features:
+            self._ask(f"PRET {command}")
 
     def _begin_transfer(self, control: Control, data: Data, command: str) -> None:
         """Encrypt a data connection. If that fails, the server's reply says why, such as 522."""
@@ -564,7 +575,8 @@ class Session:
     def _meaning(self, reply: Reply, command: str = "") -> IntegrationError:
         """Return the exception for an error reply, whose text does not repeat the password."""
         error = meaning(reply.text, command)
-        secrets = (self._password, _wire(self._password))
+        known = (self._password, self._account)
+        secrets = (*known, *map(_wire, known))
         error.args = tuple(without_secrets(str(each), *secrets) for each in error.args)
         return error
 
@@ -673,6 +685,9 @@ class Session:
         if reply.code == "331":
             control.send(f"PASS {_wire(self._password)}")
             reply = control.reply()
+        if reply.code == "332" and self._account:
+            control.send(f"ACCT {_wire(self._account)}")
+            reply = control.reply()
         self._require(reply)
 
     def _require(self, reply: Reply) -> None:
@@ -680,11 +695,14 @@ class Session:
             raise self._meaning(reply)
 
     def _prefer(self) -> None:
-        """Request names in UTF-8 (RFC 2640) and the `unique` fact. The server may refuse."""
-        wishes = {"UTF8": "OPTS UTF8 ON", "MLST": "OPTS MLST type;size;modify;unique;"}
-        for feature, command in wishes.items():
-            if feature in self._features:
-                self._ask(command)
+        """Request names in UTF-8 (RFC 2640) and the `unique` fact. The server may refuse.
+
+        Some servers have UTF-8 and no `FEAT`. Names in another charset are left as they are.
+        """
+        if self._config.encoding == "utf-8" and "UTF8" in (self._features or {"UTF8"}):
+            self._ask("OPTS UTF8 ON")
+        if "MLST" in self._features:
+            self._ask("OPTS MLST type;size;modify;unique;")
 
 
 def _features(reply: Reply) -> frozenset[str]:

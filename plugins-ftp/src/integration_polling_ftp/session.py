@@ -88,7 +88,7 @@ class Session:
         self._features: frozenset[str] = frozenset()
         self._preferred = self._passive = "PASV"
         self._list = "LIST -a"
-        self._pipelines = False
+        self._pipelines = self._announces = False
         self._is_cut = False
         self._directory = ""  # the current one, in latin-1
         self._offer: Reply | None = None
@@ -464,7 +464,7 @@ class Session:
 
         Servers that are spread over several machines, such as DrFTPD, choose one by it.
         """
-        if "PRET" in self._features:
+        if self._announces:
             self._ask(f"PRET {command}")
 
     def _begin_transfer(self, control: Control, data: Data, command: str) -> None:
@@ -604,6 +604,8 @@ class Session:
                 self._protect()
             asked = time.monotonic()
             self._features = _features(self._ask("FEAT"))
+            # pure-ftpd has PRET and does not need it.
+            self._announces = "PRET" in self._features and not self._pipelines
             self.round_trip = time.monotonic() - asked
             self._prefer()
         except BaseException:

@@ -42,7 +42,7 @@ CONTROLS = [
 """Names with control characters, which pure-ftpd does not list."""
 
 LINES = [b"two\nlines %d", b"\n%d", b"%d\n", b"x\n-rw-r--r--    1 0 0 5 Jan 01  2020 ghost %d"]
-"""Names with line breaks, for which only vsftpd has a form."""
+"""Names with line breaks, for which only vsftpd and SFTP have a form."""
 
 LINKS = 20
 """The number of links to files, and of links to the directory that contains them."""
@@ -52,7 +52,7 @@ def shapes(server: str) -> list[bytes]:
     """Return the names that a server lists and sends."""
     if server == "pure-ftpd":
         return [shape for shape in SHAPES if b"\\" not in shape]
-    return SHAPES + CONTROLS + (LINES if server == "vsftpd" else [])
+    return SHAPES + CONTROLS + (LINES if server in ("vsftpd", "openssh") else [])
 
 
 def write_tree(home: Path, server: str, files: int) -> dict[str, str]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 from certificates import Certificate
 from support.ports import free_port
@@ -53,6 +54,12 @@ class RealServer:
     credentials: dict[str, str]
     process: subprocess.Popen[bytes]
     tls: Security | None = None
+    host_key: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """The path of the folder, as clients see it: OpenSSH serves the complete file system."""
+        return str(self.home) if self.name == "openssh" else ""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -60,6 +67,8 @@ class RealServer:
         if self.tls:
             protocol = "ftps-implicit" if self.tls.implicit else "ftps"
             config |= {"protocol": protocol, "tls_ca": self.tls.authority.certificate}
+        if self.host_key:
+            config |= {"protocol": "sftp", "host_key": self.host_key, "root": self.prefix}
         return config
 
 
@@ -87,6 +96,7 @@ PROGRAMS = {
     "proftpd": "usr/lib/proftpd/mod_tls.so",
     "pure-ftpd": "usr/sbin/pure-ftpd",
     "openssh": "usr/sbin/sshd",
+    "proftpd-sftp": "usr/lib/proftpd/mod_sftp.so",
 }
 
 
@@ -105,12 +115,12 @@ def serve(name: str, limit: int = 0, tls: Security | None = None) -> Iterator[Re
     """Run a server over an empty folder.
 
     Args:
-      name: `vsftpd`, `proftpd` or `pure-ftpd`.
+      name: A key of `STARTS`.
       limit: The number of connections that it allows. Default: many.
       tls: Its TLS. Default: it speaks plain FTP.
     """
     require(name)
-    if name != "proftpd" and os.geteuid() != 0:
+    if not name.startswith("proftpd") and os.geteuid() != 0:
         pytest.skip(f"{name} runs only as root")
     folder = Path(tempfile.mkdtemp(prefix="ftp-"))
     folder.chmod(0o755)
@@ -125,13 +135,17 @@ def serve(name: str, limit: int = 0, tls: Security | None = None) -> Iterator[Re
             (folder / file).chmod(0o600)
     command, credentials = STARTS[name](folder, home, port, limit, tls)
     log = (folder / "log").open("wb")
+    # OpenSSH runs as root only if a user "sshd" exists, so it runs as another one.
+    user = NOBODY if name == "openssh" and os.geteuid() == 0 else None
     process = subprocess.Popen(
-        command, env=_environment(), stdout=log, stderr=log, start_new_session=True
+        command, env=_environment(), stdout=log, stderr=log, start_new_session=True, user=user
     )
     try:
         implicit = tls is not None and tls.implicit
         until(lambda: _answers(port, silent=implicit), f"{name} answers", 10)
-        yield RealServer(name, home, port, credentials, process, tls)
+        key = folder / "host_key.pub"
+        host_key = key.read_text() if key.exists() else ""
+        yield RealServer(name, home, port, credentials, process, tls, host_key)
     finally:
         process.terminate()
         process.wait(10)
@@ -260,4 +274,49 @@ def _pure_ftpd(folder: Path, home: Path, port: int, limit: int, tls: Security | 
     return command, {"username": USER, "password": PASSWORD}
 
 
-STARTS = {"vsftpd": _vsftpd, "proftpd": _proftpd, "pure-ftpd": _pure_ftpd}
+def _openssh(folder: Path, home: Path, port: int, limit: int, tls: Security | None) -> Started:
+    """The server's user logs in with a key. Only root can check passwords."""
+    user = pwd.getpwuid(NOBODY if os.geteuid() == 0 else os.getuid())
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    host_key = asyncssh.generate_private_key("ssh-ed25519")
+    host_key.write_private_key(folder / "host_key")
+    host_key.write_public_key(folder / "host_key.pub")
+    (folder / "host_key").chmod(0o600)
+    os.chown(folder / "host_key", user.pw_uid, -1)
+    key.write_public_key(folder / "authorized")
+    config = folder / "sshd_config"
+    config.write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host_key\nPidFile none\n"
+        f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM yes\n"
+        f"PasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+        f"MaxStartups {limit or 100}\n"
+    )
+    config.chmod(0o644)
+    command = [str(FOLDER.resolve() / "usr/sbin/sshd"), "-D", "-e", "-f", str(config)]
+    private = key.export_private_key().decode()
+    return command, {"username": user.pw_name, "private_key": private}
+
+
+def _proftpd_sftp(folder: Path, home: Path, port: int, limit: int, tls: Security | None) -> Started:
+    """ProFTPD with its module for SFTP, which has nothing in common with OpenSSH."""
+    key = asyncssh.generate_private_key("ssh-rsa")
+    key.write_private_key(folder / "key", "pkcs1-pem")
+    (folder / "key").chmod(0o600)
+    key.write_public_key(folder / "host_key.pub")
+    command, credentials = _proftpd(folder, home, port, limit, tls)
+    with (folder / "proftpd.conf").open("a") as config:
+        config.write(
+            f"ModulePath {FOLDER.resolve() / 'usr/lib/proftpd'}\nLoadModule mod_sftp.c\n"
+            f"SFTPEngine on\nSFTPLog {folder}/sftp.log\nSFTPHostKey {folder}/key\n"
+            "SFTPAuthMethods password\n"
+        )
+    return command, credentials
+
+
+STARTS = {
+    "vsftpd": _vsftpd,
+    "proftpd": _proftpd,
+    "pure-ftpd": _pure_ftpd,
+    "openssh": _openssh,
+    "proftpd-sftp": _proftpd_sftp,
+}

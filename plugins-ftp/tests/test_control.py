@@ -25,8 +25,8 @@ from core.egress import Egress, EgressRefused
 SOURCES = sorted(Path(integration_polling_ftp.__file__).parent.glob("*.py"))
 
 READING = {
-    "AUTH", "PBSZ", "PROT", "USER", "PASS", "FEAT", "OPTS", "NOOP", "CWD", "TYPE", "PASV", "EPSV",
-    "REST", "RETR", "MLSD", "MLST", "LIST", "NLST", "SIZE", "MDTM",
+    "AUTH", "PBSZ", "PROT", "USER", "PASS", "FEAT", "OPTS", "NOOP", "CWD", "PWD", "TYPE", "PASV",
+    "ACCT", "PRET", "EPSV", "REST", "RETR", "MLSD", "MLST", "LIST", "NLST", "SIZE", "MDTM",
 }  # fmt: skip
 
 WRITING = {

@@ -61,6 +61,11 @@ def fill(home: Path, files: int, directories: int) -> dict[str, str]:
     return wanted
 
 
+def below(server: RealServer, wanted: dict[str, str]) -> dict[str, str]:
+    """Return the hashes by the paths that clients see."""
+    return {server.prefix + path: digest for path, digest in wanted.items()}
+
+
 def account_of(deployment: Deployment, server: RealServer, **config: Any) -> UUID:
     return connect(deployment, Ftp, {**server.config, **config}, Credentials(**server.credentials))
 
@@ -68,13 +73,13 @@ def account_of(deployment: Deployment, server: RealServer, **config: Any) -> UUI
 @pytest.mark.acceptance
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("limit", [1, 2])
-@pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd"])
+@pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd", "openssh"])
 def test_a_limit_holds_at_every_moment_and_costs_no_further_logins(
     name: str, limit: int, deployment: Deployment, make_fleet: MakeFleet
 ) -> None:
     """Two processes share the connections that `max_connections` allows."""
     with serve(name) as server:
-        wanted = fill(server.home, 2_000, 40)
+        wanted = below(server, fill(server.home, 2_000, 40))
         fleet = make_fleet()
         fleet.workers(threads=4)
         fleet.ready(60)
@@ -150,13 +155,13 @@ def kill_until_the_run_ends(fleet: Fleet, seconds: float, kills: int | None) -> 
         pytest.param(20_000, 5.0, None, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
     ],
 )
-@pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd"])
+@pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd", "openssh"])
 def test_an_odd_tree_is_complete_when_workers_are_killed(
     name: str, files: int, seconds: float, kills: int | None,
     deployment: Deployment, make_fleet: MakeFleet,
 ) -> None:  # fmt: skip
     with serve(name) as server:
-        wanted = write_tree(server.home, name, files)
+        wanted = below(server, write_tree(server.home, name, files))
         directories = sum(1 for path in server.home.rglob("*") if path.is_dir())
         fleet = make_fleet()
         for _ in range(2 if kills else 3):  # a kill ends one command, and not the others

@@ -194,7 +194,39 @@ def both(*patches: Patch) -> Patch:
     return apply
 
 
+def requires_pret(server: Any, patch: pytest.MonkeyPatch) -> None:
+    """Refuse a data connection whose transfer was not announced, as DrFTPD does."""
+    features, announced = server.handler.ftp_FEAT, set[Any]()
+
+    def feat(self: Any, line: str) -> None:
+        self._extra_feats.append("PRET")
+        features(self, line)
+
+    def pret(self: Any, line: str) -> None:
+        command = line.partition(" ")[0]
+        self.respond("200 OK" if command in self.proto_cmds else "500 Unknown")
+        announced.add(self)
+
+    patch.setattr(server.handler, "ftp_FEAT", feat)
+    patch.setattr(server.handler, "ftp_PRET", pret, raising=False)
+    patch.setitem(
+        server.handler.proto_cmds, "PRET", server.handler.proto_cmds["NOOP"] | {"arg": None}
+    )
+    for name in ("PASV", "EPSV"):
+        original = getattr(server.handler, f"ftp_{name}")
+
+        def passive(self: Any, line: str, original: Any = original) -> None:
+            if self in announced:
+                announced.discard(self)
+                original(self, line)
+            else:
+                self.respond("530 PRET first.")
+
+        patch.setattr(server.handler, f"ftp_{name}", passive)
+
+
 QUIRKS: dict[str, Patch] = {
+    "PRET is required": requires_pret,
     "FEAT is unknown": without("FEAT"),
     "FEAT is refused": refuse("FEAT", "530 Please login."),
     "OPTS is refused": refuse("OPTS", "501 Invalid option."),

@@ -18,7 +18,7 @@ from integration_polling_ftp.session import Session
 from integration_polling_ftp.walking import LARGE_BYTES
 from pydantic import SecretStr
 
-from core import CredentialsInvalid, PermanentError, TransientError, Unavailable
+from core import ConfigurationError, CredentialsInvalid, PermanentError, TransientError, Unavailable
 from core.testing import Harness
 
 
@@ -33,6 +33,71 @@ def read(session: Session, path: str, offset: int = 0) -> bytes:
     blocks: list[bytes] = []
     session.retrieve(path, lambda block: blocks.append(bytes(block)), offset)
     return b"".join(blocks)
+
+
+@pytest.mark.parametrize(
+    ("reply", "root"),
+    [
+        ('257 "/in/a ""b""" is the current directory', '/in/a "b"'),
+        ('257 "PUB.USER" is the working directory', "/"),
+        ("502 PWD not implemented", "/"),
+    ],
+)
+def test_the_default_root_is_the_directory_after_the_login(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch, reply: str, root: str
+) -> None:
+    monkeypatch.setattr(ftp_server.handler, "ftp_PWD", lambda self, line: self.respond(reply))
+    for path in ("other", 'in/a "b"/file'):
+        ftp_server.write(path)
+    harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
+    for _ in range(2):
+        assert harness.sync().state == "succeeded"
+    assert harness.check().id.endswith(f":{ftp_server.port}{root}")
+    everything = {"/other", "/in", '/in/a "b"', '/in/a "b"/file'}
+    assert harness.content.keys() == {
+        path for path in everything if path.startswith(root.rstrip("/") + "/")
+    }
+
+
+def test_a_server_that_requires_an_account_gets_it(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = ftp_server.handler
+    login = handler.ftp_PASS
+
+    def acct(self: Any, line: str) -> None:
+        login(self, self.password) if line == "billing" else self.respond("530 No " + line)
+
+    def password(self: Any, line: str) -> None:
+        self.password = line
+        self.respond("332 Need account for login.")
+
+    monkeypatch.setattr(handler, "ftp_PASS", password)
+    monkeypatch.setattr(handler, "ftp_ACCT", acct, raising=False)
+    commands = handler.proto_cmds
+    monkeypatch.setitem(commands, "ACCT", commands["PASS"])
+    ftp_server.write("file")
+    credentials = {**ftp_server.credentials, "account": "billing"}
+    assert Harness(Ftp, ftp_server.config, credentials).sync().state == "succeeded"
+    with pytest.raises(ConfigurationError):
+        Harness(Ftp, ftp_server.config, ftp_server.credentials).check()
+    with pytest.raises(CredentialsInvalid) as caught:
+        Harness(Ftp, ftp_server.config, {**credentials, "account": "secret-one"}).check()
+    assert "secret-one" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("features", "encoding", "asked"),
+    [(True, "utf-8", True), (False, "utf-8", True), (True, "cp1252", False)],
+)
+def test_names_in_utf_8_are_requested_also_without_feat(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch, features: bool, encoding: str, asked: bool,
+) -> None:  # fmt: skip
+    if not features:
+        monkeypatch.delitem(ftp_server.handler.proto_cmds, "FEAT")
+    with Harness(Ftp, {**ftp_server.config, "encoding": encoding}, ftp_server.credentials) as one:
+        one.check()
+    assert ("OPTS UTF8 ON" in ftp_server.commands) is asked
 
 
 def test_a_connection_dropped_while_idle_is_opened_again(ftp_server: Any, session: Session) -> None:

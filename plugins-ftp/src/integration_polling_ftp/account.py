@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -18,7 +23,8 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from core import Destination
+from core import Destination, ResyncOnChange
+from integration_polling_ftp.addresses import host_of, split
 
 
 def _one_line(text: str) -> str:
@@ -32,12 +38,38 @@ def _secret_line(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _optional_line(secret: SecretStr | None) -> SecretStr | None:
+    return None if secret is None else _secret_line(secret)
+
+
 def _absolute(path: str) -> str:
-    """Return a path that starts with `/` and does not end with one; empty parts are removed."""
+    """Return a path that starts with `/` and does not end with one; empty parts are removed.
+
+    An empty path stays empty.
+    """
+    if not path.strip():
+        return ""
     parts = [part for part in _one_line(path).split("/") if part not in ("", ".")]
     if ".." in parts:
         raise ValueError("'..' is not allowed in a path")
     return "/" + "/".join(parts)
+
+
+MAX_GLOBS = 100
+MAX_GLOB_CHARS = 1_000
+"""The number of globs in a list, and the length of each."""
+
+
+def _globs(globs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return globs without empty ones. A glob is relative to the root."""
+    for glob in globs:
+        if len(_one_line(glob)) > MAX_GLOB_CHARS:
+            raise ValueError(f"a glob has over {MAX_GLOB_CHARS:,} characters")
+        if glob.strip() and not any(part not in ("", ".", "..") for part in glob.split("/")):
+            raise ValueError("a glob needs a name, such as *.csv")
+        if ".." in glob.split("/"):
+            raise ValueError("'..' is not allowed in a glob")
+    return tuple(glob for glob in globs if glob.strip())
 
 
 def _charset(name: str) -> str:
@@ -60,31 +92,114 @@ def _fingerprint(text: str) -> str:
     return ":".join(re.findall("..", digits)).upper()
 
 
-PORTS = {"ftp": 21, "ftps": 21, "ftps-implicit": 990}
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """A server to connect through."""
+
+    host: str
+    port: int
+    username: str
+
+    @classmethod
+    def of(cls, text: str, username: str) -> Jump:
+        """Read `user@host:port`, with a default for the user, and 22 for the port.
+
+        Raises:
+          ValueError: The text has no host, or an invalid port.
+        """
+        user, _, address = text.rpartition("@")
+        parts = urlsplit(f"//{address}")
+        if not parts.hostname or parts.path or parts.query:
+            raise ValueError("must be user@host:port")
+        return cls(parts.hostname, parts.port or 22, user or username)
+
+
+def _jump(text: str) -> str:
+    if text:
+        Jump.of(_one_line(text), "")
+    return text
+
+
+PORTS = {"ftp": 21, "ftps": 21, "ftps-implicit": 990, "sftp": 22}
 """The default TCP port of each protocol."""
 
 
 class Config(BaseModel, extra="forbid"):
     """The address of the server, and the files to keep."""
 
-    host: Annotated[str, Destination(), AfterValidator(_one_line)] = Field(
-        min_length=1, description="Host name or IP address of the server"
+    host: Annotated[str, Destination(), AfterValidator(_one_line), AfterValidator(host_of)] = Field(
+        min_length=1,
+        description=(
+            "Host name or IP address of the server, or an address such as"
+            " sftp://files.example.org:2222/out, which also sets protocol, port and root"
+        ),
     )
-    protocol: Annotated[Literal["ftp", "ftps", "ftps-implicit"], Destination()] = Field(
+    protocol: Annotated[Literal["ftp", "ftps", "ftps-implicit", "sftp"], Destination()] = Field(
         "ftp",
         description=(
             "ftp is not encrypted. ftps encrypts with TLS after the greeting; ftps-implicit"
-            " encrypts from the first byte"
+            " encrypts from the first byte. sftp is the file transfer of SSH"
         ),
     )
     port: Annotated[int | None, Destination()] = Field(
         None,
         ge=1,
         le=65535,
-        description="TCP port of the server. Default: the protocol's, 21 or 990",
+        description="TCP port of the server. Default: the protocol's, 21, 990 or 22",
     )
     root: Annotated[str, AfterValidator(_absolute)] = Field(
-        "/", description="Directory to copy, with everything below it"
+        "",
+        description=(
+            "Directory to copy, with everything below it. Default: the directory after the login"
+        ),
+    )
+    include: Annotated[tuple[str, ...], ResyncOnChange(), AfterValidator(_globs)] = Field(
+        (),
+        max_length=MAX_GLOBS,
+        description=(
+            "Only files that match one of these globs, below the root, such as *.csv or"
+            " reports/**/*.pdf. Empty: all"
+        ),
+    )
+    exclude: Annotated[tuple[str, ...], ResyncOnChange(), AfterValidator(_globs)] = Field(
+        (),
+        max_length=MAX_GLOBS,
+        description="No files or directories that match one of these globs, such as tmp/ or *.bak",
+    )
+    min_bytes: Annotated[NonNegativeInt, ResyncOnChange()] = Field(
+        0, title="Smallest size (bytes)", description="Only files of at least this size"
+    )
+    max_bytes: Annotated[NonNegativeInt | None, ResyncOnChange()] = Field(
+        None,
+        title="Largest size (bytes)",
+        description="Only files of at most this size. Default: any",
+    )
+    modified_after: Annotated[date | None, ResyncOnChange()] = Field(
+        None,
+        title="Modified after",
+        description="Only files that changed on this day (UTC) or later. Default: all",
+    )
+    max_depth: Annotated[int | None, ResyncOnChange()] = Field(
+        None,
+        ge=0,
+        le=64,
+        title="Levels",
+        description=(
+            "Levels of directories below the root. With 0, only the root's own files. Default: 64"
+        ),
+    )
+    hidden: Annotated[bool, ResyncOnChange()] = Field(
+        True,
+        title="Hidden files",
+        description="Also files and directories whose names begin with a dot",
+    )
+    follow_links: Annotated[bool, ResyncOnChange()] = Field(
+        True,
+        title="Follow links",
+        description=(
+            "Also links to files, with the content of the file. Some servers do not show which"
+            " files are links"
+        ),
     )
     encoding: Annotated[str, AfterValidator(_charset)] = Field(
         "utf-8",
@@ -108,6 +223,16 @@ class Config(BaseModel, extra="forbid"):
         description=(
             "Skip files that changed less than this number of seconds ago. They may still be"
             " growing. A later run fetches them"
+        ),
+    )
+    settle_seconds: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        title="Settling time (seconds)",
+        description=(
+            "Look at new and changed files again after this number of seconds, and fetch only files"
+            " whose size and time did not change. The clocks of the server do not matter"
         ),
     )
     tls_ca: Annotated[str, Destination()] = Field(
@@ -136,6 +261,38 @@ class Config(BaseModel, extra="forbid"):
         description="Newest version of TLS to use, for servers that fail with TLS 1.3",
     )
 
+    host_key: Annotated[str, Destination()] = Field(
+        "",
+        max_length=24_000,
+        title="Host key",
+        description=(
+            "For sftp: the server's host keys, one a line. A fingerprint (SHA256:…), a public key,"
+            " or a line of known_hosts"
+        ),
+    )
+    jump_host: Annotated[str, Destination(), AfterValidator(_jump)] = Field(
+        "",
+        max_length=1_000,
+        title="Jump host",
+        description="For sftp: the server to connect through, as user@host:port",
+    )
+    jump_host_key: Annotated[str, Destination()] = Field(
+        "",
+        max_length=24_000,
+        title="Host key of the jump host",
+        description="The jump host's keys, in the same forms",
+    )
+    legacy_algorithms: Annotated[bool, Destination()] = Field(
+        False,
+        title="Legacy algorithms",
+        description="For sftp: also use weak algorithms, for old servers (CBC, SHA-1, ssh-rsa)",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_address(cls, values: object) -> object:
+        return split(values) if isinstance(values, Mapping) else values
+
     @property
     def effective_port(self) -> int:
         """The TCP port to connect to."""
@@ -147,9 +304,18 @@ class Config(BaseModel, extra="forbid"):
             raise ValueError("tls_min_version is newer than tls_max_version")
         return self
 
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.max_bytes is not None and self.min_bytes > self.max_bytes:
+            raise ValueError("min_bytes is larger than max_bytes")
+        return self
+
 
 NOT_PROMPTED: JsonDict = {"prompt": False}
 """Excludes fields from the prompts on a terminal. A text in PEM has several lines."""
+
+ANONYMOUS_PASSWORD = "anonymous@"  # noqa: S105  it is public (RFC 1635)
+"""The password of an account without one."""
 
 
 class Credentials(BaseModel, extra="forbid"):
@@ -159,25 +325,39 @@ class Credentials(BaseModel, extra="forbid"):
         "anonymous", description="Login name"
     )
     password: Annotated[SecretStr, AfterValidator(_secret_line)] = Field(
-        SecretStr("anonymous@"), description="Password. The protocol ftp sends it unencrypted"
+        SecretStr(ANONYMOUS_PASSWORD), description="Password. The protocol ftp sends it unencrypted"
+    )
+    account: Annotated[SecretStr | None, AfterValidator(_optional_line)] = Field(
+        None,
+        max_length=1_000,
+        description="For ftp and ftps: account for the command ACCT, if the server requires one",
+        json_schema_extra=NOT_PROMPTED,
     )
     certificate: str = Field(
         "",
         max_length=24_000,
         title="Client certificate",
-        description="Certificate with its chain, in PEM, if the server requires one of the client",
+        description=(
+            "For ftps: certificate with its chain, in PEM, if the server requires one of the"
+            " client. For sftp: certificate of the private key, as OpenSSH writes it"
+        ),
         json_schema_extra=NOT_PROMPTED,
     )
     private_key: SecretStr | None = Field(
         None,
         max_length=24_000,
         title="Private key",
-        description="Private key of the certificate, in PEM",
+        description="For ftps: key of the certificate, in PEM. For sftp: key to log in with",
         json_schema_extra=NOT_PROMPTED,
     )
     passphrase: SecretStr | None = Field(
         None,
         description="Passphrase of the private key, if it is encrypted",
+        json_schema_extra=NOT_PROMPTED,
+    )
+    jump_password: SecretStr | None = Field(
+        None,
+        description="Password for the jump host. Default: the same as for the server",
         json_schema_extra=NOT_PROMPTED,
     )
 

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field, replace
 
 from core import MAX_ID_BYTES, PermanentError
 from integration_polling_ftp import names
+from integration_polling_ftp.connection import CUT, Connection
 from integration_polling_ftp.listing import Entry
-from integration_polling_ftp.session import CUT, Session
 
 PORTION = 50_000
 """The number of entries of a directory that one task works on."""
+
+SPECIAL = "neither file nor directory"
+"""The reason for devices, sockets and pipes."""
 
 MAX_UNREADABLE = 100
 """The number of unreadable lines that are kept, to report them."""
@@ -71,7 +74,7 @@ class Directory:
             )
 
 
-def read(session: Session, path: str, after: str, *, links: bool = True) -> Directory:
+def read(session: Connection, path: str, after: str, *, links: bool = True) -> Directory:
     """List a directory.
 
     Args:
@@ -106,7 +109,7 @@ def read(session: Session, path: str, after: str, *, links: bool = True) -> Dire
     return found
 
 
-def _entries(session: Session, found: Directory) -> Iterator[Entry]:
+def _entries(session: Connection, found: Directory) -> Iterator[Entry]:
     """Yield the entries with safe names, and note the others."""
     digest = hashlib.blake2b(digest_size=8)
     for entry in session.entries(found.path):
@@ -123,7 +126,7 @@ def _entries(session: Session, found: Directory) -> Iterator[Entry]:
     found.digest = digest.hexdigest()
 
 
-def _first(session: Session, entries: list[Entry], found: Directory) -> list[Entry]:
+def _first(session: Connection, entries: list[Entry], found: Directory) -> list[Entry]:
     """Return the first `PORTION` entries by name."""
     entries.sort(key=session.text)
     found.after, found.is_portion = session.text(entries[PORTION - 1]), True
@@ -144,18 +147,19 @@ def _add(found: Directory, entry: Entry, name: str) -> None:
             found.links.add(path)
     else:
         found.others.add(path)
-        found.skipped["neither file nor directory"] += 1
+        found.skipped[SPECIAL] += 1
 
 
-def _follow_links(session: Session, found: Directory) -> None:
+def _follow_links(session: Connection, found: Directory) -> None:
     """Give links the size and time of their targets. Skip links to directories: they may cycle."""
     for path in sorted(found.links):
         stat = session.follow(path)
-        if stat.size is None and session.is_directory(path):
+        kind = session.target_kind(path) if stat.size is None else "file"
+        if kind != "file":
             del found.files[path]
             found.links.discard(path)
             found.others.add(path)
-            found.skipped["link to a directory"] += 1
+            found.skipped["link to a directory" if kind == "directory" else SPECIAL] += 1
         elif stat.size is not None:
             link = found.files[path]
             found.files[path] = replace(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from core import BlobWriter, Context, TaskOutput, TransientError
+from integration_polling_ftp.connection import Connection
 from integration_polling_ftp.errors import Unsupported
 from integration_polling_ftp.fetching import GROWING, judge, too_short, version_of
-from integration_polling_ftp.session import Session
 from integration_polling_ftp.walking import UNSTABLE, file_output, stat_of_version
 
 OVERLAP_BYTES = 64 * 1024
@@ -18,7 +18,9 @@ TRIES = 3
 """The number of transfers of a file that is rewritten during each of them."""
 
 
-def fetch_large(session: Session, ctx: Context, path: str, parent: str, version: str) -> TaskOutput:
+def fetch_large(
+    session: Connection, ctx: Context, path: str, parent: str, version: str
+) -> TaskOutput:
     """Download a file.
 
     The bytes of an earlier attempt are reused if the listed version is the same and has a time. The
@@ -63,7 +65,7 @@ def fetch_large(session: Session, ctx: Context, path: str, parent: str, version:
     return file_output(path, parent, blob.blob, size, fingerprint)
 
 
-def _receive(session: Session, path: str, blob: BlobWriter, listed: int | None) -> None:
+def _receive(session: Connection, path: str, blob: BlobWriter, listed: int | None) -> None:
     """Fetch the rest of a file. If all bytes arrive, the server need not confirm the transfer."""
     try:
         session.retrieve(path, blob.write, blob.tell())
@@ -78,7 +80,7 @@ def _receive(session: Session, path: str, blob: BlobWriter, listed: int | None) 
 
 
 def _start_with_prefix(
-    session: Session, ctx: Context, path: str, blob: BlobWriter, listed: int | None
+    session: Connection, ctx: Context, path: str, blob: BlobWriter, listed: int | None
 ) -> None:
     """Copy the kept prefix of a file that grew, if the server still has its end."""
     known = ctx.fingerprints([path]).get(path) or ""
@@ -93,7 +95,7 @@ def _start_with_prefix(
         blob.restart()
 
 
-def _same_end(session: Session, path: str, blob: BlobWriter, end: bytes) -> bool:
+def _same_end(session: Connection, path: str, blob: BlobWriter, end: bytes) -> bool:
     """Fetch the file from the last bytes of the prefix on, and compare them."""
     again = bytearray()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +25,12 @@ __all__ = [
     "Empty",
     "Missing",
     "Truncated",
+    "UnknownHost",
     "Unsupported",
     "Untrusted",
     "meaning",
     "network_errors",
+    "without_secrets",
 ]
 
 TLS_REFUSALS = (
@@ -49,6 +52,8 @@ TLS_REFUSALS = (
 )
 """Parts of OpenSSL's reasons for handshakes that fail in the same way each time."""
 
+_NO_ADDRESS = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+
 CONNECTIONS = "connections"
 """The name of the limit that the reply "too many connections" blocks."""
 
@@ -69,12 +74,28 @@ class Dropped(Unavailable):
     """The server does not answer: no connection, a lost or silent one, or 421."""
 
 
+class UnknownHost(Dropped):
+    """The name of the server has no address."""
+
+
 class Truncated(Dropped):
     """A TLS connection ended without a closing message (`close_notify`, RFC 8446, section 6.1)."""
 
 
 class Untrusted(ConfigurationError):
     """The server proves no identity that the account trusts, or another one."""
+
+
+MIN_SECRET_CHARS = 3
+"""The length from which a password is removed from errors; a shorter one garbles every text."""
+
+
+def without_secrets(text: str, *secrets: str) -> str:
+    """Return a server's text without the account's secrets, which it may repeat."""
+    for secret in secrets:
+        if len(secret) >= MIN_SECRET_CHARS:
+            text = text.replace(secret, "***")
+    return text
 
 
 @contextmanager
@@ -99,6 +120,9 @@ def network_errors() -> Iterator[None]:
         if any(refusal in reason for refusal in TLS_REFUSALS):
             raise ConfigurationError(f"TLS with the server is not possible: {reason}") from None
         raise Dropped(f"the TLS connection is lost: {reason}") from None
+    except socket.gaierror as error:
+        kind = UnknownHost if error.errno in _NO_ADDRESS else Dropped
+        raise kind(f"cannot look up the host name: {error.strerror}") from None
     except TimeoutError:
         raise Dropped("the server did not respond in time") from None
     except OSError as error:

@@ -14,9 +14,9 @@ from core import (
     IntegrationError,
     TransientError,
 )
+from integration_polling_ftp.connection import Connection, Job, Stat
 from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.listing import Entry
-from integration_polling_ftp.session import Job, Session, Stat
 
 MAX_SMALL_BYTES = 512 * 1024
 """The size up to which a file stays in memory; a larger one is spooled to disk."""
@@ -78,7 +78,7 @@ class Received:
 
 
 def receive(
-    session: Session,
+    session: Connection,
     ctx: Context,
     sizes: Mapping[str, int | None],
     room: int,

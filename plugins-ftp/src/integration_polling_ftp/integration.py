@@ -20,9 +20,10 @@ from core import (
 )
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
+from integration_polling_ftp.connection import Connection
 from integration_polling_ftp.directory import read
 from integration_polling_ftp.download import fetch_large
-from integration_polling_ftp.errors import CONNECTIONS, Missing
+from integration_polling_ftp.errors import CONNECTIONS, Missing, UnknownHost
 from integration_polling_ftp.session import Session
 from integration_polling_ftp.walking import (
     FIRST_SECONDS,
@@ -55,14 +56,18 @@ class Ftp(BaseIntegration[Config, Credentials]):
         return [Concurrency(CONNECTIONS, config.max_connections, per_instance=True)]
 
     @cached_property
-    def session(self) -> Session:
+    def session(self) -> Connection:
         """The connection to the server, opened on first use."""
+        if self.config.protocol == "sftp":
+            from integration_polling_ftp.sftp import SftpSession  # it loads 15 MiB
+
+            return SftpSession(self.config, self.credentials)
         return Session(self.config, self.credentials)
 
     @cached_property
     def root(self) -> str:
         """The path of the root as it is stored."""
-        return names.from_user(self.config.root)
+        return names.from_user(self.config.root) or self.session.home()
 
     def close(self) -> None:
         """Close the connection."""
@@ -75,21 +80,22 @@ class Ftp(BaseIntegration[Config, Credentials]):
           The id `user@host:port/root`.
 
         Raises:
-          ConfigurationError: The root does not exist, or the server requires encryption.
+          ConfigurationError: The host or the root does not exist, or the server requires
+            encryption.
           CredentialsInvalid: The server rejects the login.
           RateLimited: The server has too many connections.
           TransientError: The server cannot be reached.
         """
         try:
             self.session.enter(self.root)
+        except UnknownHost as error:
+            raise ConfigurationError(f"unknown host {self.config.host}: {error}") from None
         except Missing as error:
-            raise ConfigurationError(
-                f"no directory {self.config.root} on the server: {error}"
-            ) from None
+            raise ConfigurationError(f"no directory {self.root} on the server: {error}") from None
         host = self.config.host.lower()
         return AccountIdentity(
-            f"{self.credentials.username}@{host}:{self.config.effective_port}{self.config.root}",
-            f"{host}{self.config.root}",
+            f"{self.credentials.username}@{host}:{self.config.effective_port}{self.root}",
+            f"{host}{self.root}",
         )
 
     def probe(self) -> None:
@@ -101,8 +107,8 @@ class Ftp(BaseIntegration[Config, Credentials]):
         self.session.ping()
 
     def start(self, ctx: Context) -> TaskResult:
-        """List the root directory."""
-        return TaskResult(tasks=[self.list_directory.task(path=self.root)])
+        """List the root directory. The server names the default one."""
+        return TaskResult(tasks=[self.list_directory.task(path=names.from_user(self.config.root))])
 
     @task(time_limit=3600)
     def list_directory(
@@ -114,12 +120,13 @@ class Ftp(BaseIntegration[Config, Credentials]):
 
         Args:
           ctx: The task's context.
-          path: The directory's path as it is stored.
+          path: The directory's path as it is stored. Empty: the root.
           trail: The `unique` facts (RFC 3659, section 7.5.2) of the directories from the root to
             this one. They show when a link leads back to one of them. Default: none.
           after: Only names behind this one, for the next portion of a large directory. Default:
             all names.
         """
+        path = path or self.root
         walk = self._walk(ctx, FIRST_SECONDS if path == self.root else SECONDS)
         if after:
             left = walk.take(read(self.session, path, after), trail)
@@ -156,6 +163,22 @@ class Ftp(BaseIntegration[Config, Credentials]):
         walk = self._walk(ctx)
         left = walk.fetch(parent, items, size)
         walk.tasks += batches("fetch", left, len(left) or 1, parent=parent, size=size)
+        return walk.result()
+
+    @task(time_limit=3600)
+    def settle(
+        self, ctx: Context, items: list[tuple[str, str, bool]], parent: str, size: int
+    ) -> TaskResult:
+        """Look at new and changed files again, and fetch those that did not change in between.
+
+        Args:
+          ctx: The task's context.
+          items: Each file's name as it is stored, its listed version, and True for a link.
+          parent: The path of the directory.
+          size: The number of entries of the directory.
+        """
+        walk = self._walk(ctx)
+        walk.settle(parent, items, size)
         return walk.result()
 
     @task(time_limit=6 * 3600)

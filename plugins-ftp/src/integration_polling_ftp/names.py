@@ -27,7 +27,7 @@ def to_text(wire: str, encoding: str = "utf-8") -> str:
     text = from_user(
         raw.decode(encoding if _converts(raw, encoding) else "ascii", "surrogateescape")
     )
-    return text.replace("\n", "%0A")
+    return text.replace("\n", "%0A").replace("\r", "%0D")
 
 
 def from_user(name: str) -> str:

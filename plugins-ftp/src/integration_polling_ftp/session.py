@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from core import (
@@ -18,7 +18,8 @@ from core import (
     TransientError,
 )
 from integration_polling_ftp import names
-from integration_polling_ftp.account import Config, Credentials
+from integration_polling_ftp.account import Config, Credentials, secret
+from integration_polling_ftp.connection import CUT, Job, Stat, Write
 from integration_polling_ftp.control import BLOCK, Control, Data, Reply
 from integration_polling_ftp.errors import (
     NOT_IMPLEMENTED,
@@ -27,6 +28,7 @@ from integration_polling_ftp.errors import (
     Unsupported,
     Untrusted,
     meaning,
+    without_secrets,
 )
 from integration_polling_ftp.listing import (
     Entry,
@@ -49,44 +51,20 @@ MAX_LINE_BYTES = 16 * 1024
 MAX_LISTING_BYTES = 2 * 1024**3
 """The maximum size of a listing."""
 
-MIN_SECRET_CHARS = 3
-"""The length from which a password is removed from errors; a shorter one garbles every text."""
-
 IN_SEQUENCE = ("vsftpd", "proftpd", "pure-ftpd")
 """The names in the greetings of servers that read a command after the transfer before it has ended.
 
 Others drop a transfer that has not begun when they read the next `PASV`, such as pyftpdlib.
 """
 
-CUT = "the server ended the listing at its limit"
-"""Follows the entries of a listing that the server cut, as pure-ftpd does after 10,000 entries."""
+_QUOTED = re.compile(r'".*"')
+_HOME = re.compile(r'257[ -]"((?:[^"]|"")*)"')
+
 FINAL = (Dropped, RateLimited, ConfigurationError, CredentialsInvalid)
 """Errors of the connection. Another form of the command does not help."""
 
 STATS = 32
 """The number of files whose facts are requested in one packet."""
-
-Write = Callable[[memoryview], object]
-Job = tuple[str, Write]
-"""A file to fetch: its path as it is stored, and the receiver of its bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """The server's current size and time of a file: hints, which may be missing or wrong.
-
-    Attributes:
-      size: The size in bytes; None if the server does not give it.
-      modified: The time as `YYYYMMDDHHMMSS` in UTC; empty if the server does not give it.
-    """
-
-    size: int | None = None
-    modified: str = ""
-
-    @property
-    def version(self) -> str:
-        """Size and time, in the form of `Entry.version`."""
-        return f"{'' if self.size is None else self.size}:{self.modified}"
 
 
 class Session:
@@ -105,13 +83,14 @@ class Session:
         self._config = config
         self._username = credentials.username
         self._password = credentials.password.get_secret_value()
+        self._account = secret(credentials.account)
         self._tls = Tls(config, credentials) if config.protocol != "ftp" else None
         self._closes_properly = False
         self._control: Control | None = None
         self._features: frozenset[str] = frozenset()
         self._preferred = self._passive = "PASV"
         self._list = "LIST -a"
-        self._pipelines = False
+        self._pipelines = self._announces = False
         self._is_cut = False
         self._directory = ""  # the current one, in latin-1
         self._offer: Reply | None = None
@@ -132,6 +111,18 @@ class Session:
           Dropped: The server does not answer.
         """
         self._begin("NOOP")
+
+    def home(self) -> str:
+        """Return the directory after the login; `/` if the server does not name it as a path.
+
+        The reply is in appendix II of RFC 959.
+
+        Raises:
+          Dropped: The server does not answer.
+        """
+        found = _HOME.match(self._first("PWD").text)
+        path = found[1].replace('""', '"') if found else ""
+        return names.to_text(path, self._config.encoding) if path.startswith("/") else "/"
 
     def enter(self, path: str) -> None:
         """Make a directory the current one.
@@ -282,6 +273,10 @@ class Session:
             return False
         return True
 
+    def target_kind(self, path: str) -> Kind:
+        """Return `directory` if a path can be entered, and otherwise `file`."""
+        return "directory" if self.is_directory(path) else "file"
+
     def unique(self, path: str) -> str | None:
         """Return the server's unique id of a directory, equal for all its paths, or None."""
         if not self._supports("MLST"):
@@ -371,6 +366,7 @@ class Session:
         try:
             while job is not None:
                 path, write = job
+                self._announce(f"RETR {self.wire(path)}")
                 data = self._data(control, requested=offered)
                 following = next(remaining, None)
                 offered = self._pipelines and following is not None
@@ -436,6 +432,7 @@ class Session:
         """
         control = self._opened()
         try:
+            self._announce(command)
             data = self._data(control)
         except Dropped:
             self.close()
@@ -463,6 +460,14 @@ class Session:
             about = command if is_file else f"{command.partition(' ')[0]} {self._directory}"
             raise self._meaning(reply, about)
         self._check_listing(command, reply)
+
+    def _announce(self, command: str) -> None:
+        """Announce a transfer before its data connection, if the server wants that.
+
+        Servers that are spread over several machines, such as DrFTPD, choose one by it.
+        """
+        if self._announces:
+            self._ask(f"PRET {command}")
 
     def _begin_transfer(self, control: Control, data: Data, command: str) -> None:
         """Encrypt a data connection. If that fails, the server's reply says why, such as 522."""
@@ -572,9 +577,9 @@ class Session:
     def _meaning(self, reply: Reply, command: str = "") -> IntegrationError:
         """Return the exception for an error reply, whose text does not repeat the password."""
         error = meaning(reply.text, command)
-        if len(self._password) >= MIN_SECRET_CHARS:
-            secrets = (self._password, _wire(self._password))
-            error.args = tuple(_without(str(each), secrets) for each in error.args)
+        known = (self._password, self._account)
+        secrets = (*known, *map(_wire, known))
+        error.args = tuple(without_secrets(str(each), *secrets) for each in error.args)
         return error
 
     def _supports(self, feature: str) -> bool:
@@ -601,6 +606,8 @@ class Session:
                 self._protect()
             asked = time.monotonic()
             self._features = _features(self._ask("FEAT"))
+            # pure-ftpd has PRET and does not need it.
+            self._announces = "PRET" in self._features and not self._pipelines
             self.round_trip = time.monotonic() - asked
             self._prefer()
         except BaseException:
@@ -682,6 +689,9 @@ class Session:
         if reply.code == "331":
             control.send(f"PASS {_wire(self._password)}")
             reply = control.reply()
+        if reply.code == "332" and self._account:
+            control.send(f"ACCT {_wire(self._account)}")
+            reply = control.reply()
         self._require(reply)
 
     def _require(self, reply: Reply) -> None:
@@ -689,11 +699,14 @@ class Session:
             raise self._meaning(reply)
 
     def _prefer(self) -> None:
-        """Request names in UTF-8 (RFC 2640) and the `unique` fact. The server may refuse."""
-        wishes = {"UTF8": "OPTS UTF8 ON", "MLST": "OPTS MLST type;size;modify;unique;"}
-        for feature, command in wishes.items():
-            if feature in self._features:
-                self._ask(command)
+        """Request names in UTF-8 (RFC 2640) and the `unique` fact. The server may refuse.
+
+        Some servers have UTF-8 and no `FEAT`. Names in another charset are left as they are.
+        """
+        if self._config.encoding == "utf-8" and "UTF8" in (self._features or {"UTF8"}):
+            self._ask("OPTS UTF8 ON")
+        if "MLST" in self._features:
+            self._ask("OPTS MLST type;size;modify;unique;")
 
 
 def _features(reply: Reply) -> frozenset[str]:
@@ -737,12 +750,6 @@ def _refuses(reply: Reply, command: str) -> bool:
     if reply.code in (*NOT_IMPLEMENTED, "503"):
         return True
     return reply.is_error and (command in reply.text or "in progress" in reply.text.lower())
-
-
-def _without(text: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
 
 
 def _wire(text: str) -> str:

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from core import (
@@ -28,6 +28,7 @@ from core import (
 from core import Task as FollowUp
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config
+from integration_polling_ftp.connection import Connection, Stat
 from integration_polling_ftp.directory import Directory, read
 from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.fetching import (
@@ -41,7 +42,7 @@ from integration_polling_ftp.fetching import (
 )
 from integration_polling_ftp.listing import Entry, is_same, timestamp
 from integration_polling_ftp.refusals import Memory
-from integration_polling_ftp.session import Session, Stat
+from integration_polling_ftp.selection import Selection
 
 MAX_DEPTH = 64
 
@@ -113,7 +114,7 @@ class Walk:
     """One task's work: what it has listed, fetched and left out."""
 
     ctx: Context
-    session: Session
+    session: Connection
     config: Config
     root: str
     seconds: float = SECONDS
@@ -129,9 +130,11 @@ class Walk:
     fetching_seconds: float = 0.0
     gone: set[str] = field(default_factory=set)
     memory: Memory = field(init=False)
+    selection: Selection = field(init=False)
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.ctx)
+        self.selection = Selection(self.config, self.root)
 
     def is_over(self) -> bool:
         """Return True if the task should leave the rest to follow-ups."""
@@ -206,6 +209,7 @@ class Walk:
     def take(self, found: Directory, trail: tuple[str, ...]) -> list[Place]:
         """Work on a portion of a directory. Returns its subdirectories."""
         found.raise_if_unreadable()
+        self.selection.apply(found)
         below = list(self._below(found, trail))
         self.skipped.update(found.skipped)
         for line in found.unreadable[:3]:
@@ -271,6 +275,7 @@ class Walk:
         self.seen += found.files
         quiet = datetime.now(UTC) - timedelta(seconds=self.config.quiet_seconds)
         new: list[NewFile] = []
+        unsettled: list[NewFile] = []
         for path, entry in found.files.items():
             name, version = names.base_name(path), entry.version
             changed = timestamp(entry.modified)
@@ -280,20 +285,56 @@ class Walk:
                 self.skipped["changed too recently"] += 1
             elif refusal := self.memory.waiting(found.path, name, version):
                 self.skipped[_reason(refusal.reason)] += 1
+            elif self.config.settle_seconds:
+                unsettled.append((name, version, path in found.links))
             elif (entry.size or 0) >= LARGE_BYTES or _needs_own_task(path, known):
                 self.tasks.append(_task("download", path=path, parent=found.path, version=version))
             else:
                 new.append((name, version, path in found.links))
-        self._fetch_or_leave(found, new)
+        self._fetch_or_leave(found.path, new, found.size)
+        for task in batches(
+            "settle", unsettled, MAX_BATCH_FILES, parent=found.path, size=found.size
+        ):
+            self.tasks.append(replace(task, delay=self.config.settle_seconds))
 
-    def _fetch_or_leave(self, found: Directory, new: list[NewFile]) -> None:
+    def settle(self, parent: str, files: Sequence[NewFile], entries: int) -> None:
+        """Look at files a second time, and fetch those that did not change.
+
+        One listing answers for all of them. A file whose server gives neither size nor time counts
+        as unchanged.
+
+        Args:
+          parent: The path of the directory.
+          files: The files, with their versions of the first look.
+          entries: The number of entries of the directory.
+        """
+        paths = [names.join(parent, name) for name, *_ in files]
+        known = self.ctx.fingerprints(paths)
+        after = self._after(parent, paths, entries)
+        new: list[NewFile] = []
+        for path, (name, version, is_link) in zip(paths, files, strict=True):
+            now = self.session.follow(path) if is_link else after.stats.get(path)
+            is_known = now is not None or after.names is not None
+            if after.names is not None and path not in after.names:
+                self._gone(path)
+            elif is_known and (now is None or not is_same(version, now.version)):
+                self.skipped["still changing"] += 1
+            elif (stat_of_version(version).size or 0) >= LARGE_BYTES or _needs_own_task(
+                path, known
+            ):
+                self.tasks.append(_task("download", path=path, parent=parent, version=version))
+            else:
+                new.append((name, version, is_link))
+        self._fetch_or_leave(parent, new, entries)
+
+    def _fetch_or_leave(self, parent: str, new: list[NewFile], entries: int) -> None:
         if new and not self.is_over():
             with suppress(Dropped, RateLimited):  # the listing is good: follow-ups fetch the files
-                new = self.fetch(found.path, new, found.size)
+                new = self.fetch(parent, new, entries)
         batch = -(-len(new) // max(self.config.max_connections, 1))
         seconds = max(BATCH_SECONDS, BATCH_ROUND_TRIPS * self.session.round_trip)
         batch = min(max(batch, int(seconds / self.pace())), MAX_BATCH_FILES)
-        self.tasks += batches("fetch", new, batch, parent=found.path, size=found.size)
+        self.tasks += batches("fetch", new, batch, parent=parent, size=entries)
 
     def fetch(self, parent: str, files: Sequence[NewFile], entries: int) -> list[NewFile]:
         """Fetch small files of one directory in a row, and check them with one listing.
@@ -380,11 +421,15 @@ class Walk:
     def failed(self, path: str, version: str, error: IntegrationError, after: After) -> None:
         """Skip a file that the server refuses; a file that it no longer lists is gone."""
         if after.names is not None and path not in after.names:
-            self.gone.add(path)
-            self.output.append(TaskOutput.gone(path))
-            self.skipped["gone before it was fetched"] += 1
+            self._gone(path)
         else:
             self._refused(path, version, error)
+
+    def _gone(self, path: str) -> None:
+        """Mark a file deleted that disappeared after the listing."""
+        self.gone.add(path)
+        self.output.append(TaskOutput.gone(path))
+        self.skipped["gone before it was fetched"] += 1
 
     def _refused(
         self, path: str, version: str, error: IntegrationError, *, kind: str = "file"

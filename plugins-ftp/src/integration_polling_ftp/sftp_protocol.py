@@ -1,0 +1,386 @@
+"""SFTP version 3 (draft-ietf-secsh-filexfer-02): requests that only read, and bounded replies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Generic, TypeVar
+
+import asyncssh
+
+from core import IntegrationError, PermanentError, TransientError
+from integration_polling_ftp.errors import Dropped, Missing, Unsupported
+
+T = TypeVar("T")
+
+
+class Request(IntEnum):
+    """The requests that the plugin can send. They only read (sections 4 and 6 of the draft)."""
+
+    INIT = 1
+    OPEN = 3
+    CLOSE = 4
+    READ = 5
+    FSTAT = 8
+    OPENDIR = 11
+    READDIR = 12
+    REALPATH = 16
+    STAT = 17
+
+
+class Reply(IntEnum):
+    """The replies of a server (section 7 of the draft)."""
+
+    VERSION = 2
+    STATUS = 101
+    HANDLE = 102
+    DATA = 103
+    NAME = 104
+    ATTRS = 105
+
+
+VERSION = 3
+FOR_READING = b"\0\0\0\1"
+"""The only flag with which a file is opened (SSH_FXF_READ)."""
+
+MAX_PACKET_BYTES = 256 * 1024
+"""The maximum size of a packet. OpenSSH's client and server have the same bound."""
+
+READ_BYTES = 32 * 1024
+"""The bytes of a read. Every server must accept a packet of this size (section 3)."""
+
+MAX_HANDLE_BYTES = 256
+"""The maximum size of a handle (section 6.2)."""
+
+MAX_MESSAGE_CHARS = 300
+"""The length to which a server's message is cut."""
+
+END = 1
+"""The status code at the end of a file or directory (SSH_FX_EOF)."""
+
+_SIZE, _OWNER, _PERMISSIONS, _TIMES, _EXTENDED = 1, 2, 4, 8, 0x80000000
+"""The flags of attributes (section 5)."""
+
+INVALID = "the server sent an invalid SFTP packet"
+"""The message about a reply that breaks the protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Attributes of a file, as far as the server gives them.
+
+    Attributes:
+      size: The size in bytes.
+      mode: The type and the permissions, as in POSIX.
+      modified: The time of the last change, in seconds since 1970.
+    """
+
+    size: int | None = None
+    mode: int | None = None
+    modified: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """An entry of a directory: its name, its line as `ls -l` shows it, and its attributes."""
+
+    name: bytes
+    line: bytes
+    attributes: Attributes
+
+
+class Packet:
+    """The fields of a packet, read one after another.
+
+    Every method raises `Dropped` if the packet is too short.
+    """
+
+    __slots__ = ("_at", "_data", "type")
+
+    def __init__(self, data: bytes) -> None:
+        self.type = data[0]
+        self._data = data
+        self._at = 1
+
+    def take(self, length: int) -> bytes:
+        """Return the next bytes."""
+        end = self._at + length
+        if end > len(self._data):
+            raise Dropped(INVALID)
+        taken, self._at = self._data[self._at : end], end
+        return taken
+
+    def number(self, length: int = 4) -> int:
+        """Return the next unsigned number."""
+        return int.from_bytes(self.take(length), "big")
+
+    def text(self) -> bytes:
+        """Return the next string, which follows its length."""
+        return self.take(self.number())
+
+    def attributes(self) -> Attributes:
+        """Return the next attributes (section 5)."""
+        flags = self.number()
+        size = self.number(8) if flags & _SIZE else None
+        if flags & _OWNER:
+            self.take(8)
+        mode = self.number() if flags & _PERMISSIONS else None
+        modified = None
+        if flags & _TIMES:
+            self.take(4)
+            modified = self.number()
+        if flags & _EXTENDED:
+            for _ in range(self.number()):
+                self.text()
+                self.text()
+        return Attributes(size, mode, modified)
+
+    def names(self) -> list[Name]:
+        """Return the names of a part of a directory."""
+        return [
+            Name(self.text(), self.text(), self.attributes()) for _ in range(self.number())
+        ]  # each takes bytes of the packet, so the count cannot exceed its size
+
+
+@dataclass(frozen=True, slots=True)
+class _Question(Generic[T]):
+    """A request that waits for its reply.
+
+    Attributes:
+      expected: The type of the reply.
+      read: Returns the result of such a reply.
+      end: Returns the result of the status "end of file". None: it is an error.
+    """
+
+    future: asyncio.Future[T]
+    expected: Reply
+    read: Callable[[Packet], T]
+    end: Callable[[], T] | None
+
+    def settle(self, packet: Packet) -> None:
+        """Set the result.
+
+        Raises:
+          Dropped: The reply is of another type, or too short.
+        """
+        if self.future.done():
+            return
+        if packet.type == self.expected:
+            self.future.set_result(self.read(packet))
+        elif packet.type != Reply.STATUS:
+            raise Dropped(INVALID)
+        elif (code := packet.number()) == END and self.end is not None:
+            self.future.set_result(self.end())
+        else:
+            self.give_up(_refusal(code, packet))
+
+    def give_up(self, error: IntegrationError) -> None:
+        """Set an error. It need not be awaited: transfers end before all their requests do."""
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()
+
+
+class SftpChannel(asyncssh.SSHClientSession[bytes]):
+    """A channel with the subsystem `sftp`. Requests need not wait for replies to earlier ones.
+
+    A method that returns a future sends its request immediately. The future raises `Missing` or
+    another `PermanentError` if the server refuses, and `Dropped` if the connection is lost or the
+    server breaks the protocol.
+
+    Args:
+      answered: Is called when the server answers.
+    """
+
+    def __init__(self, answered: Callable[[], None]) -> None:
+        self._answered = answered
+        self._loop = asyncio.get_running_loop()
+        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self._buffer = bytearray()
+        self._number = 0
+        self._open: dict[int, _Question[Any] | None] = {}
+        self._error: IntegrationError | None = None
+
+    # The callbacks of asyncssh
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        """Keep the channel."""
+        self._channel = chan
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        """Handle each complete packet."""
+        if datatype is not None or self._error is not None:
+            return
+        self._buffer += data
+        try:
+            while len(self._buffer) >= 4:
+                length = int.from_bytes(self._buffer[:4], "big")
+                if not 5 <= length <= MAX_PACKET_BYTES:
+                    raise Dropped(f"the server sent an SFTP packet of {length:,} bytes")
+                if len(self._buffer) < 4 + length:
+                    return
+                packet = Packet(bytes(self._buffer[4 : 4 + length]))
+                del self._buffer[: 4 + length]
+                self._settle(packet)
+        except Dropped as error:
+            self._fail(error)
+
+    def eof_received(self) -> bool:
+        """End all requests: the server sends nothing more."""
+        self._fail(Dropped("the server ended the SFTP session"))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End all requests."""
+        self._fail(Dropped(f"the connection is lost: {exc}" if exc else "the connection is lost"))
+
+    # Requests
+
+    async def start(self) -> None:
+        """Agree on the version of the protocol."""
+        question = self._question(Reply.VERSION, Packet.number)
+        self._open[0] = question  # the reply has no number
+        self._send(Request.INIT, _number(VERSION))
+        if await question.future < VERSION:
+            raise Dropped("the server does not support version 3 of SFTP")
+
+    def real_path(self, path: bytes) -> asyncio.Future[bytes]:
+        """Return a path without links, `.` and `..`."""
+        return self._ask(Request.REALPATH, _string(path), Reply.NAME, _only_name)
+
+    def stat(self, path: bytes) -> asyncio.Future[Attributes]:
+        """Return the attributes of a file, or of a link's target."""
+        return self._ask(Request.STAT, _string(path), Reply.ATTRS, Packet.attributes)
+
+    def open(self, path: bytes) -> asyncio.Future[bytes]:
+        """Open a file for reading. Return its handle."""
+        body = _string(path) + FOR_READING + _number(0)
+        return self._ask(Request.OPEN, body, Reply.HANDLE, _read_handle)
+
+    def stat_open(self, handle: bytes) -> asyncio.Future[Attributes]:
+        """Return the attributes of an open file."""
+        return self._ask(Request.FSTAT, _string(handle), Reply.ATTRS, Packet.attributes)
+
+    def read(self, handle: bytes, offset: int, length: int) -> asyncio.Future[bytes]:
+        """Return bytes of an open file, at least one of them; none at its end."""
+
+        def data(packet: Packet) -> bytes:
+            found = packet.text()
+            if len(found) > length:
+                raise Dropped(INVALID)
+            return found
+
+        body = _string(handle) + offset.to_bytes(8, "big") + _number(length)
+        return self._ask(Request.READ, body, Reply.DATA, data, end=bytes)
+
+    def open_directory(self, path: bytes) -> asyncio.Future[bytes]:
+        """Open a directory. Return its handle."""
+        return self._ask(Request.OPENDIR, _string(path), Reply.HANDLE, _read_handle)
+
+    def read_directory(self, handle: bytes) -> asyncio.Future[list[Name] | None]:
+        """Return some entries of an open directory; None at its end."""
+        return self._ask(
+            Request.READDIR, _string(handle), Reply.NAME, Packet.names, end=lambda: None
+        )
+
+    def close(self, handle: bytes) -> None:
+        """Close a file or directory. Nothing waits for the reply."""
+        if self._error is None:
+            self._request(Request.CLOSE, _string(handle), None)
+
+    def _question(
+        self, expected: Reply, read: Callable[[Packet], T], end: Callable[[], T] | None = None
+    ) -> _Question[T]:
+        return _Question(self._loop.create_future(), expected, read, end)
+
+    def _ask(
+        self, request: Request, body: bytes, expected: Reply, read: Callable[[Packet], T],
+        end: Callable[[], T] | None = None,
+    ) -> asyncio.Future[T]:  # fmt: skip
+        question = self._question(expected, read, end)
+        if self._error is None:
+            self._request(request, body, question)
+        else:
+            question.give_up(self._error)
+        return question.future
+
+    def _request(self, request: Request, body: bytes, question: _Question[Any] | None) -> None:
+        self._number = self._number % 0xFFFFFFFF + 1  # 0 is for the version
+        self._open[self._number] = question
+        self._send(request, _number(self._number) + body)
+
+    def _send(self, request: Request, body: bytes) -> None:
+        """Send a packet. Nothing else writes to the channel."""
+        assert self._channel is not None
+        if not self._channel.is_closing():
+            self._channel.write(_number(1 + len(body)) + bytes([Request(request)]) + body)
+
+    def _settle(self, packet: Packet) -> None:
+        number = 0 if packet.type == Reply.VERSION else packet.number()
+        if number not in self._open:
+            raise Dropped(INVALID)  # no request has this number
+        question = self._open.pop(number)
+        self._answered()
+        if question is not None:
+            try:
+                question.settle(packet)
+            except Dropped as error:
+                question.give_up(error)
+                raise
+
+    def _fail(self, error: IntegrationError) -> None:
+        if self._error is None:
+            self._error = error
+        self._buffer.clear()
+        for question in self._open.values():
+            if question is not None:
+                question.give_up(self._error)
+        self._open.clear()
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(4, "big")
+
+
+def _string(data: bytes) -> bytes:
+    return _number(len(data)) + data
+
+
+def _read_handle(packet: Packet) -> bytes:
+    handle = packet.text()
+    if len(handle) > MAX_HANDLE_BYTES:
+        raise Dropped(INVALID)
+    return handle
+
+
+def _only_name(packet: Packet) -> bytes:
+    found = packet.names()
+    if len(found) != 1:
+        raise Dropped(INVALID)
+    return found[0].name
+
+
+_STATUS: dict[int, tuple[type[IntegrationError], str]] = {
+    2: (Missing, "no such file or directory"),
+    3: (Missing, "permission denied"),
+    6: (Dropped, "no connection"),
+    7: (Dropped, "the connection is lost"),
+    8: (Unsupported, "not supported"),
+    10: (Missing, "no such path"),
+    17: (TransientError, "the file is locked"),
+    19: (Missing, "not a directory"),
+    20: (Missing, "invalid name"),
+    21: (Missing, "too many links"),
+}
+"""The exceptions for codes: up to 8 of version 3, the others of later versions of the draft."""
+
+
+def _refusal(code: int, packet: Packet) -> IntegrationError:
+    kind, meaning = _STATUS.get(code, (PermanentError, f"refused with the code {code}"))
+    try:
+        said = packet.text().decode("utf-8", "replace")
+    except Dropped:
+        said = ""  # some servers omit the message
+    return kind(f"{meaning}: {said[:MAX_MESSAGE_CHARS]}" if said else meaning)

@@ -131,6 +131,11 @@ DECIDABLE = f"""
 SELECT id FROM held_deletion
 WHERE user_integration_id = %s AND state IN ({literals(ShownHeldState)})
 """
+# For a query of runs named `ended`.
+HAS_DECIDABLE = f"""
+EXISTS (SELECT FROM held_deletion h WHERE h.user_integration_id = ended.user_integration_id
+    AND h.state IN ({literals(ShownHeldState)}))
+"""
 NUMBER = f"""
 SELECT coalesce(sum(vanished), 0) FROM held_deletion
 WHERE user_integration_id = %s AND state IN ({literals(ShownHeldState)})

@@ -1,7 +1,8 @@
-"""A program that holds hostile connections: `python -m benchmarks.attackers URL COUNT`.
+"""A program that holds hostile connections: `python -m benchmarks.attackers URL COUNT ADDRESS`.
 
-A third of them sends nothing, a third half a header, a third half a body. The program opens a new
-connection for each that the server closes, and prints a line once all are open.
+They come from ADDRESS. A third of them sends nothing, a third half a header, a third half a body.
+The program opens a new connection for each that the server closes, and prints a line once all are
+open.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MAX_NEW = 100
 """Connections that are opened between two pauses."""
 
 
-def main(url: str, count: int) -> None:
+def main(url: str, count: int, address: str) -> None:
     """Hold connections until SIGTERM."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(count + 100, hard), hard))
@@ -37,7 +38,7 @@ def main(url: str, count: int) -> None:
                 _drop(selector, key.fileobj)
             for _ in range(min(MAX_NEW, count - len(selector.get_map()))):
                 with suppress(OSError):
-                    one = socket.create_connection((at.hostname, at.port), timeout=5)
+                    one = socket.create_connection((at.hostname, at.port), 5, (address, 0))
                     one.sendall(next(beginnings))
                     selector.register(one, selectors.EVENT_READ)
             if not announced and len(selector.get_map()) >= count:
@@ -57,4 +58,4 @@ def _drop(selector: selectors.BaseSelector, one: object) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -45,6 +45,7 @@ from core.integration.results import (
 )
 from core.integration.stored import StoredItem
 from core.integration.tasks import TaskMethod, task
+from core.rate_headers import response_time, retry_after
 
 if TYPE_CHECKING:
     from core.http_session import HttpSession
@@ -88,6 +89,8 @@ __all__ = [
     "TransientError",
     "Unavailable",
     "hookimpl",
+    "response_time",
+    "retry_after",
     "task",
 ]
 

@@ -7,13 +7,9 @@ the rate limits that the provider states in its responses.
 from __future__ import annotations
 
 import logging
-import math
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from ssl import SSLContext
 from typing import Any
@@ -21,33 +17,18 @@ from typing import Any
 import httpx2
 
 from core.errors import PermanentError, RateLimited, TransientError, Unavailable
+from core.rate_headers import pause_of, requests_left, retry_after
 
 TIMEOUT = httpx2.Timeout(60, connect=10)
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """The maximum size of a response body that is read at one time. `stream` has no bound."""
 
-MAX_PAUSE_SECONDS = 86_400.0
-"""The longest pause. A longer one is probably a header with another meaning."""
-
 LIMIT = "limit"
 """The extension of a request that names its limit."""
 
 BUSY = frozenset({502, 503, 504})
 """Statuses of a server that does not work now (RFC 9110, section 15.6)."""
-
-_EPOCH, _EPOCH_MS = 1e9, 1e12
-"""A reset of this or more is a point in time since 1970, in seconds or in milliseconds.
-
-GitHub sends such a point. The IETF's draft has the number of seconds from now:
-https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
-"""
-
-_REMAINING = ("ratelimit-remaining", "x-ratelimit-remaining", "x-rate-limit-remaining")
-_RESET = ("ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset")
-# draft-ietf-httpapi-ratelimit-headers: `RateLimit: "default";r=0;t=30`, and before version 8
-# `RateLimit: limit=100, remaining=0, reset=30`.
-_POLICY = re.compile(r"\b(?:r|remaining)=(\d+)\b[^,]*?(?:[;,]\s*(?:t|reset)=(\d+))?", re.ASCII)
 
 OnPause = Callable[[str | None, float, str], None]
 """A function that is called with a limit (None: the account), the seconds of a pause, and why."""
@@ -134,7 +115,7 @@ class HttpSession(httpx2.Client):
     def _follow_limits(self, response: httpx2.Response, limit: str | None) -> None:
         """Raise the exception of a response that asks for a pause, or note the pause."""
         status, pause = response.status_code, pause_of(response.headers)
-        exhausted = left(response.headers) == 0
+        exhausted = requests_left(response.headers) == 0
         host = response.request.url.host
         asked = retry_after(response.headers)
         if status == 429 or (status == 403 and (exhausted or asked is not None)):
@@ -211,78 +192,6 @@ def _read(request: httpx2.Request, response: httpx2.Response) -> httpx2.Response
     )
     read.elapsed = response.elapsed
     return read
-
-
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return the seconds of `Retry-After` (RFC 9110, section 10.2.3), or None.
-
-    Args:
-      headers: The headers of a response.
-      now: The time. Default: now. The response's own `Date` precedes it, because clocks differ.
-    """
-    value = headers.get("retry-after", "").strip()
-    seconds = _number(value)
-    if seconds is not None:
-        return _bounded(seconds)
-    at = _date(value)
-    if at is None:
-        return None
-    now = _date(headers.get("date", "")) or now or datetime.now(UTC)
-    return _bounded((at - now).total_seconds())
-
-
-def left(headers: Mapping[str, str]) -> float | None:
-    """Return the number of requests that the provider still allows; None if it does not say."""
-    found = [_number(headers.get(name, "")) for name in _REMAINING]
-    found += [float(number) for number, _ in _POLICY.findall(headers.get("ratelimit", ""))]
-    return min((number for number in found if number is not None), default=None)
-
-
-def pause_of(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return the seconds until the provider allows requests again; None if it does not say.
-
-    Args:
-      headers: The headers of a response.
-      now: The time. Default: now. The response's own `Date` precedes it.
-    """
-    asked = retry_after(headers, now)
-    if asked is not None:
-        return asked
-    now = _date(headers.get("date", "")) or now or datetime.now(UTC)
-    resets = [_number(headers.get(name, "")) for name in _RESET]
-    resets += [
-        float(reset)
-        for number, reset in _POLICY.findall(headers.get("ratelimit", ""))
-        if reset and float(number) == 0
-    ]
-    seconds = [_from_now(number, now) for number in resets if number is not None]
-    return _bounded(max(seconds)) if seconds else None
-
-
-def _from_now(reset: float, now: datetime) -> float:
-    if reset < _EPOCH:
-        return reset
-    return (reset / 1000 if reset >= _EPOCH_MS else reset) - now.timestamp()
-
-
-def _bounded(seconds: float) -> float:
-    return min(max(seconds, 0.0), MAX_PAUSE_SECONDS)
-
-
-def _number(value: str) -> float | None:
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _date(value: str) -> datetime | None:
-    try:
-        at = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 @lru_cache(maxsize=1)

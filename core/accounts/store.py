@@ -53,7 +53,7 @@ SELECT id, user_id, integration_domain, name, identity, limit_group, config, cre
     public_hosts_only
 FROM user_integration"""
 LOAD = f"{_COLUMNS} WHERE id = %s"
-# A config and credentials may have 1 MiB each.
+# A config and credentials may have 64 KiB each, and a page has many accounts.
 LOAD_STATUS = """
 SELECT id, user_id, integration_domain, name, identity, limit_group, '{}'::jsonb AS config,
     NULL AS credentials, credentials_version, version, '[]'::jsonb AS limits, sync_status,

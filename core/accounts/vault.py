@@ -136,6 +136,11 @@ def _reveal(value: Any) -> Any:
     return value
 
 
+def size_of(model: BaseModel) -> int:
+    """Return the size in bytes of a model as JSON in ASCII, with its secrets."""
+    return len(json.dumps(revealed(model)))
+
+
 def secrets_of(model: BaseModel) -> Iterator[str]:
     """Yield every secret of a model in clear, for the redactor."""
     yield from _secrets(model.model_dump())

@@ -44,7 +44,7 @@ def list_accounts(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List accounts, the oldest first, or show one.
+    """List accounts, oldest first; show one.
 
     \b
     Examples:

@@ -55,7 +55,7 @@ def list_deletions(
         listing.print_page(
             conn,
             deletions.deletions,
-            ("ID", "ACCOUNT", "STATE", "ITEMS", "HELD", "LISTING"),
+            ("ID", "ACCOUNT", "STATE", "MISSING ITEMS", "HELD", "LISTING"),
             _cells,
             nouns="held deletions",
             json=json,
@@ -138,7 +138,7 @@ def accept(ids: Ids, json: Json = False) -> None:
     """Accept held deletions.
 
     The account's next run lists everything again. It deletes the items that `polling deletions
-    show` lists, unless the source has them again. It deletes no other items: if more items are
+    show` lists, unless they are back at the source. It deletes no other items: if more items are
     missing, the engine holds their deletion too.
 
     \b

@@ -57,7 +57,7 @@ def dry_run(
         typer.Option(
             min=1,
             max=10_000_000,
-            help="Maximum number of tasks. A task that would add more fails.",
+            help="Maximum number of tasks. A task that would exceed it fails.",
         ),
     ] = 1_000,
     json: Json = False,

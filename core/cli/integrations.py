@@ -12,6 +12,8 @@ from core.cli.output import describe, dump, dump_all, say, stdout, table
 from core.cli.session import backend, registry
 from core.cli.types import Json
 from core.errors import PollingError
+from core.integration.limits import Limit, Rate
+from core.service.formatting import counted, span
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -114,7 +116,7 @@ def show(
     }
     tasks = {
         "tasks": ", ".join(integration.task_specs),
-        "limits": ", ".join(map(str, manifest.limits)),
+        "limits": "; ".join(map(_limit, manifest.limits)),
     }
     describe(about | tasks)
     _print_fields("Config (--set, --config)", integration.config_model)
@@ -163,6 +165,13 @@ def resume(domain: Domain) -> None:
     say("Resumed. The next runs are spread over the interval of each account.")
 
 
+def _limit(limit: Limit) -> str:
+    scope = "in all" if limit.by == "integration" else f"for each {limit.by}"
+    if isinstance(limit, Rate):
+        return f"{limit.name}: {counted(limit.units, 'unit')} in {span(limit.per)} {scope}"
+    return f"{limit.name}: {counted(limit.tasks, 'task')} at the same time {scope}"
+
+
 def _document(integration: Integration, version: str | None) -> dict[str, Any]:
     manifest = integration.manifest
     return {
@@ -181,16 +190,11 @@ def _print_fields(title: str, model: type[BaseModel]) -> None:
     required = set(model.model_json_schema().get("required", ()))
     rows = []
     for name, field in properties(model).items():
-        default = (
-            "required"
-            if name in required
-            else "hidden"
-            if is_secret(field)
-            else field.get("default", "")
-        )
+        default = "" if is_secret(field) else field.get("default", "")
+        default = "required" if name in required else default
         kind = "secret" if is_secret(field) else field.get("type", "")
         rows.append((f"  {name}", kind, default, field.get("description", "")))
     if rows:
-        table(("  FIELD", "TYPE", "DEFAULT", "MEANING"), rows)
+        table(("  FIELD", "TYPE", "DEFAULT", "MEANING"), rows, wraps=True)
     else:
         say("  none")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from core.service.formatting import ago, moment
 from core.states import AccountState, RunState, TaskState
@@ -46,14 +46,25 @@ LABELS = {
     "consecutive_failures": "failed runs in a row",
     "deletions_held": "items in held deletions",
     "dispatch_no": "dispatch number",
+    "external_timestamp": "time at the source",
+    "gone_at_source": "gone at the source",
     "identity": "provider account",
+    "integration_domain": "integration",
     "outputs_deleted": "items deleted",
     "outputs_saved": "items saved",
     "outputs_skipped": "items skipped",
     "outputs_unchanged": "items unchanged",
+    "owed": "account's failed tasks",
+    "owed_since": "first failure",
+    "seconds": "duration in seconds",
+    "snoozed_seconds": "seconds postponed",
+    "snoozes": "times postponed",
     "status_detail": "state detail",
     "status_reason": "state reason",
     "sync_status": "state",
+    "total": "total items",
+    "user_integration_id": "account",
+    "vanished": "missing items",
 }
 """The labels of fields that `describe` does not print by the name of their column."""
 
@@ -129,14 +140,19 @@ def _jsonable(value: object) -> object:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, wide: str | None = None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    wide: str | None = None,
+    wraps: bool = False,
 ) -> None:
-    """Print a table that fits the terminal; long cells are truncated.
+    """Print a table that fits the terminal.
 
     Args:
       columns: The headings.
       rows: The cells of each row.
       wide: The column that shrinks on a narrow terminal. Default: the last one.
+      wraps: True to continue a long cell of that column in the next line. Default: truncate it.
     """
     from rich.table import Table
 
@@ -151,8 +167,10 @@ def table(
     )
     widths[flexible] = min(widths[flexible], max(width_left, MIN_COLUMN_WIDTH))
     grid = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    for name, width in zip(columns, widths, strict=True):
-        grid.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
+    for index, (name, width) in enumerate(zip(columns, widths, strict=True)):
+        folds = wraps and index == flexible
+        overflow: Literal["fold", "ellipsis"] = "fold" if folds else "ellipsis"
+        grid.add_column(name, no_wrap=not folds, overflow=overflow, width=width)
     for row in cells:
         grid.add_row(*row)
     stdout().print(grid)

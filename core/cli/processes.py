@@ -55,7 +55,7 @@ def up(
 
 
 def worker(context: typer.Context) -> None:
-    """Run worker processes, as `dramatiq core.actors` does.
+    """Run workers, which execute tasks: the same as `dramatiq core.actors`.
 
     Use it where `dramatiq` is not in PATH, or in a folder with another package named `core`. It
     takes all options of Dramatiq.
@@ -69,7 +69,7 @@ def worker(context: typer.Context) -> None:
 
 
 def scheduler(context: typer.Context) -> None:
-    """Run the scheduler, as `periodiq core.actors` does. One is enough.
+    """Run the scheduler: the same as `periodiq core.actors`. One is enough.
 
     \b
     Example:

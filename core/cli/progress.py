@@ -40,7 +40,7 @@ class Watcher:
             self._show_reason("PostgreSQL does not answer")
         elif blockers:
             blocker = blockers[0]
-            until = f", continues {ago(blocker.until)}" if blocker.until else ""
+            until = f" (continues {ago(blocker.until)})" if blocker.until else ""
             step = f". {blocker.advice.next_step('cli')}" if blocker.advice else ""
             self._show_reason(f"{blocker.reason}{until}{step}", blocker.reason)
         else:

@@ -76,15 +76,12 @@ def _ask_until_valid(
 
 
 def _problems(model: type[BaseModel], values: Values) -> dict[str, str]:
+    from core.service.accounts.validation import problems
+
     try:
         model.model_validate(values)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_input=False, include_context=False)
-        return {
-            str(problem["loc"][0]): problem["msg"].removeprefix("Value error, ")
-            for problem in errors
-            if problem["loc"]
-        }
+        return {name: problem for name, problem in problems(error).items() if name}
     return {}
 
 

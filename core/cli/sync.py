@@ -54,7 +54,8 @@ def sync(
     Exit codes with --wait:
       0  The run succeeded, and no failed task of the account waits for a retry.
       1  The run failed or was cancelled, or the account is not active.
-      3  Failed tasks wait for a retry. The engine retries deferred tasks; you retry parked tasks.
+      3  Failed tasks wait for a retry. The engine retries deferred tasks.
+         You retry parked tasks.
       4  The command timed out.
 
     \b

@@ -54,7 +54,7 @@ def create(
     \b
     Examples:
       polling tokens create --user-id me
-      polling tokens create --admin --scope metrics:read --name prometheus --days 90
+      polling tokens create --admin --scope metrics:read --days 90
       polling tokens create --admin --scope content:read --scope accounts:connect
     """
     from core.service import tokens

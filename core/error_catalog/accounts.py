@@ -124,6 +124,9 @@ ENTRIES: Catalog = {
     "value-not-finite": entry(
         422, "{part}: contains a number that is infinite or NaN", "Use a finite number"
     ),
+    "values-too-large": entry(
+        422, "{part}: larger than {most} KiB of JSON in ASCII", "Shorten the longest values"
+    ),
     "config-holds-secret": entry(
         422,
         "the config of {domain} contains a secret, and configs are stored in clear text",
@@ -171,7 +174,7 @@ ENTRIES: Catalog = {
     ),
     "redirect-shadows-result": entry(
         422,
-        "the query of redirect_to has a parameter with a name of the result",
+        "the query of redirect_to has a parameter that the engine adds itself",
         "Remove parameters with these names: {names}",
     ),
     "connect-code-invalid": entry(

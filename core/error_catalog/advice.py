@@ -27,7 +27,8 @@ STEPS: Mapping[str, Steps] = {
     ),
     "review-held-deletions": Steps(
         "Review the held deletions, and accept or refuse them",
-        cli="Review: polling deletions. Decide: polling deletions accept ID, or refuse ID",
+        cli="Review: polling deletions. Decide: polling deletions accept ID, or"
+        " polling deletions refuse ID",
     ),
     "review-overdue-accounts": Steps(
         "Check that the scheduler runs",

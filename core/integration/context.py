@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
 from pydantic import BaseModel
 
+from core.errors import PermanentError
 from core.integration.results import Blob
 
 if TYPE_CHECKING:
@@ -274,6 +275,21 @@ def require_progress(done: int, total: int | None) -> None:
     for units in (done, total):
         if units is not None and not 0 <= units < 2**63:
             raise ValueError(f"progress: {units} is not a number of units")
+
+
+def require_rate(limit: str, rates: Container[str], domain: str) -> None:
+    """Check the limit of `Context.charge`.
+
+    Args:
+      limit: The name of the limit.
+      rates: The names of the account's `Rate` limits.
+      domain: The domain of the account's integration.
+
+    Raises:
+      PermanentError: The account has no rate limit of this name.
+    """
+    if limit not in rates:
+        raise PermanentError(f"{domain} has no rate limit {limit!r} to charge")
 
 
 class ContextLogger(logging.LoggerAdapter[logging.Logger]):

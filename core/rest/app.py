@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.rest.metrics import Metrics
@@ -92,6 +95,7 @@ def build(backend: Backend) -> FastAPI:
         description=ABOUT,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         # A redirect would use the untrusted Host header, and HTTP behind a proxy that terminates
@@ -107,7 +111,22 @@ def build(backend: Backend) -> FastAPI:
     app.add_middleware(BodySize)
     app.add_middleware(Headers)
     app.openapi = partial(_described, app.openapi)  # type: ignore[method-assign]
+    app.add_route("/openapi.json", _sender(app))
     return app
+
+
+def _sender(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
+    """Return the route of the OpenAPI document.
+
+    Everybody may read it, also without a token. So its text is made once: each time would occupy
+    the event loop for some milliseconds.
+    """
+    text = cache(lambda: json.dumps(app.openapi(), ensure_ascii=False).encode())
+
+    async def openapi(_: Request) -> Response:
+        return Response(text(), media_type="application/json")
+
+    return openapi
 
 
 def _described(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:

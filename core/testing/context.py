@@ -10,16 +10,17 @@ from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Protocol, TypeVar, overload
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue
 
-from core.errors import CursorExpired, PermanentError
 from core.integration.context import (
     AccountInfo,
     ContextLogger,
     RunInfo,
     TaskInfo,
     require_progress,
+    require_rate,
 )
+from core.integration.stored import state_value
 from core.states import Trigger
 from core.testing.blobs import MemoryStore, MemoryWriter, Spool
 from core.testing.content import ContentTable
@@ -121,14 +122,8 @@ class HarnessContext:
 
     def state(self, partition: str, model: type[M]) -> M | None:
         """Return the state of a partition; see `core.Context.state`."""
-        self.reads.setdefault(partition, self._account.versions[partition])
-        value = self._account.state.get(partition)
-        if value is None:
-            return None
-        try:
-            return model.model_validate(value)
-        except ValidationError:
-            raise CursorExpired(partition) from None
+        self.reads[partition] = self._account.versions[partition]
+        return state_value(partition, self._account.state.get(partition), model)
 
     def progress(self, done: int, total: int | None = None) -> None:
         """Record the report in `Harness.progress`; see `core.Context.progress`."""
@@ -172,9 +167,7 @@ class HarnessContext:
 
     def charge(self, limit: str, units: int = 1) -> None:
         """Count the units; see `core.Context.charge`. In the harness, no task waits for them."""
-        if limit not in self._account.rates:
-            domain = self._account.info.domain
-            raise PermanentError(f"{domain} has no rate limit {limit!r} to charge")
+        require_rate(limit, self._account.rates, self._account.info.domain)
         self._account.charged[limit] += units
 
     @property

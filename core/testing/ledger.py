@@ -14,6 +14,7 @@ from core.integration.results import Listing, Task
 from core.results.decisions import (
     CONFLICT_SECONDS,
     Crashed,
+    Decision,
     Defer,
     Done,
     Expired,
@@ -60,7 +61,7 @@ class Ledger:
         self.tasks: list[Task] = []
         self._account, self._integration, self._queue = account, integration, queue
         self._policy = RetryPolicy(max_attempts, passing=tuple(integration.manifest.passing))
-        self._max_tasks = max_tasks
+        self._max_tasks = min(max_tasks, integration.manifest.max_tasks)
         self._deferred: list[Entry] = []
         self._at_once = {limit.name for limit in limits if isinstance(limit, Concurrency)}
         self._runs: dict[str, Run] = {}
@@ -203,8 +204,9 @@ class Ledger:
     def fail(self, entry: Entry, error: Exception) -> None:
         """Apply the decision of `core.results.decisions` on this error, with maximum waits."""
         self.result.failures.append(error)
-        self._note_failure(entry)
+        entry.now = self._queue.clock
         decision = decide(error, entry, self._policy, draw=max)
+        self._note_failure(entry, decision)
         match decision:
             case Done(reason=reason):
                 self.result.tasks_done += 1
@@ -236,19 +238,21 @@ class Ledger:
             case _:
                 assert_never(decision)
 
+    def _note_failure(self, entry: Entry, decision: Decision) -> None:
+        """Record the time of a task's first failure. Waits and stops are not failures."""
+        if isinstance(decision, Retry | Defer | Park) and entry.first_failed is None:
+            entry.first_failed = self._queue.clock
+
     def _wait(self, entry: Entry, error: Exception, seconds: float, *, snoozes: bool) -> None:
         entry.snoozes += snoozes
         entry.waits += not snoozes
+        if snoozes and entry.first_failed is not None:
+            entry.first_failed += seconds  # a task that is snoozed does not fail
         if entry.waits > MAX_WAITS:
             raise RuntimeError(
                 "the task waits for PostgreSQL or Redis, which the harness does not have"
             ) from error
         self._queue.put(entry, seconds)
-
-    def _note_failure(self, entry: Entry) -> None:
-        if entry.first_failed is None:
-            entry.first_failed = self._queue.clock
-        entry.failing_seconds = self._queue.clock - entry.first_failed
 
     def _park(self, entry: Entry, error: Exception) -> None:
         self.result.parked.append(Parked(entry.task, error, entry.attempts + 1))

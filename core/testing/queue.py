@@ -33,8 +33,8 @@ class Entry:
 
     Attributes:
       limits: The names of the limits that the task uses.
-      first_failed: The clock at its first failure.
-      failing_seconds: Seconds since then, at its latest failure.
+      first_failed: The clock at its first failure that counted, moved by the snoozes since.
+      now: The clock at its latest failure.
     """
 
     id: str
@@ -48,7 +48,12 @@ class Entry:
     waits: int = 0
     deferrals: int = 0
     first_failed: float | None = None
-    failing_seconds: float = 0.0
+    now: float = 0.0
+
+    @property
+    def failing_seconds(self) -> float:
+        """Seconds between the first failure and the latest; 0 before the first."""
+        return 0.0 if self.first_failed is None else self.now - self.first_failed
 
     @property
     def trigger(self) -> str:

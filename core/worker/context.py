@@ -19,7 +19,7 @@ from core.content.blobs import Blobs, SpooledWriter
 from core.content.stored import READ_STATE
 from core.db.pool import DATABASE_UNAVAILABLE, Database
 from core.egress import Egress
-from core.errors import PermanentError, VaultError
+from core.errors import VaultError
 from core.http_session import HttpSession
 from core.integration.context import (
     AccountInfo,
@@ -27,6 +27,7 @@ from core.integration.context import (
     RunInfo,
     TaskInfo,
     require_progress,
+    require_rate,
 )
 from core.integration.limits import Rate
 from core.integration.stored import state_value
@@ -242,13 +243,12 @@ class TaskContext:
         Raises:
           PermanentError: The account has no rate limit of this name.
         """
-        for each in self._loaded.limits:
-            if each.name == limit and isinstance(each, Rate):
-                self._services.budgets.charge(
-                    UnitRequest(self._loaded.key(each), each, units, self._loaded.heaviest(each))
-                )
-                return
-        raise PermanentError(f"{self._dispatch.domain} has no rate limit {limit!r} to charge")
+        rates = {each.name: each for each in self._loaded.limits if isinstance(each, Rate)}
+        require_rate(limit, rates, self._dispatch.domain)
+        rate = rates[limit]
+        self._services.budgets.charge(
+            UnitRequest(self._loaded.key(rate), rate, units, self._loaded.heaviest(rate))
+        )
 
     def refresh_credentials(self) -> None:
         """Renew the account's credentials, once in the fleet, and load them."""

@@ -131,3 +131,19 @@ def test_a_directory_that_is_refused_leaves_a_session_that_works(name: str) -> N
             names = [entry.text for entry in session.entries("/") if not isinstance(entry, str)]
             assert "file" in names
         session.close()
+
+
+@pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd"])
+def test_a_distant_server_is_copied_with_one_login_in_few_tasks(name: str) -> None:
+    """A round trip takes 100 ms."""
+    with serve(name) as server, proxied(server.port, latency=0.1) as proxy:
+        wanted = {f"/file {number}": b"x" * number for number in range(8)}
+        for path, content in wanted.items():
+            (server.home / path[1:]).write_bytes(content)
+        harness = Harness(Ftp, {**server.config, "port": proxy.port}, server.credentials)
+        result = harness.sync()
+        assert (result.state, result.skipped_items.total()) == ("succeeded", 0)
+        assert {path: item.content for path, item in harness.content.items()} == wanted
+        assert proxy.commands["USER"] == 1
+        assert proxy.commands["RETR"] == len(wanted)
+        assert len(harness.tasks) <= 3, harness.tasks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from core.testing import Harness
 
 Patch = Callable[[Any, pytest.MonkeyPatch], None]
 
-FILES = {"a": b"a" * 1000, "fail": b"b", "sub/b c": b"", "sub/deep/d": b"d" * 70_000}
+FILES = {"a": b"a" * 1000, "fail": b"b", "sub/b c": b"", "sub/deep/d": b"d" * 70_000,
+    "failed to open/e": b"e", "output truncated/f": b"f"}  # fmt: skip
 
 
 def replace_replies(old: str, new: str) -> Patch:
-    """Change the beginning of replies; `{arg}` is the argument of the command."""
+    """Change the beginning of replies.
+
+    `{arg}` is the argument of the command, or the current directory.
+    """
 
     def apply(server: Any, patch: pytest.MonkeyPatch) -> None:
         respond = server.handler.respond
@@ -28,6 +33,7 @@ def replace_replies(old: str, new: str) -> Patch:
         def changed(self: Any, reply: str, *args: Any, **options: Any) -> None:
             if reply.startswith(old):
                 argument = server.commands[-1].partition(" ")[2] if server.commands else ""
+                argument = argument or (self.fs.cwd if self.fs else "")
                 reply = new.format(arg=argument, rest=reply[len(old) :])
             respond(self, reply, *args, **options)
 
@@ -75,6 +81,31 @@ def lists(change: Callable[[bytes], bytes]) -> Patch:
 
             def format_mlsx(self, *args: Any, **options: Any) -> Any:
                 return map(change, super().format_mlsx(*args, **options))
+
+        patch.setattr(server.handler, "abstracted_fs", Listed)
+
+    return apply
+
+
+def repeats(place: str) -> Patch:
+    """Begin each name of LIST and MLSD with `place`, in which `{}` is the path of the directory."""
+
+    def apply(server: Any, patch: pytest.MonkeyPatch) -> None:
+        class Listed(AbstractedFS):  # type: ignore[misc]
+            def format_list(self, basedir: str, listing: Any, *args: Any, **options: Any) -> Any:
+                list_ = partial(super().format_list, **options)
+                return self._placed(list_, basedir, listing, args)
+
+            def format_mlsx(self, basedir: str, listing: Any, *args: Any, **options: Any) -> Any:
+                list_ = partial(super().format_mlsx, **options)
+                return self._placed(list_, basedir, listing, args)
+
+            def _placed(self, original: Any, basedir: str, listing: Any, args: Any) -> Any:
+                path = place.format(self.fs2ftp(basedir).rstrip("/")).encode()
+                for name in listing:
+                    end = f" {name}\r\n".encode()
+                    for line in original(basedir, [name], *args):
+                        yield line.removesuffix(end) + b" " + path + end[1:]
 
         patch.setattr(server.handler, "abstracted_fs", Listed)
 
@@ -194,6 +225,8 @@ QUIRKS: dict[str, Patch] = {
     "no password": needs_no_password,
     "-a is a name": takes_options_for_names,
     "lines end with LF": lists(lambda line: line.replace(b"\r\n", b"\n")),
+    "names with paths": repeats("{}/"),
+    "names with ./": repeats("./"),
     "TYPE A is refused": sends_binary_only,
     "slow": is_slow,
     "busy for a moment": refuse("RETR", "450 File busy.", times=1),
@@ -266,6 +299,34 @@ def test_a_name_that_stays_busy_is_skipped_alone(
         assert not result.parked
     assert kept(harness) == {name: content for name, content in FILES.items() if name != "fail"}
     assert len([line for line in ftp_server.sent("RETR") if line.endswith("/fail")]) == 1
+
+
+@pytest.mark.parametrize("command", ["RETR", "LIST", "MLSD"])
+@pytest.mark.parametrize(
+    "name", ["Too many users", "TLS required", "Please log in first", "Maximum sessions reached"]
+)
+def test_a_refused_name_that_reads_like_a_reply_is_skipped_alone(
+    name: str, command: str, ftp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = getattr(ftp_server.handler, f"ftp_{command}")
+
+    def refused(self: Any, path: str) -> Any:
+        if Path(path).name == name:
+            self.respond(f"550 {name}: Permission denied.")
+            return None
+        return original(self, path)
+
+    monkeypatch.setattr(ftp_server.handler, f"ftp_{command}", refused)
+    ftp_server.write(name if command == "RETR" else f"{name}/inside")
+    for path, content in FILES.items():
+        ftp_server.write(path, content)
+    harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
+    result = harness.sync()
+    assert (result.state, result.parked) == ("succeeded", [])
+    found = kept(harness)
+    found.pop(f"{name}/inside", None)  # the server has another command to list directories
+    assert found == FILES
+    assert result.skipped_items.total() <= 1
 
 
 def test_a_mailbox_that_deletes_what_was_read_loses_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import threading
@@ -18,7 +19,7 @@ from integration_polling_ftp.control import Control, Data
 from integration_polling_ftp.errors import Dropped, Untrusted
 from integration_polling_ftp.session import Session
 from integration_polling_ftp.tls import Tls
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from real_servers import RealServer, Security, serve
 from test_control import speaking
 
@@ -38,6 +39,19 @@ def server(request: pytest.FixtureRequest) -> Iterator[RealServer]:
 
 def connect(server: RealServer, credentials: dict[str, str] | None = None, **config: Any) -> Any:
     return Harness(Ftp, {**server.config, **config}, {**server.credentials, **(credentials or {})})
+
+
+def test_the_largest_values_of_all_fields_are_accepted() -> None:
+    """The engine accepts 64 KiB of JSON for a config, and for credentials."""
+    line = "x" * 64 + "\n"  # as in PEM
+    config = Config(host="h" * 253, tls_ca=(line * 1_000)[:48_000])
+    one = (line * 500)[:24_000]
+    credentials = Credentials(certificate=one, private_key=SecretStr(one), username="u" * 1_000)
+    assert len(config.model_dump_json()) < 65_536
+    # The dump hides the private key, which is as large as the certificate.
+    assert len(credentials.model_dump_json()) + len(json.dumps(one)) < 65_536
+    with pytest.raises(ValidationError, match="at most 48000 characters"):
+        Config(host="h", tls_ca="x" * 48_001)
 
 
 def fill(server: RealServer) -> dict[str, bytes]:

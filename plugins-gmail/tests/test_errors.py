@@ -161,10 +161,10 @@ def test_the_header_retry_after_is_obeyed_beside_the_text(
     ("value", "seconds"),
     [
         ("120", 120.0),
-        ("0", 1.0),
+        ("0", 0.0),
         ("Mon, 23 Nov 2026 15:01:30 GMT", 90.0),
-        ("Mon, 23 Nov 2026 14:00:00 GMT", 1.0),
-        ("Fri, 31 Dec 9999 23:59:59 -2359", None),
+        ("Mon, 23 Nov 2026 14:00:00 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", 86_400.0),
         ("soon", None),
         ("٣", None),
         ("-5", None),

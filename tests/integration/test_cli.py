@@ -191,7 +191,7 @@ def test_connecting_the_same_account_again_returns_the_same_id(cli: Cli) -> None
         (["connect", "nope"], "integration 'nope' is not installed"),
         (
             ["connect", "hello-world", "--set", "pages=many"],
-            "pages: Input should be a valid integer",
+            "pages: must be a valid integer",
         ),
         (["connect", "hello-world", "--set", "pges=1"], "no field 'pges'"),
         (["connect", "hello-world", "--config", "{"], "--config is not valid JSON"),
@@ -258,7 +258,7 @@ def test_a_sync_of_an_incomplete_account_exits_with_3_though_it_succeeded(cli: C
     assert again.json()["owed"] == len(parked)
     assert again.json()["owed_since"] is not None
     shown = cli("sync", "owes", "--wait")
-    assert f"Incomplete: {len(parked)} tasks are owed" in shown.err
+    assert f"Incomplete: {len(parked)} failed or cancelled tasks are not done yet" in shown.err
     assert cli.ok("accounts", "show", "owes", "--json").json()["complete_as_of"] is None
     for task in parked:
         cli.ok("tasks", "discard", str(task["id"]))

@@ -205,7 +205,8 @@ def test_the_page_of_an_account_shows_its_condition(dashboard, desk) -> None:
     for said in (
         "mine", "in the config", f'href="/runs/{run}"', f'href="/tasks/{task}"',
         f'href="/parked?account={account}"', f'href="/content?account={account}"', "inbox",
-        "&#34;cursor&#34;: 42", "no worker is running", "TransientError", "1 task is owed",
+        "&#34;cursor&#34;: 42", "no worker is running", "TransientError",
+        "1 failed or cancelled task is not done yet",
     ):  # fmt: skip
         assert said in page, said
     assert re.search(r"Items</a></dt>\s*<dd>2</dd>", page)

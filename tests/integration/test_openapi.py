@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import httpx2
 import pytest
 
 with warnings.catch_warnings():  # schemathesis imports deprecated parts of its dependencies
@@ -18,7 +19,7 @@ with warnings.catch_warnings():  # schemathesis imports deprecated parts of its 
     )
 
 from hypothesis import HealthCheck, Phase, given, settings
-from support.rest import SECRET
+from support.rest import SECRET, serving
 
 from core import TaskOutput
 from core.rest.app import build
@@ -116,6 +117,22 @@ def test_every_link_of_the_document_can_be_followed(api, document, there) -> Non
     Machine.run(settings=settings(BOUNDS, max_examples=10, stateful_step_count=8))
     succeeded = {name for name, status in done if status < 300}
     assert len(succeeded & LINKED) >= 2, sorted(succeeded)
+
+
+def test_the_document_is_made_once(backend, monkeypatch) -> None:
+    """Everybody may read it. Made for each request, it occupied the event loop for milliseconds."""
+    made = []
+
+    def described(document):
+        made.append(document)
+        return document()
+
+    monkeypatch.setattr("core.rest.app._described", described)
+    with serving(backend) as url, httpx2.Client(base_url=url, trust_env=False) as client:
+        answers = [client.get("/openapi.json") for _ in range(3)]
+    assert len(made) == 1
+    assert {answer.headers["content-type"] for answer in answers} == {"application/json"}
+    assert all(answer.json() == made[0]() for answer in answers)
 
 
 def test_the_openapi_document_contains_no_secret(document) -> None:

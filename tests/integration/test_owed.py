@@ -138,7 +138,7 @@ def test_a_listing_shows_the_owed_tasks_of_each_account(desk) -> None:
     desk.finish(root)
     completion.end_runs(desk.conn, {root.run_id})
     rows = {row["id"]: row for row in account_queries.listed_accounts.page(desk.conn).rows}
-    assert completeness(rows[owing]) == "2 tasks owed"
+    assert completeness(rows[owing]) == "2 tasks not done"
     assert rows[complete]["complete_as_of"] == desk.value(STARTED, root.run_id)
     assert (rows[new]["owed_tasks"], rows[new]["complete_as_of"]) == (0, None)
     for account in rows:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,8 @@ from support.judges import Engine, Kit, Verdict
 from support.odd_results import DEEDS, EFFECTS, KEPT, PARKED, PLAIN_DEEDS, WAITS, Bare, Deed
 
 from core import Listing, TaskOutput, TaskResult
+from core.results.delete_guard import DeleteGuard
+from core.states import Deletions
 
 BEFORE = Deed(lambda: TaskResult([TaskOutput("b", "before")]))
 """A deed that keeps an item before the named deed runs."""
@@ -26,12 +29,13 @@ def engine(desk, database, queues, vault, blobs) -> Engine:
     return Engine(desk, database, queues, vault, blobs)
 
 
-def both(engine: Engine, *deeds: Deed) -> Verdict:
+def both(engine: Engine, *deeds: Deed, **account: Any) -> Verdict:
     """Return the verdict on the last deed, after both have agreed on each."""
-    theirs, ours = engine.judge(deeds), Kit().judge(deeds)
+    theirs, ours = engine.judge(deeds, **account), Kit().judge(deeds, **account)
     for deed, one, other in zip(deeds, theirs, ours, strict=True):
         assert one == other, deed
         assert_same_wait(one, other)
+        assert_same_failing(one, other)
     return theirs[-1]
 
 
@@ -41,6 +45,13 @@ def assert_same_wait(engine: Verdict, kit: Verdict) -> None:
         assert engine.wait is not None
         assert engine.wait <= kit.wait * 1.05
         assert engine.wait >= kit.wait / 2 - 1 or kit.attempts, "only a retry is drawn from 0"
+
+
+def assert_same_failing(engine: Verdict, kit: Verdict) -> None:
+    """Assert that the task has failed for the same time. The engine draws the end of its wait."""
+    assert (engine.failing is None) == (kit.failing is None)
+    if engine.failing is not None and kit.failing is not None:
+        assert abs(engine.failing - kit.failing) < 10 + 0.06 * (kit.wait or 0)
 
 
 @pytest.mark.parametrize("name", PARKED)
@@ -137,6 +148,12 @@ def test_both_judge_random_deeds_alike(engine: Engine, deeds: list[Deed]) -> Non
 
 
 @untimed
-@given(deeds=st.lists(PLAIN_DEEDS, min_size=2, max_size=6))
-def test_both_keep_and_delete_the_same(engine: Engine, deeds: list[Deed]) -> None:
-    both(engine, *deeds)
+@given(
+    deeds=st.lists(PLAIN_DEEDS, min_size=2, max_size=6),
+    deletions=st.sampled_from([Deletions.MARK, Deletions.MARK, Deletions.KEEP]),
+    guard=st.builds(DeleteGuard, st.sampled_from([0.5, 0.0, 1.0]), st.sampled_from([2, 20])),
+)
+def test_both_keep_and_delete_the_same(
+    engine: Engine, deeds: list[Deed], deletions: Deletions, guard: DeleteGuard
+) -> None:
+    both(engine, *deeds, deletions=deletions, guard=guard)

@@ -211,7 +211,8 @@ def test_what_waits_for_a_confirmation_is_encrypted(product, victor, provider, c
     "name",
     [
         "connect_code", "user_integration_id", "error", "ERROR", "%65rror", "error%5B%5D",
-        "error[0]", "error.x", "%20error", "a=1;connect_code", "a=1&connect_code",
+        "error[0]", "error.x", "%20error", "a=1;connect_code", "a=1&connect_code", "connect.code",
+        "connect+code", "user%20integration.id[]",
     ],
 )  # fmt: skip
 def test_the_query_of_the_product_cannot_shadow_the_result(product, conn, name) -> None:

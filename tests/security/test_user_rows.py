@@ -12,6 +12,7 @@ from support.rest import SECRET
 from core.rest import idempotency
 from core.service import provider_slots
 from core.service.accounts import actions
+from core.service.accounts.validation import MAX_VALUES_BYTES
 from core.service.runs import parked
 
 ACCOUNTS = "/v1/user-integrations"
@@ -71,6 +72,63 @@ def test_the_keys_of_requests_of_a_user_are_bounded(api, conn, monkeypatch) -> N
     operator = api.admin
     assert {sync(operator, f"k{n}").status_code for n in range(5)} == {200}
     assert connected(api.user("ann"), "me", **{"Idempotency-Key": "k"}).status_code == 201
+
+
+LARGE = "x" * MAX_VALUES_BYTES
+
+
+@pytest.mark.parametrize("part", ["config", "credentials"])
+def test_a_config_and_credentials_are_small(dashboard, conn, part) -> None:
+    """A thousand accounts of one user, and thousands of recorded responses, would fill the disk."""
+    mallory, browser = dashboard.user("mallory"), dashboard.sign_in("mallory")
+    account = connected(mallory, "me").json()["id"]
+    values = {"config": {"name": "me"}, "credentials": {"password": SECRET}}
+    values[part] |= {"config": {"mood": LARGE}, "credentials": {"password": LARGE}}[part]
+    form = {
+        f"{part}.{field}": value for part, held in values.items() for field, value in held.items()
+    }
+    change = values if part == "config" else {"credentials": values["credentials"]}
+    answers = [
+        mallory.post(ACCOUNTS, json={"integration_domain": "locked"} | values),
+        mallory.patch(f"{ACCOUNTS}/{account}", json=change),
+        dashboard.admin.patch(f"{ACCOUNTS}/{account}", json=change),
+    ]
+    assert [answer.json()["code"] for answer in answers] == ["values-too-large"] * 3
+    assert {answer.json()["detail"] for answer in answers} == {
+        f"{part}: larger than 64 KiB of JSON in ASCII"
+    }
+    page = browser.submit("/integrations/locked/connect", "/integrations/locked/connect", form)
+    assert page.status_code == 422
+    assert "larger than 64 KiB" in page.text
+    stored = "SELECT count(*), max(length(config::text) + length(credentials)) < 1000"
+    assert conn.execute(f"{stored} FROM user_integration").fetchone() == (1, True)
+
+
+def test_letters_outside_ascii_count_as_they_are_stored(api) -> None:
+    """A config of 20,000 such letters is stored as JSON with six bytes for each."""
+    mallory = api.user("mallory")
+    new = {"integration_domain": "locked", "credentials": {"password": SECRET}}
+    for letters, status in ((10_000, 201), (20_000, 422)):
+        config = {"name": str(letters), "mood": "я" * letters}
+        assert mallory.post(ACCOUNTS, json=new | {"config": config}).status_code == status
+
+
+def test_a_long_identity_is_one_account(api, conn) -> None:
+    """Users choose it with some integrations. The index on it has no room for a long one."""
+    user = "\U0001f408" * 500
+    mallory, key = api.user(user), {"Idempotency-Key": "k"}
+    random = "".join(map(chr, range(0x4E00, 0x4E00 + 9_000)))
+    names = [random, random[:-1], random[1:], random]
+    answers = [connected(mallory, name, **(key if name is random else {})) for name in names]
+    assert [answer.status_code for answer in answers] == [201, 201, 201, 201]
+    assert answers[3].headers["idempotency-replayed"] == "true"
+    again = connected(mallory, random)
+    assert (again.status_code, again.json()["id"]) == (200, answers[0].json()["id"])
+    account = f"{ACCOUNTS}/{again.json()['id']}"
+    assert mallory.patch(account, json={"credentials": {"password": SECRET}}).status_code == 200
+    assert conn.execute("SELECT count(*), max(length(name)) FROM user_integration").fetchone() == (
+        3, 500,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("action", ["sync", "resync", "reread"])

@@ -22,6 +22,7 @@ from core import (
     PermanentError,
     RateLimited,
     SkipItem,
+    Skipped,
     Task,
     TaskOutput,
     TaskResult,
@@ -64,6 +65,8 @@ class Deed:
       make: Creates the result or the exception, once for each judge.
       attempts: The task's attempts so far.
       failing: Seconds since the task's first failure; 0 if it has not failed.
+      overtaken: Partitions that another task writes after this one has read.
+      crowded: True if the run has more tasks than it may have.
     """
 
     make: Callable[[], Any]
@@ -71,6 +74,8 @@ class Deed:
     attempts: int = 0
     failing: float = 0.0
     trigger: str = "manual"
+    overtaken: tuple[str, ...] = ()
+    crowded: bool = False
     name: str = field(default="", compare=False)
 
     @property
@@ -80,11 +85,16 @@ class Deed:
 
     def __repr__(self) -> str:
         shown = self.name or repr(self.make())[:2_000]
-        return f"Deed({shown}, {self.reads}, {self.attempts}, {self.failing}, {self.trigger})"
+        given = (
+            self.reads, self.attempts, self.failing, self.trigger, self.overtaken, self.crowded
+        )  # fmt: skip
+        return f"Deed({shown}, {', '.join(map(str, given))})"
 
-    def do(self, ctx: Any) -> Any:
+    def do(self, ctx: Any, overtake: Callable[[str], None]) -> Any:
         for partition in self.reads:
             ctx.state(partition, Bare)
+        for partition in self.overtaken:
+            overtake(partition)
         made = self.make()
         if isinstance(made, BaseException):
             raise made
@@ -244,6 +254,52 @@ EFFECTS: Mapping[str, tuple[Deed, str]] = {
         ),
         "done",
     ),
+    "follow-ups with keys and delays": (
+        Deed(
+            returns(
+                tasks=[
+                    Task("step", {"number": 1}, key="k"),
+                    Task("step", {"number": 2}, key="k"),
+                    Task("step", {"number": 3}, delay=90),
+                ]
+            )
+        ),
+        "done",
+    ),
+    "a follow-up, in a run that has too many": (
+        Deed(returns(tasks=[Task("step")]), crowded=True),
+        "parked",
+    ),
+    "no follow-up, in a run that has too many": (Deed(keeps("a"), crowded=True), "done"),
+    "a state that another task has written since": (
+        Deed(returns(state={"p": Bare(2)}), reads=("p",), overtaken=("p",)),
+        "ready",
+    ),
+    "a state that another task has written, and this one has not read": (
+        Deed(returns(state={"p": Bare(2)}), overtaken=("p",)),
+        "done",
+    ),
+    "CursorExpired, and another task has written the partition": (
+        Deed(lambda: CursorExpired("p"), overtaken=("p",)),
+        "done",
+    ),
+    "a listing in a run that hints made": (
+        Deed(returns(listed=[Listing()]), trigger="hint"),
+        "done",
+    ),
+    "items that are skipped": (
+        Deed(returns(skipped=[Skipped("a", "too large"), Skipped("b", "too large")])),
+        "done",
+    ),
+    "numbers of items that are unchanged and skipped": (
+        Deed(returns(unchanged=3, skipped={"a draft": 2, "none": 0})),
+        "done",
+    ),
+    "RateLimited of a limit": (Deed(lambda: RateLimited(retry_after=9, limit="quota")), "ready"),
+    "VaultError, after a failure": (
+        Deed(lambda: VaultError("credentials-not-decrypted"), attempts=1, failing=100.0),
+        "ready",
+    ),
 }
 """Deeds, and the state of the task after them."""
 
@@ -326,6 +382,7 @@ TASKS = mostly(
         st.none() | st.sampled_from(["k", "\0", "\ud800", 5]),
         mostly(st.integers(-3, 3), 2**31, -(2**31) - 1, "1", None, True),
         st.sampled_from([True, False, "yes", 0]),
+        mostly(st.sampled_from([0, 0.0, 90]), -1, math.nan, "1", None, 86_401, True),
     ),
     None,
     "step",
@@ -340,6 +397,11 @@ STATES = mostly(
 LISTINGS = mostly(st.builds(Listing, PARENTS, MOMENTS, MOMENTS), None, "place")
 
 
+REASONS = mostly(st.sampled_from(["too large", "a draft"]), "", "x\0", "x" * 201, 5, None)
+COUNTS = mostly(st.integers(0, 3), -1, 2**31, None, "1", True)
+SKIPPED = mostly(st.builds(Skipped, IDS, REASONS), None, "a")
+
+
 def _lists(items: st.SearchStrategy[Any], *odd: Any) -> st.SearchStrategy[Any]:
     return mostly(st.lists(items, max_size=3), *odd)
 
@@ -352,6 +414,8 @@ RESULTS = mostly(
         mostly(st.dictionaries(PARTITIONS, STATES, max_size=2), None, 5),
         _lists(IDS, None, 5),
         _lists(LISTINGS, None, 5),
+        mostly(st.integers(0, 3), -1, 2**31, None, "1", True),
+        _lists(SKIPPED, None, 5) | st.dictionaries(REASONS, COUNTS, max_size=2),
     ),
     None,
     "done",
@@ -383,14 +447,16 @@ EXCEPTIONS = st.one_of(
 )  # fmt: skip
 
 DEEDS = st.builds(
-    lambda made, reads, attempts, failing, trigger: Deed(
-        lambda: made, tuple(reads), attempts, failing, trigger
+    lambda made, reads, attempts, failing, trigger, overtaken, crowded: Deed(
+        lambda: made, tuple(reads), attempts, failing, trigger, tuple(overtaken), crowded
     ),
     st.sampled_from([RESULTS, RESULTS, RESULTS, EXCEPTIONS]).flatmap(lambda drawn: drawn),
     st.lists(st.sampled_from("pq"), max_size=2, unique=True),
     st.integers(0, 2),
     st.sampled_from([0.0, A_WEEK]),
-    st.sampled_from(["manual", "manual", "resync"]),
+    st.sampled_from(["manual", "manual", "resync", "hint"]),
+    st.lists(st.sampled_from("pq"), max_size=1),
+    st.sampled_from([False, False, False, True]),
 )
 
 # Deeds without odd values: many changes of a few items
@@ -400,7 +466,8 @@ PLAIN_OUTPUTS = st.builds(
     st.sampled_from("abcd"),
     st.sampled_from([None, "x", "y", b"\0"]),
     parent=PLACES,
-    timestamp=st.none() | st.sampled_from([datetime(2026, 1, day, tzinfo=UTC) for day in (1, 5)]),
+    timestamp=st.none()
+    | st.sampled_from([datetime(2026, 1, day, tzinfo=UTC) for day in (1, 3, 5)]),
     metadata=st.dictionaries(st.sampled_from("mn"), st.sampled_from([0, 1, True])),
     fingerprint=st.none() | st.sampled_from(["", "f", "g"]),
     code=st.sampled_from([200, 200, 200, 206, 410]),

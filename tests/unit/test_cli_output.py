@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from core.cli import output
+from core.cli import integrations, output
 from core.cli.listing import print_page
+from core.plugins import get_registry
 from core.service.pagination import Page
 
 HOSTILE = "\x1b[2Jname\r\n[red]x[/red]\u202egnp.exe\x00\ud800"
@@ -50,6 +51,27 @@ def test_tables_fit_and_truncate_the_wide_column(screen: io.StringIO) -> None:
     assert max(map(len, lines)) <= 80
     assert "…" in lines[1]
     assert lines[1].rstrip().endswith("3 min ago")
+
+
+def test_a_table_that_wraps_shows_every_word(screen: io.StringIO) -> None:
+    words = " ".join(f"word{number}" for number in range(40))
+    output.table(("ID", "MEANING"), [("12345678", words)], wraps=True)
+    assert max(map(len, screen.getvalue().splitlines())) <= 80
+    assert screen.getvalue().split() == ["ID", "MEANING", "12345678", *words.split()]
+
+
+def test_an_integration_shows_its_fields_and_limits_in_words(
+    screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(integrations, "stdout", output.stdout)
+    monkeypatch.setattr(integrations, "registry", get_registry)
+    integrations.show("ftp")
+    shown = screen.getvalue()
+    assert "connections: 4 tasks at the same time for each account" in shown
+    assert "…" not in shown
+    assert "hidden" not in shown
+    integrations.show("gmail")
+    assert "quota: 6,000 units in 1 min for each account" in screen.getvalue()
 
 
 def test_wide_characters_count_as_two_columns(screen: io.StringIO) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
@@ -15,6 +17,7 @@ class Model(BaseModel):
     host: str
     port: int
     kinds: list[str] = Field(min_length=1)
+    shares: dict[Literal["a"], Annotated[int, Field(le=1)]] = {}
 
 
 def test_the_most_frequent_problems_have_plain_messages() -> None:
@@ -25,6 +28,26 @@ def test_the_most_frequent_problems_have_plain_messages() -> None:
         "port": "Enter an integer.",
         "kinds": "Choose at least one.",
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"host": "x", "port": "x", "kinds": ["a"]}, "port: must be a valid integer, unable to"),
+        (
+            {"host": "x", "port": 1, "kinds": ["a"], "shares": {"b": 1}},
+            "shares.b: this key must be 'a'",
+        ),
+        ({"host": "x", "port": 1, "kinds": ["a"], "shares": {"a": 2}}, "shares.a: must be less"),
+        ({"port": 1, "kinds": ["a"]}, "host: Field required"),
+    ],
+)
+def test_the_first_problem_names_the_field_in_plain_words(
+    values: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Model.model_validate(values)
+    assert validation.first_problem(caught.value).startswith(said)
 
 
 def test_a_hint_shows_code_and_escapes_everything() -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from email.message import Message
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from core.http_session import MAX_PAUSE_SECONDS, left, pause_of, retry_after
+from core.rate_headers import (
+    MAX_PAUSE_SECONDS,
+    pause_of,
+    requests_left,
+    response_time,
+    retry_after,
+)
 
+ROOT = Path(__file__).parents[2]
 NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
 EPOCH = int(NOW.timestamp())
 
@@ -19,7 +28,8 @@ EPOCH = int(NOW.timestamp())
         ({}, None),
         ({"Retry-After": "30"}, 30),
         ({"Retry-After": "1.5"}, 1.5),
-        ({"Retry-After": "-3"}, 0),
+        ({"Retry-After": "-3"}, None),
+        ({"Retry-After": "1_000"}, None),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "99999999"}, MAX_PAUSE_SECONDS),
@@ -59,7 +69,7 @@ def test_retry_after_is_a_number_or_a_date(headers: dict[str, str], seconds: flo
 def test_the_usual_headers_of_rate_limits_are_read(
     headers: dict[str, str], remaining: float | None, pause: float | None
 ) -> None:
-    assert left(httpx2.Headers(headers)) == remaining
+    assert requests_left(httpx2.Headers(headers)) == remaining
     assert pause_of(httpx2.Headers(headers), NOW) == pause
 
 
@@ -77,4 +87,28 @@ def test_the_usual_headers_of_rate_limits_are_read(
 def test_hostile_headers_raise_nothing(headers: dict[str, str]) -> None:
     pause = pause_of(httpx2.Headers(headers), NOW)
     assert pause is None or 0 <= pause <= MAX_PAUSE_SECONDS
-    left(httpx2.Headers(headers))
+    requests_left(httpx2.Headers(headers))
+
+
+@pytest.mark.parametrize("date", ["Fri, 01 Jan 9999 00:00:00 GMT", "Mon, 01 Jan 0001", "", "soon"])
+def test_an_implausible_date_of_a_response_is_ignored(date: str) -> None:
+    assert response_time({"date": date}, NOW) == NOW
+    there = "Tue, 01 Jan 2030 12:00:30 GMT"
+    assert retry_after({"retry-after": there, "date": date}, NOW) == 30
+
+
+def test_the_headers_of_any_http_library_are_read() -> None:
+    message = Message()
+    message["Retry-After"] = "7"
+    assert retry_after(message) == retry_after({"retry-after": "7"}) == 7
+    assert retry_after({"retry-after": "٣"}) is None
+
+
+def test_one_module_reads_the_header_retry_after() -> None:
+    reading = [
+        path.relative_to(ROOT).as_posix()
+        for folder in (ROOT / "core", *ROOT.glob("plugins-*/src"))
+        for path in sorted(folder.rglob("*.py"))
+        if "retry-after" in path.read_text("utf-8")
+    ]
+    assert reading == ["core/rate_headers.py"]

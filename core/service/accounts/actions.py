@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -51,6 +52,15 @@ WHERE id = %(id)s
 COUNT_OF_USER = "SELECT count(*) FROM user_integration WHERE user_id = %s"
 
 DEFAULT_INTERVAL_MINUTES = 15
+
+MAX_TEXT_CHARS = 500
+"""The maximum length of a name or a user id."""
+
+MAX_KEY_BYTES = 600
+"""The size of an account's key. The index on user, domain and key has 2,704 bytes for a row."""
+
+MAX_PREFIX_CHARS = 100
+"""The beginning of a longer key that stays readable."""
 
 MAX_ACCOUNTS_PER_USER = 1_000
 """The number of accounts that one user has if the user's token adds another.
@@ -163,7 +173,7 @@ def _store(
     public_only: bool,
 ) -> ConnectedAccount:
     identity = checked.identity
-    domain, key = integration.manifest.domain, sanitize(identity.id) or ""
+    domain, key = integration.manifest.domain, key_of(identity)
     known = conn.execute(FIND_BY_IDENTITY, (user_id, domain, key)).fetchone()
     if known is None and public_only:
         ((number,),) = conn.execute(COUNT_OF_USER, (user_id,)).fetchall()
@@ -172,7 +182,7 @@ def _store(
     kept_name, before, kept_interval = (
         known[1:] if known else (identity.name, {}, DEFAULT_INTERVAL_MINUTES)
     )
-    name = sanitize(name or kept_name) or key
+    name = (sanitize(name or kept_name) or key)[:MAX_TEXT_CHARS]
     account, is_new = store.connect(
         conn,
         user_id=user_id,
@@ -190,6 +200,18 @@ def _store(
     )
     breakers.probe_now(conn, account)
     return ConnectedAccount(account, name, identity, is_new)
+
+
+def key_of(identity: AccountIdentity) -> str:
+    """Return the id of an identity as its column stores it.
+
+    Users choose it with some integrations, such as the folder of a file server. A long one would
+    not fit into the unique index, so a hash replaces its end.
+    """
+    key = sanitize(identity.id) or ""
+    if len(encoded := key.encode()) <= MAX_KEY_BYTES:
+        return key
+    return f"{key[:MAX_PREFIX_CHARS]}… {hashlib.sha256(encoded).hexdigest()}"
 
 
 def seal_credentials(backend: Backend, credentials: BaseModel) -> str | None:
@@ -431,7 +453,7 @@ def _renewing(backend: Backend, account: Account) -> Any:
 
 
 def _require_same(account: Account, identity: AccountIdentity) -> None:
-    if (sanitize(identity.id) or "") != account.identity:
+    if key_of(identity) != account.identity:
         raise InvalidInput(
             "account-identity-mismatch",
             identity=identity.id,
@@ -443,5 +465,7 @@ def _require_same(account: Account, identity: AccountIdentity) -> None:
 def require_text(**values: str | None) -> None:
     """Raise InvalidInput if a name or a user id is blank, too long, or cannot be stored."""
     for field, value in values.items():
-        if value is not None and (not value.strip() or not is_storable(value) or len(value) > 500):
+        if value is not None and (
+            not value.strip() or not is_storable(value) or len(value) > MAX_TEXT_CHARS
+        ):
             raise InvalidInput("text-invalid", field=field.replace("_", " "))

@@ -611,9 +611,11 @@ def _require_redirect(settings: Settings, url: str) -> None:
     if not may_redirect(settings, url):
         raise InvalidInput("redirect-not-allowed")
     query = urlsplit(url).query
-    # Some readers also separate parameters by semicolons, or write arrays as `error[]`.
-    for name, _ in parse_qsl(query.replace(";", "&"), keep_blank_values=True):
-        if re.split(r"[\[.]", name.strip().lower())[0] in OUR_PARAMETERS:
+    # Some readers also separate parameters by semicolons, or write arrays as `error[]`. PHP reads a
+    # space or a dot in a name as `_` (https://www.php.net/manual/language.variables.external.php).
+    for field, _ in parse_qsl(query.replace(";", "&"), keep_blank_values=True):
+        name = field.strip().lower().split("[")[0]
+        if {name.split(".")[0], re.sub("[ .]", "_", name)} & set(OUR_PARAMETERS):
             raise InvalidInput("redirect-shadows-result", names=", ".join(OUR_PARAMETERS))
 
 

@@ -84,8 +84,9 @@ class Owed:
     @property
     def sentence(self) -> str:
         """A text for people, which names the number of owed tasks and the age of the oldest one."""
-        owed = f"{counted(self.tasks, 'task')} {'is' if self.tasks == 1 else 'are'} owed"
-        return f"Incomplete: {owed} (failed and not done yet). The oldest failed {ago(self.since)}."
+        tasks = counted(self.tasks, "failed or cancelled task")
+        are = "is" if self.tasks == 1 else "are"
+        return f"Incomplete: {tasks} {are} not done yet. The oldest failed {ago(self.since)}."
 
 
 def owed_by(conn: Conn, account: UUID) -> Owed:
@@ -96,8 +97,9 @@ def owed_by(conn: Conn, account: UUID) -> Owed:
 
 
 def completeness(row: Mapping[str, Any]) -> str:
-    """Return the text of a row with `OWED_COLUMNS`: "2 h ago", "3 tasks owed" or "not yet"."""
+    """Return the text of a row with `OWED_COLUMNS`: "2 h ago", "3 tasks not done" or "not yet"."""
     tasks: int = row["owed_tasks"]
     if not tasks:
         return ago(row["complete_as_of"]) if row["complete_as_of"] else "not yet"
-    return f"{tasks:,}+ tasks owed" if tasks >= MAX_LISTED else f"{counted(tasks, 'task')} owed"
+    number = f"{tasks:,}+ tasks" if tasks >= MAX_LISTED else counted(tasks, "task")
+    return f"{number} not done"

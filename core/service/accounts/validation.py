@@ -6,12 +6,12 @@ An error is one line, names the field, and never repeats a secret.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from core.accounts.vault import secrets_of
+from core.accounts.vault import secrets_of, size_of
 from core.errors import InvalidInput
 from core.integration.base import Destination, Integration, RereadOnChange, ResyncOnChange
 from core.results.text import is_storable
@@ -21,6 +21,16 @@ M = TypeVar("M", bound=BaseModel)
 Values = Mapping[str, Any]
 
 MAX_PROBLEM_CHARS = 500
+KEY = "[key]"
+"""Pydantic's last part of the location of a wrong key."""
+
+MAX_VALUES_BYTES = 64 * 1024
+"""The maximum size of a config as JSON in ASCII, and also of credentials.
+
+A user may have a thousand accounts, and may have thousands of recorded responses, which contain the
+config.
+"""
+
 PLAIN_MESSAGES = {
     "missing": "This field is required.",
     "int_parsing": "Enter an integer.",
@@ -92,23 +102,35 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
         json.dumps(dumped, allow_nan=False)
     except ValueError:
         raise InvalidInput("value-not-finite", part=what) from None
+    if size_of(valid) > MAX_VALUES_BYTES:
+        raise InvalidInput("values-too-large", part=what, most=MAX_VALUES_BYTES // 1024)
     return valid
 
 
 def first_problem(error: ValidationError) -> str:
     """Describe the first problem with its field, and count the others."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    place = ".".join(str(part) for part in problems[0]["loc"])
-    message = problems[0]["msg"].removeprefix("Value error, ")
+    place, message = _place(problems[0]["loc"]), _without_input(problems[0]["msg"])
+    if problems[0]["loc"][-1:] == (KEY,):
+        message = f"this key {message}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{place}: {message}{more}" if place else f"{message}{more}"
+
+
+def _place(location: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in location if part != KEY)
+
+
+def _without_input(message: str) -> str:
+    """Return pydantic's message without its word for the value, as in `must be a valid integer`."""
+    return message.removeprefix("Value error, ").replace("Input should", "must", 1)
 
 
 def problems(error: ValidationError) -> dict[str, str]:
     """Return the first problem of each field, by name."""
     messages: dict[str, str] = {}
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
-        name, *deeper = [str(part) for part in detail["loc"]] or [""]
+        name, *deeper = [str(part) for part in detail["loc"] if part != KEY] or [""]
         message = _plain(detail["type"], detail["msg"])
         messages.setdefault(name, f"{'.'.join(deeper)}: {message}" if deeper else message)
     return messages
@@ -117,7 +139,7 @@ def problems(error: ValidationError) -> dict[str, str]:
 def _plain(kind: str, message: str) -> str:
     if kind == "too_short" and "at least 1 item " in message:
         return "Choose at least one."
-    return PLAIN_MESSAGES.get(kind) or message.removeprefix("Value error, ")
+    return PLAIN_MESSAGES.get(kind) or _without_input(message)
 
 
 def _redacted(text: str, values: Values) -> str:

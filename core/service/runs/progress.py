@@ -320,7 +320,7 @@ def _snoozed(conn: Conn, now: Progress) -> list[Blocker]:
     why = fetch(conn, WHY_LATER, {"run": now.run["id"]})
     return [
         Blocker(
-            f"a retry is scheduled; reason: {why[0]['reason']}" if why else "a retry is scheduled",
+            f"tasks are postponed: {why[0]['reason']}" if why else "tasks are postponed",
             now.next_at,
         )
     ]

@@ -90,8 +90,8 @@ class Config(BaseModel, extra="forbid"):
         "utf-8",
         max_length=40,
         description=(
-            "Charset of the file names, such as cp932, gbk or cp1251. Bytes that it lacks are"
-            " stored as %XX"
+            "Charset of the file names, such as cp932, gbk or cp1251. Bytes that are invalid in it"
+            " are stored as %XX"
         ),
     )
     max_connections: PositiveInt = Field(
@@ -112,11 +112,11 @@ class Config(BaseModel, extra="forbid"):
     )
     tls_ca: Annotated[str, Destination()] = Field(
         "",
-        max_length=1_000_000,
+        max_length=48_000,
         title="TLS authorities",
         description=(
-            "Certificates in PEM that may sign the server's certificate. Default: the authorities"
-            " that the system trusts"
+            "Certificates, in PEM, of the authorities that may sign the server's certificate."
+            " Default: the authorities that the system trusts"
         ),
     )
     tls_fingerprint: Annotated[str, Destination(), AfterValidator(_fingerprint)] = Field(
@@ -163,14 +163,14 @@ class Credentials(BaseModel, extra="forbid"):
     )
     certificate: str = Field(
         "",
-        max_length=100_000,
+        max_length=24_000,
         title="Client certificate",
-        description="Certificate in PEM, for servers that ask for one, with its chain",
+        description="Certificate with its chain, in PEM, if the server requires one of the client",
         json_schema_extra=NOT_PROMPTED,
     )
     private_key: SecretStr | None = Field(
         None,
-        max_length=100_000,
+        max_length=24_000,
         title="Private key",
         description="Private key of the certificate, in PEM",
         json_schema_extra=NOT_PROMPTED,

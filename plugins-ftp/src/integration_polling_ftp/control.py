@@ -59,8 +59,8 @@ KEEPALIVE_SECONDS = 60
 REPLY_TIMEOUTS = 4
 """A reply that is not complete after this many times the timeout counts as lost."""
 
-_PASV = re.compile(r"(\d{1,3}),(\d{1,3}),(\d{1,3}),(\d{1,3}),(\d{1,3}),(\d{1,3})")
-_EPSV = re.compile(r"\(([!-~])\1\1(\d{1,5})\1\)")
+_PASV = re.compile(r"\d{1,3}(?:, ?\d{1,3}){3}, ?(?P<high>\d{1,3}), ?(?P<low>\d{1,3})", re.ASCII)
+_EPSV = re.compile(r"\(([!-~])[12]?\1[0-9A-Fa-f.:]*\1(?P<port>\d{1,5})\1\)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,9 +306,9 @@ def keep_alive(connection: socket.socket) -> None:
 def passive_port(reply: Reply) -> int | None:
     """Return the port in a reply to PASV (227) or EPSV (229, RFC 2428); None if there is none."""
     if reply.code == "227" and (match := _PASV.search(reply.text)):
-        port = int(match[5]) * 256 + int(match[6])
+        port = int(match["high"]) * 256 + int(match["low"])
     elif reply.code == "229" and (match := _EPSV.search(reply.text)):
-        port = int(match[2])
+        port = int(match["port"])
     else:
         return None
     return port if 0 < port < 65536 else None

@@ -66,7 +66,7 @@ _LIMIT = _words(
     r"\b(connection|client|user|session|login|thread)s?('s)?[ -]*(count )?(limit|quota)s?\b",
     r"\blimit (of|on|for|to)\b.{0,40}\b(connection|client|user|session|login|download|transfer)",
     r"(can('|no)?t|unable to|not|no longer) accept(ing)? (any )?(more|new|further|connection)",
-    r"\balready in use\b",
+    r"(?<!address )\balready in use\b",
     r"can only have \d+",
     r"no more (connection|client|user|session|login)s",
     r"no more than \d+",
@@ -80,7 +80,7 @@ _LIMIT = _words(
     r"(exceed|reach)\w*.{0,30}\b(connection|session|login|user|client|licen[cs]e)",
     r"\b(connection|session|login|user|client|licen[cs]e)s?\b.{0,30}\b(exceed|reach)",
     r"restricted to \d+",
-    r"\bonly \d+ .{0,20}\b(session|connection|login|user|client)",
+    r"\bonly (\d+|one|two|a single) .{0,20}\b(session|connection|login|user|client)",
     r"multiple (login|connection|session)s",
     r"\bper[- ](ip|user|host|account)\b.{0,20}\blimit",
     r"try (again )?later, (server|too)",
@@ -109,6 +109,7 @@ _TLS = _words(
     r"secure (connection|control|session|auth|login)",
     r"(insecure|plain[ -]?text|clear[ -]?text|unencrypted)",
     r"not secured?\b",
+    r"\buse auth\b",
 )
 _MUST = _words(
     r"require",
@@ -185,7 +186,7 @@ _SERVER_FAULT = _words(
     r"unavailable",
     r"\bbackend\b",
     r"database",
-    r"cannot (connect|contact|reach)",
+    r"(cannot|can.t|could not|unable to|failed to) (connect|contact|reach)",
     r"(not|un)[ -]?reachable",
     r"not respond",
     r"\b(is|server) down\b",
@@ -201,8 +202,8 @@ _BANNED = _words(
     r"from (your|this) (ip|address|host|location)",
 )
 _EMPTY = _words(
-    r"\bno (files?|members?|data ?sets?|matching files?|entries|file\(s\))( or director(y|ies))?"
-    r"( were| are| is)?"
+    r"\bno (files?|members?|jobs?|data ?sets?|matching files?|entries|file\(s\))"
+    r"( or director(y|ies))?( were| are| is)?"
     r" ?(found|match\w*|exists?|present|in|here|available|$|\.)",
     r"\b(directory|folder|dir|library|data ?set)\b ?(\S+ )?(is )?empty",
     r"\bempty (directory|folder|library)",
@@ -223,9 +224,10 @@ _EMPTY = _words(
 )
 _BUSY = _words(
     r"used by another",
-    r"being (used|written|uploaded|accessed|modified|transferred|processed)",
+    r"being (used|written|uploaded|received|accessed|modified|transferred|processed)",
     r"\bin use\b",
     r"\blocked\b",
+    r"(cannot|can.t|could not|unable to|failed to) lock\b",
     r"\bbusy\b",
     r"sharing violation",
     r"timed? ?out",
@@ -281,7 +283,7 @@ _GONE = _words(
     r"not a (valid|plain|regular)? ?(file|directory)",
     r"introuvable",
     r"n.existe pas",
-    r"nicht gefunden",
+    r"nicht (gefunden|finden)",
     r"existiert nicht",
     r"no existe",
     r"non esiste",
@@ -292,12 +294,17 @@ _GONE = _words(
     r"impossibile trovare",
     r"niet (gevonden|vinden)",
     r"nie (mo\u017cna odnale\u017a\u0107|znaleziono|istnieje)",
-    r"hittades inte",
-    r"n.o (existe|encontrad)",
+    r"(hittades|finns) inte|inte att hitta",
+    r"n.o (existe|encontrad|pode encontrar|foi poss.vel (encontrar|localizar))",
+    r"(ne(lze|m\u016f\u017ee) nal\u00e9zt|nenalezen|neexistuje)",
+    r"nem tal\u00e1l",
+    r"(bulunamad|bulam\u0131yor)",
+    r"\ucc3e\uc744 \uc218 \uc5c6",
     r"\u4e0d\u5b58\u5728",
     r"\u627e\u4e0d\u5230",
     r"\u898b\u3064\u304b",
     r"\u043d\u0435 \u043d\u0430\u0439\u0434\u0435\u043d",
+    r"\u043d\u0435 \u0443\u0434\u0430\S+ \u043d\u0430\u0439\u0442\u0438",
     r"\u043d\u0435 \u0441\u0443\u0449\u0435\u0441\u0442\u0432\u0443\u0435\u0442",
 )
 _DENIED = _words(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -57,6 +58,8 @@ Others drop a transfer that has not begun when they read the next `PASV`, such a
 
 CUT = "the server ended the listing at its limit"
 """Follows the entries of a listing that the server cut, as pure-ftpd does after 10,000 entries."""
+_QUOTED = re.compile(r'".*"')
+
 FINAL = (Dropped, RateLimited, ConfigurationError, CredentialsInvalid)
 """Errors of the connection. Another form of the command does not help."""
 
@@ -110,6 +113,7 @@ class Session:
         self._list = "LIST -a"
         self._pipelines = False
         self._is_cut = False
+        self._directory = ""  # the current one, in latin-1
         self._offer: Reply | None = None
         self._buffer = bytearray()
         self.login_seconds = 0.0
@@ -136,6 +140,7 @@ class Session:
           Missing: The directory does not exist, or entering it is not permitted.
         """
         self._begin(f"CWD {self.wire(path)}")
+        self._directory = self.wire(path)
 
     def wire(self, path: str) -> str:
         """Return the latin-1 form of a stored path, for commands."""
@@ -161,9 +166,11 @@ class Session:
           TransientError: The connection broke, or the listing exceeds a bound.
         """
         self._prepare(f"CWD {self.wire(path)}", "TYPE A")
+        self._directory = self.wire(path)
         self._is_cut = False
+        prefixes = (f"{self._directory.rstrip('/')}/", "./")
         for each in self._listed(path):
-            yield each.line if isinstance(each, Unreadable) else each
+            yield each.line if isinstance(each, Unreadable) else _without_prefix(each, prefixes)
         if self._is_cut:
             yield CUT
 
@@ -367,8 +374,9 @@ class Session:
                 data = self._data(control, requested=offered)
                 following = next(remaining, None)
                 offered = self._pipelines and following is not None
-                control.send(f"RETR {self.wire(path)}", *([self._passive] if offered else []))
-                error, offered = self._receive(control, data, write, offered=offered)
+                command = f"RETR {self.wire(path)}"
+                control.send(command, *([self._passive] if offered else []))
+                error, offered = self._receive(control, data, command, write, offered=offered)
                 if isinstance(error, Dropped | RateLimited):
                     raise error
                 yield path, error
@@ -378,7 +386,7 @@ class Session:
             raise
 
     def _receive(
-        self, control: Control, data: Data, write: Write, *, offered: bool
+        self, control: Control, data: Data, command: str, write: Write, *, offered: bool
     ) -> tuple[IntegrationError | None, bool]:
         """Read a transfer and its replies.
 
@@ -389,7 +397,7 @@ class Session:
         try:
             reply = control.reply()
             if not reply.is_error:
-                self._begin_transfer(control, data)
+                self._begin_transfer(control, data, command)
                 for block in data.blocks(self._blocks()):
                     write(block)
         finally:
@@ -401,7 +409,7 @@ class Session:
                 self._pipelines = offered = False
                 reply = control.reply()
             reply = control.final(reply)
-        return (self._meaning(reply) if reply.is_error else None), offered
+        return (self._meaning(reply, command) if reply.is_error else None), offered
 
     def _data(self, control: Control, *, requested: bool = False) -> Data:
         """Open a data connection, with the other request if the server does not know the first."""
@@ -439,7 +447,7 @@ class Session:
             control.send(command)
             reply = control.reply()
             if not reply.is_error:
-                self._begin_transfer(control, data)
+                self._begin_transfer(control, data, command)
                 yield from data.blocks(self._blocks())
                 self._check_close(command, data)
             data.close()
@@ -451,17 +459,19 @@ class Session:
             self.close()
             raise
         if reply.is_error:
-            raise self._meaning(reply, command)
+            is_file = command.startswith("RETR ")
+            about = command if is_file else f"{command.partition(' ')[0]} {self._directory}"
+            raise self._meaning(reply, about)
         self._check_listing(command, reply)
 
-    def _begin_transfer(self, control: Control, data: Data) -> None:
+    def _begin_transfer(self, control: Control, data: Data, command: str) -> None:
         """Encrypt a data connection. If that fails, the server's reply says why, such as 522."""
         try:
             data.secure()
         except Dropped as error:
             data.close()
             reply = control.final(control.reply())
-            raise (self._meaning(reply) if reply.is_error else error) from None
+            raise (self._meaning(reply, command) if reply.is_error else error) from None
 
     def _check_close(self, command: str, data: Data) -> None:
         """Check the end of a listing. The size of a file says whether it is complete.
@@ -479,9 +489,10 @@ class Session:
         """Vsftpd replies 226 for a directory that it cannot read, pure-ftpd for a part of one."""
         if command.startswith("RETR "):
             return
-        if "failed to open" in reply.text.lower():
+        text = _QUOTED.sub("", reply.text)  # other servers name the directory
+        if "(but failed to open directory)" in text:
             raise meaning(f"550{reply.text[3:]}")
-        self._is_cut = "truncated" in reply.text.lower()
+        self._is_cut = "Output truncated" in text
 
     def _blocks(self) -> bytearray:
         """Return the buffer of the session, which transfers share."""
@@ -689,6 +700,15 @@ def _features(reply: Reply) -> frozenset[str]:
     """Return the features that the server announces in reply to `FEAT` (RFC 2389)."""
     lines = reply.text.splitlines()[1:-1] if reply.code == "211" else []
     return frozenset(line.split()[0].upper() for line in lines if line.strip())
+
+
+def _without_prefix(entry: Entry, prefixes: Iterable[str]) -> Entry:
+    """Return an entry without the path of its directory, which some servers repeat in each name."""
+    if "/" in entry.name:
+        for prefix in prefixes:
+            if entry.name.startswith(prefix):
+                return replace(entry, name=entry.name.removeprefix(prefix))
+    return entry
 
 
 def _value(reply: Reply) -> str:

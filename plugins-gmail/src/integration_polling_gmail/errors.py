@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from core import (
@@ -23,6 +22,8 @@ from core import (
     RateLimited,
     TransientError,
     Unavailable,
+    response_time,
+    retry_after,
 )
 
 QUOTA, PROJECT, USER = "quota", "project", "user"
@@ -53,8 +54,6 @@ BACKEND_ERROR = "backendError"
 
 MAX_TEXT_CHARS = 300
 CONCURRENCY_PAUSE_SECONDS = 2.0
-POSSIBLE_YEARS = range(2004, 9000)
-"""Plausible years in the `Date` header of a response."""
 
 _RETRY_AFTER = re.compile(r"Retry after (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z)")
 _PACIFIC = timezone(timedelta(hours=-8))
@@ -90,13 +89,13 @@ def meaning(status: int, body: bytes, headers: Mapping[str, str]) -> Integration
     if status == 429 or (status == 403 and reasons & (RATE_REASONS | {"dailyLimitExceeded"})):
         return _rate_limited(reasons, text, headers)
     if status == 408 or status >= 500 or BACKEND_ERROR in reasons:
-        return Unavailable(text, retry_after=pause_of(headers))
+        return Unavailable(text, retry_after=retry_after(headers))
     if status < 400 or status == 409:
         return TransientError(text)
     if not _is_googles(error, status):
         return Unavailable(
             f"{text}, but not in Google's format: another server, such as a proxy, answered",
-            retry_after=pause_of(headers),
+            retry_after=retry_after(headers),
         )
     return _refusal(status, reasons, text)
 
@@ -159,38 +158,9 @@ def _text(error: Mapping[str, Any], status: int) -> str:
     return f"Gmail answered {status}: {words}" if words else f"Gmail answered {status}"
 
 
-def _date(headers: Mapping[str, str]) -> datetime:
-    try:
-        date = parsedate_to_datetime(headers.get("date", ""))
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return datetime.now(UTC)
-    if date.year not in POSSIBLE_YEARS:  # adding to extreme dates overflows
-        return datetime.now(UTC)
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
-
-
-def pause_of(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds in the header `Retry-After` (RFC 9110, section 10.2.3).
-
-    Args:
-      headers: The headers. A time is measured against their `Date`.
-
-    Returns:
-      The seconds, at least 1; None if the header is missing or invalid.
-    """
-    value = headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdecimal():
-        return max(float(value[:9]), 1.0)
-    try:
-        until = parsedate_to_datetime(value)
-        return max((until.astimezone(UTC) - _date(headers)).total_seconds(), 1.0)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
 def _rate_limited(reasons: set[str], text: str, headers: Mapping[str, str]) -> RateLimited:
     """Return the rate limit, with the longest of the pauses that text and headers name."""
-    now, asked = _date(headers), pause_of(headers)
+    now, asked = response_time(headers), retry_after(headers)
     if "dailyLimitExceeded" in reasons:
         return RateLimited(
             f"{text}; the quota resets at midnight Pacific time",
@@ -201,13 +171,13 @@ def _rate_limited(reasons: set[str], text: str, headers: Mapping[str, str]) -> R
         pause = max(CONCURRENCY_PAUSE_SECONDS, asked or 0.0)
         return RateLimited(text, retry_after=pause, limit=USER)
     is_project = "per minute" in text and "per user" not in text
-    pauses = [pause for pause in (_retry_after(text, now), asked) if pause is not None]
+    pauses = [pause for pause in (_named_pause(text, now), asked) if pause is not None]
     return RateLimited(
         text, retry_after=max(pauses, default=None), limit=PROJECT if is_project else QUOTA
     )
 
 
-def _retry_after(text: str, now: datetime) -> float | None:
+def _named_pause(text: str, now: datetime) -> float | None:
     """Return the seconds until the time in the message, at least 1.
 
     Returns:

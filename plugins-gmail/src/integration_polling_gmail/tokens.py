@@ -17,9 +17,15 @@ from typing import Any
 import httpx2
 from google.auth import crypt, jwt
 
-from core import CredentialsInvalid, IntegrationError, RateLimited, TransientError, Unavailable
+from core import (
+    CredentialsInvalid,
+    IntegrationError,
+    RateLimited,
+    TransientError,
+    Unavailable,
+    retry_after,
+)
 from integration_polling_gmail.account import Credentials, ServiceAccount
-from integration_polling_gmail.errors import pause_of
 from integration_polling_gmail.refusals import (
     BY_CODE,
     KEY_UNREADABLE,
@@ -217,9 +223,9 @@ def refusal(
     codes = " ".join(filter(None, (code, subtype)))
     text = " ".join(filter(None, (f"Google's token endpoint answered {status}", codes)))
     if status == 429 or code in ("rate_limit_exceeded", "slow_down"):
-        return RateLimited(text)
+        return RateLimited(text, retry_after=retry_after(headers))
     if status >= 500 or code in ("internal_failure", "server_error", "temporarily_unavailable"):
-        return Unavailable(text, retry_after=pause_of(headers))
+        return Unavailable(text, retry_after=retry_after(headers))
     if status < 400:
         return TransientError(text)
     if code not in BY_CODE and code not in OF_SERVICE_ACCOUNTS and status not in (400, 401):

@@ -58,7 +58,7 @@ class Config(BaseModel, extra="forbid"):
     name: str = Field(
         "hello",
         title="Greeting name",
-        description="Name to greet; each name is another account",
+        description="Name of the account at the service",
     )
     pages: NonNegativeInt = Field(3, description="Number of pages; each page is one task")
     items: NonNegativeInt = Field(10, description="Number of items on a page")
@@ -80,7 +80,7 @@ class Config(BaseModel, extra="forbid"):
         0, description="Number of items of each page that are listed and not fetched"
     )
     pause_ms: NonNegativeInt = Field(
-        0, title="Pause between pages (ms)", description="Each page starts this much later"
+        0, title="Pause between pages (ms)", description="Time between the starts of two pages"
     )
     url: Annotated[str, Destination()] = Field(
         "",

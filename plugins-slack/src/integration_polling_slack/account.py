@@ -35,7 +35,9 @@ class Config(BaseModel, extra="forbid"):
     types: list[ChannelType] = Field(
         default=["public", "private"],
         min_length=1,
-        description="Kinds of channels: public, private, im, mpim",
+        description=(
+            "Kinds of channels: public, private, im (direct messages), mpim (group messages)"
+        ),
     )
     since: Annotated[date | None, ResyncOnChange()] = Field(
         None, description="Keep messages from this day (UTC) on. Default: all messages"
@@ -47,7 +49,7 @@ class Config(BaseModel, extra="forbid"):
     )
     lookback_hours: PositiveFloat = Field(
         1,
-        description="Hours between two such lookbacks. A manual sync always looks back",
+        description="Hours between two lookbacks. A manual sync always looks back",
     )
     files: Annotated[Literal["none", "metadata", "all"], ResyncOnChange()] = Field(
         "metadata",
@@ -66,8 +68,8 @@ class Config(BaseModel, extra="forbid"):
     app_kind: Literal["internal", "marketplace", "distributed"] = Field(
         "internal",
         description=(
-            "Kind of the token's app. Slack limits a `distributed` app, outside of the"
-            " Marketplace, to 1 call a minute for messages, and to 15 messages a call"
+            "Kind of the app that the token belongs to. An app that is distributed outside of the"
+            " Marketplace may call Slack for messages once a minute, for 15 messages at a time"
         ),
     )
 

@@ -172,7 +172,7 @@ def _refused(method: str, error: SlackApiError) -> IntegrationError:
     code, scope = (str(found.get(key, "")) for key in ("error", "needed"))
     if status == 200 and not _WORD.fullmatch(code):
         return TransientError(f"{method}: the response is not from Slack's API")
-    meant = meaning(method, code, status, headers.get("retry-after"))
+    meant = meaning(method, code, status, headers)
     if code == "missing_scope" and _WORD.fullmatch(scope):
         return PermanentError(f"{meant}; required scope: {scope}")
     return meant

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from core import (
     ConfigurationError,
@@ -12,6 +13,7 @@ from core import (
     RateLimited,
     SkipItem,
     Unavailable,
+    retry_after,
 )
 
 SERVER_ERRORS = frozenset(
@@ -70,7 +72,10 @@ class InvalidCursor(PermanentError):
 
 
 def meaning(
-    method: str, code: str, status: int = 200, retry_after: str | None = None
+    method: str,
+    code: str,
+    status: int = 200,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> IntegrationError:
     """Return the exception for an error response; most of them have HTTP status 200.
 
@@ -78,14 +83,14 @@ def meaning(
       method: The method's name.
       code: The response's `error`.
       status: The HTTP status. Default: 200.
-      retry_after: The header `Retry-After`, in seconds. Default: missing.
+      headers: The headers, with lower-case names. Default: none.
     """
     text = f"{method}: {code}" if status == 200 else f"{method}: HTTP {status}"
     if status == 429 or code in ("ratelimited", "rate_limited"):
-        return RateLimited(text, retry_after=seconds(retry_after), limit=method)
+        return RateLimited(text, retry_after=retry_after(headers), limit=method)
     if status >= 500 or status == 408 or code in SERVER_ERRORS:
         # Slack's methods fail one by one: the others of the account still work.
-        return Unavailable(text, retry_after=seconds(retry_after), limit=method)
+        return Unavailable(text, retry_after=retry_after(headers), limit=method)
     if code == "token_expired":
         return TokenExpired(text)
     if code in CREDENTIALS or status == 401:
@@ -95,12 +100,3 @@ def meaning(
     if code in UNREADABLE or (code in REFUSED_CHANNEL and method in READS_CHANNEL):
         return Unreadable(method, code)
     return InvalidCursor(text) if code == "invalid_cursor" else PermanentError(text)
-
-
-def seconds(retry_after: str | None) -> float | None:
-    """Return the seconds in a `Retry-After` header; None if it is not a number."""
-    try:
-        value = float(retry_after or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value >= 0 else None

@@ -30,10 +30,10 @@ from core import (
     TaskOutput,
     TransientError,
     Unavailable,
+    retry_after,
 )
 from integration_polling_slack.account import SlackSettings
 from integration_polling_slack.api import TIMEOUT_SECONDS, opener
-from integration_polling_slack.errors import seconds
 from integration_polling_slack.mrkdwn import unescaped
 
 LIMIT = "files"
@@ -345,7 +345,7 @@ def _redirected(url: str, error: HTTPError, file: File) -> str:
         if scheme not in ("https", urlsplit(url).scheme) or scheme not in ("http", "https"):
             raise PermanentError(f"file {file.id} redirects to an insecure address")
         return target
-    pause = seconds(error.headers.get("Retry-After"))
+    pause = retry_after(error.headers)
     if error.code == 429:
         raise RateLimited(text, retry_after=pause, limit=LIMIT)
     if error.code >= 500:

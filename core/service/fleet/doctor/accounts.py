@@ -23,10 +23,10 @@ SELECT
 WORDS = {
     "stopped": (
         "accounts",
-        "stopped because of their credentials or config",
+        "stopped: credentials or config rejected",
         "review-stopped-accounts",
     ),
-    "parked": ("tasks", "parked after their last attempt", "review-parked-tasks"),
+    "parked": ("tasks", "parked after the last attempt", "review-parked-tasks"),
     "held": (
         "deletions",
         "held: an unusually large share of items disappeared",

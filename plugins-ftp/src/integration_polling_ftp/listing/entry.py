@@ -55,12 +55,11 @@ IGNORED = Entry("", "other")
 def size_of(digits: str) -> int | None:
     """Return a size; separators of thousands are removed.
 
-    Raises:
-      ValueError: The size has more than 63 bits.
+    A size is a hint. One with more than 63 bits means that the server does not know it: None.
     """
-    plain = digits.translate({ord(mark): None for mark in ",.'\xa0"})
+    plain = digits.translate({ord(mark): None for mark in ",.'\xa0"}).lstrip("0") or "0"
     if len(plain) > 19 or int(plain) > MAX_SIZE:
-        raise ValueError("the size is out of range")
+        return None
     return int(plain)
 
 

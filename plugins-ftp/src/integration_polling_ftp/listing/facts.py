@@ -29,7 +29,7 @@ def parse_facts(line: str) -> Entry | None:
       line: The line, decoded as latin-1.
 
     Returns:
-      The entry; None if the line has no type, no name or an impossible size.
+      The entry; None if the line has no type or no name.
     """
     match = _FACTS.fullmatch(line)
     if match is None or _has_blank(match["facts"]):
@@ -41,10 +41,7 @@ def parse_facts(line: str) -> Entry | None:
         return None
     kind, target = _kind(values["type"])
     size = values.get("size", "").strip(" ")
-    try:
-        number = size_of(size) if re.fullmatch(r"\d+", size, re.ASCII) else None
-    except ValueError:
-        return None
+    number = size_of(size) if re.fullmatch(r"\d+", size, re.ASCII) else None
     return Entry(
         match["name"],
         kind,

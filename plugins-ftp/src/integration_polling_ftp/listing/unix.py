@@ -18,14 +18,20 @@ _KINDS: dict[str, Kind] = {
     "l": "link",
     "D": "directory",
     "f": "file",
+    "a": "file",
 }
 _OTHER = "bcpsDCMnPw?"
 _PERMISSIONS = re.compile(
-    rf"(?:[ \t]*\d+[ \t]+){{0,2}}(?P<kind>[-dlf{_OTHER}])"
-    r"(?:[-rwxsStTlLugoaAc?]{9}[.+@*]?|[-A-Z]{12}|[ ]?\[[-A-Za-z]{6,9}\])(?=[ \t\d])",
+    rf"[ \t]*(?:\d+[ \t]+){{0,2}}(?P<kind>[-dlf{_OTHER}]|a(?=[-rwx]{{9}}))"
+    r"(?:(?:[-rwxsStTlLugoaAc?]{9}[.+@*]?|[-A-Z]{12}|[ ]?\[[-A-Za-z]{6,9}\])(?=[ \t\d])"
+    r"|(?:[-rwx]{8}|[-rwx]{6})(?=[ \t]))",
     re.ASCII,
 )
-_WORD = r"[^\W\d_][^\s\d]{1,15}|[\x80-\xff.]{1,24}|[A-Za-z\x80-\xff?][^\s\d,]{1,15}[.,]?"
+"""The kind and the permissions. In Plan 9, `a` is an append-only file. HylaFAX and AXSPort give
+fewer than nine letters.
+"""
+
+_WORD = r"[^\W\d_][^\s\d]{1,15}|Th\d\d|[\x80-\xff.]{1,24}|[A-Za-z\x80-\xff?][^\s\d,]{1,15}[.,]?"
 _CLOCK = r"\d{1,2}[:.]\d\d(?:[:.]\d\d(?:[.,]\d{1,9})?)?(?:[AaPp][Mm])?"
 _HIGH = r"[\x80-\xff][\x40-\xff]{0,3}"
 _DATES = [
@@ -46,7 +52,7 @@ _DATES = [
     rf"(?:[A-Z][a-z]{{2}}[ ]+(?=[A-Z][a-z]{{2}}[ ]+\d))?(?P<m5>{_WORD})[ ]+(?P<d5>\d{{1,2}})[.,]?"
     rf"[ ]+(?:(?P<t5>\d{{1,2}}:\d\d:\d\d)[ ]+(?P<y5>\d{{4}})"
     rf"|(?P<y5a>\d{{4}}),?[ ]+(?P<t5a>{_CLOCK})"
-    rf"|(?P<t5b>{_CLOCK})|(?P<y5b>\d{{4}}))",
+    rf"|(?P<t5b>{_CLOCK}|\d{{1,2}}:\d(?=[ ]))|(?P<y5b>\d{{4}}))",
     # 10 Jan 03:26, 26. Juli, 20:10, 2. Okt. 2003, 10 de Jan 2003
     rf"(?P<d7>\d{{1,2}})[.,]?[ ]+(?:de[ ]|d')?(?P<m7>{_WORD})[ ]+(?:de[ ])?"
     rf"(?:(?P<y7a>\d{{4}}),?[ ]+(?P<t7a>{_CLOCK})|(?P<t7>{_CLOCK})|(?P<y7>\d{{4}}))",
@@ -182,10 +188,24 @@ def _entry(mark: str, name: str, size: int | None, modified: str) -> Entry:
     kind = _KINDS.get(mark, "other")
     target = ""
     if kind == "link":
-        name, _, target = name.partition(" -> ")
+        name, target = _split_link(name, size)
     elif kind == "directory" and len(name) > 1:
         name = name.removesuffix("/")
     return Entry(name, kind, size, modified, target=target)
+
+
+def _split_link(text: str, size: int | None) -> tuple[str, str]:
+    """Return the name and the target of a link, both of which may contain an arrow.
+
+    Most servers list a link with the length of its target as its size, so the size decides. If it
+    fits no arrow, the first one separates them. A name cannot be empty.
+    """
+    arrows = [match.start() for match in re.finditer("(?= -> )", text) if match.start()]
+    if not arrows:
+        return text, ""
+    fitting = (at for at in arrows if len(text) - at - 4 == size)
+    at = next(fitting, arrows[0])
+    return text[:at], text[at + 4 :]
 
 
 def _numeric(line: str) -> Entry | None:

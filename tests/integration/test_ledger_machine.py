@@ -556,7 +556,7 @@ class Ledger(RuleBasedStateMachine):
             self._fold(run, gone=kept is None)
 
     def _fold(self, id: UUID, *, gone: bool) -> None:
-        """Compare whether a run that has ended is gone with what the model knows about it.
+        """Compare whether the rows of an ended run are gone with the model's own judgement.
 
         A task that failed before it was done may leave a remark, so that the run is kept.
         """

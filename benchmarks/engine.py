@@ -6,7 +6,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from uuid import UUID
 import psycopg
 
 from benchmarks.processes import ended, program, wait_until
+from core import Limit
 from core.accounts import store
 from core.accounts.vault import new_key
 from core.db.migrate import migrate
@@ -25,6 +26,7 @@ from core.db.pool import Conn, open_connection
 from core.embedded import Servers, Urls
 from core.ledger import scheduling
 from core.ledger.processes import serving
+from core.limits.keys import to_json
 from core.settings import Settings
 from core.transport.queues import Queues
 
@@ -145,12 +147,12 @@ class Engine:
         leading = self.conn.execute("SELECT leader_until > now() FROM engine_state").fetchone()
         return serve >= processes and bool(leading and leading[0])
 
-    def account(self, domain: str = "noop", **config: Any) -> UUID:
+    def account(self, domain: str = "noop", *, limits: Sequence[Limit] = (), **config: Any) -> UUID:
         """Create an account that is never due: only the benchmark starts its runs."""
         made = store.connect(
             self.conn, user_id="bench", domain=domain, name=secrets.token_hex(4),
-            identity=secrets.token_hex(8), group=None, config=config, credentials=None, limits=[],
-            poll_interval_minutes=100_000,
+            identity=secrets.token_hex(8), group=None, config=config, credentials=None,
+            limits=to_json(limits), poll_interval_minutes=100_000,
         )  # fmt: skip
         self.conn.execute(
             "UPDATE user_integration SET next_sync_at = NULL WHERE id = %s", (made[0],)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+from integration_polling_ftp import Config, Ftp
 
 from benchmarks.distance import FAR, NEAR, distance
 from benchmarks.engine import Engine, Testbed
@@ -192,7 +193,8 @@ def _measure(engine: Engine, case: Case, folder: Path, options: Options) -> Case
 
 def _sync(engine: Engine, server: Server, *, timeout: float = 900.0) -> float:
     """Copy a server with a new account; return the seconds from the request to the end."""
-    account = engine.account("ftp", host=server.host, port=server.port, max_connections=CONNECTIONS)
+    config = Config(host=server.host, port=server.port, max_connections=CONNECTIONS)
+    account = engine.account("ftp", limits=Ftp.limits(config), **config.model_dump(mode="json"))
     _, seconds = engine.sync(account, timeout=timeout)
     files = [path.stat().st_size for path in server.home.rglob("*") if path.is_file()]
     kept = engine.conn.execute(FILES, (account,)).fetchone()

@@ -35,6 +35,8 @@ from core.integration.limits import (
 )
 from core.integration.results import (
     COMPARISON,
+    MAX_ID_BYTES,
+    MAX_INLINE_BYTES,
     Blob,
     Comparison,
     Listing,
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPARISON",
+    "MAX_ID_BYTES",
+    "MAX_INLINE_BYTES",
     "AccountIdentity",
     "AccountInfo",
     "BaseIntegration",

@@ -83,7 +83,7 @@ MIDDLEWARE: list[dramatiq.Middleware] = [
     # Starts each dispatch once, even if Redis delivers it twice.
     Dedup(inflight, time_limit),
     # Starts no task of a stopped account or a paused integration.
-    AdmissionCheck(inflight, process.admission, hand_over, process.put_back),
+    AdmissionCheck(inflight, process.admission, hand_over, process.return_to_redis),
     # Runs one suspect at a time, and tracks the threads of tasks.
     Leases(inflight, process.database, hand_over),
     # Takes units last, so that no later middleware can skip the task and waste them.

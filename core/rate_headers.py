@@ -32,7 +32,7 @@ _POLICY = re.compile(r"\b(?:r|remaining)=(\d+)\b[^,]*?(?:[;,]\s*(?:t|reset)=(\d+
 _NUMBER = re.compile(r"\d{1,400}(?:\.\d{1,400})?", re.ASCII)
 
 
-class Headers(Protocol):
+class ResponseHeaders(Protocol):
     """The headers of a response: a mapping that ignores case, or one with lower-case names."""
 
     def get(self, name: str, default: str, /) -> Any:
@@ -40,7 +40,7 @@ class Headers(Protocol):
         ...
 
 
-def retry_after(headers: Headers, now: datetime | None = None) -> float | None:
+def retry_after(headers: ResponseHeaders, now: datetime | None = None) -> float | None:
     """Return the seconds of the header `Retry-After` (RFC 9110, section 10.2.3).
 
     Args:
@@ -58,7 +58,7 @@ def retry_after(headers: Headers, now: datetime | None = None) -> float | None:
     return None if at is None else _bounded((at - response_time(headers, now)).total_seconds())
 
 
-def response_time(headers: Headers, now: datetime | None = None) -> datetime:
+def response_time(headers: ResponseHeaders, now: datetime | None = None) -> datetime:
     """Return the time at which the provider sent a response: its `Date`, or else the time now.
 
     Args:
@@ -69,14 +69,14 @@ def response_time(headers: Headers, now: datetime | None = None) -> datetime:
     return at if at is not None and at.year in _YEARS else now or datetime.now(UTC)
 
 
-def requests_left(headers: Headers) -> float | None:
+def requests_left(headers: ResponseHeaders) -> float | None:
     """Return the number of requests that the provider still allows; None if it does not say."""
     found = [_number(headers.get(name, "").strip()) for name in _REMAINING]
     found += [float(number) for number, _ in _POLICY.findall(headers.get("ratelimit", ""))]
     return min((number for number in found if number is not None), default=None)
 
 
-def pause_of(headers: Headers, now: datetime | None = None) -> float | None:
+def pause_of(headers: ResponseHeaders, now: datetime | None = None) -> float | None:
     """Return the seconds until the provider allows requests again; None if it does not say.
 
     `Retry-After` precedes the reset of the usual rate-limit headers.

@@ -31,14 +31,14 @@ app = typer.Typer()
 def list_accounts(
     context: typer.Context,
     user_id: Annotated[
-        str | None, typer.Option("--user-id", "--user", help="Show only this user's accounts.")
+        str | None, typer.Option("--user-id", help="Show only this user's accounts.")
     ] = None,
     domain: Annotated[
         str | None, typer.Option(help="Show only accounts of this integration.")
     ] = None,
     state: Annotated[
         UsedState | None,
-        typer.Option("--state", "--status", help="Show only accounts in this state."),
+        typer.Option("--state", help="Show only accounts in this state."),
     ] = None,
     limit: Limit = None,
     after: After = None,

@@ -35,9 +35,7 @@ def connect(
     ],
     user_id: Annotated[
         str,
-        typer.Option(
-            "--user-id", "--user", help="The account's owner: the user's ID in your product."
-        ),
+        typer.Option("--user-id", help="The account's owner: the user's ID in your product."),
     ] = "default",
     name: Annotated[
         str | None, typer.Option(help="The account's name. Default: its name at the provider.")

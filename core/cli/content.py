@@ -46,7 +46,7 @@ def list_content(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List or search content, or show one item.
+    """List or search content; show one item.
 
     \b
     Examples:

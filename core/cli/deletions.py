@@ -10,8 +10,8 @@ from core.cli import listing
 from core.cli.output import describe, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, Limit
-from core.service.formatting import ago, counted, size
-from core.states import HeldState, ShownHeldState
+from core.service.formatting import ago, counted, moment, size
+from core.states import HeldState, HoldSource, ShownHeldState
 
 if TYPE_CHECKING:
     from core.db.rows import Row
@@ -79,10 +79,12 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 def place(row: Row) -> str:
     """Return the listing whose items disappeared, for people."""
-    parent = "entire account" if row["parent"] is None else str(row["parent"])
+    if row["source"] == HoldSource.GONE:
+        return "one by one, by the source"
+    parent = row["parent_name"] or row["parent"]
+    parent = "entire account" if parent is None else str(parent)
     since, until = (
-        time.strftime("%Y-%m-%d %H:%M") if time is not None else None
-        for time in (row["since"], row["until"])
+        moment(time) if time is not None else None for time in (row["since"], row["until"])
     )
     if since and until:
         return f"{parent}, {since} to {until}"

@@ -42,7 +42,7 @@ STATES: dict[str, str] = {
 LABELS = {
     "attempts": "failed attempts",
     "bytes": "size",
-    "complete": "lists everything",
+    "complete": "complete listing",
     "consecutive_failures": "failed runs in a row",
     "deletions_held": "items in held deletions",
     "dispatch_no": "dispatch number",

@@ -12,9 +12,7 @@ from core.cli.session import backend
 from core.cli.types import Json
 from core.scopes import ALL, DEFAULT, Scope
 from core.service.formatting import ago
-
-MAX_DAYS = 36_525
-"""The longest lifetime of a token."""
+from core.service.tokens import MAX_DAYS
 
 app = typer.Typer(help="Create, list and revoke tokens of the REST API.", no_args_is_help=True)
 
@@ -23,7 +21,7 @@ app = typer.Typer(help="Create, list and revoke tokens of the REST API.", no_arg
 def create(
     user_id: Annotated[
         str | None,
-        typer.Option("--user-id", "--user", help="Create a token for the data of this user only."),
+        typer.Option("--user-id", help="Create a token for the data of this user only."),
     ] = None,
     admin: Annotated[
         bool, typer.Option("--admin", help="Create an operator's token, for the data of all users.")

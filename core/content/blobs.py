@@ -21,7 +21,7 @@ from obstore.store import LocalStore, from_url
 from core.db.clocks import age
 from core.db.pool import Database
 from core.errors import SettingsError, StoreUnavailable
-from core.results.outputs import MAX_INLINE_BYTES
+from core.integration.results import MAX_INLINE_BYTES
 from core.results.rows import StoredBlob
 
 CHUNK = 1024 * 1024

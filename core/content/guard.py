@@ -92,10 +92,12 @@ class Decisions(NamedTuple):
       accepted: Items to delete, because this run has looked for them again.
       stay: Items that stay: a person refused their deletion, or accepted it during this run, so
         that the next one looks for them again.
+      waiting: Items of a share whose deletion waits for a decision. They stay until then.
     """
 
     accepted: frozenset[str]
     stay: frozenset[str]
+    waiting: frozenset[str]
 
     @property
     def all(self) -> frozenset[str]:
@@ -103,7 +105,7 @@ class Decisions(NamedTuple):
         return self.accepted | self.stay
 
 
-NONE = Decisions(frozenset(), frozenset())
+NONE = Decisions(frozenset(), frozenset(), frozenset())
 
 
 class Lost(NamedTuple):
@@ -139,14 +141,13 @@ def judge_listing(
       place: The account, the run, `start` (its first sequence number) and the fields of the
         listing.
       lost: The items, descendants included, without those on which a person decided.
-      decided: The decisions on other items of the listing. If the run confirms a deletion, a person
-        decides on all others too.
+      decided: The decisions on items of the listing. If the run confirms a deletion, or if some of
+        the items wait for a decision already, a person decides on all others too.
       most: The maximum number of items to count.
     """
-    statement = KEPT_AT_ROOT if place["parent"] is None else KEPT
-    if decided.accepted:
-        ((total,),) = conn.execute(statement, {**place, "enough": None})
-        return Lost(lost, total, True)
+    if decided.accepted or (decided.waiting and not guard.is_off):
+        kept = _kept(conn, place, None, most)
+        return None if kept is None else Lost(lost, kept - len(decided.stay), True)
     if guard.is_off:
         return Lost(lost, 0, False)
     if guard.is_small(len(lost)):

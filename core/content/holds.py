@@ -15,15 +15,17 @@ from core.content.guard import NONE, Decisions, Lost
 from core.content.missing import LIVE_BEFORE, UNSEEN
 from core.db.pool import Conn
 from core.db.short_transactions import DIRECT_ROWS, in_portions
-from core.states import HeldState, HoldSource, RunState, ShownHeldState, literals
+from core.results.delete_guard import DeleteGuard
+from core.states import Deletions, HeldState, HoldSource, RunState, ShownHeldState, literals
 
 # Served by the index on the account: few accounts have held deletions.
 DECIDED = f"""
-SELECT c.external_id,
+SELECT c.external_id, h.state = '{HeldState.HELD}',
     h.state = '{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s AND {UNSEEN}
 FROM held_deletion h JOIN held_deletion_item c ON c.held_deletion_id = h.id
 WHERE h.user_integration_id = %(account)s AND c.external_id = ANY(%(ids)s)
-  AND h.state IN ('{HeldState.ACCEPTED}', '{HeldState.REFUSED}')
+  AND (h.state IN ('{HeldState.ACCEPTED}', '{HeldState.REFUSED}')
+    OR h.state = '{HeldState.HELD}' AND h.total >= %(floor)s)
 """
 STATES = "SELECT DISTINCT state FROM held_deletion WHERE user_integration_id = %s"
 
@@ -55,13 +57,14 @@ ON CONFLICT DO NOTHING
 REPLACED = f"""
 SELECT id FROM held_deletion
 WHERE user_integration_id = %(account)s AND source = '{HoldSource.LISTING}'
-  AND state IN ('{HeldState.HELD}', '{HeldState.COUNTING}')
+  AND state = ANY(%(states)s)
   AND parent IS NOT DISTINCT FROM %(parent)s
   AND since IS NOT DISTINCT FROM %(since)s::timestamptz
   AND until IS NOT DISTINCT FROM %(until)s::timestamptz
   AND id IS DISTINCT FROM %(hold)s
 ORDER BY id FOR UPDATE
 """
+REPLACEABLE = (HeldState.HELD, HeldState.COUNTING)
 DISCARD_SMALL = """
 DELETE FROM held_deletion h WHERE id = %(hold)s AND (SELECT count(*) FROM (
     SELECT FROM held_deletion_item WHERE held_deletion_id = h.id LIMIT %(portion)s + 1) i)
@@ -136,6 +139,13 @@ HAS_DECIDABLE = f"""
 EXISTS (SELECT FROM held_deletion h WHERE h.user_integration_id = ended.user_integration_id
     AND h.state IN ({literals(ShownHeldState)}))
 """
+# An account may have been set to keep items while one of its sweeps was under way.
+DROP_OF_KEEPER = f"""
+UPDATE held_deletion h SET state = '{HeldState.DROPPED}'
+FROM user_integration a
+WHERE h.user_integration_id = %s AND h.state IN ('{HeldState.HELD}', '{HeldState.ACCEPTED}')
+  AND a.id = h.user_integration_id AND a.deletions = '{Deletions.KEEP}'
+"""
 NUMBER = f"""
 SELECT coalesce(sum(vanished), 0) FROM held_deletion
 WHERE user_integration_id = %s AND state IN ({literals(ShownHeldState)})
@@ -158,7 +168,9 @@ WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.ACCEPTED}'
 """
 
 
-def decisions(conn: Conn, place: Mapping[str, Any], ids: Sequence[str]) -> Decisions:
+def decisions(
+    conn: Conn, place: Mapping[str, Any], ids: Sequence[str], guard: DeleteGuard
+) -> Decisions:
     """Return the decisions on these items of an account.
 
     Args:
@@ -166,13 +178,17 @@ def decisions(conn: Conn, place: Mapping[str, Any], ids: Sequence[str]) -> Decis
       place: `account`, `run` and `began`, the time at which the run began. It confirms only what
         was accepted before.
       ids: Items that are missing.
+      guard: The delete guard.
     """
     states = {state for (state,) in conn.execute(STATES, (place["account"],))}
-    if not ids or not states & {HeldState.ACCEPTED, HeldState.REFUSED}:
+    if not ids or not states & {*ShownHeldState}:
         return NONE
-    decided = conn.execute(DECIDED, {**place, "ids": list(ids)}).fetchall()
+    rows = conn.execute(DECIDED, {**place, "ids": list(ids), "floor": guard.floor}).fetchall()
+    waiting = frozenset(id for id, waits, _ in rows if waits)
+    decided = [(id, is_confirmed) for id, waits, is_confirmed in rows if not waits]
     stay = frozenset(id for id, is_confirmed in decided if not is_confirmed)
-    return Decisions(frozenset(id for id, _ in decided) - stay, stay)
+    accepted = frozenset(id for id, _ in decided) - stay
+    return Decisions(accepted, stay, waiting - accepted - stay)
 
 
 def hold(conn: Conn, place: Mapping[str, Any], lost: Lost) -> None:
@@ -195,7 +211,7 @@ def hold(conn: Conn, place: Mapping[str, Any], lost: Lost) -> None:
         ((params["hold"],),) = conn.execute(HOLD, params)
         conn.execute(HOLD_ITEMS, params)
     if params["source"] == HoldSource.LISTING:
-        _drop_replaced(conn, params)
+        release(conn, place, hold=params["hold"])
     take_out(conn, params)
 
 
@@ -216,14 +232,23 @@ def next_items(conn: Conn, hold: int, after: str, most: int) -> list[str]:
     return [id for (id,) in conn.execute(NEXT_ITEMS, params)]
 
 
-def release(conn: Conn, place: Mapping[str, Any]) -> None:
-    """Drop the deletions that wait for the same part of the source: it was listed again."""
-    _drop_replaced(conn, {**place, "hold": None})
+def release(
+    conn: Conn,
+    place: Mapping[str, Any],
+    *states: HeldState,
+    hold: int | None = None,
+) -> None:
+    """Drop the deletions of the same part of the source: it was listed again.
 
-
-def _drop_replaced(conn: Conn, params: Mapping[str, Any]) -> None:
-    for (hold,) in conn.execute(REPLACED, params).fetchall():
-        discard(conn, hold)
+    Args:
+      conn: A connection in a transaction.
+      place: `account`, `parent`, `since` and `until` of the listing.
+      *states: The states of the deletions. Default: those that wait, and those that are counted.
+      hold: The deletion that stays. Default: None.
+    """
+    params = {**place, "hold": hold, "states": [*(states or REPLACEABLE)]}
+    for (id,) in conn.execute(REPLACED, params).fetchall():
+        discard(conn, id)
 
 
 def discard(conn: Conn, hold: int) -> None:
@@ -301,7 +326,10 @@ def settle(conn: Conn, run: Mapping[str, Any]) -> None:
     """
     account = run["user_integration_id"]
     holds = [hold for (hold,) in conn.execute(DECIDABLE, (account,))]
-    if not holds or not _has_changed_items(conn, run):
+    if not holds:
+        return
+    conn.execute(DROP_OF_KEEPER, (account,))
+    if not _has_changed_items(conn, run):
         return
     for hold in holds:
         _release(conn, run, hold)

@@ -148,8 +148,8 @@ class Step(NamedTuple):
         stands for the parent of the listing.
       after: The last item that was counted, or taken out of other held deletions.
       lost, total: The numbers of missing items, and of items in the listing, so far.
-      confirms: True if the sweep has deleted items that a person accepted. A person decides on all
-        others too.
+      confirms: True if the sweep has deleted items that a person accepted, or found items that
+        wait for a decision. A person decides on all others too.
       orphaned: The deleted items of the listing with live items below them.
       roots: The items that a plugin deleted one by one; empty for a listing.
       seq: The number of the dispatch that deleted `roots`.
@@ -198,7 +198,9 @@ def begin(conn: Conn, place: Mapping[str, Any], orphaned: Sequence[str] = ()) ->
     return step._replace(frames=step.top)
 
 
-def begin_gone(conn: Conn, place: Place, ids: Sequence[str], seq: int) -> list[Step]:
+def begin_gone(
+    conn: Conn, place: Place, ids: Sequence[str], seq: int, guard: DeleteGuard
+) -> list[Step]:
     """Return the first steps that delete items and their many descendants.
 
     Args:
@@ -206,18 +208,22 @@ def begin_gone(conn: Conn, place: Place, ids: Sequence[str], seq: int) -> list[S
       place: The account and the run.
       ids: The items that a plugin deleted one by one.
       seq: The number of the dispatch that deleted them.
+      guard: The delete guard.
     """
     given = {**place._asdict(), "ids": list(ids), "source": HoldSource.GONE}
     given |= {"parent": None, "since": None, "until": None}
     named = [id for (id,) in conn.execute(NAMED, {**given, "start": seq})]
     steps = []
     for number in range(0, len(named), MAX_FRAMES):
-        roots = tuple(named[number : number + MAX_FRAMES])
+        part = named[number : number + MAX_FRAMES]
+        decided = _decisions(conn, place, part, guard)
+        rest = [id for id in part if id not in decided.all | decided.waiting]
+        roots = tuple(id for id in part if id in decided.accepted or id in rest)
+        if not roots:
+            continue
         ((held,),) = conn.execute(BEGIN, given)
-        decided = NONE if place.keeps else holds.decisions(conn, given, roots)
-        waiting = [id for id in roots if id not in decided.all]
-        conn.execute(ITEMS, (held, waiting))
-        step = Step(held, None, None, None, roots=roots, seq=seq, lost=len(waiting))
+        conn.execute(ITEMS, (held, rest))
+        step = Step(held, None, None, None, roots=roots, seq=seq, lost=len(rest))
         steps.append(step._replace(frames=step.top))
     return steps
 
@@ -243,20 +249,22 @@ def advance(
         if not step.frames:
             holds.discard(conn, step.held)
             return (), None
+    if place.keeps and step.phase in ("count", "hold"):
+        step = _to_delete(conn, step, place)  # since the sweep began, a person chose to keep items
     match step.phase:
         case "find":
-            step, deleted = _walk(conn, step, place)
+            step, deleted = _walk(conn, step, place, guard)
             return deleted, step if step.frames else _found(conn, step, place, guard)
         case "count":
             return (), _count(conn, step, place, guard)
         case "delete":
-            step, deleted = _walk(conn, step, place)
+            step, deleted = _walk(conn, step, place, guard)
             if step.frames:
                 return deleted, step
             holds.discard(conn, step.held)
             return deleted, None
         case "hold":
-            return (), _hold(conn, step, place)
+            return (), _hold(conn, step, place, guard)
 
 
 def _given(step: Step, place: Place) -> dict[str, Any]:
@@ -267,13 +275,13 @@ def _given(step: Step, place: Place) -> dict[str, Any]:
     return given
 
 
-def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, list[str]]:
+def _walk(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> tuple[Step, list[str]]:
     """Read the next children, in one portion. Returns the next step, and deleted items."""
     deleted, confirms = list[str](), step.confirms
     frames, portion, lost, total = list(step.frames), Portion(), step.lost, step.total
     given = _given(step, place)
     if step.roots and step.frames == step.top:
-        deleted += _start(conn, step, place, given)
+        deleted += _start(conn, step, place, given, guard)
         portion.count(len(deleted))
     while frames and (most := portion.next_rows()):
         above, after = frames.pop()
@@ -298,14 +306,17 @@ def _walk(conn: Conn, step: Step, place: Place) -> tuple[Step, list[str]]:
         portion.count(max(taken, 1))
         match step.phase:
             case "find":
-                decided = NONE if place.keeps else holds.decisions(conn, place._asdict(), chosen)
+                decided = _decisions(conn, place, chosen, guard)
                 gone = _delete_accepted(conn, given, decided)
-                confirms |= bool(decided.accepted)
-                rest = [id for id in chosen if id not in decided.all]
+                # Waiting items wait further, together with the other missing items of a listing.
+                waiting = decided.waiting
+                confirms |= bool(decided.accepted or (waiting and not step.roots))
+                stay = decided.all | waiting if step.roots else decided.all
+                rest = [id for id in chosen if id not in stay]
                 new = {id for (id,) in conn.execute(ITEMS, (step.held, rest))}
                 lost += len(new)
             case "delete":
-                gone, new = _delete(conn, given, chosen), set[str]()
+                gone, new = _delete(conn, given, chosen, guard), set[str]()
             case _:
                 # Each item has one parent. So only the top can be below itself, in a loop.
                 gone, new = [], {*chosen} - {step.parent}
@@ -326,12 +337,18 @@ def _mark_orphaned(conn: Conn, step: Step, place: Place, above: str | None, left
         orphans.mark_parents(conn, [(place.account, above)])
 
 
-def _start(conn: Conn, step: Step, place: Place, given: Mapping[str, Any]) -> list[str]:
+def _start(
+    conn: Conn, step: Step, place: Place, given: Mapping[str, Any], guard: DeleteGuard
+) -> list[str]:
     """Delete the items that a plugin named; before that, only those that a person accepted."""
     if step.phase == "delete":
-        return _delete(conn, given, step.roots)
-    decided = NONE if place.keeps else holds.decisions(conn, place._asdict(), step.roots)
+        return _delete(conn, given, step.roots, guard)
+    decided = _decisions(conn, place, step.roots, guard)
     return _delete_accepted(conn, given, decided)
+
+
+def _decisions(conn: Conn, place: Place, ids: Sequence[str], guard: DeleteGuard) -> Decisions:
+    return NONE if place.keeps else holds.decisions(conn, place._asdict(), ids, guard)
 
 
 def _is_gone(conn: Conn, given: Mapping[str, Any], above: str | None) -> bool:
@@ -339,9 +356,14 @@ def _is_gone(conn: Conn, given: Mapping[str, Any], above: str | None) -> bool:
     return row is not None and bool(row[0])
 
 
-def _delete(conn: Conn, given: Mapping[str, Any], items: Sequence[str]) -> list[str]:
-    """Delete the items that the sweep has found and that are still missing."""
+def _delete(
+    conn: Conn, given: Mapping[str, Any], items: Sequence[str], guard: DeleteGuard
+) -> list[str]:
+    """Delete the items that the sweep has found, that are missing, and that no person refused."""
     taken = [id for (id,) in conn.execute(TAKE_ITEMS, {**given, "items": list(items)})]
+    if not given["keeps"]:
+        stay = holds.decisions(conn, given, taken, guard).stay
+        taken = [id for id in taken if id not in stay]
     return [id for (id,) in conn.execute(DELETE_ITEMS, {**given, "items": taken})]
 
 
@@ -354,10 +376,11 @@ def _delete_accepted(conn: Conn, given: Mapping[str, Any], decided: Decisions) -
 
 def _found(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | None:
     if not step.lost:
+        _replace(conn, step, place)
         holds.discard(conn, step.held)
         return None
     if guard.is_off or place.keeps or _is_small(conn, step, place, guard):
-        return _to_delete(conn, step)
+        return _to_delete(conn, step, place)
     return step._replace(phase="count", frames=step.top)
 
 
@@ -372,7 +395,15 @@ def _is_small(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> bool:
     return bool(remains)
 
 
-def _to_delete(conn: Conn, step: Step) -> Step:
+def _replace(conn: Conn, step: Step, place: Place) -> None:
+    """Drop the deletion of the same listing that waits: this sweep has compared its items."""
+    if not step.roots:
+        listing = {"parent": step.parent, "since": step.since, "until": step.until}
+        holds.release(conn, {"account": place.account, **listing}, hold=step.held)
+
+
+def _to_delete(conn: Conn, step: Step, place: Place) -> Step:
+    _replace(conn, step, place)
     conn.execute(DELETING, (step.held,))
     return step._replace(phase="delete", frames=step.top, after="")
 
@@ -383,12 +414,12 @@ def _count(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step:
     if step.roots:
         step, is_last = _count_live(conn, step, place)
     else:
-        step, _ = _walk(conn, step, place)
+        step, _ = _walk(conn, step, place, guard)
         is_last = not step.frames
     lost, total = before + step.lost, before + step.total
     always = step.confirms or (not step.roots and guard.is_small(step.lost))
     if not always and guard.max_share and total >= lost / guard.max_share:
-        return _to_delete(conn, step)
+        return _to_delete(conn, step, place)
     if is_last or step.total >= MAX_COUNTED:
         return step._replace(phase="hold", frames=(), after="", total=total)
     return step
@@ -407,16 +438,24 @@ def _count_live(conn: Conn, step: Step, place: Place) -> tuple[Step, bool]:
     return step._replace(total=live, after=after), False
 
 
-def _hold(conn: Conn, step: Step, place: Place) -> Step | None:
+def _hold(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | None:
     """Take the next items out of other held deletions. After the last one, hold them."""
     portion, after = Portion(), step.after
     while most := portion.next_rows():
         items = holds.next_items(conn, step.held, after, most)
         if items:
+            # A person may have decided on some of them since the sweep found them.
+            decided = holds.decisions(conn, place._asdict(), items, guard).all
+            taken = conn.execute(TAKE_ITEMS, {"held": step.held, "items": sorted(decided)}).rowcount
+            step = step._replace(lost=step.lost - taken)
             holds.take_out(conn, {"account": place.account, "ids": items, "hold": step.held})
             after = items[-1]
         portion.count(len(items))
         if len(items) < most:
-            conn.execute(HOLD, step._asdict())
+            _replace(conn, step, place)
+            if step.lost:
+                conn.execute(HOLD, step._asdict())
+            else:
+                holds.discard(conn, step.held)
             return None
     return step._replace(after=after)

@@ -99,26 +99,31 @@ FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
 
-# True for a row whose deletion no person refused. Served by the index on the account, which has few
+# True for a row without such a held deletion. Served by the index on the account, which has few
 # held deletions, and the primary key of their items.
-NOT_REFUSED = f"""(
+_HELD_ITEM = """
     SELECT h.id FROM held_deletion h
     JOIN held_deletion_item x ON x.held_deletion_id = h.id AND x.external_id = c.external_id
-    WHERE h.user_integration_id = c.user_integration_id AND h.state = '{HeldState.REFUSED}'
-    LIMIT 1) IS NULL"""
+    WHERE h.user_integration_id = c.user_integration_id"""
+NOT_REFUSED = f"({_HELD_ITEM} AND h.state = '{HeldState.REFUSED}' LIMIT 1) IS NULL"
+NOT_WAITING = f"""({_HELD_ITEM} AND (h.state = '{HeldState.REFUSED}'
+    OR h.state = '{HeldState.HELD}' AND h.total >= b.floor) LIMIT 1) IS NULL"""
 
 # Marks items and all their descendants deleted. In an account that keeps them, it records since
-# when they are gone, once. Items whose deletion a person refused stay. Two indexes serve it: the
-# unique one, and the one on (account, parent). Each LATERAL forces one look for each item; a join
-# may read all rows of the account for it. The last condition excludes rows that another transaction
-# wrote while this statement waited for their lock.
+# when they are gone, once. Items whose deletion a person refused stay, and so do descendants whose
+# deletion waits for a decision. Two indexes serve it: the unique one, and the one on (account,
+# parent). Each LATERAL forces one look for each item; a join may read all rows of the account for
+# it. The last condition excludes rows that another transaction wrote while this statement waited
+# for their lock.
 MARK_DELETED = f"""
 WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT r.*, a.deletions = '{Deletions.KEEP}' AS keeps
-    FROM json_to_recordset(%s::json) AS r(account uuid, id text, seq bigint, alone bool)
+    FROM json_to_recordset(%s::json) AS r(
+        account uuid, id text, seq bigint, alone bool, floor bigint)
     JOIN user_integration a ON a.id = r.account
 ), below AS (
-    SELECT c.id, c.user_integration_id, c.external_id, i.seq, i.id AS root, i.keeps, i.alone
+    SELECT c.id, c.user_integration_id, c.external_id, i.seq, i.id AS root, i.keeps, i.alone,
+        i.floor
     FROM incoming i CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = i.account AND external_id = i.id LIMIT 1) c
@@ -126,13 +131,14 @@ WITH RECURSIVE incoming AS MATERIALIZED (
       AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
       AND (i.keeps OR {NOT_REFUSED})
     UNION
-    SELECT c.id, c.user_integration_id, c.external_id, b.seq, b.root, b.keeps, b.alone
+    SELECT c.id, c.user_integration_id, c.external_id, b.seq, b.root, b.keeps, b.alone,
+        b.floor
     FROM below b CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = b.user_integration_id AND parent = b.external_id OFFSET 0) c
     WHERE c.deleted_at IS NULL AND NOT (b.keeps AND c.gone_at_source IS NOT NULL)
       AND b.alone IS NOT TRUE AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
-      AND (b.keeps OR {NOT_REFUSED})
+      AND (b.keeps OR {NOT_WAITING})
 ), locked AS (
     -- One entry for each row, joined only with the table. A join of two such lists would compare
     -- every row with every other row.
@@ -286,7 +292,7 @@ def _keys(conn: Conn, statement: str, rows: Sequence[Mapping[str, Any]]) -> set[
 
 
 def mark_deleted(
-    conn: Conn, deletions: Iterable[tuple[Writer, str]], *, alone: bool = False
+    conn: Conn, deletions: Iterable[tuple[Writer, str]], *, alone: bool = False, floor: int = 0
 ) -> Counter[Key]:
     """Turn items and their descendants into tombstones, or record that they are gone.
 
@@ -297,8 +303,9 @@ def mark_deleted(
       conn: A connection in the saving transaction.
       deletions: The external id of each item, with the task that deletes it.
       alone: True to leave the descendants as they are.
+      floor: The floor of the delete guard.
     """
-    rows = [{**row, "alone": alone} for row in _item_rows(deletions)]
+    rows = [{**row, "alone": alone, "floor": floor} for row in _item_rows(deletions)]
     deleted: Counter[Key] = Counter()
     if rows:
         for account, root, is_deleted in conn.execute(MARK_DELETED, (json_text(rows),)):
@@ -394,8 +401,8 @@ def sweep(
 
 
 def _in_portions(conn: Conn, place: Mapping[str, Any], orphaned: Sequence[str]) -> Step:
-    """Begin a sweep in portions. The sweep compares again the items that waited for a decision."""
-    holds.release(conn, place)
+    """Begin a sweep in portions. It replaces one that has not ended."""
+    holds.release(conn, place, HeldState.COUNTING)
     return begin(conn, place, orphaned)
 
 
@@ -410,7 +417,7 @@ def _decide(
 
     If a judgement needs the count of a large listing, the sweep continues in portions.
     """
-    decided = holds.decisions(conn, place, lost)
+    decided = holds.decisions(conn, place, lost, guard)
     rest = [id for id in lost if id not in decided.all]
     judged = None
     if rest:

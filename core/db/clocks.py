@@ -30,8 +30,11 @@ LEAD_SECONDS = 10.0
 REFRESH_SECONDS = 60.0
 """Seconds that a refresh of credentials may take before another task tries."""
 
-LONGEST_LEASE_SECONDS = 3_600.0
+MAX_LEASE_SECONDS = 3_600.0
 """A lease further ahead counts as expired, unless `POLLING_LEASE_SECONDS` is longer."""
+
+HEARTBEAT_SECONDS = 5.0
+"""Seconds between two heartbeats of a process."""
 
 ALIVE_SECONDS = 15.0
 """The maximum age of the latest heartbeat of a live process."""
@@ -42,7 +45,7 @@ CAN_SEND_SECONDS = 5.0
 MIN_HINT_SECONDS = 2.0
 """Seconds between the beginnings of two runs that hints made for an account."""
 
-NONCE_SECONDS = 15.0
+MAX_NONCE_AGE_SECONDS = 15.0
 """Seconds for which a term's nonce counts as this fleet's after its last renewal.
 
 A nonce that is in Redis was renewed there within `core.transport.queues.NONCE_SECONDS`, and in the
@@ -117,8 +120,8 @@ RULES: Mapping[str, Rule] = {
     "control_change.changed_at": Age(HOUR),
     "engine_state.last_tick_at": Record(),
     "engine_state.leader_until": Deadline(_seconds(LEAD_SECONDS)),
-    "engine_state.nonce_at": Renewed(NONCE_SECONDS),
-    "engine_state.previous_nonce_at": Renewed(NONCE_SECONDS),
+    "engine_state.nonce_at": Renewed(MAX_NONCE_AGE_SECONDS),
+    "engine_state.previous_nonce_at": Renewed(MAX_NONCE_AGE_SECONDS),
     "erased_account.erased_at": Record(),
     "extracted_text.claimed_until": Deadline(_seconds(EXTRACTION_SECONDS)),
     "extracted_text.extracted_at": Record(),

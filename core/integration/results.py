@@ -24,6 +24,13 @@ class Blob(Protocol):
         ...
 
 
+MAX_ID_BYTES = 2_048
+"""The maximum length of an item's id in UTF-8; a longer one would not fit into the unique index."""
+
+MAX_INLINE_BYTES = 1024 * 1024
+"""The maximum size of content in the database. Larger content goes to the blob store."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One more step of this run; `self.method.task(…)` makes one.

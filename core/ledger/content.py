@@ -5,10 +5,8 @@ The statements are in `core.content.store`.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from core.content import holds, orphans, portions, reread, store
 from core.content.guard import judge_gone, with_descendants
@@ -18,9 +16,11 @@ from core.db.short_transactions import DirectRows
 from core.ledger import rereads
 from core.ledger.fence import FencedRun
 from core.ledger.finish import TaskCounts
+from core.ledger.follow_ups import NewTask
 from core.ledger.outcomes import Outcome
 from core.results.delete_guard import DeleteGuard
-from core.results.rows import ListingRow
+from core.results.result import task_key
+from core.results.rows import ListingRow, TaskRow
 from core.results.text import json_text
 from core.states import HoldSource, Operation, TaskState
 
@@ -31,7 +31,7 @@ def write_content(
     runs: Mapping[int, FencedRun],
     counts: Mapping[int, TaskCounts],
     guard: DeleteGuard,
-) -> tuple[set[store.Key], list[dict[str, Any]]]:
+) -> tuple[set[store.Key], list[NewTask]]:
     """Write the content of a batch, and count rows by task.
 
     Args:
@@ -73,7 +73,7 @@ def write_content(
 
 def _write_rereads(
     conn: Conn, outcomes: Sequence[Outcome], counts: Mapping[int, TaskCounts]
-) -> tuple[set[store.Key], list[dict[str, Any]]]:
+) -> tuple[set[store.Key], list[NewTask]]:
     """Save the changes of rereads. Returns the changed keys, and tasks for stale items."""
     rows = [
         (outcome.dispatch.account_id, outcome.dispatch.domain, row)
@@ -92,18 +92,11 @@ def _write_rereads(
     return written | deleted, again
 
 
-def _reread_row(outcome: Outcome, items: Sequence[str]) -> dict[str, Any]:
+def _reread_row(outcome: Outcome, items: Sequence[str]) -> NewTask:
     """Return the task that reads items again, which have changed since this task read them."""
     dispatch = outcome.dispatch
     task = rereads.again(dispatch.payload, items, f"{dispatch.task_id}-{dispatch.dispatch_no}")
-    return task._asdict() | {
-        "account": dispatch.account_id,
-        "domain": dispatch.domain,
-        "parent": dispatch.task_id,
-        "carried": False,
-        "run": dispatch.run_id,
-        "lane": dispatch.lane,
-    }
+    return NewTask.of(dispatch, task)
 
 
 def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
@@ -148,7 +141,7 @@ def _delete_gone(
         most = direct.to_delete
         lost = with_descendants(conn, deletions[0][0].account, named, most=most + 1)
         if len(lost) > most:
-            large += _in_portions(conn, deletions, run)
+            large += _in_portions(conn, deletions, run, guard)
             absent += deletions
             continue
         direct.count(deleted=len(lost))
@@ -157,14 +150,14 @@ def _delete_gone(
         allowed += of_run[0]
         confirmed += of_run[1]
     deleted = store.mark_deleted(conn, confirmed, alone=True)
-    deleted.update(store.mark_deleted(conn, allowed))
+    deleted.update(store.mark_deleted(conn, allowed, floor=guard.floor))
     orphans.mark_parents(conn, left)
     store.insert_placeholders(conn, [*confirmed, *allowed, *absent])
     return deleted, large
 
 
 def _in_portions(
-    conn: Conn, deletions: Sequence[tuple[Writer, str]], run: FencedRun
+    conn: Conn, deletions: Sequence[tuple[Writer, str]], run: FencedRun, guard: DeleteGuard
 ) -> Iterator[tuple[int, portions.Step]]:
     """Begin to delete items with many descendants. Yields the first steps, each with its task."""
     by_writer: dict[Writer, list[str]] = {}
@@ -172,7 +165,7 @@ def _in_portions(
         by_writer.setdefault(writer, []).append(id)
     for writer, ids in by_writer.items():
         place = _place(writer, run)
-        for step in portions.begin_gone(conn, place, ids, writer.seq):
+        for step in portions.begin_gone(conn, place, ids, writer.seq, guard):
             yield writer.task, step
 
 
@@ -192,15 +185,17 @@ def _judged(
         return deletions, []
     writer = min((writer for writer, _ in deletions), key=lambda writer: writer.seq)
     place = {"account": writer.account, "run": writer.run, "began": run.began}
-    decided = holds.decisions(conn, place, lost)
-    rest = [id for id in lost if id not in decided.all]
+    decided = holds.decisions(conn, place, lost, guard)
+    # Items that wait for a decision stay, even if the source says that they are gone.
+    waiting = decided.all | decided.waiting
+    rest = [id for id in lost if id not in waiting]
     judged = judge_gone(conn, guard, writer.account, writer.run, rest)
     confirmed = [(writer, id) for id in lost if id in decided.accepted]
     if judged.is_held:
         place |= {"source": HoldSource.GONE, **ListingRow(None, None, None)._asdict()}
         holds.hold(conn, place, judged)
         return [], confirmed
-    return [(each, id) for each, id in deletions if id not in decided.all], confirmed
+    return [(each, id) for each, id in deletions if id not in waiting], confirmed
 
 
 def _record_seen(conn: Conn, outcomes: Sequence[Outcome], changed: set[store.Key]) -> None:
@@ -226,7 +221,7 @@ def _sweep(
     counts: Mapping[int, TaskCounts],
     guard: DeleteGuard,
     direct: DirectRows,
-) -> list[dict[str, Any]]:
+) -> list[NewTask]:
     """Delete items that complete listings no longer have, unless the delete guard applies.
 
     Returns the tasks that continue large sweeps.
@@ -270,22 +265,11 @@ def _names_items(outcome: Outcome) -> bool:
     return dispatch.type == portions.SWEEP and bool(dispatch.payload.get("roots"))
 
 
-def _step_row(outcome: Outcome, step: portions.Step) -> dict[str, Any]:
+def _step_row(outcome: Outcome, step: portions.Step) -> NewTask:
     """Return the task that continues a sweep, in the run of the outcome."""
-    dispatch, payload = outcome.dispatch, step._asdict()
-    text = f"{portions.SWEEP}:{json_text([payload])}"
-    return {
-        "type": portions.SWEEP,
-        "payload": payload,
-        "key": hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
-        "priority": 0,
-        "account": dispatch.account_id,
-        "domain": dispatch.domain,
-        "parent": dispatch.task_id,
-        "carried": False,
-        "run": dispatch.run_id,
-        "lane": dispatch.lane,
-    }
+    payload = step._asdict()
+    key = task_key(f"{portions.SWEEP}:{json_text([payload])}")
+    return NewTask.of(outcome.dispatch, TaskRow(portions.SWEEP, payload, key, 0, False))
 
 
 def _writer(outcome: Outcome) -> Writer:

@@ -7,7 +7,7 @@ holder renews it.
 
 from __future__ import annotations
 
-from core.db.clocks import LONGEST_LEASE_SECONDS, beyond
+from core.db.clocks import MAX_LEASE_SECONDS, beyond
 from core.db.pool import Conn
 from core.db.schema import NEXT_SYNC_LESS_INTERVAL, YEAR_2000
 from core.states import AccountState, TaskState
@@ -45,7 +45,7 @@ WHERE id IN (
 
 def shorten_leases(conn: Conn, lease_seconds: float) -> int:
     """Give leases that are too far ahead their normal length. Returns their number."""
-    longest = max(lease_seconds, LONGEST_LEASE_SECONDS)
+    longest = max(lease_seconds, MAX_LEASE_SECONDS)
     return conn.execute(SHORTEN_LEASES, {"lease": lease_seconds, "longest_lease": longest}).rowcount
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 from core.db.pool import Conn
 from core.ledger.fence import FencedRun
-from core.ledger.outcomes import Outcome
+from core.ledger.outcomes import Dispatch, Outcome
 from core.results.rows import TaskRow
 from core.results.text import json_text
 from core.states import Lane, RunState
@@ -55,9 +55,49 @@ RETURNING parent_id
 """
 
 
+class NewTask(NamedTuple):
+    """A task to insert, with the fields that `INSERT_TASKS` reads."""
+
+    run: str
+    account: str
+    domain: str
+    lane: str
+    parent: int
+    type: str
+    payload: dict[str, Any]
+    key: str
+    priority: int
+    carried: bool
+    delay: float
+
+    @classmethod
+    def of(
+        cls,
+        dispatch: Dispatch,
+        row: TaskRow,
+        *,
+        carried: bool = False,
+        backfill: str | None = None,
+    ) -> Self:
+        """Return the follow-up of a dispatch.
+
+        Args:
+          dispatch: The dispatch.
+          row: The follow-up.
+          carried: True if the follow-up never sweeps; see `FencedRun`. Default: False.
+          backfill: The backfill run to which it moves. Default: none; its run stays the same.
+        """
+        run = dispatch.run_id if backfill is None else backfill
+        lane = dispatch.lane if backfill is None else Lane.BACKFILL
+        return cls(
+            run, dispatch.account_id, dispatch.domain, lane, dispatch.task_id, row.type,
+            row.payload, row.key, row.priority, carried, row.delay,
+        )  # fmt: skip
+
+
 def prepare(
     conn: Conn, outcomes: Sequence[Outcome], runs: Mapping[int, FencedRun]
-) -> list[dict[str, Any]]:
+) -> list[NewTask]:
     """Return the rows of the follow-ups, each with its run.
 
     Background tasks of a live task belong to the backfill run. It is opened if necessary, and
@@ -71,32 +111,25 @@ def prepare(
     return [row for outcome in outcomes for row in _task_rows(outcome, runs, backfills)]
 
 
-def insert(conn: Conn, rows: Sequence[Mapping[str, Any]]) -> Counter[int]:
+def insert(conn: Conn, tasks: Sequence[NewTask]) -> Counter[int]:
     """Insert follow-ups. Returns the number of new tasks by parent."""
-    if not rows:
+    if not tasks:
         return Counter()
-    return Counter(parent for (parent,) in conn.execute(INSERT_TASKS, (json_text(rows),)))
+    rows = json_text([task._asdict() for task in tasks])
+    return Counter(parent for (parent,) in conn.execute(INSERT_TASKS, (rows,)))
 
 
 def _task_rows(
     outcome: Outcome, runs: Mapping[int, FencedRun], backfills: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[NewTask]:
     dispatch = outcome.dispatch
     for row in outcome.tasks:
-        moves = _moves(outcome, row)
-        yield {
-            "type": row.type,
-            "payload": row.payload,
-            "key": row.key,
-            "priority": row.priority,
-            "delay": row.delay,
-            "account": dispatch.account_id,
-            "domain": dispatch.domain,
-            "parent": dispatch.task_id,
-            "carried": runs[dispatch.task_id].carried,
-            "run": backfills[dispatch.account_id] if moves else dispatch.run_id,
-            "lane": Lane.BACKFILL if moves else dispatch.lane,
-        }
+        yield NewTask.of(
+            dispatch,
+            row,
+            carried=runs[dispatch.task_id].carried,
+            backfill=backfills[dispatch.account_id] if _moves(outcome, row) else None,
+        )
 
 
 def _backfill_run(conn: Conn, outcome: Outcome) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,6 +9,7 @@ from uuid import UUID, uuid4
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.integration.base import START
+from core.results.result import task_key
 from core.states import AccountState, RunState
 
 DOMAIN_OF = "SELECT integration_domain FROM user_integration WHERE id = %s"
@@ -24,7 +24,7 @@ SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(com
 FROM dispatch_seq
 """
 NO_PAYLOAD = "'{}'"
-ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
+ROOT_KEY = bytes.fromhex(task_key(START))
 ADD_ROOT = f"""
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
     dedup_key)

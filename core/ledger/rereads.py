@@ -7,7 +7,6 @@ for an account at a time, and a kill costs one portion.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -18,6 +17,7 @@ from core.integration.base import REREAD
 from core.ledger.opening import not_active, open_run
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.ledger.processes import ALIVE
+from core.results.result import task_key
 from core.results.rows import TaskRow
 from core.results.text import json_text
 from core.states import AccountState, Lane, RunState, TaskState, Trigger
@@ -188,7 +188,6 @@ def again(payload: dict[str, Any], ids: Sequence[str], dispatch: str) -> TaskRow
 
 
 def _task(payload: dict[str, Any], name: str, key: str | None = None) -> TaskRow:
-    text = f"{REREAD}:{name}"
-    hashed = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    payload["key"] = key or hashed
-    return TaskRow(REREAD, payload, hashed, PRIORITY, background=False)
+    own = task_key(f"{REREAD}:{name}")
+    payload["key"] = key or own
+    return TaskRow(REREAD, payload, own, PRIORITY, background=False)

@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from core.mail.charsets import Decoded, decode
+from core.mail.budget import STEPS_OF_HTML, Budget
+from core.mail.charsets import Decoded, Hints, decode
 from core.mail.formats import text_of_calendar, text_of_enriched, unflowed
-from core.mail.html_text import MAX_TOKENS, text_of_html
+from core.mail.html_text import text_of_html
 from core.mail.mime import Part
 
 MAX_TEXT_BYTES = 1024 * 1024
@@ -27,13 +28,6 @@ _STUB = re.compile(
     re.IGNORECASE,
 )
 _WORDS = re.compile(r"\w{2,}")
-
-
-@dataclass(slots=True)
-class Budget:
-    """The number of tokens of HTML that the parts of a mail share."""
-
-    tokens: int = MAX_TOKENS
 
 
 @dataclass(slots=True)
@@ -57,13 +51,14 @@ class TextPart:
         """Return the decoded text, with LF as line end."""
         kind = self.part.content_type
         data = bytes(self.data)
-        self.decoded = decode(data, self.part.charset, is_html=kind == "text/html")
+        self.decoded = decode(data, self.part.charset, is_html=kind == "text/html",
+            hints=Hints(budget=self.budget))  # fmt: skip
         if self.is_cut and self.decoded.replaced == 1 and self.decoded.text.endswith("\ufffd"):
             self.decoded = Decoded(self.decoded.text[:-1], self.decoded.charset, self.decoded.how)
         text = re.sub(r"\r{1,4}\n|\r", "\n", self.decoded.text)
         if kind == "text/html":
-            found = text_of_html(text, self.budget.tokens)
-            self.budget.tokens = max(self.budget.tokens - found.tokens, 0)
+            found = text_of_html(text, max(self.budget.steps, 0) // STEPS_OF_HTML)
+            self.budget.steps -= found.tokens * STEPS_OF_HTML
             self.is_cut = self.is_cut or found.is_cut
             return found.text
         if kind in ("text/enriched", "text/richtext"):

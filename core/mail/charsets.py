@@ -8,15 +8,19 @@ pages. No function raises.
 from __future__ import annotations
 
 import codecs
+import encodings
+import pkgutil
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from encodings import aliases
 from functools import lru_cache
 from itertools import chain
 from typing import Literal
 
 import chardet
 import webencodings
+
+from core.mail.budget import BYTES_OF_GUESS, STEPS_OF_GUESS, Budget
 
 How = Literal["declared", "bom", "meta", "utf-8", "detected", "default"]
 
@@ -27,6 +31,11 @@ REFUSED = frozenset(
     {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"}
 )
 """Python codecs that mail does not use as charsets; some take quadratic time."""
+
+_CODECS = frozenset(aliases.aliases) | {
+    module.name for module in pkgutil.iter_modules(encodings.__path__)
+}
+"""The names that Python knows. It keeps each other name that it looked up, forever."""
 
 _SUPERSETS = {
     "euc-kr": ("cp949",), "gb2312": ("gb18030",), "gbk": ("gb18030",), "big5": ("cp950",
@@ -136,6 +145,19 @@ class Decoded:
     replaced: int = 0
 
 
+@dataclass(slots=True)
+class Hints:
+    """Charsets to try for text without a known label, and the budget of the mail.
+
+    Attributes:
+      labels: Labels to try before the detector, such as the charset of the body. Default: none.
+      budget: The budget of the mail, which the detector takes from.
+    """
+
+    labels: tuple[str | None, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+
+
 def clean(text: str) -> str:
     """Return text without the characters that JSON and PostgreSQL cannot store."""
     return text.translate(_UNFIT) if "\0" in text or not text.isprintable() else text
@@ -170,6 +192,8 @@ def codecs_of(label: str) -> tuple[str, ...]:
 
 
 def _usable(name: str) -> tuple[str, ...]:
+    if encodings.normalize_encoding(name).replace(".", "_").lower() not in _CODECS:
+        return ()
     try:
         found = codecs.lookup(name).name.replace("-", "_")
         b"0".decode(found, "replace")  # LookupError for codecs of another kind, such as rot13
@@ -179,7 +203,7 @@ def _usable(name: str) -> tuple[str, ...]:
 
 
 def decode(data: bytes, label: str | None = None, *, is_html: bool = False,
-    hints: Iterable[str | None] = ()) -> Decoded:  # fmt: skip
+    hints: Hints | None = None) -> Decoded:  # fmt: skip
     """Decode text.
 
     A byte order mark leads. Then come the label, HTML's own declaration if the label says nothing,
@@ -189,7 +213,7 @@ def decode(data: bytes, label: str | None = None, *, is_html: bool = False,
       data: The bytes.
       label: The declared charset. Default: none.
       is_html: True to look for a `<meta charset>`. Default: False.
-      hints: Labels to try before the detector, such as the charset of the body. Default: none.
+      hints: Labels to try before the detector, and the budget of the mail. Default: none.
     """
     for mark, codec in _BOMS:
         if data.startswith(mark) and (codec != "utf_32_le" or len(data) % 4 == 0):
@@ -204,7 +228,7 @@ def decode(data: bytes, label: str | None = None, *, is_html: bool = False,
         return _replaced(data, wide, "detected")
     if (text := _strict(data, "utf_8")) is not None and b"\x1b$" not in data:
         return Decoded(clean(text), "utf_8", "utf-8")
-    return _undeclared(data, found, hints)
+    return _undeclared(data, found, hints or Hints())
 
 
 def _by_label(data: bytes, found: tuple[str, ...], how: How) -> Decoded | None:
@@ -285,12 +309,12 @@ def _is_utf8_after_all(data: bytes, codec: str) -> bool:
     return high >= (1 if codec in _LATIN or codec.startswith(("iso8859", "mac_roman")) else 3)
 
 
-def _undeclared(data: bytes, found: tuple[str, ...], hints: Iterable[str | None]) -> Decoded:
-    for hint in hints:
+def _undeclared(data: bytes, found: tuple[str, ...], hints: Hints) -> Decoded:
+    for hint in hints.labels:
         for codec in codecs_of(hint[:100]) if hint else ():
             if (text := _strict(data, codec)) is not None:
                 return Decoded(clean(text), codec, "declared")
-    return _with_wrong_bytes(data, found) or _guessed(data, found)
+    return _with_wrong_bytes(data, found) or _guessed(data, found, hints.budget)
 
 
 def _with_wrong_bytes(data: bytes, found: tuple[str, ...]) -> Decoded | None:
@@ -308,8 +332,9 @@ def _with_wrong_bytes(data: bytes, found: tuple[str, ...]) -> Decoded | None:
     return None
 
 
-def _guessed(data: bytes, found: tuple[str, ...]) -> Decoded:
-    guess = detected(data)
+def _guessed(data: bytes, found: tuple[str, ...], budget: Budget) -> Decoded:
+    steps = STEPS_OF_GUESS + min(len(data), DETECTED_BYTES) // BYTES_OF_GUESS
+    guess = detected(data) if budget.take(steps) else None
     if guess is not None and (words := _strict(data, guess)) is not None:
         return Decoded(clean(words), guess, "detected")
     if guess in _MULTIBYTE:

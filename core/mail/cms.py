@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import zlib
 
+from core.mail.budget import Budget
+
 MAX_DEPTH = 30
-MAX_CONTENT_BYTES = 32 * 1024 * 1024
 
 _SIGNED = bytes.fromhex("2a864886f70d010702")
 _COMPRESSED = bytes.fromhex("2a864886f70d0109100109")
 
 
-def content_of(data: bytes) -> bytes | None:
-    """Return the mail within signed or compressed data; None if it is encrypted or broken."""
+def content_of(data: bytes, budget: Budget) -> bytes | None:
+    """Return the mail within signed or compressed data.
+
+    Returns:
+      The mail, or None if the data is encrypted or broken, or exceeds the budget.
+    """
+    reader = _Reader(data, budget)
     try:
-        whole = _Reader(data).element(0, len(data), 0)
-        return _find(_Reader(data), whole, 0)
+        return _find(reader, reader.element(0, len(data), 0), 0)
     except (ValueError, IndexError, zlib.error, RecursionError):
         return None
 
@@ -23,12 +28,12 @@ def content_of(data: bytes) -> bytes | None:
 class _Reader:
     """Reads BER: tags, definite and indefinite lengths, and strings in pieces (X.690)."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    def __init__(self, data: bytes, budget: Budget) -> None:
+        self.data, self.budget = data, budget
 
     def element(self, start: int, end: int, depth: int) -> tuple[int, int, int, int]:
         """Return tag, start and end of the content, and the position after the element."""
-        if depth > MAX_DEPTH or start + 2 > end:
+        if depth > MAX_DEPTH or start + 2 > end or not self.budget.take(1):
             raise ValueError("no element")
         tag, length, position = self.data[start], self.data[start + 1], start + 2
         if length == 0x80:
@@ -73,7 +78,17 @@ def _find(reader: _Reader, whole: tuple[int, int, int, int], depth: int) -> byte
         if len(parts) == 2 and parts[0][0] == 6 and parts[1][0] == 0xA0:
             string = reader.children(parts[1][1], parts[1][2])[0]
             data = reader.octets(*string)
-            if oid == _COMPRESSED:
-                return zlib.decompressobj().decompress(data, MAX_CONTENT_BYTES)
-            return data
+            return _inflated(data, reader.budget) if oid == _COMPRESSED else data
     return None
+
+
+def _inflated(data: bytes, budget: Budget) -> bytes:
+    """Return the bytes of compressed data, if the budget has room for them."""
+    room = len(data) + budget.inflated
+    inflater = zlib.decompressobj()
+    found = inflater.decompress(data, room)
+    if not inflater.eof and len(found) >= room:
+        budget.is_spent = True
+        raise ValueError("too large")
+    budget.inflated -= max(len(found) - len(data), 0)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from core.mail import cms
-from core.mail.mime import MAX_CONTAINER_BYTES, MessageParser, Part, Shared, Write
+from core.mail.mime import PIECE_BYTES, MessageParser, Part, Shared, Write
 from core.mail.parameters import safe_name
 from core.mail.tnef import SIGNATURE, Tnef, read_tnef
 from core.mail.transfer import decode_base64
@@ -79,42 +79,53 @@ class Container:
                 self._write(data)
             return
         self._held += data
-        if len(self._held) > MAX_CONTAINER_BYTES:
+        self._shared.room -= len(data)
+        if self._shared.room < 0:
             self._shared.cut.add("container")
-            self._keep()
+            self._keep(bytes(self._held), len(self._held))
 
     def finish(self) -> None:
         """Open the container."""
         if self._held is None:
             self._shared.closed(self._part)
             return
-        data = _undone(bytes(self._held))
-        if self._tnef(data) or self._smime(data):
-            self._shared.repaired.add("opened-container")
-            return
-        self._shared.cut.add("encrypted" if self._part.content_type in _SMIME else "container")
-        self._keep()
-        self._shared.closed(self._part)
+        size, data = len(self._held), _undone(bytes(self._held))
+        self._held.clear()
+        if not self._tnef(data):
+            content = cms.content_of(data, self._shared.budget)
+            if content is None:
+                is_encrypted = (
+                    self._part.content_type in _SMIME and not self._shared.budget.is_spent
+                )
+                self._shared.cut.add("encrypted" if is_encrypted else "container")
+                self._keep(data, size)
+                self._shared.closed(self._part)
+                return
+            del data  # a mail within may be as large
+            self._smime(content)
+        self._shared.repaired.add("opened-container")
+        self._shared.room += size
+        if self._shared.budget.is_spent:
+            self._shared.cut.add("container")
 
-    def _keep(self) -> None:
-        held, self._held = bytes(self._held or b""), None
+    def _keep(self, data: bytes, size: int) -> None:
+        """Keep the container as a file, and give up the room of its bytes."""
+        self._shared.room += size
+        self._held = None
         self._write = self._shared.opened(self._part)
-        if self._write is not None and held:
-            self._write(held)
+        if self._write is not None and data:
+            self._write(data)
 
-    def _smime(self, data: bytes) -> bool:
-        content = cms.content_of(data)
-        if content is None:
-            return False
+    def _smime(self, content: bytes) -> None:
         parser = MessageParser(
             self._shared, self._part.id, self._nested + 1, None, self._part.message
         )
-        parser.feed(content)
+        for start in range(0, len(content), PIECE_BYTES):
+            parser.feed(content[start : start + PIECE_BYTES])
         parser.finish()
-        return True
 
     def _tnef(self, data: bytes) -> bool:
-        found = read_tnef(data)
+        found = read_tnef(data, self._shared.budget)
         if found is None:
             return False
         self._emit_tnef(found, self._part.id or "root")

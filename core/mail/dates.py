@@ -8,6 +8,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from core.mail.encoded_words import readable
 from core.mail.fields import Fields
 
+MAX_FIELDS = 20
+"""The number of fields with one name that are tried."""
+
 _MONTHS = {
     word: number for number, words in enumerate((
         "jan ene gen", "feb f\u00e9v fev", "mar m\u00e4r mrz mrt maa", "apr avr abr",
@@ -142,10 +145,10 @@ def _zone(text: str) -> timedelta:
 def date_of(fields: Fields) -> tuple[datetime | None, str | None]:
     """Return the sender's date, and the field that has it; else the topmost valid `Received`."""
     for name in ("date", "resent-date", "delivery-date"):
-        for value in fields.all(name):
+        for value in fields.all(name)[:MAX_FIELDS]:
             if found := parse_date(readable(value[:1_000], fields.hints)):
                 return found, name
-    for value in fields.all("received")[:20]:
+    for value in fields.all("received")[:MAX_FIELDS]:
         if found := parse_date(value[-300:].rpartition(b";")[2].decode("latin-1")):
             return found.astimezone(found.tzinfo or UTC), "received"
     return None, None

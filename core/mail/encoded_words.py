@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from itertools import groupby, islice
 
-from core.mail.charsets import codecs_of, decode
+from core.mail.charsets import Hints, codecs_of, decode
 from core.mail.transfer import decode_base64
 
 MAX_TEXT_BYTES = 256 * 1024
@@ -35,12 +34,12 @@ def unfolded(raw: bytes) -> bytes:
     return _FOLD.sub(b"", raw).replace(b"\r", b" ").replace(b"\n", b" ")
 
 
-def readable(raw: bytes, hints: Iterable[str | None] = ()) -> str:
+def readable(raw: bytes, hints: Hints | None = None) -> str:
     """Return the raw value of a field as text in one line.
 
     Args:
       raw: The bytes of the value, folded or not.
-      hints: Charsets to try for raw bytes that are not UTF-8. Default: none.
+      hints: Charsets to try for raw bytes that are not UTF-8, and the budget. Default: none.
     """
     return one_line(decode_words(raw[:MAX_TEXT_BYTES], hints))
 
@@ -50,11 +49,10 @@ def one_line(text: str) -> str:
     return _SPACE.sub(" ", _CONTROL.sub(" ", text)).strip()
 
 
-def decode_words(raw: bytes, hints: Iterable[str | None] = ()) -> str:
+def decode_words(raw: bytes, hints: Hints | None = None) -> str:
     """Decode all encoded words; a word that is broken does not affect the others."""
     if b"=?" not in raw and raw.isascii() and not _SPECIAL.search(raw):
         return unfolded(raw).decode("ascii")
-    hints = tuple(hints)
     pieces = _pieces(unfolded(raw))
     return "".join(
         _decoded([data for data, _ in group], label, hints)
@@ -93,7 +91,7 @@ def _byte(escape: re.Match[bytes]) -> bytes:
     return bytes((int(escape[1], 16),))
 
 
-def _decoded(parts: list[bytes], label: str | None, hints: tuple[str | None, ...]) -> str:
+def _decoded(parts: list[bytes], label: str | None, hints: Hints | None) -> str:
     """Decode the parts together, because senders split words within characters."""
     whole = b"".join(parts)
     if label is None:

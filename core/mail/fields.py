@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+from core.mail.budget import Budget
+from core.mail.charsets import Hints
 from core.mail.encoded_words import readable, unfolded
 
 MAX_LINES = 50_000
@@ -31,20 +33,31 @@ _HEADER = re.compile(rb"^" + _KNOWN.pattern, re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(slots=True)
+class Segment:
+    """A parameter, or a piece of it with its number (RFC 2231); the number -1 stands for none."""
+
+    number: int
+    is_extended: bool
+    value: bytes
+
+
+@dataclass(slots=True)
 class Fields:
     """Header fields in their order.
 
     Attributes:
       items: Names in lower case, and raw values.
-      hints: Charsets to try for raw bytes; the reader sets them. Default: none.
+      hints: Charsets to try for raw bytes, and the budget of the mail; the reader sets them.
       repaired: The names of the repairs.
       is_cut: True if the header has too many lines.
+      segments: The parameters of values that were read, in pieces.
     """
 
     items: list[tuple[str, bytes]] = field(default_factory=list)
-    hints: tuple[str | None, ...] = ()
+    hints: Hints = field(default_factory=Hints)
     repaired: list[str] = field(default_factory=list)
     is_cut: bool = False
+    segments: dict[bytes, list[tuple[str, Segment]]] = field(default_factory=dict)
 
     def raw(self, name: str) -> bytes | None:
         """Return the raw value of the first field with this name that is not blank."""
@@ -77,18 +90,19 @@ def lines_of(block: bytes) -> list[bytes]:
 
 
 def split_fields(  # noqa: C901  one state machine
-    block: bytes, *, is_first: bool = False
+    block: bytes, *, is_first: bool = False, budget: Budget | None = None
 ) -> tuple[Fields, bytes]:
     """Split the lines before a blank line into fields and the start of the body.
 
     Args:
       block: The lines.
       is_first: True for the message's own header. Default: False.
+      budget: The budget of the mail. Default: one of its own.
 
     Returns:
       The fields, and the lines that do not belong to the header.
     """
-    fields = Fields()
+    fields = Fields(hints=Hints(budget=budget or Budget()))
     if is_first and block.startswith(b"\xef\xbb\xbf"):
         block = block[3:]
     if is_first and block[:1] in b"\r\n" and not _HEADER.search(block):

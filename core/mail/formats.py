@@ -122,7 +122,7 @@ def text_of_calendar(text: str) -> str:
 
 
 def _property(line: str) -> tuple[str, str, str]:
-    found = re.match(r"([A-Za-z-]{1,60})((?:;[^:;=\"]{1,100}=(?:\"[^\"]*\"|[^:;\"]*))*):", line)
+    found = re.match(r"([A-Za-z-]{1,60})((?:;[^:;=\"]{1,100}=(?:\"[^\"]*+\"|[^:;\"]*+))*+):", line)
     return (found[1].upper(), found[2], line[found.end() :]) if found else ("", "", "")
 
 

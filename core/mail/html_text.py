@@ -28,6 +28,14 @@ _TOKEN = re.compile(
     r"|<([A-Za-z][^\s/>]{0,60})((?:[^>\"']|\"[^\"]*\"|'[^']*')*+)>|<[A-Za-z][^>]*>?|[^<]+|<",
     re.DOTALL,
 )
+_LENIENT = re.compile(
+    _TOKEN.pattern.replace(r"((?:[^>\"']|\"[^\"]*\"|'[^']*')*+)", "([^>]*)"), re.DOTALL
+)
+"""The tokens if quotes do not matter: a tag ends at the first `>`."""
+
+MAX_UNCLOSED = 20
+"""The number of tags without an end outside of quotes; then quotes do not matter any more."""
+
 _LONG_REFERENCE = re.compile(r"&#(?:[0-9]{20,}|[xX][0-9A-Fa-f]{20,});?")
 _ATTRIBUTE = re.compile(
     r"([^\s=/\"'>]{1,60})(?:\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+)))?", re.DOTALL
@@ -50,6 +58,8 @@ _SIZE = re.compile(
 )
 """A size of text of its own, which does not depend on the size around it."""
 
+_STYLE_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
+MAX_STYLE_CHARS = 5_000
 _AT_RULE = re.compile(r"@[\w-]{1,60}+[^{};@]{0,500}+(?:;|\{(?:[^{}]*+\{[^{}]*+\})*+[^{}]*+\}?)")
 _SIMPLE = re.compile(r"\s*(?:\*|[A-Za-z][A-Za-z0-9]*)?([.#][\w-]{1,100})\s*\Z")
 _NAMED = re.compile(r"[.#][\w-]{1,100}")
@@ -119,6 +129,7 @@ class _Writer:
 
     lines: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
+    has_words: bool = False
     quotes: int = 0
     depth: int = 0
     wants_blank: bool = False
@@ -145,6 +156,7 @@ class _Writer:
                 self.lines.append("> " * min(self.depth, self.quotes, MAX_QUOTES))
             self.wants_blank = False
             self.words.append(text)
+            self.has_words = self.has_words or not text.isspace() or "\u00a0" in text
             self.gap = False
 
     def _mark(self) -> str:
@@ -156,7 +168,7 @@ class _Writer:
             self.lines.append(self._mark() + line)
             self.depth = self.quotes
         self.words.clear()
-        self.gap = False
+        self.gap = self.has_words = False
 
 
 class _Reader:
@@ -174,7 +186,7 @@ class _Reader:
         ):
             self._close_near(closed, name)
         found = _attributes(attributes) if attributes.strip() else {}
-        style = found.get("style", "")
+        style = _declarations(found.get("style", ""))
         hidden = _is_hidden(name, found, style) or self.styles.hide(found, style)
         if name in _VOID:
             if not hidden and not self.hidden:
@@ -194,7 +206,7 @@ class _Reader:
             if name == "a" and (href := found.get("href", "").strip()):
                 element.href, element.start = href[: MAX_LINK_CHARS + 1], len(self.out.lines)
                 self.out.words.append("\x01")
-            elif name in ("td", "th") and self.out.words and "".join(self.out.words).strip("\x01 "):
+            elif name in ("td", "th") and self.out.has_words:
                 self.out._add("\t")
                 self.out.gap = True
             elif name == "li":
@@ -262,15 +274,16 @@ class _Reader:
                 mark = index
                 break
         if mark >= 0:
-            shown = "".join(words[mark + 1 :]).strip()
+            shown = _start(words[mark + 1 :]).strip()
             words[mark] = ""
         else:  # the link has several lines
             lines = self.out.lines[max(element.start, len(self.out.lines) - MAX_LINK_LINES) :]
-            shown = " ".join([*lines, "".join(words)]).replace("\x01", "").strip(" >\t")
+            shown = f"{_start(lines, ' ')} {_start(words[-MAX_LINK_LINES:])}"
+            shown = shown.replace("\x01", "").strip(" >\t")
         address = _address(_unescaped(element.href), shown)
         if address is None:
             return
-        if not "".join(words).strip() and self.out.lines:
+        if all(not each or each.isspace() for each in words[-200:]) and self.out.lines:
             self.out.lines[-1] += f" <{address}>"
             return
         blank = " " if words and words[-1].endswith(" ") else ""
@@ -294,6 +307,17 @@ class _Reader:
             self.out.wants_blank = True
 
 
+def _start(texts: list[str], separator: str = "") -> str:
+    """Return the start of joined texts: enough to find an address in it."""
+    found, room = [], 2 * MAX_LINK_CHARS
+    for text in texts:
+        found.append(text[:room])
+        room -= len(found[-1])
+        if room <= 0:
+            break
+    return separator.join(found)
+
+
 def _unescaped(text: str) -> str:
     if "&#" in text:  # the library raises on thousands of digits
         text = _LONG_REFERENCE.sub("\ufffd", text)
@@ -313,19 +337,25 @@ def _is_pixel(found: dict[str, str]) -> bool:
     return found.get("width", "").strip() in ("0", "1") and found.get("height", "") in ("0", "1")
 
 
+def _declarations(style: str) -> str:
+    """Return the value of a style attribute, without comments and repeated blanks."""
+    if not style:
+        return ""
+    style = _unescaped(style[: 2 * MAX_STYLE_CHARS])[:MAX_STYLE_CHARS]
+    return _BLANKS.sub(" ", _STYLE_COMMENT.sub("", style))
+
+
 def _is_hidden(name: str, found: dict[str, str], style: str) -> bool:
     if name in _SKIPPED or "hidden" in found:
         return True
     if name == "input" or not style:
         return False
-    style = _unescaped(style)[:5_000]
-    style = re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL)
     return bool(_HIDDEN.search(style)) or bool(_OVERFLOW.search(style) and _CLIPPED.search(style))
 
 
 def _is_tiny(name: str, found: dict[str, str], style: str, *, around: bool) -> bool:
     """Return True if text has the size 0. An element within has the size around, or its own."""
-    size = _SIZE.search(style[:5_000]) if "font" in style.lower() else None
+    size = _SIZE.search(style) if "font" in style.lower() else None
     if size is not None:
         return size["zero"] is not None
     return around and not (name == "font" and "size" in found)
@@ -347,7 +377,8 @@ class _Styles:
         """Take the text of a style element."""
         if "none" not in sheet.lower() or self.count >= MAX_RULES:
             return
-        sheet = re.sub(r"/\*.*?\*/|<!--|-->", " ", sheet[:200_000], flags=re.DOTALL)
+        sheet = _BLANKS.sub(" ", _STYLE_COMMENT.sub(" ", sheet[:200_000]))
+        sheet = sheet.replace("<!--", " ").replace("-->", " ")
         for rule in _AT_RULE.sub(" ", sheet).split("}"):
             selectors, _, declarations = rule.partition("{")
             self.count += 1
@@ -388,12 +419,16 @@ def text_of_html(source: str, max_tokens: int = MAX_TOKENS) -> HtmlText:
     """
     reader = _Reader()
     is_cut = False
-    position = count = 0
-    while (token := _TOKEN.match(source, position)) is not None:
+    position = count = unclosed = 0
+    pattern = _TOKEN
+    while (token := pattern.match(source, position)) is not None:
         position, count = token.end(), count + 1
         if count > max_tokens:
             is_cut = True
             break
+        if token[0][0] == "<" and token[2] is None and token[0][1:2].isalpha():
+            unclosed += 1
+            pattern = _LENIENT if unclosed == MAX_UNCLOSED else pattern
         name = (token[2] or token[1] or "").lower()
         if token[2]:
             if name in _RAW:

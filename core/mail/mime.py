@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from core.mail.budget import LINES_OF_STEP, Budget
+from core.mail.charsets import Hints
 from core.mail.fields import MAX_LINES, Fields, split_fields
 from core.mail.parameters import (
     boundary,
@@ -39,10 +41,10 @@ MAX_NESTED = 12
 MAX_PARTS = 1_000
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 MAX_PART_HEADER_BYTES = 256 * 1024
-MAX_LINE_BYTES = 64 * 1024
+MAX_LINE_BYTES = PIECE_BYTES = 64 * 1024
 MAX_PREAMBLE_BYTES = 256 * 1024
 MAX_CONTAINER_BYTES = 16 * 1024 * 1024
-"""The maximum size of TNEF and S/MIME that is opened."""
+"""The maximum size of TNEF and S/MIME that is opened, with that within it."""
 
 READ_TYPES = frozenset({"text/plain", "text/html", "text/enriched", "text/richtext",
     "text/markdown", "text/x-markdown", "text/calendar"})  # fmt: skip
@@ -139,12 +141,13 @@ def part_of(id: str, fields: Fields, choice: str | None, default: str, message: 
     fields = Fields(described, fields.hints)
     kind = chosen_type(fields)
     disposed = (fields.raw("content-disposition") or b"").lower()
+    name = filename(fields)
     return Part(
-        id, media_type(fields, default), charset(fields), filename(fields), disposition(fields),
+        id, media_type(fields, default), charset(fields), name, disposition(fields),
         content_id(fields), id if choice is None else choice, choice is not None,
-        (parameter(kind, "format") or "").lower() == "flowed",
-        (parameter(kind, "delsp") or "").lower() == "yes", message,
-        b"name" in disposed and filename(fields) is not None,
+        (parameter(fields, kind, "format") or "").lower() == "flowed",
+        (parameter(fields, kind, "delsp") or "").lower() == "yes", message,
+        b"name" in disposed and name is not None,
     )  # fmt: skip
 
 
@@ -175,7 +178,15 @@ class _Multipart:
 
 @dataclass(slots=True)
 class Shared:
-    """The state that the parsers of a mail and of the mails within it share."""
+    """The state that the parsers of a mail and of the mails within it share.
+
+    Attributes:
+      opened, closed, forwarded: The functions that take parts and forwarded mails.
+      parts: The number of parts.
+      cut, repaired: The names of cuts and of repairs.
+      budget: The work that is left.
+      room: The number of bytes that further containers may hold back.
+    """
 
     opened: Callable[[Part], Write | None]
     closed: Callable[[Part], None]
@@ -183,6 +194,8 @@ class Shared:
     parts: int = 0
     cut: set[str] = field(default_factory=set)
     repaired: set[str] = field(default_factory=set)
+    budget: Budget = field(default_factory=Budget)
+    room: int = MAX_CONTAINER_BYTES
 
 
 class MessageParser:
@@ -210,32 +223,56 @@ class MessageParser:
         self._block: bytearray | None = bytearray()
         self._id, self._own = prefix, 0
         self._is_first = True
-        self._header_lines = 0
+        self._header_lines = self._tested = 0
         self._body: Body | None = None
         self._preamble = bytearray()
         self._candidate: bytes | None = None
-        self._has_content = False
+        self._has_content = self._is_over = False
         self._shown_preamble: Fields | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
+        if self._is_over:
+            return
+        body, self._tested = self._body, 0
+        if body is not None and body.takes_bulk:
+            lines, data = self._lines.before(data, self._is_delimiter if self._depths else None)
+            self._feed(body, lines)
+        marked = self._lines.feed(data) if data else []
+        # CPython reads the lines of a forwarded mail once, not once for each mail around it.
+        steps = -(-(len(marked) + self._tested) // LINES_OF_STEP)
+        if self._nested and not self._shared.budget.take(steps):
+            self._shared.cut.add("depth")
+            self._is_over = True
+            return
         bulk: list[bytes] = []
-        for line, is_start in self._lines.feed(data):
+        for line, is_start in marked:
             body = self._body
             if (
                 body is not None
-                and self._has_content
                 and body.takes_bulk
-                and not (is_start and line[:2] == b"--")
+                and not (is_start and line[:2] == b"--" and self._is_delimiter(line))
             ):
                 bulk.append(line)
                 continue
-            if bulk and body is not None:
-                body.feed(b"".join(bulk))
+            if body is not None:
+                self._feed(body, b"".join(bulk))
                 bulk.clear()
             self._take(line, is_start)
-        if bulk and self._body is not None:
-            self._body.feed(b"".join(bulk))
+        if self._body is not None:
+            self._feed(self._body, b"".join(bulk))
+
+    def _feed(self, body: Body, lines: bytes) -> None:
+        """Give lines to a body; their end belongs to the boundary that may follow."""
+        if lines:
+            self._has_content = self._has_content or not lines.isspace()
+            body.feed(lines)
+
+    def _is_delimiter(self, line: bytes) -> bool:
+        """Return True if a line is the boundary of an open multipart, or its end."""
+        self._tested += 1
+        line = line.rstrip()
+        return line in self._depths or (line[-2:] == b"--" and line[:-2].rstrip() in self._depths)
 
     def finish(self) -> None:
         """End the message."""
@@ -264,7 +301,7 @@ class MessageParser:
                 self._take(line, True)
             self._end_headers()
         else:
-            self._begin_body(Fields())
+            self._begin_body(Fields(hints=Hints(budget=self._shared.budget)))
             self._write(bytes(self._preamble))
         self._end_body(strip=False)
 
@@ -296,8 +333,7 @@ class MessageParser:
 
     def _write(self, line: bytes, is_start: bool = True) -> None:
         if self._body is not None:
-            self._has_content = self._has_content or not line.isspace()
-            self._body.feed(line)
+            self._feed(self._body, line)
             return
         inner = self._stack[-1] if self._stack else None
         if inner is not None and not inner.parts:
@@ -401,10 +437,10 @@ class MessageParser:
             if inner.parts or not preamble.strip() or self._shared.parts >= MAX_PARTS:
                 continue
             self._shared.repaired.add("no-boundary")
-            fields = Fields()
+            fields = Fields(hints=Hints(budget=self._shared.budget))
             if _MIME.match(preamble.lstrip()):  # the part's own header
                 head, _, preamble = preamble.lstrip().replace(b"\r\n", b"\n").partition(b"\n\n")
-                fields, _ = split_fields(head + b"\n")
+                fields, _ = split_fields(head + b"\n", budget=self._shared.budget)
             self._id = inner.id
             self._begin_body(fields)
             self._write(preamble)
@@ -419,7 +455,7 @@ class MessageParser:
         if self._shared.parts >= MAX_PARTS:
             self._shared.cut.add("parts")
             return
-        fields, rest = split_fields(block, is_first=is_first)
+        fields, rest = split_fields(block, is_first=is_first, budget=self._shared.budget)
         self._shared.repaired.update(fields.repaired)
         if fields.is_cut:
             self._shared.cut.add("headers")
@@ -587,6 +623,37 @@ class _Lines:
             self._rest += lines.pop()
         return self._marked(lines)
 
+    def before(
+        self, data: bytes, is_delimiter: Callable[[bytes], bool] | None
+    ) -> tuple[bytes, bytes]:
+        """Return the complete lines before the first delimiter, and the rest of the data.
+
+        Without a delimiter, there is no rest, and an incomplete line waits for more data.
+
+        Args:
+          data: The next bytes.
+          is_delimiter: Returns True for a delimiter among lines that begin with two dashes. None:
+            no line is one.
+        """
+        if self._is_cr is not False:
+            return b"", data
+        whole = bytes(self._rest) + data
+        self._rest.clear()
+        is_dashes = self._is_start and whole[:2] == b"--"
+        start = 0 if is_dashes else whole.find(b"\n--") + 1 or -1
+        while is_delimiter and start >= 0 and (end := whole.find(b"\n", start)) >= 0:
+            if is_delimiter(whole[start : end + 1]):
+                self._is_start = True
+                return whole[:start], whole[start:]
+            start = whole.find(b"\n--", end) + 1 or -1
+        end = whole.rfind(b"\n") + 1
+        if len(whole) - end > MAX_LINE_BYTES:
+            self._is_start = False
+            return whole, b""
+        self._rest += whole[end:]
+        self._is_start = self._is_start if not end else True
+        return whole[:end], b""
+
     def finish(self) -> list[tuple[bytes, bool]]:
         """Return the rest, if there is one."""
         rest = bytes(self._rest)
@@ -601,8 +668,9 @@ class _Lines:
         """Split at CR, CR LF and LF; keep an incomplete line."""
         whole = bytes(self._rest) + data
         self._rest.clear()
-        lines = re.findall(rb"[^\r\n]*(?:\r\n|\r(?!\Z)|\n)", whole)
-        rest = whole[sum(map(len, lines)) :]
+        end = max(whole.rfind(b"\r", 0, -1), whole.rfind(b"\n")) + 1
+        lines = re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)", whole[:end])
+        rest = whole[end:]
         if len(rest) > MAX_LINE_BYTES:
             lines.append(rest)
         else:

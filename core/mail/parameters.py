@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 
-from core.mail.charsets import decode
+from core.mail.budget import STEPS_OF_PARAMETER
+from core.mail.charsets import Hints, decode
 from core.mail.encoded_words import decode_words, one_line
-from core.mail.fields import Fields
+from core.mail.fields import Fields, Segment
 
 MAX_FIELD_BYTES = 64 * 1024
 MAX_PARAMETERS = 1_000
+MIN_PARAMETERS = 20
+"""The number of parameters that are read though the budget of the mail is used up."""
+
 MAX_NAME_CHARS = 255
 
 _TYPE = re.compile(r"\s*\"?\s*([^\s/;,\"()]{1,127})\s*/\s*([^\s/;,\"()]{1,127})")
@@ -21,22 +23,15 @@ _BARE_TYPE = re.compile(r"\s*\"?(text|html|plain|multipart)\"?\s*(?:;|\Z)", re.I
 _BARE_FILE = re.compile(r"\s*[\w-]{2,40}\s*;.*\bname\s*\*?(?:0\*?)?\s*=", re.IGNORECASE | re.DOTALL)
 _NAME = re.compile(rb"([A-Za-z][A-Za-z0-9_-]{0,60})(?:\*(\d{1,4}))?(\*)?[ \t]*=[ \t]*")
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_NEXT = re.compile(rb"[ \t,]+[A-Za-z][A-Za-z0-9-]*(?:\*\d+)?\*?[ \t]*=(?![?=])")
-_COMMENT = re.compile(rb"[ \t]*\([^()]*\)")
+_NEXT = re.compile(rb"(?<![ \t,])[ \t,]++[A-Za-z][A-Za-z0-9-]*(?:\*\d+)?\*?[ \t]*=(?![?=])")
+_COMMENT = re.compile(rb"(?:(?<![ \t])[ \t]++)?\([^()]*\)")
 _LAST_COMMENT = re.compile(rb"(?<=\.[A-Za-z0-9]{3})[ \t]+\([^()]*\)\Z")
 _EXTENDED = re.compile(rb"([A-Za-z0-9_.:+-]{0,40})'([A-Za-z0-9-]{0,20})'(.*)", re.DOTALL)
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _DRIVE = re.compile(rb"[A-Za-z]:\\|\\\\")
 _PATH = re.compile(r"(?:[A-Za-z]:[\\/]|\\\\|/|~/|(?:\.\.?[/\\])+)")
 _GARBLED = re.compile(r"[\ufffd]|\?{2,}")
-_SPACES = re.compile(rb"[ \t]*[\r\n]+[ \t]*|\t")
-
-
-@dataclass(slots=True)
-class _Segment:
-    number: int
-    is_extended: bool
-    value: bytes
+_SPACES = re.compile(rb"(?:(?<![ \t\r\n])[ \t]++)?[\r\n]+[ \t]*|\t")
 
 
 def media_type(fields: Fields, default: str = "text/plain") -> str:
@@ -80,18 +75,19 @@ def disposition(fields: Fields) -> str:
     return found[1].lower() if found else ""
 
 
-def parameter(value: bytes, name: str, hints: Iterable[str | None] = ()) -> str | None:
+def parameter(fields: Fields, value: bytes, name: str) -> str | None:
     """Return a parameter of a field's raw value; the extended form leads.
 
     Pieces are joined in the order of their numbers before they are decoded, because senders cut
     within characters.
 
     Args:
-      value: The raw value of the field.
+      fields: The fields of the part.
+      value: The raw value of one of them.
       name: The parameter's name in lower case.
-      hints: Charsets to try for raw bytes. Default: none.
     """
-    segments = [segment for other, segment in _segments(value) if other == name]
+    hints = fields.hints
+    segments = [segment for other, segment in _segments(fields, value) if other == name]
     if not segments:
         return None
     continued = sorted(
@@ -101,21 +97,25 @@ def parameter(value: bytes, name: str, hints: Iterable[str | None] = ()) -> str 
     whole = [each for each in segments if each.number < 0]
     extended = [each for each in whole if each.is_extended]
     for group in (extended[:1], continued, whole[:1]):
-        text = _joined(group, tuple(hints)) if group else None
+        text = _joined(group, hints) if group else None
         if text and not _GARBLED.search(text):
             return text
-    return _joined(extended[:1] or continued or whole[:1], tuple(hints))
+    return _joined(extended[:1] or continued or whole[:1], hints)
 
 
-def _segments(value: bytes) -> list[tuple[str, _Segment]]:
+def _segments(fields: Fields, value: bytes) -> list[tuple[str, Segment]]:
+    if value in fields.segments:
+        return fields.segments[value]
     text = _SPACES.sub(b" ", value[:MAX_FIELD_BYTES])
-    found: list[tuple[str, _Segment]] = []
-    position = 0
-    while len(found) < MAX_PARAMETERS and (name := _NAME.search(text, position)) is not None:
+    found = fields.segments[value] = []
+    budget, position = fields.hints.budget, 0
+    most = min(MAX_PARAMETERS, max(budget.steps // STEPS_OF_PARAMETER, MIN_PARAMETERS))
+    while len(found) < most and (name := _NAME.search(text, position)) is not None:
         data, position = _value(text, name.end())
         number = int(name[2]) if name[2] else -1
-        segment = _Segment(number, name[3] is not None, data)
+        segment = Segment(number, name[3] is not None, data)
         found.append((name[1].decode("latin-1").lower(), segment))
+    budget.steps -= len(found) * STEPS_OF_PARAMETER
     return found
 
 
@@ -129,14 +129,15 @@ def _value(text: bytes, start: int) -> tuple[bytes, int]:
         return inner, quoted.end()
     end = text.find(b";", start)
     end = len(text) if end < 0 else end
-    if following := _NEXT.search(text, start, end):
-        end = following.start()
-    data = text[start:end].strip().lstrip(b'"').rstrip(b'"')
+    data = text[start:end]
+    if following := _NEXT.search(data):
+        data, end = data[: following.start()], start + following.start()
+    data = data.strip().lstrip(b'"').rstrip(b'"')
     data = _LAST_COMMENT.sub(b"", data)
     return data.strip(), end
 
 
-def _joined(segments: list[_Segment], hints: tuple[str | None, ...]) -> str:
+def _joined(segments: list[Segment], hints: Hints) -> str:
     first = segments[0]
     raw = first.value
     label: str | None = None
@@ -172,20 +173,21 @@ def _unquoted(data: bytes) -> bytes:
 
 def charset(fields: Fields) -> str | None:
     """Return the declared charset of a part."""
-    found = parameter(chosen_type(fields), "charset")
+    found = parameter(fields, chosen_type(fields), "charset")
     return found[:100] if found else None
 
 
 def boundary(fields: Fields) -> bytes:
     """Return the boundary of a multipart; empty if it has none."""
-    for name, segment in _segments(chosen_type(fields)):
+    for name, segment in _segments(fields, chosen_type(fields)):
         if name == "boundary" and segment.number < 0 and not segment.is_extended:
             value = segment.value
             bare = chosen_type(fields)
             if b'"' + value not in bare:
                 value = _COMMENT.sub(b"", value)
             return value.rstrip()
-    return (parameter(chosen_type(fields), "boundary") or "").rstrip().encode("utf-8", "replace")
+    found = parameter(fields, chosen_type(fields), "boundary") or ""
+    return found.rstrip().encode("utf-8", "replace")
 
 
 def filename(fields: Fields) -> str | None:
@@ -194,12 +196,9 @@ def filename(fields: Fields) -> str | None:
     `filename*` leads, then `filename`, then the name in Content-Type if the others are garbled.
     Slashes are part of a name; the folders of a path are not.
     """
-    disposed = parameter(
-        b";" + (fields.raw("content-disposition") or b""), "filename", fields.hints
-    ) or parameter(b";" + (fields.raw("content-disposition") or b""), "name", fields.hints)
-    typed = parameter(chosen_type(fields), "name", fields.hints) or parameter(
-        chosen_type(fields), "filename", fields.hints
-    )
+    value, kind = b";" + (fields.raw("content-disposition") or b""), chosen_type(fields)
+    disposed = parameter(fields, value, "filename") or parameter(fields, value, "name")
+    typed = parameter(fields, kind, "name") or parameter(fields, kind, "filename")
     name = disposed or typed
     if disposed and typed and _GARBLED.search(disposed) and not _GARBLED.search(typed):
         name = typed

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-from core.mail.charsets import decode
+from core.mail.budget import STEPS_OF_ADDRESSES, Budget
+from core.mail.charsets import Hints, decode
 from core.mail.encoded_words import decode_words, one_line, unfolded
 from core.mail.fields import Fields
 
@@ -25,6 +26,9 @@ MAX_UNCLOSED = 20
 MAX_LOCAL_CHARS = 200
 MAX_TRIES = 100
 MAX_TOKENS = 150_000
+MIN_TOKENS = 5_000
+"""The number of tokens of a field that are read though the budget of the mail is used up."""
+
 MAX_NAME_BYTES = 16 * 1024
 
 _WORD = rb"=\?[^?\s]{1,60}\?[BbQq]\?[^?]*\?="
@@ -105,8 +109,8 @@ class _Fragment:
 def people(fields: Fields, name: str) -> tuple[list[Person], bool]:
     """Return the people of all fields with this name, and True if some were cut off."""
     whole = b", ".join(unfolded(value) for value in fields.all(name) if value.strip())
-    found = parse(whole[:MAX_FIELD_BYTES], fields.hints)
-    is_cut = len(whole) > MAX_FIELD_BYTES or len(found) > MAX_PEOPLE or _is_long(whole)
+    found, is_cut = parse(whole[:MAX_FIELD_BYTES], fields.hints)
+    is_cut = is_cut or len(whole) > MAX_FIELD_BYTES or len(found) > MAX_PEOPLE
     room = MAX_CHARS
     kept: list[Person] = []
     for person in found[:MAX_PEOPLE]:
@@ -118,9 +122,9 @@ def people(fields: Fields, name: str) -> tuple[list[Person], bool]:
 
 
 def parse(  # noqa: C901  one state machine
-    value: bytes, hints: tuple[str | None, ...] = ()
-) -> list[Person]:
-    """Return the people of an address list in one line."""
+    value: bytes, hints: Hints
+) -> tuple[list[Person], bool]:
+    """Return the people of an address list in one line, and True if its end was not read."""
     if not value.isascii() or b"\x1b" in value:
         value = decode(value, hints=hints).text.encode("utf-8", "replace")
     found: list[Person] = []
@@ -128,12 +132,14 @@ def parse(  # noqa: C901  one state machine
     fragment = _Fragment([], [], [])
     in_group = False
     ends = value.rfind(b";")  # a semicolon ends a group
-    for token in chain(_tokens(value), [None]):
+    position = 0
+    for token in chain(_tokens(value, hints.budget), [None]):
+        position = token.end() if token is not None else position
         kind = "end" if token is None else token.lastgroup
         data = b"" if token is None else token[0]
         if kind == "angle":
             if fragment.angle is not None:
-                _close(fragment, pending, found)
+                _close(fragment, pending, found, hints)
                 fragment = _Fragment(fragment.after, [], [])
             inner = _angle(data, hints)
             if inner or fragment.text.strip() or pending:
@@ -146,25 +152,27 @@ def parse(  # noqa: C901  one state machine
                 fragment.plain.append(" ")
         elif kind == "end" or (kind == "mark" and data in b",;"):
             if fragment.angle is not None or fragment.bare is not None:
-                _close(fragment, pending, found)
+                _close(fragment, pending, found, hints)
             elif fragment.text.strip() and not (in_group and fragment.is_comment):
                 pending.extend([fragment.mark] * bool(pending) + [fragment.text])
             if data == b";" or kind == "end":
                 if in_group or kind == "end":
-                    _leave(pending, found)
+                    _leave(pending, found, hints)
                 in_group = in_group and data != b";"
             fragment = _Fragment([], [], [], data.decode())
         elif kind is not None:
             _add(fragment, kind, data, hints)
         if len(found) > MAX_PEOPLE:
             break
-    return found
+    return found, position < len(value)
 
 
-def _tokens(value: bytes) -> Iterator[re.Match[bytes]]:
+def _tokens(value: bytes, budget: Budget) -> Iterator[re.Match[bytes]]:
     """Yield tokens. After too many quotes or brackets that nothing closes, they are text."""
     position = unclosed = 0
-    for _ in range(MAX_TOKENS):
+    for count in range(MAX_TOKENS):
+        if not budget.take(STEPS_OF_ADDRESSES) and count >= MIN_TOKENS:
+            return
         pattern = _TOKEN if unclosed < MAX_UNCLOSED else _UNCLOSED
         token = pattern.match(value, position)
         if token is None:
@@ -174,12 +182,7 @@ def _tokens(value: bytes) -> Iterator[re.Match[bytes]]:
         yield token
 
 
-def _is_long(value: bytes) -> bool:
-    """Return True if a field may have more tokens than are read."""
-    return len(value) > MAX_TOKENS and sum(1 for _ in _tokens(value)) == MAX_TOKENS
-
-
-def _add(fragment: _Fragment, kind: str, data: bytes, hints: tuple[str | None, ...]) -> None:
+def _add(fragment: _Fragment, kind: str, data: bytes, hints: Hints) -> None:
     if fragment.angle is not None and kind != "comment":
         fragment.after.append(" " if kind == "blank" else data.decode("utf-8", "replace"))
     elif kind == "comment":
@@ -203,7 +206,7 @@ def _add(fragment: _Fragment, kind: str, data: bytes, hints: tuple[str | None, .
             fragment.plain.append(data.decode("utf-8", "replace"))
 
 
-def _angle(data: bytes, hints: tuple[str | None, ...]) -> str:
+def _angle(data: bytes, hints: Hints) -> str:
     text = one_line(decode_words(data.strip(b"<>"), hints)).strip()
     if "(" in text and '"' not in text:
         text = _INNER_COMMENT.sub("", text)
@@ -217,7 +220,7 @@ def _angle(data: bytes, hints: tuple[str | None, ...]) -> str:
     return text
 
 
-def _close(fragment: _Fragment, pending: list[str], found: list[Person]) -> None:
+def _close(fragment: _Fragment, pending: list[str], found: list[Person], hints: Hints) -> None:
     if fragment.angle is not None:
         words = fragment.text
         if pending:
@@ -225,17 +228,17 @@ def _close(fragment: _Fragment, pending: list[str], found: list[Person]) -> None
         elif fragment.is_comment:
             words = ""  # the comment is the name
         pending.clear()
-        name, address = _name(words), fragment.angle
+        name, address = _name(words, hints), fragment.angle
         if not name and fragment.comments:
-            name = _name(" ".join(fragment.comments))
-        name = name or _name("".join(fragment.after))
+            name = _name(" ".join(fragment.comments), hints)
+        name = name or _name("".join(fragment.after), hints)
         if "@" not in address:
             if not address and (inner := _address(name)) is not None:
                 name, address = "", inner[0]
             else:
                 name, address = (name or address), ""
     else:
-        _leave(pending, found)
+        _leave(pending, found, hints)
         match = fragment.bare
         if match is None:
             return
@@ -244,7 +247,7 @@ def _close(fragment: _Fragment, pending: list[str], found: list[Person]) -> None
         plain = "".join(fragment.plain)
         rest = plain[: match.start()] + " " + plain[match.end() :]
         rest = re.sub(r"(?:mailto:|[\[\]{}<>\"']|^\s*[:=-])", " ", rest, flags=re.IGNORECASE)
-        name = _name(" ".join(fragment.comments)) or _name(rest)
+        name = _name(" ".join(fragment.comments), hints) or _name(rest, hints)
     if name or address:
         found.append(Person(name[:MAX_NAME_CHARS], address[:MAX_NAME_CHARS]))
 
@@ -259,9 +262,9 @@ def _address(text: str) -> re.Match[str] | None:
     return None
 
 
-def _leave(pending: list[str], found: list[Person]) -> None:
+def _leave(pending: list[str], found: list[Person], hints: Hints) -> None:
     """Keep words without an address as names."""
-    for name in filter(None, map(_name, pending[::2])):
+    for name in filter(None, (_name(each, hints) for each in pending[::2])):
         if whole := _ENCODED_WHOLE.fullmatch(name[: 2 * MAX_NAME_CHARS]):
             found.append(Person(whole[1].strip("\"' ")[:MAX_NAME_CHARS], whole[2]))
         else:
@@ -269,10 +272,10 @@ def _leave(pending: list[str], found: list[Person]) -> None:
     pending.clear()
 
 
-def _name(words: str) -> str:
+def _name(words: str, hints: Hints) -> str:
     """Return a name in one line: encoded words are decoded, quotes around it removed."""
     words = words[:MAX_NAME_BYTES]
-    text = decode_words(words.encode("utf-8", "replace")) if "=?" in words else words
+    text = decode_words(words.encode("utf-8", "replace"), hints) if "=?" in words else words
     text = one_line(text)
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", text)

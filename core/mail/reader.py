@@ -7,23 +7,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from core.mail.bodies import MAX_TEXT_BYTES, MAX_TOTAL_BYTES, Budget, TextPart, readable_text
+from core.mail.bodies import MAX_TEXT_BYTES, MAX_TOTAL_BYTES, TextPart, readable_text
+from core.mail.charsets import Hints
 from core.mail.dates import date_of
 from core.mail.encoded_words import readable
 from core.mail.fields import Fields
 from core.mail.inline_files import take_files
-from core.mail.mime import MessageParser, Part, Shared, Write
+from core.mail.mime import PIECE_BYTES, MessageParser, Part, Shared, Write
 from core.mail.parameters import safe_name
 from core.mail.people import Person, people
 
-READER_VERSION = 4
+READER_VERSION = 5
 """The version of the reader. It grows with each change that reads some mail differently."""
 
 MAX_KEPT_CHARS = 32 * 1024
 """The maximum length of all headers in `Mail.headers`."""
 
 MIN_ROOM_CHARS = 100
-PIECE_BYTES = 64 * 1024
+MAX_REFUSED = 100
+"""The number of fields without room after which no others are tried."""
+
 
 ESSENTIAL = ("message-id", "in-reply-to", "references", "list-id", "list-unsubscribe", "subject")
 PEOPLE = ("from", "to", "cc", "bcc", "reply-to")
@@ -73,16 +76,20 @@ class Mail:
         """Return the fields by lower-case name, up to a total length; essential ones first."""
         found: dict[str, list[str]] = {}
         room = MAX_KEPT_CHARS
-        order = [*(n for n in ESSENTIAL if self.fields.all(n)), *self.fields.names()]
-        for name in dict.fromkeys(order):
-            for raw in self.fields.all(name):
+        refused = 0
+        fields: dict[str, list[bytes]] = {name: [] for name in ESSENTIAL}
+        for name, raw in self.fields.items:
+            fields.setdefault(name, []).append(raw)
+        for name, values in fields.items():
+            for raw in values:
                 if len(raw) > 4 * MAX_KEPT_CHARS and name in PEOPLE:
                     continue  # `people` has them
-                if room < MIN_ROOM_CHARS:
+                if room < MIN_ROOM_CHARS or refused > MAX_REFUSED:
                     self.cut.add("headers")
                     break
                 words = readable(raw, self.fields.hints)
                 if room - len(name) - len(words) - 8 < 0:
+                    refused += 1
                     if name not in PEOPLE:
                         self.cut.add("headers")
                     continue
@@ -122,7 +129,6 @@ class MailReader:
         closed: Callable[[Part], object] = lambda _: None) -> None:  # fmt: skip
         self._opened, self._closed = opened, closed
         self._texts: list[TextPart] = []
-        self._budget = Budget()
         self._open: dict[str, tuple[TextPart | None, bool]] = {}
         self._files: list[Part] = []
         self._forwarded: dict[str, Fields] = {}
@@ -137,9 +143,8 @@ class MailReader:
         """End the mail, and return it."""
         self._parser.finish()
         fields = self._parser.fields
-        fields.hints = tuple(
-            dict.fromkeys(each.part.charset for each in self._texts if each.part.charset)
-        )
+        labels = dict.fromkeys(each.part.charset for each in self._texts if each.part.charset)
+        fields.hints = Hints(tuple(labels), self._shared.budget)
         for each in list(self._texts):
             if each.part.content_type == "text/plain" and b"begin " in each.data:
                 self._take_files(each)
@@ -179,7 +184,7 @@ class MailReader:
         text = None
         if part.is_text:
             room = MAX_TOTAL_BYTES - sum(len(each.data) for each in self._texts)
-            text = TextPart(part, min(room, MAX_TEXT_BYTES), budget=self._budget)
+            text = TextPart(part, min(room, MAX_TEXT_BYTES), budget=self._shared.budget)
             self._texts.append(text)
             if not part.is_file:
                 return text.write

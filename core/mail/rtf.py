@@ -10,12 +10,12 @@ import re
 import struct
 from dataclasses import dataclass
 
+from core.mail.budget import UNPACKED_BYTES, Budget
 from core.mail.charsets import codecs_of
 
 MAX_RTF_BYTES = 2 * 1024 * 1024
 """The maximum size of RTF after decompression; what follows is cut off."""
 
-MAX_TOKENS = 300_000
 MAX_DEPTH = 1_000
 
 _PREFIX = (
@@ -63,7 +63,7 @@ class RtfText:
     is_cut: bool = False
 
 
-def decompress(data: bytes) -> bytes | None:
+def decompress(data: bytes, budget: Budget) -> bytes | None:
     """Return the RTF of a compressed stream, up to a maximum size; None if it is not one."""
     if len(data) < 16:
         return None
@@ -72,7 +72,11 @@ def decompress(data: bytes) -> bytes | None:
     limit = min(raw_size, MAX_RTF_BYTES)
     if magic == _STORED:
         return body[:limit]
-    return _unpacked(body, limit) if magic == _COMPRESSED else None
+    if magic != _COMPRESSED:
+        return None
+    found = _unpacked(body, min(limit, max(budget.steps, 0) * UNPACKED_BYTES))
+    budget.steps -= len(found) // UNPACKED_BYTES
+    return found
 
 
 def _unpacked(body: bytes, limit: int) -> bytes:
@@ -116,10 +120,10 @@ class _Group:
     skip: int = 1
 
 
-def text_of_rtf(data: bytes) -> RtfText:
+def text_of_rtf(data: bytes, budget: Budget) -> RtfText:
     """Return the HTML that the RTF encapsulates, or else its text."""
     is_html = b"\\fromhtml" in data[:4_096]
-    return _Reader(data, is_html=is_html).read()
+    return _Reader(data, is_html=is_html).read(budget)
 
 
 class _Reader:
@@ -131,17 +135,18 @@ class _Reader:
         self._bytes = bytearray()
         self._fonts: dict[int, str] = {}
         self._font = self._pending = 0
-        self._in_fonts = 0
+        self._in_fonts = self._pages = 0
 
-    def read(self) -> RtfText:
-        """Read all tokens."""
-        count = 0
-        for count, token in enumerate(_TOKEN.finditer(self._data)):
-            if count >= MAX_TOKENS:
+    def read(self, budget: Budget) -> RtfText:
+        """Read all tokens, as far as the budget goes."""
+        is_cut = False
+        for token in _TOKEN.finditer(self._data):
+            if not budget.take(1):
+                is_cut = True
                 break
             self._take(token)
         self._flush()
-        return RtfText(_joined("".join(self._found)), self._is_html, count >= MAX_TOKENS)
+        return RtfText(_joined("".join(self._found)), self._is_html, is_cut)
 
     def _take(self, token: re.Match[bytes]) -> None:
         if token[5]:
@@ -201,8 +206,9 @@ class _Reader:
             self._group.codec = self._fonts.get(value, self._group.codec)
         elif name == b"fcharset" and self._in_fonts and len(self._fonts) < 1_000:
             self._fonts[self._font] = _FONT_CHARSETS.get(value, self._group.codec)
-        elif name == b"ansicpg" and (found := codecs_of(f"cp{value}")):
-            self._group.codec = found[0]
+        elif name == b"ansicpg" and not self._pages:  # the document has one
+            self._pages += 1
+            self._group.codec = next(iter(codecs_of(f"cp{value}")), self._group.codec)
 
     def _raw(self, data: bytes) -> None:
         if self._group.is_hidden:

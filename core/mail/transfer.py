@@ -23,6 +23,9 @@ _SIGNS = re.compile(rb"=[=\s]*=")
 _ENDING = re.compile(rb"\S")
 _BEGIN = re.compile(rb"begin(?:-base64)?[ \t]+[0-7]{3,4}[ \t]")
 _PLAIN_WORD = re.compile(rb"[A-Za-z]?[a-z]+[.,;:!?]?|[0-9]{1,4}[.,;:!?]?")
+MAX_BLANKS = 100
+"""The number of blanks before a piece of base64 that are kept, to find a blank line."""
+
 MIN_WORDS = 5
 SAMPLE_BYTES = 256
 MAX_GROUPS = 100_000
@@ -57,10 +60,13 @@ class Base64Decoder:
         """Return the decoded bytes that are complete."""
         if self._is_over:
             return b""
+        if data.isspace():
+            self._blank = (self._blank + data)[-MAX_BLANKS:]
+            return b""
         if b" " in data and (words := _WORDS.search(self._blank + data)) is not None:
             data, self._is_over = data[: max(words.start() - len(self._blank), 0)], True
         else:
-            self._blank = _ENDING.split(self._blank + data[-8:])[-1]
+            self._blank = _ENDING.split(self._blank + data[-8:])[-1][-MAX_BLANKS:]
         data = data.translate(_URL_SAFE)
         if b"==" in data:
             data = _SIGNS.sub(b"=", data)
@@ -108,7 +114,8 @@ class HonestBase64:
     def _begin(self) -> bytes:
         if self._sample is None:
             return b""
-        sample, self._sample = bytes(self._sample), None
+        data, self._sample = bytes(self._sample), None
+        sample = data[:SAMPLE_BYTES]  # the same for pieces of any size
         if (footer := _WORDS.search(sample)) is not None:
             lines = [line.strip() for line in sample[: footer.start()].splitlines()]
         else:
@@ -123,7 +130,7 @@ class HonestBase64:
         is_prose = is_prose or (len(lines) > 1 and junk[0] and sum(junk) * 3 >= len(lines))
         if is_prose and not _is_text(decode_base64(sample)):
             self._decoder = Identity()
-        return self._decoder.feed(sample)
+        return self._decoder.feed(data)
 
 
 def _has_words(text: bytes) -> bool:

@@ -31,8 +31,8 @@ class AdmissionCheck(TaskMiddleware):
       inflight: The in-flight tasks of the process.
       admission: The looks of the process.
       hand_over: Saves the outcome of a task that must not start.
-      put_back: Returns tasks to Redis while this process is cut off from PostgreSQL. Returns False
-        if it cannot.
+      return_to_redis: Returns tasks to Redis while this process is cut off from PostgreSQL. Returns
+        False if it cannot.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class AdmissionCheck(TaskMiddleware):
         inflight: InflightTasks,
         admission: Admission,
         hand_over: Callable[[Outcome], None],
-        put_back: Callable[[Sequence[Dispatch]], bool],
+        return_to_redis: Callable[[Sequence[Dispatch]], bool],
     ) -> None:
         super().__init__(inflight)
         self._admission = admission
         self._hand_over = hand_over
-        self._put_back = put_back
+        self._return_to_redis = return_to_redis
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
         """Wait for a recent look if there is none, and skip a task that must not start."""
@@ -55,7 +55,7 @@ class AdmissionCheck(TaskMiddleware):
         except AccountStopped as error:
             self._release(dispatch, PAUSED_SECONDS, str(error))
         except ServerUnavailable as error:
-            if self._admission.cut_off and self._put_back([dispatch]):
+            if self._admission.cut_off and self._return_to_redis([dispatch]):
                 raise SkipMessage("this process is cut off from PostgreSQL") from None
             self._release(dispatch, 0.0, str(error))
         except Exception:  # noqa: BLE001  loading an account calls a plugin's code

@@ -26,8 +26,8 @@ from core.results.decisions import (
     Defer,
     Done,
     Expired,
-    Outage,
     Park,
+    PassingFailure,
     Retry,
     RetryPolicy,
     Snooze,
@@ -226,7 +226,7 @@ def _outcome(
     return outcome
 
 
-def _failure(outage: Outage | None, loaded: LoadedAccount | None) -> Failure | None:
+def _failure(outage: PassingFailure | None, loaded: LoadedAccount | None) -> Failure | None:
     """Return the failure as breakers count it. A limit that is unknown is the complete account."""
     if outage is None:
         return None

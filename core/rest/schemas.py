@@ -11,10 +11,12 @@ from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 from core.accounts import MAX_POLL_INTERVAL_MINUTES
 from core.scopes import Scope
 from core.service.backend import CheckStatus
+from core.service.tokens import MAX_DAYS
 from core.states import (
     AccountState,
     AccountStateReason,
     Deletions,
+    HoldSource,
     Lane,
     RunState,
     ShownHeldState,
@@ -163,7 +165,7 @@ class NewToken(_Request):
         "", description="A label, for example the purpose of the token"
     )
     expires_in_days: float | None = Field(
-        None, gt=0, le=36_500, description="Days until the token expires. Default: never"
+        None, gt=0, le=MAX_DAYS, description="Days until the token expires. Default: never"
     )
 
 
@@ -281,9 +283,11 @@ class HeldDeletion(BaseModel):
     user_integration_id: UUID = Field(description="The ID of the account")
     integration_domain: str = Field(description="The domain of the integration")
     state: ShownHeldState = Field(description="The decision")
+    source: HoldSource = Field(description="The origin of the deletion")
     parent: str | None = Field(
         description="The parent of the missing items; null for the entire account"
     )
+    parent_name: str | None = Field(description="The name of the parent, if it has one")
     since: datetime | None = Field(description="The start of the listed time range, if any")
     until: datetime | None = Field(description="The end of the listed time range, if any")
     vanished: int = Field(description="The number of missing items that would be deleted")
@@ -327,7 +331,7 @@ class Totals(BaseModel):
     )
     bytes: int = Field(description="The size of all items that are not marked deleted")
     held: list[HeldDeletion] = Field(
-        description="The first 100 held deletions. `/v1/held-deletions` lists all"
+        description="The latest 100 held deletions. `/v1/held-deletions` lists all"
     )
 
 

@@ -105,7 +105,7 @@ class Expired:
 
 
 @dataclass(frozen=True, slots=True)
-class Outage:
+class PassingFailure:
     """A failure that may pass.
 
     Attributes:
@@ -129,7 +129,7 @@ class Retry:
 
     reason: str
     seconds: float
-    outage: Outage | None = None
+    outage: PassingFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Defer:
 
     reason: str
     seconds: float
-    outage: Outage
+    outage: PassingFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class Park:
 
     reason: str
     cause: Cause
-    outage: Outage | None = None
+    outage: PassingFailure | None = None
 
 
 Decision = Done | Expired | Retry | Defer | Crashed | Wait | Snooze | StopAccount | Park
@@ -355,7 +355,7 @@ def _failed(case: Case) -> Decision:
 def _unavailable(case: Case) -> Decision:
     attempt = case.tries.attempts + 1
     requested = requested_seconds(getattr(case.error, "retry_after", None)) or 0.0
-    outage = Outage(case.reason, _limit_of(case.error), requested)
+    outage = PassingFailure(case.reason, _limit_of(case.error), requested)
     if attempt < case.policy.max_attempts and requested <= MAX_QUICK_SECONDS:
         return Retry(case.reason, max(requested, backoff(attempt, case.draw)), outage)
     tries = case.tries

@@ -22,9 +22,18 @@ class DeleteGuard(NamedTuple):
         """True if the guard holds nothing."""
         return self.max_share >= 1
 
+    @property
+    def floor(self) -> int:
+        """The number of deletions from which on the share matters.
+
+        A held deletion of a share waits for a person. Another one held the last items, and is
+        judged again with each listing.
+        """
+        return self.min_items if self.max_share > 0 else 0
+
     def is_small(self, lost: int) -> bool:
         """Return True if the share does not matter for so few deletions."""
-        return lost < self.min_items and self.max_share > 0
+        return lost < self.floor
 
     def exceeds(self, lost: int, total: int) -> bool:
         """Return True if the share is larger than the guard allows."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
 from core.errors import ResultInvalid
-from core.integration.results import Listing, TaskOutput
+from core.integration.results import MAX_ID_BYTES, MAX_INLINE_BYTES, Listing, TaskOutput
 from core.results.rows import ListingRow, OutputRow, StoredBlob
 from core.results.text import (
     UNSTORABLE,
@@ -21,12 +21,6 @@ from core.results.text import (
     sanitize_json,
 )
 from core.states import Operation
-
-MAX_INLINE_BYTES = 1024 * 1024
-"""Larger content goes to the blob store."""
-
-MAX_ID_BYTES = 2_048
-"""Bytes of UTF-8; a longer id would not fit into the unique index."""
 
 MAX_TEXT_CHARS = 65_536
 """Characters of a name, a kind, a content type or a fingerprint."""

@@ -175,7 +175,11 @@ def _bounded(items: Iterable[Any], most: int, what: str) -> Iterator[Any]:
 
 def dedup_key(task: Task, encoded: str) -> str:
     """Return the key that is unique in a run: a hash of the task's key, or of type and payload."""
-    text = f"key:{task.key}" if task.key is not None else f"{task.type}:{encoded}"
+    return task_key(f"key:{task.key}" if task.key is not None else f"{task.type}:{encoded}")
+
+
+def task_key(text: str) -> str:
+    """Return the key of the task that this text names in its run, in hexadecimal."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 

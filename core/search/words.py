@@ -8,6 +8,7 @@ Thai become overlapping pairs of characters. An emoji has the words of its names
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -125,7 +126,7 @@ def words(text: str) -> Iterator[Word]:
 
 def _identifier(chunk: str, start: int) -> Iterator[Word]:
     """Yield the parts of a word; the first one also has the unsplit word."""
-    pieces = list(_split(chunk))
+    pieces = list(itertools.islice(_split(chunk), MAX_PARTS + 1))
     if not 1 < len(pieces) <= MAX_PARTS:
         whole = _folded(chunk)
         if whole:
@@ -144,10 +145,11 @@ def _split(chunk: str) -> Iterator[tuple[str, int]]:
     if chunk.isdecimal() or (chunk.isalpha() and (chunk.islower() or chunk.isupper())):
         yield chunk, 0
         return
+    is_upper = chunk.isupper()
     for found in _PART.finditer(chunk) if chunk.isalnum() else [re.match(r".*", chunk, re.DOTALL)]:
         assert found is not None
         place = found.start()
-        for piece in _CASE.split(found[0]) if not chunk.isupper() else [found[0]]:
+        for piece in _CASE.split(found[0]) if not is_upper else [found[0]]:
             yield piece, place
             place += len(piece)
 

@@ -6,7 +6,7 @@ import hashlib
 from types import TracebackType
 from typing import Self
 
-from core.results.outputs import MAX_INLINE_BYTES
+from core.integration.results import MAX_INLINE_BYTES
 from core.results.rows import StoredBlob
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -122,6 +122,7 @@ class ContentTable:
     ) -> None:
         self.deletions = deletions
         self.held: dict[ListingRow | None, set[str]] = {}
+        self._totals: dict[ListingRow | None, int] = {}
         self.accepted: set[str] = set()
         self.refused: set[str] = set()
         self._rows: dict[str, _Kept] = {}
@@ -169,16 +170,19 @@ class ContentTable:
         lost = self._below(gone, lambda row: row.written_by(sequence))
         accepted = lost & self.accepted if self.deletions is Deletions.MARK else set()
         deleted = sum(self._delete(id, sequence, now, alone=True) for id in accepted)
-        rest = lost - accepted - self.refused
+        waiting = self._waiting()
+        rest = lost - accepted - self.refused - waiting
         if self.deletions is Deletions.MARK and self._holds_gone(rest, run):
             changes["held"] += len(rest)
-            self._hold(None, rest | self.held.get(None, set()))
+            total = self._gone[run] + sum(1 for _ in self.live())
+            self._hold(None, rest | self.held.get(None, set()), total)
         else:
-            deleted += sum(self._delete(id, sequence, now) for id in gone)
+            gone = [id for id in gone if id not in waiting]
+            deleted += sum(self._delete(id, sequence, now, stay=waiting) for id in gone)
         changes["deleted"] += deleted
         self._gone[run] += deleted
         for row in outputs[Operation.TOMBSTONE]:
-            self._bury(row.id, sequence, now)
+            self._leave_tombstone(row.id, sequence, now)
         for row in (*outputs[Operation.KEEP], *outputs[Operation.UPDATE]):
             keep = self._keep if row.operation is Operation.KEEP else self._update
             change = keep(row, sequence, now)
@@ -208,6 +212,7 @@ class ContentTable:
             for row in inside
             if (item := row.item) is not None and self._is_missing(row, run, began)
         ]
+        waiting = self._waiting()
         self.held.pop(listing, None)
         # As old as the beginning of the run: what any task wrote since, or will write, is newer.
         lost = self._below(gone, lambda row: self._is_missing(row, run, began))
@@ -216,8 +221,9 @@ class ContentTable:
         accepted = {id for id in lost & self.accepted if (run, id) not in self._seen}
         deleted = sum(self._delete(id, began, now, alone=True) for id in accepted)
         rest = lost - accepted - self.refused
-        if rest and (accepted or self._holds_listing(rest, inside, run)):
-            self._hold(listing, rest)
+        waits = accepted or (rest & waiting and not self._guard.is_off)
+        if rest and (waits or self._holds_listing(rest, inside, run)):
+            self._hold(listing, rest, self._kept_in(inside))
             return deleted, len(rest)
         return deleted + sum(self._delete(id, began, now, alone=True) for id in rest), 0
 
@@ -254,8 +260,15 @@ class ContentTable:
             and (run, row.item.id) not in self._seen
         )
 
-    def _hold(self, listing: ListingRow | None, ids: set[str]) -> None:
+    def _waiting(self) -> set[str]:
+        """Return the items of shares whose deletion waits for a person."""
+        floor = self._guard.floor
+        shares = [ids for place, ids in self.held.items() if self._totals[place] >= floor]
+        return set[str]().union(*shares)
+
+    def _hold(self, listing: ListingRow | None, ids: set[str], total: int) -> None:
         """Hold the deletion of items. Each item waits in one held deletion, the latest."""
+        self._totals[listing] = total
         others = {place: held - ids for place, held in self.held.items() if place != listing}
         self.held = {place: held for place, held in others.items() if held} | {listing: ids}
 
@@ -267,9 +280,11 @@ class ContentTable:
             remains = {item.id for item in self.live()}
             remains |= {id for seen_in, id in self._seen if seen_in == run}
             return not remains - lost
-        return guard.exceeds(
-            len(lost), len(self._below(row.item.id for row in inside if row.item) - self.refused)
-        )
+        return guard.exceeds(len(lost), self._kept_in(inside))
+
+    def _kept_in(self, inside: Sequence[_Kept]) -> int:
+        """Count the items of a listing, descendants included."""
+        return len(self._below(row.item.id for row in inside if row.item) - self.refused)
 
     def _holds_gone(self, lost: set[str], run: str) -> bool:
         guard = self._guard
@@ -382,8 +397,8 @@ class ContentTable:
         metadata = before.item.metadata | row.metadata
         fingerprint = before.item.fingerprint if row.fingerprint is None else row.fingerprint
         # Compare as JSON: in Python, 1 equals True.
-        told = [encode_json(each, "metadata") for each in (metadata, before.item.metadata)]
-        same = told[0] == told[1] and (fingerprint or "") == (before.item.fingerprint or "")
+        encoded = [encode_json(each, "metadata") for each in (metadata, before.item.metadata)]
+        same = encoded[0] == encoded[1] and (fingerprint or "") == (before.item.fingerprint or "")
         if same and not before.gone:
             return "unchanged"
         before.item = replace(before.item, metadata=metadata, fingerprint=fingerprint, gone=False)
@@ -396,10 +411,19 @@ class ContentTable:
         if row is not None and row.item is not None and row.gone and row.written_by(sequence):
             row.item, row.updated = replace(row.item, gone=False), now
 
-    def _delete(self, id: str, sequence: int, now: int, *, alone: bool = False) -> int:
+    def _delete(
+        self,
+        id: str,
+        sequence: int,
+        now: int,
+        *,
+        alone: bool = False,
+        stay: Collection[str] = (),
+    ) -> int:
         """Mark an item and all its descendants deleted, and return their number.
 
         An account that keeps such items records that they are gone; then nothing is deleted.
+        Items of `stay`, and those below them, stay as they are.
         """
         keeps = self.deletions is Deletions.KEEP
         count, below = 0, [id]
@@ -407,7 +431,7 @@ class ContentTable:
             row = self._rows.get(below.pop())
             if row is None or row.item is None or row.deleted or not row.written_by(sequence):
                 continue
-            if (keeps and row.gone) or row.item.id in self.refused:
+            if (keeps and row.gone) or row.item.id in self.refused or row.item.id in stay:
                 continue
             row.item = replace(row.item, gone=keeps, deleted=not keeps)
             row.content_seq = row.metadata_seq = sequence
@@ -416,7 +440,7 @@ class ContentTable:
             count += not keeps
         return count
 
-    def _bury(self, id: str, sequence: int, now: int) -> None:
+    def _leave_tombstone(self, id: str, sequence: int, now: int) -> None:
         """Leave a tombstone, so that a download in progress does not restore the item."""
         row = self._rows.get(id)
         if row is None:

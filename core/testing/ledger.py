@@ -63,7 +63,7 @@ class Ledger:
         self._policy = RetryPolicy(max_attempts, passing=tuple(integration.manifest.passing))
         self._max_tasks = min(max_tasks, integration.manifest.max_tasks)
         self._deferred: list[Entry] = []
-        self._at_once = {limit.name for limit in limits if isinstance(limit, Concurrency)}
+        self._concurrency = {limit.name for limit in limits if isinstance(limit, Concurrency)}
         self._runs: dict[str, Run] = {}
 
     # Runs
@@ -117,7 +117,7 @@ class Ledger:
 
     def _limits_of(self, task: Task) -> frozenset[str]:
         spec = self._integration.task_specs.get(task.type)
-        cost = dict.fromkeys(self._at_once, 1) | dict(spec.cost if spec else {})
+        cost = dict.fromkeys(self._concurrency, 1) | dict(spec.cost if spec else {})
         return frozenset(name for name, units in cost.items() if units > 0)
 
     # Results

@@ -131,21 +131,24 @@ def _to_any_master(kind: type[Any]) -> type[Any]:
 
     class Connection(kind):  # type: ignore[misc]
         first_script: tuple[str, str] | None = None
+        compared: socket.socket | None = None
 
         def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
             with any_host():
                 super().connect_check_health(*args, **kwargs)
-            if self.first_script is not None:
+            # The client calls this method before each command, also while it is connected.
+            if self.first_script is not None and self.compared is not self._sock:
                 self._run_first(*self.first_script)
 
         def _run_first(self, script: str, key: str) -> None:
-            with suppress(redis.ResponseError):  # the server is loading, or refuses a command
-                if not self._has_other_data(key):
-                    return
-                self.send_command("SCRIPT", "LOAD", script)
-                sha = self.read_response()
-                self.send_command("EVALSHA", sha, 1, key)
-                self.read_response()
+            # If the server is loading or refuses a command, compare again before the next command.
+            with suppress(redis.ResponseError):
+                if self._has_other_data(key):
+                    self.send_command("SCRIPT", "LOAD", script)
+                    sha = self.read_response()
+                    self.send_command("EVALSHA", sha, 1, key)
+                    self.read_response()
+                self.compared = self._sock
 
         def _has_other_data(self, key: str) -> bool:
             """Return True if the hash exists and lacks the id of the server's data.

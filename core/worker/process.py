@@ -16,6 +16,7 @@ from uuid import uuid4
 from core.accounts.redaction import describe_redis, remember_operator
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs, clean_spool
+from core.db.clocks import HEARTBEAT_SECONDS
 from core.db.errors import describe
 from core.db.pool import DATABASE_UNAVAILABLE, Database
 from core.egress import Egress
@@ -39,9 +40,6 @@ from core.worker.result_messages import ResultForwarder
 from core.worker.runner import Runner
 from core.worker.saver import Saver
 from core.worker.slots import Slots
-
-HEARTBEAT_SECONDS = 5.0
-"""Seconds between two heartbeats."""
 
 PROGRESS_SECONDS = 1.0
 """Seconds between two records of the progress that tasks report."""
@@ -98,7 +96,7 @@ class WorkerProcess:
         self.accounts = Accounts(self.database, vault, registry, settings.limits)
         self.admission = Admission(environment.database_url, self.inflight, self.accounts)
         self.admission.on_lost = self._leave
-        self.admission.on_cut_off = self._put_back_unstarted
+        self.admission.on_cut_off = self._return_unstarted_to_redis
         self.budgets = Budgets(queues.client, queues.key, self._first_budgets, queues.run_first)
         self.counters = Counters()
         self.saver = Saver(
@@ -216,7 +214,7 @@ class WorkerProcess:
         closer.join(timeout=5)
         self.database.close()
 
-    def put_back(self, dispatches: Sequence[Dispatch]) -> bool:
+    def return_to_redis(self, dispatches: Sequence[Dispatch]) -> bool:
         """Return tasks that have not started to their queues in Redis, under the same dispatch.
 
         This process cannot reach PostgreSQL, but others may. The leader renews the leases of
@@ -243,8 +241,8 @@ class WorkerProcess:
             )
         return True
 
-    def _put_back_unstarted(self) -> None:
-        self.put_back(self.inflight.withdraw())
+    def _return_unstarted_to_redis(self) -> None:
+        self.return_to_redis(self.inflight.withdraw())
 
     def return_unstarted(self) -> None:
         """Return tasks that have not started to the ledger; without PostgreSQL, to Redis.
@@ -253,7 +251,7 @@ class WorkerProcess:
           ServerUnavailable: PostgreSQL does not answer, and the leases of the tasks expire.
         """
         unstarted = self.inflight.withdraw()
-        if not (self.admission.cut_off and self.put_back(unstarted)):
+        if not (self.admission.cut_off and self.return_to_redis(unstarted)):
             self.release(unstarted)
 
     def release(self, dispatches: Sequence[Dispatch]) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_containers import attribute, opened
 
+from core.mail.budget import Budget
 from core.mail.rtf import MAX_RTF_BYTES, decompress, text_of_rtf
 
 # The example of MS-OXRTFCP, section 4.1.
@@ -46,7 +47,7 @@ def mail_text(stream: bytes) -> str:
 
 
 def test_the_example_of_the_specification_is_decompressed() -> None:
-    assert decompress(EXAMPLE) == b"{\\rtf1\\ansi\\ansicpg1252\\pard hello world}\r\n"
+    assert decompress(EXAMPLE, Budget()) == b"{\\rtf1\\ansi\\ansicpg1252\\pard hello world}\r\n"
     assert mail_text(EXAMPLE) == "hello world"
 
 
@@ -71,22 +72,22 @@ def test_plain_rtf_is_read_as_text() -> None:
     ],
 )
 def test_the_characters_of_rtf_are_read(rtf: bytes, text: str) -> None:
-    assert text_of_rtf(rtf).text == text
+    assert text_of_rtf(rtf, Budget()).text == text
 
 
 def test_rtf_has_a_bounded_size() -> None:
     bomb = struct.pack("<IIII", 2**31, 2**31, 0x75465A4C, 0) + (b"\xff" + b"\x00\x0f" * 8) * 100_000
-    found = decompress(bomb)
+    found = decompress(bomb, Budget())
     assert found is not None
     assert len(found) <= MAX_RTF_BYTES
-    assert len(decompress(stored(b"x" * 3_000_000)) or b"") == MAX_RTF_BYTES
-    assert text_of_rtf(b"{" * 500_000 + b"x").is_cut
+    assert len(decompress(stored(b"x" * 3_000_000), Budget()) or b"") == MAX_RTF_BYTES
+    assert text_of_rtf(b"{" * 500_000 + b"x", Budget()).is_cut
 
 
 @given(st.binary(max_size=300), st.integers(0, 2**32 - 1))
 @settings(max_examples=300, deadline=None)
 def test_any_rtf_stream_is_read_without_an_error(body: bytes, size: int) -> None:
-    found = decompress(struct.pack("<IIII", len(body) + 12, size, 0x75465A4C, 0) + body)
+    found = decompress(struct.pack("<IIII", len(body) + 12, size, 0x75465A4C, 0) + body, Budget())
     assert found is not None
-    text_of_rtf(found)
-    text_of_rtf(b"{\\rtf1\\fromhtml1 " + body)
+    text_of_rtf(found, Budget())
+    text_of_rtf(b"{\\rtf1\\fromhtml1 " + body, Budget())

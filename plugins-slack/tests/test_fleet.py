@@ -25,6 +25,7 @@ from integration_polling_slack import Credentials, Slack
 from integration_polling_slack.directory import TIERS
 from support import oracle
 from support.accounts import connect, sync
+from support.deciding import STRICT, decide_on_every_surface
 from support.deployment import Deployment
 from support.fleet import Fleet, send
 
@@ -328,3 +329,15 @@ def test_20_000_messages_are_kept_with_a_kill_every_5_seconds(
     oracle.wait_for_quiet(fleet, 120)
     assert_whole(fake, deployment, account)
     assert_second_sync_is_cheap(fake, fleet, account)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(400)
+def test_a_person_decides_on_held_deletions(
+    fake: Fake, deployment: Deployment, make_fleet: MakeFleet, tmp_path: Path
+) -> None:
+    fill(fake.workspace, channels=2, messages=30, threads=4)
+    fleet = make_fleet(**settings(fake), **STRICT)
+    fleet.workers(processes=1)
+    fleet.ready(100)
+    decide_on_every_surface(fleet, tmp_path, connected(fake, deployment), "message")

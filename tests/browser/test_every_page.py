@@ -44,7 +44,7 @@ class Lived:
             f"/tasks/{self.task}", f"/content/{self.content}",
             "/integrations/hello-world/connect", "/integrations/ftp/connect",
             "/integrations/gmail/connect", "/integrations/slack/connect",
-            *torn, self.torn[0].pages[1],
+            *torn, self.torn[0].pages[1], f"/deletions/{self.torn[0].deletion}",
         ]  # fmt: skip
 
 

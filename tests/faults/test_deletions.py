@@ -1,281 +1,302 @@
-"""Random deletions at a source, with failures, kills, decisions and changes of config.
+"""Random deletions at a source, with failures, kills, decisions and changes of accounts.
 
-The oracle knows the source. It does not know the rules of the delete guard: it asks for the
-promises of `docs/how-to/deletions.md`.
+The oracle knows the source and the person's decisions. It does not ask the engine what is missing:
+it asks for the promises of `docs/how-to/deletions.md`.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
+from typing import get_args
 
 import pytest
-from support.accounts import connect, sync
+from integration_polling_ftp import Credentials as FtpCredentials
+from integration_polling_ftp import Ftp
+from support.accounts import connect, sync, tick
+from support.cli import PASSWORD, USERNAME, ftp_server
+from support.deciding import STRICT, Decision, Person, decide_on_every_surface
 from support.deployment import Deployment
 from support.fleet import METERED, Fleet, send
-from support.shelves import Shelves, Source
+from support.serving import polling_serve
+from support.shelf import Held, Row, Shelf
+from support.shelves import Mode
 
-from core.accounts import store
-from core.db.pool import Database
-from core.service.content import deletions
+from core.errors import NotFound, WrongState
+from core.ledger import controls, scheduling
 from core.states import Deletions
 
 SMALL = METERED | {"POLLING_PLUGINS": "support.shelves", "SHELVES_ROWS": "6"}
-LIVE = """
-SELECT external_id, parent, content_text, gone_at_source IS NOT NULL FROM user_integration_content
-WHERE user_integration_id = %s AND deleted_at IS NULL
-"""
-HELD = """
-SELECT h.id, h.state, h.source, h.parent, array_agg(i.external_id) FROM held_deletion h
-JOIN held_deletion_item i ON i.held_deletion_id = h.id
-WHERE h.user_integration_id = %s AND h.state IN ('held', 'accepted', 'refused')
-GROUP BY 1, 2, 3, 4 ORDER BY 1
-"""
-OPEN = """
-SELECT 1 FROM user_integration a WHERE next_sync_at <= now() OR EXISTS (
-    SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.state = 'running')
-"""
+OPEN = "SELECT 1 FROM sync_run WHERE state = 'running'"
+DUE = "SELECT 1 FROM user_integration WHERE next_sync_at <= now()"
+OPEN_RUN = "SELECT id FROM sync_run WHERE user_integration_id = %s AND state = 'running'"
 LATEST = """
-SELECT state, finished_at FROM sync_run
-WHERE user_integration_id = %s ORDER BY started_at DESC LIMIT 1
+SELECT state, EXISTS (SELECT FROM sync_task t WHERE t.run_id = r.id AND t.carried)
+FROM sync_run r WHERE user_integration_id = %s ORDER BY started_at DESC LIMIT 1
 """
 
 
-class Shelf:
-    """One account, its source, and the knowledge of the oracle."""
+@pytest.fixture
+def person(fleet: Fleet, deployment: Deployment, tmp_path: Path) -> Iterator[Person]:
+    """Return a person who decides on held deletions, beside a fleet with small portions."""
+    fleet.workers(processes=2, threads=4, **SMALL)
+    with polling_serve(deployment, tmp_path, **SMALL) as served:
+        fleet.ready(90)
+        with closing(Person(deployment, served, Random("person"))) as person:
+            yield person
 
-    def __init__(self, deployment: Deployment, path: Path, rng: Random, *, keeps: bool) -> None:
-        self.deployment, self.path, self.rng, self.keeps = deployment, path, rng, keeps
-        self.source, self.made = Source(), 0
-        self.always: set[str] = set()  # at the source, and here, since the last look
-        self.source.write(path)
-        self.account = connect(deployment, Shelves, {"path": str(path)})
-        if keeps:
-            with deployment.connection() as conn:
-                store.set_deletions(conn, self.account, Deletions.KEEP)
 
-    def new(self, count: int, parent: str | None = None, *, folder: bool = False) -> list[str]:
-        ids = [f"{'d' if folder else 'f'}{self.made + number}" for number in range(count)]
-        self.made += count
-        for id in ids:
-            self.source.items[id] = (parent, None if folder else f"text of {id}")
-        return ids
+class History:
+    """Random rounds of changes, runs, disturbances and decisions."""
 
-    def folders(self) -> list[str]:
-        return [id for id, (_, text) in self.source.items.items() if text is None]
+    def __init__(
+        self,
+        fleet: Fleet,
+        deployment: Deployment,
+        person: Person,
+        shelves: list[Shelf],
+        rng: Random,
+    ) -> None:
+        self.fleet, self.deployment, self.person = fleet, deployment, person
+        self.shelves, self.rng = shelves, rng
 
-    def remove(self, id: str) -> None:
-        self.source.items.pop(id, None)
-        for below in [one for one, (parent, _) in self.source.items.items() if parent == id]:
-            self.remove(below)
+    def chance(self, share: float) -> bool:
+        return self.rng.random() < share
 
-    def change(self) -> None:
-        """Change the source in a random way."""
-        ways = (self.add, self.add, self.few, self.few, self.many, self.some, self.texts, self.move)
-        self.rng.choice((*ways, self.source.items.clear))()
-        self.always &= self.source.items.keys()
-        self.source.write(self.path)
+    def sync(self, shelf: Shelf, *, complete: bool = False) -> None:
+        """Request a run."""
+        print(f"{shelf}: run, {complete=}")
+        if not complete:
+            sync(self.deployment, shelf.account)
+            return
+        with self.deployment.connection() as conn:
+            scheduling.request_resync(conn, shelf.account)
+        self.deployment.queues.wake()
 
-    def add(self) -> None:
-        (folder,) = self.new(1, self.rng.choice([None, *self.folders()]), folder=True)
-        self.new(self.rng.randint(0, 30), folder)
-        self.new(self.rng.randint(0, 8), self.rng.choice([None, *self.folders()]))
+    def settle(self) -> None:
+        """Wait until all runs have ended, and those that are due after them."""
 
-    def few(self) -> None:
-        for id in self.sample(self.rng.randint(1, 6)):
-            self.remove(id)
+        def settled() -> bool:
+            if self.deployment.rows(OPEN):
+                return False
+            if self.deployment.rows(DUE):
+                tick(self.deployment)
+                return False
+            return True
 
-    def many(self) -> None:
-        for id in self.sample(int(len(self.source.items) * self.rng.uniform(0.4, 0.95))):
-            self.remove(id)
+        self.fleet.until(settled, "all runs end", 240, replace=True)
 
-    def some(self) -> None:
-        """Remove a folder with all that is in it."""
-        for folder in self.folders()[:1]:
-            self.remove(folder)
+    def calm_round(self) -> None:
+        """Change each source, and compare the copies after an undisturbed run."""
+        judged, complete = {}, {}
+        for shelf in self.shelves:
+            shelf.source.failures = shelf.source.seconds = 0.0
+            before = shelf.live()
+            was_equal = before.keys() == shelf.source.items.keys() and not shelf.held()
+            if self.chance(0.15):
+                shelf.is_complete = False
+                shelf.set_deletions(Deletions.MARK if shelf.keeps else Deletions.KEEP)
+            is_plain = shelf.change()
+            complete[shelf] = self.chance(0.4)
+            lists = complete[shelf] or shelf.mode == "tree"
+            if was_equal and is_plain and lists and not shelf.keeps:
+                judged[shelf] = shelf.expected(before)
+            self.sync(shelf, complete=complete[shelf])
+        self.settle()
+        for shelf in self.shelves:
+            listed = self.listed(shelf)
+            shelf.check(is_exact=listed, complete=complete[shelf])
+            if not listed:
+                continue
+            live = shelf.live().keys()
+            deletes, holds = judged.get(shelf, (set(), set()))
+            assert not deletes & live, f"{shelf} did not delete {deletes & live}"
+            assert holds <= live, f"{shelf} did not hold {holds - live}"
+        self.decide()
 
-    def texts(self) -> None:
-        for id in self.sample(9):
-            parent, text = self.source.items[id]
-            self.source.items[id] = (parent, text and f"{text}, changed")
+    def listed(self, shelf: Shelf) -> bool:
+        """Check that the latest run succeeded. Returns True if it compared all that it listed.
 
-    def move(self) -> None:
-        """Move a file into a folder."""
-        for id in self.sample(1):
-            if self.folders() and (text := self.source.items[id][1]) is not None:
-                self.source.items[id] = (self.rng.choice(self.folders()), text)
-
-    def sample(self, count: int) -> list[str]:
-        return self.rng.sample(sorted(self.source.items), min(count, len(self.source.items)))
-
-    def live(self) -> dict[str, tuple[str | None, str, bool]]:
-        rows = self.deployment.rows(LIVE, self.account)
-        return {id: (parent, text, gone) for id, parent, text, gone in rows}
-
-    def held(self) -> list[tuple[int, str, str, str | None, set[str]]]:
-        return [(*row, set(items)) for *row, items in self.deployment.rows(HELD, self.account)]
-
-    def check(self, *, is_exact: bool) -> None:
-        """Compare the account with its source.
-
-        Args:
-          is_exact: True if the latest run listed everything, and the source did not change.
+        A page that continues from an earlier run compares nothing, and takes the place of the
+        page that this run would list.
         """
-        live = self.live()
-        there = self.source.items.keys()
-        assert self.always <= live.keys(), f"lost {self.always - live.keys()}"
-        held = set().union(*(items for *_, items in self.held()))
-        if is_exact:
-            assert there <= live.keys(), f"not here: {there - live.keys()}"
-            for id in there:
-                parent, text = self.source.items[id]
-                assert live[id] == (parent, text or "", False), id
-            missing = live.keys() - there
-            if self.keeps:
-                # An item that a task saved after another one found its folder gone has no mark.
-                assert missing >= {id for id, (_, _, gone) in live.items() if gone}
-                assert not held
-            else:
-                assert missing <= held, f"neither deleted nor held: {missing - held}"
-                assert held <= missing, f"held, but not missing: {held - missing}"
-        self.always = live.keys() & there
+        ((state, carries),) = self.deployment.rows(LATEST, shelf.account)
+        assert state == "succeeded", str(shelf)
+        return not carries
+
+    def decide(self) -> None:
+        """Decide on some held deletions, of sources that may have changed since they were shown."""
+        accepted: dict[Shelf, list[Held]] = {}
+        before = {shelf: shelf.live() for shelf in self.shelves}
+        for shelf in self.shelves:
+            if self.chance(0.5):
+                shelf.change()
+            for held in shelf.held():
+                choice = self.rng.choice(("accept", "accept", "refuse", "wait"))
+                if choice != "wait" and self.decided(shelf, held, choice) and choice == "accept":
+                    accepted.setdefault(shelf, []).append(held)
+        self.settle()
+        for shelf in self.shelves:
+            listed = shelf in accepted and self.listed(shelf)
+            shelf.check(is_exact=listed, complete=listed)
+            for held in accepted.get(shelf, ()) if listed else ():
+                self.compare_accepted(shelf, held, accepted[shelf], before[shelf])
+
+    def decided(self, shelf: Shelf, held: Held, choice: Decision) -> bool:
+        """Decide on a held deletion. Returns False if it does not exist any more."""
+        shown = self.person.items(held.id)
+        if shown is None or not self.person.decide(held.id, choice):
+            return False
+        print(f"{shelf}: {choice} {held.id} of {held.source} with {sorted(shown)}")
+        shelf.decided(held._replace(items=shown), accepted=choice == "accept")
+        return True
+
+    def compare_accepted(
+        self, shelf: Shelf, held: Held, accepted: list[Held], before: dict[str, Row]
+    ) -> None:
+        """Check that a run has deleted what was shown and is missing, and nothing else there."""
+        there, live = shelf.source.items, shelf.live()
+        left = (held.items & live.keys()) - there.keys()
+        assert not left, f"{shelf} accepted, and still here: {left}"
+        shown = set[str]().union(*(each.items for each in accepted))
+        parents = {each.parent for each in accepted if each.source == "listing"}
+        extra = {
+            id for id in before.keys() - live.keys() - shown
+            if _listed_below(id, before, there) in parents
+        }  # fmt: skip
+        assert not extra, f"{shelf} deleted, and did not show: {extra}"
+
+    def wild_round(self) -> None:
+        """Change each source, and disturb the runs."""
+        for shelf in self.shelves:
+            shelf.is_complete = False
+            shelf.source.failures = 0.04 if self.chance(0.5) else 0.0
+            shelf.source.seconds = 0.02
+            shelf.change()
+            self.sync(shelf, complete=self.chance(0.3))
+        self.wild_ways()
+        self.settle()
+        for shelf in self.shelves:
+            shelf.check(is_exact=False)
+
+    def wild_ways(self) -> None:
+        """Change and decide while runs are open, and perhaps kill a worker."""
+        wild = self.rng.sample(self.shelves, max(len(self.shelves) * 2 // 3, 1))
+        ways = [self.changed, self.changed, self.account, self.deletions, self.cancel, self.random]
+        for shelf in wild:
+            time.sleep(self.rng.uniform(0.0, 0.1))  # the moment is random
+            self.rng.choice([*ways, self.random, self.random])(shelf)
+        if self.chance(0.5) and (pids := self.fleet.worker_pids()):
+            with suppress(ProcessLookupError):
+                send(signal.SIGKILL, self.rng.choice(pids))
+            self.fleet.let_the_lead_run_out(18)
+
+    def changed(self, shelf: Shelf) -> None:
+        shelf.change(in_run=True)
+
+    def account(self, shelf: Shelf) -> None:
+        """Change the config or the identity of an account."""
+        print(f"{shelf}: config")
+        value = json.dumps(self.rng.randint(1, 10**6))
+        statement = self.rng.choice((
+            "UPDATE user_integration SET config = jsonb_set(config, '{number}', %s::jsonb)",
+            "UPDATE user_integration SET identity = %s",
+        ))  # fmt: skip
+        self.deployment.rows(f"{statement} WHERE id = %s", value, shelf.account)
+
+    def deletions(self, shelf: Shelf) -> None:
+        shelf.set_deletions(Deletions.MARK if shelf.keeps else Deletions.KEEP)
+
+    def cancel(self, shelf: Shelf) -> None:
+        print(f"{shelf}: cancel")
+        for (run,) in self.deployment.rows(OPEN_RUN, shelf.account):
+            with suppress(WrongState, NotFound), self.deployment.connection() as conn:
+                controls.cancel_run(conn, run)
+
+    def random(self, shelf: Shelf) -> None:
+        """Decide while a run is open."""
+        for held in shelf.held():
+            choice = self.rng.choice(("accept", "refuse"))
+            self.decided(shelf, held, choice)
+
+    def finish(self) -> None:
+        """Accept all held deletions, and compare each account with its source."""
+        for _ in range(8):
+            for shelf in self.shelves:
+                shelf.source.failures = shelf.source.seconds = 0.0
+                shelf.write()
+                self.sync(shelf, complete=True)
+            self.settle()
+            held = [(shelf, each) for shelf in self.shelves for each in shelf.held()]
+            if not held:
+                break
+            for shelf, each in held:
+                self.decided(shelf, each, "accept")
+            self.settle()
+        for shelf in self.shelves:
+            shelf.check(is_exact=True, complete=True)
+            if not shelf.keeps:
+                assert shelf.live().keys() == shelf.source.items.keys(), str(shelf)
+        self.fleet.until(
+            lambda: self.deployment.rows("SELECT count(*) FROM sync_seen") == [(0,)],
+            "nothing is seen",
+        )
 
 
-def settled(fleet: Fleet, deployment: Deployment, *, replace: bool = True) -> None:
-    fleet.until(lambda: not deployment.rows(OPEN), "all runs end", 240, replace=replace)
-
-
-def later_runs(deployment: Deployment) -> None:
-    """Let no account be due before the test asks for it."""
-    deployment.rows("UPDATE user_integration SET poll_interval_minutes = 100000")
-
-
-def decide(shelf: Shelf, backend: object, rng: Random) -> dict[int, tuple[str | None, set[str]]]:
-    """Accept or refuse some held deletions; return the accepted ones, with their items."""
-    accepted = {}
-    for id, _, source, parent, items in shelf.held():
-        choice = rng.choice(("accept", "accept", "refuse", "wait"))
-        if choice == "accept":
-            deletions.accept(backend, [id])  # type: ignore[arg-type]
-            if source == "listing":
-                accepted[id] = (parent, items)
-        elif choice == "refuse":
-            deletions.refuse(backend, [id])  # type: ignore[arg-type]
-    return accepted
+def _listed_below(id: str, before: dict[str, Row], there: object) -> str | None:
+    """Return the parent of the listing that lacks an item: its nearest ancestor at the source."""
+    parent = before[id].parent
+    while parent is not None and parent not in there and parent in before:  # type: ignore[operator]
+        parent = before[parent].parent
+    return parent
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("seed", "rounds"),
-    [(1, 3), *(pytest.param(seed, 12, marks=pytest.mark.long) for seed in range(2, 8))],
+    ("seed", "accounts", "rounds"),
+    [(1, 6, 3), *(pytest.param(seed, 12, 12, marks=pytest.mark.long) for seed in range(2, 8))],
 )
 def test_a_copy_follows_its_source_and_loses_nothing(
-    fleet: Fleet, deployment: Deployment, tmp_path: Path, seed: int, rounds: int
-) -> None:
-    rng = Random(seed)
-    shelves = [
-        Shelf(
-            deployment, tmp_path / f"{number}.json", Random(f"{seed} {number}"), keeps=number == 3
-        )
-        for number in range(4)
-    ]
-    later_runs(deployment)
-    database = Database(deployment.database_url)
-    backend = SimpleNamespace(database=database, wake=deployment.queues.wake)
-    fleet.workers(processes=2, threads=4, **SMALL)
-    fleet.ready(90)
-    for turn in range(rounds):
-        chaos = rng.random() < 0.6 and turn > 0
-        kills, changes, config = (chaos and rng.random() < 0.5 for _ in range(3))
-        empty = {}
-        for shelf in shelves:
-            shelf.source.failures = 0.04 if chaos and rng.random() < 0.5 else 0.0
-            shelf.source.seconds = 0.02 if chaos else 0.0
-            shelf.change()
-            if not shelf.source.items:
-                empty[shelf.account] = shelf.live().keys()
-            sync(deployment, shelf.account)
-        if chaos:
-            disturb(fleet, deployment, shelves, rng, kills=kills, changes=changes, config=config)
-        settled(fleet, deployment)
-        for shelf in shelves:
-            shelf.check(is_exact=not chaos)
-            if shelf.account in empty and not changes:
-                assert shelf.live().keys() >= empty[shelf.account], "an empty source deleted"
-        if not chaos:
-            confirm(fleet, deployment, shelves, backend, rng)
-    finish(fleet, deployment, shelves, backend)
-    database.close()
-
-
-def disturb(
     fleet: Fleet,
     deployment: Deployment,
-    shelves: list[Shelf],
-    rng: Random,
-    *,
-    kills: bool,
-    changes: bool,
-    config: bool,
+    person: Person,
+    tmp_path: Path,
+    seed: int,
+    accounts: int,
+    rounds: int,
 ) -> None:
-    """Kill a worker, change sources and configs while the runs are open."""
-    time.sleep(rng.uniform(0.05, 0.6))  # the moment is random
-    if changes:
-        for shelf in shelves:
-            shelf.change()
-    if config:
-        for shelf in shelves:
-            deployment.rows(
-                "UPDATE user_integration SET config = jsonb_set(config, '{number}', %s::jsonb)"
-                " WHERE id = %s", str(rng.randint(1, 10**6)), shelf.account,
-            )  # fmt: skip
-    if kills and (pids := fleet.worker_pids()):
-        with suppress(ProcessLookupError):
-            send(signal.SIGKILL, rng.choice(pids))
-        fleet.let_the_lead_run_out(18)
+    rng = Random(seed)
+    modes = [mode for mode in get_args(Mode) for _ in range(accounts // 3)]
+    shelves = [
+        Shelf(deployment, tmp_path / f"{number}.json", Random(f"{seed} {number}"), mode)
+        for number, mode in enumerate(modes)
+    ]
+    deployment.rows("UPDATE user_integration SET poll_interval_minutes = 100000")
+    history = History(fleet, deployment, person, shelves, rng)
+    for turn in range(rounds):
+        if turn and rng.random() < 0.5:
+            history.wild_round()
+        else:
+            history.calm_round()
+    history.finish()
 
 
-def confirm(
-    fleet: Fleet, deployment: Deployment, shelves: list[Shelf], backend: object, rng: Random
+@pytest.mark.timeout(400)
+def test_a_person_decides_on_held_deletions(
+    make_fleet: Callable[..., Fleet], deployment: Deployment, tmp_path: Path
 ) -> None:
-    """Decide on held deletions, let more items disappear, and check the runs that confirm."""
-    decided = {shelf.account: decide(shelf, backend, rng) for shelf in shelves}
-    before = {shelf.account: shelf.live() for shelf in shelves}
-    for shelf in shelves:
-        if decided[shelf.account] and rng.random() < 0.5:
-            shelf.change()
-    settled(fleet, deployment)
-    for shelf in shelves:
-        after = shelf.live()
-        lost = {id: row for id, row in before[shelf.account].items() if id not in after}
-        for parent, items in decided[shelf.account].values():
-            # The run may have read the source before its change.
-            extra = {id for id, row in lost.items() if row[0] == parent and id not in items}
-            assert not extra, f"deleted, and not shown: {extra}"
-        shelf.check(is_exact=False)
-
-
-def finish(fleet: Fleet, deployment: Deployment, shelves: list[Shelf], backend: object) -> None:
-    """Accept all held deletions, and compare each account with its source."""
-    for _ in range(8):
-        for shelf in shelves:
-            shelf.source.failures = shelf.source.seconds = 0.0
-            shelf.source.write(shelf.path)
-            sync(deployment, shelf.account)
-        settled(fleet, deployment)
-        held = [id for shelf in shelves for id, *_ in shelf.held()]
-        if not held:
-            break
-        deletions.accept(backend, held)  # type: ignore[arg-type]
-        settled(fleet, deployment)
-    for shelf in shelves:
-        shelf.check(is_exact=True)
-        if not shelf.keeps:
-            assert shelf.live().keys() == shelf.source.items.keys()
-    fleet.until(
-        lambda: deployment.rows("SELECT count(*) FROM sync_seen") == [(0,)], "nothing is seen"
-    )
+    (served := tmp_path / "served" / "folder").mkdir(parents=True)
+    for number in range(5):
+        (served / f"{number}.txt").write_text(f"file {number}")
+    fleet = make_fleet(**STRICT)
+    fleet.workers(processes=1)
+    fleet.ready(90)
+    with ftp_server(served.parent) as port:
+        login = FtpCredentials(username=USERNAME, password=PASSWORD)
+        account = connect(deployment, Ftp, {"host": "127.0.0.1", "port": port}, login)
+        decide_on_every_surface(fleet, tmp_path, account, "file")

@@ -11,12 +11,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from integration_polling_gmail import Config, Gmail
 from support import oracle
 from support.accounts import sync
+from support.deciding import STRICT, decide_on_every_surface
 from support.deployment import Deployment
 from support.fleet import Fleet, send
 from support.gmail import FakeGmail, mail
@@ -324,3 +326,15 @@ class Killer:
         if time.monotonic() > self._due and (pids := self._fleet.worker_pids()):
             send(signal.SIGKILL, pids[self.kills % len(pids)])
             self.kills, self._due = self.kills + 1, time.monotonic() + 5
+
+
+@pytest.mark.timeout(400)
+def test_a_person_decides_on_held_deletions(
+    make_fleet: Callable[..., Fleet], deployment: Deployment, gmail: FakeGmail, tmp_path: Path
+) -> None:
+    for number in range(8):
+        gmail.mailbox.add(mail(f"Invoice {number}"))
+    fleet = make_fleet(**gmail.environment, **STRICT)
+    fleet.workers(processes=1)
+    fleet.ready(100)
+    decide_on_every_surface(fleet, tmp_path, connected(deployment, gmail), "message")

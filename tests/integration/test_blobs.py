@@ -15,7 +15,7 @@ from support.s3 import S3, Fault, s3_server
 from core import TaskOutput
 from core.content.blobs import Blobs, SpooledWriter, clean_spool, open_store
 from core.errors import SettingsError, StoreUnavailable
-from core.results.outputs import MAX_INLINE_BYTES
+from core.integration.results import MAX_INLINE_BYTES
 from core.service.fleet.doctor import local
 from core.settings import Settings
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.budget_model import Budget
 from support.waiting import until
 
+from core.embedded import Urls
 from core.integration.limits import Rate
 from core.limits.budgets import Budgets, UnitRequest, gcra
 from core.transport.queues import Queues
@@ -226,6 +227,41 @@ def test_budgets_of_other_data_count_as_spent(budgets: Budgets, queues: Queues) 
     again = take(budgets, limit)
     assert again is not None
     assert again.seconds < spent.seconds, "the loss is noticed once"
+
+
+def test_only_a_new_connection_compares_the_data(
+    budgets: Budgets, queues: Queues, servers: Urls
+) -> None:
+    """A comparison takes two round trips: far more than most commands."""
+    client, key = queues.client, queues.key("rates")
+    take(budgets, Rate("q", 60, 60.0))
+    with redis.Redis.from_url(servers.redis_url).monitor() as monitor:
+        for _ in range(3):
+            client.echo(f"{key} connected")
+        client.connection_pool.disconnect()
+        client.echo(f"{key} connected again")
+        client.echo(f"{key} end")
+        seen = []
+        while not seen or f"{key} end" not in seen[-1]:
+            seen.append(monitor.next_command()["command"])
+    assert [command.split()[0] for command in seen if key in command] == [
+        *3 * ["ECHO"], "HMGET", "ECHO", "ECHO",
+    ]  # fmt: skip
+
+
+def test_a_refused_comparison_is_repeated_before_the_next_command(
+    budgets: Budgets, queues: Queues
+) -> None:
+    """As by a server that loads its data: it accepts connections before it has the budgets."""
+    limit, client, key = Rate("q", 100, 1_000.0), queues.client, queues.key("rates")
+    take(budgets, limit)
+    client.hset(key, "@data", "other")
+    client.rename(key, queues.key("kept"))
+    client.set(key, "the wrong type, so that HMGET is refused")
+    client.connection_pool.disconnect()
+    client.ping()
+    client.rename(queues.key("kept"), key)
+    assert take(budgets, limit) is not None, "the burst counts as spent"
 
 
 def test_full_budgets_are_deleted(budgets: Budgets, queues: Queues) -> None:

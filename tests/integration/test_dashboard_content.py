@@ -14,7 +14,7 @@ from support.signed_in import signed_in
 
 from core import TaskOutput
 from core.dashboard import previews
-from core.results.outputs import MAX_INLINE_BYTES
+from core.integration.results import MAX_INLINE_BYTES
 from core.web import mail_preview as mail
 from core.web import sanitizer
 

@@ -58,6 +58,23 @@ def test_a_person_sees_what_would_be_deleted(dashboard, held) -> None:
     assert 'href="/deletions?state=held"' in operator.get("/").text
 
 
+def test_a_person_sees_where_items_are_missing(dashboard, desk) -> None:
+    account, browser = desk.account("ann", user_id="ann"), dashboard.sign_in("ann")
+    inside = [TaskOutput(f"C1/{id}", parent="C1") for id in MANY]
+    desk.keep(account, TaskOutput("C1", name="#general"), TaskOutput("other"), *inside)
+    desk.finish(desk.root(account), seen=["C1", "other"], listed=[Listing("C1")])
+    named = desk.value("SELECT id FROM held_deletion")
+    page = " ".join(browser.get(f"/deletions/{named}").text.split())
+    assert "<h1>Held deletion of 80 items" in page
+    assert '#general <span class="small">C1</span>' in page
+    assert "Delete these 80 items" in page
+    assert "Keep these 80 items" in page
+    desk.conn.execute("UPDATE held_deletion SET source = 'gone', parent = NULL, vanished = 1")
+    assert "One by one, by the source" in browser.get("/deletions").text
+    page = " ".join(browser.get(f"/deletions/{named}").text.split())
+    assert "It deletes this item, unless it is back at the source." in page
+
+
 def test_another_user_neither_sees_nor_decides(dashboard, held, desk) -> None:
     (_, deletion), browser = held("ann"), dashboard.sign_in("bob")
     assert browser.get(f"/deletions/{deletion}").status_code == 404

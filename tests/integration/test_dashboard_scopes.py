@@ -17,7 +17,7 @@ ROW = re.compile(r"(?<=/)(?:\d+|[0-9a-f]{8}-[0-9a-f-]{27})(?=[/?]|$)")
 ENDS = {"/sign-out", "/sign-out-everywhere"}
 """Buttons that end the session."""
 
-OPERATING = ("Sync now", "Cancel run", "Retry", "Discard", "Delete these items", "Keep these items")
+OPERATING = ("Sync now", "Cancel run", "Retry", "Discard", "Delete these", "Keep these")
 
 
 @pytest.fixture

@@ -200,6 +200,50 @@ def test_items_that_disappear_later_do_not_join_what_was_shown(
     assert held(desk)[0]["state"] == "held"
 
 
+def test_items_that_wait_stay_when_other_items_make_their_share_small(desk, account, hold) -> None:
+    other = [TaskOutput(f"other {id}") for id in (*MANY, *(f"1{id}" for id in MANY))]
+    listing(desk, account, seen=MANY[:10], output=other)
+    assert desk.alive() >= SHOWN
+    (row,) = held(desk)
+    assert (row["id"], row["total"], items(desk, hold)) == (hold, 120, {*MANY[10:]})
+    listing(desk, account, seen=[*MANY[:9], *(each.id for each in other)])
+    (row,) = held(desk)
+    assert (desk.alive() >= SHOWN, items(desk, row["id"])) == (True, {*MANY[9:]})
+
+
+def test_an_account_that_keeps_items_has_no_held_deletions(desk, account, hold) -> None:
+    from core.accounts import store
+    from core.states import Deletions
+
+    root = desk.root(account)
+    store.set_deletions(desk.conn, account, Deletions.KEEP)
+    # A transaction that read the account before this change may hold a deletion after it.
+    late = desk.hold(account, UUID(root.run_id), *MANY[10:])
+    assert held(desk) == []
+    with pytest.raises(NotFound):
+        deletions.page_of_items(desk.conn, late)
+    desk.finish(root, seen=MANY[:10], listed=[Listing()])
+    state = "SELECT state FROM held_deletion WHERE id = %s"
+    assert desk.rows(state, late) in ([], [("dropped",)])
+
+
+def test_items_that_wait_stay_when_the_source_names_them(desk, account, hold) -> None:
+    desk.finish(desk.root(account), output=[TaskOutput.gone(MANY[10]), TaskOutput.gone(MANY[0])])
+    assert desk.alive() == SHOWN - {MANY[0]}
+    assert [(row["id"], row["vanished"]) for row in held(desk)] == [(hold, 30)]
+
+
+def test_items_that_wait_stay_when_the_source_names_their_folder(desk) -> None:
+    account = desk.account()
+    below = [TaskOutput(f"d/{id}", parent="d") for id in MANY]
+    desk.keep(account, TaskOutput("d"), TaskOutput("e"), *below)
+    listing(desk, account, seen=["d", "e"], places=[Listing("d")])
+    desk.keep(account, *(TaskOutput(f"e/{number}", parent="e") for number in range(90)))
+    desk.finish(desk.root(account), output=[TaskOutput.gone("d")])
+    assert desk.alive() >= {one.id for one in below}
+    assert [row["vanished"] for row in held(desk)] == [40]
+
+
 def test_the_window_of_another_day_does_not_hold_the_same_items_twice(desk) -> None:
     from datetime import UTC, datetime
 

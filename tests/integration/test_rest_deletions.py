@@ -32,6 +32,7 @@ def test_held_deletions_are_listed_with_their_items(api, held) -> None:
     (row,) = user.get(PLACE).json()["items"]
     assert (row["id"], row["user_integration_id"], row["state"]) == (deletion, account, "held")
     assert (row["vanished"], row["total"], row["parent"]) == (30, 40, None)
+    assert (row["source"], row["parent_name"]) == ("listing", None)
     assert user.get(f"{PLACE}/{deletion}").json() == row
     assert len(api.admin.get(PLACE).json()["items"]) == 2
     of_other = {"user_id": "v"}

@@ -129,6 +129,64 @@ def test_each_portion_asks_again_for_missing_items(desk) -> None:
     assert desk.alive() == {"29"}
 
 
+def held_sweep(desk) -> UUID:
+    """Return an account of 40 items, 30 of which wait for a decision."""
+    account = desk.account()
+    desk.keep(account, *numbered(40))
+    desk.finish(desk.root(account), seen=[f"{n:02}" for n in range(10)], listed=[Listing()])
+    steps(desk)
+    assert desk.rows("SELECT state, vanished, total FROM held_deletion") == [("held", 30, 40)]
+    return account
+
+
+def test_what_waits_stays_when_other_items_make_its_share_small(desk) -> None:
+    account = held_sweep(desk)
+    others = [TaskOutput(f"new {number}") for number in range(100)]
+    seen = [f"{n:02}" for n in range(10)]
+    desk.finish(desk.root(account), output=others, seen=seen, listed=[Listing()])
+    steps(desk)
+    assert desk.value(DELETED) == 0
+    assert desk.rows("SELECT state, vanished FROM held_deletion") == [("held", 30)]
+
+
+def test_a_cancelled_sweep_leaves_the_deletion_that_waits(desk) -> None:
+    account = held_sweep(desk)
+    before = desk.value("SELECT id FROM held_deletion")
+    root = desk.root(account)
+    desk.finish(root, seen=["00"], listed=[Listing()])
+    steps(desk, most=1)
+    controls.cancel_run(desk.conn, UUID(root.run_id))
+    desk.run(account)
+    desk.save(Outcome(next(one for one in desk.claim() if one.type == portions.SWEEP)))
+    assert desk.rows("SELECT id, state FROM held_deletion") == [(before, "held")]
+
+
+def test_a_refusal_during_a_sweep_keeps_the_items(desk, backend) -> None:
+    account = held_sweep(desk)
+    ((hold,),) = desk.rows("SELECT id FROM held_deletion")
+    desk.finish(desk.root(account), listed=[Listing()])
+    steps(desk, guard=1.0, most=3)
+    assert desk.value(DELETED) == 0
+    deletions.refuse(backend, [hold])
+    steps(desk, guard=1.0)
+    assert desk.alive() == {f"{n:02}" for n in range(10, 40)}
+
+
+def test_an_account_that_begins_to_keep_items_during_a_sweep_holds_nothing(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *numbered(40))
+    root = desk.root(account)
+    desk.finish(root, seen=["00"], listed=[Listing()])
+    counting = "SELECT payload->>'phase' FROM sync_task WHERE type = %s ORDER BY id DESC LIMIT 1"
+    while desk.value(counting, portions.SWEEP) != "hold":
+        steps(desk, most=1)
+    store_accounts.set_deletions(desk.conn, account, Deletions.KEEP)
+    steps(desk)
+    assert desk.rows("SELECT * FROM held_deletion") == []
+    gone = "SELECT count(*) FROM user_integration_content WHERE gone_at_source IS NOT NULL"
+    assert (desk.value(gone), len(desk.alive())) == (39, 40)
+
+
 def test_a_late_step_deletes_nothing(desk) -> None:
     account = desk.account()
     desk.keep(account, *numbered(30))

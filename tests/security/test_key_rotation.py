@@ -173,7 +173,7 @@ def test_the_doctor_says_when_the_old_key_is_unused(
     first, second = process(NEW, OLD), process(OLD, NEW, kind="api", silent=60)
     sealed(OLD)
     name = f"key 2 of POLLING_SECRET_KEYS ({fingerprint(OLD)})"
-    assert ("warn", f"1 values are encrypted with {name}") in said(conn, NEW, OLD)
+    assert ("warn", f"{name} is needed to decrypt 1 value") in said(conn, NEW, OLD)
     rotated(Backend(database, NEW, OLD))
     [(_, message)] = [one for one in said(conn, NEW, OLD) if "may still do so" in one[1]]
     assert "api host:2 (silent for" in message

@@ -22,7 +22,7 @@ from support.redelivery import Redelivery
 
 from soak.world import LEASE_SECONDS, World
 
-MOST_SECONDS = 4.0
+MAX_PAUSE_SECONDS = 4.0
 """The longest outage in seconds, except for stalls that have to outlast timeouts."""
 
 STALL_SECONDS = 12.0
@@ -62,7 +62,7 @@ def worker_stopped(world: World, dice: random.Random) -> None:
     """Stop a worker process with SIGSTOP until its leases have expired, then continue it."""
     pid = _worker(world, dice)
     _send(pid, signal.SIGSTOP)
-    time.sleep(LEASE_SECONDS + dice.uniform(1, MOST_SECONDS))
+    time.sleep(LEASE_SECONDS + dice.uniform(1, MAX_PAUSE_SECONDS))
     _send(pid, signal.SIGCONT)
 
 
@@ -115,21 +115,21 @@ def flushed(world: World, dice: random.Random) -> None:
 def messages_repeated(world: World, dice: random.Random) -> None:
     """Deliver each message three times for some seconds, and then once more."""
     with Redelivery(world.deployment.queues, "hello-world") as redelivery:
-        time.sleep(dice.uniform(1, MOST_SECONDS))
+        time.sleep(dice.uniform(1, MAX_PAUSE_SECONDS))
     redelivery.again()
 
 
 def valkey_killed(world: World, dice: random.Random) -> None:
     """Kill Valkey with SIGKILL, and start a new one after some time."""
     world.servers.valkey.kill()
-    time.sleep(dice.uniform(0, MOST_SECONDS))
+    time.sleep(dice.uniform(0, MAX_PAUSE_SECONDS))
     world.servers.valkey.start()
 
 
 def postgres_killed(world: World, dice: random.Random) -> None:
     """Kill PostgreSQL with SIGKILL, and let it recover."""
     world.servers.postgres.kill()
-    time.sleep(dice.uniform(0, MOST_SECONDS))
+    time.sleep(dice.uniform(0, MAX_PAUSE_SECONDS))
     world.servers.postgres.start()
 
 
@@ -141,7 +141,7 @@ def postgres_restarted(world: World, dice: random.Random) -> None:
 def sessions_terminated(world: World, dice: random.Random) -> None:
     """Run `pg_terminate_backend` on two sessions of the engine per second."""
     with outages.terminating(world.deployment):
-        time.sleep(dice.uniform(2, MOST_SECONDS))
+        time.sleep(dice.uniform(2, MAX_PAUSE_SECONDS))
 
 
 def _lasting(
@@ -149,7 +149,7 @@ def _lasting(
 ) -> Fault:
     def fault(world: World, dice: random.Random) -> None:
         with enter(world):
-            time.sleep(seconds or dice.uniform(1, MOST_SECONDS))
+            time.sleep(seconds or dice.uniform(1, MAX_PAUSE_SECONDS))
 
     return fault
 
@@ -213,7 +213,7 @@ def without_postgres(world: World, dice: random.Random) -> None:
 def half_open(world: World, dice: random.Random) -> None:
     """Silence all connections of the remote program. New ones work soon; these never will."""
     with world.network.cut("postgres", "redis", silent=True):
-        time.sleep(dice.uniform(1, MOST_SECONDS))
+        time.sleep(dice.uniform(1, MAX_PAUSE_SECONDS))
 
 
 def clock_set_back(world: World, dice: random.Random) -> None:

@@ -297,6 +297,7 @@ class Filled:
     content: int
     child: int
     html: int
+    deletion: int
 
     @property
     def pages(self) -> list[str]:
@@ -306,10 +307,11 @@ class Filled:
             f"/runs/{self.run}?parent={self.task}", f"/tasks/{self.task}",
             f"/parked?account={self.account}", f"/content?account={self.account}",
             f"/content/{self.content}", f"/content/{self.child}", f"/content/{self.html}",
+            f"/deletions/{self.deletion}",
         ]  # fmt: skip
 
 
-LISTS = ["/", "/runs", "/parked", "/content", "/accounts", "/integrations"]
+LISTS = ["/", "/runs", "/parked", "/content", "/accounts", "/integrations", "/deletions"]
 """Pages that show many texts together."""
 
 _numbers = itertools.count(1)
@@ -353,12 +355,19 @@ VALUES (%(account)s, %(domain)s, %(id)s, %(text)s, %(parent)s, %(text)s, %(type)
     %(bytes)s, 1, %(json)s, '', 1, 1)
 RETURNING id
 """
+HELD = """
+INSERT INTO held_deletion (user_integration_id, run_id, source, parent, vanished, total)
+VALUES (%(account)s, %(run)s, 'listing', %(id)s, 2, 3) RETURNING id
+"""
+HELD_ITEM = """
+INSERT INTO held_deletion_item (held_deletion_id, external_id) VALUES (%(deletion)s, %(item)s)
+"""
 
 
 def fill(
     conn: Conn, name: str, text: str, *, user: str | None = None, domain: str = "locked"
 ) -> Filled:
-    """Insert an account, two runs, two parked tasks and three items with this text.
+    """Insert an account, two runs, two parked tasks, three items and a held deletion of two.
 
     The text is in every field whose value comes from outside.
 
@@ -391,7 +400,11 @@ def fill(
     content = insert(CONTENT)
     child = insert(CONTENT, id=f"{short} child", parent=short)
     html = insert(CONTENT, id=f"{short} html", type="text/html", parent=short)
-    return Filled(name, held, values["account"], values["run"], task, content, child, html)
+    deletion = insert(HELD)
+    for item in (f"{short} child", f"{short} html"):
+        insert(HELD_ITEM, deletion=deletion, item=item)
+    ids = (task, content, child, html, deletion)
+    return Filled(name, held, values["account"], values["run"], *ids)
 
 
 def fill_mails(

@@ -74,6 +74,7 @@ class Verdict:
       tasks: The follow-ups, each with type, payload, priority, lane and tens of seconds to wait.
       deleted: The number of rows that were marked deleted.
       written: The number of rows that were written or found unchanged.
+      held: The number of listings whose deletions wait for a person.
     """
 
     state: str
@@ -109,7 +110,8 @@ class Engine:
         extract(epoch FROM t.available_at - clock_timestamp())::float, a.status_reason,
         a.resync_due, t.outputs_deleted, t.outputs_saved + t.outputs_unchanged, t.snoozes,
         t.deferrals, extract(epoch FROM clock_timestamp() - t.first_failed_at)::float, t.skipped,
-        (SELECT count(*) FROM held_deletion h WHERE h.run_id = t.run_id)
+        (SELECT count(*) FROM held_deletion h
+            WHERE h.run_id = t.run_id AND h.source = 'listing')
     FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id WHERE t.id = %s
     """
 

@@ -12,8 +12,9 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
@@ -35,6 +36,7 @@ from core.content import holds, portions, seen, store
 from core.db import short_transactions
 
 PAGE = 7
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = int(os.environ.get("SHELVES_ROWS", "0"))
 if ROWS:
     for module in (short_transactions, holds, seen, store):
@@ -44,18 +46,54 @@ if ROWS:
     short_transactions.FIRST_ROWS = max(ROWS // 2, 1)
     portions.MAX_FRAMES = 2
 
+Mode = Literal["tree", "window", "log"]
+"""The extent of a run.
+
+`tree` lists everything. `window` lists the items of the latest days in each folder. `log` reads
+which items changed since its cursor. A complete run lists everything in each mode.
+"""
+
 
 class Config(BaseModel):
     """The config of an account: the file of its source, and a value without an effect."""
 
     path: str
+    mode: Mode = "tree"
     number: int = 0
 
 
-class Source(BaseModel):
-    """The contents of the file: (parent, text) by id. A text of None is that of a folder."""
+class Item(NamedTuple):
+    """An item of the source.
 
-    items: dict[str, tuple[str | None, str | None]] = {}
+    Attributes:
+      parent: The id of its folder; None at the top.
+      text: Its text; None for a folder.
+      day: Its day, as a number.
+    """
+
+    parent: str | None
+    text: str | None
+    day: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.parent} {self.text} {self.day}"
+
+
+class Source(BaseModel):
+    """The contents of the file.
+
+    Attributes:
+      items: The items by id.
+      log: The ids of the items that changed or disappeared, in their order.
+      since: The first day of a window.
+      failures: The share of calls that fail.
+      seconds: The longest time of a call.
+    """
+
+    items: dict[str, Item] = {}
+    log: list[str] = []
+    since: int = 0
     failures: float = 0.0
     seconds: float = 0.0
 
@@ -65,8 +103,14 @@ class Source(BaseModel):
         path.with_suffix(".new").replace(path)
 
 
+class Cursor(BaseModel):
+    """The number of entries of the log that were read."""
+
+    read: int
+
+
 class Shelves(BaseIntegration[Config]):
-    """The integration: it lists the tree from the top."""
+    """The integration."""
 
     manifest = Manifest("shelves", "Shelves")
 
@@ -74,34 +118,50 @@ class Shelves(BaseIntegration[Config]):
         return AccountIdentity("me", "Shelves")
 
     def start(self, ctx: Context) -> TaskResult:
-        return TaskResult(tasks=[self.folder.task(parent=None, page=0)])
+        return TaskResult(tasks=[self.look.task(complete=ctx.run.complete)])
 
     @task
-    def folder(self, ctx: Context, parent: str | None, page: int) -> TaskResult:
+    def look(self, ctx: Context, complete: bool) -> TaskResult:
+        """Read the log, or begin a listing."""
+        source, before = self._read(), ctx.state("log", Cursor)
+        is_window = self.config.mode == "window" and not complete
+        first = self.folder.task(parent=None, page=0, since=source.since if is_window else None)
+        if self.config.mode != "log":
+            return TaskResult(tasks=[first])
+        cursor = Cursor(read=len(source.log))
+        if complete or before is None:
+            return TaskResult(tasks=[first], state={"log": cursor})
+        ids = list(dict.fromkeys(source.log[before.read :]))
+        gone = [TaskOutput.gone(id) for id in ids if id not in source.items]
+        here = [id for id in ids if id in source.items]
+        output, seen, tasks = self._changed(source, here)
+        return TaskResult([*gone, *output], tasks, seen=seen, state={"log": cursor})
+
+    @task
+    def folder(self, ctx: Context, parent: str | None, page: int, since: int | None) -> TaskResult:
         """List a page of a folder. The last page completes the listing."""
         source = self._read()
-        inside = sorted(id for id, (above, _) in source.items.items() if above == parent)
         if parent is not None and parent not in source.items:
             return TaskResult(output=[TaskOutput.gone(parent)])
+        inside = sorted(
+            id
+            for id, item in source.items.items()
+            if item.parent == parent and (since is None or item.day >= since)
+        )
         ids = inside[page * PAGE : (page + 1) * PAGE]
-        known, output, seen, tasks = ctx.fingerprints(ids), [], [], []
-        for id in ids:
-            above, text = source.items[id]
-            if known.get(id) == f"{above} {text}":
-                seen.append(id)
-            elif random.random() < 0.5:
-                output.append(_output(id, above, text))
-            else:
-                seen.append(id)
-                late = replace(self.download.task(id=id), priority=random.choice((-1, 0, 1)))
-                tasks.append(late)
-            if text is None:
-                tasks.append(self.folder.task(parent=id, page=0))
+        known = ctx.fingerprints(ids)
+        same = [id for id in ids if known.get(id) == source.items[id].fingerprint]
+        output, seen, tasks = self._changed(source, [id for id in ids if id not in same])
+        tasks += [
+            self.folder.task(parent=id, page=0, since=since)
+            for id in ids
+            if source.items[id].text is None
+        ]
         if len(inside) > (page + 1) * PAGE:
-            return TaskResult(
-                output, [*tasks, self.folder.task(parent=parent, page=page + 1)], seen=seen
-            )
-        return TaskResult(output, tasks, seen=seen, listed=[Listing(parent)])
+            tasks.append(self.folder.task(parent=parent, page=page + 1, since=since))
+            return TaskResult(output, tasks, seen=[*same, *seen])
+        listing = Listing(parent, since=None if since is None else moment(since))
+        return TaskResult(output, tasks, seen=[*same, *seen], listed=[listing])
 
     @task
     def download(self, ctx: Context, id: str) -> TaskResult:
@@ -110,7 +170,21 @@ class Shelves(BaseIntegration[Config]):
             if random.random() < 0.5:
                 raise SkipItem("gone")
             return TaskResult(output=[TaskOutput.gone(id)])
-        return TaskResult([_output(id, *source.items[id])])
+        return TaskResult([_output(id, source.items[id])])
+
+    def _changed(
+        self, source: Source, ids: Sequence[str]
+    ) -> tuple[list[TaskOutput], list[str], list[Any]]:
+        """Return some items as output, and tasks that download the others, at any time."""
+        output, seen, tasks = [], [], list[Any]()
+        for id in ids:
+            if random.random() < 0.5:
+                output.append(_output(id, source.items[id]))
+            else:
+                seen.append(id)
+                late = replace(self.download.task(id=id), priority=random.choice((-1, 0, 1)))
+                tasks.append(late)
+        return output, seen, tasks
 
     def _read(self) -> Source:
         source = Source.model_validate_json(Path(self.config.path).read_text("utf-8"))
@@ -123,9 +197,17 @@ class Shelves(BaseIntegration[Config]):
         return source
 
 
-def _output(id: str, parent: str | None, text: str | None) -> TaskOutput:
-    kind = "folder" if text is None else "file"
-    return TaskOutput(id, text or "", kind=kind, parent=parent, fingerprint=f"{parent} {text}")
+def moment(day: int) -> datetime:
+    """Return the beginning of a day."""
+    return EPOCH + timedelta(days=day)
+
+
+def _output(id: str, item: Item) -> TaskOutput:
+    kind = "folder" if item.text is None else "file"
+    return TaskOutput(
+        id, item.text or "", kind=kind, parent=item.parent, timestamp=moment(item.day),
+        fingerprint=item.fingerprint,
+    )  # fmt: skip
 
 
 @hookimpl

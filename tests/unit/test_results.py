@@ -18,9 +18,10 @@ from pydantic import BaseModel
 
 from core import Listing, Skipped, Task, TaskOutput, TaskResult
 from core.errors import ResultInvalid
+from core.integration.results import MAX_ID_BYTES, MAX_INLINE_BYTES
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.results import result as bounds
-from core.results.outputs import MAX_ID_BYTES, MAX_INLINE_BYTES, output_row
+from core.results.outputs import output_row
 from core.results.result import MAX_PAYLOAD_BYTES, MAX_TASKS, dedup_key
 from core.results.rows import OutputRow, TaskRow
 from core.results.text import is_storable

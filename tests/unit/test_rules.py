@@ -23,6 +23,7 @@ from core.errors import (
     TaskUnfit,
     TransientError,
 )
+from core.integration.results import MAX_ID_BYTES
 from core.results import parking
 from core.results.decisions import (
     MIN_DEFERRALS,
@@ -37,7 +38,6 @@ from core.results.decisions import (
     Wait,
     decide,
 )
-from core.results.outputs import MAX_ID_BYTES
 from core.results.parking import Cause
 from core.results.result import result_rows
 from core.results.signals import TimeLimitExceeded

@@ -148,7 +148,20 @@ def test_a_query_that_cannot_be_understood_says_why(query: str, code: str) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["👨\u200d", "1 ", "1.000", "+(", "サーバー", "a\u0301", "(1) ", "aB1", "🚀", "\u0301"],
+    [
+        "👨\u200d",
+        "1 ",
+        "1.000",
+        "+(",
+        "サーバー",
+        "a\u0301",
+        "(1) ",
+        "aB1",
+        "🚀",
+        "\u0301",
+        "A1",
+        "²1",
+    ],
 )
 def test_a_long_text_takes_time_in_proportion(text: str) -> None:
     """Square time would be some minutes."""

@@ -15,13 +15,12 @@ from core.errors import PollingError
 from core.scopes import Scope, in_order
 from core.service import tokens
 from core.service.backend import Backend
-from core.service.tokens import CreatedToken
+from core.service.tokens import MAX_DAYS, CreatedToken
 from core.web.dependencies import After, Engine
 
 router = APIRouter(prefix="/access")
 
 DEFAULT_DAYS = "90"
-MAX_DAYS = 36_500
 ROWS = 100
 
 

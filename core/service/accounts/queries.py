@@ -8,8 +8,8 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.accounts.owed import OWED_COLUMNS
+from core.service.content.deletions import deletions
 from core.service.pagination import Keyset, PagedQuery
-from core.states import ShownHeldState, literals
 
 ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config,
     sync_status, status_reason, status_detail, poll_interval_minutes, deletions, next_sync_at,
@@ -63,14 +63,6 @@ SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS items, count(deleted_at) AS
     coalesce(sum(size) FILTER (WHERE deleted_at IS NULL), 0)::bigint AS bytes
 FROM user_integration_content WHERE user_integration_id = %(id)s
 """
-HELD = f"""
-SELECT h.id, h.user_integration_id, a.integration_domain, h.state, h.parent, h.since, h.until,
-    h.vanished, h.total, h.created_at, h.decided_at
-FROM held_deletion h JOIN user_integration a ON a.id = h.user_integration_id
-WHERE h.user_integration_id = %(id)s AND h.state IN ({literals(ShownHeldState)}) ORDER BY h.id
-LIMIT {MAX_TOTALED_DELETIONS}
-"""
-
 KINDS = """
 SELECT kind, count(*) AS items, coalesce(sum(size), 0)::bigint AS bytes,
     count(content_text) AS texts, count(content_bytes) AS binaries, count(blob_key) AS blobs
@@ -88,5 +80,6 @@ def account_kinds(conn: Conn, id: UUID) -> list[Row]:
 
 
 def account_totals(conn: Conn, id: UUID) -> Row:
-    """Count the stored items and bytes of an account, and list its first held deletions."""
-    return fetch(conn, COUNTED, {"id": id})[0] | {"held": fetch(conn, HELD, {"id": id})}
+    """Count the stored items and bytes of an account, and list its latest held deletions."""
+    held = deletions.page(conn, limit=MAX_TOTALED_DELETIONS, user_integration_id=id)
+    return fetch(conn, COUNTED, {"id": id})[0] | {"held": held.rows}

@@ -13,15 +13,20 @@ from core.ledger import scheduling
 from core.service.backend import Backend
 from core.service.errors import not_found
 from core.service.pagination import Keyset, Page, PagedQuery
-from core.states import HeldState, ShownHeldState, literals
+from core.states import Deletions, HeldState, ShownHeldState, literals
 
-COLUMNS = """id, user_integration_id, user_id, integration_domain, account_name, run_id, parent,
-    since, until, vanished, total, state, created_at, decided_at"""
+COLUMNS = """id, user_integration_id, user_id, integration_domain, account_name, run_id, source,
+    parent, parent_name, since, until, vanished, total, state, created_at, decided_at"""
 
 deletions = PagedQuery(
     COLUMNS,
-    """(SELECT h.*, a.user_id, a.integration_domain, a.name AS account_name
-    FROM held_deletion h JOIN user_integration a ON a.id = h.user_integration_id) h""",
+    # An account that keeps items holds nothing, also while one of its sweeps is under way.
+    f"""(SELECT h.*, a.user_id, a.integration_domain, a.name AS account_name,
+        (SELECT p.name FROM user_integration_content p
+            WHERE p.user_integration_id = h.user_integration_id AND p.external_id = h.parent
+        ) AS parent_name
+    FROM held_deletion h JOIN user_integration a ON a.id = h.user_integration_id
+    WHERE a.deletions = '{Deletions.MARK}' OR h.state = '{HeldState.REFUSED}') h""",
     Keyset({"id": "bigint"}),
     newest_first=True,
     filters={"user_integration_id": "uuid", "user_id": "text", "state": "text"},

@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from core.db.clocks import HEARTBEAT_SECONDS
 from core.db.errors import describe
 from core.ledger import processes
 from core.ledger.processes import Process
 from core.service.backend import Backend
-
-HEARTBEAT_SECONDS = 5.0
-"""Seconds between two heartbeats."""
 
 log = logging.getLogger(__name__)
 

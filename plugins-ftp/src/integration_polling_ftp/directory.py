@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from core import PermanentError
+from core import MAX_ID_BYTES, PermanentError
 from integration_polling_ftp import names
 from integration_polling_ftp.listing import Entry
 from integration_polling_ftp.session import CUT, Session
@@ -134,7 +134,7 @@ def _add(found: Directory, entry: Entry, name: str) -> None:
     path = names.join(found.path, name)
     if path in found.files or path in found.directories or path in found.others:
         found.skipped["listed more than once"] += 1
-    elif len(path.encode()) > names.MAX_PATH_BYTES:
+    elif len(path.encode()) > MAX_ID_BYTES:
         found.skipped["path too long"] += 1
     elif entry.kind == "directory":
         found.directories[path] = entry

@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from core import Blob, BlobWriter, Context, IntegrationError, TransientError
+from core import (
+    MAX_INLINE_BYTES,
+    Blob,
+    BlobWriter,
+    Context,
+    IntegrationError,
+    TransientError,
+)
 from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.listing import Entry
 from integration_polling_ftp.session import Job, Session, Stat
@@ -16,9 +23,6 @@ MAX_SMALL_BYTES = 512 * 1024
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
 """The bytes of small files that one task holds in memory. The rest is left to a follow-up."""
-
-MAX_INLINE_BYTES = 1024 * 1024
-"""The size up to which the engine holds a blob in memory until it is saved."""
 
 GROWING = "+"
 """Replaces the time in the version of a file that grew while it was read."""

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import re
 
-MAX_PATH_BYTES = 2_048
-"""The maximum length of a stored path, which is the id of an item, in UTF-8."""
-
 _MISTAKABLE = re.compile(r"%(?=[0-9A-F]{2})")
 _UNDECODABLE = re.compile(r"[\udc80-\udcff]")
 _ESCAPE = re.compile(r"%([0-9A-F]{2})")

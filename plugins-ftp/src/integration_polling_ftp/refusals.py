@@ -11,7 +11,7 @@ from core import Context
 
 FIRST_PAUSE_SECONDS = 15 * 60.0
 BUSY_PAUSE_SECONDS = 60.0
-LONGEST_PAUSE_SECONDS = 24 * 3600.0
+MAX_PAUSE_SECONDS = 24 * 3600.0
 """The first interval until a refused or a busy path is tried again, and the longest one."""
 
 MAX_REMEMBERED = 2_000
@@ -76,7 +76,7 @@ class Memory:
         tries = before.tries + 1 if before is not None and before.version == version else 1
         if name in paths or len(paths) < MAX_REMEMBERED:
             first = BUSY_PAUSE_SECONDS if may_pass else FIRST_PAUSE_SECONDS
-            pause = min(first * 2 ** (tries - 1), LONGEST_PAUSE_SECONDS)
+            pause = min(first * 2 ** (tries - 1), MAX_PAUSE_SECONDS)
             paths[name] = Refusal(
                 version=version, tries=tries, until=time.time() + pause, reason=reason[:200]
             )

@@ -41,6 +41,8 @@ from integration_polling_ftp.listing.lines import DECIDING_BYTES, line_end
 from integration_polling_ftp.replies import readable
 from integration_polling_ftp.tls import Tls
 
+_QUOTED = re.compile(r'".*"')
+
 MAX_LINE_BYTES = 16 * 1024
 """The maximum size of a line of a listing."""
 
@@ -58,8 +60,6 @@ Others drop a transfer that has not begun when they read the next `PASV`, such a
 
 CUT = "the server ended the listing at its limit"
 """Follows the entries of a listing that the server cut, as pure-ftpd does after 10,000 entries."""
-_QUOTED = re.compile(r'".*"')
-
 FINAL = (Dropped, RateLimited, ConfigurationError, CredentialsInvalid)
 """Errors of the connection. Another form of the command does not help."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from core import (
+    MAX_INLINE_BYTES,
     Context,
     IntegrationError,
     Listing,
@@ -32,7 +33,6 @@ from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.fetching import (
     GROWING,
     MAX_HELD_BYTES,
-    MAX_INLINE_BYTES,
     Received,
     judge,
     receive,

@@ -12,7 +12,7 @@ import psycopg
 from support.fleet import Fleet, send
 from support.gates import Gate
 
-LONGEST_PAUSE_MS = 120_000
+MAX_PAUSE_MS = 120_000
 
 # A trigger waits inside the statement. If the client is killed in the meantime, its transaction is
 # rolled back. A deferred trigger waits inside the commit, which succeeds without a client.
@@ -77,7 +77,7 @@ def writes_held(fleet: Fleet) -> Iterator[None]:
     If a client is killed in the meantime, its command is dropped.
     """
     client = fleet.deployment.queues.client
-    client.execute_command("CLIENT", "PAUSE", LONGEST_PAUSE_MS, "WRITE")
+    client.execute_command("CLIENT", "PAUSE", MAX_PAUSE_MS, "WRITE")
     try:
         yield
     finally:

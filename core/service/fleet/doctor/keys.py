@@ -80,7 +80,7 @@ def _older_keys(conn: Conn, vault: Vault, holders: Sequence[KeyHolder]) -> Itera
         # A process that is silent may be stopped, and encrypt with the key when it resumes.
         writers = [one for one in holders if one.encrypts_with in (key, None)]
         if used[key]:
-            message = f"{used[key]} values are encrypted with {name}"
+            message = f"{name} is needed to decrypt {counted(used[key], 'value')}"
             yield Check("keys", "warn", message, Advice("rotate-keys"))
         elif writers:
             message = f"nothing is encrypted with {name} now, but {_named(writers)} may still do so"

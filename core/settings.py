@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     task_timeout_seconds: PositiveFloat = 300.0
     """Seconds that a task may run, unless its `@task` sets another limit."""
     retention_days: PositiveFloat = 30.0
-    """Days until the tasks of an ended run are pruned. Parked tasks are never pruned."""
+    """Days until an ended run and its tasks are deleted. Parked and deferred tasks stay."""
     max_deleted_share: float = Field(0.5, ge=0, le=1)
     """The share of a listing that one sweep may delete. A larger deletion waits for a person."""
     min_guarded_items: int = Field(20, ge=0)

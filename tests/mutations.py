@@ -785,10 +785,49 @@ MUTATIONS = [
         ("tests/integration/test_dispatching.py",),
     ),
     Mutation(
+        "due accounts with an open run that leave the due ones",
+        (("core/ledger/scheduling.py", "next_sync_at = due.next_sync_at\n    FROM",
+          "next_sync_at = CASE WHEN run.is_new THEN due.next_sync_at ELSE a.next_sync_at END\n"
+          "    FROM"),),
+        ("tests/integration/test_scheduling.py",),
+    ),
+    Mutation(
+        "polls that became due during a run of retries",
+        (("core/ledger/completion.py", "WHEN c.poll_due THEN", "WHEN false THEN"),),
+        ("tests/integration/test_scheduling.py",),
+    ),
+    Mutation(
+        "polls only in the hours of the schedule",
+        (("core/dispatcher/maintenance.py", "is_frequent(settings.cron_schedule)", "True"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "a check of health with a bound",
+        (("core/service/fleet/health.py", "ANSWER_SECONDS)", "1e6)"),),
+        ("tests/integration/test_liveness.py",),
+    ),
+    Mutation(
+        "runs that somebody joined are kept",
+        (("core/ledger/completion.py", "AND NOT r.joined AND", "AND"),),
+        ("tests/integration/test_completion.py",),
+    ),
+    Mutation(
+        "polls that retried a task are kept",
+        (("core/ledger/completion.py",
+          " OR t.retry_of IS NOT NULL\n               OR t.carried", ""),),
+        ("tests/integration/test_completion.py",),
+    ),
+    Mutation(
+        "old runs with a parked task are kept",
+        (("core/ledger/pruning.py",
+          "AND (SELECT t.id FROM sync_task t WHERE t.run_id = r.id LIMIT 1) IS NULL", ""),),
+        ("tests/integration/test_controls.py",),
+    ),
+    Mutation(
         "the lock under which a run ends",
         (("core/ledger/completion.py",
-          'SELECT id FROM sync_run WHERE id = %s FOR UPDATE"', 'SELECT %s::uuid"'),
-         ("core/ledger/completion.py", "FOR NO KEY UPDATE OF a", "")),
+          "ORDER BY id FOR UPDATE", "ORDER BY id"),
+         ("core/ledger/completion.py", "ORDER BY a.id FOR NO KEY UPDATE", "ORDER BY a.id")),
         ("tests/integration/test_completion.py",),
     ),
     Mutation(

@@ -136,6 +136,11 @@ SELECT id FROM held_deletion
 WHERE user_integration_id = %(account)s AND state IN ({literals(ShownHeldState)})
   AND (run_id = %(run)s OR created_at <= %(began)s)
 """
+# For a query of runs named `ended`.
+HAS_DECIDABLE = f"""
+EXISTS (SELECT FROM held_deletion h WHERE h.user_integration_id = ended.user_integration_id
+    AND h.state IN ({literals(ShownHeldState)}))
+"""
 # An account may have been set to keep items while one of its sweeps was under way.
 DROP_OF_KEEPER = f"""
 UPDATE held_deletion h SET state = '{HeldState.DROPPED}'

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+from uuid import UUID
 
 from core.db.pool import Conn
-from core.db.short_transactions import in_portions
+from core.db.short_transactions import DIRECT_ROWS, in_portions
 from core.states import RunState
 
 # The cursor passes the entries of deleted rows in the index.
@@ -18,6 +19,11 @@ WITH gone AS (
         ORDER BY external_id LIMIT %(most)s))
     RETURNING external_id)
 SELECT count(*), max(external_id) FROM gone
+"""
+# The records of a few runs, unless there are more than the maximum.
+DELETE_SOME = """
+DELETE FROM sync_seen WHERE run_id = ANY (%(runs)s) AND (SELECT count(*) FROM (
+    SELECT FROM sync_seen WHERE run_id = ANY (%(runs)s) LIMIT %(most)s + 1) counted) <= %(most)s
 """
 # The next run with records. The primary key serves it, one look for each run.
 NEXT_RUN = f"""
@@ -44,6 +50,21 @@ def delete_seen(conn: Conn, run: Any) -> Iterator[int]:
         return int(rows)
 
     return in_portions(conn, delete)
+
+
+def delete_some(conn: Conn, runs: Sequence[UUID]) -> Sequence[UUID]:
+    """Delete the records of runs in the transaction that ends them, if there are few.
+
+    Args:
+      conn: A connection in a transaction.
+      runs: The ids of runs that have records.
+
+    Returns:
+      The ids of the runs whose records are left.
+    """
+    if runs and not conn.execute(DELETE_SOME, {"runs": runs, "most": DIRECT_ROWS}).rowcount:
+        return runs
+    return []
 
 
 def prune(conn: Conn, seconds: float) -> bool:

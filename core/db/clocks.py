@@ -172,6 +172,7 @@ RULES: Mapping[str, Rule] = {
     "throughput.minute": Age(DAY),
     "user_integration.created_at": Record(),
     "user_integration.last_sync_at": Record(),
+    "user_integration.listing_began_at": Record(),
     # The next poll has a little jitter.
     "user_integration.next_sync_at": Deadline("poll_interval_minutes * interval '63 seconds'"),
     "user_integration.refresh_until": Deadline(_seconds(REFRESH_SECONDS)),

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Float,
     ForeignKey,
@@ -156,6 +157,12 @@ user_integration = Table(
     _moment("next_sync_at"),
     _moment("last_sync_at"),
     _count("consecutive_failures"),
+    # The start of the latest live run that listed something; the run itself may be deleted.
+    _moment("listing_began_at"),
+    # The polls that found nothing on this day (UTC). The first one of a later day moves the number
+    # to `account_day`.
+    Column("empty_day", Date),
+    _count("empty_runs"),
     _flag("resync_due"),
     # The next run drops all cursors: a person requested a resync, or changed the selection of
     # content.
@@ -233,6 +240,8 @@ sync_run = Table(
     _count("deletions_held", BigInteger),
     _text("error", nullable=True),
     _flag("pruned"),
+    # True if a person requested a run while this one was open: it stays until the retention.
+    _flag("joined"),
     # The run takes over the tasks of earlier runs in portions: those that are due until
     # `carry_until`; NULL if none is left. The last one so far was due at `carried_at`.
     _moment("carry_until"),
@@ -265,6 +274,23 @@ sync_run = Table(
     Index("sync_run_history", "user_integration_id", desc("started_at")),
     Index("sync_run_latest", desc("started_at")),
     Index("sync_run_to_prune", "finished_at", postgresql_where=text("NOT pruned")),
+    # The leader deletes old runs whose tasks are deleted.
+    Index("sync_run_pruned", "finished_at", "id", postgresql_where=text("pruned")),
+)
+
+account_day = Table(
+    "account_day",
+    metadata,
+    # The figures of an account's runs that ended on a day (UTC).
+    _account_key(primary_key=True),
+    Column("day", Date, primary_key=True),
+    _count("runs"),
+    # The runs that found nothing, and were deleted at their end.
+    _count("empty_runs"),
+    _count("failed_runs"),
+    _count("outputs_saved", BigInteger),
+    _count("outputs_deleted", BigInteger),
+    Index("account_day_day", "day"),
 )
 
 hint = Table(

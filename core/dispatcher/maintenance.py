@@ -135,6 +135,7 @@ class Maintenance:
         self._claims = is_frequent(settings.cron_schedule)
         self._claiming = Job(1.0, self._claim_due)
         self._pruning = Job(60.0, self._prune)
+        self._run_pruner = pruning.RunPruner()
         self._pruning_content = Job(60.0, self._prune_content)
         self._collecting = Job(60.0, self._collect_blobs)
         self._continuing = Job(2.0, self._continue_deferred)
@@ -517,7 +518,8 @@ class Maintenance:
 
     def _prune(self, conn: Conn) -> None:
         days, judge = self._settings.retention_days, partial(old_enough, conn)
-        if not pruning.prune_tasks(conn, days, DELETE_SECONDS, judge):
+        is_done = pruning.prune_tasks(conn, days, DELETE_SECONDS / 2, judge)
+        if not self._run_pruner.prune(conn, days, DELETE_SECONDS / 2, judge) or not is_done:
             self._pruning.due = time.monotonic() + DELETE_AGAIN_SECONDS
 
     def _prune_content(self, conn: Conn) -> None:

@@ -6,7 +6,7 @@ two siblings that close concurrently would each see the other as open, and the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -43,15 +43,16 @@ SELECT r.id::text FROM sync_run r WHERE r.state = '{RunState.RUNNING}' AND {OPEN
 ORDER BY r.id LIMIT 1000
 """
 
-# Every transaction locks the account before its run.
-LOCK_ACCOUNT_OF_RUN = """
-SELECT a.id FROM user_integration a JOIN sync_run r ON r.user_integration_id = a.id
-WHERE r.id = %s FOR NO KEY UPDATE OF a
+# Every transaction locks accounts before their runs, each sorted by id.
+LOCK_ACCOUNTS_OF_RUNS = """
+SELECT a.id FROM user_integration a
+WHERE a.id IN (SELECT r.user_integration_id FROM sync_run r WHERE r.id = ANY(%s::uuid[]))
+ORDER BY a.id FOR NO KEY UPDATE
 """
-LOCK_RUN_TO_END = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
+LOCK_RUNS_TO_END = "SELECT id FROM sync_run WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"
 
-# The items that the tasks of a run skipped, by reason. Served by the unique index of tasks that
-# begins with the run. A source may cause any number of reasons; a run keeps the most frequent.
+# The items that the tasks of the run `r` skipped, by reason. Served by the unique index of tasks
+# that begins with the run. A source may cause any number of reasons; a run keeps the most frequent.
 MAX_SKIP_REASONS = 100
 SKIPPED = f"""
 (SELECT jsonb_object_agg(reason, number) FROM (
@@ -61,7 +62,7 @@ SKIPPED = f"""
         SELECT s.key AS reason, sum(s.value::bigint) AS number,
             row_number() OVER (ORDER BY sum(s.value::bigint) DESC, s.key) AS place
         FROM sync_task t, jsonb_each_text(t.skipped) s
-        WHERE t.run_id = %(run)s AND t.skipped IS NOT NULL GROUP BY s.key) counted
+        WHERE t.run_id = r.id AND t.skipped IS NOT NULL GROUP BY s.key) counted
     GROUP BY 1) reasons)
 """
 
@@ -86,10 +87,10 @@ coalesce(sum(t.outputs_deleted), 0)::bigint AS outputs_deleted
 """
 TASKS_OF_RUN = f"sync_task t WHERE t.run_id = %(run)s AND {COUNTED}"
 
-# The deletions of a run that wait for a person. The index of held deletions by run serves it.
+# The deletions of the run `r` that wait for a person. The index of held deletions by run serves it.
 DELETIONS_HELD = f"""
 (SELECT coalesce(sum(h.vanished), 0)::bigint FROM held_deletion h
-    WHERE h.run_id = %(run)s AND h.state = '{HeldState.HELD}')
+    WHERE h.run_id = r.id AND h.state = '{HeldState.HELD}')
 """
 
 # The end of a run records its counts, also if a person cancels it.
@@ -100,25 +101,71 @@ outputs_unchanged = c.outputs_unchanged, outputs_deleted = c.outputs_deleted, sk
 deletions_held = {DELETIONS_HELD}
 """
 
-# Ends a run whose last task has ended. `CANCEL_RUN` ends a run before that.
-END_RUN = f"""
-UPDATE sync_run r SET
-    state = CASE WHEN c.tasks_parked + c.tasks_deferred = 0 THEN '{RunState.SUCCEEDED}'
-        WHEN c.root_parked THEN '{RunState.FAILED}' ELSE '{RunState.PARTIAL}' END,
-    {RECORD_COUNTS},
-    error = c.error
-FROM (
-    SELECT {COUNTS},
+MAX_FOLDED_TASKS = 100
+"""A run with more tasks is not folded, so that the end of a run stays short."""
+
+# True for a poll that found nothing: nobody asked for it, and nobody would miss it. Each of its
+# tasks is one that it found itself, done, and without a remark.
+FOUND_NOTHING = f"""
+(r.lane = '{Lane.LIVE}' AND r.trigger IN ('{Trigger.SCHEDULE}', '{Trigger.HINT}')
+    AND NOT r.joined AND NOT r.complete AND r.over_limit IS NULL
+    AND c.tasks_done = c.known AND c.tasks_done BETWEEN 1 AND {MAX_FOLDED_TASKS}
+    AND c.followups = c.tasks_done - 1 AND c.outputs_saved = 0 AND c.outputs_deleted = 0
+    AND NOT c.remarkable
+    AND NOT EXISTS (SELECT FROM held_deletion h WHERE h.run_id = r.id))
+"""
+# The runs whose last task has ended, with their counts.
+JUDGED = f"""
+SELECT r.id, r.user_integration_id, r.lane, r.trigger, r.started_at, r.next_sync_at, r.poll_due,
+    c.*,
+    CASE WHEN c.tasks_parked + c.tasks_deferred = 0 THEN '{RunState.SUCCEEDED}'
+        WHEN c.root_parked THEN '{RunState.FAILED}' ELSE '{RunState.PARTIAL}' END AS state,
+    {FOUND_NOTHING} AS folds
+FROM unnest(%(runs)s::uuid[]) AS candidate (id) CROSS JOIN LATERAL (
+    SELECT * FROM sync_run WHERE id = candidate.id AND state = '{RunState.RUNNING}' OFFSET 0
+) r CROSS JOIN LATERAL (
+    SELECT {COUNTS}, count(*) AS known, coalesce(sum(t.followups), 0) AS followups,
+           bool_or(t.skipped IS NOT NULL OR t.reason IS NOT NULL OR t.retry_of IS NOT NULL
+               OR t.carried) AS remarkable,
            coalesce(bool_or(t.state = '{TaskState.PARKED}'
                AND t.parent_id IS NULL AND t.retry_of IS NULL), false) AS root_parked,
            coalesce(min(t.reason) FILTER (WHERE t.state = '{TaskState.PARKED}'),
                min(t.reason) FILTER (WHERE t.state = '{TaskState.DEFERRED}')) AS error
-    FROM {TASKS_OF_RUN}
+    FROM sync_task t WHERE t.run_id = r.id AND {COUNTED}
 ) c
-WHERE r.id = %(run)s AND r.state = '{RunState.RUNNING}' AND {OPEN_TASKS}
-RETURNING r.*
+WHERE {OPEN_TASKS}
 """
+# `CANCEL_RUN` ends a run before its last task.
+KEEP = f"""
+UPDATE sync_run r SET state = c.state, {RECORD_COUNTS}, error = c.error
+FROM judged c WHERE r.id = c.id AND NOT c.folds RETURNING r.*
+"""
+FOLD = "DELETE FROM sync_run r USING judged c WHERE r.id = c.id AND c.folds RETURNING r.*"
+FOLD_TASKS = "DELETE FROM sync_task t USING judged c WHERE t.run_id = c.id AND c.folds"
 
+_TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
+# The figures of the day. Polls that found nothing are counted in the row of the account, which
+# changes anyway. The first one of a later day moves the number here.
+COUNT_RUNS = f"""
+INSERT INTO account_day AS d (user_integration_id, day, runs, empty_runs, failed_runs,
+    outputs_saved, outputs_deleted)
+SELECT account, day, sum(runs), sum(empty_runs), sum(failed_runs), sum(saved), sum(deleted) FROM (
+    SELECT c.user_integration_id AS account, {_TODAY} AS day, 1 AS runs, 0 AS empty_runs,
+        (c.state = '{RunState.FAILED}')::int AS failed_runs, c.outputs_saved AS saved,
+        c.outputs_deleted AS deleted
+    FROM judged c WHERE NOT c.folds
+    UNION ALL
+    SELECT a.id, a.empty_day, a.empty_runs, a.empty_runs, 0, 0, 0
+    FROM judged c JOIN user_integration a ON a.id = c.user_integration_id
+    WHERE c.folds AND a.empty_runs > 0 AND a.empty_day <> {_TODAY}
+        AND a.sync_status <> '{AccountState.DISCONNECTED}'
+) counted GROUP BY account, day ORDER BY account, day
+ON CONFLICT (user_integration_id, day) DO UPDATE SET runs = d.runs + excluded.runs,
+    empty_runs = d.empty_runs + excluded.empty_runs,
+    failed_runs = d.failed_runs + excluded.failed_runs,
+    outputs_saved = d.outputs_saved + excluded.outputs_saved,
+    outputs_deleted = d.outputs_deleted + excluded.outputs_deleted
+"""
 # Schedules the account's next run. A resync that became due during the run starts immediately, and
 # so does a run that confirms deletions which a person accepted during the run. A run that retries
 # tasks, or that hints made, does not move the next poll. A poll that became due during the run
@@ -126,25 +173,50 @@ RETURNING r.*
 # stays: it differs from the one that the run has recorded. The jitter spreads accounts that were
 # connected together.
 RESCHEDULE = f"""
-UPDATE user_integration SET
+UPDATE user_integration a SET
     last_sync_at = clock_timestamp(),
-    next_sync_at = CASE WHEN resync_due OR EXISTS (SELECT FROM held_deletion h
-            WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.ACCEPTED}'
-              AND h.decided_at > %(began)s)
+    next_sync_at = CASE WHEN a.resync_due OR EXISTS (SELECT FROM held_deletion h
+            WHERE h.user_integration_id = a.id AND h.state = '{HeldState.ACCEPTED}'
+              AND h.decided_at > c.started_at)
             THEN clock_timestamp()
-        WHEN %(poll_due)s THEN clock_timestamp()
-        WHEN %(trigger)s IN ('{Trigger.RETRY}', '{Trigger.HINT}') THEN next_sync_at
-        WHEN next_sync_at <> %(next)s THEN next_sync_at
-        ELSE clock_timestamp() + poll_interval_minutes * interval '1 minute'
+        WHEN c.poll_due THEN clock_timestamp()
+        WHEN c.trigger IN ('{Trigger.RETRY}', '{Trigger.HINT}') THEN a.next_sync_at
+        WHEN a.next_sync_at <> c.next_sync_at THEN a.next_sync_at
+        ELSE clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
             * (0.95 + 0.1 * random()) END,
-    consecutive_failures = CASE WHEN %(state)s = '{RunState.FAILED}'
-        THEN consecutive_failures + 1 ELSE 0 END
-WHERE id = %(account)s AND sync_status <> '{AccountState.DISCONNECTED}'
+    consecutive_failures = CASE WHEN c.state = '{RunState.FAILED}'
+        THEN a.consecutive_failures + 1 ELSE 0 END,
+    listing_began_at = CASE WHEN c.state <> '{RunState.FAILED}'
+            AND c.trigger <> '{Trigger.RETRY}' AND c.tasks_done > 0
+        THEN c.started_at ELSE a.listing_began_at END,
+    empty_day = CASE WHEN c.folds THEN {_TODAY} ELSE a.empty_day END,
+    empty_runs = CASE WHEN NOT c.folds THEN a.empty_runs
+        WHEN a.empty_day = {_TODAY} THEN a.empty_runs + 1 ELSE 1 END
+FROM judged c WHERE a.id = c.user_integration_id AND c.lane = '{Lane.LIVE}'
+    AND a.sync_status <> '{AccountState.DISCONNECTED}'
 """
-BACKFILL_ENDED = f"""
+# Ends runs. The columns at the end replace those of a deleted row, which has the values of an open
+# run. Most runs have no seen items, and most accounts have neither held deletions nor hints.
+END_RUNS = f"""
+WITH judged AS MATERIALIZED ({JUDGED}), kept AS ({KEEP}), folded AS ({FOLD}),
+forgotten AS ({FOLD_TASKS}), counted AS ({COUNT_RUNS}), rescheduled AS ({RESCHEDULE}),
+ended AS (SELECT * FROM kept UNION ALL SELECT * FROM folded)
+SELECT ended.*, c.state, c.tasks_done, c.outputs_unchanged,
+    coalesce(ended.finished_at, clock_timestamp()) AS finished_at,
+    EXISTS (SELECT FROM sync_seen s WHERE s.run_id = ended.id) AS has_seen,
+    {holds.HAS_DECIDABLE} AS has_held,
+    EXISTS (SELECT FROM hint h WHERE h.user_integration_id = ended.user_integration_id) AS has_hints
+FROM ended CROSS JOIN LATERAL (SELECT * FROM judged j WHERE j.id = ended.id) c ORDER BY ended.id
+"""
+# A resync that is due starts after a backfill run, too.
+BACKFILLS_ENDED = f"""
 UPDATE user_integration SET next_sync_at = clock_timestamp()
-WHERE id = %s AND resync_due AND sync_status <> '{AccountState.DISCONNECTED}'
+WHERE id = ANY(%s) AND resync_due AND sync_status <> '{AccountState.DISCONNECTED}'
 """
+
+MAX_RUNS_PER_TRANSACTION = 100
+"""The number of runs that one transaction ends."""
+
 Run = Mapping[str, Any]
 
 
@@ -188,13 +260,13 @@ def settle(conn: Conn, run: Run) -> None:
         pass
 
 
-def _end_all(conn: Conn, runs: Iterable[str], later: Callable[[Run], None] | None) -> list[Run]:
-    all_ended = []
-    for run in runs:
-        ended = _end(conn, run)
-        if ended is not None:
-            all_ended.append(ended)
-            _settle_or_later(conn, ended, later)
+def _end_all(conn: Conn, runs: Sequence[str], later: Callable[[Run], None] | None) -> list[Run]:
+    all_ended: list[Run] = []
+    for number in range(0, len(runs), MAX_RUNS_PER_TRANSACTION):
+        ended, unsettled = _end(conn, runs[number : number + MAX_RUNS_PER_TRANSACTION])
+        all_ended += ended
+        for run in unsettled:
+            _settle_or_later(conn, run, later)
     return all_ended
 
 
@@ -211,29 +283,30 @@ def _settle_or_later(conn: Conn, run: Run, later: Callable[[Run], None] | None) 
             later(run)
 
 
-def _end(conn: Conn, run: str) -> Run | None:
+def _end(conn: Conn, candidates: Sequence[str]) -> tuple[list[Run], list[Run]]:
+    """End the runs without open tasks in one transaction.
+
+    Locks the accounts, then the runs, each sorted by id. The statement that ends runs begins after
+    that, so it sees the tasks of each transaction that shared a run.
+
+    Returns:
+      The ended runs, and the ones among them that are not settled yet.
+    """
     with conn.transaction():
-        conn.execute(LOCK_ACCOUNT_OF_RUN, (run,))
-        conn.execute(LOCK_RUN_TO_END, (run,))
+        conn.execute(LOCK_ACCOUNTS_OF_RUNS, (candidates,))
+        conn.execute(LOCK_RUNS_TO_END, (candidates,))
         with conn.cursor(row_factory=dict_row) as cursor:
-            ended = cursor.execute(END_RUN, {"run": run}).fetchone()
-        if ended is None:
-            return None
-        if ended["lane"] == Lane.LIVE:
-            conn.execute(
-                RESCHEDULE,
-                {
-                    "state": ended["state"],
-                    "trigger": ended["trigger"],
-                    "began": ended["started_at"],
-                    "next": ended["next_sync_at"],
-                    "poll_due": ended["poll_due"],
-                    "account": ended["user_integration_id"],
-                },
-            )
-        else:
-            conn.execute(BACKFILL_ENDED, (ended["user_integration_id"],))
-        holds.hold_again(conn, ended)
-        if ended["lane"] == Lane.LIVE:
-            hints.run_ended(conn, ended)
-    return ended
+            ended = cursor.execute(END_RUNS, {"runs": candidates}).fetchall()
+        hinted = {run["id"] for run in ended if run.pop("has_hints")}
+        held = {run["id"] for run in ended if run.pop("has_held")}
+        listed = [run["id"] for run in ended if run.pop("has_seen")]
+        backfills = [run["user_integration_id"] for run in ended if run["lane"] == Lane.BACKFILL]
+        if backfills:
+            conn.execute(BACKFILLS_ENDED, (backfills,))
+        for run in ended:
+            holds.hold_again(conn, run)
+            if run["lane"] == Lane.LIVE and run["id"] in hinted:
+                hints.run_ended(conn, run)
+        # The settlement of held deletions reads the seen items.
+        unsettled = held | set(seen.delete_some(conn, [run for run in listed if run not in held]))
+    return list(ended), [run for run in ended if run["id"] in unsettled]

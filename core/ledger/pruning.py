@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 from core.content import holds, seen
 from core.db import clocks
@@ -11,7 +15,16 @@ from core.ledger.breakers import PRUNE_LIMITS
 from core.ledger.looks import PRUNE_CHANGES
 from core.ledger.monotonic import OldEnough, any_age
 from core.ledger.processes import DELETE_DEAD
-from core.states import RunState, TaskState
+from core.states import Lane, RunState, TaskState, Trigger
+
+RUNS_PER_STATEMENT = 500
+"""The number of runs that one statement deletes."""
+
+BEGINNING = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+"""The place before all runs."""
+
+FIGURES_SECONDS = 400 * clocks.DAY
+"""The age in seconds at which the daily figures of an account are deleted."""
 
 # A run with more tasks than its integration allows takes no more: a task that returns follow-ups
 # parks with this reason.
@@ -35,6 +48,44 @@ DELETE FROM sync_task WHERE id = ANY (ARRAY(
     SELECT id FROM sync_task
     WHERE run_id = %s AND (state = '{TaskState.DONE}' OR retried_as IS NOT NULL)
     LIMIT 5000))
+"""
+# The next runs whose tasks are deleted, as far as they may be. Served by `sync_run_pruned`.
+NEXT_PRUNED = """
+SELECT finished_at, id FROM sync_run
+WHERE pruned AND finished_at < least(now() - %(days)s * interval '1 day', %(before)s)
+  AND (finished_at, id) > (%(at)s, %(id)s)
+ORDER BY finished_at, id LIMIT %(most)s
+"""
+# Tasks that were discarded or retried after the other tasks of their run were deleted.
+PRUNE_LATE_TASKS = f"""
+DELETE FROM sync_task WHERE id = ANY (ARRAY(
+    SELECT t.id FROM unnest(%s::uuid[]) AS run (id) CROSS JOIN LATERAL (
+        SELECT id FROM sync_task
+        WHERE run_id = run.id AND (state = '{TaskState.DONE}' OR retried_as IS NOT NULL)
+        LIMIT 1000) t
+    LIMIT 5000))
+"""
+# A run stays as long as it has a parked or deferred task. The account keeps the time of its latest
+# listing.
+DELETE_RUNS = f"""
+WITH gone AS (
+    DELETE FROM sync_run r WHERE r.id = ANY(%s)
+        AND (SELECT t.id FROM sync_task t WHERE t.run_id = r.id LIMIT 1) IS NULL
+    RETURNING r.*
+)
+UPDATE user_integration a SET listing_began_at = latest.began
+FROM (
+    SELECT user_integration_id, max(started_at) AS began FROM gone
+    WHERE lane = '{Lane.LIVE}' AND state IN ('{RunState.SUCCEEDED}', '{RunState.PARTIAL}')
+      AND trigger <> '{Trigger.RETRY}' AND tasks_done > 0
+    GROUP BY 1
+) latest
+WHERE a.id = latest.user_integration_id AND a.listing_began_at IS NULL
+"""
+PRUNE_DAYS = """
+DELETE FROM account_day WHERE (user_integration_id, day) IN (
+    SELECT user_integration_id, day FROM account_day
+    WHERE day < least(now() - %s * interval '1 second', %s)::date ORDER BY day LIMIT 5000)
 """
 MARK_PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"
 # The age in seconds, and the time before which a row is surely that old.
@@ -62,6 +113,7 @@ PRUNED = (
     (PRUNE_SESSIONS, clocks.age("session.expires_at")),
     (PRUNE_ACTIVITY, clocks.age("throughput.minute")),
     (PRUNE_CHANGES, clocks.age("control_change.changed_at")),
+    (PRUNE_DAYS, FIGURES_SECONDS),
 )
 """Statements that delete old rows, and the age of these rows in seconds."""
 
@@ -108,6 +160,45 @@ def prune_tasks(
             if time.monotonic() >= deadline:
                 return False
     return True
+
+
+@dataclass(slots=True)
+class RunPruner:
+    """Deletes old runs in portions, in a circle: a run with a parked task stays.
+
+    Attributes:
+      place: The end time and the id of the last run that it has looked at.
+    """
+
+    place: tuple[datetime, UUID] = BEGINNING
+
+    def prune(
+        self, conn: Conn, retention_days: float, seconds: float, old_enough: OldEnough = any_age
+    ) -> bool:
+        """Delete the runs whose tasks were deleted. Arguments as in `prune_tasks`.
+
+        Returns:
+          True if it has come to the end of the circle.
+        """
+        deadline = time.monotonic() + seconds
+        if (before := old_enough(retention_days * clocks.DAY)) is None:
+            return True
+        params: dict[str, Any] = {
+            "days": retention_days,
+            "before": before,
+            "most": RUNS_PER_STATEMENT,
+        }
+        while True:
+            params |= {"at": self.place[0], "id": self.place[1]}
+            runs = conn.execute(NEXT_PRUNED, params).fetchall()
+            if runs:
+                named = ([run for _, run in runs],)
+                conn.execute(PRUNE_LATE_TASKS, named)
+                conn.execute(DELETE_RUNS, named)
+            is_last = len(runs) < RUNS_PER_STATEMENT
+            self.place = BEGINNING if is_last else (runs[-1][0], runs[-1][1])
+            if is_last or time.monotonic() >= deadline:
+                return is_last
 
 
 def prune_content(conn: Conn, seconds: float) -> bool:

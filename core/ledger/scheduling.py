@@ -77,11 +77,12 @@ LOCK_ACCOUNT = """
 SELECT sync_status, integration_domain, resync_due, drop_state
 FROM user_integration WHERE id = %s FOR NO KEY UPDATE
 """
-# The caller has locked the account, so the run cannot end.
+# The caller has locked the account, so the run cannot end. A run that somebody joined is kept.
 OPEN_LIVE_RUN = f"""
-SELECT id FROM sync_run
+SELECT id, joined FROM sync_run
 WHERE user_integration_id = %s AND lane = '{Lane.LIVE}' AND state = '{RunState.RUNNING}'
 """
+JOIN_RUN = "UPDATE sync_run SET joined = true WHERE id = %s"
 # Only a listing confirms a deletion, and a plugin with a cursor does not list in every run.
 HAS_ACCEPTED_DELETIONS = f"""
 SELECT 1 FROM held_deletion
@@ -202,6 +203,8 @@ def request_run(conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL) -> 
         breakers.probe_now(conn, account)
         joined = conn.execute(OPEN_LIVE_RUN, (account,)).fetchone()
         if joined is not None:
+            if not joined[1]:
+                conn.execute(JOIN_RUN, joined[:1])
             return joined[0], False
         if trigger == Trigger.MANUAL and resync_due:
             trigger = Trigger.RESYNC

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from uuid import UUID
 
 import pytest
 
 from core import Task, TaskOutput
-from core.ledger import completion
+from core.ledger import completion, controls, scheduling
 from core.ledger.outcomes import parked
 from core.plugins import Registry
 from core.results.delete_guard import DeleteGuard
+from core.service.accounts import daily
+from core.service.accounts.owed import owed_by
 from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver
 
@@ -206,6 +209,44 @@ def test_a_retry_and_the_end_of_its_run_exclude_each_other(desk, connect, togeth
     assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 15
 
 
+def test_the_runs_of_a_batch_end_in_one_transaction(desk) -> None:
+    """An end in a transaction of its own costs more than the poll of most accounts."""
+    roots = [desk.root(desk.account(f"a{number}")) for number in range(3)]
+    desk.save(*(desk.outcome(root, seen=["x"]) for root in roots))
+    ended = completion.end_runs(desk.conn, {root.run_id for root in roots})
+    assert [run["state"] for run in ended] == ["succeeded"] * 3
+    assert not {"has_seen", "has_held"} & ended[0].keys()
+    transactions = "SELECT xmin::text FROM sync_run UNION SELECT xmin::text FROM user_integration"
+    assert len(desk.rows(transactions)) == 1
+    assert desk.rows("SELECT FROM sync_seen") == []
+
+
+def test_runs_of_both_lanes_of_an_account_end_together(desk) -> None:
+    root = desk.root(desk.account())
+    desk.finish(root, tasks=[Task("step"), Task("step", {"number": 1}, background=True)])
+    desk.save(*(desk.outcome(one) for one in desk.claim()))
+    scheduling.request_resync(desk.conn, UUID(root.account_id))
+    runs = [str(run) for (run,) in desk.rows("SELECT id FROM sync_run")]
+    assert len(completion.end_runs(desk.conn, runs)) == 2
+    assert desk.value(
+        "SELECT next_sync_at <= now() AND last_sync_at <= now() FROM user_integration"
+    )
+
+
+def test_concurrent_ends_of_the_same_runs_do_not_deadlock(desk, connect, together) -> None:
+    roots = [desk.root(desk.account(f"a{number}")) for number in range(20)]
+    desk.save(*(desk.outcome(root) for root in roots))
+    runs = [root.run_id for root in roots]
+    orders = (runs, runs[::-1], runs[5:], runs[:15])
+    ends = together(
+        *(
+            lambda conn=conn, order=order: completion.end_runs(conn, order)
+            for conn, order in zip([connect() for _ in orders], orders, strict=True)
+        )
+    )
+    assert sum(map(len, ends)) == 20
+
+
 @pytest.mark.parametrize(("bad", "state"), [("step", "partial"), ("start", "failed")])
 def test_parked_tasks_do_not_keep_a_run_open(desk, bad: str, state: str) -> None:
     root = desk.root(desk.account())
@@ -247,3 +288,141 @@ def test_the_end_of_a_run_waits_for_a_task_that_is_being_added(desk, connect, bl
         blocked_in(ends.info.backend_pid)
     thread.join()
     assert desk.runs() == ["running"]
+
+
+# Polls that found nothing
+# --------------------------------------------------------------------------------------------------
+
+FIGURES = "runs, empty_runs, failed_runs, outputs_saved, outputs_deleted"
+
+
+def poll(desk, account: UUID):
+    """Make an account due, and return the dispatched root task of its poll."""
+    desk.conn.execute("UPDATE user_integration SET next_sync_at = now() WHERE id = %s", (account,))
+    ((_, claimed),) = scheduling.claim_due(desk.conn, 1).runs
+    assert claimed == account
+    return next(dispatch for dispatch in desk.claim() if dispatch.type == "start")
+
+
+MAKE_DUE = "UPDATE user_integration SET next_sync_at = now()"
+
+
+def figures(desk, account: UUID) -> list[tuple[int, ...]]:
+    return [tuple(day.values())[1:] for day in daily.latest(desk.conn, account, 10)]
+
+
+def test_a_poll_that_found_nothing_leaves_only_a_number(desk) -> None:
+    account = desk.account()
+    root = poll(desk, account)
+    desk.save(desk.outcome(root, tasks=[Task("page")], seen=["kept"]))
+    (page,) = desk.claim()
+    desk.save(desk.outcome(page))
+    (ended,) = completion.end_runs(desk.conn, {root.run_id})
+    assert (ended["state"], ended["tasks_done"], str(ended["id"])) == ("succeeded", 2, root.run_id)
+    assert ended["finished_at"] >= ended["started_at"]
+    for table in ("sync_run", "sync_task", "sync_seen", "account_day"):
+        assert desk.rows(f"SELECT FROM {table}") == []
+    assert figures(desk, account) == [(1, 1, 0, 0, 0)]
+    assert desk.rows(
+        "SELECT last_sync_at IS NOT NULL, listing_began_at = %s, consecutive_failures, "
+        "next_sync_at > now() FROM user_integration",
+        ended["started_at"],
+    ) == [(True, True, 0, True)]
+    assert owed_by(desk.conn, account).complete_as_of == ended["started_at"]
+
+
+def test_a_hundred_polls_that_found_nothing_take_no_more_rows_than_one(desk) -> None:
+    account = desk.account()
+    for _ in range(10):
+        desk.finish(poll(desk, account))
+    assert figures(desk, account) == [(10, 10, 0, 0, 0)]
+    assert desk.runs() == []
+
+
+def joined(desk, dispatch) -> dict:
+    assert scheduling.request_run(desk.conn, UUID(dispatch.account_id))[1] is False
+    return {}
+
+
+KEPT = {
+    "joined": joined,
+    "saved": lambda *_: {"output": [TaskOutput("new")]},
+    "deleted": lambda desk, one: (
+        desk.conn.execute("UPDATE user_integration_content SET deleted_at = NULL")
+        and {"output": [TaskOutput.gone("old")]}
+    ),
+    "skipped": lambda *_: {"skipped": {"too large": 1}},
+    "history": lambda *_: {"tasks": [Task("step", background=True)]},
+}
+
+
+@pytest.mark.parametrize("why", KEPT)
+def test_a_poll_that_somebody_may_look_at_is_kept(desk, why: str) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("old"))
+    root = poll(desk, account)
+    desk.finish(root, guard=1.0, **KEPT[why](desk, root))
+    assert desk.value("SELECT state FROM sync_run WHERE id = %s", root.run_id) == "succeeded"
+    assert desk.value("SELECT count(*) FROM sync_task WHERE run_id = %s", root.run_id) == 1
+    assert figures(desk, account)[0][:2] == (2, 0)
+
+
+@pytest.mark.parametrize("trigger", ["manual", "resync"])
+def test_a_run_that_a_person_requested_is_kept(desk, trigger: str) -> None:
+    desk.finish(desk.root(desk.account(), trigger=trigger))
+    assert desk.runs() == ["succeeded"]
+
+
+def test_a_poll_with_a_parked_task_is_kept(desk) -> None:
+    account = desk.account()
+    root = poll(desk, account)
+    desk.save(parked(desk.outcome(root), "no"))
+    completion.end_runs(desk.conn, {root.run_id})
+    assert desk.runs() == ["failed"]
+    assert figures(desk, account) == [(1, 0, 1, 0, 0)]
+
+
+def test_a_poll_that_retried_a_task_is_kept(desk) -> None:
+    """The row of the retried task names its copy."""
+    account = desk.account()
+    root = desk.root(account)
+    desk.save(desk.outcome(root, tasks=[Task("step")]))
+    (step,) = desk.claim()
+    controls.cancel_run(desk.conn, UUID(step.run_id))
+    scheduling.poll(desk.conn, desk.conn.execute(MAKE_DUE).rowcount)
+    again, _ = dispatches = desk.claim()
+    desk.save(*map(desk.outcome, dispatches))
+    completion.end_runs(desk.conn, {again.run_id})
+    assert desk.runs()[-1] == "succeeded"
+
+
+def test_the_figures_of_a_day_are_moved_by_the_first_poll_of_the_next(desk) -> None:
+    account = desk.account()
+    for _ in range(3):
+        desk.finish(poll(desk, account))
+    desk.conn.execute("UPDATE user_integration SET empty_day = empty_day - 1")
+    desk.finish(poll(desk, account), output=[TaskOutput("new")])
+    desk.finish(poll(desk, account))
+    assert figures(desk, account) == [(2, 1, 0, 1, 0), (3, 3, 0, 0, 0)]
+    assert desk.rows(f"SELECT {FIGURES} FROM account_day ORDER BY day") == [
+        (3, 3, 0, 0, 0),
+        (1, 0, 0, 1, 0),
+    ]
+
+
+def test_a_poll_that_found_nothing_writes_four_versions_of_rows(desk) -> None:
+    """Beside the inserts of its run and its task: two of the task, and two of the account."""
+    account = desk.account()
+    desk.finish(poll(desk, account))
+    desk.conn.execute("SELECT pg_stat_force_next_flush()")
+    before = desk.value(UPDATED)
+    desk.finish(poll(desk, account))
+    desk.conn.execute("SELECT pg_stat_force_next_flush()")
+    # The test itself makes the account due.
+    assert desk.value(UPDATED) - before == 4 + 1
+
+
+UPDATED = """
+SELECT sum(n_tup_upd)::int FROM pg_stat_user_tables
+WHERE relname IN ('sync_run', 'sync_task', 'user_integration', 'account_day', 'sync_seen')
+"""

@@ -295,6 +295,43 @@ def test_any_number_of_old_runs_is_pruned_in_portions(desk) -> None:
     assert desk.tasks() == {}
 
 
+def test_old_runs_are_deleted_unless_they_have_a_parked_task(desk, monkeypatch) -> None:
+    from core.ledger import pruning
+
+    monkeypatch.setattr(pruning, "RUNS_PER_STATEMENT", 100)
+    account = desk.account()
+    bad = one_parked(desk, account)
+    desk.conn.execute("UPDATE sync_run SET finished_at = now() - interval '40 days'")
+    desk.conn.execute(OLD_RUNS, (account,))
+    recent = desk.run(account)
+    assert pruning.prune_tasks(desk.conn, 30, 60)
+    pruner = pruning.RunPruner()
+    assert not pruner.prune(desk.conn, 30, 0)
+    assert 2 < len(desk.runs()) < 252
+    assert pruner.prune(desk.conn, 30, 60)
+    left = {id for (id,) in desk.rows("SELECT id FROM sync_run")}
+    assert left == {UUID(bad.run_id), recent}
+    controls.discard(desk.conn, [bad.task_id])
+    assert pruner.prune(desk.conn, 30, 60)
+    assert desk.rows("SELECT id FROM sync_run") == [(recent,)]
+
+
+def test_an_account_stays_complete_when_its_latest_run_is_deleted(desk) -> None:
+    """The run ended under a version that did not write the time into the account."""
+    from core.ledger import pruning
+    from core.service.accounts.owed import owed_by
+
+    account = desk.account()
+    desk.finish(desk.root(account))
+    desk.conn.execute("UPDATE user_integration SET listing_began_at = NULL")
+    complete = owed_by(desk.conn, account).complete_as_of
+    desk.conn.execute("UPDATE sync_run SET finished_at = now() - interval '31 days'")
+    assert pruning.prune_tasks(desk.conn, 30, 60)
+    assert pruning.RunPruner().prune(desk.conn, 30, 60)
+    assert desk.runs() == []
+    assert owed_by(desk.conn, account).complete_as_of == complete
+
+
 def test_a_run_that_makes_new_keys_endlessly_is_bounded(desk) -> None:
     from core.ledger import processes, pruning
 

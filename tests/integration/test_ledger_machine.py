@@ -72,11 +72,19 @@ class ModelTask:
     suspect: bool = False
     retried: bool = False
     carried: bool = False
+    failed: bool = False
 
 
 @dataclass
 class ModelRun:
-    """The state of a run in the model: its start, and the items that its tasks have seen."""
+    """The state of a run in the model: its start, and the items that its tasks have seen.
+
+    Attributes:
+      polls: True if the schedule opened the run, and nobody joined it.
+      changes: The number of items that it saved or deleted.
+      followups: The number of tasks that its tasks returned.
+      folded: True if it found nothing, so that its rows are deleted.
+    """
 
     account: UUID
     lane: str
@@ -84,6 +92,10 @@ class ModelRun:
     began: int
     state: str = "running"
     seen: set[str] = field(default_factory=set)
+    polls: bool = False
+    changes: int = 0
+    followups: int = 0
+    folded: bool = False
 
 
 @dataclass
@@ -144,7 +156,7 @@ class Ledger(RuleBasedStateMachine):
         assert leadership.lead(self.conn, LEADER)
         self.accounts_ = [self._connect(str(number)) for number in range(2)]
         self.changed = {*self.accounts_}
-        self.tick()
+        self.tick(joined=False)
         for account in (0, 1):
             for root in self._claim(account, 1, "live"):
                 self.finish(root, [(key, key == "d") for key in "abcd"], "x")
@@ -156,15 +168,21 @@ class Ledger(RuleBasedStateMachine):
         )  # fmt: skip
         return made[0]
 
-    @rule()
-    def tick(self) -> None:
-        """Make every active account without an open live run due, and claim it."""
+    @rule(joined=st.booleans())
+    def tick(self, joined: bool) -> None:
+        """Make every active account without an open live run due, and claim it.
+
+        A person may join each run.
+        """
         self.conn.execute("UPDATE user_integration SET next_sync_at = now()")
         due = [a for a in self.accounts_ if a not in self.paused and self._open(a, "live") is None]
         made = scheduling.claim_due(self.conn, 10).runs
         assert sorted(account for _, account in made) == sorted(due)
         for run, account in made:
+            if joined:
+                assert scheduling.request_run(self.conn, account) == (run, False)
             self._begin(run, account)
+            self.runs[run].polls = not joined
 
     def _begin(self, run: UUID, account: UUID) -> None:
         self._add_run(run, account, "live")
@@ -308,7 +326,7 @@ class Ledger(RuleBasedStateMachine):
     @rule(
         one=dispatches,
         new=st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=3),
-        item=st.sampled_from("xyz"),
+        item=st.sampled_from([None, None, None, "x", "y", "z"]),
         seen=st.sets(st.sampled_from("xyz"), max_size=2),
         lists=st.booleans(),
     )
@@ -316,7 +334,7 @@ class Ledger(RuleBasedStateMachine):
         self,
         one: Dispatch,
         new: list[tuple[str, bool]],
-        item: str,
+        item: str | None,
         seen: frozenset[str] = frozenset(),
         lists: bool = False,
     ) -> None:
@@ -324,7 +342,7 @@ class Ledger(RuleBasedStateMachine):
         rows = [TaskRow("t", {}, f"{ord(key):032x}", 0, bg) for key, bg in new]
         outcome = Outcome(
             one,
-            outputs=[_output(item, one.dispatch_seq)],
+            outputs=[] if item is None else [_output(item, one.dispatch_seq)],
             tasks=rows,
             seen=sorted(seen),
             listed=[ListingRow(None, None, None)] if lists else [],
@@ -334,8 +352,10 @@ class Ledger(RuleBasedStateMachine):
             task.state = "done"
             if not task.root:
                 self.breakers.pop(self.runs[task.run].account, None)
-            self._keep(self.runs[task.run], item, one.dispatch_seq)
+            if item is not None:
+                self._keep(self.runs[task.run], item, one.dispatch_seq)
             self.runs[task.run].seen |= seen
+            self.runs[task.run].followups += len(new)
             if lists and not task.carried:
                 self._sweep(self.runs[task.run])
             lanes = {"backfill" if bg or task.lane == "backfill" else "live" for _, bg in new}
@@ -371,7 +391,7 @@ class Ledger(RuleBasedStateMachine):
             task.state = (
                 "ready" if stays else {"park": "parked", "defer": "deferred"}.get(kind, "ready")
             )
-            task.suspect = outcome.suspect
+            task.suspect, task.failed = outcome.suspect, True
             task.attempts += outcome.attempt
             task.crashes += outcome.crash
             if breaker is not None and breaker.failed_probes:
@@ -420,7 +440,7 @@ class Ledger(RuleBasedStateMachine):
             convicted = task.suspect and started and not probed
             task.crashes += convicted
             task.state = "parked" if convicted and task.crashes >= MAX_CRASHES else "ready"
-            task.suspect = True
+            task.suspect = task.failed = True
             assert expired[one.task_id] == task.state
             if probed:
                 breaker.failed_probes += 1
@@ -493,6 +513,7 @@ class Ledger(RuleBasedStateMachine):
         before = self.content.get((run.account, id))
         if before is None or before.seq < seq:
             self.content[run.account, id] = ModelItem(seq, self.steps)
+            run.changes += 1
         else:
             run.seen.add(id)
 
@@ -507,6 +528,7 @@ class Ledger(RuleBasedStateMachine):
                 and id not in run.seen
             ):
                 item.seq, item.changed, item.deleted = run.start_seq, self.steps, True
+                run.changes += 1
 
     def _save(self, outcome: Outcome) -> bool:
         self.steps += 1
@@ -530,6 +552,24 @@ class Ledger(RuleBasedStateMachine):
             self.runs[run].state = "ended"
             if self.runs[run].lane == "live":
                 self.changed.discard(self.runs[run].account)
+            kept = self.conn.execute("SELECT FROM sync_run WHERE id = %s", (run,)).fetchone()
+            self._fold(run, gone=kept is None)
+
+    def _fold(self, id: UUID, *, gone: bool) -> None:
+        """Compare whether the rows of an ended run are gone with the model's own judgement.
+
+        A task that failed before it was done may leave a remark, so that the run is kept.
+        """
+        run, tasks = self.runs[id], [task for task in self.tasks.values() if task.run == id]
+        plain = run.polls and not run.changes and all(
+            task.state == "done" and not task.retried and not task.carried for task in tasks
+        )  # fmt: skip
+        may_vanish = plain and run.followups >= len(tasks) - 1
+        must_vanish = (
+            plain and run.followups == len(tasks) - 1 and not any(task.failed for task in tasks)
+        )
+        assert must_vanish <= gone <= may_vanish
+        run.folded = gone
 
     def _open(self, account: UUID, lane: str) -> UUID | None:
         return next(
@@ -587,6 +627,7 @@ class Ledger(RuleBasedStateMachine):
         model = {
             id: (t.state, t.dispatch_no, t.attempts, t.crashes, t.retried)
             for id, t in self.tasks.items()
+            if not self.runs[t.run].folded
         }
         assert found == model
 
@@ -609,7 +650,9 @@ class Ledger(RuleBasedStateMachine):
             id: state == "running"
             for id, state in self.conn.execute("SELECT id, state FROM sync_run")
         }
-        assert found == {id: run.state == "running" for id, run in self.runs.items()}
+        assert found == {
+            id: run.state == "running" for id, run in self.runs.items() if not run.folded
+        }
         for task in self.tasks.values():
             assert task.state not in OPEN or self.runs[task.run].state == "running", (
                 "an ended run has no open task"

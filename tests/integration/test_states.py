@@ -252,6 +252,7 @@ class World:
     def tick(self) -> None:
         self.conn.execute("UPDATE user_integration SET next_sync_at = now()")
         scheduling.claim_due(self.conn, 10)
+        self.conn.execute("UPDATE sync_run SET joined = true")  # the end of a run keeps its row
 
     def request(self) -> None:
         scheduling.request_run(self.conn, self.account)

@@ -13,7 +13,7 @@ import pytest
 
 from core import Listing, Task, TaskOutput
 from core.accounts import store as store_accounts
-from core.content import holds, portions, store
+from core.content import holds, portions, seen, store
 from core.db import short_transactions
 from core.db.pool import TUNE
 from core.ledger import completion, controls, pruning
@@ -33,7 +33,7 @@ def small_portions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if request.node.get_closest_marker("long"):
         return
     for module, name in itertools.product(
-        (short_transactions, holds, store), ("MAX_ROWS", "DIRECT_ROWS")
+        (short_transactions, holds, seen, store), ("MAX_ROWS", "DIRECT_ROWS")
     ):
         monkeypatch.setattr(module, name, SMALL, raising=False)
     monkeypatch.setattr(short_transactions, "FIRST_ROWS", SMALL // 2)

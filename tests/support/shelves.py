@@ -32,14 +32,14 @@ from core import (
     hookimpl,
     task,
 )
-from core.content import holds, portions, store
+from core.content import holds, portions, seen, store
 from core.db import short_transactions
 
 PAGE = 7
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = int(os.environ.get("SHELVES_ROWS", "0"))
 if ROWS:
-    for module in (short_transactions, holds, store):
+    for module in (short_transactions, holds, seen, store):
         for name in ("MAX_ROWS", "DIRECT_ROWS"):
             if hasattr(module, name):
                 setattr(module, name, ROWS)

@@ -15,7 +15,7 @@ from core.dashboard.responses import Renderer
 from core.dashboard.session import StatusViewer
 from core.db.pool import Conn
 from core.service import authorization
-from core.service.accounts import comparison, oauth
+from core.service.accounts import comparison, daily, oauth
 from core.service.accounts import listing as account_listing
 from core.service.accounts import queries as account_queries
 from core.service.accounts.owed import owed_by
@@ -28,6 +28,8 @@ from core.web.dependencies import NO_NUL, AccountId, Engine
 router = APIRouter(prefix="/accounts")
 
 STATES = AccountState.used()
+DAYS_SHOWN = 14
+
 RUNS_SHOWN = 10
 PARTITIONS_SHOWN = 50
 
@@ -153,6 +155,7 @@ def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) ->
         "due": row["next_sync_at"] is not None and row["next_sync_at"] <= datetime.now(UTC),
         "overdue": account in account_listing.overdue_of(conn, engine.settings, [account]),
         "runs": runs.rows,
+        "days": daily.latest(conn, account, DAYS_SHOWN),
         "open": open_runs,
         "more_runs": runs.cursor is not None,
         "parked": account_listing.parked_summary(conn, account),

@@ -47,6 +47,8 @@ ON CONFLICT (user_integration_id) DO UPDATE
 SET changed_xid = pg_current_xact_id()::text::bigint, erased_at = now()
 """
 ERASE_STATES = "DELETE FROM sync_state WHERE user_integration_id = %s"
+# The primary key serves it. An account has at most 400 days.
+ERASE_DAYS = "DELETE FROM account_day WHERE user_integration_id = %s"
 HOLDS = "SELECT id FROM held_deletion WHERE user_integration_id = %s"
 ERASE_HOLDS = "DELETE FROM held_deletion WHERE id = ANY(%s)"
 # The oldest runs after this time, and whether they have tasks and seen items. `sync_run_history`
@@ -109,6 +111,7 @@ def erase(conn: Conn, account: UUID) -> Iterator[int]:
     yield from _in_portions(conn, ERASE_CONTENT, account, "")
     conn.execute(RECORD_ERASURE, (account,))
     yield conn.execute(ERASE_STATES, (account,)).rowcount
+    yield conn.execute(ERASE_DAYS, (account,)).rowcount
     holds_of_account = [hold for (hold,) in conn.execute(HOLDS, (account,))]
     for hold in holds_of_account:
         yield from holds.delete_items(conn, hold)

@@ -32,19 +32,20 @@ _TASKS = f"""
       AND user_integration_id = a.id AND retry_of IS NOT NULL
 """
 # A run that only retried tasks listed nothing, nor did one whose root task is not done. While a
-# backfill is open, a part of the history is missing. `sync_run_open` and `sync_run_history` serve
-# it.
+# backfill is open, a part of the history is missing. A poll that found nothing has no row, so the
+# account has its start. An older version writes only runs. `sync_run_open` and `sync_run_history`
+# serve it.
 _COMPLETE_AS_OF = f"""
 CASE WHEN NOT EXISTS ({_TASKS}) AND NOT EXISTS (
     SELECT FROM sync_run WHERE user_integration_id = a.id AND lane = '{Lane.BACKFILL}'
       AND state = '{RunState.RUNNING}')
-THEN (
+THEN greatest(a.listing_began_at, (
     SELECT started_at FROM sync_run
     WHERE user_integration_id = a.id AND lane = '{Lane.LIVE}'
       AND state IN ({literals((RunState.SUCCEEDED, RunState.PARTIAL))})
       AND trigger <> '{Trigger.RETRY}' AND tasks_done > 0
     ORDER BY started_at DESC LIMIT 1
-) END
+)) END
 """
 OWED_COLUMNS = f"""
 (SELECT count(DISTINCT dedup_key)::int FROM (

@@ -44,16 +44,18 @@ FROM sync_run WHERE id = %(run)s
 """
 _REPORTING = f"t.state = '{TaskState.QUEUED}' AND t.progress_done IS NOT NULL"
 CURRENT = f"""
-SELECT {COUNTS}, {SKIPPED} AS skipped, {DELETIONS_HELD} AS deletions_held,
-    count(*) AS known,
-    count(*) FILTER (WHERE t.state = '{TaskState.QUEUED}') AS queued,
-    count(*) FILTER (WHERE t.state = '{TaskState.READY}') AS ready,
-    sum(t.progress_done) FILTER (WHERE {_REPORTING})::bigint AS reported_done,
-    CASE WHEN bool_and(t.progress_total IS NOT NULL) FILTER (WHERE {_REPORTING})
-        THEN sum(t.progress_total) FILTER (WHERE {_REPORTING})::bigint END AS reported_total,
-    min(t.available_at) FILTER (WHERE t.state = '{TaskState.READY}') AS next_at,
-    clock_timestamp() AS now
-FROM {TASKS_OF_RUN}
+SELECT c.*, {SKIPPED} AS skipped, {DELETIONS_HELD} AS deletions_held, clock_timestamp() AS now
+FROM (VALUES (%(run)s::uuid)) AS r (id) CROSS JOIN (
+    SELECT {COUNTS},
+        count(*) AS known,
+        count(*) FILTER (WHERE t.state = '{TaskState.QUEUED}') AS queued,
+        count(*) FILTER (WHERE t.state = '{TaskState.READY}') AS ready,
+        sum(t.progress_done) FILTER (WHERE {_REPORTING})::bigint AS reported_done,
+        CASE WHEN bool_and(t.progress_total IS NOT NULL) FILTER (WHERE {_REPORTING})
+            THEN sum(t.progress_total) FILTER (WHERE {_REPORTING})::bigint END AS reported_total,
+        min(t.available_at) FILTER (WHERE t.state = '{TaskState.READY}') AS next_at
+    FROM {TASKS_OF_RUN}
+) c
 """
 WHY_LATER = f"""
 SELECT reason FROM sync_task

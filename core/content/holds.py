@@ -130,7 +130,8 @@ DELETE FROM held_deletion_item WHERE held_deletion_id = %(hold)s AND external_id
 RETURNING held_deletion_id
 ) {_COUNT_TAKEN}
 """
-# Another run that began earlier, such as a backfill, may have met the items before they disappeared.
+# Another run that began earlier, such as a backfill, may have met the items before they
+# disappeared.
 DECIDABLE = f"""
 SELECT id FROM held_deletion
 WHERE user_integration_id = %(account)s AND state IN ({literals(ShownHeldState)})

@@ -16,6 +16,7 @@ import pytest
 from core.mail import Mail, read, split_reply
 from core.mail.budget import MAX_INFLATED_BYTES, MAX_STEPS, Budget
 from core.mail.mime import MAX_CONTAINER_BYTES
+from core.mail.parameters import MIN_PARAMETERS
 from core.mail.people import MIN_TOKENS
 
 SIGNED = bytes.fromhex("06092a864886f70d010702")
@@ -112,6 +113,13 @@ def test_containers_within_the_budget_are_opened() -> None:
     assert mail.cut == {"text"}
 
 
+def test_a_container_that_is_opened_in_part_is_flagged() -> None:
+    body = struct.pack("<BII", 1, 0x0002800C, 5) + b"hello" + b"\0\0"
+    rest = mapi([struct.pack("<HHII", 30, 0x3001, 1, 0)] * MAX_STEPS)
+    mail = read(TNEF + body + rest)
+    assert (mail.text, mail.cut) == ("hello", {"container"})
+
+
 def test_the_first_addresses_are_read_though_the_budget_is_used_up() -> None:
     mail = read(b"From: Ann <ann@example.org>\n" + HTML + b"<b>" * MAX_STEPS)
     assert [person.address for person in mail.people("from")] == ["ann@example.org"]
@@ -124,7 +132,9 @@ def test_the_first_addresses_are_read_though_the_budget_is_used_up() -> None:
 def test_parts_keep_their_first_parameters_though_the_budget_is_used_up() -> None:
     flood = b"--b\nContent-Type: text/plain" + b";a=b" * 1_000 + b"\n\nx\n"
     last = b'--b\nContent-Type: application/pdf; name="a.pdf"\n\nx\n--b--'
-    assert [part.filename for part in read(MIXED + flood * 300 + last).parts] == ["a.pdf"]
+    late = last.replace(b"pdf;", b"pdf" + b";a=b" * MIN_PARAMETERS + b";")
+    names = [part.filename for part in read(MIXED + flood * 300 + late[:-5] + last).parts]
+    assert names == [None, "a.pdf"]
 
 
 def test_the_detector_of_charsets_is_part_of_the_budget() -> None:

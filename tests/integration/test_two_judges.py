@@ -131,6 +131,14 @@ def test_both_end_at_loops_of_parents(engine: Engine, name: str) -> None:
     assert (set(verdict.content), verdict.held) == (stay, held)
 
 
+def test_both_count_what_lies_below_a_listing(engine: Engine) -> None:
+    below = [TaskOutput(id, parent="a") for id in "cde"]
+    kept = shows(TaskOutput("a"), *below, TaskOutput("b"), TaskOutput("x"))
+    guard = DeleteGuard(0.5, min_items=2)
+    verdict = both(engine, kept, shows(seen=["a"], listed=[Listing()]), guard=guard)
+    assert (set(verdict.content), verdict.held) == (set("acde"), 0)
+
+
 @pytest.mark.parametrize("name", EFFECTS)
 def test_both_set_the_task_to_the_same_state(engine: Engine, name: str) -> None:
     deed, state = EFFECTS[name]

@@ -37,10 +37,14 @@ def list_content(
         typer.Option(metavar="QUERY", help="Search names and text, for example: from:ann invoice."),
     ] = None,
     deleted: Annotated[
-        bool, typer.Option("--deleted", help="Also show items that were deleted at the source.")
+        bool, typer.Option("--deleted", help="Also show items that are marked as deleted.")
     ] = False,
     gone: Annotated[
-        bool, typer.Option("--gone", help="Show only kept items that disappeared at the source.")
+        bool,
+        typer.Option(
+            "--gone",
+            help="Show only items that the account keeps although they disappeared at the source.",
+        ),
     ] = False,
     limit: Limit = None,
     after: After = None,

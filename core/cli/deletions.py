@@ -100,7 +100,7 @@ def show(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """Show the items that a held deletion would delete.
+    """Show the items that a held deletion would mark as deleted.
 
     \b
     Examples:

@@ -27,7 +27,12 @@ INTERNAL = ("allow_deletions", "config_version", "poll_due", "pruned", "start_se
 def list_runs(
     context: typer.Context,
     account: AccountFilter = None,
-    state: Annotated[RunState | None, typer.Option(help="Show only runs in this state.")] = None,
+    state: Annotated[
+        RunState | None,
+        typer.Option(
+            help="Show only runs in this state. A partial run has parked or deferred tasks."
+        ),
+    ] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
@@ -120,7 +125,7 @@ def show(id: RunId, json: Json = False) -> None:
 
 @app.command("cancel")
 def cancel(id: RunId) -> None:
-    """Cancel a run. Its open tasks move to the account's next run.
+    """End a run now. Its open tasks continue in the account's next run.
 
     \b
     Example:

@@ -74,8 +74,8 @@ Headless = Annotated[
     bool,
     typer.Option(
         "--headless",
-        help="Print the sign-in address instead of opening a browser. Open it in any browser, and"
-        " paste the address of the last page into this terminal.",
+        help="Print the sign-in address instead of opening a browser. Open it in any browser. Then"
+        " paste the address of the page on which the sign-in ends into this terminal.",
     ),
 ]
 Port = Annotated[

@@ -157,7 +157,7 @@ def test_a_run_ends_though_its_worker_is_killed_after_the_last_commit(
 
 COMPLETING = """
 SELECT count(*) FROM pg_stat_activity
-WHERE wait_event_type = 'Lock' AND query LIKE '%FOR NO KEY UPDATE OF a%'
+WHERE wait_event_type = 'Lock' AND query LIKE '%ORDER BY a.id FOR NO KEY UPDATE%'
 """
 
 

@@ -181,6 +181,8 @@ class Ledger(RuleBasedStateMachine):
         for run, account in made:
             if joined:
                 assert scheduling.request_run(self.conn, account) == (run, False)
+                if account in self.breakers:
+                    self.breakers[account].pause_over = True
             self._begin(run, account)
             self.runs[run].polls = not joined
 

@@ -86,7 +86,7 @@ class Owed:
         """A text for people, which names the number of owed tasks and the age of the oldest one."""
         tasks = counted(self.tasks, "failed or cancelled task")
         are = "is" if self.tasks == 1 else "are"
-        return f"Incomplete: {tasks} {are} not done yet. The oldest failed {ago(self.since)}."
+        return f"Incomplete: {tasks} {are} not done yet. The first failed {ago(self.since)}."
 
 
 def owed_by(conn: Conn, account: UUID) -> Owed:

@@ -58,7 +58,7 @@ class Config(BaseModel, extra="forbid"):
     name: str = Field(
         "hello",
         title="Greeting name",
-        description="Name of the account at the service",
+        description="The name that the made-up service greets. It identifies the account",
     )
     pages: NonNegativeInt = Field(3, description="Number of pages; each page is one task")
     items: NonNegativeInt = Field(10, description="Number of items on a page")
@@ -72,12 +72,16 @@ class Config(BaseModel, extra="forbid"):
         description="Levels of nested items. With 1 or more, each item is its own task",
     )
     fail_rate: dict[Failure, float] = Field(
-        default_factory=dict, description="Share of tasks that fail, from 0 to 1, by kind of error"
+        default_factory=dict,
+        description="Share of tasks that fail, from 0 to 1, for each kind of error. The kinds are "
+        + ", ".join(get_args(Failure)),
     )
     seed: int = Field(0, description="Seed of the failures and of the items' text")
     grow: NonNegativeInt = Field(0, description="Number of items that each later run adds")
     hidden: NonNegativeInt = Field(
-        0, description="Number of items of each page that are listed, and counted as skipped"
+        0,
+        title="Skipped items",
+        description="Number of items on each page that the plugin skips on purpose",
     )
     pause_ms: NonNegativeInt = Field(
         0, title="Pause between pages (ms)", description="Time between the starts of two pages"

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from core.states import Word
 
+MAX_TOKEN_DAYS = 36_500
+"""The maximum lifetime of a token in days."""
+
 
 class Scope(Word):
     """One permission.

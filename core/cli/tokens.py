@@ -10,9 +10,8 @@ import typer
 from core.cli.output import dump, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import Json
-from core.scopes import ALL, DEFAULT, Scope
+from core.scopes import ALL, DEFAULT, MAX_TOKEN_DAYS, Scope
 from core.service.formatting import ago
-from core.service.tokens import MAX_DAYS
 
 app = typer.Typer(help="Create, list and revoke tokens of the REST API.", no_args_is_help=True)
 
@@ -31,7 +30,7 @@ def create(
         float | None,
         typer.Option(
             min=0.001,
-            max=MAX_DAYS,
+            max=MAX_TOKEN_DAYS,
             help="Days until it expires, up to 100 years. Default: never.",
         ),
     ] = None,

@@ -9,9 +9,8 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from core.accounts import MAX_POLL_INTERVAL_MINUTES
-from core.scopes import Scope
+from core.scopes import MAX_TOKEN_DAYS, Scope
 from core.service.backend import CheckStatus
-from core.service.tokens import MAX_DAYS
 from core.states import (
     AccountState,
     AccountStateReason,
@@ -165,7 +164,7 @@ class NewToken(_Request):
         "", description="A label, for example the purpose of the token"
     )
     expires_in_days: float | None = Field(
-        None, gt=0, le=MAX_DAYS, description="Days until the token expires. Default: never"
+        None, gt=0, le=MAX_TOKEN_DAYS, description="Days until the token expires. Default: never"
     )
 
 

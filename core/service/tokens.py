@@ -26,8 +26,6 @@ PREFIX = "polling_"
 SHAPE = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 """A text of another shape is not a token. No query looks for it."""
 
-MAX_DAYS = 36_500
-"""The longest lifetime of a token."""
 
 MAX_TOKENS_PER_USER = 100
 """The number of valid tokens of a user, and of the tokens that a user creates on one day."""

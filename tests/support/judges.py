@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from core import BaseIntegration, Context, Manifest, Rate, Task, TaskResult, task
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs
+from core.content.portions import SWEEP
 from core.db.pool import Database
 from core.egress import Egress
 from core.ledger.dispatching import Portion
@@ -108,11 +109,16 @@ class Engine:
     TASK = """
     SELECT t.state, t.attempts,
         extract(epoch FROM t.available_at - clock_timestamp())::float, a.status_reason,
-        a.resync_due, t.outputs_deleted, t.outputs_saved + t.outputs_unchanged, t.snoozes,
+        a.resync_due, (SELECT sum(outputs_deleted)::int FROM sync_task WHERE run_id = t.run_id),
+        t.outputs_saved + t.outputs_unchanged, t.snoozes,
         t.deferrals, extract(epoch FROM clock_timestamp() - t.first_failed_at)::float, t.skipped,
         (SELECT count(*) FROM held_deletion h
-            WHERE h.run_id = t.run_id AND h.source = 'listing')
+            WHERE h.run_id = t.run_id AND h.source = 'listing' AND h.state = 'held')
     FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id WHERE t.id = %s
+    """
+
+    SWEEPS = """
+    SELECT FROM sync_task WHERE user_integration_id = %s AND type = %s AND state = 'ready'
     """
 
     def __init__(
@@ -152,6 +158,7 @@ class Engine:
     def _judge(self, account: UUID, deed: Deed) -> Verdict:
         self.desk.conn.execute("SELECT setval('dispatch_seq', nextval('dispatch_seq'))")
         run = self.desk.run(account, trigger=deed.trigger)
+        self.desk.conn.execute("UPDATE sync_run SET joined = true")  # its end keeps its rows
         self.desk.conn.execute(
             "UPDATE sync_task SET attempts = %s, first_failed_at = CASE WHEN %s > 0 THEN"
             " clock_timestamp() - %s * interval '1 second' END, deferrals = %s WHERE run_id = %s",
@@ -165,9 +172,20 @@ class Engine:
         (outcome,) = self.handed
         self.handed.clear()
         self.saver.save([outcome])
+        self._finish_sweeps(account)
         verdict = self._verdict(account, dispatch)
         self._clear(account)
         return verdict
+
+    def _finish_sweeps(self, account: UUID) -> None:
+        """Run the tasks of the engine in which a sweep continues. The kit sweeps at once."""
+        while self.desk.rows(self.SWEEPS, account, SWEEP):
+            claimed = self.desk.claim(Portion(str(account), "live", 100), domain=DOMAIN)
+            for dispatch in claimed:
+                if dispatch.type == SWEEP:
+                    self._run(dispatch)
+            self.saver.save(self.handed)
+            self.handed.clear()
 
     def _overtake(self, account: UUID, partition: str) -> None:
         """Write a partition, as a task that was dispatched later and is saved earlier."""
@@ -217,8 +235,9 @@ class Engine:
                     "SELECT t.type, t.payload::text, t.priority, t.lane,"
                     " greatest(round(extract(epoch FROM t.available_at - p.finished_at) / 10), 0)"
                     "::int FROM sync_task t JOIN sync_task p ON p.id = t.parent_id"
-                    " WHERE p.id = %s",
+                    " WHERE p.id = %s AND t.type <> %s",
                     dispatch.task_id,
+                    SWEEP,
                 )
             ),
             skipped or {},

@@ -12,10 +12,10 @@ from core.dashboard.responses import Renderer, redirect
 from core.dashboard.session import ActionForm, Form, SignedIn, TokenViewer, Viewer
 from core.dashboard.wording import sentences
 from core.errors import PollingError
-from core.scopes import Scope, in_order
+from core.scopes import MAX_TOKEN_DAYS, Scope, in_order
 from core.service import tokens
 from core.service.backend import Backend
-from core.service.tokens import MAX_DAYS, CreatedToken
+from core.service.tokens import CreatedToken
 from core.web.dependencies import After, Engine
 
 router = APIRouter(prefix="/access")
@@ -40,7 +40,7 @@ def create_token(
     except PollingError as problem:
         return _page(engine, viewer, renderer, form, wrong=sentences(problem))
     if created is None:
-        wrong = f"Days: enter a number from 1 to {MAX_DAYS:,}, or nothing."
+        wrong = f"Days: enter a number from 1 to {MAX_TOKEN_DAYS:,}, or nothing."
         return _page(engine, viewer, renderer, form, wrong=wrong)
     return _page(engine, viewer, renderer, created=created)
 
@@ -67,7 +67,7 @@ def _create(engine: Backend, viewer: Viewer, form: Form) -> CreatedToken | None:
             days = float(text)
         except ValueError:
             return None
-        if not (math.isfinite(days) and 0 < days <= MAX_DAYS):
+        if not (math.isfinite(days) and 0 < days <= MAX_TOKEN_DAYS):
             return None
     with engine.database.connection() as conn:
         return tokens.create_for(

@@ -207,6 +207,7 @@ class ContentTable:
           The numbers of deleted items, and of those that wait for a person.
         """
         inside = [row for row in self._placed(listing.parent) if _lies_in(row.item, listing)]
+        inside += self._orphans(listing, run)
         gone = [
             item.id
             for row in inside
@@ -226,6 +227,33 @@ class ContentTable:
             self._hold(listing, rest, self._kept_in(inside))
             return deleted, len(rest)
         return deleted + sum(self._delete(id, began, now, alone=True) for id in rest), 0
+
+    def _orphans(self, listing: ListingRow, run: str) -> list[_Kept]:
+        """Return the items below deleted items of a listing: no other listing compares them."""
+        if listing.since is not None or listing.until is not None:
+            return []
+        return [
+            row
+            for parent, children in self._children.items()
+            if parent is not None
+            and (run, parent) not in self._seen
+            and (above := self._rows.get(parent)) is not None
+            and above.deleted
+            and self._listed_at(above) == listing.parent
+            for child in children
+            if not (row := self._rows[child]).deleted
+        ]
+
+    def _listed_at(self, row: _Kept) -> str | None:
+        """Return the nearest item above that is not deleted; None for the root of the account."""
+        passed = set[str]()
+        while (parent := row.item.parent if row.item else None) is not None:
+            above = self._rows.get(parent)
+            if above is None or not above.deleted or parent in passed:
+                break
+            passed.add(parent)
+            row = above
+        return parent
 
     def accept(self) -> None:
         """Accept the held deletions: a later sync deletes the items that are still missing."""

@@ -93,7 +93,7 @@ class Verdict:
     skipped: dict[str, int] = field(default_factory=dict)
     deleted: int = 0
     written: int = 0
-    held: int = 0
+    held: int = field(default=0, compare=False)
 
 
 class Engine:
@@ -178,7 +178,7 @@ class Engine:
         return verdict
 
     def _finish_sweeps(self, account: UUID) -> None:
-        """Run the tasks of the engine in which a sweep continues. The kit sweeps at once."""
+        """Run the tasks of the engine in which a sweep continues. The kit has no such tasks."""
         while self.desk.rows(self.SWEEPS, account, SWEEP):
             claimed = self.desk.claim(Portion(str(account), "live", 100), domain=DOMAIN)
             for dispatch in claimed:

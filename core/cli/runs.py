@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-INTERNAL = ("allow_deletions", "config_version", "poll_due", "pruned", "start_seq")
+INTERNAL = ("allow_deletions", "config_version", "joined", "poll_due", "pruned", "start_seq")
 """Columns of a run that only `--json` prints."""
 
 

@@ -9,6 +9,7 @@ from typing import get_args
 from uuid import UUID
 
 import pytest
+from typer.main import get_command
 
 from core.cli import entry
 from core.cli.accounts import UsedState
@@ -18,31 +19,7 @@ from core.service import lookup
 from core.service.scaffold import scaffold
 from core.states import AccountState
 
-COMMANDS = [
-    "accounts",
-    "check",
-    "config",
-    "connect",
-    "content",
-    "disconnect",
-    "doctor",
-    "drain",
-    "dry-run",
-    "env",
-    "integrations",
-    "keys",
-    "migrate",
-    "new",
-    "pause",
-    "psql",
-    "reconnect",
-    "resume",
-    "resync",
-    "runs",
-    "sync",
-    "tasks",
-    "up",
-]
+COMMANDS = sorted(get_command(build()).commands)  # type: ignore[attr-defined]
 
 
 def run(*argv: str) -> int:

@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from core.errors import SettingsError
+from core.field_problems import first_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,10 @@ def _read(model: type[BaseModel]) -> Iterator[OperatorSetting]:
     try:
         found = model()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field = str(first["loc"][0]) if first["loc"] else "a setting"
+        problem = first_problem(error)
+        field = problem.location[0] if problem.location else "a setting"
         raise SettingsError(
-            "setting-invalid", setting=names.get(field, field.upper()), problem=first["msg"]
+            "setting-invalid", setting=names.get(field, field.upper()), problem=problem.message
         ) from None
     for field, name in names.items():
         yield OperatorSetting(name, getattr(found, field), field in found.model_fields_set)

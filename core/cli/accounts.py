@@ -199,7 +199,7 @@ def disconnect(
         bool, typer.Option("--yes", help="Delete content without a confirmation prompt.")
     ] = False,
 ) -> None:
-    """Disconnect an account: delete its credentials, and keep or delete its content.
+    """Disconnect an account: delete its credentials. An option keeps or deletes its content.
 
     \b
     Examples:

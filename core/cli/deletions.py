@@ -29,16 +29,18 @@ def list_deletions(
     context: typer.Context,
     account: AccountFilter = None,
     state: Annotated[
-        ShownHeldState | None, typer.Option(help="Show only deletions in this state.")
+        ShownHeldState | None,
+        typer.Option(help="Show only deletions in this state. Held: it waits for your decision."),
     ] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List held deletions, newest first; show, accept or refuse them.
+    """List large deletions that wait for your decision; show, accept or refuse them.
 
     If an unusually large share of an account's items disappears at the source, the engine does not
-    mark them as deleted. It holds the deletion until you accept or refuse it.
+    mark them as deleted. It holds the deletion until you accept or refuse it. The list also has
+    the deletions that you have accepted or refused, the newest first.
 
     \b
     Examples:
@@ -137,9 +139,9 @@ def _item_cells(row: Row) -> tuple[object, ...]:
 
 @app.command("accept")
 def accept(ids: Ids, json: Json = False) -> None:
-    """Accept held deletions.
+    """Accept held deletions: the next run deletes the items that are still missing.
 
-    The account's next run lists everything again. It deletes the items that `polling deletions
+    That run lists everything again. It deletes the items that `polling deletions
     show` lists, unless they are back at the source. It deletes no other items: if more items are
     missing, the engine holds their deletion too.
 

@@ -302,7 +302,7 @@ def test_every_button_of_an_account_works(dashboard, desk) -> None:
     assert press(browser, account, "check") == (200, "Check passed: the credentials work.")
     assert press(browser, account, "sync") == (200, "Run started.")
     assert desk.runs() == ["running"]
-    assert press(browser, account, "sync") == (200, "Joined the open run.")
+    assert press(browser, account, "sync") == (200, "A run is already open.")
     later = "The resync starts after the open run has ended."
     assert press(browser, account, "resync") == (200, later)
     assert (

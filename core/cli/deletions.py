@@ -57,7 +57,7 @@ def list_deletions(
         listing.print_page(
             conn,
             deletions.deletions,
-            ("ID", "ACCOUNT", "STATE", "MISSING ITEMS", "HELD", "LISTING"),
+            ("ID", "ACCOUNT", "STATE", "MISSING ITEMS", "DETECTED", "LISTING"),
             _cells,
             nouns="held deletions",
             json=json,
@@ -83,8 +83,9 @@ def place(row: Row) -> str:
     """Return the listing whose items disappeared, for people."""
     if row["source"] == HoldSource.GONE:
         return "one by one, by the source"
-    parent = row["parent_name"] or row["parent"]
-    parent = "entire account" if parent is None else str(parent)
+    from core.service.content.deletions import place_name
+
+    parent = "entire account" if row["parent"] is None else place_name(row)
     since, until = (
         moment(time) if time is not None else None for time in (row["since"], row["until"])
     )

@@ -137,12 +137,13 @@ def list_tasks(
 
 
 def _cells(row: Row) -> tuple[object, ...]:
+    from core.service.runs.queries import shown_state
+
     failed = f"{row['attempts']}" + (f"+{row['crashes']} crashes" if row["crashes"] else "")
-    state = "retried" if row["retried_as"] is not None else row["state"]
     return (
         row["id"],
         row["type"],
-        state,
+        shown_state(row),
         failed,
         ago(row["finished_at"] or row["created_at"]),
         row["reason"],

@@ -146,7 +146,8 @@ class Config(BaseModel, extra="forbid"):
         ge=1,
         le=65535,
         description=(
-            "TCP port of the server. Default: 21 for ftp and ftps, 990 for ftps-implicit, 22 for sftp"
+            "TCP port of the server. Default: 21 for ftp and ftps, 990 for ftps-implicit, and"
+            " 22 for sftp"
         ),
     )
     root: Annotated[str, AfterValidator(_absolute)] = Field(
@@ -189,8 +190,8 @@ class Config(BaseModel, extra="forbid"):
         le=64,
         title="Levels",
         description=(
-            "Copy this many levels of directories below the root. With 0, only the root's own files."
-            " Default: 64"
+            "Copy this many levels of directories below the root. With 0, copy only the root's own"
+            " files. Default: 64"
         ),
     )
     hidden: Annotated[bool, ResyncOnChange()] = Field(

@@ -102,7 +102,7 @@ class Credentials(BaseModel, extra="forbid"):
     )
     refresh_token_expires: AwareDatetime | None = Field(
         None,
-        description="Expiry of the refresh token. Google sends this time only if the OAuth app is in"
+        description="Expiry of the refresh token. Google sends this time only for an OAuth app in"
         " testing",
     )
     service_account: ServiceAccount | None = Field(

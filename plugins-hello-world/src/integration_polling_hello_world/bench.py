@@ -73,7 +73,7 @@ class Config(BaseModel, extra="forbid"):
     )
     fail_rate: dict[Failure, float] = Field(
         default_factory=dict,
-        description='Share of tasks that fail, from 0 to 1, for each kind of error. An example is'
+        description="Share of tasks that fail, from 0 to 1, for each kind of error. An example is"
         ' {"permanent": 0.2}. The kinds are ' + ", ".join(get_args(Failure)),
     )
     seed: int = Field(0, description="Seed of the failures and of the items' text")

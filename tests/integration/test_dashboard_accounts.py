@@ -244,7 +244,7 @@ def test_the_page_of_an_account_shows_its_condition(dashboard, desk) -> None:
     ):  # fmt: skip
         assert said in page, said
     assert re.search(r"Items</a></dt>\s*<dd>2</dd>", page)
-    assert re.search(r"Content</dt>\s*<dd>incomplete</dd>", page)
+    assert re.search(r"Complete as of</dt>\s*<dd>1 task not done</dd>", page)
     assert "<script>alert" not in page
 
 

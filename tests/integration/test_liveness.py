@@ -96,10 +96,10 @@ def test_the_oldest_ready_task_is_of_an_account_that_may_run(desk) -> None:
         row["domain"]: row["seconds"] for row in snapshot.collect(desk.conn, SETTINGS).queue_age
     }
     assert (ages["shop"] > 2_900, ages["depot"] > 29_000) == (True, True)
-    store.pause(desk.conn, stopped)
+    desk.conn.execute(store.PAUSE, (stopped,))
     desk.conn.execute(
-        "INSERT INTO integration (domain, name, version, tasks, paused_at)"
-        " VALUES ('depot', 'Depot', '1', '{}', now())"
+        "INSERT INTO integration (domain, name, version, tasks, max_tasks, paused_at)"
+        " VALUES ('depot', 'Depot', '1', '{}', 0, now())"
     )
     ages = {
         row["domain"]: row["seconds"] for row in snapshot.collect(desk.conn, SETTINGS).queue_age

@@ -246,7 +246,7 @@ def test_a_run_shows_its_reason_to_wait_and_can_be_cancelled(dashboard, desk, ma
     assert "Waiting: no worker is running" in text(who.get(f"/runs/{run}"))
     assert who.post(f"/runs/{run}/cancel").headers["location"] == f"/runs/{run}?flash=cancelled"
     page = text(who.get(f"/runs/{run}?flash=cancelled"))
-    assert "cancelled by hand" in page
+    assert "Cancelled by hand" in page
     assert "Its open tasks continue in the next run" in page
     assert "Cancel the run" not in page
     assert desk.runs() == ["cancelled"]

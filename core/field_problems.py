@@ -25,7 +25,7 @@ class FieldProblem(NamedTuple):
     kind: str
     """Pydantic's type of the error, such as `int_parsing`."""
     message: str
-    """What the value must be, such as `must be a valid integer`."""
+    """The condition that the value does not meet, such as `must be a valid integer`."""
 
     @property
     def place(self) -> str:

@@ -86,7 +86,7 @@ def _report_usage(error: Any) -> int:
 
 
 def _invalid(error: Any) -> str | None:
-    """Return what is wrong with the value of an option; None if Typer says it itself.
+    """Return the message about an option's invalid value; None if Typer's own is sufficient.
 
     For an option with a type, Typer says what pydantic expects, and not what it was given.
     """

@@ -22,7 +22,7 @@ class Server(BaseModel):
     @classmethod
     def _named(cls, value: str) -> str:
         if not value:
-            raise ValueError(f"{value!r} is no name")
+            raise ValueError(f"{value!r} is not a valid name")
         return value
 
 
@@ -48,7 +48,7 @@ def test_the_text_of_a_validator_may_repeat_the_value() -> None:
     with pytest.raises(ValidationError) as caught:
         Server.model_validate({"host": ""})
     problem = first_problem(caught.value)
-    assert problem.message == "'' is no name"
+    assert problem.message == "'' is not a valid name"
     assert problem.may_quote
 
 

@@ -25,7 +25,7 @@ class FieldProblem(NamedTuple):
     kind: str
     """Pydantic's type of the error, such as `int_parsing`."""
     message: str
-    """What the value must be, such as `must be a valid integer`."""
+    """The condition that the value does not meet, such as `must be a valid integer`."""
 
     @property
     def place(self) -> str:
@@ -55,8 +55,9 @@ def first_problem(error: ValidationError) -> FieldProblem:
 def field_problem(detail: Mapping[str, Any]) -> FieldProblem:
     """Return one entry of pydantic's `errors()` as a problem."""
     location: Sequence[str | int] = detail["loc"]
-    # Pydantic puts its own word for the value first.
+    # Pydantic puts its own word for the value first, and may say twice what it expects.
     message = detail["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+    message = message.split(", unable to ", 1)[0]
     if location[-1:] == (KEY,):
         message = f"this key {message}"
     return FieldProblem(

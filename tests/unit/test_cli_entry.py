@@ -44,6 +44,20 @@ def test_accounts_are_filtered_by_states_in_use_only(capsys: pytest.CaptureFixtu
     assert "'erasing' is not one of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("accounts", "--status", "actve"), "'actve' is not one of"),
+        (("tokens", "create", "--user", "ann", "--days", "1e12"), "'1e12'"),
+    ],
+)
+def test_the_usual_words_for_an_option_are_understood(
+    argv: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*argv) == 2
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0

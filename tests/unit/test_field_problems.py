@@ -22,7 +22,7 @@ class Server(BaseModel):
     @classmethod
     def _named(cls, value: str) -> str:
         if not value:
-            raise ValueError(f"{value!r} is no name")
+            raise ValueError(f"{value!r} is not a valid name")
         return value
 
 
@@ -35,20 +35,20 @@ def problems_of(**values: object) -> list[str]:
 def test_a_problem_names_its_place_and_what_the_value_must_be() -> None:
     assert problems_of(host=5, ports=[1, "x"]) == [
         "host: must be a valid string",
-        "ports.1: must be a valid integer, unable to parse string as an integer",
+        "ports.1: must be a valid integer",
     ]
 
 
 def test_a_problem_of_a_key_is_told_from_one_of_its_value() -> None:
     (problem,) = problems_of(host="a", limits={"high": 1})
-    assert problem.startswith("limits.high: this key must be a valid integer")
+    assert problem == "limits.high: this key must be a valid integer"
 
 
 def test_the_text_of_a_validator_may_repeat_the_value() -> None:
     with pytest.raises(ValidationError) as caught:
         Server.model_validate({"host": ""})
     problem = first_problem(caught.value)
-    assert problem.message == "'' is no name"
+    assert problem.message == "'' is not a valid name"
     assert problem.may_quote
 
 

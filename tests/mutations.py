@@ -1053,6 +1053,27 @@ MUTATIONS = [
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
+        "held deletions that are dropped without a search",
+        (("core/content/holds.py", "WHERE id = %(hold)s AND total <= %(entries)s",
+          "WHERE id = %(hold)s AND 0 < %(entries)s"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "held deletions that are empty without a search",
+        (("core/content/holds.py", "(vanished <= 0 OR total <= %(entries)s", "(0 < %(entries)s"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "held deletions that had many items cover no others",
+        (("core/content/holds.py", " AND h.total <= %(entries)s", ""),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "sweeps that record how much they delete",
+        (("core/content/portions.py", "total = %(lost)s WHERE", "total = 0 WHERE"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
         "portions of a sweep beside a refusal",
         (("core/content/portions.py", "taken = [id for id in taken if id not in stay]", "pass"),),
         ("tests/integration/test_sweep_portions.py",),

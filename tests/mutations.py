@@ -1038,7 +1038,7 @@ MUTATIONS = [
         "portions of a sweep that are counted first",
         (("core/content/portions.py",
           'return step._replace(phase="count", frames=step.top)',
-          "return _to_delete(conn, step)"),),
+          "return _to_delete(conn, step, place)"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
@@ -1051,6 +1051,43 @@ MUTATIONS = [
         (("core/content/store.py", "holds.release(conn, place, HeldState.COUNTING)",
           "holds.release(conn, place)"),),
         ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "held deletions that are dropped without a search",
+        (("core/content/holds.py", "WHERE id = %(hold)s AND total <= %(entries)s",
+          "WHERE id = %(hold)s AND 0 < %(entries)s"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "held deletions that are empty without a search",
+        (("core/content/holds.py", "(vanished <= 0 OR total <= %(entries)s", "(0 < %(entries)s"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "held deletions that had many items cover no others",
+        (("core/content/holds.py", " AND h.total <= %(entries)s", ""),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "sweeps that record how much they delete",
+        (("core/content/portions.py", "total = %(lost)s WHERE", "total = 0 WHERE"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "pages that a run took over and lists too",
+        (("core/ledger/follow_ups.py", "UPDATE sync_task t SET carried = false FROM waiting",
+          "UPDATE sync_task t SET carried = true FROM waiting"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "pages that a run took over and has read",
+        (("core/ledger/follow_ups.py", "NOT IN (SELECT id FROM freed)", "IS NULL"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "pages that are retried within their run",
+        (("core/ledger/carry_over.py", "t.carried OR t.run_id <> %(run)s", "true"),),
+        ("tests/integration/test_content.py",),
     ),
     Mutation(
         "portions of a sweep beside a refusal",

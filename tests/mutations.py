@@ -699,6 +699,11 @@ MUTATIONS = [
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
+        "no calls of empty hooks",
+        (("core/broker.py", "name, None) is not empty", "name, None) is not None"),),
+        ("tests/unit/test_middleware.py",),
+    ),
+    Mutation(
         "commands that a Redis user may not run",
         (("core/transport/permissions.py", "found.append(name)", "continue"),),
         ("tests/faults/test_valkey.py",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -24,12 +25,14 @@ from core.middleware import leases as module
 from core.middleware.base import TaskMiddleware
 from core.middleware.dedup import Dedup
 from core.middleware.leases import Leases
+from core.middleware.lifecycle import Lifecycle
 from core.middleware.rate_limit import RateLimit
 from core.middleware.time_limit import TimeLimit
 from core.transport.messages import TaskMessage, dispatch_message, encode
 from core.transport.queues import Queues
 from core.worker.accounts import LoadedAccount
 from core.worker.inflight import InflightTasks
+from core.worker.work_queue import WorkQueue
 
 
 @pytest.fixture
@@ -292,3 +295,16 @@ def test_a_second_suspect_waits_for_the_first(
     assert [(outcome.state, outcome.suspect, outcome.attempt) for outcome in worker.handed] == [
         ("ready", True, 0)
     ]
+
+
+def test_collections_do_not_visit_what_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker process boots: its modules stay, and a full collection took 80 ms to visit them."""
+    process = SimpleNamespace(open=lambda **_: None)
+    lifecycle = Lifecycle(process, lambda: 0, lambda _: None)  # type: ignore[arg-type]
+    one = SimpleNamespace(consumer_whitelist={"shop"}, worker_threads=1)
+    try:
+        lifecycle.before_worker_boot(None, one)  # type: ignore[arg-type]
+        assert gc.get_freeze_count() > 10 * len(gc.get_objects())
+        assert isinstance(one.work_queue, WorkQueue)
+    finally:
+        gc.unfreeze()

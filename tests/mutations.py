@@ -719,6 +719,16 @@ MUTATIONS = [
         ("tests/unit/test_middleware.py",),
     ),
     Mutation(
+        "one plan for all values",
+        (("core/worker/saver.py", "connection(generic_plans=generic_plans)", "connection()"),),
+        ("tests/integration/test_saver.py",),
+    ),
+    Mutation(
+        "plans of sweeps for their values",
+        (("core/ledger/outcomes.py", "            self.listed\n            or", "           "),),
+        ("tests/integration/test_saver.py",),
+    ),
+    Mutation(
         "a wake-up scans domains with open runs",
         (("core/dispatcher/loop.py",
           "for name in dispatching.domains_with_work(conn, [name for name, _ in domains]):",

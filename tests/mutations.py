@@ -634,6 +634,11 @@ MUTATIONS = [
         ("tests/integration/test_commit.py",),
     ),
     Mutation(
+        "random bits for each dispatch of a claim",
+        (("core/ledger/dispatching.py", "hashint8extended(t.id,", "hashint8extended(0,"),),
+        ("tests/integration/test_commit.py",),
+    ),
+    Mutation(
         "the fence against a lost time line",
         (("core/ledger/fence.py", "(named.token IS NULL OR named.token = t.token)", "true"),),
         ("tests/integration/test_commit.py",),
@@ -697,6 +702,43 @@ MUTATIONS = [
         "budgets in use that are kept",
         (("core/limits/budgets.py", "tat and tat <= now and name", "tat and name"),),
         ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "one woken thread at a time",
+        (("core/worker/work_queue.py", "if not self._waking:", "if True:"),),
+        ("tests/unit/test_work_queue.py",),
+    ),
+    Mutation(
+        "items that wait wake the next thread",
+        (("core/worker/work_queue.py", "if self._qsize():", "if False:"),),
+        ("tests/unit/test_work_queue.py",),
+    ),
+    Mutation(
+        "collections without loaded objects",
+        (("core/worker/garbage.py", "gc.freeze()", "pass"),),
+        ("tests/unit/test_middleware.py",),
+    ),
+    Mutation(
+        "one plan for all values",
+        (("core/worker/saver.py", "connection(generic_plans=generic_plans)", "connection()"),),
+        ("tests/integration/test_saver.py",),
+    ),
+    Mutation(
+        "plans of sweeps for their values",
+        (("core/ledger/outcomes.py", "            self.listed\n            or", "           "),),
+        ("tests/integration/test_saver.py",),
+    ),
+    Mutation(
+        "a wake-up scans domains with open runs",
+        (("core/dispatcher/loop.py",
+          "for name in dispatching.domains_with_work(conn, [name for name, _ in domains]):",
+          "for name in self._domains:"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "no calls of empty hooks",
+        (("core/broker.py", "name, None) is not empty", "name, None) is not None"),),
+        ("tests/unit/test_middleware.py",),
     ),
     Mutation(
         "commands that a Redis user may not run",

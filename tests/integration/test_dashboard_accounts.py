@@ -141,14 +141,18 @@ def test_overdue_accounts_are_marked_and_filtered(dashboard, desk) -> None:
 
 
 def test_an_account_with_an_open_run_is_running_on_every_page(dashboard, desk) -> None:
-    running, waiting = desk.account("running"), desk.account("waiting")
+    running, waiting, paused = map(desk.account, ("running", "waiting", "paused"))
     desk.run(running)
-    desk.conn.execute("UPDATE user_integration SET next_sync_at = now() + interval '14.5 minutes'")
+    desk.conn.execute(
+        "UPDATE user_integration SET next_sync_at ="
+        " CASE WHEN name <> 'paused' THEN now() + interval '14.5 minutes' END"
+    )
     browser = dashboard.sign_in()
     shown = rows_by_name(browser.get("/accounts").text)
     assert ">running</td>" in shown["running"]
     assert ">in 14 min</time></td>" in shown["waiting"]
-    for account, text in ((running, "running"), (waiting, "in 14 min")):
+    assert "<td>paused</td>" in shown["paused"]
+    for account, text in ((running, "running"), (waiting, "in 14 min"), (paused, "paused")):
         page = browser.get(f"/accounts/{account}").text
         assert figure(page, "Next sync") == text
         row = account_queries.shown_accounts.one(desk.conn, "account", account)

@@ -90,7 +90,8 @@ class NextSync:
 
     Attributes:
       at: Its time; None if it has no time to show.
-      word: The state of the sync instead of a time: `running` or `due now`. None: `at` applies.
+      word: The state of the sync instead of a time: `running`, `due now`, or `paused` with its
+        integration. None: `at` applies.
     """
 
     at: datetime | None = None
@@ -98,8 +99,8 @@ class NextSync:
 
     @property
     def text(self) -> str:
-        """The word, or the distance of the time from now; `paused` without both."""
-        return self.word or (ago(self.at) if self.at else "paused")
+        """The word, or the distance of the time from now."""
+        return self.word or ago(self.at)
 
 
 def next_sync(row: Row) -> NextSync:
@@ -112,9 +113,9 @@ def next_sync(row: Row) -> NextSync:
     if row["is_running"]:
         return NextSync(word="running")
     at = row["next_sync_at"]
-    if at is not None and at <= datetime.now(UTC):
-        return NextSync(word="due now")
-    return NextSync(at)
+    if at is None:
+        return NextSync(word="paused")
+    return NextSync(word="due now") if at <= datetime.now(UTC) else NextSync(at)
 
 
 def account_kinds(conn: Conn, id: UUID) -> list[Row]:

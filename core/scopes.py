@@ -32,7 +32,8 @@ class Scope(Word):
     )
     METRICS_READ = (
         "metrics:read",
-        "Read metrics and the overview, and the states of accounts and runs.",
+        "Read the states of accounts and runs. With an operator's token: also read the overview and"
+        " metrics.",
     )
     TOKENS_ADMIN = "tokens:admin", "Create, list and revoke tokens."
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -59,7 +58,7 @@ def list_accounts(
         listing.print_page(
             conn,
             account_queries.listed_accounts,
-            ("ID", "NAME", "INTEGRATION", "STATE", "LAST SYNC", "COMPLETE AS OF", "NEXT"),
+            ("ID", "NAME", "INTEGRATION", "STATE", "LAST SYNC", "COMPLETE AS OF", "NEXT SYNC"),
             _cells,
             nouns="accounts",
             hint="Connect one: polling connect hello-world",
@@ -75,22 +74,18 @@ def list_accounts(
 
 def _cells(row: Row) -> tuple[object, ...]:
     from core.service.accounts.owed import completeness
+    from core.service.accounts.queries import next_sync
 
+    is_active = row["sync_status"] == AccountState.ACTIVE
     return (
         short(row["id"]),
         row["name"],
         row["integration_domain"],
         row["sync_status"],
-        ago(row["last_sync_at"]),
+        ago(row["last_sync_at"]) if row["last_sync_at"] else "not yet",
         completeness(row),
-        _next_sync(row) if row["sync_status"] == AccountState.ACTIVE else "",
+        next_sync(row).text if is_active else "",
     )
-
-
-def _next_sync(row: Row) -> str:
-    if row["next_sync_at"] is None:
-        return "paused"
-    return "due" if row["next_sync_at"] <= datetime.now(UTC) else ago(row["next_sync_at"])
 
 
 @app.command("show")
@@ -112,7 +107,7 @@ def show(id: Id, json: JsonObject = False) -> None:
 
     with backend() as engine, engine.database.connection() as conn:
         account_id = lookup.account_id(conn, id)
-        row = account_queries.accounts.one(conn, "account", account_id)
+        row = account_queries.shown_accounts.one(conn, "account", account_id)
         totals = account_queries.account_totals(conn, account_id)
         waits = progress.blockers(conn, store.load(conn, account_id))
         owed = owed_by(conn, account_id)
@@ -131,8 +126,9 @@ def show(id: Id, json: JsonObject = False) -> None:
             name = integration.manifest.name if integration else row["integration_domain"]
             complete["comparison"] = comparison.sentence(compared, name)
         held = totals.pop("held")
-        if row["sync_status"] != AccountState.ACTIVE:
-            row["next_sync_at"] = None  # the account has to become active first
+        shown = account_queries.next_sync(row)
+        row["next_sync_at"] = shown.word or shown.at
+        row.pop("is_running")
         describe(row | totals | {"bytes": size(totals["bytes"])} | complete)
         if held:
             number = counted(len(held), "held deletion")
@@ -199,7 +195,7 @@ def disconnect(
         bool, typer.Option("--yes", help="Delete content without a confirmation prompt.")
     ] = False,
 ) -> None:
-    """Disconnect an account: delete its credentials, and keep or delete its content.
+    """Disconnect an account: delete its credentials. An option keeps or deletes its content.
 
     \b
     Examples:

@@ -51,8 +51,8 @@ To try it, start the engine in one terminal and connect an account in another:
   polling sync hello --wait
   polling content --account hello
 
-Without DATABASE_URL, commands start an embedded PostgreSQL. Without REDIS_URL, they start an
-embedded Valkey, a server that speaks the protocol of Redis.
+Without DATABASE_URL, the commands share one embedded PostgreSQL, and start it if it does not run.
+Without REDIS_URL, they share an embedded Valkey, a server that speaks the protocol of Redis.
 """
 
 

@@ -16,6 +16,8 @@ from core.cli.types import (
     Headless,
     Id,
     Interval,
+    NewDeletionsOption,
+    NewInterval,
     Port,
     Sets,
 )
@@ -30,12 +32,18 @@ def connect(
     domain: Annotated[
         str,
         typer.Argument(
-            metavar="DOMAIN", help="The integration's domain. List them: polling integrations."
+            metavar="DOMAIN",
+            help="The integration, such as ftp. List all integrations: polling integrations.",
         ),
     ],
     user_id: Annotated[
         str,
-        typer.Option("--user-id", help="The account's owner: the user's ID in your product."),
+        typer.Option(
+            "--user-id",
+            help="The account's owner: the user's ID in your product. Default: the user"
+            ' "default".',
+            show_default=False,
+        ),
     ] = "default",
     name: Annotated[
         str | None, typer.Option(help="The account's name. Default: its name at the provider.")
@@ -43,8 +51,8 @@ def connect(
     set_: Sets = None,
     config: Config = None,
     credentials: Credentials = None,
-    interval: Interval = None,
-    deletions: DeletionsOption = None,
+    interval: NewInterval = None,
+    deletions: NewDeletionsOption = None,
     headless: Headless = False,
     port: Port = 0,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …}.')] = False,
@@ -52,8 +60,8 @@ def connect(
     """Connect an account: check it with the provider, and store it.
 
     On a terminal, the command prompts for missing fields. For some integrations, such as gmail, it
-    opens the provider's sign-in page in the browser, unless you give --credentials. If the user has
-    connected this account before, the new config and credentials replace the old ones.
+    opens the provider's sign-in page in the browser, unless you give --credentials. If the user of
+    --user-id already has this account, the new config and credentials replace the old ones.
 
     \b
     Examples:
@@ -173,11 +181,13 @@ def config(
     name: Annotated[str | None, typer.Option(help="The account's new name.")] = None,
     interval: Interval = None,
     deletions: DeletionsOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print only the config.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the config as JSON, also after a change.")
+    ] = False,
 ) -> None:
-    """Change an account's config, name, poll interval, or treatment of items that disappear.
+    """Change an account: config, name, poll interval, and whether items that disappear are kept.
 
-    Without options, the command prints the account's config.
+    Without options, the command prints the account's config as JSON.
 
     \b
     Examples:

@@ -34,7 +34,10 @@ def list_content(
     ] = None,
     search: Annotated[
         str | None,
-        typer.Option(metavar="QUERY", help="Search names and text, for example: from:ann invoice."),
+        typer.Option(
+            metavar="QUERY",
+            help='Search names and text. An example is --search "from:ann invoice".',
+        ),
     ] = None,
     deleted: Annotated[
         bool, typer.Option("--deleted", help="Also show items that are marked as deleted.")
@@ -43,7 +46,7 @@ def list_content(
         bool,
         typer.Option(
             "--gone",
-            help="Show only items that the account keeps although they disappeared at the source.",
+            help="Show only items that disappeared at the source, but are kept here.",
         ),
     ] = False,
     limit: Limit = None,
@@ -71,7 +74,7 @@ def list_content(
         listing.print_page(
             conn,
             content_queries.content if account_id is None else content_queries.content_of_account,
-            ("ID", "INTEGRATION", "KIND", "SIZE", "CHANGED", "EXTERNAL ID"),
+            ("ID", "INTEGRATION", "KIND", "SIZE", "UPDATED", "EXTERNAL ID"),
             _cells,
             nouns="content",
             hint="Sync an account: polling sync ID --wait",
@@ -129,13 +132,12 @@ def _found_cells(row: Row) -> tuple[object, ...]:
 def _cells(row: Row) -> tuple[object, ...]:
     state = "deleted" if row["deleted_at"] else "gone" if row["gone_at_source"] else None
     kind = f"{row['kind']} ({state})" if state else row["kind"]
-    changed = ago(row["updated_at"])
     return (
         row["id"],
         row["integration_domain"],
         kind,
         size(row["size"]),
-        changed,
+        ago(row["updated_at"]),
         row["external_id"],
     )
 

@@ -29,16 +29,18 @@ def list_deletions(
     context: typer.Context,
     account: AccountFilter = None,
     state: Annotated[
-        ShownHeldState | None, typer.Option(help="Show only deletions in this state.")
+        ShownHeldState | None,
+        typer.Option(help="Show only deletions in this state. Held: it waits for your decision."),
     ] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List held deletions, newest first; show, accept or refuse them.
+    """List large deletions that wait for your decision; show, accept or refuse them.
 
     If an unusually large share of an account's items disappears at the source, the engine does not
-    mark them as deleted. It holds the deletion until you accept or refuse it.
+    mark them as deleted. It holds the deletion until you accept or refuse it. The list also has
+    the deletions that you have accepted or refused, the newest first.
 
     \b
     Examples:
@@ -55,7 +57,7 @@ def list_deletions(
         listing.print_page(
             conn,
             deletions.deletions,
-            ("ID", "ACCOUNT", "STATE", "MISSING ITEMS", "HELD", "LISTING"),
+            ("ID", "ACCOUNT", "STATE", "MISSING ITEMS", "DETECTED", "LISTING"),
             _cells,
             nouns="held deletions",
             json=json,
@@ -81,8 +83,9 @@ def place(row: Row) -> str:
     """Return the listing whose items disappeared, for people."""
     if row["source"] == HoldSource.GONE:
         return "one by one, by the source"
-    parent = row["parent_name"] or row["parent"]
-    parent = "entire account" if parent is None else str(parent)
+    from core.service.content.deletions import place_name
+
+    parent = "entire account" if row["parent"] is None else place_name(row)
     since, until = (
         moment(time) if time is not None else None for time in (row["since"], row["until"])
     )
@@ -137,9 +140,9 @@ def _item_cells(row: Row) -> tuple[object, ...]:
 
 @app.command("accept")
 def accept(ids: Ids, json: Json = False) -> None:
-    """Accept held deletions.
+    """Accept held deletions: the next run deletes the items that are still missing.
 
-    The account's next run lists everything again. It deletes the items that `polling deletions
+    That run lists everything again. It deletes the items that `polling deletions
     show` lists, unless they are back at the source. It deletes no other items: if more items are
     missing, the engine holds their deletion too.
 

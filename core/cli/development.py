@@ -47,7 +47,7 @@ def new(
 
 
 def dry_run(
-    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="The integration's domain.")],
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="The integration, such as ftp.")],
     set_: Sets = None,
     config: Config = None,
     credentials: Credentials = None,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Domain = Annotated[str, typer.Argument(metavar="DOMAIN", help="The integration's domain.")]
+Domain = Annotated[str, typer.Argument(metavar="DOMAIN", help="The integration, such as ftp.")]
 
 
 @app.callback(invoke_without_command=True)

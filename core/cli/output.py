@@ -50,6 +50,8 @@ LABELS = {
     "gone_at_source": "gone at the source",
     "identity": "provider account",
     "integration_domain": "integration",
+    "last_sync_at": "last sync",
+    "next_sync_at": "next sync",
     "outputs_deleted": "items deleted",
     "outputs_saved": "items saved",
     "outputs_skipped": "items skipped",

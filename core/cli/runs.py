@@ -30,7 +30,8 @@ def list_runs(
     state: Annotated[
         RunState | None,
         typer.Option(
-            help="Show only runs in this state. A partial run has parked or deferred tasks."
+            help="Show only runs in this state. A partial run has failed tasks: parked tasks, which"
+            " you retry, or deferred tasks, which the engine retries."
         ),
     ] = None,
     limit: Limit = None,

@@ -48,7 +48,7 @@ def sync(
     timeout: Timeout = None,
     json: JsonEnd = False,
 ) -> None:
-    """Start a run for an account now, or join its open run.
+    """Start a run for an account now. If a run is open, no second one starts.
 
     \b
     Exit codes with --wait:
@@ -128,10 +128,10 @@ def _report_start(run: UUID, is_new: bool, wait: bool, json: bool) -> None:
     if json and not wait:
         dump({"run_id": str(run), "state": RunState.RUNNING, "is_new": is_new})
     elif not json and not wait:
-        say(f"{'Started' if is_new else 'Joined'} run {run}")
+        say(f"Started run {run}" if is_new else f"Run {run} is already open")
         say(f"Show its progress: polling runs show {short(run)}")
     elif not is_new:
-        note(f"Joined the open run {short(run)}.")
+        note(f"Run {short(run)} is already open.")
 
 
 def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) -> int:

@@ -22,35 +22,64 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-LOSS = "Content that a discarded task would have saved may be missing."
+LOSS = "The copy may now lack the items of discarded tasks."
 
 
 Ids = Annotated[
     list[str] | None,
     typer.Argument(metavar="ID", help="The tasks' IDs, which are numbers."),
 ]
-Domain = Annotated[
-    str | None, typer.Option(metavar="DOMAIN", help="Select only tasks of this integration.")
+ShownType = Annotated[
+    str | None, typer.Option(metavar="TYPE", help="Show only tasks of this type.")
 ]
-Type = Annotated[str | None, typer.Option(metavar="TYPE", help="Select only tasks of this type.")]
+ShownReason = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Show only tasks whose reason contains this text. The reason of a failed task is its"
+        " error message. Case is ignored.",
+    ),
+]
+ShownSince = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Show only tasks since this time, such as 2026-01-31T08:00 (UTC), 2h (two hours ago)"
+        " or 3d (three days ago). The time of a task is when it was parked, deferred, cancelled or"
+        " done. For a task that waits or runs, it is the time of its creation.",
+    ),
+]
+AccountSelection = Annotated[
+    str | None,
+    typer.Option(
+        "--account",
+        metavar="ID",
+        help="Select the tasks of this account: its name, its UUID, or a unique prefix of the"
+        " UUID.",
+    ),
+]
+Domain = Annotated[
+    str | None, typer.Option(metavar="DOMAIN", help="Select the tasks of this integration.")
+]
+Type = Annotated[str | None, typer.Option(metavar="TYPE", help="Select the tasks of this type.")]
 Reason = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT",
-        help="Select only tasks whose reason contains this text. Case is ignored.",
+        help="Select the tasks whose error message contains this text. Case is ignored.",
     ),
 ]
 Since = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Select only tasks that ended after this time, such as 2026-01-31T08:00 (UTC), 2h (two"
-        " hours ago) or 3d (three days ago). For an open task, the time of its creation counts.",
+        help="Select the tasks that were parked or deferred after this time, such as"
+        " 2026-01-31T08:00 (UTC), 2h (two hours ago) or 3d (three days ago).",
     ),
 ]
 Stopped = Annotated[
     StoppedState | None,
-    typer.Option("--state", help="Select only tasks in this state. Default: parked and deferred."),
+    typer.Option("--state", help="Select the tasks in this state. Default: parked and deferred."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Skip the confirmation prompt.")]
 
@@ -60,15 +89,15 @@ def list_tasks(
     context: typer.Context,
     run: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Select only this run: its UUID, or a prefix of it."),
+        typer.Option(
+            metavar="ID", help="Show only this run: its UUID, or a unique prefix of the UUID."
+        ),
     ] = None,
     account: AccountFilter = None,
-    state: Annotated[
-        TaskState | None, typer.Option(help="Select only tasks in this state.")
-    ] = None,
-    type: Type = None,
-    reason: Reason = None,
-    since: Since = None,
+    state: Annotated[TaskState | None, typer.Option(help="Show only tasks in this state.")] = None,
+    type: ShownType = None,
+    reason: ShownReason = None,
+    since: ShownSince = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
@@ -108,12 +137,13 @@ def list_tasks(
 
 
 def _cells(row: Row) -> tuple[object, ...]:
+    from core.service.runs.queries import shown_state
+
     failed = f"{row['attempts']}" + (f"+{row['crashes']} crashes" if row["crashes"] else "")
-    state = "retried" if row["retried_as"] is not None else row["state"]
     return (
         row["id"],
         row["type"],
-        state,
+        shown_state(row),
         failed,
         ago(row["finished_at"] or row["created_at"]),
         row["reason"],
@@ -142,7 +172,7 @@ def show(
 @app.command("retry")
 def retry(
     ids: Ids = None,
-    account: AccountFilter = None,
+    account: AccountSelection = None,
     domain: Domain = None,
     type: Type = None,
     reason: Reason = None,
@@ -178,7 +208,7 @@ def retry(
 @app.command("discard")
 def discard(
     ids: Ids = None,
-    account: AccountFilter = None,
+    account: AccountSelection = None,
     domain: Domain = None,
     type: Type = None,
     reason: Reason = None,
@@ -189,8 +219,8 @@ def discard(
 ) -> None:
     """Discard parked or deferred tasks: the engine never runs them again.
 
-    Name the tasks by their IDs, or select them with options. Content that they would have saved may
-    be missing.
+    Name the tasks by their IDs, or select them with options. The copy may then lack the items of
+    these tasks.
 
     \b
     Examples:

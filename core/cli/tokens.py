@@ -1,4 +1,4 @@
-"""Commands for the tokens of the REST API."""
+"""Commands for the tokens of the REST API and the dashboard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from core.cli.types import Json
 from core.scopes import ALL, DEFAULT, MAX_TOKEN_DAYS, Scope
 from core.service.formatting import ago
 
-app = typer.Typer(help="Create, list and revoke tokens of the REST API.", no_args_is_help=True)
+app = typer.Typer(
+    help="Create, list and revoke tokens. A token signs in to the dashboard and to the REST API.",
+    no_args_is_help=True,
+)
 
 
 @app.command("create")
@@ -92,7 +95,7 @@ def list_tokens(json: Json = False) -> None:
             (
                 short(row["id"]),
                 row["name"],
-                "operator" if row["user_id"] is None else row["user_id"],
+                "all (operator)" if row["user_id"] is None else row["user_id"],
                 _listed(row["scopes"]),
                 ago(row["last_used_at"]),
                 "revoked" if row["revoked_at"] else ago(row["expires_at"]),

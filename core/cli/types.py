@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +23,7 @@ AccountFilter = Annotated[
     typer.Option(
         "--account",
         metavar="ID",
-        help="Select only this account: its UUID, a unique prefix of it, or its name.",
+        help="Show only this account: its name, its UUID, or a unique prefix of the UUID.",
     ),
 ]
 Limit = Annotated[
@@ -33,7 +33,7 @@ After = Annotated[
     str | None,
     typer.Option(
         metavar="CURSOR",
-        help="Start after this cursor. The command prints it at the end of a page.",
+        help="Show the next page, after this cursor. Each page ends with the cursor to use here.",
     ),
 ]
 Sets = Annotated[
@@ -41,7 +41,8 @@ Sets = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set one field of the config. Can be repeated. KEY.SUB sets a nested field.",
+        help="Set one field of the config. Can be repeated. KEY.SUB sets a nested field. List the"
+        " fields: polling integrations show DOMAIN.",
     ),
 ]
 Config = Annotated[
@@ -52,30 +53,41 @@ Credentials = Annotated[
     str | None,
     typer.Option(metavar="@FILE|-", help="Read the credentials as JSON from a file, or stdin (-)."),
 ]
-Interval = Annotated[
-    int | None,
-    typer.Option(
+
+
+def _interval(default: str = "") -> Any:
+    return typer.Option(
         min=1,
         max=MAX_POLL_INTERVAL_MINUTES,
         metavar="MINUTES",
         help="Minutes from the end of one run to the start of the next; at most one year."
-        " Default: 15 for a new account; a connected account keeps its interval.",
-    ),
-]
-DeletionsOption = Annotated[
-    Deletions | None,
-    typer.Option(
+        + default,
+    )
+
+
+def _deletions(default: str = "") -> Any:
+    return typer.Option(
         "--deletions",
-        help="The treatment of items that disappear at the source: mark them as deleted, or keep"
-        " them. Default: mark for a new account; a connected account keeps its choice.",
-    ),
+        help="Mark items that disappear at the source as deleted, or keep them." + default,
+    )
+
+
+Interval = Annotated[int | None, _interval()]
+NewInterval = Annotated[
+    int | None,
+    _interval(" Default: 15. If the account was connected before, it keeps its interval."),
+]
+DeletionsOption = Annotated[Deletions | None, _deletions()]
+NewDeletionsOption = Annotated[
+    Deletions | None,
+    _deletions(" Default: mark. If the account was connected before, it keeps its choice."),
 ]
 Headless = Annotated[
     bool,
     typer.Option(
         "--headless",
-        help="Print the sign-in address instead of opening a browser. Open it in any browser. Then"
-        " paste the address of the page on which the sign-in ends into this terminal.",
+        help="Print the sign-in address instead of opening a browser. Open it in any browser and"
+        " sign in. Then copy the address of the last page, and paste it here.",
     ),
 ]
 Port = Annotated[

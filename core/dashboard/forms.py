@@ -98,7 +98,7 @@ class RenderedField:
     @property
     def note(self) -> str:
         """The hint from the schema, followed by the hint for the kind of field."""
-        more = {"lines": "One per line.", "json": "JSON."}.get(self.spec.kind, "")
+        more = {"lines": "One per line.", "json": "Enter JSON."}.get(self.spec.kind, "")
         hint = (self.spec.hint or "").strip()
         return (
             f"{hint}{'' if not hint or hint[-1] in '.!?' else '.'} {more}".strip() if more else hint

@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from core.accounts import MAX_POLL_INTERVAL_MINUTES
+from core.dashboard.wording import capital, sentence
 from core.scopes import Scope
 from core.search import snippets
 from core.search.words import words
 from core.service import formatting
+from core.service.content.deletions import place_name
+from core.service.fleet.liveness import OVERDUE_INTERVALS
+from core.service.runs.queries import shown_state
 from core.states import (
     AccountState,
     AccountStateReason,
@@ -53,9 +57,15 @@ def environment() -> Environment:
         "pretty": pretty,
         "code": code,
         "marked": marked,
+        "capital": capital,
+        "sentence": sentence,
+        "host": host,
+        "place_name": place_name,
+        "task_state": shown_state,
     }
     env.globals["query"] = query
     env.globals["MAX_POLL_INTERVAL_MINUTES"] = MAX_POLL_INTERVAL_MINUTES
+    env.globals["OVERDUE_INTERVALS"] = OVERDUE_INTERVALS
     enums = (
         AccountState,
         AccountStateReason,
@@ -96,6 +106,11 @@ def query(**values: object) -> str:
 def code(text: str) -> Markup:
     """Escape a text, and show its parts between backticks as code."""
     return Markup(_TICKED.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704
+
+
+def host(url: str) -> str:
+    """Return the host of a URL."""
+    return urlsplit(url).hostname or url
 
 
 def is_past(at: datetime) -> bool:

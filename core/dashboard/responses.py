@@ -29,7 +29,7 @@ FLASH_MESSAGES = {
         "Integration resumed. The next runs are spread over the interval of each account."
     ),
     "started": "Run started.",
-    "joined": "Joined the open run.",
+    "joined": "A run is already open.",
     "resync-later": "The resync starts after the open run has ended.",
     "reread-started": "Reread started. It runs in the background.",
     "works": "Check passed: the credentials work.",

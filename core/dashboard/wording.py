@@ -12,4 +12,9 @@ def sentences(error: PollingError) -> str:
 
 def sentence(text: str) -> str:
     """Return a text with an initial capital and a full stop."""
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+    return f"{capital(text)}{'' if text.endswith(('.', '!', '?')) else '.'}"
+
+
+def capital(text: str) -> str:
+    """Return a text with an initial capital."""
+    return f"{text[:1].upper()}{text[1:]}"

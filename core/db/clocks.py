@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.results.decisions import MAX_BACKOFF_SECONDS, MAX_SNOOZE_SECONDS
+from core.results.result import MAX_DELAY_SECONDS
 
 EXTRACTION_SECONDS = 120.0
 """Seconds after which another process may extract the text of a claimed file."""
@@ -157,11 +158,16 @@ RULES: Mapping[str, Rule] = {
     "sync_run.next_sync_at": Record(),
     "sync_run.started_at": Record(),
     "sync_state.updated_at": Record(),
-    # A snooze takes at most as long as all snoozes of the task. Other pauses are shorter than an
-    # hour, except that of a deferred task, for which a provider may ask for a day.
+    # A plugin delays a new task by at most a day. A snooze takes at most as long as all snoozes of
+    # the task. Other pauses are shorter than an hour, except that of a deferred task, for which a
+    # provider may ask for a day.
     "sync_task.available_at": Deadline(
-        f"CASE WHEN finished_at IS NULL THEN greatest(snoozed_seconds, {MAX_BACKOFF_SECONDS:.0f})"
-        f" ELSE {MAX_SNOOZE_SECONDS:.0f} END * interval '1 second'",
+        f"CASE WHEN finished_at IS NOT NULL THEN {_seconds(MAX_SNOOZE_SECONDS)}"
+        " WHEN dispatch_no > 0"
+        f" THEN greatest(snoozed_seconds, {MAX_BACKOFF_SECONDS:.0f}) * interval '1 second'"
+        f" WHEN created_at <= clock_timestamp() + {_seconds(SLEW_SECONDS)}"
+        f" THEN created_at + {_seconds(MAX_DELAY_SECONDS + SLEW_SECONDS)} - clock_timestamp()"
+        " ELSE interval '0' END",
         since="finished_at",
     ),
     "sync_task.created_at": Record(),

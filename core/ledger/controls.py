@@ -33,9 +33,12 @@ LOCK_TASKS_TO_RETRY = """
 SELECT id, user_integration_id, lane, state, retried_as
 FROM sync_task WHERE id = ANY(%s) ORDER BY id FOR UPDATE
 """
+DISCARDED = "discarded by hand"
+"""The beginning of the reason of a discarded task."""
+
 DISCARD = f"""
 UPDATE sync_task SET state = '{TaskState.DONE}',
-    reason = 'discarded by hand: ' || coalesce(reason, ''), finished_at = now()
+    reason = '{DISCARDED}: ' || coalesce(reason, ''), finished_at = now()
 WHERE id = ANY(%s) AND state IN ({literals(STOPPED_TASKS)}) AND retried_as IS NULL
 RETURNING id
 """

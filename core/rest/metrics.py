@@ -102,7 +102,7 @@ def _gauges(current: Snapshot) -> Iterator[Metric]:
     )
     yield _gauge(
         "queue_age_seconds",
-        "Seconds that the oldest runnable task has waited",
+        "Seconds that the oldest ready task of an active account has waited",
         ("domain",),
         current.queue_age,
         "seconds",

@@ -256,7 +256,10 @@ class UserIntegration(BaseModel):
             " them"
         )
     )
-    next_sync_at: datetime | None = Field(description="The time at which the next run is due")
+    next_sync_at: datetime | None = Field(
+        description="The time at which the next run is due. While a run for new items is open, the"
+        " end of that run sets a new time."
+    )
     last_sync_at: datetime | None = Field(description="The time at which the last run ended")
     consecutive_failures: int = Field(description="The number of failed runs in a row")
     resync_due: bool = Field(description="True if the next run is a resync")

@@ -96,11 +96,13 @@ def test_each_run_records_its_time() -> None:
     assert harness.state == {"runs": {"count": 1, "latest": "2030-01-02T03:04:00Z"}}
 
 
-def test_hidden_items_are_counted_and_not_kept() -> None:
-    harness = Harness(HelloWorld, {"pages": 2, "items": 3, "hidden": 5})
+@pytest.mark.parametrize("levels", [0, 1])
+def test_hidden_items_are_counted_and_not_kept(levels: int) -> None:
+    config = {"pages": 2, "items": 3, "fanout_depth": levels}
+    harness = Harness(HelloWorld, {**config, "hidden": 5})
     result = harness.sync()
     assert result.skipped_items == {"hidden": 10}
-    assert kept(harness) == expected({"pages": 2, "items": 3})
+    assert kept(harness) == expected(config)
 
 
 def test_a_hint_looks_at_its_pages_only() -> None:

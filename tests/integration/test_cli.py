@@ -258,7 +258,9 @@ def test_a_sync_of_an_incomplete_account_exits_with_3_though_it_succeeded(cli: C
     assert again.json()["owed"] == len(parked)
     assert again.json()["owed_since"] is not None
     shown = cli("sync", "owes", "--wait")
-    assert f"Incomplete: {len(parked)} failed or cancelled tasks are not done yet" in shown.err
+    assert (
+        f"Incomplete: {len(parked)} tasks failed or were cancelled, and are not done" in shown.err
+    )
     assert cli.ok("accounts", "show", "owes", "--json").json()["complete_as_of"] is None
     for task in parked:
         cli.ok("tasks", "discard", str(task["id"]))
@@ -278,7 +280,7 @@ def test_an_account_that_stops_ends_the_wait_and_resumes_when_reconnected(cli: C
     assert "next sync" not in shown.out
     assert re.search(r"failed runs in a row +0", shown.out), "the run of a stopped account is open"
     assert "Waiting" not in shown.err
-    assert "the account has stopped because of its credentials" in shown.err
+    assert "the engine stopped the account because its credentials do not work" in shown.err
     assert "credentials" in cli.fails("sync", "stops")
     rows = cli.ok("accounts", "--state", "error", "--json").rows()
     assert "stops" in [row["name"] for row in rows]
@@ -313,7 +315,7 @@ def test_ctrl_c_ends_the_wait_quietly(cli: Cli) -> None:
     until(lambda: cli.ok("runs", "--account", id, "--json").out)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    said = [line for line in err.splitlines() if not line.startswith("Joined the open run")]
+    said = [line for line in err.splitlines() if not line.endswith("is already open.")]
     assert (process.returncode, out, said) == (130, "", [])
     cli.ok("disconnect", id, "--keep-content")
 

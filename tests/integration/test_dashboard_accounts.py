@@ -21,6 +21,7 @@ from core import (
     TaskOutput,
     TaskResult,
 )
+from core.service.accounts import queries as account_queries
 
 XSS = '"><script>alert(1)</script><b>'
 
@@ -61,6 +62,18 @@ def connect(dashboard, domain="locked", user="ann", password=SECRET, **config):
 def names(page: str) -> list[str]:
     """Return the names of the accounts that a page lists."""
     return re.findall(r'<th scope="row">\s*<a href="/accounts/[^"]+">([^<]*)</a>', page)
+
+
+def rows_by_name(page: str) -> dict[str, str]:
+    """Return the rest of the row of each account that a page lists."""
+    row = r'<th scope="row">\s*<a href="[^"]+">([^<]*)</a>(.*?)</tr>'
+    return dict(re.findall(row, page, re.DOTALL))
+
+
+def figure(page: str, label: str) -> str:
+    """Return the value of a figure."""
+    ((value,),) = [re.findall(r"<dd>([^<]*)</dd>", page.split(f">{label}</dt>")[1])[:1]]
+    return value
 
 
 # Lists
@@ -127,6 +140,33 @@ def test_overdue_accounts_are_marked_and_filtered(dashboard, desk) -> None:
     assert operator.get("/accounts").text.count(">overdue</strong>") == 1
 
 
+def test_an_account_with_an_open_run_is_running_on_every_page(dashboard, desk) -> None:
+    running, waiting, paused = map(desk.account, ("running", "waiting", "paused"))
+    desk.run(running)
+    desk.conn.execute(
+        "UPDATE user_integration SET next_sync_at ="
+        " CASE WHEN name <> 'paused' THEN now() + interval '14.5 minutes' END"
+    )
+    browser = dashboard.sign_in()
+    shown = rows_by_name(browser.get("/accounts").text)
+    assert ">running</td>" in shown["running"]
+    assert ">in 14 min</time></td>" in shown["waiting"]
+    assert "<td>paused</td>" in shown["paused"]
+    for account, text in ((running, "running"), (waiting, "in 14 min"), (paused, "paused")):
+        page = browser.get(f"/accounts/{account}").text
+        assert figure(page, "Next sync") == text
+        row = account_queries.shown_accounts.one(desk.conn, "account", account)
+        assert account_queries.next_sync(row).text == text
+
+
+def test_a_backfill_does_not_replace_the_next_sync(dashboard, desk) -> None:
+    account = desk.account("old items")
+    desk.run(account)
+    desk.conn.execute("UPDATE sync_run SET lane = 'backfill'")
+    desk.conn.execute("UPDATE user_integration SET next_sync_at = now() + interval '14.5 minutes'")
+    assert figure(dashboard.sign_in().get(f"/accounts/{account}").text, "Next sync") == "in 14 min"
+
+
 def test_lists_are_read_page_by_page(dashboard, desk) -> None:
     wanted = [f"n{number:03}" for number in range(120)]
     for name in wanted:
@@ -160,12 +200,10 @@ def test_the_account_list_shows_the_first_reason_to_wait(dashboard, desk) -> Non
     desk.conn.execute(block, ("group/shop/g/quota", None))
     serving(desk)
     page = dashboard.sign_in().get("/accounts").text
-    rows = dict(
-        re.findall(r'<th scope="row">\s*<a href="[^"]+">([^<]*)</a>(.*?)</tr>', page, re.DOTALL)
-    )
+    rows = rows_by_name(page)
     assert "too many calls; next try" in rows["blocked"]
     assert "quota" in rows["grouped"]
-    assert "has stopped because of its credentials: refused" in rows["stopped"]
+    assert "stopped the account because its credentials do not work: refused" in rows["stopped"]
     assert "until" not in rows["free"]
     assert "<script>alert" not in page
 
@@ -206,11 +244,11 @@ def test_the_page_of_an_account_shows_its_condition(dashboard, desk) -> None:
         "mine", "in the config", f'href="/runs/{run}"', f'href="/tasks/{task}"',
         f'href="/parked?account={account}"', f'href="/content?account={account}"', "inbox",
         "&#34;cursor&#34;: 42", "no worker is running", "TransientError",
-        "1 failed or cancelled task is not done yet",
+        "1 task failed or was cancelled, and is not done",
     ):  # fmt: skip
         assert said in page, said
     assert re.search(r"Items</a></dt>\s*<dd>2</dd>", page)
-    assert re.search(r"Content</dt>\s*<dd>incomplete</dd>", page)
+    assert re.search(r"Complete as of</dt>\s*<dd>1 task not done</dd>", page)
     assert "<script>alert" not in page
 
 
@@ -302,7 +340,7 @@ def test_every_button_of_an_account_works(dashboard, desk) -> None:
     assert press(browser, account, "check") == (200, "Check passed: the credentials work.")
     assert press(browser, account, "sync") == (200, "Run started.")
     assert desk.runs() == ["running"]
-    assert press(browser, account, "sync") == (200, "Joined the open run.")
+    assert press(browser, account, "sync") == (200, "A run is already open.")
     later = "The resync starts after the open run has ended."
     assert press(browser, account, "resync") == (200, later)
     assert (

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from core import Listing, TaskOutput
+from core.service.content.deletions import place_name
 
 XSS = "<script>alert(1)</script>"
 MANY = [f"{number:02}" for number in range(80)]
@@ -65,14 +66,29 @@ def test_a_person_sees_where_items_are_missing(dashboard, desk) -> None:
     desk.finish(desk.root(account), seen=["C1", "other"], listed=[Listing("C1")])
     named = desk.value("SELECT id FROM held_deletion")
     page = " ".join(browser.get(f"/deletions/{named}").text.split())
-    assert "<h1>Held deletion of 80 items" in page
-    assert '#general <span class="small">C1</span>' in page
+    assert "<h1>Deletion of 80 items" in page
+    assert 'In #general <span class="small">C1</span>' in page
+    assert "80 of 80 items" in browser.get("/deletions").text
     assert "Delete these 80 items" in page
     assert "Keep these 80 items" in page
     desk.conn.execute("UPDATE held_deletion SET source = 'gone', parent = NULL, vanished = 1")
     assert "One by one, by the source" in browser.get("/deletions").text
     page = " ".join(browser.get(f"/deletions/{named}").text.split())
     assert "It deletes this item, unless it is back at the source." in page
+
+
+@pytest.mark.parametrize(
+    ("parent", "name", "shown"),
+    [
+        ("/in/a", "a", "/in/a"),
+        ("/in/a", "b", "b"),
+        ("C1", "#general", "#general"),
+        ("C1", None, "C1"),
+        ("", " ", "(no name)"),
+    ],
+)
+def test_a_folder_is_named_by_its_path_only(parent: str, name: str | None, shown: str) -> None:
+    assert place_name({"parent": parent, "parent_name": name}) == shown
 
 
 def test_another_user_neither_sees_nor_decides(dashboard, held, desk) -> None:

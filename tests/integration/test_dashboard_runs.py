@@ -246,7 +246,7 @@ def test_a_run_shows_its_reason_to_wait_and_can_be_cancelled(dashboard, desk, ma
     assert "Waiting: no worker is running" in text(who.get(f"/runs/{run}"))
     assert who.post(f"/runs/{run}/cancel").headers["location"] == f"/runs/{run}?flash=cancelled"
     page = text(who.get(f"/runs/{run}?flash=cancelled"))
-    assert "cancelled by hand" in page
+    assert "Cancelled by hand" in page
     assert "Its open tasks continue in the next run" in page
     assert "Cancel the run" not in page
     assert desk.runs() == ["cancelled"]
@@ -277,7 +277,32 @@ def test_a_parked_task_can_be_discarded(dashboard, desk, made) -> None:
     who = signed_in(dashboard, "u")
     who.post(f"/tasks/{parked}/discard")
     assert desk.tasks()[parked] == "done"
-    assert "discarded by hand" in text(who.get(f"/tasks/{parked}"))
+    page = text(who.get(f"/tasks/{parked}"))
+    assert "State discarded" in page
+    assert "discarded by hand" in page
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "copy", "shown"),
+    [
+        ("done", None, None, "done"),
+        ("done", "too large", None, "skipped"),
+        ("done", "discarded by hand: heads", None, "discarded"),
+        ("parked", "heads", None, "parked"),
+        ("parked", "heads", 7, "retried"),
+    ],
+)
+def test_a_task_that_did_not_run_is_not_shown_as_done(
+    dashboard, desk, made, state: str, reason: str | None, copy: int | None, shown: str
+) -> None:
+    _, run, root, _ = made
+    desk.conn.execute(
+        "UPDATE sync_task SET state = %s, reason = %s, retried_as = %s WHERE id = %s",
+        (state, reason, copy, root),
+    )
+    who = signed_in(dashboard, "u")
+    for page in (f"/tasks/{root}", f"/runs/{run}"):
+        assert f'<span class="state {shown}">{shown}</span>' in who.get(page).text
 
 
 def test_runs_and_tasks_of_other_users_are_not_found(dashboard, desk, made) -> None:

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from core.accounts import store
 from core.db import version
 from core.ledger import leadership, processes
 from core.plugins import Registry
@@ -32,7 +33,8 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
         {"scheduler": "warn"},
     ),
     "a scheduler that never ticked": (
-        "UPDATE engine_state SET last_tick_at = NULL",
+        "WITH old AS (UPDATE process SET started_at = clock_timestamp() - interval '3.6 minutes')"
+        " UPDATE engine_state SET last_tick_at = NULL",
         {"scheduler": "warn"},
     ),
     "a late heartbeat": (
@@ -70,6 +72,40 @@ def test_all_reports_agree_on_the_fleet(api, healthy, desk, case: str) -> None:
     assert silent == (expected["scheduler"] == "warn")
     alive = any(row["kind"] == "worker" for row in found.processes)
     assert alive == bool(liveness.live_workers(desk.conn)) == (expected["workers"] == "ok")
+
+
+def test_a_new_installation_waits_for_the_first_tick(api, healthy, desk) -> None:
+    desk.conn.execute("UPDATE engine_state SET last_tick_at = NULL")
+    assert health.check(api.backend)["scheduler"] == "ok"
+    checks = {check.name: check for check in fleet.examine(desk.conn, SETTINGS, Registry())}
+    assert checks["scheduler"].status == "ok"
+    assert checks["scheduler"].message == "has not fired yet: it fires every 2 min"
+
+
+def test_the_oldest_ready_task_is_of_an_account_that_may_run(desk) -> None:
+    waiting, stopped = desk.account("waiting"), desk.account("stopped")
+    paused = desk.account("paused", "depot")
+    for account, minutes in ((waiting, 5), (stopped, 50), (paused, 500)):
+        desk.run(account)
+        desk.conn.execute(
+            "UPDATE sync_task SET available_at = now() - %s * interval '1 minute'"
+            " WHERE user_integration_id = %s",
+            (minutes, account),
+        )
+    ages = {
+        row["domain"]: row["seconds"] for row in snapshot.collect(desk.conn, SETTINGS).queue_age
+    }
+    assert (ages["shop"] > 2_900, ages["depot"] > 29_000) == (True, True)
+    desk.conn.execute(store.PAUSE, (stopped,))
+    desk.conn.execute(
+        "INSERT INTO integration (domain, name, version, tasks, max_tasks, paused_at)"
+        " VALUES ('depot', 'Depot', '1', '{}', 0, now())"
+    )
+    ages = {
+        row["domain"]: row["seconds"] for row in snapshot.collect(desk.conn, SETTINGS).queue_age
+    }
+    assert ages.keys() == {"shop"}
+    assert 290 < ages["shop"] < 2_900
 
 
 def test_a_candidate_that_waits_to_lead_has_no_wrong_clock(healthy, desk) -> None:

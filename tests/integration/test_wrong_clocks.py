@@ -11,6 +11,7 @@ from sqlalchemy import DateTime
 from support.old_clocks import OLD, YOUNG
 from support.waiting import until
 
+from core import Task
 from core.accounts.refresh import CLAIM_REFRESH
 from core.content.blobs import TOUCH
 from core.db import clocks
@@ -44,6 +45,7 @@ SPANS = {
     "poll_interval_minutes": 15,
     "snoozed_seconds": 0.0,
     "finished_at": None,
+    "dispatch_no": 0,
 }
 """The values of the columns that a span depends on."""
 JUDGED = """
@@ -51,6 +53,7 @@ SELECT {condition} FROM (SELECT clock_timestamp() + {offset} AS {column},
     %(poll_interval_minutes)s::int AS poll_interval_minutes,
     %(snoozed_seconds)s::float AS snoozed_seconds,
     %(finished_at)s::timestamptz AS finished_at,
+    %(dispatch_no)s::int AS dispatch_no, clock_timestamp() AS created_at,
     clock_timestamp() AS paused_at, clock_timestamp() AS blocked_at) row
 """
 DEADLINES = [name for name, rule in RULES.items() if isinstance(rule, Deadline)]
@@ -76,7 +79,7 @@ def test_a_deadline_beyond_its_longest_span_has_passed(name: str, conn) -> None:
         (f"({rule.span}) + interval '10 seconds'", True),
         ("interval '1 day 10 seconds'", True),
     ):
-        inner = offset
+        inner = offset.replace("created_at", "clock_timestamp()")
         for one, value in SPANS.items():
             inner = inner.replace(one, "NULL::timestamptz" if value is None else str(value))
         for condition, wanted in ((clocks.passed(name), over), (clocks.lasts(name), not over)):
@@ -166,9 +169,30 @@ def test_a_deferred_task_of_the_future_is_due(desk) -> None:
 def test_a_ready_task_of_the_future_is_dispatched(desk) -> None:
     root = desk.root(desk.account())
     desk.add(root.run_id, "a")
-    desk.conn.execute("UPDATE sync_task SET available_at = now() + interval '50 minutes'")
+    desk.conn.execute(
+        "UPDATE sync_task SET dispatch_no = 1, available_at = now() + interval '50 minutes'"
+    )
     assert not desk.claim()
     desk.conn.execute(f"UPDATE sync_task SET available_at = {DAY_AHEAD}")
+    assert len(desk.claim()) == 1
+
+
+def test_a_delayed_task_waits_for_up_to_a_day(desk) -> None:
+    root = desk.root(desk.account())
+    tasks = [Task("step", {"number": delay}, delay=delay) for delay in (4_000, 86_400)]
+    desk.finish(root, tasks=tasks)
+    assert not desk.claim()
+    desk.conn.execute("UPDATE sync_task SET available_at = available_at - interval '4000 seconds'")
+    assert len(desk.claim()) == 1
+
+
+def test_a_delay_that_begins_in_the_future_has_ended(desk) -> None:
+    root = desk.root(desk.account())
+    desk.add(root.run_id, "a")
+    desk.conn.execute(
+        "UPDATE sync_task SET created_at = clock_timestamp() + interval '2 hours',"
+        " available_at = clock_timestamp() + interval '3 hours' WHERE state = 'ready'"
+    )
     assert len(desk.claim()) == 1
 
 

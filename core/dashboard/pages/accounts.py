@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from core.service.accounts import listing as account_listing
 from core.service.accounts import queries as account_queries
 from core.service.accounts.owed import owed_by
 from core.service.backend import Backend
+from core.service.fleet import liveness
 from core.service.runs import progress
 from core.service.runs import queries as run_queries
 from core.states import AccountState, Lane, RunState
@@ -73,6 +73,7 @@ def account_list(
             "cursor": cursor,
             "filters": filters,
             "first": not after,
+            "overdue_seconds": liveness.silent_after_seconds(engine.settings),
             "domains": query_filters.domains(engine, domain),
             "states": STATES,
         }
@@ -128,7 +129,7 @@ def render(
 
 
 def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) -> dict[str, Any]:
-    row = account_queries.accounts.one(conn, "account", account)
+    row = account_queries.shown_accounts.one(conn, "account", account)
     stored_account = store.load(conn, account)
     runs = run_queries.runs.page(conn, limit=RUNS_SHOWN, user_integration_id=account)
     open_runs = {
@@ -152,7 +153,7 @@ def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) ->
         and oauth.missing_settings(engine.settings, integration) == [],
         "waits": progress.blockers(conn, stored_account, live),
         "owed": owed_by(conn, account),
-        "due": row["next_sync_at"] is not None and row["next_sync_at"] <= datetime.now(UTC),
+        "next_sync": account_queries.next_sync(row).text,
         "overdue": account in account_listing.overdue_of(conn, engine.settings, [account]),
         "runs": runs.rows,
         "days": daily.latest(conn, account, DAYS_SHOWN),

@@ -13,7 +13,7 @@ from core.dashboard.session import SignedIn
 from core.db.pool import Conn
 from core.ledger import leadership
 from core.service.backend import Backend
-from core.service.fleet import activity, health, outages, snapshot
+from core.service.fleet import activity, health, liveness, outages, snapshot
 from core.transport.messages import POLL_QUEUE, SAVE_QUEUE
 from core.web.dependencies import Engine
 
@@ -44,6 +44,7 @@ def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
         "parked": sum(row["number"] for row in fleet.parked),
         "max_wait_seconds": max((row["seconds"] for row in fleet.queue_age), default=0.0),
         "due": activity.due(conn),
+        "overdue_seconds": liveness.silent_after_seconds(engine.settings),
         "processes": processes,
         "workers": [
             process for process in processes if process["alive"] and process["kind"] == "worker"

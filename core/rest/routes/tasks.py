@@ -41,7 +41,7 @@ def discard_tasks(
 ) -> BulkAction:
     """Discard all matching tasks.
 
-    This cannot be undone. Content that the tasks would have saved may be missing.
+    This cannot be undone. The copy may then lack the items of these tasks.
     """
     return _bulk(
         parked.apply_to_all(engine, run_actions.discard, _filter(engine, principal, body), after)
@@ -66,7 +66,7 @@ def retry_task(engine: Engine, principal: FleetOperator, task: TaskId) -> Retrie
 def discard_task(engine: Engine, principal: FleetOperator, task: TaskId) -> Task:
     """Discard a parked task.
 
-    This cannot be undone. Content that the task would have saved may be missing.
+    This cannot be undone. The copy may then lack the items of this task.
     """
     _read(engine, principal, task)
     run_actions.discard(engine, [task])

@@ -12,6 +12,7 @@ from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.accounts import queries as account_queries
 from core.service.accounts.owed import completeness
+from core.service.accounts.queries import NextSync
 from core.service.fleet import liveness
 from core.service.runs import progress
 from core.service.runs.parked import CONDITION
@@ -56,6 +57,11 @@ class AccountRow:
     row: Row
     wait: Blocker | None
     overdue: bool
+
+    @property
+    def next_sync(self) -> NextSync:
+        """The next sync of the account."""
+        return account_queries.next_sync(self.row)
 
     @property
     def completeness(self) -> str:

@@ -84,9 +84,14 @@ class Owed:
     @property
     def sentence(self) -> str:
         """A text for people, which names the number of owed tasks and the age of the oldest one."""
-        tasks = counted(self.tasks, "failed or cancelled task")
-        are = "is" if self.tasks == 1 else "are"
-        return f"Incomplete: {tasks} {are} not done yet. The first failed {ago(self.since)}."
+        were, are = ("was", "is") if self.tasks == 1 else ("were", "are")
+        tasks = f"{counted(self.tasks, 'task')} failed or {were} cancelled, and {are} not done"
+        return f"Incomplete: {tasks}. The first failure was {ago(self.since)}."
+
+    @property
+    def completeness(self) -> str:
+        """The number of owed tasks, or the time as of which the account is complete."""
+        return completeness({"owed_tasks": self.tasks, "complete_as_of": self.complete_as_of})
 
 
 def owed_by(conn: Conn, account: UUID) -> Owed:

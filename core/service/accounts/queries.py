@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.accounts.owed import OWED_COLUMNS
 from core.service.content.deletions import deletions
+from core.service.formatting import ago
 from core.service.pagination import Keyset, PagedQuery
+from core.states import AccountState, Lane, RunState
 
 ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config,
     sync_status, status_reason, status_detail, poll_interval_minutes, deletions, next_sync_at,
@@ -27,8 +30,18 @@ accounts = PagedQuery(
     },
     bounds={"due_before": "next_sync_at <= %(due_before)s"},
 )
+# `sync_run_open` serves it.
+_IS_RUNNING = f"""
+EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
+    AND r.state = '{RunState.RUNNING}') AS is_running
+"""
+shown_accounts = replace(
+    accounts, columns=f"{ACCOUNT_COLUMNS}, {_IS_RUNNING}", table="user_integration a"
+)
+"""The same rows with `is_running`: true if a live run is open."""
+
 listed_accounts = replace(
-    accounts, columns=f"{ACCOUNT_COLUMNS}, {OWED_COLUMNS}", table="user_integration a"
+    shown_accounts, columns=f"{ACCOUNT_COLUMNS}, {_IS_RUNNING}, {OWED_COLUMNS}"
 )
 """The same rows with `owed_tasks` and `complete_as_of`. PostgreSQL computes them for the page only.
 """
@@ -69,6 +82,40 @@ SELECT kind, count(*) AS items, coalesce(sum(size), 0)::bigint AS bytes,
 FROM user_integration_content WHERE user_integration_id = %(id)s AND deleted_at IS NULL
 GROUP BY kind ORDER BY kind
 """
+
+
+@dataclass(frozen=True, slots=True)
+class NextSync:
+    """The next sync of an account, for people.
+
+    Attributes:
+      at: Its time; None if it has no time to show.
+      word: The state of the sync instead of a time: `running`, `due now`, or `paused` with its
+        integration. None: `at` applies.
+    """
+
+    at: datetime | None = None
+    word: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The word, or the distance of the time from now."""
+        return self.word or ago(self.at)
+
+
+def next_sync(row: Row) -> NextSync:
+    """Return the next sync of a row of `shown_accounts`. An account that is not active has none.
+
+    While a live run is open, `next_sync_at` is the time at which the scheduler looks again.
+    """
+    if row["sync_status"] != AccountState.ACTIVE:
+        return NextSync()
+    if row["is_running"]:
+        return NextSync(word="running")
+    at = row["next_sync_at"]
+    if at is None:
+        return NextSync(word="paused")
+    return NextSync(word="due now") if at <= datetime.now(UTC) else NextSync(at)
 
 
 def account_kinds(conn: Conn, id: UUID) -> list[Row]:

@@ -75,6 +75,12 @@ class Decided:
     run: UUID | None = None
 
 
+def place_name(row: Row) -> str:
+    """Return the name of the listing whose items disappeared: of a folder, its path."""
+    name, parent = (row["parent_name"] or "").strip(), row["parent"] or ""
+    return parent if name and parent.endswith(f"/{name}") else name or parent or "(no name)"
+
+
 def page_of_items(conn: Conn, id: int, *, limit: int = 50, after: str | None = None) -> Page:
     """Read a page of the items that a held deletion would delete, ordered by external id.
 

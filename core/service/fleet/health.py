@@ -113,9 +113,11 @@ def dispatcher(status: leadership.Status, serving: Mapping[str, object]) -> Chec
     return "fail" if serving else "warn"
 
 
-def scheduler(status: leadership.Status, settings: Settings) -> CheckStatus:
-    """Return the status of the scheduler."""
-    return "warn" if liveness.is_silent(status, settings) else "ok"
+def scheduler(conn: Conn, status: leadership.Status, settings: Settings) -> CheckStatus:
+    """Return the status of the scheduler. It is fine before the first tick, until that is late."""
+    if liveness.is_silent(status, settings) and not liveness.is_starting(conn, status, settings):
+        return "warn"
+    return "ok"
 
 
 def _fleet(conn: Conn, settings: Settings) -> dict[str, CheckStatus]:
@@ -123,7 +125,7 @@ def _fleet(conn: Conn, settings: Settings) -> dict[str, CheckStatus]:
     return {
         "workers": workers(serving),
         "dispatcher": dispatcher(status, serving),
-        "scheduler": scheduler(status, settings),
+        "scheduler": scheduler(conn, status, settings),
     }
 
 

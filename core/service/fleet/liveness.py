@@ -25,6 +25,7 @@ __all__ = [
     "OVERDUE_INTERVALS",
     "SILENT_TICKS",
     "is_silent",
+    "is_starting",
     "live_workers",
     "overdue_params",
     "silent_after_seconds",
@@ -54,6 +55,9 @@ WHERE sync_status = '{AccountState.ACTIVE}'
 """
 """The overdue accounts, as the FROM and WHERE of a query on `user_integration a`."""
 
+_RUNNING_SECONDS = f"""
+SELECT extract(epoch FROM clock_timestamp() - min(started_at))::float FROM process WHERE {ALIVE}
+"""
 _LIVE_WORKERS = f"SELECT id FROM process WHERE kind = 'worker' AND {ALIVE}"
 
 
@@ -65,6 +69,14 @@ def silent_after_seconds(settings: Settings) -> float:
 def is_silent(status: Status, settings: Settings) -> bool:
     """Return True if the scheduler is silent."""
     return status.silent_seconds > silent_after_seconds(settings)
+
+
+def is_starting(conn: Conn, status: Status, settings: Settings) -> bool:
+    """Return True before the first tick of a new installation, as long as it is not late."""
+    if status.last_tick_at is not None:
+        return False
+    ((seconds,),) = conn.execute(_RUNNING_SECONDS).fetchall()
+    return seconds is not None and seconds <= silent_after_seconds(settings)
 
 
 def overdue_params(settings: Settings) -> dict[str, float]:

@@ -8,6 +8,7 @@ from core.db.clocks import lasts
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.ledger import leadership
+from core.ledger.pauses import PAUSED_DOMAINS
 from core.service.content import search_index
 from core.service.fleet import liveness
 from core.service.fleet.liveness import ALIVE
@@ -27,11 +28,19 @@ SELECT integration_domain AS domain, state, count(*) AS number FROM (
     WHERE state = '{TaskState.QUEUED}'
 ) open_ones GROUP BY 1, 2 ORDER BY 1, 2
 """
-# A task that waits for its time is not late.
+# A task that waits for its time is not late. Tasks of a paused integration, and of an account that
+# is not active, wait on purpose. Accounts with ready tasks have open runs, which
+# `sync_run_by_domain` serves.
 QUEUE_AGE = f"""
+WITH stopped AS MATERIALIZED (
+    SELECT DISTINCT a.id FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id
+    WHERE r.state = '{RunState.RUNNING}'
+      AND (a.sync_status <> '{AccountState.ACTIVE}' OR a.integration_domain IN ({PAUSED_DOMAINS}))
+)
 SELECT integration_domain AS domain,
     greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds
 FROM sync_task WHERE state = '{TaskState.READY}' AND available_at <= clock_timestamp()
+  AND user_integration_id NOT IN (SELECT id FROM stopped)
 GROUP BY 1 ORDER BY 1
 """
 # The index `sync_task_owed` serves it.

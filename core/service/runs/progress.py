@@ -320,7 +320,9 @@ def _snoozed(conn: Conn, now: Progress) -> list[Blocker]:
     why = fetch(conn, WHY_LATER, {"run": now.run["id"]})
     return [
         Blocker(
-            f"tasks are postponed: {why[0]['reason']}" if why else "tasks are postponed",
+            f"tasks are postponed: {why[0]['reason']}"
+            if why
+            else "the remaining tasks have a later start time",
             now.next_at,
         )
     ]

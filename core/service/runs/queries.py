@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from core.db.rows import Row
+from core.ledger.controls import DISCARDED
 from core.service.pagination import Keyset, PagedQuery
+from core.states import TaskState
 
 _OUTPUTS = "outputs_saved, outputs_unchanged, outputs_deleted"
 TASK_COLUMNS = f"""id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of,
@@ -35,3 +38,15 @@ tasks = PagedQuery(
         "since": "coalesce(finished_at, created_at) >= %(since)s",
     },
 )
+
+
+def shown_state(row: Row) -> str:
+    """Return the state of a task for people: a task may be done because it did not run.
+
+    A retried task has a copy. A person discards a task; the plugin skips one, and gives a reason.
+    """
+    if row["retried_as"] is not None:
+        return "retried"
+    if row["state"] == TaskState.DONE and row["reason"]:
+        return "discarded" if row["reason"].startswith(DISCARDED) else "skipped"
+    return str(row["state"])

@@ -145,7 +145,10 @@ class Config(BaseModel, extra="forbid"):
         None,
         ge=1,
         le=65535,
-        description="TCP port of the server. Default: the protocol's, 21, 990 or 22",
+        description=(
+            "TCP port of the server. Default: 21 for ftp and ftps, 990 for ftps-implicit, and"
+            " 22 for sftp"
+        ),
     )
     root: Annotated[str, AfterValidator(_absolute)] = Field(
         "",
@@ -157,27 +160,29 @@ class Config(BaseModel, extra="forbid"):
         (),
         max_length=MAX_GLOBS,
         description=(
-            "Only files that match one of these globs, below the root, such as *.csv or"
-            " reports/**/*.pdf. Empty: all"
+            "Copy only files that match one of these globs, below the root, such as *.csv or"
+            " reports/**/*.pdf. Empty: copy all files"
         ),
     )
     exclude: Annotated[tuple[str, ...], ResyncOnChange(), AfterValidator(_globs)] = Field(
         (),
         max_length=MAX_GLOBS,
-        description="No files or directories that match one of these globs, such as tmp/ or *.bak",
+        description=(
+            "Do not copy files or directories that match one of these globs, such as tmp/ or *.bak"
+        ),
     )
     min_bytes: Annotated[NonNegativeInt, ResyncOnChange()] = Field(
-        0, title="Smallest size (bytes)", description="Only files of at least this size"
+        0, title="Smallest size (bytes)", description="Copy only files of at least this size"
     )
     max_bytes: Annotated[NonNegativeInt | None, ResyncOnChange()] = Field(
         None,
         title="Largest size (bytes)",
-        description="Only files of at most this size. Default: any",
+        description="Copy only files of at most this size. Default: any size",
     )
     modified_after: Annotated[date | None, ResyncOnChange()] = Field(
         None,
         title="Modified after",
-        description="Only files that changed on this day (UTC) or later. Default: all",
+        description="Copy only files that changed on this day (UTC) or later. Default: all files",
     )
     max_depth: Annotated[int | None, ResyncOnChange()] = Field(
         None,
@@ -185,19 +190,20 @@ class Config(BaseModel, extra="forbid"):
         le=64,
         title="Levels",
         description=(
-            "Levels of directories below the root. With 0, only the root's own files. Default: 64"
+            "Copy this many levels of directories below the root. With 0, copy only the root's own"
+            " files. Default: 64"
         ),
     )
     hidden: Annotated[bool, ResyncOnChange()] = Field(
         True,
         title="Hidden files",
-        description="Also files and directories whose names begin with a dot",
+        description="Copy files and directories whose names begin with a dot too",
     )
     follow_links: Annotated[bool, ResyncOnChange()] = Field(
         True,
         title="Follow links",
         description=(
-            "Also links to files, with the content of the file. Some servers do not show which"
+            "Copy links to files too, with the content of the file. Some servers do not show which"
             " files are links"
         ),
     )
@@ -232,7 +238,7 @@ class Config(BaseModel, extra="forbid"):
         title="Settling time (seconds)",
         description=(
             "Look at new and changed files again after this number of seconds, and fetch only files"
-            " whose size and time did not change. The clocks of the server do not matter"
+            " whose size and time did not change. This works even if the server's clock is wrong"
         ),
     )
     tls_ca: Annotated[str, Destination()] = Field(
@@ -280,7 +286,7 @@ class Config(BaseModel, extra="forbid"):
         "",
         max_length=24_000,
         title="Host key of the jump host",
-        description="The jump host's keys, in the same forms",
+        description="For sftp: the jump host's own host keys, in one of the forms of the host key",
     )
     legacy_algorithms: Annotated[bool, Destination()] = Field(
         False,
@@ -330,6 +336,7 @@ class Credentials(BaseModel, extra="forbid"):
     account: Annotated[SecretStr | None, AfterValidator(_optional_line)] = Field(
         None,
         max_length=1_000,
+        title="ACCT account",
         description="For ftp and ftps: account for the command ACCT, if the server requires one",
         json_schema_extra=NOT_PROMPTED,
     )
@@ -338,8 +345,8 @@ class Credentials(BaseModel, extra="forbid"):
         max_length=24_000,
         title="Client certificate",
         description=(
-            "For ftps: certificate with its chain, in PEM, if the server requires one of the"
-            " client. For sftp: certificate of the private key, as OpenSSH writes it"
+            "For ftps: your certificate and its chain, in PEM, if the server asks the client for a"
+            " certificate. For sftp: certificate of the private key, as OpenSSH writes it"
         ),
         json_schema_extra=NOT_PROMPTED,
     )

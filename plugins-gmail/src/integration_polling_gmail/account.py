@@ -102,7 +102,8 @@ class Credentials(BaseModel, extra="forbid"):
     )
     refresh_token_expires: AwareDatetime | None = Field(
         None,
-        description="Expiry of the refresh token. Google sends it for an OAuth app in testing",
+        description="Expiry of the refresh token. Google sends this time only for an OAuth app in"
+        " testing",
     )
     service_account: ServiceAccount | None = Field(
         None, description="JSON key of a service account with domain-wide delegation"

@@ -75,12 +75,13 @@ class HelloWorld(BaseIntegration[Config]):
     def list_page(self, ctx: Context, page: int) -> TaskResult:
         """Return the items of a page: as output, or as one task for each item of a deeper tree."""
         self._work(ctx, f"page-{page}")
-        if self.config.fanout_depth:
-            return TaskResult(tasks=self._items(str(page), level=0))
         hidden = range(self.config.items, self.config.items + self.config.hidden)
+        skipped = [Skipped(f"{page}-{item}", "hidden") for item in hidden]
+        if self.config.fanout_depth:
+            return TaskResult(tasks=self._items(str(page), level=0), skipped=skipped)
         return TaskResult(
             (self._greeting(f"{page}-{item}", str(page)) for item in range(self.config.items)),
-            skipped=[Skipped(f"{page}-{item}", "hidden") for item in hidden],
+            skipped=skipped,
         )
 
     @task

@@ -65,7 +65,7 @@ class Config(BaseModel, extra="forbid"):
     item_bytes: NonNegativeInt = Field(
         100, title="Item size (bytes)", description="Length of an item"
     )
-    delay_ms: NonNegativeInt = Field(0, title="Delay (ms)", description="Duration of each task")
+    delay_ms: NonNegativeInt = Field(0, title="Delay (ms)", description="Each task takes this long")
     fanout_depth: NonNegativeInt = Field(
         0,
         title="Nested levels",
@@ -73,8 +73,8 @@ class Config(BaseModel, extra="forbid"):
     )
     fail_rate: dict[Failure, float] = Field(
         default_factory=dict,
-        description="Share of tasks that fail, from 0 to 1, for each kind of error. The kinds are "
-        + ", ".join(get_args(Failure)),
+        description="Share of tasks that fail, from 0 to 1, for each kind of error. An example is"
+        ' {"permanent": 0.2}. The kinds are ' + ", ".join(get_args(Failure)),
     )
     seed: int = Field(0, description="Seed of the failures and of the items' text")
     grow: NonNegativeInt = Field(0, description="Number of items that each later run adds")
@@ -84,12 +84,14 @@ class Config(BaseModel, extra="forbid"):
         description="Number of items on each page that the plugin skips on purpose",
     )
     pause_ms: NonNegativeInt = Field(
-        0, title="Pause between pages (ms)", description="Time between the starts of two pages"
+        0,
+        title="Pause between pages (ms)",
+        description="Each page starts this much later than the one before",
     )
     url: Annotated[str, Destination()] = Field(
         "",
-        title="Address of greetings",
-        description="Address of a text file; each of its lines is one more item",
+        title="URL of greetings",
+        description="URL of a text file; each of its lines is one more item",
     )
 
 

@@ -26,7 +26,7 @@ WORDS = {
         "stopped: credentials or config rejected",
         "review-stopped-accounts",
     ),
-    "parked": ("tasks", "parked after the last attempt", "review-parked-tasks"),
+    "parked": ("tasks", "parked: the engine does not retry them", "review-parked-tasks"),
     "held": (
         "deletions",
         "held: an unusually large share of items disappeared",

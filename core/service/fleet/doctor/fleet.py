@@ -45,7 +45,7 @@ def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Chec
     for domain, pause in pauses.lasting(conn).items():
         text = f"an operator paused the integration {domain} {pauses.end_of(pause)}"
         yield Check("pause", "warn", text, Advice("resume-integration", {"domain": domain}))
-    yield _scheduler(status, settings, bool(serving))
+    yield _scheduler(conn, status, settings, bool(serving))
     for row in fetch(conn, SKEWED, {"largest": MAX_CLOCK_SKEW_SECONDS}):
         message = f"the clock of {row['host']} differs by {row['skew']:.0f} s from the database's"
         yield Check("clock", "warn", message, Advice("synchronize-clocks"))
@@ -99,9 +99,12 @@ def _dispatcher(status: leadership.Status, serving: dict[str, tuple[int, int]]) 
     )
 
 
-def _scheduler(status: leadership.Status, settings: Settings, working: bool) -> Check:
-    check_status = health.scheduler(status, settings)
+def _scheduler(conn: Conn, status: leadership.Status, settings: Settings, working: bool) -> Check:
+    check_status = health.scheduler(conn, status, settings)
     advice = Advice("start-scheduler") if not working else Advice("check-scheduler")
+    if status.last_tick_at is None and check_status == "ok":
+        first = span(tick_seconds(settings.cron_schedule))
+        return Check("scheduler", check_status, f"has not fired yet: it fires every {first}")
     if status.last_tick_at is None:
         return Check("scheduler", check_status, "has not fired yet", advice)
     silent = span(status.silent_seconds)

@@ -1318,6 +1318,40 @@ MUTATIONS = [
         ("tests/unit/test_conformance.py",),
     ),
     Mutation(
+        "secrets in metrics of Sentry",
+        (("core/observability/errors.py", "        before_send_metric=_redacted,\n", ""),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets in attachments of Sentry",
+        (("core/observability/errors.py", 'hint.pop("attachments", None)', "pass"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets that were pasted with spaces",
+        (("core/known_secrets.py", "        yield from {secret, bare}\n",
+          "        yield secret\n"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets that a serializer reveals",
+        (("core/known_secrets.py", "    for item in _items(value):\n        yield",
+          "    value = value.model_dump() if isinstance(value, BaseModel) else value\n"
+          "    for item in _items(value):\n        yield"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets in the lines of a dry run",
+        (("core/cli/development.py", "        KNOWN.scope(secrets_of(valid_credentials)),\n", ""),),
+        ("tests/security/test_plugin_log_secrets.py",),
+    ),
+    Mutation(
+        "values of a plugin's settings",
+        (("core/integration/operator.py", 'problem=redact(first["msg"])',
+          'problem=first["msg"]'),),
+        ("tests/security/test_setting_urls.py",),
+    ),
+    Mutation(
         "URLs of the settings",
         (("core/setting_urls.py", "        raise ValueError(AT)", "        pass"),),
         ("tests/security/test_setting_urls.py",),

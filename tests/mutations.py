@@ -1346,6 +1346,12 @@ MUTATIONS = [
         ("tests/security/test_plugin_log_secrets.py",),
     ),
     Mutation(
+        "users take turns when the texts of files are read",
+        (("core/service/content/document_texts.py", "AND w.user_id > %(after)s {_OLDEST}",
+          "AND %(after)s IS NOT NULL {_OLDEST}"),),
+        ("tests/security/test_user_slots.py",),
+    ),
+    Mutation(
         "values of a plugin's settings",
         (("core/integration/operator.py", 'problem=redact(first["msg"])',
           'problem=first["msg"]'),),

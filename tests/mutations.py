@@ -1318,6 +1318,35 @@ MUTATIONS = [
         ("tests/unit/test_conformance.py",),
     ),
     Mutation(
+        "waiting readers are authorized again",
+        (("core/rest/routes/changes.py", "_current(conn, principal) if waited else principal",
+          "principal"),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "requests that waited for a slot are authorized again",
+        (("core/web/request_rates.py", "            return waited\n",
+          "            return False\n"),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "a token that has ended creates no other",
+        (("core/service/tokens.py",
+          "WHERE id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())\n"
+          "FOR SHARE", "WHERE id = %s FOR SHARE"),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "a revocation and a new token exclude each other",
+        (("core/service/tokens.py", "FOR SHARE\n", ""),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "downloads are authorized again",
+        (("core/web/downloads.py", "            if not allowed():", "            if False:"),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
         "secrets in metrics of Sentry",
         (("core/observability/errors.py", "        before_send_metric=_redacted,\n", ""),),
         ("tests/security/test_log_secrets.py",),
@@ -1350,6 +1379,24 @@ MUTATIONS = [
         (("core/service/content/document_texts.py", "AND w.user_id > %(after)s {_OLDEST}",
           "AND %(after)s IS NOT NULL {_OLDEST}"),),
         ("tests/security/test_user_slots.py",),
+    ),
+    Mutation(
+        "a user's own credentials have a group of that user",
+        (("core/service/accounts/actions.py", "    return json.dumps([user_id, group])",
+          "    return group"),),
+        ("tests/security/test_limit_groups.py",),
+    ),
+    Mutation(
+        "a check is authorized again before it stores",
+        (("core/service/accounts/actions.py",
+          "        authorize(conn)\n        connected = _store(", "        connected = _store("),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "an erasure waits for accounts that are being stored",
+        (("core/service/accounts/erase.py",
+          "        conn.execute(LOCK_TOKENS, (user_id,))\n", ""),),
+        ("tests/security/test_ended_access.py",),
     ),
     Mutation(
         "values of a plugin's settings",
@@ -1468,7 +1515,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a token creates no token that outlives it",
-        (("core/service/tokens.py", "not_after=not_after)", "not_after=None)"),),
+        (("core/service/tokens.py", "not_after=row[0])", "not_after=None)"),),
         ("tests/security/test_scopes.py",),
     ),
     Mutation(

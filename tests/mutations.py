@@ -1104,6 +1104,11 @@ MUTATIONS = [
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
+        "limited accounts reach public addresses only",
+        (("core/egress.py", "if not inet or not is_public(str(address[0])):", "if not inet:"),),
+        ("tests/security/test_private_hosts.py",),
+    ),
+    Mutation(
         "the limit of unknown threads",
         (("core/egress.py",
           "if public_only or (public_only is None and self._enforcing):", "if public_only:"),),

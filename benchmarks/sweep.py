@@ -8,18 +8,24 @@ A reader follows the change feed of the other account's user. It measures the ti
 of a change until the feed shows it. Another connection looks every 10 ms how long each writing
 transaction of the engine has been open. The bound on a transaction leaves out its COMMIT, because a
 COMMIT waits for the disk: on a shared disk, the smallest transaction takes up to 0.6 s. The table
-has the time with the COMMIT too. The memory of the worker and of the command is sampled.
+has the time with the COMMIT too. A second table has the longest transactions, with the statements
+that took most of their time. The memory of the worker and of the command is sampled.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import re
 import statistics
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from uuid import UUID
 
 import psutil
@@ -28,6 +34,7 @@ from benchmarks.engine import Engine, Testbed
 from benchmarks.processes import ended, family, program, resident_bytes
 from benchmarks.report import Budget, Options, Report, ratio
 from benchmarks.swept import KEPT
+from core import content, ledger
 from core.db.pool import Conn, open_connection
 from core.service.authorization import Principal
 from core.service.content import changes
@@ -35,6 +42,8 @@ from core.service.content import changes
 MEBIBYTE = 1024 * 1024
 READER, PAGES = "reader", 10
 LOOK_SECONDS, WRITE_SECONDS, MEMORY_SECONDS = 0.01, 0.05, 0.2
+LONGEST = 3
+"""The number of transactions of each deletion that the second table has."""
 
 # Rows as an earlier sync would have left them; half of them are in a folder.
 FILL = f"""
@@ -57,17 +66,18 @@ CHANGE = """
 UPDATE user_integration_content SET name = %s, changed_xid = pg_current_xact_id()::text::bigint
 WHERE user_integration_id = %s AND external_id = '0'
 """
-# Sessions of the engine that have written and not yet committed, with the seconds since they began,
-# and those until they asked to commit. The last column is true if the statement is one of a sweep
-# or of an erasure.
+# Sessions of the engine that have written and not yet committed: the seconds since they began, the
+# seconds until they asked to commit, their statement, and its wait.
 WRITING = """
 SELECT pid, xact_start, extract(epoch FROM clock_timestamp() - xact_start),
     extract(epoch FROM CASE query WHEN 'COMMIT' THEN query_start ELSE clock_timestamp() END
         - xact_start),
-    query ~ 'held_deletion|is_parent|WITH gone|gone_at_source = CASE'
+    query, CASE state WHEN 'active' THEN wait_event ELSE 'the engine' END
 FROM pg_stat_activity
 WHERE backend_xid IS NOT NULL AND application_name = 'polling' AND xact_start IS NOT NULL
 """
+MODULES = ("content.holds", "content.portions", "content.seen", "service.accounts.disconnect")
+"""The modules whose statements are those of a deletion."""
 
 CLI = [sys.executable, "-c", "from core.cli import main; main()"]
 
@@ -83,6 +93,7 @@ class Watched:
       transactions: The longest time that each writing transaction was seen open before its COMMIT,
         in seconds.
       committed: The same with its COMMIT.
+      looks: The number of looks at each transaction, by its statement and its wait.
       deleting: The keys of the transactions that delete items or look for missing ones.
       grown: The growth of the largest process, in bytes.
     """
@@ -92,6 +103,7 @@ class Watched:
     late: list[float] = field(default_factory=list)
     transactions: dict[tuple[int, object], float] = field(default_factory=dict)
     committed: dict[tuple[int, object], float] = field(default_factory=dict)
+    looks: dict[tuple[int, object], Counter[str]] = field(default_factory=dict)
     deleting: set[tuple[int, object]] = field(default_factory=set)
     grown: int = 0
 
@@ -131,7 +143,9 @@ def run(bed: Testbed, options: Options) -> Report:
         *_budgets("an erasure", erasures, calm),
     ]
     name = "the same sync alone"
-    return Report("sweep", "s", ours, calm, name, budgets, {f"{items:,} items": rows})
+    longest = [*_longest_rows("sweep", sweeps), *_longest_rows("disconnect", erasures)]
+    details = {f"{items:,} items": rows, "the longest transactions": longest}
+    return Report("sweep", "s", ours, calm, name, budgets, details)
 
 
 def fill(conn: Conn, account: UUID, items: int) -> None:
@@ -221,11 +235,43 @@ def _look(engine: Engine, seen: Watched, stop: threading.Event) -> None:
     """Record how long each writing transaction is open."""
     with open_connection(engine.urls.database_url) as conn:
         while not stop.wait(LOOK_SECONDS):
-            for pid, start, seconds, working, is_deletion in conn.execute(WRITING):
-                key = (pid, start)
-                seen.deleting.update([key] if is_deletion else ())
+            for pid, start, seconds, working, query, wait in conn.execute(WRITING):
+                key, name = (pid, start), _name(query)
+                seen.deleting.update([key] if name.startswith(MODULES) else ())
+                looks = seen.looks.setdefault(key, Counter())
+                looks[name if wait is None else f"{name} ({wait})"] += 1
                 seen.transactions[key] = max(seen.transactions.get(key, 0.0), float(working))
                 seen.committed[key] = max(seen.committed.get(key, 0.0), float(seconds))
+
+
+@cache
+def _statements() -> dict[str, str]:
+    """Return the names of the engine's statements, by the text that PostgreSQL shows."""
+    modules = ["core.service.accounts.disconnect"]
+    for package in (content, ledger):
+        found = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+        modules += [module.name for module in found]
+    return {
+        _shape(text): f"{name.removeprefix('core.')}.{constant}"
+        for name in modules
+        for constant, text in vars(importlib.import_module(name)).items()
+        if constant.isupper() and isinstance(text, str) and not constant.startswith("_")
+    }
+
+
+@cache
+def _name(query: str) -> str:
+    """Return the name of a statement; PostgreSQL cuts its text."""
+    shape = _shape(query)[:-10] if len(query) > 1000 else _shape(query)
+    for known, name in _statements().items():
+        if known == shape or (len(query) > 1000 and known.startswith(shape)):
+            return name
+    return query[:40]
+
+
+def _shape(text: str) -> str:
+    """Return a statement without the names or numbers of its parameters."""
+    return re.sub(r"%\(\w+\)s|%s|\$\d+", "?", text).replace("%%", "%")
 
 
 def _follow(engine: Engine, other: UUID, seen: Watched, stop: threading.Event) -> None:
@@ -294,6 +340,21 @@ def _budgets(what: str, runs: list[Watched], calm: list[float]) -> list[Budget]:
             at_most=300,
         ),
         Budget(f"growth of a process by {what}, MiB", grown / MEBIBYTE, at_most=64),
+    ]
+
+
+def _longest_rows(name: str, runs: list[Watched]) -> list[dict[str, str | float]]:
+    """Return the longest transactions, with the statements that were seen most often in them."""
+    of_deletions = [(one.transactions[key], one.looks[key]) for one in runs for key in one.deleting]
+    return [
+        {
+            "deletion": name,
+            "transaction, ms": round(seconds * 1000),
+            "statements": "; ".join(
+                f"{what} {number / looks.total():.0%}" for what, number in looks.most_common(3)
+            ),
+        }
+        for seconds, looks in sorted(of_deletions, key=lambda each: -each[0])[:LONGEST]
     ]
 
 

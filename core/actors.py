@@ -37,6 +37,7 @@ from core.broker import PollingBroker
 from core.environment import get_environment
 from core.errors import PollingError
 from core.ledger import scheduling
+from core.ledger.outcomes import Dispatch
 from core.logs import configure
 from core.middleware.admission import AdmissionCheck
 from core.middleware.dedup import Dedup
@@ -51,7 +52,7 @@ from core.observability import traces
 from core.plugins import get_registry
 from core.results.decisions import RetryPolicy
 from core.settings import get_settings
-from core.transport.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, read_dispatch
+from core.transport.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE
 from core.transport.queues import Queues
 from core.worker.process import WorkerProcess
 from core.worker.result_messages import unpack
@@ -130,9 +131,8 @@ def poll_due() -> None:
 
 # Declared on a queue that exists anyway; its messages arrive on the queues of their domains.
 @dramatiq.actor(queue_name=POLL_QUEUE, actor_name=RUN_TASK, throws=BaseException)
-def run_task(**fields: Any) -> None:
+def run_task(dispatch: Dispatch) -> None:
     """Run one dispatch of a task, and hand its outcome to the saver."""
-    dispatch = read_dispatch(fields)
     outcomes = []
     try:
         time_limit.call(dispatch, lambda: outcomes.append(process.runner.run(dispatch)))

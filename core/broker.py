@@ -21,6 +21,7 @@ from dramatiq import Message, Middleware
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import DecodeError, QueueJoinTimeout
+from dramatiq.middleware import MiddlewareError
 
 from core.accounts.redaction import describe_redis
 from core.transport.messages import RUN_TASK, SAVE_OUTPUT, TaskMessage
@@ -74,6 +75,7 @@ class PollingBroker(RedisBroker):
         accepting: Callable[[], bool],
         recognizes: Callable[[int], bool] = lambda _: True,
     ) -> None:
+        self._hooks: dict[str, Sequence[Callable[..., None]]] = {}
         super().__init__(client=queues.client, middleware=middleware, namespace=queues.namespace)  # type: ignore[no-untyped-call]
         self.polling_queues = queues
         self.inflight = inflight
@@ -84,6 +86,45 @@ class PollingBroker(RedisBroker):
     def consumer_class(self) -> type[Consumer]:
         """The class of the consumers."""
         return BlockingConsumer
+
+    def add_middleware(self, middleware: Middleware, **place: Any) -> None:
+        """Add a middleware, as Dramatiq does."""
+        super().add_middleware(middleware, **place)
+        self._hooks.clear()
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks before a signal, from the first middleware to the last.
+
+        Dramatiq would also call the empty hooks of all other middleware, four for each message.
+        """
+        for hook in self._defined(f"before_{signal}"):
+            try:
+                hook(self, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                log.critical("unexpected failure in %r", hook, exc_info=True)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks after a signal, from the last middleware to the first."""
+        for hook in reversed(self._defined(f"after_{signal}")):
+            try:
+                hook(self, *args, **kwargs)
+            except Exception:
+                log.critical("unexpected failure in %r", hook, exc_info=True)
+
+    def _defined(self, name: str) -> Sequence[Callable[..., None]]:
+        """Return the hooks of this name that middleware define, in their order."""
+        hooks = self._hooks.get(name)
+        if hooks is None:
+            empty = getattr(Middleware, name, None)
+            hooks = [
+                getattr(middleware, name)
+                for middleware in self.middleware
+                if getattr(type(middleware), name, None) is not empty
+            ]
+            self._hooks[name] = hooks
+        return hooks
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue, without a delay queue."""

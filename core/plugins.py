@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from core.egress import any_host
 from core.errors import NotFound
+from core.field_problems import first_problem
 from core.hookspecs import PROJECT, Hooks
 from core.integration.base import BaseIntegration, Integration
 from core.logs import place
@@ -218,16 +219,14 @@ def _domain_of(integration: Integration) -> str | None:
 def _text(error: BaseException) -> str:
     """Return the class and text of an error; only the class, if `str()` of the error fails."""
     try:
-        message = _without_input(error) if isinstance(error, ValidationError) else str(error)
+        message = (
+            f"{error.title}: {first_problem(error)}"
+            if isinstance(error, ValidationError)
+            else str(error)
+        )
         return f"{type(error).__name__}: {message}"[:500]
     except Exception:  # noqa: BLE001  plugin code
         return type(error).__name__
-
-
-def _without_input(error: ValidationError) -> str:
-    """Return the first problem of a validation, without the input, which may be a secret."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _manager() -> pluggy.PluginManager:

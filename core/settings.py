@@ -26,6 +26,7 @@ from pydantic_settings import SettingsError as InvalidSource
 
 from core import setting_urls
 from core.errors import SettingsError
+from core.field_problems import first_problem
 from core.logs import Form
 
 
@@ -200,11 +201,10 @@ def get_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "a setting"
+        problem = first_problem(error)
+        name = problem.location[0] if problem.location else "a setting"
         name = name if name.isupper() else f"POLLING_{name.upper()}"
-        problem = first["msg"].removeprefix("Value error, ")
-        raise SettingsError("setting-invalid", setting=name, problem=problem) from None
+        raise SettingsError("setting-invalid", setting=name, problem=problem.message) from None
     except InvalidSource as error:
         # Its text names the field, and may repeat the value in a later version.
         field = re.search(r'field "(\w+)"', str(error))

@@ -634,6 +634,11 @@ MUTATIONS = [
         ("tests/integration/test_commit.py",),
     ),
     Mutation(
+        "random bits for each dispatch of a claim",
+        (("core/ledger/dispatching.py", "hashint8extended(t.id,", "hashint8extended(0,"),),
+        ("tests/integration/test_commit.py",),
+    ),
+    Mutation(
         "the fence against a lost time line",
         (("core/ledger/fence.py", "(named.token IS NULL OR named.token = t.token)", "true"),),
         ("tests/integration/test_commit.py",),
@@ -697,6 +702,43 @@ MUTATIONS = [
         "budgets in use that are kept",
         (("core/limits/budgets.py", "tat and tat <= now and name", "tat and name"),),
         ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "one woken thread at a time",
+        (("core/worker/work_queue.py", "if not self._waking:", "if True:"),),
+        ("tests/unit/test_work_queue.py",),
+    ),
+    Mutation(
+        "items that wait wake the next thread",
+        (("core/worker/work_queue.py", "if self._qsize():", "if False:"),),
+        ("tests/unit/test_work_queue.py",),
+    ),
+    Mutation(
+        "collections without loaded objects",
+        (("core/worker/garbage.py", "gc.freeze()", "pass"),),
+        ("tests/unit/test_middleware.py",),
+    ),
+    Mutation(
+        "one plan for all values",
+        (("core/worker/saver.py", "connection(generic_plans=generic_plans)", "connection()"),),
+        ("tests/integration/test_saver.py",),
+    ),
+    Mutation(
+        "plans of sweeps for their values",
+        (("core/ledger/outcomes.py", "            self.listed\n            or", "           "),),
+        ("tests/integration/test_saver.py",),
+    ),
+    Mutation(
+        "a wake-up scans domains with open runs",
+        (("core/dispatcher/loop.py",
+          "for name in dispatching.domains_with_work(conn, [name for name, _ in domains]):",
+          "for name in self._domains:"),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "no calls of empty hooks",
+        (("core/broker.py", "name, None) is not empty", "name, None) is not None"),),
+        ("tests/unit/test_middleware.py",),
     ),
     Mutation(
         "commands that a Redis user may not run",
@@ -1038,7 +1080,7 @@ MUTATIONS = [
         "portions of a sweep that are counted first",
         (("core/content/portions.py",
           'return step._replace(phase="count", frames=step.top)',
-          "return _to_delete(conn, step)"),),
+          "return _to_delete(conn, step, place)"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
@@ -1051,6 +1093,43 @@ MUTATIONS = [
         (("core/content/store.py", "holds.release(conn, place, HeldState.COUNTING)",
           "holds.release(conn, place)"),),
         ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "held deletions that are dropped without a search",
+        (("core/content/holds.py", "WHERE id = %(hold)s AND total <= %(entries)s",
+          "WHERE id = %(hold)s AND 0 < %(entries)s"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "held deletions that are empty without a search",
+        (("core/content/holds.py", "(vanished <= 0 OR total <= %(entries)s", "(0 < %(entries)s"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "held deletions that had many items cover no others",
+        (("core/content/holds.py", " AND h.total <= %(entries)s", ""),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "sweeps that record how much they delete",
+        (("core/content/portions.py", "total = %(lost)s WHERE", "total = 0 WHERE"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "pages that a run took over and lists too",
+        (("core/ledger/follow_ups.py", "UPDATE sync_task t SET carried = false FROM waiting",
+          "UPDATE sync_task t SET carried = true FROM waiting"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "pages that a run took over and has read",
+        (("core/ledger/follow_ups.py", "NOT IN (SELECT id FROM freed)", "IS NULL"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "pages that are retried within their run",
+        (("core/ledger/carry_over.py", "t.carried OR t.run_id <> %(run)s", "true"),),
+        ("tests/integration/test_content.py",),
     ),
     Mutation(
         "portions of a sweep beside a refusal",
@@ -1405,8 +1484,8 @@ MUTATIONS = [
     ),
     Mutation(
         "values of a plugin's settings",
-        (("core/integration/operator.py", 'problem=redact(first["msg"])',
-          'problem=first["msg"]'),),
+        (("core/integration/operator.py", "problem=redact(problem.message)",
+          "problem=problem.message"),),
         ("tests/security/test_setting_urls.py",),
     ),
     Mutation(

@@ -15,6 +15,7 @@ from redis import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from core.db.errors import database_error, describe
 from core.environment import Environment
 from core.errors import SettingsError
+from core.field_problems import field_problems
 from core.integration.operator import environment_value, operator_settings
 from core.known_secrets import KNOWN, OPERATOR, Redactor, secrets_of
 from core.plugins import Registry
@@ -109,12 +110,10 @@ def message_of(error: BaseException) -> str:
 
 
 def _first_problem(error: ValidationError) -> str:
-    first, *others = error.errors(include_url=False, include_input=False, include_context=False)
-    # The messages of a plugin's validators and those about the tag of a union repeat the input.
-    quoting = first["type"] in ("value_error", "assertion_error", "union_tag_invalid")
-    message = first["type"] if quoting else first["msg"]
+    first, *others = field_problems(error)
+    message = first.kind if first.may_quote else first.message
     # Only the name of the field: deeper parts of the location may be keys of the input.
-    place = str(first["loc"][0]) if first["loc"] else ""
+    place = first.location[0] if first.location else ""
     more = f" (and {len(others)} more)" if others else ""
     return (
         f"{error.title}: {place}: {message}{more}" if place else f"{error.title}: {message}{more}"

@@ -5,9 +5,9 @@ Modules with several commands; every other command has a module of its own name:
     accounts      accounts, check, pause, resume, disconnect
     connect       connect, reconnect, config
     development   new, dry-run
-    processes     up, demo
+    processes     up, worker, scheduler, demo
     servers       migrate, env, psql
-    sync          sync, resync
+    sync          sync, resync, reread
 
 Modules that run a command:
 

@@ -38,6 +38,9 @@ START, ACCOUNTS, WORK, OPERATIONS, PLUGINS = (
 FORWARDED = {"ignore_unknown_options": True, "allow_extra_args": True}
 """The settings of a command that passes unknown options on to another program."""
 
+WORDS = {"user": "user-id", "status": "state"}
+"""Words that people type for an option whose documented name is another."""
+
 ABOUT = """Copy people's mail, messages and files from other services into PostgreSQL.
 
 To try it, start the engine in one terminal and connect an account in another:
@@ -84,8 +87,9 @@ def command() -> Any:
 
 
 def _complete(command: Any) -> None:
-    """Accept `-h`, and show flags without a type in the help: they take no value."""
+    """Accept `-h` and `WORDS`, and show flags without a type in the help: they take no value."""
     command.context_settings["help_option_names"] = ["-h", "--help"]
+    command.context_settings["token_normalize_func"] = _documented
     for parameter in command.get_params(
         command.make_context("polling", [], resilient_parsing=True)
     ):
@@ -93,6 +97,10 @@ def _complete(command: Any) -> None:
             parameter.metavar = ""
     for subcommand in getattr(command, "commands", {}).values():
         _complete(subcommand)
+
+
+def _documented(word: str) -> str:
+    return WORDS.get(word, word)
 
 
 def _unwrap_help(app: typer.Typer) -> None:

@@ -79,8 +79,26 @@ def _report_usage(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         return int(error.exit_code)  # a group without a subcommand has printed its help
     path = context.command_path if context is not None else "polling"
+    if (problem := _invalid(error)) is not None:
+        error.message = problem
     fail(error.format_message().rstrip("."), f"Try: {path} --help")
     return int(error.exit_code)
+
+
+def _invalid(error: Any) -> str | None:
+    """Return the message about an option's invalid value; None if Typer's own is sufficient.
+
+    For an option with a type, Typer says what pydantic expects, and not what it was given.
+    """
+    from pydantic import ValidationError
+
+    from core.field_problems import first_problem
+
+    if not isinstance(error.__cause__, ValidationError):
+        return None
+    problem = first_problem(error.__cause__)
+    given = error.__cause__.errors(include_url=False, include_context=False)[0]["input"]
+    return problem.message if problem.may_quote else f"{given!r:.100} {problem.message}"
 
 
 def _catalogued(error: Exception) -> PollingError | None:

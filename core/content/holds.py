@@ -2,6 +2,12 @@
 
 A held deletion covers the items that were missing when the engine held it, by their ids. Items are
 taken out of it, and never added: a person accepts exactly what was shown.
+
+`total` is at least the number of items that a held deletion ever had. The index keeps the entries
+of items that were taken out, until vacuum removes them. A search for the items that are left passes
+over all these entries: after a million items, that takes half a second. So no transaction searches
+for the items of a held deletion that had many. It is dropped, and the leader deletes it as soon as
+that is quick.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ from uuid import UUID
 from core.content.guard import NONE, Decisions, Lost
 from core.content.missing import LIVE_BEFORE, UNSEEN
 from core.db.pool import Conn
-from core.db.short_transactions import DIRECT_ROWS, in_portions
+from core.db.short_transactions import DIRECT_ROWS, MAX_ROWS, TARGET_SECONDS, in_portions
 from core.results.delete_guard import DeleteGuard
 from core.states import Deletions, HeldState, HoldSource, RunState, ShownHeldState, literals
 
@@ -35,7 +41,7 @@ COVERING = f"""
 SELECT h.id FROM held_deletion h
 WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.HELD}'
   AND h.source = %(source)s AND h.parent IS NOT DISTINCT FROM %(parent)s
-  AND h.vanished <= %(portion)s
+  AND h.vanished <= %(portion)s AND h.total <= %(entries)s
   AND (SELECT count(*) FROM held_deletion_item i
        WHERE i.held_deletion_id = h.id AND i.external_id = ANY(%(ids)s)) = %(items)s
 ORDER BY h.id LIMIT 1
@@ -65,12 +71,16 @@ WHERE user_integration_id = %(account)s AND source = '{HoldSource.LISTING}'
 ORDER BY id FOR UPDATE
 """
 REPLACEABLE = (HeldState.HELD, HeldState.COUNTING)
+# The planner puts the comparison of `total` before the search.
 DISCARD_SMALL = """
-DELETE FROM held_deletion h WHERE id = %(hold)s AND (SELECT count(*) FROM (
-    SELECT FROM held_deletion_item WHERE held_deletion_id = h.id LIMIT %(portion)s + 1) i)
-    <= %(portion)s
+DELETE FROM held_deletion h WHERE id = %(hold)s AND total <= %(entries)s
+  AND (SELECT count(*) FROM (
+      SELECT FROM held_deletion_item WHERE held_deletion_id = h.id LIMIT %(portion)s + 1) i)
+      <= %(portion)s
 """
-DROP = f"UPDATE held_deletion SET state = '{HeldState.DROPPED}' WHERE id = %(hold)s"
+DROP = f"UPDATE held_deletion SET state = '{HeldState.DROPPED}', parent = NULL WHERE id = %(hold)s"
+HAS_ITEMS = "SELECT EXISTS (SELECT FROM held_deletion_item WHERE held_deletion_id = %(hold)s)"
+DELETE_EMPTY = "DELETE FROM held_deletion WHERE id = %(hold)s"
 # A sweep of single deletions continues in a later run, also if a person cancelled its own.
 ABANDONED = f"""
 SELECT h.id FROM held_deletion h
@@ -154,10 +164,12 @@ SELECT coalesce(sum(vanished), 0) FROM held_deletion
 WHERE user_integration_id = %s AND state IN ({literals(ShownHeldState)})
 """
 HAS_SEEN = "SELECT EXISTS (SELECT FROM sync_seen WHERE run_id = %s)"
-DROP_EMPTY = f"""
-DELETE FROM held_deletion h
+EMPTY = f"""
+SELECT id FROM held_deletion h
 WHERE user_integration_id = %(account)s AND state IN ({literals(ShownHeldState)})
-  AND NOT EXISTS (SELECT FROM held_deletion_item i WHERE i.held_deletion_id = h.id)
+  AND (vanished <= 0 OR total <= %(entries)s
+    AND NOT EXISTS (SELECT FROM held_deletion_item i WHERE i.held_deletion_id = h.id))
+ORDER BY id FOR UPDATE
 """
 # A run that listed everything has ended, and did not come to these items: a person decides again.
 # After a run with failures, the next one tries again, for a week.
@@ -203,7 +215,7 @@ def hold(conn: Conn, place: Mapping[str, Any], lost: Lost) -> None:
       lost: The missing items, descendants included.
     """
     params = {**place, "ids": list(lost.ids), "items": len(lost.ids), "total": lost.total}
-    params["portion"] = DIRECT_ROWS
+    params |= {"portion": DIRECT_ROWS, "entries": MAX_ROWS}
     covering = conn.execute(COVERING, params).fetchone()
     if covering is not None:
         params["hold"] = covering[0]
@@ -226,7 +238,13 @@ def take_out(conn: Conn, params: Mapping[str, Any]) -> None:
       params: `account`, `ids` and `hold`.
     """
     conn.execute(TAKE_OUT, params)
-    conn.execute(DROP_EMPTY, params)
+    _discard_empty(conn, params["account"])
+
+
+def _discard_empty(conn: Conn, account: Any) -> None:
+    """Drop the held deletions of an account that have no items any more."""
+    for (hold,) in conn.execute(EMPTY, {"account": account, "entries": MAX_ROWS}).fetchall():
+        discard(conn, hold)
 
 
 def next_items(conn: Conn, hold: int, after: str, most: int) -> list[str]:
@@ -255,8 +273,8 @@ def release(
 
 
 def discard(conn: Conn, hold: int) -> None:
-    """Drop a held deletion. A large one is hidden now; `prune` removes its items."""
-    params = {"hold": hold, "portion": DIRECT_ROWS}
+    """Drop a held deletion. One that had many items is hidden now; `prune` deletes it."""
+    params = {"hold": hold, "portion": DIRECT_ROWS, "entries": MAX_ROWS}
     if not conn.execute(DISCARD_SMALL, params).rowcount:
         conn.execute(DROP, params)
 
@@ -271,15 +289,35 @@ def prune(conn: Conn, seconds: float) -> bool:
       seconds: The time after which to stop.
 
     Returns:
-      True if nothing is left.
+      True if no items are left.
     """
     deadline = time.monotonic() + seconds
     for (hold,) in conn.execute(ABANDONED).fetchall():
-        for _ in delete_items(conn, hold):
-            if time.monotonic() >= deadline:
+        for rows in delete_items(conn, hold):
+            if rows and time.monotonic() >= deadline:
                 return False
-        conn.execute(DISCARD_SMALL, {"hold": hold, "portion": DIRECT_ROWS})
+        delete_empty(conn, hold)
     return True
+
+
+def delete_empty(conn: Conn, hold: int) -> None:
+    """Delete a held deletion without items, if that is quick; otherwise hide it, for `prune`.
+
+    The deletion searches for items once more. Searches outside of a transaction stop nobody. The
+    first one marks the entries of deleted items in the index, so that later ones skip them. The
+    second one takes as long as the deletion.
+
+    Args:
+      conn: A connection in autocommit mode.
+      hold: The id of the held deletion.
+    """
+    conn.execute(HAS_ITEMS, {"hold": hold})
+    began = time.monotonic()
+    ((has_items,),) = conn.execute(HAS_ITEMS, {"hold": hold})
+    if not has_items and time.monotonic() - began < TARGET_SECONDS:
+        conn.execute(DELETE_EMPTY, {"hold": hold})
+    else:
+        discard(conn, hold)
 
 
 def delete_items(conn: Conn, hold: int) -> Iterator[int]:
@@ -337,7 +375,7 @@ def settle(conn: Conn, run: Mapping[str, Any]) -> None:
         return
     for hold in holds:
         _release(conn, run, hold)
-    conn.execute(DROP_EMPTY, {"account": account})
+    _discard_empty(conn, account)
 
 
 def _release(conn: Conn, run: Mapping[str, Any], hold: int) -> None:

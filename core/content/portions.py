@@ -50,7 +50,9 @@ SELECT id FROM held_deletion
 WHERE id = %(held)s AND state IN ('{HeldState.COUNTING}', '{HeldState.DELETING}') FOR UPDATE
 """
 # Nothing replaces the sweep any more: an item that is deleted takes its descendants with it.
-DELETING = f"UPDATE held_deletion SET state = '{HeldState.DELETING}' WHERE id = %s"
+DELETING = f"""
+UPDATE held_deletion SET state = '{HeldState.DELETING}', total = %(lost)s WHERE id = %(held)s
+"""
 HOLD = f"""
 UPDATE held_deletion SET state = '{HeldState.HELD}', vanished = %(lost)s, total = %(total)s
 WHERE id = %(held)s
@@ -404,7 +406,7 @@ def _replace(conn: Conn, step: Step, place: Place) -> None:
 
 def _to_delete(conn: Conn, step: Step, place: Place) -> Step:
     _replace(conn, step, place)
-    conn.execute(DELETING, (step.held,))
+    conn.execute(DELETING, step._asdict())
     return step._replace(phase="delete", frames=step.top, after="")
 
 
@@ -453,9 +455,8 @@ def _hold(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | No
         portion.count(len(items))
         if len(items) < most:
             _replace(conn, step, place)
-            if step.lost:
-                conn.execute(HOLD, step._asdict())
-            else:
+            conn.execute(HOLD, step._asdict())
+            if not step.lost:
                 holds.discard(conn, step.held)
             return None
     return step._replace(after=after)

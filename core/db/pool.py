@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 from psycopg import Connection
@@ -56,6 +56,8 @@ SELECT set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin',
     set_config(
         'idle_in_transaction_session_timeout', '{MAX_IDLE_IN_TRANSACTION_SECONDS * 1000}', false)
 """
+
+PLAN_MODE = "SELECT set_config('plan_cache_mode', %s, false)"
 
 CONNECT: dict[str, Any] = {
     "connect_timeout": 5,
@@ -170,6 +172,7 @@ class Database:
         """Called when a statement has failed because the server's disk is full."""
         self._plan_uses = plan_uses
         self._uses: WeakKeyDictionary[Conn, int] = WeakKeyDictionary()
+        self._generic: WeakSet[Conn] = WeakSet()
         self._pool = ConnectionPool(
             url,
             connection_class=SilentConnection,
@@ -184,13 +187,17 @@ class Database:
         )
 
     @contextmanager
-    def connection(self, timeout: float | None = None) -> Iterator[Conn]:
+    def connection(
+        self, timeout: float | None = None, *, generic_plans: bool = False
+    ) -> Iterator[Conn]:
         """Borrow a connection.
 
         Each statement commits by itself unless `Connection.transaction` is used.
 
         Args:
           timeout: Seconds to wait for a connection. Default: that of the pool.
+          generic_plans: Use one plan for all values of a statement's parameters. While a table
+            grows, PostgreSQL would often plan single executions. Default: False.
 
         Raises:
           ServerUnavailable: The server is unavailable, or became so during the block. Retry.
@@ -200,6 +207,7 @@ class Database:
         try:
             with self._pool.connection(timeout) as connection:
                 self._discard_cached_plans(connection)
+                self._use_generic_plans(connection, wanted=generic_plans)
                 yield connection
         except psycopg.Error as error:
             if not passes(error):
@@ -218,6 +226,12 @@ class Database:
         if uses >= self._plan_uses:
             connection.execute("DISCARD PLANS")
         self._uses[connection] = 1 if uses >= self._plan_uses else uses + 1
+
+    def _use_generic_plans(self, connection: Conn, *, wanted: bool) -> None:
+        if wanted == (connection in self._generic):
+            return
+        connection.execute(PLAN_MODE, ("force_generic_plan" if wanted else "auto",))
+        (self._generic.add if wanted else self._generic.discard)(connection)
 
     def _tune(self, connection: Conn) -> None:
         """Configure a connection so that its plans last while a table grows to millions of rows.

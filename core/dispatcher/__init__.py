@@ -19,6 +19,7 @@ from core.environment import get_environment, leave_environment
 from core.logs import configure
 from core.plugins import get_registry
 from core.settings import get_settings
+from core.worker.garbage import exclude_loaded
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def main() -> int:
     remember_operator(get_environment(), get_registry())
     observability.start("dispatcher")
     dispatcher = Dispatcher(settings, get_environment(), threading.Event())
+    exclude_loaded()
     try:
         dispatcher.run()
     finally:

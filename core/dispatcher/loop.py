@@ -213,7 +213,7 @@ class Dispatcher:
             self._began = True
         sent = sum(self._dispatch_domain(conn, name, domain) for name, domain in self._served())
         self._maintenance.run_due(conn)
-        self._wait(sent)
+        self._wait(conn, sent)
 
     def _occupies(self, conn: Conn) -> bool:
         """Keep Redis for this fleet. Returns False while another fleet uses it.
@@ -316,7 +316,11 @@ class Dispatcher:
         for name in self._domains.keys() | (serving.keys() & self._costs.keys()):
             threads = 0 if name in paused else serving.get(name, (0, 0))[0]
             self._domains[name].threads = threads
-        for name in dispatching.domains_with_work(conn, [name for name, _ in self._served()]):
+        self._wake(conn, self._served())
+
+    def _wake(self, conn: Conn, domains: Sequence[tuple[str, Domain]]) -> None:
+        """Wake those of these domains that have open runs; the others can have no ready task."""
+        for name in dispatching.domains_with_work(conn, [name for name, _ in domains]):
             self._domains[name].wake()
 
     def _dispatch_domain(self, conn: Conn, name: str, domain: Domain) -> int:
@@ -384,7 +388,7 @@ class Dispatcher:
         latest = max(dispatch.dispatch_seq for dispatch in dispatches)
         self._queues.send(name, messages, {"seq": latest})
 
-    def _wait(self, sent: int) -> None:
+    def _wait(self, conn: Conn, sent: int) -> None:
         """Wait for the next round.
 
         If tasks were sent, wait 2 ms. If domains scan without result, back off from 2 to 50 ms.
@@ -392,7 +396,7 @@ class Dispatcher:
         """
         if sent:
             self._pause = MIN_PAUSE_SECONDS
-            self._sleep(self._pause)
+            self._sleep(conn, self._pause)
             return
         scans = [domain.next_scan_in(self._pause) for _, domain in self._served()]
         seconds = max(min([POLL_SECONDS, *scans]), MIN_PAUSE_SECONDS)
@@ -400,19 +404,19 @@ class Dispatcher:
             seconds = min(seconds, MAX_PAUSE_SECONDS)
         self._pause = min(self._pause * 1.5, MAX_PAUSE_SECONDS)
         if seconds <= MAX_PAUSE_SECONDS:
-            self._sleep(seconds)
+            self._sleep(conn, seconds)
         else:
-            self._listen(seconds)
+            self._listen(conn, seconds)
 
-    def _sleep(self, seconds: float) -> None:
+    def _sleep(self, conn: Conn, seconds: float) -> None:
         """Pause for a time that is too short for a blocking Redis command.
 
         Redis checks the timeouts of blocked clients only ten times a second.
         """
         self._stop.wait(seconds)
-        self._check_wakeup()
+        self._check_wakeup(conn)
 
-    def _listen(self, seconds: float) -> None:
+    def _listen(self, conn: Conn, seconds: float) -> None:
         """Block in Redis until a wake-up, for at most `seconds` or until the refresh is due.
 
         The leader listens even if the refresh is almost due: a late refresh does no harm, but a
@@ -422,22 +426,20 @@ class Dispatcher:
         if self._queues.wait_for_work(max(min(seconds, until_refresh), MIN_PAUSE_SECONDS)):
             soon = self._refreshed_at + REFRESH_AFTER_WAKEUP_SECONDS
             self._refresh_due = min(self._refresh_due, soon)
-            for domain in self._domains.values():
-                domain.wake()
+            self._wake(conn, self._served())
 
-    def _check_wakeup(self) -> None:
+    def _check_wakeup(self, conn: Conn) -> None:
         """Wake idle domains after a wake-up while other domains keep the leader from listening.
 
         Without this check, each step of their runs would wait for the next poll.
         """
-        idle = [domain for _, domain in self._served() if domain.phase is Phase.IDLE]
+        idle = [each for each in self._served() if each[1].phase is Phase.IDLE]
         now = time.monotonic()
         if not idle or now - self._wakeup_checked_at < WAKEUP_CHECK_SECONDS:
             return
         self._wakeup_checked_at = now
         if self._queues.woken():
-            for domain in idle:
-                domain.wake()
+            self._wake(conn, idle)
 
 
 def _exhausted(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeVar
 
 from core.errors import CredentialsInvalid, IntegrationError, TaskUnfit
+from core.field_problems import first_problem
 from core.integration.context import Context
 from core.integration.limits import AccountIdentity, Limit, Manifest
 from core.integration.results import Task, TaskResult
@@ -267,9 +268,7 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         try:
             arguments = spec.arguments(task.payload)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise TaskUnfit(f"payload of {task.type}: {place}: {first['msg']}") from None
+            raise TaskUnfit(f"payload of {task.type}: {first_problem(error)}") from None
         result: TaskResult = spec.fn(self, ctx, **arguments)
         return result
 

@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from core.errors import SettingsError
+from core.field_problems import first_problem
 from core.known_secrets import Redactor
 
 
@@ -67,12 +68,14 @@ def _read(model: type[BaseModel]) -> Iterator[OperatorSetting]:
     try:
         found = model()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field = str(first["loc"][0]) if first["loc"] else "a setting"
+        problem = first_problem(error)
+        field = problem.location[0] if problem.location else "a setting"
         name = names.get(field, field.upper())
         # A plugin's validator may repeat the value.
         redact = Redactor(filter(None, [environment_value(name)]))
-        raise SettingsError("setting-invalid", setting=name, problem=redact(first["msg"])) from None
+        raise SettingsError(
+            "setting-invalid", setting=name, problem=redact(problem.message)
+        ) from None
     for field, name in names.items():
         yield OperatorSetting(name, getattr(found, field), field in found.model_fields_set)
 

@@ -87,15 +87,17 @@ UPDATE sync_run SET carry_until = %(until)s, carried_at = %(at)s, carried_id = %
 WHERE id = %(run)s AND state = '{RunState.RUNNING}' RETURNING id
 """
 
-# A run has one task of each key. A copy within the run of its original gets a key of its own. A
-# task that a person retries has a new history: its deferrals and first failure are not copied.
+# A run has one task of each key. A copy within the run of its original gets a key of its own, and
+# its listing is compared. A task that a person retries has a new history: its deferrals and first
+# failure are not copied.
 COPY_TASKS = f"""
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type,
     payload, dedup_key, priority, deferrals, first_failed_at, carried)
 SELECT DISTINCT ON (t.key) %(run)s, t.user_integration_id, t.integration_domain, t.lane, t.id,
     t.type, t.payload, t.key, t.priority,
     CASE WHEN t.state <> '{TaskState.PARKED}' THEN t.deferrals ELSE 0 END,
-    CASE WHEN t.state <> '{TaskState.PARKED}' THEN t.first_failed_at END, true
+    CASE WHEN t.state <> '{TaskState.PARKED}' THEN t.first_failed_at END,
+    t.carried OR t.run_id <> %(run)s
 FROM (SELECT o.*, CASE WHEN o.run_id = %(run)s
         THEN decode(md5(o.id::text || '-' || o.dispatch_no::text), 'hex')
         ELSE o.dedup_key END AS key

@@ -15,7 +15,7 @@ from core.ledger.fence import FencedRun
 from core.ledger.outcomes import Dispatch, Outcome
 from core.results.rows import TaskRow
 from core.results.text import json_text
-from core.states import Lane, RunState
+from core.states import Lane, RunState, TaskState
 
 # Another transaction may end the backfill run in the meantime: SHARE_BACKFILL waits for it, and
 # then finds no run.
@@ -38,11 +38,14 @@ SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = '{Lane.B
 # Ids are taken in the order of the plugin's result, which is the order of work. Rows are inserted
 # by key, which is the order of locks. A conflict on (run_id, dedup_key) is a task that the run has
 # already.
-INSERT_TASKS = """
+_ROWS = """
+json_to_recordset(%s::json) AS r(
+    run uuid, account uuid, domain text, lane text, parent bigint, type text,
+    payload jsonb, key text, priority int, carried bool, delay float)
+"""
+INSERT_TASKS = f"""
 WITH incoming AS MATERIALIZED (
-    SELECT nextval('sync_task_id_seq') AS id, r.* FROM json_to_recordset(%s::json) AS r(
-        run uuid, account uuid, domain text, lane text, parent bigint, type text,
-        payload jsonb, key text, priority int, carried bool, delay float)
+    SELECT nextval('sync_task_id_seq') AS id, r.* FROM {_ROWS}
 )
 INSERT INTO sync_task (
     id, run_id, user_integration_id, integration_domain, lane, parent_id, type,
@@ -50,6 +53,34 @@ INSERT INTO sync_task (
 SELECT id, run, account, domain, lane, parent, type,
     payload, decode(key, 'hex'), priority, carried, now() + coalesce(delay, 0) * interval '1 second'
 FROM incoming ORDER BY run, key
+ON CONFLICT (run_id, dedup_key) DO NOTHING
+RETURNING parent_id
+"""
+# Nothing that a carried task lists is compared. If its run comes to the same task, and the task
+# still waits, it becomes a task of the run. If it may have begun, it runs again, once, under a
+# second key. Its reading may be older than the pages before it, and an item that moved between
+# them is in neither. The same key with another payload is another task, which may list other
+# pages.
+# Served by the unique index on (run_id, dedup_key).
+TAKE_PLACES = f"""
+WITH met AS MATERIALIZED (
+    SELECT r.*, t.id AS carried_id, t.type = r.type AND t.payload = r.payload AS is_same
+    FROM {_ROWS} JOIN sync_task t ON t.run_id = r.run AND t.dedup_key = decode(r.key, 'hex')
+    WHERE t.carried AND t.state IN ('{TaskState.READY}', '{TaskState.QUEUED}', '{TaskState.DONE}')
+), waiting AS MATERIALIZED (
+    SELECT t.id FROM sync_task t
+    WHERE t.id IN (SELECT carried_id FROM met WHERE is_same)
+      AND t.carried AND t.state = '{TaskState.READY}'
+    ORDER BY t.id FOR UPDATE SKIP LOCKED
+), freed AS (
+    UPDATE sync_task t SET carried = false FROM waiting WHERE t.id = waiting.id RETURNING t.id
+)
+INSERT INTO sync_task (
+    run_id, user_integration_id, integration_domain, lane, parent_id, type,
+    payload, dedup_key, priority, carried, available_at)
+SELECT run, account, domain, lane, parent, type, payload, decode(md5(key || ' again'), 'hex'),
+    priority, false, now() + coalesce(delay, 0) * interval '1 second'
+FROM met WHERE carried_id NOT IN (SELECT id FROM freed) ORDER BY run, key
 ON CONFLICT (run_id, dedup_key) DO NOTHING
 RETURNING parent_id
 """
@@ -116,7 +147,12 @@ def insert(conn: Conn, tasks: Sequence[NewTask]) -> Counter[int]:
     if not tasks:
         return Counter()
     rows = json_text([task._asdict() for task in tasks])
-    return Counter(parent for (parent,) in conn.execute(INSERT_TASKS, (rows,)))
+    new = Counter(parent for (parent,) in conn.execute(INSERT_TASKS, (rows,)))
+    if new.total() < len(tasks) and (
+        ours := [each._asdict() for each in tasks if not each.carried]
+    ):
+        new.update(parent for (parent,) in conn.execute(TAKE_PLACES, (json_text(ours),)))
+    return new
 
 
 def _task_rows(

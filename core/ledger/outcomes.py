@@ -156,6 +156,19 @@ class Outcome:
         reread = sum(len(row.writes) + len(row.gone) for row in self.rereads)
         return step + reread + len(self.outputs) + len(self.tasks) + len(self.seen)
 
+    @property
+    def has_only_named_rows(self) -> bool:
+        """True if this outcome names each row that saving it reads or writes.
+
+        Deletions and listings find further rows, and rereads compare rows with others.
+        """
+        return not (
+            self.listed
+            or self.rereads
+            or self.dispatch.type == SWEEP
+            or any(row.operation is Operation.TOMBSTONE for row in self.outputs)
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the outcome in the form that a message carries."""
         data = {each.name: getattr(self, each.name) for each in fields(self)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MAX_STEPS = 300_000
+MAX_STEPS = 250_000
 """The number of steps of a mail; each takes about two microseconds."""
 
 STEPS_OF_HTML = 2
@@ -13,11 +13,14 @@ STEPS_OF_HTML = 2
 STEPS_OF_ADDRESSES = 2
 """The steps of a word or mark of an address field."""
 
+STEPS_OF_QUOTED = 8
+"""The steps of a quoted name, whose end may be searched for in 300 characters."""
+
 STEPS_OF_GUESS = 200
 BYTES_OF_GUESS = 3
 """The detector of charsets takes these steps, and one for each of these bytes."""
 
-STEPS_OF_PARAMETER = 2
+STEPS_OF_PARAMETER = 4
 """The steps of a parameter of a media type or disposition."""
 
 UNPACKED_BYTES = 8

@@ -21,7 +21,12 @@ _MEANT = {"plain/text": "text/plain", "html/text": "text/html", "text/txt": "tex
     "text/text": "text/plain", "text/htm": "text/html"}  # fmt: skip
 _BARE_TYPE = re.compile(r"\s*\"?(text|html|plain|multipart)\"?\s*(?:;|\Z)", re.IGNORECASE)
 _BARE_FILE = re.compile(r"\s*[\w-]{2,40}\s*;.*\bname\s*\*?(?:0\*?)?\s*=", re.IGNORECASE | re.DOTALL)
-_NAME = re.compile(rb"([A-Za-z][A-Za-z0-9_-]{0,60})(?:\*(\d{1,4}))?(\*)?[ \t]*=[ \t]*")
+_NAME = re.compile(
+    rb"(?<![A-Za-z0-9_-])[0-9_-]*+([A-Za-z][A-Za-z0-9_-]{0,60}+)"
+    rb"(?:\*(\d{1,4}))?(\*)?[ \t]*+=[ \t]*+"
+)
+"""A name begins where its letters begin, so that a long run of letters is read once."""
+
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _NEXT = re.compile(rb"(?<![ \t,])[ \t,]++[A-Za-z][A-Za-z0-9-]*(?:\*\d+)?\*?[ \t]*=(?![?=])")
 _COMMENT = re.compile(rb"(?:(?<![ \t])[ \t]++)?\([^()]*\)")
@@ -31,7 +36,7 @@ _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _DRIVE = re.compile(rb"[A-Za-z]:\\|\\\\")
 _PATH = re.compile(r"(?:[A-Za-z]:[\\/]|\\\\|/|~/|(?:\.\.?[/\\])+)")
 _GARBLED = re.compile(r"[\ufffd]|\?{2,}")
-_SPACES = re.compile(rb"(?:(?<![ \t\r\n])[ \t]++)?[\r\n]+[ \t]*|\t")
+_BREAKS = re.compile(rb"[\r\n]+")
 
 
 def media_type(fields: Fields, default: str = "text/plain") -> str:
@@ -106,7 +111,7 @@ def parameter(fields: Fields, value: bytes, name: str) -> str | None:
 def _segments(fields: Fields, value: bytes) -> list[tuple[str, Segment]]:
     if value in fields.segments:
         return fields.segments[value]
-    text = _SPACES.sub(b" ", value[:MAX_FIELD_BYTES])
+    text = _in_one_line(value[:MAX_FIELD_BYTES])
     found = fields.segments[value] = []
     budget, position = fields.hints.budget, 0
     most = min(MAX_PARAMETERS, max(budget.steps // STEPS_OF_PARAMETER, MIN_PARAMETERS))
@@ -117,6 +122,15 @@ def _segments(fields: Fields, value: bytes) -> list[tuple[str, Segment]]:
         found.append((name[1].decode("latin-1").lower(), segment))
     budget.steps -= len(found) * STEPS_OF_PARAMETER
     return found
+
+
+def _in_one_line(value: bytes) -> bytes:
+    first, *others = _BREAKS.split(value)
+    if others:
+        last = others.pop().lstrip(b" \t")
+        lines = [first.rstrip(b" \t"), *(line.strip(b" \t") for line in others), last]
+        first = b" ".join(lines)
+    return first.replace(b"\t", b" ")
 
 
 def _value(text: bytes, start: int) -> tuple[bytes, int]:
@@ -133,7 +147,8 @@ def _value(text: bytes, start: int) -> tuple[bytes, int]:
     if following := _NEXT.search(data):
         data, end = data[: following.start()], start + following.start()
     data = data.strip().lstrip(b'"').rstrip(b'"')
-    data = _LAST_COMMENT.sub(b"", data)
+    if data.endswith(b")"):
+        data = _LAST_COMMENT.sub(b"", data)
     return data.strip(), end
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-from core.mail.budget import STEPS_OF_ADDRESSES, Budget
+from core.mail.budget import STEPS_OF_ADDRESSES, STEPS_OF_QUOTED, Budget
 from core.mail.charsets import Hints, decode
 from core.mail.encoded_words import decode_words, one_line, unfolded
 from core.mail.fields import Fields
@@ -171,7 +171,9 @@ def _tokens(value: bytes, budget: Budget) -> Iterator[re.Match[bytes]]:
     """Yield tokens. After too many quotes or brackets that nothing closes, they are text."""
     position = unclosed = 0
     for count in range(MAX_TOKENS):
-        if not budget.take(STEPS_OF_ADDRESSES) and count >= MIN_TOKENS:
+        is_quoted = value[position : position + 1] == b'"'
+        steps = STEPS_OF_QUOTED if is_quoted else STEPS_OF_ADDRESSES
+        if not budget.take(steps) and count >= MIN_TOKENS:
             return
         pattern = _TOKEN if unclosed < MAX_UNCLOSED else _UNCLOSED
         token = pattern.match(value, position)

@@ -31,8 +31,18 @@ def give_up(worker: Worker, dispatches: Iterable[Dispatch]) -> None:
             free(dispatch.id)
 
 
+HOOKS = {
+    "before": "before_process_message",
+    "after": "after_process_message",
+    "skipped": "after_skip_message",
+}
+"""The hook of Dramatiq that calls each method of a `TaskMiddleware`."""
+
+
 class TaskMiddleware(Middleware):
     """A middleware whose methods `before`, `after` and `skipped` act on tasks only.
+
+    A subclass has the hooks of the methods that it defines.
 
     An unexpected error in `before` skips the task. Its lease then expires, and the leader requeues
     it. Dramatiq alone would log the error, and run the task.
@@ -43,6 +53,12 @@ class TaskMiddleware(Middleware):
 
     def __init__(self, inflight: InflightTasks) -> None:
         self._inflight = inflight
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for method, hook in HOOKS.items():
+            is_defined = getattr(cls, method) is not getattr(TaskMiddleware, method)
+            setattr(cls, hook, getattr(TaskMiddleware if is_defined else Middleware, hook))
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
         """Act before a task runs. Raise `SkipMessage` to skip the task."""

@@ -20,7 +20,9 @@ from core.environment import leave_environment
 from core.errors import PollingError
 from core.middleware.base import give_up
 from core.transport.messages import POLL_QUEUE
+from core.worker.garbage import exclude_loaded
 from core.worker.process import WorkerProcess
+from core.worker.work_queue import WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class Lifecycle(Middleware):
             sys.exit(1)
 
     def _open(self, broker: Broker, worker: Worker) -> None:
+        worker.work_queue = WorkQueue()  # type: ignore[assignment]  # Dramatiq's has priorities
         self._process.on_vacancy = self._lead
         self._process.on_release = lambda dispatches: give_up(worker, dispatches)
         self._process.on_drain = lambda: threading.Thread(
@@ -79,6 +82,7 @@ class Lifecycle(Middleware):
         ).start()
         serves = sorted(worker.consumer_whitelist or broker.get_declared_queues())
         self._process.open(threads=worker.worker_threads, serves=serves)
+        exclude_loaded()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Run `poll_due` in a thread of its own, so that a tick never waits behind tasks."""

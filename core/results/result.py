@@ -161,7 +161,14 @@ def _weigh(rows: ResultRows, weight: int) -> None:
         )
 
 
-def _bounded(items: Iterable[Any], most: int, what: str) -> Iterator[Any]:
+def _bounded(items: Iterable[Any], most: int, what: str) -> Iterable[Any]:
+    """Return the items, of which there may be at most `most`."""
+    if type(items) in (list, tuple) and len(items) <= most:  # type: ignore[arg-type]
+        return items  # a generator would cost more than most results
+    return _counted(items, most, what)
+
+
+def _counted(items: Iterable[Any], most: int, what: str) -> Iterator[Any]:
     try:
         iterator = iter(items)
     except TypeError:

@@ -112,7 +112,7 @@ def read_dispatch(fields: Mapping[str, Any]) -> Dispatch:
 
 
 class TaskMessage(MessageProxy):
-    """A message of `run_task` in a worker, with its decoded dispatch.
+    """A message of `run_task` in a worker, with its decoded dispatch, which the actor receives.
 
     Raises:
       TypeError: A required field of the dispatch is missing.
@@ -121,3 +121,4 @@ class TaskMessage(MessageProxy):
     def __init__(self, message: Message[Any]) -> None:
         super().__init__(message)
         self.dispatch = read_dispatch(message.kwargs)
+        self.kwargs = {"dispatch": self.dispatch}

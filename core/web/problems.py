@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.db.errors import describe
 from core.db.pool import passes
 from core.errors import PollingError
+from core.field_problems import field_problem
 from core.logs import place
 
 MEDIA_TYPE = "application/problem+json"
@@ -141,16 +142,11 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa:
 
 
 def _field_error(detail: Mapping[str, Any]) -> FieldError:
-    # A message from a custom validator may repeat the input.
-    message = (
-        detail["msg"]
-        if detail["type"] not in ("value_error", "assertion_error")
-        else "invalid value"
-    )
-    if detail["type"] == "json_invalid":
+    problem = field_problem(detail)
+    if problem.kind == "json_invalid":
         return FieldError(where="body", message="invalid JSON")
-    where = ".".join(str(part) for part in detail["loc"])[:MAX_LOCATION_CHARS]
-    return FieldError(where=_clean(where), message=_clean(message))
+    message = "invalid value" if problem.may_quote else problem.message
+    return FieldError(where=_clean(problem.place[:MAX_LOCATION_CHARS]), message=_clean(message))
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001

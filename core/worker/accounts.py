@@ -14,6 +14,7 @@ from core.accounts.store import Account, load
 from core.accounts.vault import Vault
 from core.db.pool import Database
 from core.errors import ConfigurationError
+from core.field_problems import first_problem
 from core.integration.base import Integration
 from core.integration.limits import Concurrency, Limit
 from core.known_secrets import KNOWN, secrets_of
@@ -218,6 +219,5 @@ def validated(model: type[BaseModel], config: Mapping[str, Any]) -> BaseModel:
     try:
         return model.model_validate(config)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "config"
-        raise ConfigurationError(f"{place}: {first['msg']}") from None
+        problem = first_problem(error)
+        raise ConfigurationError(f"{problem.place or 'config'}: {problem.message}") from None

@@ -283,7 +283,8 @@ class Saver:
         return self._commit([parked(outcome, reason)])
 
     def _commit(self, outcomes: Sequence[Outcome]) -> CommitResult:
-        with self._database.connection() as conn:
+        generic_plans = all(outcome.has_only_named_rows for outcome in outcomes)
+        with self._database.connection(generic_plans=generic_plans) as conn:
             return commit_outcomes(conn, outcomes, guard=self._guard)
 
     def _answers(self) -> bool:

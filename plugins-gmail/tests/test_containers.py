@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -74,3 +76,56 @@ def test_the_words_and_files_of_winmail_dat_are_read() -> None:
 def test_a_container_that_cannot_be_read_stays_a_file() -> None:
     mail, files = opened("application/ms-tnef; name=winmail.dat", b"no TNEF at all")
     assert (mail.text, files) == ("", {"winmail.dat": b"no TNEF at all"})
+
+
+def pem(data: bytes) -> bytes:
+    """Return data between the lines of PEM."""
+    return b"-----BEGIN PKCS7-----\n" + base64.encodebytes(data) + b"-----END PKCS7-----\n"
+
+
+@pytest.mark.parametrize("wrapped", [pem, base64.encodebytes], ids=["PEM", "base64"])
+def test_a_container_that_was_encoded_once_more_is_opened(
+    wrapped: Callable[[bytes], bytes],
+) -> None:
+    kind = 'application/pkcs7-mime; smime-type=signed-data; name="smime.p7m"'
+    mail, files = opened(kind, wrapped(signed(INNER.encode())))
+    assert (mail.text, files) == ("Grüße, signed", {"a.pdf": b"PDF"})
+
+
+def tlv(tag: int, *parts: bytes) -> bytes:
+    """Return an element of BER with a length of two bytes (X.690, section 8.1)."""
+    content = b"".join(parts)
+    return bytes([tag, 0x82]) + len(content).to_bytes(2, "big") + content
+
+
+@pytest.mark.parametrize("size", [7, 100])
+def test_signed_content_in_pieces_is_joined(size: int) -> None:
+    """Outlook and streaming signers cut the content into pieces (X.690, section 8.7.3)."""
+    signed_data, data = bytes.fromhex("2a864886f70d010702"), bytes.fromhex("2a864886f70d010701")
+    content = INNER.encode()
+    pieces = [tlv(0x04, content[at : at + size]) for at in range(0, len(content), size)]
+    half = len(pieces) // 2
+    # One piece is itself in pieces.
+    string = tlv(0x24, *pieces[:half], tlv(0x24, *pieces[half:]))
+    encapsulated = tlv(0x30, tlv(0x06, data), tlv(0xA0, string))
+    body = tlv(0x30, tlv(0x02, b"\x01"), tlv(0x31), encapsulated, tlv(0x31))
+    mail, files = opened(
+        'application/pkcs7-mime; smime-type=signed-data; name="smime.p7m"',
+        tlv(0x30, tlv(0x06, signed_data), tlv(0xA0, body)),
+    )
+    assert (mail.text, files) == ("Grüße, signed", {"a.pdf": b"PDF"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [(0x1F, "Grüße\0".encode("utf-16-le")), (0x1E, "Grüße\0".encode("cp1252"))],
+    ids=["wide", "narrow"],
+)
+def test_the_words_of_winmail_dat_may_be_a_property(kind: int, data: bytes) -> None:
+    """PidTagBody (MS-OXPROPS, section 2.618), in the message's properties."""
+    properties = struct.pack("<IHHII", 1, kind, 0x1000, 1, len(data)) + data + bytes(-len(data) % 4)
+    tnef = struct.pack("<IH", 0x223E9F78, 1)
+    tnef += attribute(1, 0x00069007, struct.pack("<II", 1252, 0))
+    tnef += attribute(1, 0x00069003, properties)
+    mail, _ = opened("application/ms-tnef; name=winmail.dat", tnef)
+    assert mail.text == "Grüße"

@@ -14,13 +14,10 @@ from typing import Any
 import pytest
 from fake_slack import Fake
 from integration_polling_slack import Config, Slack, scopes
-from integration_polling_slack.account import SlackSettings
-from support.readme import config_fields, config_table
 
 from core.testing import Harness
 
-README = Path(__file__).parents[1] / "README.md"
-DOCS = README.parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 TEXT = files("integration_polling_slack").joinpath("app_manifest.json").read_text("utf-8")
 ASKED = json.loads(TEXT)["oauth_config"]["scopes"]["bot"]
 EVERYTHING = {"types": ["public", "private", "im", "mpim"], "files": "all", "join_public": True}
@@ -84,15 +81,3 @@ def test_the_documentation_contains_the_manifest() -> None:
     [block] = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert block == TEXT
     assert not [scope for scope in ASKED if f"`{scope}`" not in page]
-
-
-def test_the_readme_has_each_config_field_with_its_default() -> None:
-    table = config_table(README)
-    assert table == config_fields(Config, table)
-
-
-def test_the_settings_are_documented() -> None:
-    readme = README.read_text("utf-8")
-    names = [str(field.validation_alias) for field in SlackSettings.model_fields.values()]
-    reference = (DOCS / "reference" / "settings.md").read_text("utf-8")
-    assert not [name for name in names if f"`{name}`" not in reference or f"`{name}`" not in readme]

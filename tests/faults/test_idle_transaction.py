@@ -83,6 +83,7 @@ def test_a_claim_reads_few_pages_among_dead_rows(deployment: Deployment) -> None
             "portions": json.dumps([asdict(_portion(account, CLAIMED))]),
             "leader": me,
             "lease": 60,
+            "bits": 0,
         }
         names: dict[str, Any] = {"domain": "hello-world", "after": RING_START, "most": 64} | claim
         assert _pages(connection, dispatching.CLAIM_TASKS, names) < MAX_PAGES

@@ -28,7 +28,6 @@ from core.transport.messages import (
     SAVE_QUEUE,
     dispatch_message,
     encode,
-    read_dispatch,
 )
 from core.transport.queues import Queues
 from core.worker.inflight import InflightTasks
@@ -333,8 +332,8 @@ def ran(broker: PollingBroker) -> list[Dispatch]:
     dispatches: list[Dispatch] = []
 
     @dramatiq.actor(broker=broker, queue_name="shop", actor_name=RUN_TASK)
-    def run_task(**fields: Any) -> None:
-        dispatches.append(read_dispatch(fields))
+    def run_task(dispatch: Dispatch) -> None:
+        dispatches.append(dispatch)
 
     return dispatches
 

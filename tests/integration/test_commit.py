@@ -62,6 +62,11 @@ def test_a_dispatch_gets_other_random_bits_each_time(desk) -> None:
     assert dispatch.token is not None
 
 
+def test_each_dispatch_of_a_claim_gets_its_own_random_bits(desk) -> None:
+    desk.save(desk.outcome(desk.root(desk.account()), tasks=steps(*range(20))))
+    assert len({dispatch.token for dispatch in desk.claim()}) == 20
+
+
 def test_a_result_without_a_token_is_saved_once(desk) -> None:
     """A message of a version without tokens has none, also beside one that has it."""
     dispatch = desk.root(desk.account())

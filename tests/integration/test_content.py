@@ -10,8 +10,9 @@ import psycopg
 import pytest
 
 from core import Listing, Task, TaskOutput
-from core.ledger import controls
+from core.ledger import controls, leases
 from core.ledger.dispatching import Portion
+from core.ledger.outcomes import Outcome
 
 
 @pytest.fixture
@@ -534,7 +535,7 @@ def test_an_item_that_moved_between_listings_stays_in_any_order(desk, saved) -> 
         *(TaskOutput(id) for id in "ab"),
         *(TaskOutput(id, "old", parent="a") for id in "xy"),
     )
-    desk.finish(desk.root(account), tasks=[Task("page"), Task("step")], seen="ab")
+    desk.finish(desk.root(account), tasks=[Task("page"), Task("step")], seen=["a", "b"])
     results = {
         "page": {"seen": ["y"], "listed": [Listing("a")]},
         "step": {"output": [TaskOutput("x", "old", parent="b")], "listed": [Listing("b")]},
@@ -708,14 +709,17 @@ def test_a_page_that_was_parked_never_sweeps(desk) -> None:
     assert desk.alive() == set("abcd")
 
 
-def cancelled_after_a_page(desk, account):
+PAGE = Task("page", {"number": 2})
+
+
+def cancelled_after_a_page(desk, account, page: Task = PAGE):
     """Cancel a run before its last page, and return the dispatches of the next run.
 
     The cancelled run has kept and seen items. The next run has that page and a root.
     """
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
     root = desk.root(account)
-    desk.finish(root, seen=["a", "b"], tasks=[Task("page", {"number": 2})])
+    desk.finish(root, seen=["a", "b"], tasks=[page])
     controls.cancel_run(desk.conn, UUID(root.run_id))
     desk.run(account)
     dispatches = {dispatch.type: dispatch for dispatch in desk.claim()}
@@ -739,6 +743,75 @@ def test_a_page_that_follows_a_carried_page_deletes_nothing(desk) -> None:
     (after,) = desk.claim()
     desk.finish(after, guard=1.0, seen=["d"], listed=[Listing()])
     assert desk.alive() == set("abcd")
+
+
+@pytest.mark.parametrize("payload", [{"number": 2}, {"number": 2, "token": "new"}])
+def test_a_page_that_a_carried_one_has_read_is_listed_again(desk, payload) -> None:
+    """The later run lists everything again, and ends with a page that it has already."""
+    dispatches = cancelled_after_a_page(desk, desk.account(), Task("page", {"number": 2}, key="2"))
+    carried = desk.outcome(dispatches["page"], seen=["c"], listed=[Listing()])
+    first = desk.outcome(
+        dispatches["start"], tasks=[Task("page", payload, key="2")], seen=["a", "b"]
+    )
+    desk.save(carried, guard=1.0)
+    desk.save(first)
+    (again,) = desk.claim()
+    assert again.payload == payload
+    itself = Task("page", payload, key="2")
+    desk.finish(again, guard=1.0, seen=["c"], listed=[Listing()], tasks=[itself])
+    assert desk.alive() == set("abc")
+    assert desk.runs() == ["succeeded", "cancelled", "succeeded"]
+
+
+def test_a_page_is_listed_again_if_one_transaction_saves_both(desk) -> None:
+    dispatches = cancelled_after_a_page(desk, desk.account())
+    carried = desk.outcome(dispatches["page"], seen=["c"], listed=[Listing()])
+    first = desk.outcome(dispatches["start"], tasks=[PAGE], seen=["a", "b"])
+    desk.save(carried, first, guard=1.0)
+    (again,) = desk.claim()
+    desk.finish(again, guard=1.0, seen=["c"], listed=[Listing()])
+    assert desk.alive() == set("abc")
+
+
+def test_a_carried_page_that_the_run_lists_too_compares(desk) -> None:
+    """It waits when the run comes to it, and so it runs once."""
+    dispatches = cancelled_after_a_page(desk, desk.account())
+    leases.release(desk.conn, [dispatches["page"].lease])
+    desk.save(desk.outcome(dispatches["start"], tasks=[PAGE], seen=["a", "b"]))
+    (page,) = desk.claim()
+    desk.finish(page, guard=1.0, seen=["c"], listed=[Listing()])
+    assert desk.alive() == set("abc")
+    assert desk.runs() == ["succeeded", "cancelled", "succeeded"]
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_carried_page_that_may_list_other_items_compares_nothing(desk, number: int) -> None:
+    """It may have begun before the first page, or its pages begin and end elsewhere."""
+    dispatches = cancelled_after_a_page(desk, desk.account(), Task("page", {"number": 2}, key="2"))
+    if number != 2:
+        leases.release(desk.conn, [dispatches["page"].lease])
+    first = [Task("page", {"number": number}, key="2")]
+    desk.save(desk.outcome(dispatches["start"], tasks=first, seen=["a", "b"]))
+    claimed = {each.task_id: each for each in [dispatches["page"], *desk.claim()]}
+    carried = claimed.pop(dispatches["page"].task_id)
+    desk.save(desk.outcome(carried, listed=[Listing()]), guard=1.0)
+    assert desk.alive() == set("abcd")
+    (again,) = claimed.values()
+    desk.finish(again, guard=1.0, seen=["c"], listed=[Listing()])
+    assert desk.alive() == set("abc")
+
+
+def test_a_page_that_is_retried_within_its_run_compares(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(id) for id in "abcd"))
+    root = desk.root(account)
+    desk.finish(root, seen=["a", "b"], tasks=[PAGE, Task("step")])
+    page = next(each for each in desk.claim() if each.type == "page")
+    desk.save(Outcome(page, state="parked", reason="r", error="e", attempt=1))
+    controls.retry(desk.conn, [page.task_id])
+    (copy,) = desk.claim()
+    desk.finish(copy, guard=1.0, seen=["c"], listed=[Listing()])
+    assert desk.alive() == set("abc")
 
 
 def test_an_item_that_a_slow_task_of_another_run_keeps_stays(desk) -> None:

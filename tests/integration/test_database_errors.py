@@ -372,7 +372,7 @@ def test_errors_of_pydantic_repeat_no_input() -> None:
     error = raised(lambda: Answer.model_validate({"count": SECRET, "kinds": {SECRET: SECRET}}))
     assert SECRET in str(error)
     said = error_text(error, str)
-    assert said.startswith("ValidationError: Answer: count: Input should be a valid integer")
+    assert said.startswith("ValidationError: Answer: count: must be a valid integer")
     assert said.endswith("(and 1 more)")
     assert SECRET not in said + message_of(error)
     assert SECRET not in message_of(

@@ -192,6 +192,7 @@ def test_a_claim_reads_few_rows_however_many_are_ready(desk) -> None:
             "domain": "shop",
             "portions": json.dumps([asdict(portion)]),
             "lease": 60,
+            "bits": 0,
         }
         with desk.conn.transaction(force_rollback=True):
             explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "

@@ -6,6 +6,7 @@ the state of every task, on the open runs, and on the kept content. An ended run
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +59,12 @@ OPEN = ("ready", "queued")
 
 @dataclass
 class ModelTask:
-    """The state of a task in the model."""
+    """The state of a task in the model.
+
+    Attributes:
+      carried: True if it is a copy of a task of an earlier run, or descends from one.
+      listed: True if its own run has come to it too, so that it compares what it lists.
+    """
 
     run: UUID
     key: str
@@ -72,7 +78,12 @@ class ModelTask:
     suspect: bool = False
     retried: bool = False
     carried: bool = False
+    listed: bool = False
     failed: bool = False
+
+    @property
+    def compares(self) -> bool:
+        return self.listed or not self.carried
 
 
 @dataclass
@@ -358,7 +369,7 @@ class Ledger(RuleBasedStateMachine):
                 self._keep(self.runs[task.run], item, one.dispatch_seq)
             self.runs[task.run].seen |= seen
             self.runs[task.run].followups += len(new)
-            if lists and not task.carried:
+            if lists and task.compares:
                 self._sweep(self.runs[task.run])
             lanes = {"backfill" if bg or task.lane == "backfill" else "live" for _, bg in new}
             account = self.runs[task.run].account
@@ -369,7 +380,20 @@ class Ledger(RuleBasedStateMachine):
                 id for id, r in self.runs.items() if r.account == account and r.state == "running"
             ]:
                 self._learn(run, None)
+            self._come_to_carried(task, new)
         self._complete(one)
+
+    def _come_to_carried(self, task: ModelTask, new: list[tuple[str, bool]]) -> None:
+        """Come to carried tasks of the same keys: those that may have begun run again."""
+        for name, bg in new if task.compares else ():
+            lane, key = "backfill" if bg else task.lane, f"{ord(name):032x}"
+            run = self._open(self.runs[task.run].account, lane)
+            again = hashlib.md5(f"{key} again".encode()).hexdigest()
+            for each in [t for t in self.tasks.values() if (t.run, t.key) == (run, key)]:
+                if each.state == "ready":
+                    each.listed = True
+                elif each.state in ("queued", "done") and not each.compares:
+                    assert any((t.run, t.key) == (run, again) for t in self.tasks.values())
 
     @rule(
         one=dispatches,
@@ -623,11 +647,12 @@ class Ledger(RuleBasedStateMachine):
     @invariant()
     def tasks_agree(self) -> None:
         rows = self.conn.execute("""
-            SELECT id, state, dispatch_no, attempts, crashes, retried_as IS NOT NULL FROM sync_task
+            SELECT id, state, dispatch_no, attempts, crashes, retried_as IS NOT NULL, carried
+            FROM sync_task
             """)
         found = {row[0]: row[1:] for row in rows}
         model = {
-            id: (t.state, t.dispatch_no, t.attempts, t.crashes, t.retried)
+            id: (t.state, t.dispatch_no, t.attempts, t.crashes, t.retried, not t.compares)
             for id, t in self.tasks.items()
             if not self.runs[t.run].folded
         }

@@ -458,13 +458,40 @@ def test_an_idle_leader_is_woken_before_its_next_refresh(
     leadership.resign(desk.conn, desk.me)
     with database.connection() as conn:
         until(lambda: dispatcher._step(conn) or dispatcher._domains["shop"].phase is Phase.IDLE)
-    monkeypatch.setattr(
-        dispatcher._stop, "wait", lambda _: pytest.fail("the leader sleeps, and misses the wake-up")
-    )
-    dispatcher._refresh_due = time.monotonic() + loop.MAX_PAUSE_SECONDS / 2
-    queues.wake()
-    dispatcher._wait(0)
+        monkeypatch.setattr(
+            dispatcher._stop,
+            "wait",
+            lambda _: pytest.fail("the leader sleeps, and misses the wake-up"),
+        )
+        dispatcher._refresh_due = time.monotonic() + loop.MAX_PAUSE_SECONDS / 2
+        desk.run(desk.account())
+        queues.wake()
+        dispatcher._wait(conn, 0)
     assert dispatcher._domains["shop"].phase is Phase.SCANNING
+
+
+def test_a_wake_up_scans_only_domains_with_open_runs(
+    dispatcher: Dispatcher, desk, queues, database, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan costs trips to both servers, and each page of a listing wakes the leader."""
+    monkeypatch.setattr(loop, "POLL_SECONDS", float("inf"))
+    serve(desk, "shop", "bank", "post")
+    leadership.resign(desk.conn, desk.me)
+    scanned: list[str] = []
+    length = dispatcher._queues.length
+
+    def phases() -> list[Phase]:
+        return [domain.phase for _, domain in dispatcher._served()]
+
+    with database.connection() as conn:
+        until(lambda: dispatcher._step(conn) or {*phases()} == {Phase.IDLE})
+        monkeypatch.setattr(
+            dispatcher._queues, "length", lambda name: scanned.append(name) or length(name)
+        )
+        desk.run(desk.account())
+        queues.wake()
+        until(lambda: dispatcher._step(conn) or queues.length("shop"))
+    assert set(scanned) == {"shop"}
 
 
 def test_accounts_behind_blocked_ones_wait_only_for_a_few_rests(

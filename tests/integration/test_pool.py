@@ -64,6 +64,34 @@ def test_the_plan_for_an_empty_table_is_not_used_for_a_large_one(database: Datab
         assert fetched(conn) - before < 1_000
 
 
+PLANS = """
+SELECT sum(custom_plans), sum(generic_plans) FROM pg_prepared_statements
+WHERE statement LIKE '%INSERT INTO user_integration_content%'
+"""
+
+
+def test_a_statement_keeps_its_plan_while_its_table_grows(database: Database) -> None:
+    """The average cost of plans for single values is that of the smaller table."""
+    account = str(uuid4())
+    with database.connection(generic_plans=True) as conn:
+        for number in range(3):
+            keep(conn, account, f"first-{number}")
+        conn.execute(FILL, (account,))
+        conn.execute("ANALYZE user_integration_content")
+        for number in range(7):
+            keep(conn, account, f"last-{number}")
+        # The first execution of a connection prepares the statement.
+        assert conn.execute(PLANS).fetchone() == (0, 9)
+
+
+def test_each_use_of_a_connection_has_the_plans_that_it_needs(database: Database) -> None:
+    modes = []
+    for generic_plans in (False, True, True, False):
+        with database.connection(generic_plans=generic_plans) as conn:
+            modes += conn.execute("SHOW plan_cache_mode").fetchone()
+    assert modes == ["auto", "force_generic_plan", "force_generic_plan", "auto"]
+
+
 @pytest.mark.parametrize("parent", [None, "folder"])
 def test_the_cost_of_deleting_rows_is_not_quadratic(
     database: Database, desk, parent: str | None

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import pytest
 from pydantic import BaseModel
 from support.waiting import until
 
-from core import Task, TaskOutput
+from core import Listing, Task, TaskOutput
 from core.content import holds
 from core.plugins import Registry
 from core.results.delete_guard import DeleteGuard
@@ -155,3 +156,31 @@ def test_a_saver_whose_observer_hangs_counts_as_stuck(desk, database, queues, mo
     goes_on.set()
     until(lambda: not saver.stuck, "the saver is idle")
     saver.stop(20)
+
+
+@pytest.mark.parametrize(
+    ("result", "generic"),
+    [
+        ({"output": [TaskOutput("a", "x")], "tasks": [Task("step")], "seen": ["b"]}, True),
+        ({"listed": [Listing()]}, False),
+        ({"output": [TaskOutput.gone("a")]}, False),
+    ],
+)
+def test_a_batch_that_finds_further_rows_is_planned_for_its_values(
+    desk, database, queues, result: dict[str, Any], generic: bool
+) -> None:
+    """A generic plan of a sweep would read all rows of its account."""
+    saver = Saver(database, queues, InflightTasks(), Registry(), guard=DeleteGuard())
+    roots = [desk.root(desk.account(name)) for name in ("one", "two")]
+    outcomes = [desk.outcome(roots[0]), desk.outcome(roots[1], **result)]
+    used: list[bool] = []
+    connection = database.connection
+
+    def borrow(*args: Any, generic_plans: bool = False) -> Any:
+        used.append(generic_plans)
+        return connection(*args, generic_plans=generic_plans)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "connection", borrow)
+        assert len(saver._commit(outcomes).applied) == 2
+    assert used == [generic]

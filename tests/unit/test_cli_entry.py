@@ -9,6 +9,7 @@ from typing import get_args
 from uuid import UUID
 
 import pytest
+from typer.main import get_command
 
 from core.cli import entry
 from core.cli.accounts import UsedState
@@ -18,31 +19,7 @@ from core.service import lookup
 from core.service.scaffold import scaffold
 from core.states import AccountState
 
-COMMANDS = [
-    "accounts",
-    "check",
-    "config",
-    "connect",
-    "content",
-    "disconnect",
-    "doctor",
-    "drain",
-    "dry-run",
-    "env",
-    "integrations",
-    "keys",
-    "migrate",
-    "new",
-    "pause",
-    "psql",
-    "reconnect",
-    "resume",
-    "resync",
-    "runs",
-    "sync",
-    "tasks",
-    "up",
-]
+COMMANDS = sorted(get_command(build()).commands)  # type: ignore[attr-defined]
 
 
 def run(*argv: str) -> int:
@@ -65,6 +42,20 @@ def test_accounts_are_filtered_by_states_in_use_only(capsys: pytest.CaptureFixtu
     assert get_args(UsedState) == AccountState.used()
     assert run("accounts", "--state", "erasing") == 2
     assert "'erasing' is not one of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("accounts", "--status", "actve"), "'actve' is not one of"),
+        (("tokens", "create", "--user", "ann", "--days", "1e12"), "'1e12'"),
+    ],
+)
+def test_the_usual_words_for_an_option_are_understood(
+    argv: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*argv) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

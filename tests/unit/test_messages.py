@@ -82,6 +82,14 @@ def sent(dispatch: Dispatch) -> dict[str, Any]:
     return named
 
 
+def test_the_actor_receives_the_dispatch_that_the_consumer_decoded(
+    dispatch: Callable[..., Dispatch],
+) -> None:
+    message = TaskMessage(Message.decode(dispatch_message(one := dispatch()).encode()))
+    assert message.kwargs == {"dispatch": one}
+    assert message.kwargs["dispatch"] is message.dispatch
+
+
 def test_unknown_fields_of_a_newer_version_are_ignored(dispatch: Callable[..., Dispatch]) -> None:
     for one in (dispatch(), dispatch(**OPTIONAL)):
         assert read_dispatch(sent(one) | {"later": [1]}) == one

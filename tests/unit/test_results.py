@@ -314,6 +314,22 @@ def test_a_million_follow_ups_are_refused_without_being_read(outcome_of: Come) -
     assert next(made) == MAX_TASKS + 1
 
 
+def test_only_generators_are_counted_item_by_item(
+    outcome_of: Come, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generator in the engine would cost more than most parts of a result."""
+    counted: list[str] = []
+    count = bounds._counted
+    monkeypatch.setattr(
+        bounds,
+        "_counted",
+        lambda items, most, what: counted.append(what) or count(items, most, what),
+    )
+    tasks = [Task("step", {"number": number}) for number in range(3)]
+    outcome = outcome_of(output=[TaskOutput("a", "x")], tasks=(task for task in tasks), seen=("b",))
+    assert (counted, len(outcome.tasks), outcome.seen) == (["tasks"], 3, ["b"])
+
+
 def test_an_endless_generator_is_refused(outcome_of: Come, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "MAX_OUTPUTS", 1_000)
     monkeypatch.setattr(bounds, "MAX_SEEN", 10_000)

@@ -50,7 +50,6 @@ ERASE_STATES = "DELETE FROM sync_state WHERE user_integration_id = %s"
 # The primary key serves it. An account has at most 400 days.
 ERASE_DAYS = "DELETE FROM account_day WHERE user_integration_id = %s"
 HOLDS = "SELECT id FROM held_deletion WHERE user_integration_id = %s"
-ERASE_HOLDS = "DELETE FROM held_deletion WHERE id = ANY(%s)"
 # The oldest runs after this time, and whether they have tasks and seen items. `sync_run_history`
 # serves it.
 NEXT_RUNS = """
@@ -112,10 +111,9 @@ def erase(conn: Conn, account: UUID) -> Iterator[int]:
     conn.execute(RECORD_ERASURE, (account,))
     yield conn.execute(ERASE_STATES, (account,)).rowcount
     yield conn.execute(ERASE_DAYS, (account,)).rowcount
-    holds_of_account = [hold for (hold,) in conn.execute(HOLDS, (account,))]
-    for hold in holds_of_account:
+    for (hold,) in conn.execute(HOLDS, (account,)).fetchall():
         yield from holds.delete_items(conn, hold)
-    yield conn.execute(ERASE_HOLDS, (holds_of_account,)).rowcount
+        holds.delete_empty(conn, hold)
     since = datetime.min.replace(tzinfo=UTC)
     while runs := conn.execute(NEXT_RUNS, (account, since)).fetchall():
         for run, _, has_tasks, has_seen in runs:

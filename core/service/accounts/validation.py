@@ -6,13 +6,14 @@ An error is one line, names the field, and never repeats a secret.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from core.accounts.vault import size_of
 from core.errors import InvalidInput
+from core.field_problems import FieldProblem, field_problems
 from core.integration.base import Destination, Integration, RereadOnChange, ResyncOnChange
 from core.known_secrets import secrets_of
 from core.results.text import is_storable
@@ -22,8 +23,6 @@ M = TypeVar("M", bound=BaseModel)
 Values = Mapping[str, Any]
 
 MAX_PROBLEM_CHARS = 500
-KEY = "[key]"
-"""Pydantic's last part of the location of a wrong key."""
 
 MAX_VALUES_BYTES = 64 * 1024
 """The maximum size of a config as JSON in ASCII, and also of credentials.
@@ -88,7 +87,7 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
         }
         raise InvalidFields(
             "config-invalid" if what == "config" else "credentials-invalid",
-            problem=_redacted(first_problem(error), secrets),
+            problem=_redacted(_first(error), secrets),
             domain=integration.manifest.domain,
             problems=redacted,
         ) from None
@@ -108,39 +107,26 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
     return valid
 
 
-def first_problem(error: ValidationError) -> str:
+def _first(error: ValidationError) -> str:
     """Describe the first problem with its field, and count the others."""
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    place, message = _place(problems[0]["loc"]), _without_input(problems[0]["msg"])
-    if problems[0]["loc"][-1:] == (KEY,):
-        message = f"this key {message}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{place}: {message}{more}" if place else f"{message}{more}"
-
-
-def _place(location: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in location if part != KEY)
-
-
-def _without_input(message: str) -> str:
-    """Return pydantic's message without its word for the value, as in `must be a valid integer`."""
-    return message.removeprefix("Value error, ").replace("Input should", "must", 1)
+    first, *others = field_problems(error)
+    return f"{first} (and {len(others)} more)" if others else str(first)
 
 
 def problems(error: ValidationError) -> dict[str, str]:
     """Return the first problem of each field, by name."""
     messages: dict[str, str] = {}
-    for detail in error.errors(include_url=False, include_input=False, include_context=False):
-        name, *deeper = [str(part) for part in detail["loc"] if part != KEY] or [""]
-        message = _plain(detail["type"], detail["msg"])
+    for problem in field_problems(error):
+        name, *deeper = problem.location or ("",)
+        message = _plain(problem)
         messages.setdefault(name, f"{'.'.join(deeper)}: {message}" if deeper else message)
     return messages
 
 
-def _plain(kind: str, message: str) -> str:
-    if kind == "too_short" and "at least 1 item " in message:
+def _plain(problem: FieldProblem) -> str:
+    if problem.kind == "too_short" and "at least 1 item " in problem.message:
         return "Choose at least one."
-    return PLAIN_MESSAGES.get(kind) or _without_input(message)
+    return PLAIN_MESSAGES.get(problem.kind, problem.message)
 
 
 def _redacted(text: str, values: Values) -> str:

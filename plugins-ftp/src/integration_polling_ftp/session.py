@@ -43,8 +43,6 @@ from integration_polling_ftp.listing.lines import DECIDING_BYTES, line_end
 from integration_polling_ftp.replies import readable
 from integration_polling_ftp.tls import Tls
 
-_QUOTED = re.compile(r'".*"')
-
 MAX_LINE_BYTES = 16 * 1024
 """The maximum size of a line of a listing."""
 

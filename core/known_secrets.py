@@ -12,10 +12,13 @@ import base64
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import fields, is_dataclass
 from uuid import uuid4
+
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 MIN_SECRET_CHARS = 4
 """The length of the shortest secret that is redacted.
@@ -48,6 +51,9 @@ OPERATOR = "operator"
 """The owner of the operator's secrets."""
 
 REDACTED = "***"
+
+SECRET_TYPES = (SecretStr, SecretBytes, Secret)
+"""The types of fields that hold a secret."""
 
 _GRAM = 4
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]+")
@@ -231,6 +237,41 @@ def _length(form: SecretForms) -> int:
     return len(form.secret)
 
 
+def secrets_of(value: object) -> Iterator[str]:
+    """Yield every secret in a model in clear, for a redactor.
+
+    The fields themselves are read: a model may have a serializer that reveals its secrets as texts.
+    """
+    if isinstance(value, SECRET_TYPES):
+        yield from _texts_in(value.get_secret_value())
+        return
+    for item in _items(value):
+        yield from secrets_of(item)
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """Yield the texts in the value of a secret, which may be a collection."""
+    items = [value] if isinstance(value, str | bytes) else _items(value)
+    if isinstance(value, bytes):
+        yield value.decode(errors="replace")
+    elif items:
+        for item in items:
+            yield from [item] if isinstance(item, str) else _texts_in(item)
+    elif value is not None:
+        yield str(value)
+
+
+def _items(value: object) -> list[object]:
+    """Return the values in a model, a dataclass or a collection; empty for anything else."""
+    if isinstance(value, BaseModel):
+        return [*vars(value).values(), *(value.__pydantic_extra__ or {}).values()]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in fields(value)]
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple | set | frozenset) else []
+
+
 def clean(value: object, redact: Callable[[str], str]) -> object:
     """Return a value without secrets: a text, a collection, or another object as a text.
 
@@ -250,11 +291,15 @@ def clean(value: object, redact: Callable[[str], str]) -> object:
 
 
 def _parts(secrets: Iterable[str]) -> Iterator[str]:
-    """Yield the secrets that are long enough, and the longer lines of those with several lines."""
+    """Yield the secrets that are long enough, and the longer lines of those with several lines.
+
+    Plugins and libraries remove the space and the line end that a person has pasted with a secret.
+    """
     for secret in secrets:
-        if len(secret) < MIN_SECRET_CHARS:
+        bare = secret.strip()
+        if len(bare) < MIN_SECRET_CHARS:
             continue
-        yield secret
+        yield from {secret, bare}
         lines = secret.splitlines()
         if len(lines) > 1:
             yield from (

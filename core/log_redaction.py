@@ -29,8 +29,9 @@ UNREADABLE = "(withheld: this record could not be searched for secrets)"
 MAX_HELD = 1_000
 """The maximum number of records of one renewal; further ones are dropped."""
 
-_TEXTS = ("exc_text", "stack_info", "name", "threadName", "processName")
+_TEXTS = ("exc_text", "stack_info", "name", "threadName", "processName", "taskName")
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+"""`taskName` is a field since Python 3.12. A library may name an `asyncio` task by a URL."""
 
 _handle = logging.Logger.handle
 _held: ContextVar[list[tuple[logging.Logger, logging.LogRecord]] | None] = ContextVar(
@@ -91,8 +92,8 @@ def _gate(self: logging.Logger, record: logging.LogRecord) -> None:
 def _redact(record: logging.LogRecord) -> None:
     text, extra = _text_of(record), vars(record).keys() - _STANDARD
     error = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
-    shown = [text, error, record.name, str(record.threadName), str(record.processName)]
-    shown += [str(value) for value in (record.args, record.exc_text, record.stack_info) if value]
+    shown = [text, error, str(record.args or "")]
+    shown += [str(getattr(record, name, "") or "") for name in _TEXTS]
     for name in extra:
         shown += [str(getattr(record, name)), repr(getattr(record, name))]
     complete = "\0".join(shown)
@@ -103,7 +104,8 @@ def _redact(record: logging.LogRecord) -> None:
         # A handler's formatter would print the exception itself.
         record.exc_info, record.exc_text = None, error.rstrip("\n")
     for name in (*_TEXTS, *extra):
-        setattr(record, name, clean(getattr(record, name), KNOWN.redact))
+        if hasattr(record, name):
+            setattr(record, name, clean(getattr(record, name), KNOWN.redact))
 
 
 def _text_of(record: logging.LogRecord) -> str:

@@ -1183,6 +1183,11 @@ MUTATIONS = [
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
+        "limited accounts reach public addresses only",
+        (("core/egress.py", "if not inet or not is_public(str(address[0])):", "if not inet:"),),
+        ("tests/security/test_private_hosts.py",),
+    ),
+    Mutation(
         "the limit of unknown threads",
         (("core/egress.py",
           "if public_only or (public_only is None and self._enforcing):", "if public_only:"),),
@@ -1397,6 +1402,93 @@ MUTATIONS = [
         ("tests/unit/test_conformance.py",),
     ),
     Mutation(
+        "waiting readers are authorized again",
+        (("core/rest/routes/changes.py", "_current(conn, principal) if waited else principal",
+          "principal"),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "requests that waited for a slot are authorized again",
+        (("core/web/request_rates.py", "            return waited\n",
+          "            return False\n"),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "a token that has ended creates no other",
+        (("core/service/tokens.py",
+          "WHERE id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())\n"
+          "FOR SHARE", "WHERE id = %s FOR SHARE"),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "a revocation and a new token exclude each other",
+        (("core/service/tokens.py", "FOR SHARE\n", ""),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "downloads are authorized again",
+        (("core/web/downloads.py", "            if not allowed():", "            if False:"),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "secrets in metrics of Sentry",
+        (("core/observability/errors.py", "        before_send_metric=_redacted,\n", ""),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets in attachments of Sentry",
+        (("core/observability/errors.py", 'hint.pop("attachments", None)', "pass"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets that were pasted with spaces",
+        (("core/known_secrets.py", "        yield from {secret, bare}\n",
+          "        yield secret\n"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets that a serializer reveals",
+        (("core/known_secrets.py", "    for item in _items(value):\n        yield",
+          "    value = value.model_dump() if isinstance(value, BaseModel) else value\n"
+          "    for item in _items(value):\n        yield"),),
+        ("tests/security/test_log_secrets.py",),
+    ),
+    Mutation(
+        "secrets in the lines of a dry run",
+        (("core/cli/development.py", "        KNOWN.scope(secrets_of(valid_credentials)),\n", ""),),
+        ("tests/security/test_plugin_log_secrets.py",),
+    ),
+    Mutation(
+        "users take turns when the texts of files are read",
+        (("core/service/content/document_texts.py", "AND w.user_id > %(after)s {_OLDEST}",
+          "AND %(after)s IS NOT NULL {_OLDEST}"),),
+        ("tests/security/test_user_slots.py",),
+    ),
+    Mutation(
+        "a user's own credentials have a group of that user",
+        (("core/service/accounts/actions.py", "    return json.dumps([user_id, group])",
+          "    return group"),),
+        ("tests/security/test_limit_groups.py",),
+    ),
+    Mutation(
+        "a check is authorized again before it stores",
+        (("core/service/accounts/actions.py",
+          "        authorize(conn)\n        connected = _store(", "        connected = _store("),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "an erasure waits for accounts that are being stored",
+        (("core/service/accounts/erase.py",
+          "        conn.execute(LOCK_TOKENS, (user_id,))\n", ""),),
+        ("tests/security/test_ended_access.py",),
+    ),
+    Mutation(
+        "values of a plugin's settings",
+        (("core/integration/operator.py", "problem=redact(problem.message)",
+          "problem=problem.message"),),
+        ("tests/security/test_setting_urls.py",),
+    ),
+    Mutation(
         "URLs of the settings",
         (("core/setting_urls.py", "        raise ValueError(AT)", "        pass"),),
         ("tests/security/test_setting_urls.py",),
@@ -1507,7 +1599,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a token creates no token that outlives it",
-        (("core/service/tokens.py", "not_after=not_after)", "not_after=None)"),),
+        (("core/service/tokens.py", "not_after=row[0])", "not_after=None)"),),
         ("tests/security/test_scopes.py",),
     ),
     Mutation(

@@ -12,13 +12,12 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from redis import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
-from core.accounts.vault import secrets_of
 from core.db.errors import database_error, describe
 from core.environment import Environment
 from core.errors import SettingsError
 from core.field_problems import field_problems
 from core.integration.operator import environment_value, operator_settings
-from core.known_secrets import KNOWN, OPERATOR, Redactor
+from core.known_secrets import KNOWN, OPERATOR, Redactor, secrets_of
 from core.plugins import Registry
 
 PASSWORDS = ("password", "sslpassword", "ssl_password", "sentinel_password")

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from core.errors import SettingsError, VaultError
+from core.known_secrets import SECRET_TYPES
 
 M = TypeVar("M", bound=BaseModel)
-
-_SECRETS = (SecretStr, SecretBytes, Secret)
 
 
 class Vault:
@@ -126,7 +125,7 @@ def revealed(model: BaseModel) -> Any:
 
 
 def _reveal(value: Any) -> Any:
-    if isinstance(value, _SECRETS):
+    if isinstance(value, SECRET_TYPES):
         inner = value.get_secret_value()
         return inner.decode() if isinstance(inner, bytes) else inner
     if isinstance(value, dict):
@@ -139,19 +138,3 @@ def _reveal(value: Any) -> Any:
 def size_of(model: BaseModel) -> int:
     """Return the size in bytes of a model as JSON in ASCII, with its secrets."""
     return len(json.dumps(revealed(model)))
-
-
-def secrets_of(model: BaseModel) -> Iterator[str]:
-    """Yield every secret of a model in clear, for the redactor."""
-    yield from _secrets(model.model_dump())
-
-
-def _secrets(value: Any) -> Iterator[str]:
-    if isinstance(value, _SECRETS):
-        yield str(_reveal(value))
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _secrets(item)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from _secrets(item)

@@ -71,6 +71,7 @@ def dry_run(
       polling dry-run hello-world --set pages=2
       polling dry-run ftp --config @ftp.json --credentials @login.json
     """
+    from core.known_secrets import KNOWN, secrets_of
     from core.service.accounts.validation import config_of, credentials_of
     from core.testing import Harness
 
@@ -81,6 +82,7 @@ def dry_run(
         credentials_of(integration, secrets),
     )
     with (
+        KNOWN.scope(secrets_of(valid_credentials)),
         busy(f"Running {domain} …"),
         Harness(integration, valid_config, valid_credentials, max_tasks=max_tasks) as harness,
     ):

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
+from core.db.pool import Conn
 from core.service import sessions
 from core.service.authorization import Principal
 from core.service.backend import Backend
@@ -47,6 +48,11 @@ class Viewer:
     def principal(self) -> Principal:
         """The owner of the token that opened the session."""
         return self.session.principal
+
+    def still_valid(self, conn: Conn) -> None:
+        """Raise SignInRequired if the session has ended since the request began."""
+        if not sessions.hold(conn, self.session):
+            raise SignInRequired
 
     @property
     def csrf(self) -> str:
@@ -112,12 +118,12 @@ async def require_viewer(request: Request, engine: Engine) -> Viewer:
       HttpProblem: The user sends too many requests.
     """
     viewer, caller = await run_in_threadpool(find_viewer, engine, request), caller_of(request)
+    if viewer is not None and caller is not None and await caller.authenticated(viewer.principal):
+        viewer = await run_in_threadpool(find_viewer, engine, request)
     if viewer is None:
         if caller is not None:
             caller.rejected()
         raise SignInRequired
-    if caller is not None:
-        await caller.authenticated(viewer.principal)
     return viewer
 
 

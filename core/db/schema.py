@@ -538,7 +538,16 @@ extracted_text = Table(
     _text("reason", nullable=True),
     _moment("claimed_until"),
     _moment("extracted_at"),
+    # Empty if a version that did not store it requested the text.
+    _text("user_id", default=""),
+    # The previous version needs it. Remove it with the next version.
     Index("extracted_text_waiting", "content_id", postgresql_where=text("extracted_at IS NULL")),
+    Index(
+        "extracted_text_turns",
+        "user_id",
+        "content_id",
+        postgresql_where=text("extracted_at IS NULL"),
+    ),
 )
 
 search_progress = Table(

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from core.errors import SettingsError
 from core.field_problems import first_problem
+from core.known_secrets import Redactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,11 @@ def _read(model: type[BaseModel]) -> Iterator[OperatorSetting]:
     except ValidationError as error:
         problem = first_problem(error)
         field = problem.location[0] if problem.location else "a setting"
+        name = names.get(field, field.upper())
+        # A plugin's validator may repeat the value.
+        redact = Redactor(filter(None, [environment_value(name)]))
         raise SettingsError(
-            "setting-invalid", setting=names.get(field, field.upper()), problem=problem.message
+            "setting-invalid", setting=name, problem=redact(problem.message)
         ) from None
     for field, name in names.items():
         yield OperatorSetting(name, getattr(found, field), field in found.model_fields_set)

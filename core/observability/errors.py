@@ -73,6 +73,7 @@ def start(part: str) -> None:
         before_send=_redacted,
         before_send_transaction=_redacted,
         before_send_log=_redacted,
+        before_send_metric=_redacted,
         before_breadcrumb=_redacted,
     )
     sentry_sdk.get_global_scope().set_tag("process", part)
@@ -161,9 +162,13 @@ def _capture(event: Any) -> None:
     sentry_sdk.capture_event(event)
 
 
-def _redacted(event: Any, _hint: Any) -> Any:
-    """Redact every known secret in an event. Return None if that fails; it is then not sent."""
+def _redacted(event: Any, hint: Any) -> Any:
+    """Redact every known secret in an event. Return None if that fails; it is then not sent.
+
+    Attachments are not sent: they are bytes in a format of their author.
+    """
     try:
+        hint.pop("attachments", None)
         return clean(event, KNOWN.redact)
     except Exception:  # noqa: BLE001  an event that is not redacted must not be sent
         return None

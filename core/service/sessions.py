@@ -41,6 +41,11 @@ WHERE s.digest = %(digest)s
   AND s.expires_at > now() AND s.expires_at <= now() + %(hours)s * interval '1 hour'
   AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
 """
+HOLD_SESSION = """
+SELECT FROM session WHERE digest = %(digest)s
+  AND expires_at > now() AND expires_at <= now() + %(hours)s * interval '1 hour'
+FOR SHARE
+"""
 END_SESSION = "DELETE FROM session WHERE digest = %s"
 # The indexes on the token of a session and on the user of a token serve it.
 END_SESSIONS = """
@@ -90,6 +95,16 @@ def find_session(conn: Conn, id: str) -> Session | None:
         return None
     token_id, user_id, scopes = row
     return Session(Principal.of(token_id, user_id, scopes), digest, csrf_of(id))
+
+
+def hold(conn: Conn, session: Session) -> bool:
+    """Return True if a session is open, and keep it so until the end of the transaction."""
+    params = {"digest": session.digest, "hours": HOURS}
+    # The token first: its deletion deletes its sessions.
+    return (
+        tokens.hold(conn, session.principal)
+        and conn.execute(HOLD_SESSION, params).fetchone() is not None
+    )
 
 
 def end_session(conn: Conn, id: str) -> None:

@@ -57,7 +57,16 @@ SELECT count(*) FILTER (WHERE created_at > now() - interval '1 day'),
        count(*) FILTER (WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))
 FROM api_token WHERE user_id = %s
 """
-EXPIRY = "SELECT expires_at FROM api_token WHERE id = %s"
+# The primary key serves both. The lock makes a revocation wait until the new token is stored.
+LOCK_VALID = """
+SELECT expires_at FROM api_token
+WHERE id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+FOR SHARE
+"""
+FIND_BY_ID = """
+SELECT user_id, scopes FROM api_token
+WHERE id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+"""
 
 tokens = PagedQuery(
     "id, name, user_id, scopes, created_at, expires_at, last_used_at, revoked_at",
@@ -139,6 +148,7 @@ def create_for(
     Raises:
       Refused: The principal does not have one of the scopes, or belongs to another user.
       TooManyRequests: The principal is a user with too many tokens.
+      NotFound: The other token has expired or was revoked since the request began.
     """
     granted = in_order(scopes)
     if not set(granted) <= set(principal.scopes):
@@ -150,8 +160,11 @@ def create_for(
         ((of_this_day, valid),) = conn.execute(COUNT_OF_USER, (owner,)).fetchall()
         if max(of_this_day, valid) >= MAX_TOKENS_PER_USER:
             raise TooManyRequests("tokens-exhausted", most=MAX_TOKENS_PER_USER)
-    ((not_after,),) = conn.execute(EXPIRY, (principal.token_id,)).fetchall()
-    return create(conn, user_id=owner, name=name, days=days, scopes=granted, not_after=not_after)
+    with conn.transaction():
+        row = conn.execute(LOCK_VALID, (principal.token_id,)).fetchone()
+        if row is None:
+            raise NotFound("token-not-valid", token=principal.token_id)
+        return create(conn, user_id=owner, name=name, days=days, scopes=granted, not_after=row[0])
 
 
 def revoke(conn: Conn, id: UUID, *, user_id: str | None = None) -> None:
@@ -180,6 +193,20 @@ def authenticate(conn: Conn, secret: str) -> Principal | None:
     if use_unrecorded:
         conn.execute(RECORD_USE, (id,))
     return Principal.of(id, user_id, scopes)
+
+
+def current(conn: Conn, principal: Principal) -> Principal | None:
+    """Return the principal of a token as it is now; None if it has expired or was revoked.
+
+    A request that waits calls it before it continues.
+    """
+    row = conn.execute(FIND_BY_ID, (principal.token_id,)).fetchone()
+    return None if row is None else Principal.of(principal.token_id, *row)
+
+
+def hold(conn: Conn, principal: Principal) -> bool:
+    """Return True if a token is valid, and keep it so until the end of the transaction."""
+    return conn.execute(LOCK_VALID, (principal.token_id,)).fetchone() is not None
 
 
 def digest_of(secret: str) -> bytes:

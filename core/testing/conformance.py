@@ -15,7 +15,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from core.integration.base import BaseIntegration
 from core.integration.limits import AccountIdentity, Manifest
 from core.integration.results import Listing
-from core.known_secrets import Redactor
+from core.known_secrets import Redactor, secrets_of
 from core.logs import HTTP_LIBRARIES
 from core.states import RunState, Trigger
 from core.testing.content import Item
@@ -261,7 +261,7 @@ class IntegrationConformance:
         only, as in the engine.
         """
         right = self.connect(server, Faults.storm(7))
-        secrets = set(_secrets(right.credentials))
+        secrets = set(secrets_of(right.credentials))
         if not secrets:
             pytest.skip("the test account's credentials have no secret")
         assert min(map(len, secrets)) >= MIN_SECRET, (
@@ -336,16 +336,6 @@ def _difference(one: Harness, other: Harness) -> str:
 def _differing(one: Mapping[str, Item], other: Mapping[str, Item]) -> str:
     ids = one.keys() | other.keys()
     return f"these items differ: {_few(id for id in ids if one.get(id) != other.get(id))}"
-
-
-def _secrets(model: BaseModel) -> Iterator[str]:
-    for _, value in model:
-        if isinstance(value, BaseModel):
-            yield from _secrets(value)
-        elif isinstance(value, SecretStr):
-            yield value.get_secret_value()
-        elif isinstance(value, SecretBytes):
-            yield value.get_secret_value().decode(errors="replace")
 
 
 def _with_wrong_secrets(model: BaseModel) -> BaseModel:

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from core.integration.base import BaseIntegration
 from core.integration.context import TaskInfo
 from core.integration.results import Task, TaskResult
+from core.known_secrets import KNOWN, secrets_of
+from core.log_redaction import renewing
 from core.results.result import result_rows
 from core.results.rows import ResultRows
 from core.testing.context import Account, HarnessContext
@@ -121,7 +123,9 @@ class Worker:
     def refresh(self) -> None:
         """Renew the credentials, for this instance and later ones."""
         instance = self.open()
-        self.credentials = instance.credentials = instance.refresh()
+        with renewing():
+            self.credentials = instance.credentials = instance.refresh()
+            KNOWN.learn(secrets_of(self.credentials))
 
     def http(self) -> HttpSession:
         """Return the HTTP session of the instance. Its pauses take virtual time."""

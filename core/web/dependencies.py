@@ -40,11 +40,11 @@ async def authenticated(
     """
     if bearer_token is None:
         raise HttpProblem("token-missing")
-    principal = await run_in_threadpool(_principal, engine, bearer_token.credentials)
-    caller = caller_of(request)
+    token, caller = bearer_token.credentials, caller_of(request)
+    principal = await run_in_threadpool(_principal, engine, token)
+    if principal is not None and caller is not None and await caller.authenticated(principal):
+        principal = await run_in_threadpool(_principal, engine, token)
     if principal is not None:
-        if caller is not None:
-            await caller.authenticated(principal)
         return principal
     if caller is not None:
         caller.rejected()

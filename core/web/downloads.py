@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import itertools
 import re
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +14,10 @@ from fastapi.responses import StreamingResponse
 
 from core.service.backend import Backend
 from core.service.content import reader as content_reader
+from core.web.problems import AccessEnded
+
+AUTHORIZATION_SECONDS = 15.0
+"""The interval at which a download checks that its reader may still read, in seconds."""
 
 HARMLESS = {
     "X-Content-Type-Options": "nosniff",
@@ -42,13 +48,20 @@ because it can contain scripts.
 
 
 def download(
-    engine: Backend, row: dict[str, Any], *, image: bool = False, typed: bool = True
+    engine: Backend,
+    row: dict[str, Any],
+    allowed: Callable[[], bool],
+    *,
+    image: bool = False,
+    typed: bool = True,
 ) -> StreamingResponse:
     """Return the bytes of an item as a download that browsers do not display.
 
     Args:
       engine: The backend.
       row: The item, as a row of `core.service.content.queries.content`.
+      allowed: A function that returns True while the reader may read the item. A download lasts as
+        long as its reader wants.
       image: Allow display if the bytes start like a raster image. The declared type has no
         effect. Default: False.
       typed: Send the declared content type. Use False for pages of the same site, which could load
@@ -73,7 +86,19 @@ def download(
     headers["Content-Type"] = shown or media_type(row["content_type"] if typed else None)
     if row["hash"]:
         headers["ETag"] = f'"{row["hash"]}"'
-    return StreamingResponse(itertools.chain([first], portions), headers=headers)
+    body = _while_allowed(itertools.chain([first], portions), allowed)
+    return StreamingResponse(body, headers=headers)
+
+
+def _while_allowed(portions: Iterator[bytes], allowed: Callable[[], bool]) -> Iterator[bytes]:
+    """Yield portions, and end the connection if the reader may no longer read."""
+    checked_at = time.monotonic()
+    for portion in portions:
+        if time.monotonic() - checked_at >= AUTHORIZATION_SECONDS:
+            if not allowed():
+                raise AccessEnded
+            checked_at = time.monotonic()
+        yield portion
 
 
 def image_type(beginning: bytes) -> str | None:

@@ -6,8 +6,10 @@ from typing import Annotated
 
 from fastapi import Depends
 
+from core.db.pool import Conn
 from core.scopes import DETAILS, STATUS, Scope
-from core.service.authorization import Principal
+from core.service import tokens
+from core.service.authorization import Authorize, Principal
 from core.web.dependencies import Authenticated
 from core.web.problems import HttpProblem
 
@@ -39,6 +41,16 @@ class Allowed:
             raise HttpProblem("operator-only")
         if not principal.may(*self.any_of):
             raise HttpProblem("scope-missing", scopes=", ".join(self.any_of))
+
+
+def still_valid(principal: Principal) -> Authorize:
+    """Return a function that raises HttpProblem if the token of a request has ended since."""
+
+    def authorize(conn: Conn) -> None:
+        if not tokens.hold(conn, principal):
+            raise HttpProblem("token-invalid")
+
+    return authorize
 
 
 TO_SEE_STATUS = Allowed(*STATUS)

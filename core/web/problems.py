@@ -217,6 +217,8 @@ class UnexpectedErrors:
             await self.app(scope, receive, noted)
         except ClientDisconnect:
             return  # the client is gone
+        except AccessEnded:
+            raise  # the server works
         except Exception as error:
             if scope["type"] != "http":
                 raise
@@ -228,6 +230,10 @@ class UnexpectedErrors:
 
 class TruncatedResponse(Exception):
     """A response failed after its start. The server closes the connection."""
+
+
+class AccessEnded(TruncatedResponse):
+    """The token or the session of a request ended while its response was sent."""
 
 
 def _log(method: str, path: str, error: BaseException) -> None:

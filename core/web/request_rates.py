@@ -220,16 +220,21 @@ class Caller:
             rate, key = self.account
             rate.charge(key, cost)
 
-    async def authenticated(self, principal: Principal) -> None:
+    async def authenticated(self, principal: Principal) -> bool:
         """Count the request for its user instead of its address, and take a slot of the user.
+
+        Returns:
+          True if the request had to wait for the slot: its credentials may have ended since.
 
         Raises:
           HttpProblem: The user exceeds the rate, or has too many requests in progress.
         """
         self._count(principal)
         if principal.user_id is not None and self._slot is None:
-            await self._rates.requests.take(principal.user_id)
+            waited = await self._rates.requests.take(principal.user_id)
             self._slot = self._rates.requests, principal.user_id
+            return waited
+        return False
 
     def release(self) -> None:
         """Release the slot of the user: the request has ended, or waits."""
@@ -257,7 +262,8 @@ class Caller:
         self._rates.count_for(self, principal.user_id, self.cost)
 
     def rejected(self) -> None:
-        """Forget the credentials of the request."""
+        """Forget the credentials of the request, and release its slot."""
+        self.release()
         if self._credentials is not None:
             self._rates.forget(self._credentials)
 

@@ -24,6 +24,7 @@ from core.web.connections import (
 )
 from core.web.feed_watcher import FeedWatcher
 from core.web.gate import Gate, Proxies
+from core.web.problems import AccessEnded
 from core.web.request_rates import Rate
 
 SHUTDOWN_SECONDS = 10
@@ -131,7 +132,8 @@ def max_connections(settings: Settings) -> int:
 
 
 def _is_interesting(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(UNINTERESTING)
+    error = record.exc_info[1] if record.exc_info else None
+    return not (str(record.msg).startswith(UNINTERESTING) or isinstance(error, AccessEnded))
 
 
 class _Server(uvicorn.Server):

@@ -42,12 +42,15 @@ class UserSlots:
         self._slots: dict[User, asyncio.Semaphore] = {}
         self._count: dict[User, int] = {}  # requests with a slot, and those that wait for one
 
-    async def take(self, user: User, seconds: float | None = SLOT_TIMEOUT_SECONDS) -> None:
+    async def take(self, user: User, seconds: float | None = SLOT_TIMEOUT_SECONDS) -> bool:
         """Take a slot of a user, in the order of the requests.
 
         Args:
           user: The user, or the ID of an operator's token.
           seconds: Seconds to wait. None: wait without a limit.
+
+        Returns:
+          True if the request had to wait.
 
         Raises:
           HttpProblem: No slot became free in time, or too many requests of the user wait.
@@ -55,14 +58,17 @@ class UserSlots:
         if self._count.get(user, 0) >= self._most + MAX_WAITING_PER_USER:
             raise HttpProblem("user-busy")
         self._count[user] = self._count.get(user, 0) + 1
+        slots = self._slots.setdefault(user, asyncio.Semaphore(self._most))
+        waits = slots.locked()
         try:
             async with asyncio.timeout(seconds):
-                await self._slots.setdefault(user, asyncio.Semaphore(self._most)).acquire()
+                await slots.acquire()
         except BaseException as error:
             self._leave(user)
             if isinstance(error, TimeoutError):
                 raise HttpProblem("user-busy") from None
             raise
+        return waits
 
     def release(self, user: User) -> None:
         """Release a slot of a user."""

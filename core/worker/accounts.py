@@ -11,13 +11,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from core.accounts.store import Account, load
-from core.accounts.vault import Vault, secrets_of
+from core.accounts.vault import Vault
 from core.db.pool import Database
 from core.errors import ConfigurationError
 from core.field_problems import first_problem
 from core.integration.base import Integration
 from core.integration.limits import Concurrency, Limit
-from core.known_secrets import KNOWN
+from core.known_secrets import KNOWN, secrets_of
 from core.limits.keys import account_key, limit_key, lowered, overridden, weight
 from core.plugins import Registry
 from core.results.signals import AccountStopped

@@ -14,7 +14,6 @@ from uuid import uuid4
 from pydantic import BaseModel
 
 from core.accounts import refresh
-from core.accounts.vault import secrets_of
 from core.content.blobs import Blobs, SpooledWriter
 from core.content.stored import READ_STATE
 from core.db.pool import DATABASE_UNAVAILABLE, Database
@@ -31,7 +30,7 @@ from core.integration.context import (
 )
 from core.integration.limits import Rate
 from core.integration.stored import state_value
-from core.known_secrets import KNOWN
+from core.known_secrets import KNOWN, secrets_of
 from core.ledger.commit import block_limits
 from core.ledger.hints import parts_of
 from core.ledger.outcomes import Block, Dispatch

@@ -16,6 +16,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -23,10 +24,18 @@ import pytest
 import sentry_sdk
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, field_serializer
 from support.collecting import collecting
 
 from core import log_redaction
-from core.known_secrets import KNOWN, MAX_GENERATIONS, OPERATOR, KnownSecrets, Redactor
+from core.known_secrets import (
+    KNOWN,
+    MAX_GENERATIONS,
+    OPERATOR,
+    KnownSecrets,
+    Redactor,
+    secrets_of,
+)
 from core.log_redaction import UNREADABLE, WITHHELD, install, renewing
 from core.logs import HTTP_LIBRARIES, configure
 from core.observability import errors, traces
@@ -138,6 +147,9 @@ WRITTEN: dict[str, Callable[[logging.Logger], object]] = {
         "Basic %s", base64.b64encode(f"me:{SECRET}".encode()).decode()
     ),
     "extra fields": lambda logger: logger.error("x", extra={"url": SECRET, "all": {"a": Holder()}}),
+    "the name of an asyncio task": lambda logger: logger.handle(
+        logging.makeLogRecord({"msg": "x", "levelno": logging.ERROR, "taskName": f"GET {SECRET}"})
+    ),
     "the name of the logger": lambda logger: logger.getChild(SHORT).error("x"),
     "a traceback": lambda logger: fails(logger, ValueError(SECRET)),
     "a cause": lambda logger: fails(logger, ValueError("x"), KeyError(SECRET)),
@@ -451,17 +463,61 @@ def test_a_report_and_a_span_of_a_task_show_no_short_secret(
         with traces.span("a request", {"url.full": f"https://x.example/?key={SHORT}"}) as span:
             assert span is not None
             span.add_event(f"sent {SHORT}")
+            sentry_sdk.get_isolation_scope().add_attachment(
+                f"a response: {SHORT}".encode(), filename=f"{SHORT}.txt"
+            )
             sentry_sdk.capture_message(f"it was {SHORT}")
+            sentry_sdk.metrics.count(f"requests.{SHORT}", 1, attributes={"token": SHORT})
+            sentry_sdk.get_isolation_scope().clear()
         traces.stop()
         errors.stop()
         assert [one["url.full"] for one in collector.spans()] == ["https://x.example/?key=***"]
         assert [event["message"] for event in collector.events()] == ["it was ***"]
         sent = b"".join(body for _, body in collector.requests).decode("utf-8", "replace")
+    assert "requests.***" in sent, "the metric was sent"
     assert_nothing_leaks(sent, SHORT)
 
 
 def test_a_warning_shows_no_secret() -> None:
     assert "***" in warnings.formatwarning(SECRET, UserWarning, "x.py", 1)
+
+
+@pytest.mark.parametrize("pasted", ["{}\n", " {}", "\t{}\r\n"])
+def test_a_secret_that_was_pasted_with_spaces_is_removed_without_them(
+    logger: logging.Logger, handler: Everything, pasted: str
+) -> None:
+    """The plugin removes them before it uses the secret."""
+    secret = "p@ste/d+secret"
+    KNOWN.remember(ACCOUNT, [pasted.format(secret)])
+    logger.error("GET /?key=%s", quote_plus(secret))
+    assert_nothing_leaks(handler.text, secret)
+
+
+@dataclass
+class Pair:
+    """A part of credentials that is not a model."""
+
+    first: SecretStr
+    second: list[SecretBytes]
+
+
+class Revealing(BaseModel, extra="allow"):
+    """Credentials whose author wants to see the token in the model's JSON."""
+
+    token: SecretStr
+    pair: Pair
+    many: Secret[dict[str, list[str]]]
+
+    @field_serializer("token", "pair", "many")
+    def _plainly(self, value: Any) -> Any:
+        return "plain" if isinstance(value, Pair) else value.get_secret_value()
+
+
+def test_a_serializer_hides_no_secret_from_the_redactor() -> None:
+    pair = Pair(SecretStr("one"), [SecretBytes(b"two")])
+    many = Secret({"a": ["three", "four"]})
+    model = Revealing(token=SecretStr(SECRET), pair=pair, many=many, more=SecretStr("five"))
+    assert sorted(secrets_of(model)) == sorted([SECRET, "one", "two", "three", "four", "five"])
 
 
 # Renewed credentials

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -18,6 +21,7 @@ from support.leaky import FRESH, Credentials, Leaky
 
 SECRET = "s3cr3t-Tökén/+with?all&sorts"
 LEAKY = METERED | {"POLLING_PLUGINS": "support.leaky"}
+COMMAND = [sys.executable, "-c", "from core.cli import main; main()"]
 SENTRY = {"SENTRY_ENVIRONMENT": "test", "OTEL_BSP_SCHEDULE_DELAY": "200"}
 
 
@@ -65,6 +69,24 @@ def test_a_careless_plugin_shows_no_secret(
     ) == 2
 
 
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_a_dry_run_shows_no_secret(tmp_path: Path, level: str) -> None:
+    """The command needs no servers. The plugin renews its credentials."""
+    (tmp_path / "credentials.json").write_text(json.dumps({"token": SECRET}))
+    settings = {"POLLING_PLUGINS": "support.leaky", "POLLING_LOG_LEVEL": level}
+    done = subprocess.run(
+        [*COMMAND, "dry-run", "leaky", "--credentials", "@credentials.json"],
+        env=os.environ | METERED | settings, cwd=tmp_path, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "unsafe: https://leaky.example/items?api_key=***" in said
+    assert "a thread failed with ***" in said
+    assert ("the request failed" in said) is (level == "DEBUG")
+    assert_nothing_leaks(said)
+
+
 def test_the_log_of_the_api_and_of_commands_shows_no_secret(
     make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
@@ -72,8 +94,7 @@ def test_the_log_of_the_api_and_of_commands_shows_no_secret(
     fleet = make_fleet(**LEAKY, POLLING_LOG_LEVEL="DEBUG")
     credentials = fleet.log.parent / "credentials.json"
     credentials.write_text(json.dumps({"token": SECRET}))
-    command = [sys.executable, "-c", "from core.cli import main; main()"]
-    program = fleet.start([*command, "connect", "leaky", "--credentials", f"@{credentials}"])
+    program = fleet.start([*COMMAND, "connect", "leaky", "--credentials", f"@{credentials}"])
     fleet.until(lambda: program.exit_code is not None, "the command ends", 60)
     said = fleet.says()
     assert program.exit_code == 0, said

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr, field_validator
+from pydantic_settings import BaseSettings
 
 from core.errors import SettingsError
+from core.integration.operator import operator_settings
 from core.settings import get_settings
 
 PASSWORD = "correct-horse"
@@ -151,6 +154,28 @@ def test_a_bad_url_is_refused_by_the_name_of_its_setting(
 def test_locations_of_blobs_are_accepted(monkeypatch: pytest.MonkeyPatch, location: str) -> None:
     monkeypatch.setenv("POLLING_BLOB_URL", location)
     assert get_settings().blob_location == location
+
+
+class Crm(BaseSettings):
+    """Settings of a plugin whose validator repeats the value."""
+
+    crm_key: SecretStr
+
+    @field_validator("crm_key")
+    @classmethod
+    def _long(cls, key: SecretStr) -> SecretStr:
+        raise ValueError(f"{key.get_secret_value()!r} is too short")
+
+
+def test_a_bad_setting_of_a_plugin_is_refused_without_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CRM_KEY", PASSWORD)
+    with pytest.raises(SettingsError) as caught:
+        operator_settings(Crm)
+    assert str(caught.value).startswith("CRM_KEY is invalid: ")
+    assert "is too short" in str(caught.value)
+    assert "horse" not in f"{caught.value} {caught.value!r} {caught.value.fields}"
 
 
 PROGRAMS = {

@@ -16,6 +16,7 @@ from support.waiting import until
 
 from core.dashboard import live
 from core.dashboard.live import Live
+from core.service.content import document_texts, search_index
 from core.service.query_timeout import MAX_QUERIES_PER_USER
 from core.web import html_documents, user_slots
 from core.web.user_slots import MAX_DOWNLOADS_PER_USER, MAX_REQUESTS_PER_USER, UserSlots
@@ -232,11 +233,13 @@ def test_a_user_s_downloads_leave_slots_for_other_requests_of_the_user(
 
 
 def test_pages_that_update_themselves_take_no_slot(dashboard) -> None:
-    browser = dashboard.sign_in("ann")
+    browser, streams = dashboard.sign_in("ann"), []
     with ExitStack() as stack:
         for _ in range(MAX_REQUESTS_PER_USER + 2):
             stream = browser.client.stream("GET", "/runs", headers={"Accept": "text/event-stream"})
-            next(stack.enter_context(stream).iter_lines())
+            # A generator that is not kept would end the stream.
+            streams.append(stack.enter_context(stream).iter_lines())
+            assert next(streams[-1]).startswith("retry")
         assert browser.get("/accounts").status_code == 200
 
 
@@ -271,3 +274,22 @@ def test_nothing_is_left_of_slots_that_were_released() -> None:
         return len(slots._slots), len(slots._count)
 
     assert asyncio.run(used()) == (0, 0)
+
+
+def test_slow_files_of_one_user_leave_turns_for_others(backend, conn, monkeypatch) -> None:
+    """A PDF may take half a minute, and a user may have thousands of them."""
+    ids = {}
+    for user, count in (("mallory", 4), ("ann", 1), ("mallory", 4), ("zoe", 2)):
+        account = fill(conn, "plain", "words", user=user).account
+        mails = [(f"{n}", mail(user)) for n in range(count)]
+        ids |= dict.fromkeys(fill_mails(conn, account, mails).values(), user)
+    conn.execute("UPDATE user_integration_content SET hash = id")
+    conn.execute("DELETE FROM extracted_text")
+    conn.execute(search_index.REQUEST_TEXTS.encode(), {"ids": list(ids)})
+    monkeypatch.setattr(document_texts, "text_of", lambda _, row: ids[row["content_id"]])
+    turns: list[str] = []
+    while (row := document_texts.claim(backend, turns[-1] if turns else "")) is not None:
+        document_texts.extract(backend, row)
+        turns.append(row["user_id"])
+        assert ids[row["content_id"]] == turns[-1]
+    assert turns == ["ann", "mallory", "zoe", "mallory", "zoe", *["mallory"] * 6]

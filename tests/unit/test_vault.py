@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from core.accounts.vault import Vault, new_key, secrets_of
+from core.accounts.vault import Vault, new_key
 from core.errors import SettingsError, VaultError
+from core.known_secrets import secrets_of
 
 
 class Tokens(BaseModel):

@@ -150,6 +150,7 @@ def connect(
                 interval_minutes=minutes,
                 deletions=deletions,
                 public_only=not viewer.is_admin,
+                authorize=viewer.still_valid,
             )
     if account_form.failed:
         return _page(engine, renderer, account_form)

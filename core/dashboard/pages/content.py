@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from core.dashboard import mail_reading, previews, query_filters
 from core.dashboard.query_filters import Text
 from core.dashboard.responses import Renderer
-from core.dashboard.session import ContentViewer, Viewer
+from core.dashboard.session import ContentViewer, Viewer, find_viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.db.rows import Row
@@ -152,12 +153,25 @@ def preview_content(engine: Engine, viewer: ContentViewer, content_id: ContentId
 
 @router.get("/content/{content_id}/raw")
 def raw_content(
-    engine: Engine, viewer: ContentViewer, content_id: ContentId, inline: bool = False
+    request: Request,
+    engine: Engine,
+    viewer: ContentViewer,
+    content_id: ContentId,
+    inline: bool = False,
 ) -> Response:
     """Send the bytes of an item as a download, or an image for display with `inline`."""
-    return downloads.download(
-        engine, _visible_row(engine, viewer, content_id), image=inline, typed=False
-    )
+
+    def allowed() -> bool:
+        now = find_viewer(engine, request)
+        if now is None or not now.reads_content:
+            return False
+        with suppress(NotFound):
+            _visible_row(engine, now, content_id)
+            return True
+        return False
+
+    row = _visible_row(engine, viewer, content_id)
+    return downloads.download(engine, row, allowed, image=inline, typed=False)
 
 
 def _filter(conn: Conn, viewer: Viewer, filters: dict[str, str]) -> content_listing.ContentFilter:

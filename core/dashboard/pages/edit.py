@@ -97,6 +97,7 @@ def _change_config(
                 config=config,
                 credentials=credentials[0] if credentials else None,
                 public_only=not viewer.is_admin,
+                authorize=viewer.still_valid,
             )
     if account_form.failed:
         return _settings(renderer, edited, config=account_form)
@@ -155,7 +156,11 @@ def reconnect(
         (credentials,) = account_form.values("credentials")
         with provider_slot(engine, viewer.user_id):
             account_actions.reconnect(
-                engine, account, credentials=credentials, public_only=not viewer.is_admin
+                engine,
+                account,
+                credentials=credentials,
+                public_only=not viewer.is_admin,
+                authorize=viewer.still_valid,
             )
     if account_form.failed:
         return _credentials(engine, renderer, edited, account_form)

@@ -14,6 +14,7 @@ from core.dashboard.wording import sentences
 from core.errors import PollingError
 from core.service.accounts import oauth
 from core.service.accounts.oauth import FinishedAuthorization
+from core.service.authorization import always
 from core.web.dependencies import NO_NUL, Engine
 from core.web.provider_slots import provider_slot
 
@@ -40,10 +41,14 @@ def returned(
 ) -> Response:
     """Continue a connection: the provider redirects the browser here."""
     viewer = find_viewer(engine, request)
-    session = viewer.session.digest if viewer is not None else None
+    session, authorize = (
+        (viewer.session.digest, viewer.still_valid) if viewer is not None else (None, always)
+    )
     try:
         with provider_slot(engine, oauth.owner_of(engine, state)):
-            done = oauth.finish(engine, state=state, code=code, error=error, session=session)
+            done = oauth.finish(
+                engine, state=state, code=code, error=error, session=session, authorize=authorize
+            )
     except PollingError as problem:
         return _page("Not connected", sentences(problem), problem.status)
     if done.problem is not None:

@@ -10,12 +10,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
+from core.db.pool import Conn
 from core.rest.routes import problems
 from core.rest.schemas import Change, Changes, Content
+from core.service import tokens
+from core.service.authorization import Principal
 from core.service.content import changes
 from core.web.dependencies import After, Engine, Limit
 from core.web.feed_watcher import FeedWatcher
-from core.web.permissions import ContentReader
+from core.web.permissions import TO_READ_CONTENT, ContentReader
+from core.web.problems import HttpProblem
 from core.web.request_rates import caller_of
 
 router = APIRouter(prefix="/v1/changes", tags=["changes"])
@@ -61,10 +65,11 @@ async def read_changes(
     same time; for more, the response is 429.
     """
 
-    def read(cursor: str | None) -> changes.Feed:
+    def read(cursor: str | None, *, waited: bool = False) -> changes.Feed:
         with engine.database.connection() as conn:
+            reader = _current(conn, principal) if waited else principal
             return changes.read(
-                conn, principal, after=cursor, limit=limit, without_rereads=not rereads
+                conn, reader, after=cursor, limit=limit, without_rereads=not rereads
             )
 
     if not wait:
@@ -77,7 +82,7 @@ async def read_changes(
 async def _wait(
     request: Request,
     feed_watcher: FeedWatcher,
-    read: Callable[[str | None], changes.Feed],
+    read: Callable[..., changes.Feed],
     after: str | None,
     seconds: float,
 ) -> changes.Feed:
@@ -87,7 +92,7 @@ async def _wait(
         # Read the end first, so that a change during the read ends the wait.
         reaches = await feed_watcher.newest()
         async with feed_watcher.reading if woken else nullcontext():
-            feed = await run_in_threadpool(read, after)
+            feed = await run_in_threadpool(read, after, waited=woken)
         woken, left = True, deadline - time.monotonic()
         if feed.changes or left <= 0 or feed_watcher.ended:
             return feed
@@ -100,6 +105,15 @@ async def _wait(
             return feed
         if await request.is_disconnected():
             return feed
+
+
+def _current(conn: Conn, principal: Principal) -> Principal:
+    """Return the principal of a reader that has waited, if its token may still read."""
+    reader = tokens.current(conn, principal)
+    if reader is None:
+        raise HttpProblem("token-invalid")
+    TO_READ_CONTENT.check(reader)
+    return reader
 
 
 def _answer(feed: changes.Feed) -> Changes:

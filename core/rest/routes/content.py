@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -9,9 +10,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import AwareDatetime
 
+from core.errors import NotFound
 from core.rest.routes import problems
 from core.rest.schemas import Content, FoundContent, Page, ThreadItem
-from core.service import authorization
+from core.service import authorization, tokens
 from core.service.authorization import Principal
 from core.service.content import listing as content_listing
 from core.service.content import queries as content_queries
@@ -27,7 +29,7 @@ from core.web.dependencies import (
     UserFilter,
     visible_user,
 )
-from core.web.permissions import ContentReader
+from core.web.permissions import TO_READ_CONTENT, ContentReader
 
 router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
 
@@ -191,10 +193,25 @@ def get_raw_content(
     engine: Engine, principal: ContentReader, content_id: ContentId
 ) -> StreamingResponse:
     """Download the bytes of an item. Browsers do not display them."""
-    return downloads.download(engine, _row(engine, principal, content_id))
+    return downloads.download(
+        engine,
+        _row(engine, principal, content_id),
+        lambda: _may_still_read(engine, principal, content_id),
+    )
 
 
 def _row(engine: Engine, principal: Principal, id: int) -> dict[str, Any]:
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "content", id)
         return content_queries.content.one(conn, "content", id)
+
+
+def _may_still_read(engine: Engine, principal: Principal, id: int) -> bool:
+    with engine.database.connection() as conn:
+        reader = tokens.current(conn, principal)
+    if reader is None or not reader.may(*TO_READ_CONTENT.any_of):
+        return False
+    with suppress(NotFound):
+        _row(engine, reader, id)
+        return True
+    return False

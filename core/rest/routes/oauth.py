@@ -13,7 +13,7 @@ from core.service import authorization
 from core.service.accounts import oauth
 from core.service.accounts import queries as account_queries
 from core.web.dependencies import NO_NUL, Engine
-from core.web.permissions import Connector
+from core.web.permissions import Connector, still_valid
 from core.web.provider_slots import provider_slot
 
 router = APIRouter(prefix="/v1/oauth", tags=["oauth"])
@@ -66,7 +66,9 @@ def redeem_connect_code(engine: Engine, principal: Connector, body: ConnectCode)
     """
     user = owner(principal, body.user_id)
     with provider_slot(engine, user):
-        account = oauth.redeem(engine, code=body.connect_code, user_id=user)
+        account = oauth.redeem(
+            engine, code=body.connect_code, user_id=user, authorize=still_valid(principal)
+        )
     with engine.database.connection() as conn:
         row = account_queries.accounts.one(conn, "account", account)
     return UserIntegration.model_validate(row)

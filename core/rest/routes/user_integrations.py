@@ -56,7 +56,13 @@ from core.web.dependencies import (
     UserFilter,
     visible_user,
 )
-from core.web.permissions import Connector, DetailReader, FleetOperator, StatusReader
+from core.web.permissions import (
+    Connector,
+    DetailReader,
+    FleetOperator,
+    StatusReader,
+    still_valid,
+)
 from core.web.provider_slots import provider_slot
 
 PREFIX = "/v1/user-integrations"
@@ -157,6 +163,7 @@ def create_user_integration(
                 interval_minutes=new.poll_interval_minutes,
                 deletions=new.deletions,
                 public_only=not principal.is_admin,
+                authorize=still_valid(principal),
             )
         engine.wake()
         body = _read(engine, connected.id).model_copy(
@@ -213,12 +220,16 @@ def change_user_integration(
     A new config and new credentials are checked with the provider first.
     """
     _require(engine, principal, account)
-    public_only = not principal.is_admin
+    public_only, authorize = not principal.is_admin, still_valid(principal)
     checked = changes.config is not None or changes.credentials is not None
     with provider_slot(engine, principal.user_id) if checked else nullcontext():
         if changes.config is None and changes.credentials is not None:
             account_actions.reconnect(
-                engine, account, credentials=changes.credentials, public_only=public_only
+                engine,
+                account,
+                credentials=changes.credentials,
+                public_only=public_only,
+                authorize=authorize,
             )
         account_actions.configure(
             engine,
@@ -229,6 +240,7 @@ def change_user_integration(
             interval_minutes=changes.poll_interval_minutes,
             deletions=changes.deletions,
             public_only=public_only,
+            authorize=authorize,
         )
     return _read(engine, account)
 

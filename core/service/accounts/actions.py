@@ -33,6 +33,7 @@ from core.service.accounts.validation import (
     require_same_destination,
     stored,
 )
+from core.service.authorization import Authorize, always
 from core.service.backend import Backend
 from core.states import AccountState, AccountStateReason, Deletions
 
@@ -90,6 +91,8 @@ def connect(
     interval_minutes: int | None = None,
     deletions: Deletions | None = None,
     public_only: bool = False,
+    issued: bool = False,
+    authorize: Authorize = always,
 ) -> ConnectedAccount:
     """Check an account with its provider and store it; its first run is due immediately.
 
@@ -109,6 +112,9 @@ def connect(
         choice of the existing account.
       public_only: True for a user's token. It restricts the account to public addresses, now and in
         later runs, and bounds the number of the user's accounts.
+      issued: True if the provider has just issued the credentials to the operator's client. With a
+        user's token, other credentials give the account a group of that user's own.
+      authorize: Raises if the request is no longer authorized after the check. Default: it is.
 
     Raises:
       NotFound: The integration does not exist.
@@ -122,8 +128,18 @@ def connect(
     guarded = _is_public_only(backend, public_only)
     checked = check(integration, valid, credentials_of(integration, credentials), egress=guarded)
     with backend.database.connection() as conn, conn.transaction():
+        authorize(conn)
         connected = _store(
-            conn, backend, integration, checked, valid, user_id, name, interval_minutes, public_only
+            conn,
+            backend,
+            integration,
+            checked,
+            valid,
+            user_id,
+            name,
+            interval_minutes,
+            public_only=public_only,
+            issued=issued,
         )
         if deletions is not None:
             store.set_deletions(conn, connected.id, deletions)
@@ -170,7 +186,9 @@ def _store(
     user_id: str,
     name: str | None,
     interval_minutes: int | None,
+    *,
     public_only: bool,
+    issued: bool,
 ) -> ConnectedAccount:
     identity = checked.identity
     domain, key = integration.manifest.domain, key_of(identity)
@@ -189,7 +207,7 @@ def _store(
         domain=domain,
         name=name,
         identity=key,
-        group=identity.group,
+        group=identity.group if issued or not public_only else _own(user_id, identity.group),
         config=stored(config),
         credentials=seal_credentials(backend, checked.credentials),
         limits=to_json(integration.limits(config)),
@@ -200,6 +218,22 @@ def _store(
     )
     breakers.probe_now(conn, account)
     return ConnectedAccount(account, name, identity, is_new)
+
+
+def _own(user_id: str, group: str | None, before: str | None = None) -> str | None:
+    """Return the group of an account whose credentials a user has given.
+
+    A user can give credentials that do not prove their group, and would then count, and block, for
+    the accounts of others.
+
+    Args:
+      user_id: The user.
+      group: The group that the plugin names.
+      before: The group of the account so far.
+    """
+    if group is None and before is None:
+        return None
+    return json.dumps([user_id, group])
 
 
 def key_of(identity: AccountIdentity) -> str:
@@ -220,7 +254,13 @@ def seal_credentials(backend: Backend, credentials: BaseModel) -> str | None:
 
 
 def reconnect(
-    backend: Backend, id: UUID, *, credentials: Values | None = None, public_only: bool = False
+    backend: Backend,
+    id: UUID,
+    *,
+    credentials: Values | None = None,
+    public_only: bool = False,
+    issued: bool = False,
+    authorize: Authorize = always,
 ) -> AccountIdentity:
     """Replace the credentials of an account; the account resumes with its cursors.
 
@@ -229,6 +269,8 @@ def reconnect(
       id: The id of the account.
       credentials: The new credentials. None, if the integration needs none.
       public_only: True to restrict the account to public addresses, now and in later runs.
+      issued: As for `connect`.
+      authorize: As for `connect`.
 
     Raises:
       InvalidInput: The provider rejects the credentials, or they belong to another account.
@@ -242,12 +284,16 @@ def reconnect(
             integration, config, credentials_of(integration, credentials or {}), egress=guarded
         )
     _require_same(account, checked.identity)
+    group = checked.identity.group
+    if public_only and not issued:
+        group = _own(account.user_id, group, account.limit_group)
     params = {
         "id": id,
         "credentials": seal_credentials(backend, checked.credentials),
-        "group": checked.identity.group,
+        "group": group,
     }
-    with backend.database.connection() as conn:
+    with backend.database.connection() as conn, conn.transaction():
+        authorize(conn)
         conn.execute(store.SET_CREDENTIALS, {**params, "public_hosts_only": public_only})
         breakers.probe_now(conn, id)
     backend.wake()
@@ -293,6 +339,7 @@ def configure(
     interval_minutes: int | None = None,
     deletions: Deletions | None = None,
     public_only: bool = False,
+    authorize: Authorize = always,
 ) -> bool:
     """Change the config, name, interval or treatment of deletions of an account.
 
@@ -306,6 +353,7 @@ def configure(
       deletions: The treatment of content that disappears at the source.
       public_only: True if the caller has a user's token. A changed config then restricts the
         account to public addresses, and must not send stored credentials to another destination.
+      authorize: As for `connect`.
 
     Returns:
       True if the new config requires a resync, which is then due.
@@ -316,7 +364,9 @@ def configure(
       WrongState: Another request changed the config at the same time.
     """
     require_text(name=name)
-    resync = False if config is None else _set_config(backend, id, config, credentials, public_only)
+    resync = config is not None and _set_config(
+        backend, id, config, credentials, public_only, authorize
+    )
     with backend.database.connection() as conn:
         if name is not None:
             conn.execute(RENAME, (name, id))
@@ -329,7 +379,12 @@ def configure(
 
 
 def _set_config(
-    backend: Backend, id: UUID, values: Values, credentials: Values | None, public_only: bool
+    backend: Backend,
+    id: UUID,
+    values: Values,
+    credentials: Values | None,
+    public_only: bool,
+    authorize: Authorize,
 ) -> bool:
     with backend.database.connection() as conn:
         account = store.load(conn, id)
@@ -345,9 +400,12 @@ def _set_config(
                 integration, config, credentials_of(integration, credentials), egress=guarded
             )
         _require_same(account, checked.identity)
+        group = checked.identity.group
+        if public_only:
+            group = _own(account.user_id, group, account.limit_group)
         renewed = {
             "credentials": seal_credentials(backend, checked.credentials),
-            "group": checked.identity.group,
+            "group": group,
         }
     elif account.sync_status != AccountState.DISCONNECTED:
         _check_same(backend, account, integration, config, public_only=public_only)
@@ -359,6 +417,7 @@ def _set_config(
     # The update applies only if the stored config is still the one that was compared.
     values["instead_of"] = json.dumps(account.config) if credentials is None else None
     with backend.database.connection() as conn, conn.transaction():
+        authorize(conn)
         if conn.execute(store.SET_CONFIG, params | values).rowcount == 0:
             raise WrongState("config-changed-by-others")
         if renewed is not None:

@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.accounts.redaction import error_text, redactor
-from core.accounts.vault import secrets_of
 from core.egress import is_limited
 from core.errors import (
     ConfigurationError,
@@ -23,7 +22,7 @@ from core.errors import (
 )
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
-from core.known_secrets import KNOWN
+from core.known_secrets import KNOWN, secrets_of
 from core.log_redaction import renewing
 from core.service.accounts.deadline import BoundedCheck
 from core.service.accounts.validation import has_destination

@@ -47,6 +47,9 @@ DELETE_FLOWS = "DELETE FROM oauth_flow WHERE user_id = %s"
 # Recorded responses to an operator's requests also contain the user id, for a day.
 DELETE_RESPONSES = "DELETE FROM idempotency_key WHERE answer->>'user_id' = %s"
 DELETE_TOKENS = "DELETE FROM api_token WHERE user_id = %s"
+# A request with one of the tokens may still check an account. It locks its token to store the
+# account: either before this statement returns, or never.
+LOCK_TOKENS = "SELECT FROM api_token WHERE user_id = %s ORDER BY id FOR UPDATE"
 
 
 @dataclass(slots=True)
@@ -106,8 +109,9 @@ def erase_user(backend: Backend, user_id: str) -> Erased:
         with backend.database.connection() as conn:
             accounts = [account for (account,) in conn.execute(ACCOUNTS, (user_id,))]
             if not accounts:
-                _delete_user(conn, user_id)
-                return total
+                if _delete_user(conn, user_id):
+                    return total
+                continue
             for account in accounts:
                 with suppress(NotFound):  # another process erased it
                     account_disconnect.disconnect(conn, account)
@@ -117,9 +121,15 @@ def erase_user(backend: Backend, user_id: str) -> Erased:
                 _erase(backend, account, total)
 
 
-def _delete_user(conn: Conn, user_id: str) -> None:
-    for statement in (DELETE_FLOWS, DELETE_RESPONSES, DELETE_TOKENS):
-        conn.execute(statement, (user_id,))
+def _delete_user(conn: Conn, user_id: str) -> bool:
+    """Delete the tokens and pending connections of a user; return False if there is an account."""
+    with conn.transaction():
+        conn.execute(LOCK_TOKENS, (user_id,))
+        if conn.execute(ACCOUNTS, (user_id,)).fetchone() is not None:
+            return False
+        for statement in (DELETE_FLOWS, DELETE_RESPONSES, DELETE_TOKENS):
+            conn.execute(statement, (user_id,))
+    return True
 
 
 def _erase_blobs(backend: Backend, keys: list[str]) -> int:

@@ -48,6 +48,7 @@ from core.known_secrets import KNOWN
 from core.service.accounts import actions as account_actions
 from core.service.accounts.check import DEFAULT_REMEDIES, one_line
 from core.service.accounts.validation import Values, config_of, stored
+from core.service.authorization import Authorize, always
 from core.service.backend import Backend
 from core.settings import Settings
 from core.states import Deletions
@@ -241,6 +242,7 @@ def finish(
     code: str | None,
     error: str | None,
     session: bytes | None = None,
+    authorize: Authorize = always,
 ) -> FinishedAuthorization:
     """Continue a flow in the browser that returned from the provider.
 
@@ -252,6 +254,7 @@ def finish(
       code: The provider's authorization code.
       error: The provider's error, if the person refused.
       session: The digest of the browser's session; None without one.
+      authorize: Raises if the session ends before the account is stored.
 
     Raises:
       InvalidInput: The state is unknown, already used, or expired.
@@ -274,7 +277,7 @@ def finish(
         return _finished(redirect_to, error=reason)
     try:
         if flow["session"] is not None:
-            account = _connect(backend, flow, code)
+            account = _connect(backend, flow, code, authorize)
             return _finished(redirect_to, account=account)
         if redirect_to is not None:
             connect_code = _wait(backend, flow, backend.vault.seal_text(code))
@@ -307,13 +310,14 @@ def _explained(problem: PollingError | None) -> PollingError | None:
     return None if remedy is None or remedy in (START_AGAIN, *DEFAULT_REMEDIES) else problem
 
 
-def redeem(backend: Backend, *, code: str, user_id: str) -> UUID:
+def redeem(backend: Backend, *, code: str, user_id: str, authorize: Authorize = always) -> UUID:
     """Store the account of a flow, for the user who is signed in to the backend.
 
     Args:
       backend: The backend.
       code: The one-time code that the browser took to `redirect_to`.
       user_id: The user who is signed in to the backend, in that browser.
+      authorize: Raises if the backend's token ends before the account is stored.
 
     Raises:
       InvalidInput: The code is unknown, already used, or expired; or the provider refuses.
@@ -325,7 +329,7 @@ def redeem(backend: Backend, *, code: str, user_id: str) -> UUID:
         raise InvalidInput("connect-code-invalid")
     if flow["user_id"] != user_id:
         raise Refused("connect-code-of-another-user")
-    return _connect(backend, flow, backend.vault.open_text(flow["answer"]))
+    return _connect(backend, flow, backend.vault.open_text(flow["answer"]), authorize)
 
 
 def confirm(backend: Backend, *, code: str) -> FinishedAuthorization:
@@ -339,7 +343,7 @@ def confirm(backend: Backend, *, code: str) -> FinishedAuthorization:
         raise InvalidInput("sign-in-link-invalid")
     try:
         credentials: Values = json.loads(backend.vault.open_text(flow["answer"]))
-        return FinishedAuthorization(account=_save(backend, flow, credentials))
+        return FinishedAuthorization(account=_save(backend, flow, credentials, always))
     except PollingError as problem:
         return FinishedAuthorization(error=_reason(problem), problem=_explained(problem))
 
@@ -417,9 +421,9 @@ def _with_result(url: str, **result: str) -> str:
     return urlunsplit(parts._replace(query=urlencode(query)))
 
 
-def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:
+def _connect(backend: Backend, flow: Mapping[str, Any], code: str, authorize: Authorize) -> UUID:
     """Exchange the authorization code, and store or reconnect the account."""
-    return _save(backend, flow, _credentials_for(backend, flow, code))
+    return _save(backend, flow, _credentials_for(backend, flow, code), authorize)
 
 
 def _credentials_for(backend: Backend, flow: Mapping[str, Any], code: str) -> Mapping[str, Any]:
@@ -430,13 +434,23 @@ def _credentials_for(backend: Backend, flow: Mapping[str, Any], code: str) -> Ma
     return exchange(integration, _callback(backend.settings), code, verifier)
 
 
-def _save(backend: Backend, flow: Mapping[str, Any], credentials: Mapping[str, Any]) -> UUID:
+def _save(
+    backend: Backend,
+    flow: Mapping[str, Any],
+    credentials: Mapping[str, Any],
+    authorize: Authorize,
+) -> UUID:
     public_only = flow["public_only"]
     if flow["account"] is not None:
         account: UUID = flow["account"]
         _require_account(backend, account, flow["domain"], flow["user_id"])
         account_actions.reconnect(
-            backend, account, credentials=credentials, public_only=public_only
+            backend,
+            account,
+            credentials=credentials,
+            public_only=public_only,
+            issued=True,
+            authorize=authorize,
         )
         return account
     connected = account_actions.connect(
@@ -449,6 +463,8 @@ def _save(backend: Backend, flow: Mapping[str, Any], credentials: Mapping[str, A
         interval_minutes=flow["interval"],
         deletions=None if flow["deletions"] is None else Deletions(flow["deletions"]),
         public_only=public_only,
+        issued=True,
+        authorize=authorize,
     )
     backend.wake()
     return connected.id

@@ -11,10 +11,11 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from core.accounts.vault import secrets_of, size_of
+from core.accounts.vault import size_of
 from core.errors import InvalidInput
 from core.field_problems import FieldProblem, field_problems
 from core.integration.base import Destination, Integration, RereadOnChange, ResyncOnChange
+from core.known_secrets import secrets_of
 from core.results.text import is_storable
 
 M = TypeVar("M", bound=BaseModel)

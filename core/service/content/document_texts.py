@@ -2,7 +2,8 @@
 
 The indexer requests the text of each new file. A thread of `polling serve` extracts one at a time,
 in a child process with limits of memory and time (see `core.search.extraction`), and makes it
-searchable. While it reads a file, it holds no transaction.
+searchable. While it reads a file, it holds no transaction. The users take turns: a user with many
+files that take long does not hold up those of others.
 """
 
 from __future__ import annotations
@@ -27,17 +28,26 @@ POLL_INTERVAL_SECONDS = 1.0
 """Seconds between two checks for files that wait."""
 
 
-# The partial index has the files that wait. Rows that another process claims are skipped.
+# The partial index has the files that wait, by user. Rows that another process claims are skipped.
+_WAITS = f"""w.extracted_at IS NULL
+  AND (w.claimed_until IS NULL OR {passed("extracted_text.claimed_until", "w.claimed_until")})"""
+_OLDEST = "ORDER BY w.user_id, w.content_id LIMIT 1 FOR UPDATE SKIP LOCKED"
+# The oldest file of the user after the one of the previous turn; if there is none, the turns begin
+# again.
 CLAIM = f"""
 UPDATE extracted_text x SET claimed_until = clock_timestamp() + interval '{EXTRACTION_SECONDS} s'
 FROM (
-    SELECT w.content_id FROM extracted_text w
-    WHERE w.extracted_at IS NULL
-      AND (w.claimed_until IS NULL OR {passed("extracted_text.claimed_until", "w.claimed_until")})
-    ORDER BY w.content_id LIMIT 1 FOR UPDATE SKIP LOCKED
+    SELECT content_id FROM (
+        SELECT w.content_id FROM extracted_text w
+        WHERE {_WAITS} AND w.user_id > %(after)s {_OLDEST}) next_user
+    UNION ALL
+    SELECT content_id FROM (
+        SELECT w.content_id FROM extracted_text w
+        WHERE {_WAITS} {_OLDEST}) first_user
+    LIMIT 1
 ) waiting, user_integration_content c
 WHERE x.content_id = waiting.content_id AND c.id = x.content_id
-RETURNING x.content_id, x.hash, c.name, c.external_id, c.content_type, c.size
+RETURNING x.content_id, x.hash, x.user_id, c.name, c.external_id, c.content_type, c.size
 """
 FINISH = """
 UPDATE extracted_text SET text = %(text)s, reason = %(reason)s, extracted_at = clock_timestamp()
@@ -49,11 +59,30 @@ log = logging.getLogger(__name__)
 
 def extract_next(backend: Backend) -> bool:
     """Extract the text of the next file that waits; return False if none does."""
+    row = claim(backend)
+    if row is not None:
+        extract(backend, row)
+    return row is not None
+
+
+def claim(backend: Backend, after: str = "") -> Row | None:
+    """Claim the next file that waits.
+
+    Args:
+      backend: The backend.
+      after: The user of the previous turn. Default: the turns begin.
+
+    Returns:
+      The row of the file, with its user; None if no file waits.
+    """
     with backend.database.connection() as conn:
-        rows = fetch(conn, CLAIM, {})
-    if not rows:
-        return False
-    row, text, reason = rows[0], None, None
+        rows = fetch(conn, CLAIM, {"after": after})
+    return rows[0] if rows else None
+
+
+def extract(backend: Backend, row: Row) -> None:
+    """Extract the text of a file that was claimed."""
+    text, reason = None, None
     try:
         text = sanitize(text_of(backend, row))
     except Unreadable as error:
@@ -63,7 +92,6 @@ def extract_next(backend: Backend) -> bool:
     with backend.database.connection() as conn, conn.transaction():
         conn.execute(search_index.WAIT_FOR_PROGRESS)
         finish(conn, row, text, reason)
-    return True
 
 
 def finish(conn: Conn, row: Row, text: str | None, reason: str | None) -> None:
@@ -130,14 +158,17 @@ class DocumentReader:
         self._thread.join(timeout=2)
 
     def _run(self) -> None:
+        user = ""
         while not self._stopping.is_set():
+            more = False
             try:
-                more = extract_next(self._backend)
+                if (row := claim(self._backend, user)) is not None:
+                    user = row["user_id"]
+                    extract(self._backend, row)
+                    more = True
             except DATABASE_UNAVAILABLE as error:
                 log.warning("texts of files not extracted, database unavailable: %s", error)
-                more = False
             except Exception:
                 log.exception("text of a file not extracted; retrying")
-                more = False
             if not more:
                 self._stopping.wait(POLL_INTERVAL_SECONDS)

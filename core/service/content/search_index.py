@@ -109,12 +109,14 @@ ON CONFLICT (content_id) DO UPDATE SET document = excluded.document, form = excl
 # A file waits for the extraction of its text, once for each hash. The text stays as long as the
 # content: a deleted item can still be listed, and erasing deletes both.
 REQUEST_TEXTS = """
-INSERT INTO extracted_text (content_id, hash)
-SELECT c.id, c.hash FROM user_integration_content c
+INSERT INTO extracted_text (content_id, hash, user_id)
+SELECT c.id, c.hash, a.user_id FROM user_integration_content c
+JOIN user_integration a ON a.id = c.user_integration_id
 WHERE c.id = ANY(%(ids)s) AND c.hash IS NOT NULL
 ORDER BY c.user_integration_id, c.external_id FOR KEY SHARE OF c
 ON CONFLICT (content_id) DO UPDATE
-SET hash = excluded.hash, text = NULL, reason = NULL, claimed_until = NULL, extracted_at = NULL
+SET hash = excluded.hash, user_id = excluded.user_id, text = NULL, reason = NULL,
+    claimed_until = NULL, extracted_at = NULL
 WHERE extracted_text.hash <> excluded.hash
 """
 ADVANCE = "UPDATE search_progress SET changed_xid = %(changed_xid)s, content_id = %(content_id)s"

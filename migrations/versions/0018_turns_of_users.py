@@ -1,6 +1,6 @@
 """The texts of files are read in turns of their users
 
-Revision: 0020, after 0017
+Revision: 0018, after 0017
 
 A process of the previous version stores no user. Its files share one turn.
 """
@@ -12,7 +12,7 @@ from alembic import op
 
 from core.db.migrate import build_index
 
-revision = "0020"
+revision = "0018"
 down_revision = "0017"
 
 

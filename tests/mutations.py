@@ -1012,11 +1012,6 @@ MUTATIONS = [
         ("tests/integration/test_rereads.py",),
     ),
     Mutation(
-        "portions of a sweep that keeps items",
-        (("core/content/portions.py", "if guard.is_off or place.keeps or", "if guard.is_off or"),),
-        ("tests/integration/test_sweep_portions.py",),
-    ),
-    Mutation(
         "listings under another config",
         (("core/content/store.py", "if not has_same_config(conn, writer.run):", "if False:"),),
         ("tests/integration/test_content.py",),
@@ -1025,7 +1020,8 @@ MUTATIONS = [
         "portions of a sweep that ask again",
         (("core/content/portions.py",
           "      AND {MISSING}\n    ORDER",
-          "      AND {LIVE_BEFORE} AND c.updated_at < %(began)s::timestamptz\n    ORDER"),),
+          "      AND {LIVE_BEFORE} AND c.updated_at < %(began)s::timestamptz\n    ORDER"),
+         ("core/content/portions.py", 'step.phase == "count"):', 'step.phase != "find"):')),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
@@ -1137,7 +1133,7 @@ MUTATIONS = [
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
-        "portions of a sweep of an account that begins to keep items",
+        "portions of a sweep of an account that keeps items",
         (("core/content/portions.py", 'if place.keeps and step.phase in ("count", "hold"):',
           "if False:"),),
         ("tests/integration/test_sweep_portions.py",),

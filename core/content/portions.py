@@ -252,7 +252,7 @@ def advance(
             holds.discard(conn, step.held)
             return (), None
     if place.keeps and step.phase in ("count", "hold"):
-        step = _to_delete(conn, step, place)  # since the sweep began, a person chose to keep items
+        step = _to_delete(conn, step, place)  # such an account has no held deletions
     match step.phase:
         case "find":
             step, deleted = _walk(conn, step, place, guard)
@@ -381,7 +381,7 @@ def _found(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | N
         _replace(conn, step, place)
         holds.discard(conn, step.held)
         return None
-    if guard.is_off or place.keeps or _is_small(conn, step, place, guard):
+    if guard.is_off or _is_small(conn, step, place, guard):
         return _to_delete(conn, step, place)
     return step._replace(phase="count", frames=step.top)
 

@@ -166,7 +166,7 @@ def connect(api: Any, url: str, through: str) -> httpx2.Response:
 
 
 def assert_refused(answer: httpx2.Response, private: Host) -> None:
-    assert (answer.status_code, answer.json()["code"]) == (422, "host-unreachable")
+    assert (answer.status_code, answer.json().get("code")) == (422, "host-unreachable")
     assert SECRET not in answer.text
     assert private.visits == 0
 

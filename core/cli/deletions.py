@@ -140,11 +140,11 @@ def _item_cells(row: Row) -> tuple[object, ...]:
 
 @app.command("accept")
 def accept(ids: Ids, json: Json = False) -> None:
-    """Accept held deletions: the next run deletes the items that are still missing.
+    """Accept held deletions: the next run marks the items that are still missing as deleted.
 
-    That run lists everything again. It deletes the items that `polling deletions
-    show` lists, unless they are back at the source. It deletes no other items: if more items are
-    missing, the engine holds their deletion too.
+    That run lists everything again. It marks only the items that `polling deletions show` lists,
+    and of these only the ones that are not back at the source. If more items are missing, the
+    engine holds their deletion too.
 
     \b
     Example:
@@ -161,7 +161,7 @@ def accept(ids: Ids, json: Json = False) -> None:
     for each in decided:
         say(
             f"Accepted: {_items(each)} of {each.row['account_name']}. The next run looks for these"
-            " items again, and deletes the ones that are still missing."
+            " items again, and marks the ones that are still missing as deleted."
         )
     for run in dict.fromkeys(each.run for each in decided):
         if run is not None:

@@ -40,12 +40,12 @@ FLASH_MESSAGES = {
     "retried": "Task retried.",
     "discarded": "Task discarded.",
     "deletions-accepted": (
-        "Deletion accepted. A run has started. It looks for these items again, and deletes the"
-        " ones that are still missing."
+        "Deletion accepted. A run has started. It looks for these items again, and marks the"
+        " ones that are still missing as deleted."
     ),
     "deletions-accepted-later": (
-        "Deletion accepted. The account's next run looks for these items again, and deletes the"
-        " ones that are still missing."
+        "Deletion accepted. The account's next run looks for these items again, and marks the"
+        " ones that are still missing as deleted."
     ),
     "deletions-refused": "Deletion refused. The engine keeps the items.",
     "token-revoked": "Token revoked. Requests with it and its sessions are refused.",

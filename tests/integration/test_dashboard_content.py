@@ -115,7 +115,7 @@ def test_the_page_of_an_item_shows_its_metadata_and_children(dashboard, keep) ->
     assert listed(who.get(f"/content/{ids['m']}")) == [ids["m/1"]]
     assert f'<a href="/content/{ids["m"]}">A mail</a>' in who.get(f"/content/{ids['m/1']}").text
     placed = who.get(f"/content/{ids['in a place']}").text
-    assert re.search(r"<dt>Parent</dt>\s*<dd>\s*a folder\s*</dd>", placed)
+    assert re.search(r"<dt>Parent \(at the source\)</dt>\s*<dd>\s*a folder\s*</dd>", placed)
     stranger = signed_in(dashboard, "v")
     for rest in ("", "/preview", "/raw", "/raw?inline=1"):
         stranger.get(f"/content/{ids['m']}{rest}", status=404)

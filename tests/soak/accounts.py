@@ -16,8 +16,9 @@ from integration_polling_hello_world import HelloWorld, expected
 from integration_polling_hostile import Hostile
 from integration_polling_hostile.deeds import GARBAGE
 from support import oracle
-from support.accounts import connect, set_due, sync
+from support.accounts import connect, sync
 
+from core.ledger.scheduling import request_run
 from soak.metered import Metered
 from soak.world import World
 
@@ -30,6 +31,13 @@ KEPT = 60
 PARKING = sorted({*GARBAGE, "permanent", "system_exit"} - {"return_endless_outputs"})
 """Deeds after which a task is parked, without the one that uses much memory on purpose."""
 
+RUNS = """
+SELECT trigger, state, joined, poll_due, started_at, finished_at FROM sync_run
+WHERE user_integration_id = %s ORDER BY started_at
+"""
+LOCK = "SELECT FROM user_integration WHERE id = %s FOR NO KEY UPDATE"
+NUMBER_OF_RUNS = "SELECT count(*) FROM sync_run WHERE user_integration_id = %s"
+DUE = "UPDATE user_integration SET next_sync_at = now() WHERE id = %s"
 STATES = """
 SELECT a.id, count(r.id), count(r.id) FILTER (WHERE r.state = 'running') FROM user_integration a
 LEFT JOIN sync_run r ON r.user_integration_id = a.id WHERE a.id = ANY (%s) GROUP BY a.id
@@ -97,7 +105,7 @@ class Accounts:
             if not runs:
                 self._ask_for(job)
             elif runs < job.runs:
-                self._again(account, by_tick=begin and self._dice.random() < 0.5)
+                self._again(account, runs, by_tick=begin and self._dice.random() < 0.5)
             else:
                 self.judge(job)
                 self._kept.append(self.open.pop(account))
@@ -145,8 +153,17 @@ class Accounts:
             self._deployment.rows(NOT_DUE, job.account)
             sync(self._deployment, job.account)
 
-    def _again(self, account: UUID, *, by_tick: bool) -> None:
-        set_due(self._deployment, account) if by_tick else sync(self._deployment, account)
+    def _again(self, account: UUID, runs: int, *, by_tick: bool) -> None:
+        """Ask for the next run, unless the one that an earlier step asked for has begun."""
+        with self._deployment.connection() as connection, connection.transaction():
+            connection.execute(LOCK, (account,))
+            if connection.execute(NUMBER_OF_RUNS, (account,)).fetchone() != (runs,):
+                return
+            if by_tick:
+                connection.execute(DUE, (account,))
+            else:
+                request_run(connection, account)
+        self._deployment.queues.wake()
 
     def _tree(self, **given: int) -> Job:
         config: dict[str, Any] = {
@@ -225,7 +242,7 @@ class Accounts:
         if lost or duplicated:
             self.wrong.append(
                 f"account {job.account}: {lost} lost, {duplicated} duplicated; tasks {dict(tasks)}"
-                f" of {dict(due)}"
+                f" of {dict(due)}; runs {rows(RUNS, job.account)}"
             )
         try:
             if job.look is not None and runs == 1:

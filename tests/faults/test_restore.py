@@ -28,8 +28,9 @@ SLOW = {"pages": 6, "items": 4, "fanout_depth": 1, "delay_ms": 300}
 
 NOW = "SELECT clock_timestamp()"
 QUEUED = "SELECT count(*) FROM sync_task WHERE state = 'queued' AND type <> 'start'"
-NAME_BLOB = "UPDATE user_integration_content SET blob_key = %s WHERE external_id = '1-1'"
-NAMED = "SELECT blob_key FROM user_integration_content WHERE external_id = '1-1'"
+OF_ITEM = "WHERE user_integration_id = %s AND external_id = '1-1'"
+NAME_BLOB = f"UPDATE user_integration_content SET blob_key = %s {OF_ITEM}"
+NAMED = f"SELECT blob_key FROM user_integration_content {OF_ITEM}"
 AGE = """
 UPDATE blob SET touched_at = touched_at - interval '2 days',
     unreferenced_at = unreferenced_at - interval '2 hours'
@@ -67,13 +68,13 @@ def test_a_restore_to_a_point_in_time_with_workers_running(
         sync(deployment, before)
         oracle.wait_for_quiet(fleet, 40, replace=False)
         old = blobs.put(b"old")
-        deployment.rows(NAME_BLOB, old)
+        deployment.rows(NAME_BLOB, old, before)
         credentials = Credentials(password=SecretStr("secret"))
         deployment.rows(SEAL, Vault(keys[1:]).seal(credentials), before)
         to = deployment.value(NOW)
 
         # Later, the item gets another blob, the key is rotated, and tasks run.
-        deployment.rows(NAME_BLOB, blobs.put(b"new"))
+        deployment.rows(NAME_BLOB, blobs.put(b"new"), before)
         for _ in range(3):
             deployment.rows(AGE)
             blobs.collect()
@@ -88,7 +89,7 @@ def test_a_restore_to_a_point_in_time_with_workers_running(
 
         _check_rows(fleet, deployment, before, after, lost)
         assert fleet.worker_pids() == pids
-        assert deployment.value(NAMED) == old
+        assert deployment.value(NAMED, before) == old
         assert blobs.get(old) == b"old"
         _check_keys(deployment, keys, before)
         fleet.end()

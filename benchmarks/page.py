@@ -101,7 +101,8 @@ def _tables(result: Mapping[str, Any]) -> str:
     rounds = [{"": "ours"} | _spread(result["rounds"]["ours"], result["unit"])]
     if result["rounds"]["peer"]:
         rounds.append({"": result["peer_name"]} | _spread(result["rounds"]["peer"], result["unit"]))
-    details = [rows for rows in result["details"].values() if rows and isinstance(rows[0], Mapping)]
+    lists = [rows for rows in result["details"].values() if isinstance(rows, list)]
+    details = [rows for rows in lists if rows and isinstance(rows[0], Mapping)]
     return "\n\n".join(table(rows) for rows in (rounds, *details))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MAX_STEPS = 250_000
+MAX_STEPS = 200_000
 """The number of steps of a mail; each takes about two microseconds."""
 
 STEPS_OF_HTML = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAX_STEPS = 200_000
-"""The number of steps of a mail; each takes about two microseconds."""
+"""The number of steps of a mail; each takes about three microseconds."""
 
 STEPS_OF_HTML = 2
 """The steps of a tag, or of the text between two tags."""

@@ -105,7 +105,7 @@ class Ledger:
         run = self._run(entry.run.info.lane, trigger)
         if entry.key not in run.keys:
             run.keys.add(entry.key)
-            self._queue.put(replace(entry, run=run, attempts=0))
+            self._queue.put(replace(entry, run=run, attempts=0, snoozes=0))
 
     def _put(self, task: Task, key: str, run: Run, *, after: float = 0.0) -> None:
         """Queue a task, unless its run already had one with this key."""

@@ -147,6 +147,13 @@ def test_both_count_what_lies_below_a_listing(engine: Engine) -> None:
     assert (set(verdict.content), verdict.held) == (set("acde"), 0)
 
 
+def test_both_count_the_single_deletions_of_a_run_together(engine: Engine) -> None:
+    kept = shows(*(TaskOutput(id) for id in "abcd"))
+    fourth = Deed(lambda: TaskResult([TaskOutput.gone("a")]), deleted=3)
+    verdict = both(engine, kept, fourth, guard=DeleteGuard(0.5, min_items=2))
+    assert set(verdict.content) == set("abcd")
+
+
 @pytest.mark.parametrize("name", EFFECTS)
 def test_both_set_the_task_to_the_same_state(engine: Engine, name: str) -> None:
     deed, state = EFFECTS[name]

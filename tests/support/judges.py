@@ -166,6 +166,12 @@ class Engine:
         )
         if deed.crowded:
             self.desk.conn.execute("UPDATE sync_run SET over_limit = 'full' WHERE id = %s", (run,))
+        if deed.deleted:
+            (other,) = self.desk.add(run, "another task")
+            self.desk.conn.execute(
+                "UPDATE sync_task SET state = 'done', outputs_gone = %s WHERE id = %s",
+                (deed.deleted, other),
+            )
         (dispatch,) = self.desk.claim(Portion(str(account), "live", 1), domain=DOMAIN)
         Odd.deed, Odd.overtake = deed, partial(self._overtake, account)
         self._run(dispatch)
@@ -301,6 +307,7 @@ class Kit:
         entry.attempts, entry.deferrals = deed.attempts, deed.deferrals
         entry.first_failed = queue.clock - deed.failing if deed.failing else None
         ledger._max_tasks = 0 if deed.crowded else 1_000
+        harness._account.content._gone[entry.run.info.id] = deed.deleted
         Odd.deed, Odd.overtake, now = deed, partial(self._overtake, harness._account), queue.clock
         harness._settle(harness._worker.attempt(entry, harness._account.tick(), harness._injector))
         result = ledger.result

@@ -478,6 +478,30 @@ class TestExceptions:
         assert (again.state, attempts, again.deferred) == ("succeeded", [1, 2, 3, 1, 2], [])
         assert "a" in harness.content
 
+    def test_a_continued_task_begins_without_snoozes(self) -> None:
+        limited, down = RateLimited(), TransientError("x")
+        errors = iter([limited, limited, down, down, down, limited, None])
+        moments: list[float] = []
+
+        def script(ctx: Context, name: str) -> TaskResult:
+            moments.append(harness.clock)
+            error = next(errors)
+            if error is not None:
+                raise error
+            return TaskResult([item("a")])
+
+        harness = scripted(script)
+        assert (harness.sync().state, len(moments)) == ("partial", 5)
+        assert (harness.sync().state, len(moments)) == ("succeeded", 7)
+        first, second, again = (moments[at + 1] - moments[at] for at in (0, 1, 5))
+        assert second > first == again
+
+    def test_a_continued_task_remembers_how_often_it_was_deferred(self) -> None:
+        script, _ = failing(TransientError("x"), 9)
+        harness = scripted(script)
+        pauses = [harness.sync().deferred[0].seconds for _ in range(3)]
+        assert pauses == sorted(set(pauses))
+
     def test_the_plugin_names_exceptions_that_may_pass(self) -> None:
         class DriverError(Exception):
             pass

@@ -1783,6 +1783,16 @@ MUTATIONS = [
         ),
         ("plugins-ftp/tests/test_control.py",),
     ),
+    Mutation(
+        "pages that a run took over, in the harness",
+        (("core/testing/queue.py", "return self.carried or is_hint", "return is_hint"),),
+        ("tests/unit/test_harness.py",),
+    ),
+    Mutation(
+        "continued tasks without snoozes, in the harness",
+        (("core/testing/ledger.py", "attempts=0, snoozes=0)", "attempts=0)"),),
+        ("tests/unit/test_harness.py",),
+    ),
 ]  # fmt: skip
 
 

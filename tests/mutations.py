@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.embedded import Servers, Urls
+from core.embedded import Servers, Urls, postgres
 from core.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -1802,6 +1802,8 @@ def main(words: Sequence[str]) -> int:
     With `words`, select the mutations whose names contain one of them.
     """
     green = 0
+    # These data need not survive a power failure.
+    postgres._OPTIONS["fsync"] = "off"
     with (
         tempfile.TemporaryDirectory(prefix="mutations-") as home,
         Servers(Settings(_env_file=None, **given(home))) as urls,

@@ -1457,7 +1457,7 @@ MUTATIONS = [
     Mutation(
         "users take turns when the texts of files are read",
         (("core/service/content/document_texts.py", "AND w.user_id > %(after)s {_OLDEST}",
-          "AND %(after)s IS NOT NULL {_OLDEST}"),),
+          "{_OLDEST}"),),
         ("tests/security/test_user_slots.py",),
     ),
     Mutation(

@@ -33,6 +33,7 @@ from core.integration.limits import (
     Rate,
     Reader,
 )
+from core.integration.rehearsal import Rehearsal, RehearsalSection, Sample
 from core.integration.results import (
     COMPARISON,
     MAX_ID_BYTES,
@@ -79,9 +80,12 @@ __all__ = [
     "Rate",
     "RateLimited",
     "Reader",
+    "Rehearsal",
+    "RehearsalSection",
     "RereadOnChange",
     "ResyncOnChange",
     "RunInfo",
+    "Sample",
     "SkipItem",
     "Skipped",
     "StoredItem",

@@ -12,6 +12,7 @@ from core.errors import CredentialsInvalid, IntegrationError, TaskUnfit
 from core.field_problems import first_problem
 from core.integration.context import Context
 from core.integration.limits import AccountIdentity, Limit, Manifest
+from core.integration.rehearsal import Rehearsal
 from core.integration.results import Task, TaskResult
 from core.integration.stored import StoredItem
 from core.integration.tasks import TaskDescriptor, TaskSpec
@@ -160,6 +161,23 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
             answer.
         """
         self.check()
+
+    def rehearse(self) -> Rehearsal:
+        """Say what connecting this account would keep. Default: nothing is known.
+
+        The engine calls it after `check`, on the same instance, before it stores a new account. It
+        shows the result to the person who connects the account. Only look at the provider, and look
+        at little: `check` and this call share 30 seconds.
+
+        Returns:
+          Facts, warnings, a sample, or a refusal. The engine shows a bounded part of them, in plain
+          lines without the account's secrets.
+
+        Raises:
+          ConfigurationError, CredentialsInvalid: The account is not stored. Other exceptions have
+            the same effect.
+        """
+        return Rehearsal()
 
     def refresh(self) -> CredentialsT:
         """Renew the account's tokens.

@@ -13,8 +13,11 @@ from pydantic import BaseModel, JsonValue
 from core.integration.base import START, BaseIntegration
 from core.integration.context import AccountInfo, RunInfo, TaskInfo
 from core.integration.limits import AccountIdentity, Rate
+from core.integration.rehearsal import Rehearsal
 from core.integration.results import Task
+from core.known_secrets import Redactor, secrets_of
 from core.results.delete_guard import DeleteGuard
+from core.results.rehearsal import shown
 from core.states import Deletions, Lane, Trigger
 from core.testing.blobs import MemoryStore
 from core.testing.content import ContentTable, Item
@@ -96,6 +99,21 @@ class Harness:
         self.close()
         try:
             return self._worker.open().check()
+        finally:
+            self.close()
+
+    def rehearse(self) -> Rehearsal:
+        """Return what the engine shows of `rehearse()`, after `check()` of the same instance.
+
+        Raises:
+          TypeError: The plugin returned something else than a `Rehearsal` of plain values.
+          Exception: The integration raised it.
+        """
+        self.close()
+        try:
+            instance = self._worker.open()
+            instance.check()
+            return shown(instance.rehearse(), Redactor(secrets_of(instance.credentials)))
         finally:
             self.close()
 

@@ -53,6 +53,17 @@ def test_the_kept_content_is_the_expected_content(config: dict[str, Any]) -> Non
     assert kept(harness) == expected(config)
 
 
+def test_the_rehearsal_counts_pages_warns_and_refuses() -> None:
+    said = Harness(HelloWorld, {"pages": 5, "items": 2}).rehearse()
+    (section,) = said.sections
+    assert section.facts == {"Pages": 5, "Items on a page": 2}
+    assert [line.name for line in section.sample] == ["Page 1", "Page 2", "Page 3"]
+    assert (section.omitted, said.warnings, said.refusal) == (2, [], None)
+    risky = Harness(HelloWorld, {"fail_rate": {"transient": 0.25}}).rehearse()
+    assert (risky.warnings, risky.refusal) == (["25% of the tasks fail on purpose."], None)
+    assert Harness(HelloWorld, {"fail_rate": {"skip": 0.7, "exit": 0.7}}).rehearse().refusal
+
+
 def test_expected_counts_every_item_of_a_tree() -> None:
     assert len(expected({"pages": 2, "items": 3})) == 2 * 3
     assert len(expected({"pages": 2, "items": 3, "fanout_depth": 2})) == 2 * (3 + 9 + 27)

@@ -16,6 +16,7 @@ from core.errors import InvalidInput
 from core.rest import idempotency
 from core.rest.idempotency import RecordedResponse
 from core.rest.routes import problems
+from core.rest.routes.integrations import shown_rehearsal
 from core.rest.schemas import (
     Compared,
     Identity,
@@ -167,7 +168,10 @@ def create_user_integration(
             )
         engine.wake()
         body = _read(engine, connected.id).model_copy(
-            update={"notice": sanitize(connected.identity.notice)}
+            update={
+                "notice": sanitize(connected.identity.notice),
+                "rehearsal": shown_rehearsal(connected.rehearsal) if connected.rehearsal else None,
+            }
         )
         return idempotency.response(201 if connected.is_new else 200, body)
 

@@ -19,6 +19,9 @@ from core import (
     Context,
     Manifest,
     PermanentError,
+    Rehearsal,
+    RehearsalSection,
+    Sample,
     Skipped,
     Task,
     TaskOutput,
@@ -33,6 +36,9 @@ __all__ = ["Config", "HelloWorld", "expected", "integrations"]
 STATE = "runs"
 LONG_MS = 1_000
 """A task that takes this long reports its progress, in tenths."""
+
+SAMPLED = 3
+"""Pages that the rehearsal names."""
 
 GROWN = "grown"
 """The parent of the items that runs add."""
@@ -56,6 +62,22 @@ class HelloWorld(BaseIntegration[Config]):
     def check(self) -> AccountIdentity:
         """Return an identity that the name alone decides; there is nothing to connect to."""
         return AccountIdentity(self.config.name, f"Hello {self.config.name}")
+
+    def rehearse(self) -> Rehearsal:
+        """Say how many pages and items a run lists, and refuse shares that make no sense."""
+        config = self.config
+        section = RehearsalSection(
+            "Greetings",
+            {"Pages": config.pages, "Items on a page": config.items},
+            [Sample(f"Page {page}") for page in range(1, min(config.pages, SAMPLED) + 1)],
+            omitted=max(0, config.pages - SAMPLED),
+        )
+        failing = sum(config.fail_rate.values())
+        return Rehearsal(
+            [section],
+            [f"{failing:.0%} of the tasks fail on purpose."] if failing else [],
+            "the shares in fail_rate exceed 1" if failing > 1 else None,
+        )
 
     def start(self, ctx: Context) -> TaskResult:
         """Return one task for each page, and one each for added and for fetched items.

@@ -33,6 +33,14 @@ from core.integration.limits import (
     Rate,
     Reader,
 )
+from core.integration.listening import (
+    Hint,
+    Hints,
+    ListenableAccount,
+    Listener,
+    WebhookRequest,
+    WebhookResponse,
+)
 from core.integration.rehearsal import Rehearsal, RehearsalSection, Sample
 from core.integration.results import (
     COMPARISON,
@@ -69,9 +77,13 @@ __all__ = [
     "CredentialsInvalid",
     "CursorExpired",
     "Destination",
+    "Hint",
+    "Hints",
     "HttpSession",
     "IntegrationError",
     "Limit",
+    "ListenableAccount",
+    "Listener",
     "Listing",
     "Manifest",
     "NoFields",
@@ -96,6 +108,8 @@ __all__ = [
     "TaskResult",
     "TransientError",
     "Unavailable",
+    "WebhookRequest",
+    "WebhookResponse",
     "hookimpl",
     "response_time",
     "retry_after",

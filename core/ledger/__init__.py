@@ -10,7 +10,7 @@ Modules for the beginning and the continuation of runs:
 
 opening      finds or opens a run    carry_over     continues tasks of earlier runs
 rereads      reads kept items again  breakers       accounts and limits that failed
-hints        events of a provider
+hints        events of a provider     listeners      who receives these events
 
 Modules for the fleet, and shared ones:
 

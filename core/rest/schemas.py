@@ -387,9 +387,27 @@ class Compared(BaseModel):
     at: datetime = Field(description="The time of the comparison")
 
 
+class Listening(BaseModel):
+    """Whether the provider's events of an account arrive. It is polled in any case."""
+
+    state: Literal["connected", "down", "webhook"] = Field(
+        description="`connected`: events arrive. `down`: they do not, so that changes wait for the"
+        " next poll. `webhook`: the provider sends them to `/v1/hints/{domain}`"
+    )
+    since: datetime | None = Field(
+        description="The start of this state; null if it is unknown, and for `webhook`"
+    )
+    error: str | None = Field(
+        description="The error of a listener that is down, for operators; null for users"
+    )
+
+
 class UserIntegrationInFull(UserIntegration):
     """An account with the reasons why it waits, and its totals on request."""
 
+    listener: Listening | None = Field(
+        description="Whether events arrive; null if the integration does not listen for the account"
+    )
     owed: Owed = Field(description="The tasks that the account owes")
     complete_as_of: datetime | None = Field(
         description="The start of the last run after which nothing is owed; null if tasks are owed"

@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from core.integration.base import BaseIntegration
+from core.integration.base import BaseIntegration, has_own
 from core.integration.limits import AccountIdentity, Manifest
+from core.integration.listening import WebhookRequest
 from core.integration.rehearsal import Rehearsal
 from core.integration.results import Listing
 from core.known_secrets import Redactor, secrets_of
 from core.logs import HTTP_LIBRARIES
+from core.results.listeners import checked_response
 from core.states import RunState, Trigger
 from core.testing.content import Item
 from core.testing.faults import Faults
@@ -120,6 +122,22 @@ class IntegrationConformance:
         """`rehearse()` returns a valid rehearsal of the test account, and does not refuse it."""
         refusal = harness.rehearse().refusal
         assert refusal is None, f"rehearse() refused the test account: {refusal}"
+
+    def test_its_listeners_are_stable(self, harness: Harness) -> None:
+        """`listeners()` returns valid listeners with unique keys, and the same the second time."""
+        assert harness.listeners() == harness.listeners(), "listeners() returned something else"
+
+    def test_its_webhook_refuses_a_request_without_a_signature(self) -> None:
+        """`webhook()` answers an unsigned request with a status from 400, and without a hint."""
+        if not has_own(self.integration, "webhook"):
+            pytest.skip("the integration has no webhook")
+        settings = self.integration.manifest.settings
+        given = settings() if settings else None
+        for body in (b"", b"{}", b"null", b"\xff"):
+            response = self.integration.webhook(WebhookRequest(body, {}, {}, given))
+            checked_response(response)
+            assert response.status >= 400, f"webhook() accepted the unsigned body {body!r}"
+            assert not response.hints, "webhook() returned hints of an unsigned request"
 
     def test_start_only_returns_tasks(self, harness: Harness) -> None:
         """`start()` returns at least one task, and nothing else.

@@ -22,7 +22,7 @@ CONTENT, CONNECT, OPERATE, METRICS, TOKENS = (
     "tokens:admin",
 )
 STATUS, DETAILS = {CONTENT, CONNECT, OPERATE, METRICS}, {CONTENT, OPERATE}
-NOBODY = {"/healthz", "/readyz"}
+NOBODY = {"/healthz", "/readyz", "/v1/hints/{domain}"}
 """Routes that need no token."""
 
 ROUTES = {

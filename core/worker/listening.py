@@ -26,6 +26,7 @@ from core.egress import Egress, any_host
 from core.errors import NotFound
 from core.integration.base import Integration, has_own
 from core.integration.listening import ListenableAccount, Listener
+from core.integration.operator import load_settings
 from core.known_secrets import KNOWN
 from core.ledger import hints as ledger_hints
 from core.ledger import listeners
@@ -168,9 +169,10 @@ class Listening:
 
     def _stop(self, places: Sequence[Place]) -> None:
         for place in places:
-            held = self._held.pop(place)
-            held.stopping.set()
-            self._stuck[place] = held
+            held = self._held.pop(place, None)
+            if held is not None:
+                held.stopping.set()
+                self._stuck[place] = held
 
     def _keep_naming(self) -> None:
         while not self._stopping.is_set():
@@ -192,9 +194,9 @@ class Listening:
                 return
             try:
                 accounts = [ListenableAccount(*row) for row in listeners.accounts(conn, domain)]
-                settings = integration.manifest.settings
+                settings = load_settings(integration.manifest.settings)
                 with self._egress.for_account(public_only=False):
-                    found = integration.listeners(settings() if settings else None, accounts)
+                    found = integration.listeners(settings, accounts)
                 named = named_listeners(found, (account.id for account in accounts))
                 fresh = listeners.name_listeners(conn, domain, named)
                 for number in range(0, len(fresh), listeners.PORTION):

@@ -16,6 +16,7 @@ from core.egress import any_host
 from core.errors import NotFound, PollingError, ServerUnavailable
 from core.integration.base import has_own
 from core.integration.listening import WebhookRequest, WebhookResponse
+from core.integration.operator import load_settings
 from core.results.listeners import checked_response
 from core.service.backend import Backend
 from core.worker.listening import add, operator_text
@@ -51,8 +52,8 @@ def receive(
     integration = backend.registry.get(domain)
     if not has_own(integration, "webhook"):
         raise NotFound("webhook-not-offered", domain=domain)
-    settings = integration.manifest.settings
-    request = WebhookRequest(body, headers, query, settings() if settings else None)
+    settings = load_settings(integration.manifest.settings)
+    request = WebhookRequest(body, headers, query, settings)
 
     def answer() -> WebhookResponse:
         with any_host():

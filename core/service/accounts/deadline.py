@@ -93,8 +93,10 @@ class BoundedCheck(Generic[T]):
             time.sleep(max(0.0, started + UNREACHABLE_SECONDS - time.monotonic()))
             raise InvalidInput("host-unreachable") from None
         if not finished:
-            code = "rehearsal-timed-out" if self.rehearsing else "check-timed-out"
-            raise PollingError(code, integration=name, seconds=int(CHECK_SECONDS))
+            seconds = int(CHECK_SECONDS)
+            if self.rehearsing:
+                raise PollingError("rehearsal-timed-out", integration=name, seconds=seconds)
+            raise PollingError("check-timed-out", integration=name, seconds=seconds)
         if self._error is not None:
             raise self._error
         return self._result

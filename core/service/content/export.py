@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -213,8 +212,7 @@ class Files:
             return name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with closing(content_reader.read(self._backend, row["id"])) as portions:
-                _write(path, portions, row["hash"])
+            _write(path, content_reader.read(self._backend, row["id"]), row["hash"])
         except NotFound:
             self.missing += 1
             return None

@@ -64,7 +64,7 @@ def test_an_export_continues_where_the_last_one_ended(desk, backend, export) -> 
 
 
 def test_an_export_ends_while_others_keep_writing(desk, backend, export, monkeypatch) -> None:
-    """The next export has what changed meanwhile, so both together have the latest state."""
+    """The next export has the later changes, so both together have the latest state."""
     monkeypatch.setattr(content_export, "PAGE_ROWS", 10)
     account = desk.account("a")
     desk.keep(account, *(TaskOutput(f"{item}", "old") for item in range(50)))

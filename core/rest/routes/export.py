@@ -54,8 +54,7 @@ def export_content(
 ) -> StreamingResponse:
     """Export content and its text as a file, from a cursor up to the latest change.
 
-    The header `Export-Cursor` names the end. To export only what changes from then on, send it as
-    `after`. A cursor of `/v1/changes` is understood too, and the other way round. Deleted items are
+    The header `Export-Cursor` names the end. For later changes only, send it as `after`. A cursor of `/v1/changes` is understood too, and the other way round. Deleted items are
     records with `deleted` as their `change`. Download the bytes of items without text from
     `/v1/user-integration-content/{content_id}/raw`.
 

@@ -66,14 +66,14 @@ def batches(
 ) -> Iterator[list[Row]]:
     """Yield the records of an export in batches of bounded size, the oldest change first.
 
-    No connection is held between two batches.
+    Between two batches, it holds no connection.
 
     Args:
       backend: The backend.
       principal: Whose accounts are exported.
       export: The range and the account.
       authorize: Raises if the principal may not read any more. It is called for each page.
-      keep: Stores the bytes of an item, and returns what `file` names; see `Files.keep`. Default:
+      keep: Stores the bytes of an item, and returns the value of `file`; see `Files.keep`. Default:
         no bytes are stored.
 
     Raises:
@@ -220,7 +220,7 @@ class Files:
 
 
 def _write(path: Path, portions: Iterator[bytes], sha256: str) -> None:
-    """Write a file that appears complete, or not at all.
+    """Write a file that appears only when it is complete.
 
     Raises:
       ItemChanged: The bytes have another hash.

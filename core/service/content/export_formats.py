@@ -159,7 +159,7 @@ class _Sink(io.RawIOBase):
         return self._position
 
     def drain(self) -> bytes:
-        """Return what was written since the last call."""
+        """Return the bytes written since the last call."""
         written, self._written = self._written, []
         return b"".join(written)
 

@@ -76,7 +76,7 @@ class Principal:
 
 
 LOCAL_OPERATOR = Principal(UUID(int=0), None, tuple(Scope))
-"""The principal of a command: whoever reaches the database may do everything."""
+"""The principal of a command. People who can reach the database may do everything."""
 
 
 def always(conn: Conn) -> None:

@@ -1,9 +1,8 @@
 """Export content as a stream of records, from one cursor of the change feed to another.
 
-An export ends at the change that was the latest when it began. So it ends, however much is written
-meanwhile, and the next export continues from its cursor. A record has the latest state of an item.
-An item that changes while the export runs is left out if it has not been read yet: the next export
-has it.
+An export ends at the latest change of the moment when it began. So it ends even beside busy
+writers, and the next export continues from its cursor. A record has the latest state of an item.
+If an item changes before the export reads it, the export leaves it to the next one.
 """
 
 from __future__ import annotations

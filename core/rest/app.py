@@ -20,6 +20,7 @@ from core.rest.metrics import Metrics
 from core.rest.routes import (
     changes,
     content,
+    export,
     held_deletions,
     hints,
     integrations,
@@ -64,6 +65,7 @@ ROUTERS = (
     held_deletions,
     content,
     changes,
+    export,
     hints,
     users,
     oauth,

@@ -32,6 +32,7 @@ from core.ledger import hints as ledger_hints
 from core.ledger import listeners
 from core.plugins import Registry
 from core.results.listeners import named_listeners
+from core.results.text import is_storable
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 
 TRY_SECONDS = 5.0
@@ -56,6 +57,8 @@ Place = tuple[str, str]
 
 def add(database: Database, queues: Queues, domain: str, address: str, part: str | None) -> int:
     """Store a hint for the accounts with this address. Returns the number of accounts."""
+    if not is_storable(address):
+        return 0
     opened = False
     with database.connection() as conn:
         ids = listeners.addressed(conn, domain, address, MAX_SAME_ADDRESS)

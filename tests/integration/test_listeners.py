@@ -316,9 +316,9 @@ def test_a_hint_opens_a_run_for_every_account_with_the_address(desk, account, pr
         stopping.wait(60)
 
     Heard.listens = listen
-    known = "SELECT count(*) FROM listener_account"
+    hinted = "SELECT count(*) FROM hint"
     with process():
-        until(lambda: desk.value(known) == 3, "all are known")
+        until(lambda: desk.value(hinted) == 3, "all are known")
         desk.conn.execute("DELETE FROM hint")
         ready.set()
         assert said.wait(20)

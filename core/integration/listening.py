@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from core.integration.base import BaseIntegration
 
 MAX_KEY_CHARS = 500
 """The length of a listener's key, and of an account's address."""
@@ -71,6 +74,21 @@ class Hints(Protocol):
 
     def disconnected(self, reason: str) -> None:
         """Say that events are missed from now on. Returning from `listen` has the same effect."""
+
+    def instance(self, id: str) -> BaseIntegration[Any, Any]:
+        """Return a new instance of the integration for an account, with its credentials.
+
+        It is for providers that send the events of an account over a connection of its own. Call
+        `initialize` and `close` yourself. The credentials are those of this moment: if the provider
+        rejects them, end `listen` with the exception. After a pause, the engine calls it again.
+
+        Args:
+          id: The account's id, a key of `Listener.accounts`.
+
+        Raises:
+          Exception: The account is not active, or its credentials or config cannot be read.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from core.integration.base import Integration
+from core.integration.base import BaseIntegration, Integration
 from core.integration.listening import Hint, Listener
 
 
@@ -20,12 +21,14 @@ class RecordedHints:
       connections: The number of calls of `connected`.
       reasons: The reasons of `disconnected`.
       error: The exception that ended `listen`; None while it runs, and after a normal end.
+      make: Returns the instance for an account's id. Default: there is none.
     """
 
     hints: list[Hint] = field(default_factory=list)
     connections: int = 0
     reasons: list[str] = field(default_factory=list)
     error: BaseException | None = None
+    make: Callable[[str], BaseIntegration[Any, Any]] | None = None
 
     def __post_init__(self) -> None:
         self._changed = threading.Condition()
@@ -48,6 +51,16 @@ class RecordedHints:
             self.reasons.append(reason)
             self._changed.notify_all()
 
+    def instance(self, id: str) -> BaseIntegration[Any, Any]:
+        """Return an instance for an account.
+
+        Raises:
+          LookupError: The test has given none.
+        """
+        if self.make is None:
+            raise LookupError("give `make` to listening()")
+        return self.make(id)
+
     def wait_for(self, hints: int = 0, connections: int = 0, seconds: float = 20.0) -> None:
         """Wait until there are this many hints and connections.
 
@@ -62,13 +75,22 @@ class RecordedHints:
 
 
 @contextmanager
-def listening(integration: Integration, listener: Listener) -> Iterator[RecordedHints]:
+def listening(
+    integration: Integration,
+    listener: Listener,
+    make: Callable[[str], BaseIntegration[Any, Any]] | None = None,
+) -> Iterator[RecordedHints]:
     """Run `listen` of an integration in a thread during the block.
+
+    Args:
+      integration: The integration.
+      listener: One of its listeners.
+      make: Returns the result of `Hints.instance` for an account's id. Default: there is none.
 
     Raises:
       AssertionError: `listen` does not return within 10 seconds after `stopping` was set.
     """
-    hints, stopping = RecordedHints(), threading.Event()
+    hints, stopping = RecordedHints(make=make), threading.Event()
 
     def run() -> None:
         try:

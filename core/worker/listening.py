@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from typing import Any
 from uuid import UUID
 
 from core.accounts.redaction import error_text
@@ -24,7 +25,7 @@ from core.db.errors import describe
 from core.db.pool import DATABASE_UNAVAILABLE, Database
 from core.egress import Egress, any_host
 from core.errors import NotFound
-from core.integration.base import Integration, has_own
+from core.integration.base import BaseIntegration, Integration, has_own
 from core.integration.listening import ListenableAccount, Listener
 from core.integration.operator import load_settings
 from core.known_secrets import KNOWN
@@ -34,6 +35,7 @@ from core.plugins import Registry
 from core.results.listeners import named_listeners
 from core.results.text import is_storable
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
+from core.worker.accounts import Accounts
 
 TRY_SECONDS = 5.0
 """Seconds between two attempts to take free listeners, which also renew the leases."""
@@ -87,11 +89,18 @@ class Listening:
       queues: The queues in Redis.
       registry: The installed integrations.
       egress: The check of outgoing connections.
+      accounts: The accounts of the process.
     """
 
     def __init__(
-        self, database: Database, queues: Queues, registry: Registry, egress: Egress
+        self,
+        database: Database,
+        queues: Queues,
+        registry: Registry,
+        egress: Egress,
+        accounts: Accounts,
     ) -> None:
+        self._accounts = accounts
         self._database = database
         self._queues = queues
         self._registry = registry
@@ -238,6 +247,14 @@ class _Held:
 
     def disconnected(self, reason: str) -> None:
         self._record(operator_text(RuntimeError(reason)).removeprefix("RuntimeError: "))
+
+    def instance(self, id: str) -> BaseIntegration[Any, Any]:
+        # The cache is current only while the process holds tasks of the account.
+        self._owner._accounts.invalidate([id])
+        account = self._owner._accounts.get(id)
+        if account.integration is not self._integration:
+            raise NotFound("account-not-found", account=id)
+        return self._integration(account.config, account.credentials)
 
     def _run(self) -> None:
         while not self.stopping.is_set():

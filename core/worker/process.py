@@ -124,7 +124,7 @@ class WorkerProcess:
             self.inflight.report,
         )
         self.runner = Runner(services, self.instances, registry)
-        self.listening = Listening(self.database, queues, registry, self.egress)
+        self.listening = Listening(self.database, queues, registry, self.egress, self.accounts)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import BaseModel, SecretStr
 from support.rest import SECRET
 from support.waiting import until
 
@@ -21,22 +22,29 @@ from core import (
     Hint,
     Listener,
     Manifest,
+    NoFields,
     TaskResult,
     WebhookRequest,
     WebhookResponse,
 )
 from core.db.clocks import LISTEN_SECONDS
+from core.errors import NotFound
 from core.ledger import hints, listeners
 from core.plugins import Registry
 from core.service.accounts import webhooks
 from core.worker import listening
+from core.worker.accounts import Accounts
 from core.worker.listening import Listening
 
 DOMAIN = "heard"
 WAITS = "SELECT count(*) FROM hint WHERE user_integration_id = %s"
 
 
-class Heard(BaseIntegration):
+class Keys(BaseModel):
+    password: SecretStr = SecretStr("")
+
+
+class Heard(BaseIntegration[NoFields, Keys]):
     """An integration whose listeners do what the test says."""
 
     manifest = Manifest(DOMAIN, "Heard")
@@ -113,12 +121,13 @@ def heard(desk: Any, name: str, **given: Any) -> UUID:
 
 
 @pytest.fixture
-def process(database, queues, registry, egress) -> Any:
+def process(database, queues, registry, egress, vault) -> Any:
     """Return a function that runs the listeners of one more process during a block."""
 
     @contextmanager
     def run(paused: Any = lambda: False) -> Iterator[UUID]:
-        made, me = Listening(database, queues, registry, egress), uuid4()
+        accounts = Accounts(database, vault, registry, {})
+        made, me = Listening(database, queues, registry, egress, accounts), uuid4()
         made.open(me, [DOMAIN, "other"], paused)
         try:
             yield me
@@ -326,6 +335,26 @@ def test_a_hint_opens_a_run_for_every_account_with_the_address(desk, account, pr
     assert {id for (id,) in desk.rows(runs)} == {account, twin}
     assert desk.value("SELECT taken FROM hint WHERE user_integration_id = %s", twin) == ["INBOX"]
     assert not desk.value(WAITS, other)
+
+
+def test_a_listener_gets_an_instance_with_the_credentials(desk, account, process, vault) -> None:
+    sealed = vault.seal(Keys(password=SecretStr(SECRET)))
+    desk.conn.execute("UPDATE user_integration SET credentials = %s", (sealed,))
+    said: list[Any] = []
+
+    def listen(listener: Any, hints: Any, stopping: Any) -> None:
+        (id,) = listener.accounts
+        said.append(hints.instance(id).credentials.password.get_secret_value())
+        try:
+            hints.instance(str(uuid4()))
+        except NotFound:
+            said.append("not found")
+        stopping.wait(60)
+
+    Heard.listens = listen
+    with process():
+        until(lambda: len(said) == 2, "the listener runs")
+    assert said == [SECRET, "not found"]
 
 
 def test_a_failing_listener_is_called_again_and_its_error_shown(

@@ -62,9 +62,7 @@ def connect(
     port: Port = 0,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Check the account, show what would be kept, and store nothing."
-        ),
+        typer.Option("--dry-run", help="Check the account, show its rehearsal, and store nothing."),
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Connect despite warnings, without a question.")
@@ -73,8 +71,8 @@ def connect(
 ) -> None:
     """Connect an account: check it with the provider, and store it.
 
-    For some integrations, the command first shows what would be kept. On a terminal, it asks you to
-    confirm warnings.
+    Some integrations describe the copy first. On a terminal, the command then asks you to confirm
+    warnings.
 
     On a terminal, the command prompts for missing fields. For some integrations, such as gmail, it
     opens the provider's sign-in page in the browser, unless you give --credentials. If the user of

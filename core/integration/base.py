@@ -171,7 +171,7 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         self.check()
 
     def rehearse(self) -> Rehearsal:
-        """Say what connecting this account would keep. Default: nothing is known.
+        """Describe the copy of this account before it is stored. Default: describe nothing.
 
         The engine calls it after `check`, on the same instance, before it stores a new account. It
         shows the result to the person who connects the account. Only look at the provider, and look
@@ -240,7 +240,7 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         settings: BaseModel | None,  # noqa: ARG003  subclasses read it
         accounts: Iterable[ListenableAccount],  # noqa: ARG003
     ) -> Sequence[Listener]:
-        """Name what the integration listens to. Default: nothing.
+        """Name the sources of events. Default: none.
 
         One process of the fleet calls it about every 15 seconds; less often if it takes long. It
         does no I/O.
@@ -278,7 +278,7 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
           request: The request.
 
         Returns:
-          The hints, and what to answer. The hints are stored before the answer is sent.
+          The hints and the answer. The hints are stored before the answer is sent.
         """
         raise NotImplementedError(f"{cls.__name__} does not implement webhook()")
 

@@ -57,7 +57,7 @@ class Hints(Protocol):
     """The engine's side of a listener. Its methods may be called from several threads."""
 
     def add(self, account: str, part: str | None = None) -> None:
-        """Say that an account has changed. The hint is stored when the call returns.
+        """Report that an account has changed. The hint is stored when the call returns.
 
         Args:
           account: The account's address in the provider's events. The engine ignores an unknown
@@ -67,13 +67,13 @@ class Hints(Protocol):
         """
 
     def connected(self) -> None:
-        """Say that events arrive from now on. Call it after every connection and reconnection.
+        """Report a connection: events arrive. Call it after every reconnection too.
 
         Each account of the listener gets one hint, because its events may have been missed.
         """
 
     def disconnected(self, reason: str) -> None:
-        """Say that events are missed from now on. Returning from `listen` has the same effect."""
+        """Report a lost connection: events are missed. The end of `listen` has the same effect."""
 
     def instance(self, id: str) -> BaseIntegration[Any, Any]:
         """Return a new instance of the integration for an account, with its credentials.

@@ -1,4 +1,4 @@
-"""The rehearsal of a connection: what a person should know before an account is stored."""
+"""The rehearsal of a connection: a description of an account before it is stored."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RehearsalSection:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What a person should know before an account is stored; see `BaseIntegration.rehearse`.
+    """A description of an account before it is stored; see `BaseIntegration.rehearse`.
 
     All texts are plain and short: one line of at most 500 characters.
 

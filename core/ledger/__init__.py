@@ -10,13 +10,13 @@ Modules for the beginning and the continuation of runs:
 
 opening      finds or opens a run    carry_over     continues tasks of earlier runs
 rereads      reads kept items again  breakers       accounts and limits that failed
-hints        events of a provider     listeners      who receives these events
+hints        events of a provider
 
 Modules for the fleet, and shared ones:
 
 leadership   the leader's lease      processes      the processes of the fleet
 pruning      deletes old rows        outcomes       the outcome of a task
-                                     serialization  objects from named fields
+listeners    holders of listeners     serialization  objects from named fields
 
 Modules for pauses and clocks:
 

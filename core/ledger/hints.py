@@ -178,7 +178,7 @@ def add(conn: Conn, account: UUID, part: str | None = None) -> bool:
 def add_all(conn: Conn, accounts: Sequence[UUID]) -> None:
     """Record a hint for each of these accounts that is active. The leader opens their runs.
 
-    It opens at most `PORTION` of them a second, so that many accounts do not become due at once.
+    It opens at most `PORTION` of them a second, because there may be many.
 
     Args:
       conn: A connection in autocommit mode.

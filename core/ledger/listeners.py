@@ -1,4 +1,4 @@
-"""Listeners: which process of the fleet listens to which events, and for which accounts.
+"""Listeners: their accounts, and the process of the fleet that holds each of them.
 
 A plugin names its listeners. One process at a time reads them (`claim_naming`, `name_listeners`).
 A listener has one holder, by a lease of `LISTEN_SECONDS`; every process that serves the integration
@@ -207,7 +207,7 @@ def name_listeners(conn: Conn, domain: str, named: Mapping[str, Listener]) -> li
 def hold(
     conn: Conn, me: UUID, domains: Sequence[str], stuck: Sequence[tuple[str, str]] = ()
 ) -> set[tuple[str, str]]:
-    """Renew the leases of this process, and take listeners that nobody holds.
+    """Renew the leases of this process, and take free listeners.
 
     Args:
       conn: A connection in autocommit mode.

@@ -248,7 +248,7 @@ class RehearsalSection(BaseModel):
 
 
 class Rehearsal(BaseModel):
-    """What a person should know before an account is connected, in the plugin's words."""
+    """A description of an account before it is connected, in the plugin's words."""
 
     sections: list[RehearsalSection] = Field(description="The facts; at most 20 sections")
     warnings: list[str] = Field(description="Facts to which a person should agree")
@@ -301,8 +301,8 @@ class UserIntegration(BaseModel):
     rehearsal: Rehearsal | None = Field(
         None,
         description=(
-            "What the plugin says about this account. Only in the response that connects the"
-            " account, and only if the plugin says something"
+            "The plugin's description of this account. Only in the response that connects the"
+            " account, and only if the plugin gives one"
         ),
     )
 
@@ -388,7 +388,7 @@ class Compared(BaseModel):
 
 
 class Listening(BaseModel):
-    """Whether the provider's events of an account arrive. It is polled in any case."""
+    """The state of an account's listener. The engine polls the account in any case."""
 
     state: Literal["connected", "down", "webhook"] = Field(
         description="`connected`: events arrive. `down`: they do not, so that changes wait for the"
@@ -450,7 +450,7 @@ class Checked(BaseModel):
     notice: str | None = Field(
         description="A fact that a person must know, such as the end of the sign-in"
     )
-    rehearsal: Rehearsal = Field(description="What connecting the account would keep")
+    rehearsal: Rehearsal = Field(description="The plugin's description of the copy")
 
 
 class State(BaseModel):

@@ -1,4 +1,4 @@
-"""The rules for what a plugin says about its listeners and to webhooks."""
+"""The rules for the listeners of a plugin, and for its answers to webhooks."""
 
 from __future__ import annotations
 

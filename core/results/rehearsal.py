@@ -18,7 +18,7 @@ Redact = Callable[[str], str]
 
 
 def shown(rehearsal: Rehearsal, redact: Redact) -> Rehearsal:
-    """Return what a surface shows of a rehearsal.
+    """Return the part of a rehearsal that surfaces show.
 
     Args:
       rehearsal: The rehearsal of a plugin. Its texts come from a provider, and may be hostile.

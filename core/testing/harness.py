@@ -105,7 +105,7 @@ class Harness:
             self.close()
 
     def rehearse(self) -> Rehearsal:
-        """Return what the engine shows of `rehearse()`, after `check()` of the same instance.
+        """Return the rehearsal as the engine shows it, after `check()` of the same instance.
 
         Raises:
           TypeError: The plugin returned something else than a `Rehearsal` of plain values.

@@ -1,4 +1,4 @@
-"""A person sees what a plugin says about an account before the engine stores it."""
+"""A person sees the description of an account before the engine stores it."""
 
 from __future__ import annotations
 

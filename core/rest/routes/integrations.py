@@ -92,7 +92,7 @@ def resume_integration(
 def check_new_account(
     engine: Engine, principal: Connector, domain: Domain, new: NewCheck
 ) -> Checked:
-    """Check an account with its provider, say what connecting it would keep, and store nothing."""
+    """Check an account with its provider, describe its copy, and store nothing."""
     with provider_slot(engine, principal.user_id):
         checked = account_actions.identify(
             engine,

@@ -1,4 +1,4 @@
-"""Whether the events of an account arrive, in words."""
+"""The state of an account's listener, in words."""
 
 from __future__ import annotations
 

@@ -509,6 +509,49 @@ def test_connect_prompts_for_fields_on_a_terminal(cli: Cli, tmp_path: Path) -> N
     assert SECRET.encode() not in said
 
 
+def test_connect_shows_what_would_be_kept_and_asks_about_warnings(cli: Cli) -> None:
+    words = ("connect", "hello-world", "--set", "name=rehearsed", "--set", "pages=2")
+    seen = cli.ok(*words, "--dry-run")
+    assert "Pages: 2" in seen.out
+    assert "Nothing was stored" in seen.out
+    checked = cli.ok(*words, "--dry-run", "--json").json()
+    assert checked["identity"]["id"] == "rehearsed"
+    assert checked["rehearsal"]["sections"][0]["facts"]["Pages"] == 2
+    assert "rehearsed" not in cli.ok("accounts", "--json").out
+    refused = (*words, "--config", '{"fail_rate": {"skip": 0.9, "exit": 0.9}}', "--dry-run")
+    assert "refuses this account" in cli(*refused).err
+    assert cli(*refused).code == 1
+
+    risky = (*words, "--config", '{"fail_rate": {"transient": 0.5}}')
+    code, said = answered(cli, risky, b"[y/N]: ", "n")
+    assert (code, b"50% of the tasks fail on purpose" in said) == (1, True)
+    assert "rehearsed" not in cli.ok("accounts", "--json").out
+    code, said = answered(cli, risky, b"[y/N]: ", "y")
+    assert (code, b"Next: polling sync" in said) == (0, True)
+
+
+def answered(cli: Cli, words: tuple[str, ...], prompt: bytes, answer: str) -> tuple[int, bytes]:
+    """Run a command on a terminal, and answer its only question."""
+    ours, theirs = os.openpty()
+    process = cli.start(*words, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said, sent = bytearray(), False
+    try:
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                said.extend(os.read(ours, 4096))
+            except OSError:  # the command has ended
+                break
+            if prompt in said and not sent:
+                os.write(ours, f"{answer}\n".encode())
+                sent = True
+        return process.wait(60), bytes(said)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
 # Without `polling up`
 
 

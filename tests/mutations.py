@@ -739,7 +739,7 @@ MUTATIONS = [
     ),
     Mutation(
         "items that wait wake the next thread",
-        (("core/worker/work_queue.py", "if self._qsize():", "if False:"),),
+        (("core/worker/work_queue.py", "if self._any():", "if False:"),),
         ("tests/unit/test_work_queue.py",),
     ),
     Mutation(
@@ -1220,8 +1220,56 @@ MUTATIONS = [
     ),
     Mutation(
         "a fair share of the free places",
-        (("core/dispatcher/allocation.py", "share = max(free // len(ready), 1)", "share = free"),),
+        (("core/dispatcher/allocation.py", "turn = max(free // len(ready), 1)", "turn = free"),
+         ("core/dispatcher/allocation.py", "turn = max(slots // len(accounts), 1)",
+          "turn = slots")),
         ("tests/unit/test_allocation.py",),
+    ),
+    Mutation(
+        "shares of users before shares of accounts",
+        (("core/dispatcher/allocation.py", "ready[account.user].append(account)",
+          "ready[account.account].append(account)"),),
+        ("tests/unit/test_allocation.py",),
+    ),
+    Mutation(
+        "slow tasks count as threads",
+        (("core/dispatcher/allocation.py", "return 2 * held.aged >= self.threads",
+          "return False"),),
+        ("tests/unit/test_allocation.py",),
+    ),
+    Mutation(
+        "hanging tasks keep no share",
+        (("core/dispatcher/allocation.py", "tasks = flight.count - flight.hung",
+          "tasks = flight.count"),),
+        ("tests/unit/test_allocation.py",),
+    ),
+    Mutation(
+        "reserved threads",
+        (("core/worker/work_queue.py", "return user not in self._running.values()",
+          "return True"),),
+        ("tests/unit/test_work_queue.py",),
+    ),
+    Mutation(
+        "threads that were replaced keep no share",
+        (("core/worker/work_queue.py", "            self._forget_ended()\n", ""),),
+        ("tests/unit/test_work_queue.py",),
+    ),
+    Mutation(
+        "messages beyond the share of a user are taken back",
+        (("core/dispatcher/allocation.py", "if share.is_slow(its) and", "if False and"),),
+        ("tests/unit/test_allocation.py", "tests/faults/test_shares.py"),
+    ),
+    Mutation(
+        "a message that a process has fetched is not taken back",
+        (("core/transport/queues.py",
+          "    if redis.call('LREM', KEYS[1], -1, id) > 0 then\n", "    do\n"),),
+        ("tests/integration/test_queues.py",),
+    ),
+    Mutation(
+        "accounts of users that hold no place come first",
+        (("core/ledger/dispatching.py", "SELECT id, -1 AS lap, live",
+          "SELECT id, 3 AS lap, live"),),
+        ("tests/integration/test_dispatching.py",),
     ),
     Mutation(
         "one set of rules for engine and kit",

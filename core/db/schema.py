@@ -409,6 +409,13 @@ sync_task = Table(
         "id",
         postgresql_where=text(f"state = '{TaskState.READY}'"),
     ),
+    # The dispatcher asks whether any task of a domain is available, and which became so last.
+    Index(
+        "sync_task_available",
+        "integration_domain",
+        "available_at",
+        postgresql_where=text(f"state = '{TaskState.READY}'"),
+    ),
     Index(
         "sync_task_queued",
         "integration_domain",
@@ -784,6 +791,8 @@ engine_state = Table(
     _moment("nonce_at"),
     Column("previous_nonce", BigInteger),
     _moment("previous_nonce_at"),
+    # The domains in which tasks have waited for a thread for more than a minute.
+    Column("stuck", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     CheckConstraint("singleton", name="singleton"),
 )
 

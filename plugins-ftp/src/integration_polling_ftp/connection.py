@@ -24,15 +24,22 @@ class Stat:
     Attributes:
       size: The size in bytes; None if the server does not give it.
       modified: The time as `YYYYMMDDHHMMSS` in UTC; empty if the server does not give it.
+      unique: The server's id of the file; empty if it does not give one.
     """
 
     size: int | None = None
     modified: str = ""
+    unique: str = ""
 
     @property
     def version(self) -> str:
         """Size and time, in the form of `Entry.version`."""
         return f"{'' if self.size is None else self.size}:{self.modified}"
+
+
+def stat_of(entry: Entry) -> Stat:
+    """Return the size, the time and the id in a listing."""
+    return Stat(entry.size, entry.modified, entry.unique or "")
 
 
 class Connection(Protocol):
@@ -99,6 +106,15 @@ class Connection(Protocol):
 
     def stats(self, paths: Sequence[str]) -> dict[str, Stat]:
         """Return the sizes and times of files."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """The command that gives the times in listings: `MLSD`, `LIST` or `SFTP`."""
+        ...
+
+    def times(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return exact times of files as `YYYYMMDDHHMMSS` in UTC, where listings may lack them."""
         ...
 
     def follow(self, path: str) -> Stat:

@@ -19,7 +19,7 @@ from core import (
 )
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials, secret
-from integration_polling_ftp.connection import CUT, Job, Stat, Write
+from integration_polling_ftp.connection import CUT, Job, Stat, Write, stat_of
 from integration_polling_ftp.control import BLOCK, Control, Data, Reply
 from integration_polling_ftp.errors import (
     NOT_IMPLEMENTED,
@@ -55,6 +55,7 @@ IN_SEQUENCE = ("vsftpd", "proftpd", "pure-ftpd")
 Others drop a transfer that has not begun when they read the next `PASV`, such as pyftpdlib.
 """
 
+_TIME = re.compile(r"\d{14}", re.ASCII)
 _QUOTED = re.compile(r'".*"')
 _HOME = re.compile(r'257[ -]"((?:[^"]|"")*)"')
 
@@ -90,6 +91,7 @@ class Session:
         self._list = "LIST -a"
         self._pipelines = self._announces = False
         self._is_cut = False
+        self._has_times = True
         self._directory = ""  # the current one, in latin-1
         self._offer: Reply | None = None
         self._buffer = bytearray()
@@ -285,7 +287,7 @@ class Session:
     def stat(self, path: str) -> Stat:
         """Return the size and time of a file, as far as the server gives them."""
         if self._supports("MLST") and (facts := self._facts(path)) is not None:
-            return Stat(facts.size, facts.modified)
+            return stat_of(facts)
         return self.follow(path)
 
     def stats(self, paths: Sequence[str]) -> dict[str, Stat]:
@@ -305,9 +307,32 @@ class Session:
             for path in portion:
                 if commands == ["MLST"]:
                     facts = _facts(next(replies))
-                    found[path] = Stat(facts.size, facts.modified) if facts else Stat()
+                    found[path] = stat_of(facts) if facts else Stat()
                 else:
                     found[path] = _stat(_value(next(replies)), _value(next(replies)))
+        return found
+
+    @property
+    def source(self) -> str:
+        """`MLSD` or `LIST`: the command that gives the times in listings."""
+        return "MLSD" if self.lists_facts else "LIST"
+
+    def times(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return the exact times of files (MDTM, RFC 3659), as far as the server gives them."""
+        found: dict[str, str] = {}
+        portion = STATS if self._opened() and self._pipelines else 1
+        for first in range(0, len(paths) if self._has_times else 0, portion):
+            asked = paths[first : first + portion]
+            commands = [f"MDTM {self.wire(path)}" for path in asked]
+            replies = self._ask_many(commands) if portion > 1 else [self._first(commands[0])]
+            found |= {
+                path: modified[:14]
+                for path, reply in zip(asked, replies, strict=True)
+                if _TIME.match(modified := _value(reply))
+            }
+            if not found and replies[0].code in NOT_IMPLEMENTED:
+                self._has_times = False
+                break
         return found
 
     def follow(self, path: str) -> Stat:

@@ -55,6 +55,7 @@ class SftpSession:
     """An SFTP session of one account. It implements `Connection`."""
 
     lists_facts = False
+    source = "SFTP"
 
     def __init__(self, config: Config, credentials: Credentials) -> None:
         self._config = config
@@ -158,6 +159,10 @@ class SftpSession:
             portion = paths[first : first + FILES_AHEAD]
             found |= self._call(lambda channel, portion=portion: self._stats(channel, portion))  # type: ignore[misc]
         return found
+
+    def times(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return nothing: listings have the exact times."""
+        return {}
 
     async def _stats(self, channel: SftpChannel, paths: Sequence[str]) -> dict[str, Stat]:
         asked = {path: channel.stat(self.wire(path)) for path in paths}

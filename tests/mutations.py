@@ -1656,7 +1656,7 @@ MUTATIONS = [
         "commands during a transfer that pure-ftpd refuses",
         (
             (
-                "plugins-ftp/src/integration_polling_ftp/session.py",
+                "plugins-ftp/src/integration_polling_ftp/client.py",
                 'if reply.code in (*NOT_IMPLEMENTED, "503"):',
                 "if False:",
             ),

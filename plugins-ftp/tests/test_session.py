@@ -174,7 +174,7 @@ def test_the_total_line_of_a_listing_is_skipped(
 ) -> None:
     lines = [b"total 4", b"", b"-rw-r--r-- 1 u g 1 Jan  1  2020 file", b"nonsense"]
     session.ping()
-    session._features -= {"MLST"}
+    session._client.opened().features -= {"MLST"}
     monkeypatch.setattr(Session, "_lines", lambda self, command: iter(lines))
     assert list(session.entries("/")) == [Entry("file", "file", 1, "20200101"), "nonsense"]
 

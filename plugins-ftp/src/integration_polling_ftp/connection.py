@@ -49,14 +49,17 @@ class Connection(Protocol):
     exceptions. The first step of an operation reopens a lost connection; a loss after it fails the
     operation with `Dropped`. A path that the server refuses is `Missing` or another
     `PermanentError`.
-
-    Attributes:
-      login_seconds: The duration of the latest login; 0 before the first one.
-      round_trip: The shortest time from a request to its reply in that login, in seconds.
     """
 
-    login_seconds: float
-    round_trip: float
+    @property
+    def login_seconds(self) -> float:
+        """The duration of the latest login; 0 before the first one."""
+        ...
+
+    @property
+    def round_trip(self) -> float:
+        """The shortest time from a request to its reply in that login, in seconds."""
+        ...
 
     @property
     def lists_facts(self) -> bool:
@@ -125,5 +128,5 @@ class Connection(Protocol):
         """Pass the bytes of a file from an offset on to `write`."""
 
     def retrieve_many(self, jobs: Iterable[Job]) -> Iterator[tuple[str, IntegrationError | None]]:
-        """Fetch files without waiting between them; see `Session.retrieve_many`."""
+        """Fetch files without waiting between them; see `Client.retrieve_many`."""
         ...

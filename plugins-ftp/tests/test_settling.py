@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def test_files_that_do_not_change_are_kept_by_the_same_run(ftp_server: Any) -> N
     wanted = {f"/sub/{number}": os.urandom(number * 100) for number in range(30)}
     wanted["/sub/large"] = bytes(LARGE_BYTES)
     for path, content in wanted.items():
-        ftp_server.write(path[1:], content)
+        ftp_server.write(path[1:], content, at=time.time())
     harness = Harness(Ftp, {**ftp_server.config, **SETTLE}, ftp_server.credentials)
     began = harness.clock
     result = harness.sync()
@@ -83,6 +84,58 @@ def test_a_file_that_changes_between_the_looks_is_left_to_the_next_run(tmp_path:
         "/same": b"before", "/small/same": b"before", "/grows": grown, "/link": grown,
         "/touched": b"before",
     }  # fmt: skip
+
+
+def test_a_file_that_rests_since_the_last_run_is_fetched_without_a_pause(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"1")
+    with serve_ssh(tmp_path, sftp=server_class(lambda: bool(path.write_bytes(b"22")))) as server:
+        harness = Harness(Ftp, {**server.config, **SETTLE}, server.credentials)
+        assert dict(harness.sync().skipped_items) == {"still changing": 1}
+        settled = sum(task.type == "settle" for task in harness.tasks)
+        assert harness.sync().skipped_items.total() == 0
+        assert sum(task.type == "settle" for task in harness.tasks) == settled == 1
+        assert not harness.state, "it is forgotten"
+    assert kept(harness) == {"/file": b"22"}
+
+
+def test_a_file_that_grows_all_the_time_is_kept_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one ")
+
+    class Growing(asyncssh.SFTPServer):
+        def grow(self) -> None:
+            with path.open("ab") as file:
+                file.write(b"more ")
+
+        async def scandir(self, name: bytes) -> AsyncIterator[asyncssh.SFTPName]:
+            async for entry in super().scandir(name):
+                yield entry
+            self.grow()
+
+        def open(self, *args: Any) -> Any:
+            self.grow()
+            return super().open(*args)
+
+    with serve_ssh(tmp_path, sftp=Growing) as server:
+        config = {**server.config, **SETTLE}
+        harness = Harness(Ftp, config, server.credentials)
+        assert dict(harness.sync().skipped_items) == {"still changing": 1}
+        assert not kept(harness)
+        harness = Harness(Ftp, {**config, "growing": True}, server.credentials)
+        for _ in range(3):
+            assert harness.sync().skipped_items.total() == 0
+            content = kept(harness)["/log"]
+            assert path.read_bytes().startswith(content)
+            assert len(content) > 4
+
+
+def test_files_that_rest_for_a_day_do_not_wait(ftp_server: Any) -> None:
+    ftp_server.write("file")
+    harness = Harness(Ftp, {**ftp_server.config, **SETTLE}, ftp_server.credentials)
+    harness.sync()
+    assert kept(harness) == {"/file": b"content"}
+    assert not [task for task in harness.tasks if task.type == "settle"]
 
 
 def test_a_change_of_a_kept_file_waits_too(tmp_path: Path) -> None:

@@ -242,6 +242,14 @@ class Config(BaseModel, extra="forbid"):
             " look"
         ),
     )
+    growing: bool = Field(
+        False,
+        title="Growing files",
+        description=(
+            "Copy files that grow between the two looks too, such as log files. Only the rest of a"
+            " file is fetched when it has grown"
+        ),
+    )
     tls_ca: Annotated[str, Destination()] = Field(
         "",
         max_length=48_000,

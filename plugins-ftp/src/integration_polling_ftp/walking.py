@@ -329,16 +329,17 @@ class Walk:
             else:
                 new.append((name, version, path in found.links))
         changed = [names.join(found.path, name) for name, *_ in (*new, *unsettled)]
-        copied, is_done = self._copy_renamed(found, [path for path in changed if path not in known])
-        new = [file for file in new if names.join(found.path, file[0]) not in copied]
-        unsettled = [file for file in unsettled if names.join(found.path, file[0]) not in copied]
+        copied, waiting = self._copy_renamed(found, [path for path in changed if path not in known])
+        renamed = copied | waiting
+        new = [file for file in new if names.join(found.path, file[0]) not in renamed]
+        unsettled = [file for file in unsettled if names.join(found.path, file[0]) not in renamed]
         new = self._leave_large(found.path, new, known)
         self._fetch_or_leave(found.path, new, found.size)
         for task in batches(
             "settle", unsettled, MAX_BATCH_FILES, parent=found.path, size=found.size
         ):
             self.tasks.append(replace(task, delay=self.config.settle_seconds))
-        return is_done
+        return not waiting
 
     def _is_quiet(self, path: str, entry: Entry, now: datetime) -> bool:
         """Return True if a file changed within the last `quiet_seconds`, to the second if known."""
@@ -385,16 +386,17 @@ class Walk:
                 small.append((name, version, is_link))
         return small
 
-    def _copy_renamed(self, found: Directory, new: Sequence[str]) -> tuple[set[str], bool]:
+    def _copy_renamed(self, found: Directory, new: Sequence[str]) -> tuple[set[str], set[str]]:
         """Keep renamed files with the bytes that are kept.
 
         Returns:
-          Their paths; and False if some are left, because the task holds enough.
+          Their paths, and those that wait for a further task, because this one holds enough.
         """
+        renamed = sources(self.ctx, found, new)
         copied: set[str] = set()
-        for path, source in sources(self.ctx, found, new).items():
+        for path, source in renamed.items():
             if self.held >= MAX_HELD_BYTES or self.copied >= MAX_COPIED_BYTES:
-                return copied, False
+                return copied, renamed.keys() - copied
             entry = found.files[path]
             received = copy(self.ctx, source, entry.size)
             if received is None:
@@ -408,7 +410,7 @@ class Walk:
                 file_output(path, found.path, content, size, version, self.session.source)
             )
             copied.add(path)
-        return copied, True
+        return copied, set()
 
     def drop_unchanged(self, parent: str, files: list[NewFile]) -> list[NewFile]:
         """Return the files without those whose exact time proves that they did not change."""
@@ -430,9 +432,9 @@ class Walk:
                 continue
             self.unchanged += 1
             if not kept[path].is_same(stat):  # the server shows its times in another zone now
-                version = replace(kept[path], modified=stat.modified).text
+                shown = replace(kept[path], modified=stat.modified)
                 self.output.append(
-                    TaskOutput.update(path, metadata={"size": stat.size}, fingerprint=version)
+                    TaskOutput.update(path, metadata={"size": stat.size}, fingerprint=shown.text)
                 )
         return left
 
@@ -458,18 +460,25 @@ class Walk:
             if after.names is not None and path not in after.names:
                 self._gone(path)
             elif is_known and (now is None or not is_same_look(before, now)):
-                self._changing(parent, name, now)
+                self._changing(path, parent, before, now)
             else:
                 new.append((name, version, is_link))
         settled = self.config.settle_seconds
         new = self._leave_large(parent, new, known, settled)
         self._fetch_or_leave(parent, new, entries, settled)
 
-    def _changing(self, parent: str, name: str, now: Stat | None) -> None:
-        """Leave a file that still changes to the next run, which compares it with this look."""
+    def _changing(self, path: str, parent: str, before: Stat, now: Stat | None) -> None:
+        """Leave a file that still changes to the next run, which compares it with this look.
+
+        With `growing`, a file that only grew is downloaded as far as it goes.
+        """
+        grows = now is not None and (now.size or 0) > (before.size or 0)
+        if grows and now is not None and self.config.growing:
+            self.tasks.append(_task("download", path=path, parent=parent, version=now.version))
+            return
         self.skipped["still changing"] += 1
         if now is not None:
-            self.memory.changing(parent, name, now.version)
+            self.memory.changing(parent, names.base_name(path), now.version)
 
     def _fetch_or_leave(
         self, parent: str, new: list[NewFile], entries: int, settled: float = 0.0

@@ -91,8 +91,8 @@ class Connection(Protocol):
         """List a directory; a text is a line that cannot be read, or `CUT` at the end."""
         ...
 
-    def links(self, path: str) -> set[str]:
-        """Return the names of the links in a directory."""
+    def kinds(self, path: str) -> dict[str, Kind]:
+        """Return the kinds of the names in a directory, links included."""
         ...
 
     def target_kind(self, path: str) -> Kind:

@@ -240,8 +240,10 @@ class Session:
         """True if the server has MLSD, which shows the targets of links instead of links."""
         return self._client.supports("MLST")
 
-    def links(self, path: str) -> set[str]:
-        """Return the names of the links in a directory, as `LIST` shows them.
+    def kinds(self, path: str) -> dict[str, Kind]:
+        """Return the kinds of the names in a directory, as `LIST` shows them.
+
+        MLSD follows links, and ProFTPD's shows pipes and sockets as files.
 
         Raises:
           Missing: The directory does not exist, or reading it is not permitted.
@@ -249,7 +251,7 @@ class Session:
         self.enter(path)
         now = datetime.now(UTC)
         found = parse_listing(self._list_lines(), now=now, encoding=self._encoding)
-        return {self.text(entry) for entry in found.entries if entry.kind == "link"}
+        return {self.text(entry): entry.kind for entry in found.entries}
 
     # Facts of one path
 

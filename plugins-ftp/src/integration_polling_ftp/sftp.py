@@ -125,10 +125,10 @@ class SftpSession:
             if self._channel is not None:
                 self._channel.close(handle)
 
-    def links(self, path: str) -> set[str]:
-        """Return the names of the links in a directory."""
+    def kinds(self, path: str) -> dict[str, Kind]:
+        """Return the kinds of the names in a directory."""
         found = (each for each in self.entries(path) if isinstance(each, Entry))
-        return {self.text(each) for each in found if each.kind == "link"}
+        return {self.text(each): each.kind for each in found}
 
     # Facts of one path
 

@@ -29,7 +29,7 @@ from core import Task as FollowUp
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config
 from integration_polling_ftp.connection import Connection, Stat, stat_of
-from integration_polling_ftp.directory import Directory, read
+from integration_polling_ftp.directory import SPECIAL, Directory, read
 from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.fetching import (
     MAX_HELD_BYTES,
@@ -38,7 +38,7 @@ from integration_polling_ftp.fetching import (
     judge,
     receive,
 )
-from integration_polling_ftp.listing import Entry, timestamp
+from integration_polling_ftp.listing import Entry, Kind, timestamp
 from integration_polling_ftp.loops import leads_back
 from integration_polling_ftp.refusals import Memory
 from integration_polling_ftp.renames import copy, sources
@@ -49,6 +49,7 @@ from integration_polling_ftp.versions import (
     Version,
     is_racy,
     is_recent,
+    is_same,
     is_same_look,
     precision,
     stat_of_version,
@@ -242,11 +243,12 @@ class Walk:
         """
         found.raise_if_unreadable()
         self.selection.apply(found)
+        known = self.ctx.fingerprints(found.files)
+        self._drop_special(found, known)
         below = list(self._below(found, trail))
         self.skipped.update(found.skipped)
         for line in found.unreadable[:3]:
             self.ctx.log.warning("unreadable line in the listing of %r: %r", found.path, line)
-        known = self.ctx.fingerprints(found.files)
         self.output += (TaskOutput.gone(path) for path, value in known.items() if value is None)
         self.seen += found.directories  # each is kept when it is entered
         if not self._files(found, known):  # the kept bytes must stay until they are copied
@@ -298,10 +300,29 @@ class Walk:
         )
 
     def _is_link(self, parent: str, name: str) -> bool:
+        return self._kinds(parent or "/").get(name) == "link"
+
+    def _kinds(self, path: str) -> dict[str, Kind]:
         try:
-            return name in self.session.links(parent or "/")
+            return self.session.kinds(path)
         except PermanentError:
-            return False
+            return {}
+
+    def _drop_special(self, found: Directory, known: dict[str, str | None]) -> None:
+        """Remove pipes, sockets and devices that MLSD shows as empty files."""
+        if not found.is_mlsd:
+            return
+        empty = [
+            path
+            for path, entry in found.files.items()
+            if entry.size == 0 and not is_same(known.get(path), entry.version)
+        ]
+        kinds = self._kinds(found.path) if empty else {}
+        for path in empty:
+            if kinds.get(names.base_name(path)) == "other":
+                del found.files[path]
+                found.others.add(path)
+                found.skipped[SPECIAL] += 1
 
     # Files
 

@@ -129,7 +129,7 @@ class Version:
         The listed time is racy, or differs by a time zone: some servers show all times one hour
         later when the summer begins.
         """
-        if not self.exact or self.size != listed.size:
+        if not self.exact or self.size != listed.size or self.mark == REFETCH:
             return False
         if self.mark == RECHECK and self.is_same(listed):
             return True
@@ -230,13 +230,13 @@ def version_after(
       settled: The seconds from the first look at `listed` to `began`.
     """
     size = now.size if now.size is not None else listed.size
+    is_finer = 0 < precision(now.modified) < precision(listed.modified)
+    if is_finer:  # the listing's command did not give it
+        exact = exact or now.modified
     if not is_same_look(listed, now):
         mark = REFETCH if is_recent(now.modified, began) else ""
         return Version(size, now.modified, exact, now.unique, mark)
-    modified, unique = now.modified, now.unique
-    if 0 < precision(now.modified) < precision(listed.modified):  # not by the listing's command
-        modified, exact = listed.modified, exact or now.modified
-    mark = ""
+    modified, mark = listed.modified if is_finer else now.modified, ""
     if is_racy(modified, began, settled):
         mark = REFETCH if not decides or is_racy(decides, began, settled) else RECHECK
-    return Version(size, modified, exact, unique, mark)
+    return Version(size, modified, exact, now.unique, mark)

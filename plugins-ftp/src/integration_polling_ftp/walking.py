@@ -717,6 +717,7 @@ def batches(type: str, items: Sequence[object], most: int, **payload: object) ->
     portion: list[object] = []
     size = 0
     for item in items:
+        item = list(item) if isinstance(item, tuple) else item
         length = len(json.dumps(item))
         if portion and (len(portion) >= most or size + length > MAX_FOLLOW_UP_BYTES):
             yield _task(type, items=portion, **payload)

@@ -1,4 +1,4 @@
-"""The login to an FTP server: greeting, encryption, credentials, and what the server supports."""
+"""The login to an FTP server: greeting, encryption, credentials and features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Others drop a transfer that has not begun when they read the next `PASV`, such a
 
 @dataclass(slots=True)
 class Server:
-    """A server after the login, and what is known of it.
+    """A server after the login.
 
     Attributes:
       control: The control connection.

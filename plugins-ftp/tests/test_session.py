@@ -14,8 +14,9 @@ from integration_polling_ftp import Config, Credentials, Ftp
 from integration_polling_ftp.control import Control, Reply
 from integration_polling_ftp.download import fetch_large
 from integration_polling_ftp.listing import Entry
+from integration_polling_ftp.reading import Look
 from integration_polling_ftp.session import Session
-from integration_polling_ftp.walking import LARGE_BYTES, Look
+from integration_polling_ftp.walking import LARGE_BYTES
 from pydantic import SecretStr
 
 from core import ConfigurationError, CredentialsInvalid, PermanentError, TransientError, Unavailable

@@ -6,8 +6,8 @@ from core import BlobWriter, Context, TaskOutput, TransientError
 from integration_polling_ftp.connection import Connection
 from integration_polling_ftp.errors import Unsupported
 from integration_polling_ftp.fetching import judge, too_short
+from integration_polling_ftp.reading import UNSTABLE, Look, file_output
 from integration_polling_ftp.versions import GROWING, Version, is_racy, precision, stat_of_version
-from integration_polling_ftp.walking import UNSTABLE, Look, file_output
 
 OVERLAP_BYTES = 64 * 1024
 """The end of a kept prefix that is fetched again, to prove that the file only grew.

@@ -24,15 +24,13 @@ from integration_polling_ftp.connection import Connection
 from integration_polling_ftp.directory import read
 from integration_polling_ftp.download import fetch_large
 from integration_polling_ftp.errors import CONNECTIONS, Missing, UnknownHost
+from integration_polling_ftp.follow_ups import Place, batches, split
 from integration_polling_ftp.session import Session
 from integration_polling_ftp.walking import (
     FIRST_SECONDS,
     SECONDS,
     SUSPECT_SECONDS,
-    Place,
     Walk,
-    batches,
-    split,
 )
 
 MIN_IDLE_SECONDS = 15.0

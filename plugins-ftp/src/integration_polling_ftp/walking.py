@@ -6,10 +6,9 @@ directories needs few tasks, and few logins.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -34,12 +33,13 @@ from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.fetching import (
     MAX_HELD_BYTES,
     Received,
-    Verdict,
     judge,
     receive,
 )
+from integration_polling_ftp.follow_ups import NewFile, Place, batches, task_of
 from integration_polling_ftp.listing import Entry, Kind, timestamp
 from integration_polling_ftp.loops import leads_back
+from integration_polling_ftp.reading import UNSTABLE, After, Look, file_output
 from integration_polling_ftp.refusals import Memory
 from integration_polling_ftp.renames import copy, sources
 from integration_polling_ftp.selection import Selection
@@ -53,7 +53,6 @@ from integration_polling_ftp.versions import (
     is_same_look,
     precision,
     stat_of_version,
-    version_after,
 )
 
 MAX_DEPTH = 64
@@ -83,9 +82,6 @@ MAX_ITEMS = 20_000
 MIN_FILE_SECONDS = 0.001
 """The least estimated seconds for a small file."""
 
-MAX_FOLLOW_UP_BYTES = 44 * 1024
-"""The size of the paths in one follow-up."""
-
 LARGE_BYTES = 4 * 1024 * 1024
 """The size from which a file has a task of its own."""
 
@@ -103,25 +99,6 @@ MAX_COPIED_BYTES = 1024**3
 
 ENTRIES_PER_FILE = 10
 """The number of entries in a listing that cost as much as the facts of one file."""
-
-Place = tuple[str, tuple[str, ...]]
-"""A directory: its path, and the `unique` facts of the directories from the root to it."""
-
-NewFile = tuple[str, str, bool]
-"""A file to fetch: its name as it is stored, its listed version, and whether it is a link."""
-
-
-@dataclass(frozen=True, slots=True)
-class After:
-    """The server's facts about files after their transfer.
-
-    Attributes:
-      stats: Sizes and times, by path, as far as they are known.
-      names: The paths of a new and complete listing; None if there is none.
-    """
-
-    stats: dict[str, Stat] = field(default_factory=dict)
-    names: set[str] | None = None
 
 
 @dataclass(slots=True)
@@ -197,7 +174,7 @@ class Walk:
             except (TransientError, PermanentError):
                 if not done and not pending:
                     raise
-                self.tasks.append(_task("list_directory", path=place[0], trail=list(place[1])))
+                self.tasks.append(task_of("list_directory", path=place[0], trail=list(place[1])))
             done += 1
         return pending
 
@@ -253,11 +230,11 @@ class Walk:
         self.seen += found.directories  # each is kept when it is entered
         if not self._files(found, known):  # the kept bytes must stay until they are copied
             self.tasks.append(
-                _task("list_directory", path=found.path, trail=list(trail), again=again + 1)
+                task_of("list_directory", path=found.path, trail=list(trail), again=again + 1)
             )
         elif found.after:
             self.tasks.append(
-                _task("list_directory", path=found.path, trail=list(trail), after=found.after)
+                task_of("list_directory", path=found.path, trail=list(trail), after=found.after)
             )
         elif found.is_complete:
             self.listed.append(Listing(found.path))
@@ -401,7 +378,7 @@ class Walk:
             path = names.join(parent, name)
             if (stat_of_version(version).size or 0) >= LARGE_BYTES or _needs_own_task(path, known):
                 self.tasks.append(
-                    _task("download", path=path, parent=parent, version=version, settled=settled)
+                    task_of("download", path=path, parent=parent, version=version, settled=settled)
                 )
             else:
                 small.append((name, version, is_link))
@@ -495,7 +472,7 @@ class Walk:
         """
         grows = now is not None and (now.size or 0) > (before.size or 0)
         if grows and now is not None and self.config.growing:
-            self.tasks.append(_task("download", path=path, parent=parent, version=now.version))
+            self.tasks.append(task_of("download", path=path, parent=parent, version=now.version))
             return
         self.skipped["still changing"] += 1
         if now is not None:
@@ -602,7 +579,7 @@ class Walk:
         """Keep a file that arrived, or say why not."""
         name, version, is_link = file
         if isinstance(received.error, Dropped):
-            self.tasks.append(_task("download", path=path, parent=parent, version=version))
+            self.tasks.append(task_of("download", path=path, parent=parent, version=version))
             return
         if received.error is not None:
             self.failed(path, version, received.error, after)
@@ -652,98 +629,10 @@ class Walk:
         self.ctx.log.warning("%s %r skipped: %s", kind, path, error)
 
 
-UNSTABLE = {
-    "short": "fewer bytes than listed",
-    "changed": "changed during the download",
-}
-
-
-@dataclass(slots=True)
-class Look:
-    """What is known about files before they are read.
-
-    Attributes:
-      began: The time.
-      settled: The seconds since the first look at their listed versions.
-      exact: Exact times, by path, as far as the server gives them.
-      before: The paths whose exact time is of before the transfer.
-    """
-
-    began: datetime
-    settled: float
-    exact: dict[str, str]
-    before: frozenset[str]
-
-    def version(self, path: str, size: int, listed: Stat, now: Stat, verdict: Verdict) -> Version:
-        """Return the version of a file that was read.
-
-        Args:
-          path: Its path.
-          size: The number of bytes received.
-          listed: The size and time before the transfer.
-          now: The same after it.
-          verdict: The verdict about the transfer.
-        """
-        if verdict == "growing":
-            return Version(size, mark=GROWING)
-        exact = self.exact.get(path, "")
-        decides = exact if path in self.before else ""
-        return version_after(listed, now, exact, decides, self.began, self.settled)
-
-
-def file_output(
-    path: str, parent: str, content: object, size: int, version: Version, source: str
-) -> TaskOutput:
-    """Return the output of a file. `source` is the command that gave its time."""
-    metadata: dict[str, int | bool | str] = {"size": size}
-    if version.mark == GROWING:
-        metadata["growing"] = True
-    elif version.time is not None:
-        metadata["time_source"] = "MDTM" if version.exact else source
-    return TaskOutput(
-        path, content, kind="file", parent=parent, name=names.base_name(path),  # type: ignore[arg-type]
-        metadata=metadata, timestamp=version.time, fingerprint=version.text,
-    )  # fmt: skip
-
-
 def _is_coarse(now: Stat | None, file: NewFile) -> bool:
     """Return True if a listing does not give the second of a file's time."""
     modified = stat_of_version(file[1]).modified if now is None else now.modified
     return not file[2] and precision(modified) != 1
-
-
-def batches(type: str, items: Sequence[object], most: int, **payload: object) -> Iterator[FollowUp]:
-    """Return follow-ups for portions of some items, each below the maximum size of a payload."""
-    portion: list[object] = []
-    size = 0
-    for item in items:
-        item = list(item) if isinstance(item, tuple) else item
-        length = len(json.dumps(item))
-        if portion and (len(portion) >= most or size + length > MAX_FOLLOW_UP_BYTES):
-            yield _task(type, items=portion, **payload)
-            portion, size = [], 0
-        portion.append(item)
-        size += length
-    if portion:
-        yield _task(type, items=portion, **payload)
-
-
-def split(places: Sequence[Place], parts: int, seconds: float) -> Iterator[FollowUp]:
-    """Return follow-ups that share the directories which are left.
-
-    Args:
-      places: The directories.
-      parts: The number of shares.
-      seconds: The seconds that each follow-up works.
-    """
-    shares: Iterable[Sequence[Place]] = [places[part::parts] for part in range(parts)]
-    for share in shares:
-        items = [(path, list(trail)) for path, trail in share]
-        yield from batches("walk", items, 1_000, seconds=seconds)
-
-
-def _task(type: str, **payload: object) -> FollowUp:
-    return FollowUp(type, payload)  # type: ignore[arg-type]
 
 
 def _needs_own_task(path: str, known: dict[str, str | None]) -> bool:

@@ -201,7 +201,7 @@ def test_many_renamed_files_need_little_memory(
 def test_an_id_that_changes_with_the_connection_proves_nothing(
     facts_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server may number its files anew in each session (RFC 3659, section 7.5.2)."""
+    """A server may number its files from 0 in each session (RFC 3659, section 7.5.2)."""
 
     class Counted(AbstractedFS):  # type: ignore[misc]
         def format_mlsx(self, *args: Any, **options: Any) -> Iterator[bytes]:

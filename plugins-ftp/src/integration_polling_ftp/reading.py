@@ -1,4 +1,4 @@
-"""What is known about files before and after their transfer, and what is kept of them."""
+"""Looks at files before and after their transfer, and the outputs that result."""
 
 from __future__ import annotations
 

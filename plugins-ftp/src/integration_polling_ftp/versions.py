@@ -1,6 +1,6 @@
-"""Versions of files: what the server said about a file when it was fetched.
+"""Versions of files: the server's facts about a file when it was fetched.
 
-The fingerprint of a file is its version as text: `size:time`, and what `Version` adds to it.
+The fingerprint of a file is its version as text: `size:time`, and the other fields of `Version`.
 """
 
 from __future__ import annotations

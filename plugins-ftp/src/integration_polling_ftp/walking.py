@@ -95,7 +95,7 @@ seconds or round trips, whichever is longer: it begins with a dispatch and ends 
 """
 
 MAX_COPIED_BYTES = 1024**3
-"""The bytes of renamed files that one task copies from what is kept."""
+"""The bytes of renamed files that one task copies from kept files."""
 
 ENTRIES_PER_FILE = 10
 """The number of entries in a listing that cost as much as the facts of one file."""
@@ -553,7 +553,7 @@ class Walk:
         return After({path: stat for path, stat in stats.items() if stat != Stat()})
 
     def look(self, files: Mapping[str, NewFile], settled: float) -> Look:
-        """Return what is known before files are read; their exact times, if those decide.
+        """Look at files before they are read; get their exact times, if those decide.
 
         Args:
           files: The files, by path.

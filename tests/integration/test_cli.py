@@ -392,6 +392,7 @@ def test_no_output_contains_the_ftp_password(cli: Cli, tmp_path: Path) -> None:
     login = {"username": cli_support.USERNAME, "password": "wrong-" + SECRET}
     with cli_support.ftp_server(tmp_path / "served") as port:
         words = ["--set", "host=127.0.0.1", "--set", f"port={port}", "--credentials", "-"]
+        words += ["--set", "settle_seconds=0"]
         error = cli.fails("connect", "ftp", *words, given=json.dumps(login))
         assert "FTP rejects the credentials" in error
         assert SECRET not in error

@@ -527,7 +527,7 @@ class TestExceptions:
             ([step("before", priority=-2)], 2, {"a"}),
             ([step("another page", key="page")], 2, {"a"}),
         ],
-        ids=["not at all", "while it waits", "after it has run", "under another payload"],
+        ids=["never", "while it waits", "after it has run", "under another payload"],
     )
     def test_a_page_that_a_run_took_over_compares_if_the_run_lists_it(
         self, tasks: list[Task], pages: int, kept: set[str]

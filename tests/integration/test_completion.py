@@ -382,18 +382,23 @@ def test_a_poll_with_a_parked_task_is_kept(desk) -> None:
     assert figures(desk, account) == [(1, 0, 1, 0, 0)]
 
 
-def test_a_poll_that_retried_a_task_is_kept(desk) -> None:
-    """The row of the retried task names its copy."""
+@pytest.mark.parametrize("more", [[], [Task("step", {"number": 2}, background=True)]])
+def test_a_poll_that_retried_a_task_is_kept(desk, more: list[Task]) -> None:
+    """The row of the retried task names its copy.
+
+    A follow-up in the backfill makes the number of follow-ups that of a poll without a copy.
+    """
     account = desk.account()
     root = desk.root(account)
     desk.save(desk.outcome(root, tasks=[Task("step")]))
     (step,) = desk.claim()
     controls.cancel_run(desk.conn, UUID(step.run_id))
     scheduling.poll(desk.conn, desk.conn.execute(MAKE_DUE).rowcount)
-    again, _ = dispatches = desk.claim()
-    desk.save(*map(desk.outcome, dispatches))
-    completion.end_runs(desk.conn, {again.run_id})
-    assert desk.runs()[-1] == "succeeded"
+    root, copy = sorted(desk.claim(), key=lambda dispatch: dispatch.type == "step")
+    desk.save(desk.outcome(root, tasks=more), desk.outcome(copy))
+    completion.end_runs(desk.conn, {copy.run_id})
+    state = "SELECT state FROM sync_run WHERE id = %s"
+    assert desk.rows(state, copy.run_id) == [("succeeded",)]
 
 
 def test_the_figures_of_a_day_are_moved_by_the_first_poll_of_the_next(desk) -> None:

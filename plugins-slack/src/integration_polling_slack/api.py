@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
-from core import CredentialsInvalid, IntegrationError, PermanentError, TransientError
+from core import CredentialsInvalid, IntegrationError, TransientError
 from integration_polling_slack.account import Credentials, SlackSettings, tokens
 from integration_polling_slack.errors import meaning
 
@@ -174,7 +174,7 @@ def _refused(method: str, error: SlackApiError) -> IntegrationError:
         return TransientError(f"{method}: the response is not from Slack's API")
     meant = meaning(method, code, status, headers)
     if code == "missing_scope" and _WORD.fullmatch(scope):
-        return PermanentError(f"{meant}; required scope: {scope}")
+        return type(meant)(f"{meant}; required scope: {scope}")
     return meant
 
 

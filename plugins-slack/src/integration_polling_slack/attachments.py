@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from core import BlobWriter, Context, PermanentError, Task, TaskOutput, TaskResult, task
 from integration_polling_slack import files, scopes
 from integration_polling_slack.attached import files_of
-from integration_polling_slack.directory import Directory
 from integration_polling_slack.errors import Unreadable
 from integration_polling_slack.files import File
+from integration_polling_slack.listing import ChannelLists
 from integration_polling_slack.messages import Message, Place
 
 MB = 1_000_000
@@ -28,7 +28,7 @@ class Kept:
     state: dict[str, BaseModel | None] = field(default_factory=dict)
 
 
-class Attachments(Directory):
+class Attachments(ChannelLists):
     """The part of the integration that keeps the files of new and changed messages."""
 
     def _add_files(

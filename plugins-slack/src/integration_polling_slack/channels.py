@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -111,15 +112,70 @@ class Followed(BaseModel):
 
     Attributes:
       marks: `Ref.mark` of each channel, by id.
+      kinds: The type of each channel, by id.
+      members: The channels that the token's owner was a member of.
+      listed_at: The time of the last list of all channels.
+      selection: `selection` of the config at that time.
     """
 
     ids: list[str] = []
     marks: dict[str, str] = {}
     types: list[ChannelType] = []
+    kinds: dict[str, ChannelType] = {}
+    members: list[str] = []
+    listed_at: datetime | None = None
+    selection: str = ""
 
-    def vanished(self, listed: Container[str], types: list[ChannelType]) -> list[str]:
-        """Return the channels that a new listing of the same types no longer has."""
-        return [id for id in self.ids if id not in listed] if self.types == types else []
+    def of(self, kinds: Container[ChannelType]) -> list[str]:
+        """Return the channels of these types."""
+        return [id for id in self.ids if self.kinds.get(id) in kinds]
+
+    def vanished(
+        self, listed: Container[str], types: list[ChannelType], lost: Collection[ChannelType]
+    ) -> list[str]:
+        """Return the channels that a new listing of the same types no longer has.
+
+        Args:
+          listed: The ids in the new listing.
+          types: The types of the config.
+          lost: The types that the token may not list.
+        """
+        if self.types != types:
+            return []
+        unlisted = [id for id in self.ids if id not in listed]
+        return [id for id in unlisted if not lost or self.kinds.get(id) not in (None, *lost)]
+
+    def after(
+        self,
+        wanted: Iterable[Ref],
+        config: Config,
+        *,
+        lost: Collection[ChannelType],
+        is_complete: bool,
+    ) -> Followed:
+        """Return the value after a list of all channels, or of those of the bot alone.
+
+        Args:
+          wanted: The listed channels to keep.
+          config: The account's config.
+          lost: The types that the token may not list. Their channels stay.
+          is_complete: True after a list of all channels.
+        """
+        refs = {ref.id: ref for ref in wanted}
+        stay = self.of(lost) if is_complete else self.ids
+        marks = {id: self.marks.get(id, "") for id in stay}
+        kinds = {id: self.kinds[id] for id in stay if id in self.kinds}
+        marks |= {id: ref.mark for id, ref in refs.items()}
+        return self.model_copy(
+            update={
+                "ids": sorted(marks),
+                "marks": marks,
+                "types": config.types,
+                "kinds": kinds | {id: ref.type for id, ref in refs.items()},
+                "members": sorted(id for id, ref in refs.items() if ref.is_member),
+                "selection": selection(config),
+            }
+        )
 
 
 class People(BaseModel):
@@ -234,6 +290,11 @@ def _value(said: Any) -> str:
     return value[:LONGEST] if isinstance(value, str) else ""
 
 
+def selection(config: Config) -> str:
+    """Return the part of the config that selects channels, as text."""
+    return json.dumps([config.channels, config.types])
+
+
 def chosen(found: Iterable[Ref], config: Config) -> tuple[list[Ref], set[str]]:
     """Return the channels to keep, and the names in the config that match no channel.
 
@@ -263,6 +324,11 @@ def vanished_row(id: str) -> TaskOutput:
     The channel was deleted, or is private and the token's owner is not a member.
     """
     return TaskOutput.update(id, metadata={"unreadable": "channel_not_found"})
+
+
+def without_scope(id: str) -> TaskOutput:
+    """Return an update that marks a channel whose type the token may no longer list."""
+    return TaskOutput.update(id, metadata={"unreadable": "missing_scope"})
 
 
 def missing_row(name: str) -> TaskOutput:

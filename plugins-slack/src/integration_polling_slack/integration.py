@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -29,7 +29,7 @@ from integration_polling_slack.attached import files_of
 from integration_polling_slack.attachments import Attachments, Kept
 from integration_polling_slack.channels import Ref
 from integration_polling_slack.directory import limits, user_row, utc_now
-from integration_polling_slack.errors import UNREADABLE_CHANNEL, InvalidCursor, Unreadable
+from integration_polling_slack.errors import OF_A_CHANNEL, InvalidCursor, Unreadable
 from integration_polling_slack.messages import Message, Place, Version
 from integration_polling_slack.names import Names
 from integration_polling_slack.text import READER_VERSION
@@ -42,9 +42,6 @@ from integration_polling_slack.walking import (
     Walk,
     partition,
 )
-
-MAX_NAMED_REPLIES = 100
-"""The maximum number of replies that a thread's version names, to find single deletions."""
 
 
 class Slack(Attachments):
@@ -146,9 +143,12 @@ class Slack(Attachments):
         except Unreadable as error:
             return self._skipped(ctx, channel, state, error)
         kept = self._keep(ctx, channel, page)
+        now = self._compare_broadcasts(channel, state, page, kept)
         if page.has_more:
-            return self._goes_on(channel, state, page.after, kept, archived)
-        return self._at_the_end(ctx, channel, state, page, kept, archived)
+            result = self._goes_on(channel, now, page.after, kept, archived)
+        else:
+            result = self._at_the_end(ctx, channel, now, page, kept, archived)
+        return replace(result, state={**_written(channel, state, now), **result.state})
 
     def _goes_on(
         self, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: str
@@ -234,9 +234,11 @@ class Slack(Attachments):
         except Unreadable as error:
             return self._skipped(ctx, channel, state, error)
         kept = self._keep(ctx, channel, page)
+        now = self._compare_broadcasts(channel, state, page, kept)
         if page.has_more:
             more = self._look_back(channel, page.after, archived)
-            return TaskResult(kept.output, [*kept.tasks, more], kept.state, kept.seen)
+            written = {**kept.state, **_written(channel, state, now)}
+            return TaskResult(kept.output, [*kept.tasks, more], written, kept.seen)
         changes = {
             "lookback_done_at": utc_now(),
             "recent": page.top_level[-RECENT:] if page.is_alone else [],
@@ -246,10 +248,21 @@ class Slack(Attachments):
         return TaskResult(
             [*kept.output, *gone],
             kept.tasks,
-            {**kept.state, **_written(channel, state, state.model_copy(update=changes))},
+            {**kept.state, **_written(channel, state, now.model_copy(update=changes))},
             kept.seen,
             page.after.listings(channel),
         )
+
+    def _compare_broadcasts(
+        self, channel: str, state: ChannelState, page: Page, kept: Kept
+    ) -> ChannelState:
+        """Return the state with the page's broadcasts, and add a task for each missing one."""
+        now, missing = state.with_broadcasts(page)
+        kept.tasks += [
+            self.get_thread.task(channel=channel, ts=root, cause=ts, is_missing=True)
+            for ts, root in missing.items()
+        ]
+        return now
 
     def _page(self, ctx: Context, channel: str, walk: Walk) -> Page:
         answer = self._call(
@@ -359,6 +372,7 @@ class Slack(Attachments):
         page: int = 0,
         run: str = "",
         restarts: int = 0,
+        is_missing: bool = False,
     ) -> TaskResult:
         """Fetch a page of a thread.
 
@@ -374,6 +388,7 @@ class Slack(Attachments):
           page: The number of the page. Default: 0.
           run: The id of the run that fetched the first page. Default: this run.
           restarts: The number of restarts so far. Default: 0.
+          is_missing: True if the cause is a reply that the channel no longer shows. Default: False.
         """
         run = run or ctx.run.id
         given: dict[str, Any] = {
@@ -385,7 +400,9 @@ class Slack(Attachments):
         }
         # Read before the call. A reply that another task keeps during the call is not deleted
         # because this response lacks it.
-        known: Mapping[str, str | None] = ctx.fingerprints([f"{channel}:{ts}"])
+        root = f"{channel}:{ts}"
+        known: Mapping[str, str | None] = ctx.fingerprints([root])
+        replies_before = set(ctx.fingerprints(parent=root)) if not cursor else set()
         try:
             answer = self._call(
                 ctx,
@@ -399,29 +416,36 @@ class Slack(Attachments):
             if not cursor or restarts >= MAX_RESTARTS:
                 raise
             return TaskResult(
-                tasks=[self.get_thread.task(**given, version=version, restarts=restarts + 1)]
+                tasks=[
+                    self.get_thread.task(
+                        **given, version=version, restarts=restarts + 1, is_missing=is_missing
+                    )
+                ]
             )
         except Unreadable as error:
+            if is_missing and error.code in ("thread_not_found", "message_not_found"):
+                return TaskResult([TaskOutput.gone(f"{channel}:{cause}")])
             oldest = self.config.oldest if whole else timestamps.before(timestamps.moment(ts))
             return self._thread_skipped(ctx, channel, ts, oldest, error)
         found = [one for one in answer.items("messages") if messages.is_message(one)]
         replies = [one for one in found if one["ts"] != ts]
         kept = self._keep_replies(ctx, channel, ts, replies, whole=whole)
-        for root in (one for one in found if one["ts"] == ts):
-            version = messages.thread_version(root) if version is None else version
-            kept.seen += [f"{channel}:{ts}:{file['id']}" for file in files_of(root)]
-            known = known or self._keep_root(ctx, kept, channel, root)
+        for first in (one for one in found if one["ts"] == ts):
+            version = messages.thread_version(first) if version is None else version
+            kept.seen += [f"{root}:{file['id']}" for file in files_of(first)]
+            known = known or self._keep_root(ctx, kept, channel, first)
         if more := self._next_page(answer, cursor, page):
-            given |= {"version": version, "restarts": restarts}
+            given |= {"version": version, "restarts": restarts, "is_missing": is_missing}
             onward = self.get_thread.task(**given, cursor=more, page=page + 1)
             return TaskResult(kept.output, [*kept.tasks, onward], kept.state, kept.seen)
         if answer.data.get("has_more") is True:
             raise PermanentError("conversations.replies: more replies, but no cursor")
-        kept.output += _end_of_thread(
-            known, f"{channel}:{ts}", version, replies, is_alone=page == 0
-        )
-        is_complete = run == ctx.run.id and answer.data.get("is_limited") is not True
-        listed = [Listing(f"{channel}:{ts}")] if is_complete else []
+        is_limited = answer.data.get("is_limited") is True
+        if page == 0 and not is_limited:
+            kept.output += _gone_replies(channel, replies_before, replies)
+        kept.output += _end_of_thread(known, root, version, replies)
+        is_complete = run == ctx.run.id and not is_limited
+        listed = [Listing(root)] if is_complete else []
         return TaskResult(kept.output, kept.tasks, kept.state, kept.seen, listed)
 
     def _keep_replies(
@@ -468,50 +492,47 @@ class Slack(Attachments):
           Unreadable: The thread is skipped.
         """
         state = ctx.state(partition(channel), ChannelState) or ChannelState()
-        now = state.without_thread(ts, oldest) if error.code in UNREADABLE_CHANNEL else None
+        now = state.without_thread(ts, oldest) if error.code in OF_A_CHANNEL else None
         if now is None:
             raise error
         return self._skipped(ctx, channel, state, error, now)
 
 
-def _end_of_thread(
-    known: Mapping[str, str | None],
-    root: str,
-    version: str | None,
-    replies: Sequence[Message],
-    *,
-    is_alone: bool,
+def _gone_replies(
+    channel: str, before: Iterable[str], replies: Sequence[Message]
 ) -> list[TaskOutput]:
-    """Return the outputs at the end of a thread: its first message, and deleted replies.
+    """Return the deletions of the kept replies that a thread of one page no longer has.
+
+    Args:
+      channel: The channel's id.
+      before: The ids of the rows below the first message, as they were before the call. The rows of
+        its files are among them.
+      replies: The replies on the page.
+    """
+    ids = {id for id in before if timestamps.is_ts(id.removeprefix(f"{channel}:"))}
+    gone = ids - {f"{channel}:{one['ts']}" for one in replies}
+    return [TaskOutput.gone(id) for id in sorted(gone)] if len(gone) <= FEW else []
+
+
+def _end_of_thread(
+    known: Mapping[str, str | None], root: str, version: str | None, replies: Sequence[Message]
+) -> list[TaskOutput]:
+    """Return the update of a thread's first message at the end of its thread.
 
     Args:
       known: The first message's row, as it was before the call.
       root: The id of that row.
       version: The thread's version; None if it is unknown.
       replies: The replies on the last page.
-      is_alone: True if the last page is the only one.
     """
     if root not in known:
         return []
-    before, output = Version.parse(known[root]), list[TaskOutput]()
-    seen = [one["ts"] for one in replies]
-    here = seen if is_alone and len(replies) <= MAX_NAMED_REPLIES else None
-    if here is not None:
-        gone = set(filter(timestamps.is_ts, before.replies.split(","))) - set(here)
-        channel = root.partition(":")[0]
-        output += [TaskOutput.gone(f"{channel}:{ts}") for ts in sorted(gone) if len(gone) <= FEW]
-    thread = (
-        before.thread
-        if version is None
-        else messages.settled_version(version, timestamps.newest(seen))
-    )
+    before, newest = Version.parse(known[root]), timestamps.newest(one["ts"] for one in replies)
+    thread = before.thread if version is None else messages.settled_version(version, newest)
     if before.thread and not thread:
         thread = messages.EMPTIED
-    now = Version(before.own, thread, ",".join(here or []))
-    return [
-        *output,
-        *([TaskOutput.update(root, metadata={}, fingerprint=str(now))] if now != before else []),
-    ]
+    now = replace(before, thread=thread)
+    return [TaskOutput.update(root, metadata={}, fingerprint=str(now))] if now != before else []
 
 
 def _written(

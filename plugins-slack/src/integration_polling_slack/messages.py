@@ -61,26 +61,24 @@ EMPTIED = "-"
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """The version of a message, kept as the row's fingerprint: `own|thread|replies`.
+    """The version of a message, kept as the row's fingerprint: `own|thread|`.
 
     Attributes:
       own: A digest of the message itself.
       thread: `latest_reply:reply_count` of the kept thread; empty without a thread, `-` if the
         thread has lost all its replies, `?` if the thread changed while it was read.
-      replies: The timestamps of the replies, if there are at most 100.
     """
 
     own: str
     thread: str = ""
-    replies: str = ""
 
     @classmethod
     def parse(cls, fingerprint: str | None) -> Version:
         """Return the parts of a fingerprint."""
-        return cls(*[*(fingerprint or "").split("|"), "", ""][:3])
+        return cls(*[*(fingerprint or "").split("|"), ""][:2])
 
     def __str__(self) -> str:
-        return f"{self.own}|{self.thread}|{self.replies}"
+        return f"{self.own}|{self.thread}|"
 
 
 @dataclass(frozen=True, slots=True)

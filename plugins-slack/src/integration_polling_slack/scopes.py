@@ -19,6 +19,11 @@ BY_TYPE = {
     "im": frozenset({"im:read", "im:history"}),
     "mpim": frozenset({"mpim:read", "mpim:history"}),
 }
+LISTS = {
+    "public": "channels:read", "private": "groups:read", "im": "im:read", "mpim": "mpim:read"
+}  # fmt: skip
+"""The scopes that list channels, by type."""
+
 FILES = frozenset({"files:read"})
 JOIN = frozenset({"channels:join"})
 

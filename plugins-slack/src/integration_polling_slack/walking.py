@@ -25,6 +25,9 @@ MAX_RESTARTS = 3
 MAX_REWALKS = 3
 """The maximum number of times that the backfill returns to unreadable threads of a channel."""
 
+MAX_BROADCASTS = 2_000
+"""The maximum number of replies to remember that were also sent to a channel."""
+
 RECENT = 200
 """The maximum number of messages of a quiet channel to remember, to find single deletions."""
 
@@ -127,6 +130,8 @@ class ChannelState(BaseModel):
       backfill: The next page of the history; None if the history is complete.
       lookback_done_at: The time of the last lookback.
       recent: The messages in the lookback's range, if the channel is quiet.
+      broadcasts: The newest replies that were also sent to the channel, with their threads. Their
+        rows belong to the threads, whose first messages may be older than any walk.
       unreadable: Slack's error code of the last failed read; None after a successful one.
       rewalks: The number of times that the backfill was sent back to unreadable threads.
       settled: The version of the settings in which the channel is archived and completely kept.
@@ -136,9 +141,23 @@ class ChannelState(BaseModel):
     backfill: Walk | None = None
     lookback_done_at: datetime | None = None
     recent: list[str] = []
+    broadcasts: dict[str, str] = {}
     unreadable: str | None = None
     rewalks: int = 0
     settled: str = ""
+
+    def with_broadcasts(self, page: Page) -> tuple[ChannelState, dict[str, str]]:
+        """Return the state after a page, and the broadcasts that the page should have and lacks.
+
+        The threads of these show whether they are gone.
+        """
+        here = {one["ts"]: one["thread_ts"] for one in page.messages if is_reply(one)}
+        missing = {
+            ts: root for ts, root in self.broadcasts.items() if ts not in here and page.covers(ts)
+        }
+        kept = {ts: root for ts, root in self.broadcasts.items() if ts not in missing} | here
+        newest = sorted(kept, key=timestamps.order)[-MAX_BROADCASTS:]
+        return self.model_copy(update={"broadcasts": {ts: kept[ts] for ts in newest}}), missing
 
     def without_thread(self, ts: str, oldest: str) -> ChannelState | None:
         """Return the state after this thread and its channel became unreadable.
@@ -200,6 +219,16 @@ class Page:
         """True if the page has everything within the walk's bounds."""
         first = not self.walk.latest and not self.walk.cursor
         return first and not self.has_more and not self.after.is_limited
+
+    def covers(self, ts: str) -> bool:
+        """Return True if the page has every message of this time that exists."""
+        if self.has_more or self.after.is_limited:
+            low = timestamps.oldest(one["ts"] for one in self.messages)
+        else:
+            low = self.walk.oldest
+        high = self.walk.low or self.walk.latest
+        is_below = not high or timestamps.order(ts) < timestamps.order(high)
+        return bool(low) and timestamps.order(low) < timestamps.order(ts) and is_below
 
     @property
     def top_level(self) -> list[str]:

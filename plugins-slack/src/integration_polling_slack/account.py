@@ -26,11 +26,35 @@ def _header_safe(secret: SecretStr) -> SecretStr:
 Token = Annotated[SecretStr, AfterValidator(_header_safe)]
 
 
+def _without_blanks(words: list[str]) -> list[str]:
+    """Return the words of a list; an empty text clears it."""
+    return [word.strip() for word in words if word.strip()]
+
+
+Words = Annotated[list[str], AfterValidator(_without_blanks)]
+
+
 class Config(BaseModel, extra="forbid"):
     """The messages and files of the workspace to keep."""
 
-    channels: list[str] = Field(
-        default=[], description="Names or IDs of channels. Default: all readable channels"
+    channels: Words = Field(
+        default=[],
+        description=(
+            "Names, IDs or links of channels, or patterns such as `team-*`. Default: all readable"
+            " channels"
+        ),
+    )
+    exclude: Words = Field(
+        default=[],
+        description="Channels to leave out, written like `channels`. Default: none",
+    )
+    deselected: Literal["keep", "delete"] = Field(
+        "keep",
+        title="Channels that are no longer selected",
+        description=(
+            "What happens to the copy of a channel that `channels`, `exclude` and `types` no longer"
+            " select: `keep` it as it is, or `delete` it with the next run"
+        ),
     )
     types: list[ChannelType] = Field(
         default=["public", "private"],

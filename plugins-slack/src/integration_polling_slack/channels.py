@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Collection, Container, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
 from core import TaskOutput
 from integration_polling_slack.account import ChannelType, Config
-from integration_polling_slack.names import Names, handle, is_id
+from integration_polling_slack.names import handle, is_id
+from integration_polling_slack.selection import Selected, plain, select
 
 PARENT = "channels"
 """The parent of the channels' rows."""
@@ -42,6 +43,7 @@ class Ref(BaseModel):
       topic, purpose: The texts that describe it. Default: empty.
       current: Slack's present id, if the id has changed; rows keep the first one. Default: empty.
       canvases: The ids of the channel's own canvases. Default: none.
+      user: The partner's id in a direct message. Default: empty.
       previous: The names that it had before. Default: none.
     """
 
@@ -57,6 +59,12 @@ class Ref(BaseModel):
     current: str = ""
     canvases: list[str] = []
     previous: list[str] = []
+    user: str = ""
+
+    @property
+    def words(self) -> set[str]:
+        """The words by which a config names the channel now."""
+        return {plain(word) for word in (self.id, self.name, self.current, self.user) if word}
 
     @property
     def mark(self) -> str:
@@ -112,10 +120,11 @@ class Followed(BaseModel):
 
     Attributes:
       marks: `Ref.mark` of each channel, by id.
-      kinds: The type of each channel, by id.
+      kinds: The type of each channel that was ever kept, by id.
       members: The channels that the token's owner was a member of.
       listed_at: The time of the last list of all channels.
       selection: `selection` of the config at that time.
+      words: The channel that each word of the config names; see `Selected.by_word`.
     """
 
     ids: list[str] = []
@@ -125,6 +134,7 @@ class Followed(BaseModel):
     members: list[str] = []
     listed_at: datetime | None = None
     selection: str = ""
+    words: dict[str, str] = {}
 
     def of(self, kinds: Container[ChannelType]) -> list[str]:
         """Return the channels of these types."""
@@ -145,6 +155,12 @@ class Followed(BaseModel):
         unlisted = [id for id in self.ids if id not in listed]
         return [id for id in unlisted if not lost or self.kinds.get(id) not in (None, *lost)]
 
+    def listed(self, time: datetime, selected: Selected, config: Config) -> Followed:
+        """Return the value after a list of all channels at this time."""
+        written = set(map(plain, [*config.channels, *config.exclude]))
+        words = {word: id for word, id in self.words.items() if word in written}
+        return self.model_copy(update={"listed_at": time, "words": words | selected.by_word})
+
     def after(
         self,
         wanted: Iterable[Ref],
@@ -164,14 +180,13 @@ class Followed(BaseModel):
         refs = {ref.id: ref for ref in wanted}
         stay = self.of(lost) if is_complete else self.ids
         marks = {id: self.marks.get(id, "") for id in stay}
-        kinds = {id: self.kinds[id] for id in stay if id in self.kinds}
         marks |= {id: ref.mark for id, ref in refs.items()}
         return self.model_copy(
             update={
                 "ids": sorted(marks),
                 "marks": marks,
                 "types": config.types,
-                "kinds": kinds | {id: ref.type for id, ref in refs.items()},
+                "kinds": self.kinds | {id: ref.type for id, ref in refs.items()},
                 "members": sorted(id for id, ref in refs.items() if ref.is_member),
                 "selection": selection(config),
             }
@@ -227,12 +242,20 @@ def with_first_ids(listed: Iterable[Ref], moves: Mapping[str, str]) -> list[Ref]
     ]
 
 
-def refs(items: Iterable[Mapping[str, Any]], names: Names) -> list[Ref]:
+class HasNames(Protocol):
+    """A source of names by id."""
+
+    def get(self, id: str, /) -> str | None:
+        """Return the name for an id, or None."""
+        ...
+
+
+def refs(items: Iterable[Mapping[str, Any]], names: HasNames) -> list[Ref]:
     """Return the channels of a page that have a valid id."""
     return [_ref(item, names) for item in items if is_id(item.get("id"))]
 
 
-def _ref(item: Mapping[str, Any], names: Names) -> Ref:
+def _ref(item: Mapping[str, Any], names: HasNames) -> Ref:
     id, kind = item["id"], _type(item)
     name = item.get("name") if isinstance(item.get("name"), str) else None
     shown = f"#{name or id}"
@@ -247,6 +270,7 @@ def _ref(item: Mapping[str, Any], names: Names) -> Ref:
         created=_number(item.get("created"), 2**33), updated=_number(item.get("updated"), 2**53),
         topic=_value(item.get("topic")), purpose=_value(item.get("purpose")),
         canvases=_canvases(item.get("properties")), previous=_texts(item.get("previous_names")),
+        user=str(item.get("user")) if kind == "im" and is_id(item.get("user")) else "",
     )  # fmt: skip
 
 
@@ -254,7 +278,7 @@ def _texts(values: Any) -> list[str]:
     return [one for one in values if isinstance(one, str)] if isinstance(values, list) else []
 
 
-def _people(name: str | None, names: Names) -> str:
+def _people(name: str | None, names: HasNames) -> str:
     """Return the people of a group message, whose name is like `mpdm-ann--bob-1`."""
     found = _GROUP.fullmatch(name or "")
     handles = found[1].split("--") if found else []
@@ -292,30 +316,31 @@ def _value(said: Any) -> str:
 
 def selection(config: Config) -> str:
     """Return the part of the config that selects channels, as text."""
-    return json.dumps([config.channels, config.types])
+    return json.dumps([config.channels, config.exclude, config.types, config.deselected])
 
 
-def chosen(found: Iterable[Ref], config: Config) -> tuple[list[Ref], set[str]]:
-    """Return the channels to keep, and the names in the config that match no channel.
+def choose(found: Iterable[Ref], config: Config, before: Followed) -> Selected:
+    """Return the selection among the channels of a list."""
+    return select(found, config.channels, config.exclude, before.words)
 
-    A name that no channel has may be the previous name of one.
+
+def deselected(
+    kept: Iterable[str], listed: Container[str], wanted: Container[str], now: Followed
+) -> list[str]:
+    """Return the kept channels that the config no longer selects.
+
+    Args:
+      kept: The ids of the channels' rows.
+      listed: The channels in the list of all channels.
+      wanted: The channels to keep.
+      now: The channels that are kept, by the present config.
     """
-    wanted = {_plain(name) for name in config.channels}
-    if not wanted:
-        return list(found), set()
-    listed = list(found)
-    kept = [ref for ref in listed if _words(ref) & wanted]
-    absent = wanted.difference(*map(_words, kept))
-    renamed = [ref for ref in listed if ref not in kept and _previous(ref) & absent]
-    return [*kept, *renamed], absent.difference(*map(_previous, renamed))
-
-
-def _previous(ref: Ref) -> set[str]:
-    return {_plain(name) for name in ref.previous}
-
-
-def _words(ref: Ref) -> set[str]:
-    return {_plain(word) for word in (ref.id, ref.name, ref.current) if word}
+    return sorted(
+        id
+        for id in kept
+        if id not in wanted
+        and (id in listed or (id in now.kinds and now.kinds[id] not in now.types))
+    )
 
 
 def vanished_row(id: str) -> TaskOutput:
@@ -345,7 +370,3 @@ def missing_row(name: str) -> TaskOutput:
 def missing_id(name: str) -> str:
     """Return the id of such a row."""
     return f"missing:{name}"
-
-
-def _plain(name: str) -> str:
-    return name.strip().lstrip("#@").casefold()

@@ -81,6 +81,11 @@ def limits(app_kind: str) -> list[Limit]:
     ]
 
 
+def message_calls(config: Config) -> int:
+    """Return the number of calls a minute that Slack allows for messages."""
+    return 1 if config.app_kind == "distributed" else TIERS["conversations.history"]
+
+
 class Directory(BaseIntegration[Config, Credentials]):
     """The tasks that run before any message: messages refer to people and channels."""
 
@@ -136,8 +141,19 @@ class Directory(BaseIntegration[Config, Credentials]):
         team, user = found.get("team_id"), found.get("user_id")
         if not is_id(team) or not is_id(user):
             raise TransientError("auth.test: the response does not name the token's owner")
-        name = f"{found.get('team')}: {found.get('user')}"
-        return AccountIdentity(f"{team}:{user}", name, group=f"{team}:{self._app(found)}")
+        name, group = f"{found.get('team')}: {found.get('user')}", f"{team}:{self._app(found)}"
+        return AccountIdentity(f"{team}:{user}", name, group, self._notice(found))
+
+    def _notice(self, owner: Mapping[str, Any]) -> str | None:
+        """Return what a person must know when the account is connected; None if nothing.
+
+        Args:
+          owner: The response of `auth.test`.
+
+        Raises:
+          ConfigurationError: The config names channels that do not exist.
+        """
+        raise NotImplementedError
 
     def probe(self) -> None:
         """Test the token, with one call.

@@ -6,14 +6,16 @@ https://docs.slack.dev/reference/methods/users.conversations
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel
 
 from core import (
     Context,
     PermanentError,
+    RateLimited,
     Skipped,
     Task,
     TaskOutput,
@@ -21,7 +23,7 @@ from core import (
     TransientError,
     task,
 )
-from integration_polling_slack import channels, names, scopes, strangers
+from integration_polling_slack import channels, names, scopes, strangers, survey
 from integration_polling_slack.account import ChannelType
 from integration_polling_slack.channels import Absent, Followed, Ref, Refs
 from integration_polling_slack.directory import (
@@ -29,12 +31,15 @@ from integration_polling_slack.directory import (
     FOLLOWED,
     WORKSPACE,
     Directory,
+    message_calls,
     one_more,
     user_row,
     utc_now,
 )
 from integration_polling_slack.errors import InvalidCursor, MissingScope, Unreadable
 from integration_polling_slack.names import Names
+from integration_polling_slack.selection import Selected
+from integration_polling_slack.walking import partition
 
 PAGE_SIZES = (999, 200, 50)
 """The number of channels to request in one call, by attempt: Slack may fail on large pages."""
@@ -76,6 +81,15 @@ class ChannelLists(Directory):
     day, and when something needs them: a name in the config, `join_public`, or a channel that the
     bot has left.
     """
+
+    def _notice(self, owner: Mapping[str, Any]) -> str | None:
+        is_bot, calls = "bot_id" in owner, message_calls(self.config)
+        try:
+            found = survey.survey(self._ask, self.config, is_bot=is_bot)
+        except (RateLimited, TransientError, PermanentError):
+            return None  # the first run says what is wrong
+        survey.require_known(found, self.config)
+        return survey.notice(found, self.config, is_bot=is_bot, calls=calls)
 
     def _list_channels(self, ctx: Context) -> Task:
         before = ctx.state(FOLLOWED, Followed) or Followed()
@@ -189,7 +203,8 @@ class ChannelLists(Directory):
         before = ctx.state(FOLLOWED, Followed) or Followed()
         found, state = self._with_first_ids(ctx, found, before)
         listed = {ref.id: ref for ref in found}
-        wanted, absent = channels.chosen(listed.values(), self.config)
+        selected = channels.choose(listed.values(), self.config, before)
+        wanted, absent = [listed[id] for id in listed if id in selected.ids], selected.absent
         is_complete = method == "conversations.list"
         if not is_complete:
             has_left = set(before.members) - set(listed) - set(before.of(at.lost))
@@ -198,27 +213,38 @@ class ChannelLists(Directory):
             absent &= set((ctx.state(ABSENT, Absent) or Absent()).names)
         output, changes = self._absent(ctx, absent)
         state |= changes
-        if is_complete:
-            vanished = before.vanished(listed, self.config.types, at.lost)
-            output += map(channels.vanished_row, vanished)
         output += [channels.without_scope(id) for id in before.of(at.lost)]
         now = before.after(wanted, self.config, lost=at.lost, is_complete=is_complete)
         if is_complete:
-            now = now.model_copy(update={"listed_at": utc_now()})
+            now = now.listed(utc_now(), selected, self.config)
+            output += map(
+                channels.vanished_row, before.vanished(listed, self.config.types, at.lost)
+            )
+            left_out = self._left_out(ctx, listed, selected, now)
+            output += map(TaskOutput.gone, left_out)
+            state |= dict.fromkeys(map(partition, left_out))
         if now != before:
             state[FOLLOWED] = now
-        tasks = list[Task]()
-        for ref in wanted:
-            first = self._first_task(ctx, ref)
-            if first is None:
-                output.append(ref.row("not_in_channel"))
-            else:
-                tasks.append(first)
+        first = {ref.id: self._first_task(ctx, ref) for ref in wanted}
+        output += [ref.row("not_in_channel") for ref in wanted if first[ref.id] is None]
         skipped = [Skipped(channels.missing_id(name), NOT_FOUND) for name in sorted(absent)]
         for kind in at.lost:
-            scope, ids = scopes.LISTS[kind], before.of([kind])
-            skipped += [Skipped(id, f"the token lacks the scope {scope}") for id in ids or [kind]]
-        return TaskResult(output, tasks, state, skipped=skipped)
+            reason = f"the token lacks the scope {scopes.LISTS[kind]}"
+            skipped += [Skipped(id, reason) for id in before.of([kind]) or [kind]]
+        return TaskResult(output, [one for one in first.values() if one], state, skipped=skipped)
+
+    def _left_out(
+        self, ctx: Context, listed: Mapping[str, Ref], selected: Selected, now: Followed
+    ) -> list[str]:
+        """Return the channels to delete because the config no longer selects them."""
+        if self.config.deselected == "keep":
+            return []
+        return channels.deselected(self._kept(ctx), listed, selected.ids, now)
+
+    def _kept(self, ctx: Context) -> list[str]:
+        """Return the ids of the rows of channels."""
+        rows = ctx.fingerprints(parent=channels.PARENT)
+        return [id for id in rows if not id.startswith(channels.missing_id(""))]
 
     def _with_first_ids(
         self, ctx: Context, found: list[Ref], before: Followed

@@ -446,3 +446,111 @@ def test_a_list_that_fails_is_asked_for_in_smaller_pages(
     fake.fail(method, status=500, when=lambda one: int(one["limit"]) > 200, times=9)
     sync(harness)
     assert [call.arguments["limit"] for call in fake.called(method)] == ["999", "200"]
+
+
+# Threads
+# --------------------------------------------------------------------------------------------------
+
+
+def long_thread(fake: Fake, replies: int) -> tuple[Channel, str]:
+    channel = fake.workspace.add_channel("general")
+    root = fake.workspace.post(channel, "root")
+    for number in range(replies):
+        fake.workspace.post(channel, f"reply {number}", thread=root)
+    return channel, root
+
+
+@pytest.mark.parametrize("more", [1, 5])
+def test_a_long_thread_is_asked_for_its_new_replies(
+    fake: Fake, connect: Any, sync: Any, more: int
+) -> None:
+    channel, root = long_thread(fake, 3_000)
+    sync(harness := connect())
+    assert len(fake.called("conversations.replies")) == 4
+    for number in range(more):
+        fake.workspace.post(channel, f"new {number}", thread=root)
+    fake.calls.clear()
+    sync(harness)
+    assert len(fake.called("conversations.replies")) == 1
+    assert texts(harness) == there(fake)
+    fake.calls.clear()
+    sync(harness)
+    assert not fake.called("conversations.replies")
+    sync(harness, "resync")
+    assert len(fake.called("conversations.replies")) == 4
+    assert texts(harness) == there(fake)
+
+
+def test_a_long_thread_that_lost_a_reply_is_read_completely(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
+    fake.page_cap = 400
+    channel, root = long_thread(fake, 1_200)
+    sync(harness := connect())
+    for number in range(3):
+        fake.workspace.post(channel, f"new {number}", thread=root)
+    fake.workspace.delete(channel, channel.threads[root][7])
+    for number in range(3):
+        fake.workspace.delete(channel, channel.threads[root][number])
+    fake.workspace.post(channel, "the last", thread=root)
+    fake.workspace.post(channel, "the very last", thread=root)
+    sync(harness)
+    assert texts(harness) == there(fake)
+
+
+def test_a_long_thread_of_new_replies_is_read_in_pages(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 500
+    channel, root = long_thread(fake, 1_000)
+    sync(harness := connect())
+    for number in range(1_300):
+        fake.workspace.post(channel, f"new {number}", thread=root)
+    fake.calls.clear()
+    sync(harness)
+    assert len(fake.called("conversations.replies")) == 3
+    assert texts(harness) == there(fake)
+
+
+@pytest.mark.parametrize("method", ["conversations.history", "conversations.replies"])
+def test_messages_are_asked_for_in_large_pages_and_in_smaller_ones_after_errors(
+    fake: Fake, connect: Any, sync: Any, method: str
+) -> None:
+    long_thread(fake, 3)
+    fake.fail(method, status=500, when=lambda one: int(one["limit"]) > 50, times=9)
+    sync(harness := connect())
+    assert [call.arguments["limit"] for call in fake.called(method)] == ["999", "200", "50"]
+    assert texts(harness) == there(fake)
+
+
+@pytest.mark.parametrize("error", ["internal_error", "never_heard_of"])
+@pytest.mark.parametrize("age", [1, 40])
+def test_an_outage_of_replies_loses_no_thread(
+    fake: Fake, connect: Any, error: str, age: float
+) -> None:
+    """The threads are in the state. The run's tasks may be parked, and are forgotten here."""
+    channel = fake.workspace.add_channel("general")
+    for number in range(30):
+        root = fake.workspace.post(channel, f"root {number}", ts=ago(age, number))
+        fake.workspace.post(channel, f"reply {number}", thread=root)
+    fake.page_cap = 7
+    fake.fail("conversations.replies", error, times=10_000)
+    harness: Harness = connect()
+    for _ in range(2):
+        assert harness.sync().state == "partial"
+        harness._ledger._deferred.clear()
+    fake.faults.clear()
+    harness.sync()
+    harness.sync()
+    assert texts(harness) == there(fake)
+    assert not [name for name in harness.state if name.startswith("threads/")]
+    fake.calls.clear()
+    assert harness.sync().state == "succeeded"
+    assert not fake.called("conversations.replies")
+
+
+def test_a_thread_that_cannot_be_read_is_not_asked_for_for_ever(fake: Fake, connect: Any) -> None:
+    channel = fake.workspace.add_channel("general")
+    root = fake.workspace.post(channel, "root", ts=ago(40))
+    fake.workspace.post(channel, "reply", thread=root)
+    fake.fail("conversations.replies", "never_heard_of", times=10_000)
+    harness: Harness = connect()
+    assert [len(harness.sync().parked) for _ in range(6)] == [1, 1, 1, 1, 0, 0]

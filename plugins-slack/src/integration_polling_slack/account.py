@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core import ResyncOnChange
 from integration_polling_slack import timestamps
 
+PAGE_SIZES = (999, 200, 50)
+"""The number of messages or channels to request in one call, by attempt."""
+
 ChannelType = Literal["public", "private", "im", "mpim"]
 
 
@@ -104,10 +107,14 @@ class Config(BaseModel, extra="forbid"):
             return timestamps.EARLIEST
         return timestamps.before(datetime.combine(self.since, time(), UTC))
 
-    @property
-    def page(self) -> int:
-        """The number of messages to request in one call: 15 or 200."""
-        return 15 if self.app_kind == "distributed" else 200
+    def page(self, attempt: int) -> int:
+        """Return the number of messages to request in one call, in an attempt counted from 1.
+
+        Slack may fail on large pages, so later attempts request fewer.
+        """
+        if self.app_kind == "distributed":
+            return 15
+        return PAGE_SIZES[min(attempt, len(PAGE_SIZES)) - 1]
 
 
 class Credentials(BaseModel, extra="forbid"):

@@ -20,12 +20,16 @@ MB = 1_000_000
 
 @dataclass(slots=True)
 class Kept:
-    """The rows, tasks and state of a page of messages, and the ids of items without a row."""
+    """The rows, tasks and state of a page of messages, and the ids of items without a row.
+
+    `threads` has the versions of the threads to read, by timestamp.
+    """
 
     output: list[TaskOutput] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     state: dict[str, BaseModel | None] = field(default_factory=dict)
+    threads: dict[str, str] = field(default_factory=dict)
 
 
 class Attachments(ChannelLists):

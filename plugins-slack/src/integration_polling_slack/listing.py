@@ -24,7 +24,7 @@ from core import (
     task,
 )
 from integration_polling_slack import channels, names, scopes, strangers, survey
-from integration_polling_slack.account import ChannelType
+from integration_polling_slack.account import PAGE_SIZES, ChannelType
 from integration_polling_slack.channels import Absent, Followed, Ref, Refs
 from integration_polling_slack.directory import (
     ABSENT,
@@ -40,9 +40,6 @@ from integration_polling_slack.errors import InvalidCursor, MissingScope, Unread
 from integration_polling_slack.names import Names
 from integration_polling_slack.selection import Selected
 from integration_polling_slack.walking import partition
-
-PAGE_SIZES = (999, 200, 50)
-"""The number of channels to request in one call, by attempt: Slack may fail on large pages."""
 
 NOT_FOUND = "a channel that the config names was not found"
 """The reason with which a run counts such channels."""

@@ -140,6 +140,30 @@ def thread_changed(before: str, now: str) -> bool:
     return now != ("" if before == EMPTIED else before)
 
 
+def grown_since(before: str, now: str, least: int) -> str:
+    """Return the newest known reply if a long thread has only grown; empty otherwise.
+
+    Then the replies after that one are enough. A shorter thread is read completely, which also
+    finds edited replies.
+
+    Args:
+      before: The version of the thread as it is kept.
+      now: Its present version.
+      least: The number of known replies from which a thread is long.
+    """
+    (old, _, known), (new, _, count) = before.partition(":"), now.partition(":")
+    if not (timestamps.is_ts(old) and timestamps.is_ts(new) and known.isdigit()):
+        return ""
+    has_grown = timestamps.order(new) > timestamps.order(old) and count.isdigit()
+    return old if has_grown and int(count) > int(known) >= least else ""
+
+
+def reply_count(version: str) -> int:
+    """Return the number of replies in a thread's version; 0 if it does not say."""
+    count = version.partition(":")[2]
+    return int(count) if count.isdigit() else 0
+
+
 def settled_version(version: str, newest: str) -> str:
     """Return the version of a thread after reading it, given its newest reply.
 

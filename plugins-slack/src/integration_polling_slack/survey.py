@@ -8,7 +8,7 @@ from math import ceil
 
 from core import ConfigurationError, PermanentError
 from integration_polling_slack import channels
-from integration_polling_slack.account import Config
+from integration_polling_slack.account import PAGE_SIZES, Config
 from integration_polling_slack.api import Answer
 from integration_polling_slack.channels import Ref
 from integration_polling_slack.selection import plain, select
@@ -16,7 +16,6 @@ from integration_polling_slack.selection import plain, select
 MAX_PAGES = 20
 """The maximum number of calls of a survey, which is what Slack allows in a minute."""
 
-PAGE = 999
 MAX_NAMED = 10
 """The maximum number of channels to name in a text."""
 
@@ -89,7 +88,7 @@ def survey(ask: Callable[..., Answer], config: Config, *, is_bot: bool) -> Surve
 def _listed(ask: Callable[..., Answer], method: str, config: Config) -> tuple[dict[str, Ref], bool]:
     types, cursor, found = ",".join(channels.TYPES[kind] for kind in config.types), "", list[Ref]()
     for _ in range(MAX_PAGES):
-        answer = ask(method, types=types, cursor=cursor, limit=PAGE)
+        answer = ask(method, types=types, cursor=cursor, limit=PAGE_SIZES[0])
         found += channels.refs(answer.items("channels"), _Nobody())
         cursor = answer.cursor
         if not cursor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from fake_slack import Fake
 from fake_slack.server import BOT, USER
 from fake_slack.workspace import Channel
+from integration_polling_slack import Slack
 
 from core import CredentialsInvalid
-from core.testing import Harness, SyncResult
+from core.testing import Faults, Harness, SyncResult
 
 DAY = 86_400
 
@@ -554,3 +556,157 @@ def test_a_thread_that_cannot_be_read_is_not_asked_for_for_ever(fake: Fake, conn
     fake.fail("conversations.replies", "never_heard_of", times=10_000)
     harness: Harness = connect()
     assert [len(harness.sync().parked) for _ in range(6)] == [1, 1, 1, 1, 0, 0]
+
+
+# The reconciliation
+# --------------------------------------------------------------------------------------------------
+
+
+def old_channel(fake: Fake, messages: int = 30, name: str = "old") -> Channel:
+    """Add a channel of messages that are 40 days old, and one of today."""
+    channel = fake.workspace.add_channel(name)
+    for number in range(messages):
+        fake.workspace.post(channel, f"{name} {number}", ts=ago(40 - number / 1_000, number))
+    fake.workspace.post(channel, f"{name} today")
+    return channel
+
+
+@pytest.mark.parametrize("trigger", ["schedule", "manual"])
+def test_a_late_reply_on_an_old_thread_is_found(
+    fake: Fake, connect: Any, sync: Any, trigger: str
+) -> None:
+    channel = old_channel(fake)
+    fake.workspace.post(channel, "first", thread=channel.top[3])
+    sync(harness := connect(), trigger)
+    fake.workspace.post(channel, "late", thread=channel.top[3])
+    fake.workspace.post(channel, "late, too", thread=channel.top[5])
+    sync(harness, trigger)
+    assert texts(harness) == there(fake)
+
+
+@pytest.mark.parametrize("trigger", ["schedule", "manual"])
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_old_deletions_and_edits_are_found(
+    fake: Fake, connect: Any, sync: Any, trigger: str, count: int
+) -> None:
+    channel = old_channel(fake)
+    old_channel(fake, name="other")
+    sync(harness := connect(), trigger)
+    for ts in channel.top[:count]:
+        fake.workspace.delete(channel, ts)
+    fake.workspace.edit(channel, channel.top[3], "said better")
+    sync(harness, trigger)
+    assert texts(harness) == there(fake)
+
+
+def test_what_a_retention_policy_deletes_goes(fake: Fake, connect: Any, sync: Any) -> None:
+    """Each day the oldest messages vanish, with their threads and their broadcasts."""
+    channel = old_channel(fake, 100)
+    for number in range(0, 100, 10):
+        root = channel.top[number]
+        fake.workspace.post(channel, f"reply {number}", thread=root, ts=ago(39, number))
+        fake.workspace.post(channel, f"b {number}", thread=root, broadcast=True, ts=ago(38, number))
+    sync(harness := connect())
+    for _ in range(5):
+        for ts in list(channel.top[:15]):
+            for reply in list(channel.threads.get(ts, [])):
+                fake.workspace.delete(channel, reply)
+            if ts in channel.messages:
+                fake.workspace.delete(channel, ts)
+        sync(harness, "schedule")
+        sync(harness, "schedule")
+        assert texts(harness) == there(fake)
+    assert not harness.held
+
+
+def test_edited_replies_and_reactions_to_them_are_found_later(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
+    channel = old_channel(fake)
+    old, new = (fake.workspace.post(channel, "reply", thread=channel.top[at]) for at in (2, -1))
+    sync(harness := connect(), "schedule")
+    fake.workspace.edit(channel, old, "edited")
+    fake.workspace.edit(channel, new, "edited, too")
+    fake.workspace.react(channel, new, "tada")
+    fake.calls.clear()
+    sync(harness, "schedule")
+    assert not fake.called("conversations.replies"), "unchanged threads are not read in each run"
+    harness.now += timedelta(hours=2)
+    sync(harness, "schedule")
+    assert texts(harness) == there(fake)
+    assert harness.content[f"{channel.id}:{new}"].metadata["reactions"]
+
+
+def test_the_reconciliation_uses_a_share_of_the_budget(fake: Fake, connect: Any, sync: Any) -> None:
+    """It makes 2.5 of 50 calls a minute, and resumes where it stopped."""
+    fake.page_cap = 10
+    channel = old_channel(fake, 1_000)
+    second = old_channel(fake, 200, "second")
+    for number in range(0, 1_000, 3):
+        fake.workspace.post(channel, f"reply {number}", thread=channel.top[number])
+    sync(harness := connect(), "schedule")
+    for _ in range(3):
+        sync(harness, "schedule")
+    for found in (channel, second):
+        for ts in found.top[::20]:
+            fake.workspace.delete(found, ts)
+    counts = list[tuple[int, int]]()
+    for _ in range(20):
+        harness.now += timedelta(minutes=15)
+        fake.calls.clear()
+        sync(harness, "schedule")
+        deep = [
+            call for call in fake.called("conversations.history")
+            if float(call.arguments.get("latest", "inf")) < float(ago(14.5))
+        ]  # fmt: skip
+        counts.append((len(deep), len(fake.called("conversations.replies"))))
+    for calls in zip(*counts, strict=True):
+        assert max(calls) <= 100, "at most what two minutes allow, even after a pause"
+        assert sum(calls) <= 20 * 15 * 2.5 + 100
+    assert sum(deep for deep, _ in counts) > 240, "two passes of 120 pages"
+    assert texts(harness) == there(fake)
+
+
+def test_a_channel_that_cannot_be_reconciled_is_passed_over(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
+    first, second = old_channel(fake, name="a"), old_channel(fake, name="b")
+    sync(harness := connect())
+    for found in (first, second):
+        fake.workspace.post(found, f"late in {found.name}", thread=found.top[2])
+    fake.fail(
+        "conversations.history", "never_heard_of", times=99,
+        when=lambda one: one["channel"] == first.id and float(one.get("latest", "inf")) < 1e11
+        and "latest" in one,
+    )  # fmt: skip
+    for _ in range(3):
+        sync(harness, "schedule")
+    assert "late in b" in texts(harness)
+    fake.faults.clear()
+    sync(harness)
+    assert texts(harness) == there(fake)
+
+
+def test_a_reconciliation_changes_nothing_that_is_the_same(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
+    channel = old_channel(fake)
+    fake.workspace.post(channel, "reply", thread=channel.top[3])
+    sync(harness := connect())
+    for _ in range(3):
+        harness.now += timedelta(hours=5)
+        result = sync(harness, "schedule")
+        assert (result.outputs_saved, result.outputs_deleted, result.held) == (0, 0, [])
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_killed_reconciliation_loses_nothing(fake: Fake, sync: Any, seed: int) -> None:
+    fake.page_cap = 5
+    channel = old_channel(fake)
+    harness = Harness(Slack, {}, {"token": BOT}, faults=Faults.storm(seed))
+    for _ in range(3):
+        fake.workspace.post(channel, "late", thread=channel.top[3])
+        fake.workspace.delete(channel, channel.top[0])
+        sync(harness)
+        sync(harness)
+        assert texts(harness) == there(fake)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -65,11 +65,6 @@ ROUTINE = ("schedule", "hint")
 
 WORKSPACE, PEOPLE, ABSENT, FOLLOWED = "workspace", "people", "absent", "followed"
 """The partitions of the state."""
-
-
-def utc_now() -> datetime:
-    """Return the current time in UTC."""
-    return datetime.now(UTC)
 
 
 def limits(app_kind: str) -> list[Limit]:
@@ -225,7 +220,7 @@ class Directory(BaseIntegration[Config, Credentials]):
             ctx.run.complete
             or ctx.run.trigger not in ROUTINE
             or last is None
-            or utc_now() >= last + timedelta(hours=self.config.lookback_hours)
+            or ctx.now >= last + timedelta(hours=self.config.lookback_hours)
         )
 
     @task(cost={"users.list": 1})
@@ -261,7 +256,7 @@ class Directory(BaseIntegration[Config, Credentials]):
                 output, [self.get_users.task(cursor=more, page=page + 1, restarts=restarts)], state
             )
         if page + 1 > FEW_PAGES:
-            state[PEOPLE] = People(listed_at=utc_now(), pages=page + 1)
+            state[PEOPLE] = People(listed_at=ctx.now, pages=page + 1)
         return TaskResult(output, [self.get_usergroups.task()], state)
 
     @task(cost={"usergroups.list": 1})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel
@@ -25,13 +24,13 @@ from integration_polling_slack import messages, scopes, timestamps
 from integration_polling_slack.account import SlackSettings
 from integration_polling_slack.attachments import Kept
 from integration_polling_slack.channels import Ref
-from integration_polling_slack.directory import limits, utc_now
+from integration_polling_slack.directory import limits
 from integration_polling_slack.errors import InvalidCursor, Unreadable
-from integration_polling_slack.messages import Message, Version
 from integration_polling_slack.names import Names
-from integration_polling_slack.owed import UNKNOWN, still_owed, with_threads
+from integration_polling_slack.owed import still_owed
+from integration_polling_slack.reconciliation import Reconciliation
 from integration_polling_slack.text import READER_VERSION
-from integration_polling_slack.threads import Threads, written
+from integration_polling_slack.threads import written
 from integration_polling_slack.walking import (
     RECENT,
     ChannelState,
@@ -41,7 +40,7 @@ from integration_polling_slack.walking import (
 )
 
 
-class Slack(Threads):
+class Slack(Reconciliation):
     """The Slack integration: it keeps messages by channel and timestamp.
 
     Each run fetches new messages and looks back for changes; the backfill fetches older messages.
@@ -140,19 +139,19 @@ class Slack(Threads):
         try:
             page = self._page(ctx, channel, walk)
         except InvalidCursor:
-            return self._goes_on(channel, state, walk.again(), Kept(), archived)
+            return self._goes_on(ctx, channel, state, walk.again(), Kept(), archived)
         except Unreadable as error:
             return self._skipped(ctx, channel, state, error)
         kept = self._keep(ctx, channel, page)
         now = self._compare_broadcasts(channel, state, page, kept)
         if page.has_more:
-            result = self._goes_on(channel, now, page.after, kept, archived)
+            result = self._goes_on(ctx, channel, now, page.after, kept, archived)
         else:
             result = self._at_the_end(ctx, channel, now, page, kept, archived)
         return replace(result, state={**written(channel, state, now), **result.state})
 
     def _goes_on(
-        self, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: str
+        self, ctx: Context, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: str
     ) -> TaskResult:
         """Continue the walk. A new channel and a backfill record their position at each page."""
         if walk.mode == "live":
@@ -161,7 +160,7 @@ class Slack(Threads):
         changes: dict[str, Any] = {"backfill": walk, "unreadable": None}
         if walk.mode == "first":
             changes["backfill"] = walk.model_copy(update={"mode": "back", "run": ""})
-            changes |= {"newest_ts": walk.newest or walk.oldest, "lookback_done_at": utc_now()}
+            changes |= {"newest_ts": walk.newest or walk.oldest, "lookback_done_at": ctx.now}
         now = state.model_copy(update=changes)
         assert now.backfill is not None
         return TaskResult(
@@ -183,7 +182,9 @@ class Slack(Threads):
             changes["newest_ts"] = timestamps.newest([state.newest_ts, walk.newest]) or walk.oldest
             changes["recent"] = [*state.recent, *page.top_level][-RECENT:] if page.is_alone else []
         if walk.mode == "first":
-            changes["lookback_done_at"] = utc_now()
+            changes["lookback_done_at"] = ctx.now
+        if walk.is_whole:
+            changes["first_ts"] = walk.low
         if walk.mode == "live":
             tasks += self._lookback_if_due(ctx, channel, state, archived)
         else:
@@ -205,14 +206,6 @@ class Slack(Threads):
             return []
         walk = Walk(mode="lookback", oldest=self._lookback_from(ctx), run=ctx.run.id)
         return [self._look_back(channel, walk, archived)]
-
-    def _lookback_from(self, ctx: Context) -> str:
-        """Return the exclusive lower bound of a lookback of this run."""
-        if ctx.run.complete:
-            return self.config.oldest
-        midnight = ctx.now.replace(hour=0, minute=0, second=0, microsecond=0)
-        recent = timestamps.before(midnight - timedelta(days=self.config.lookback_days))
-        return timestamps.newest([recent, self.config.oldest])
 
     def _look_back(self, channel: str, walk: Walk, archived: str) -> Task:
         """Return a task of the lookback. It runs after new messages, which use the same limit."""
@@ -244,7 +237,7 @@ class Slack(Threads):
             after = {**kept.state, **written(channel, state, now)}
             return TaskResult(kept.output, [*kept.tasks, more], after, kept.seen)
         changes = {
-            "lookback_done_at": utc_now(),
+            "lookback_done_at": ctx.now,
             "recent": page.top_level[-RECENT:] if page.is_alone else [],
             "settled": archived if state.backfill is None else "",
         }
@@ -256,83 +249,6 @@ class Slack(Threads):
             kept.seen,
             page.after.listings(channel),
         )
-
-    def _compare_broadcasts(
-        self, channel: str, state: ChannelState, page: Page, kept: Kept
-    ) -> ChannelState:
-        """Return the state with the page's broadcasts, and add a task for each missing one."""
-        now, missing = state.with_broadcasts(page)
-        kept.tasks += [
-            self.get_thread.task(channel=channel, ts=root, cause=ts, is_missing=True)
-            for ts, root in missing.items()
-        ]
-        return now
-
-    def _page(self, ctx: Context, channel: str, walk: Walk) -> Page:
-        answer = self._call(
-            ctx, "conversations.history", channel=self._current(ctx, channel), oldest=walk.oldest,
-            latest=walk.latest, cursor=walk.cursor, limit=self.config.page(ctx.task.attempt),
-        )  # fmt: skip
-        found = [one for one in answer.items("messages") if messages.is_message(one)]
-        has_more, is_limited = (
-            answer.data.get(name) is True for name in ("has_more", "is_limited")
-        )
-        has_more = has_more or bool(answer.cursor)
-        after = walk.within(ctx.run.id).after(
-            [one["ts"] for one in found], answer.cursor, has_more=has_more, is_limited=is_limited
-        )
-        return Page(walk, after, has_more, found)
-
-    # Pages of messages
-    # ----------------------------------------------------------------------------------------------
-
-    def _keep(self, ctx: Context, channel: str, page: Page) -> Kept:
-        """Return rows for new and changed messages, and tasks for changed threads.
-
-        A walk through the complete history takes every message as new. So after a resync, names and
-        files are current.
-        """
-        kept, changed = Kept(), list[Message]()
-        known = ctx.fingerprints([f"{channel}:{one['ts']}" for one in page.messages])
-        whole, threads = page.walk.is_whole, dict[str, Task]()
-        versions = {one["ts"]: messages.own_version(one) for one in page.messages}
-        same = {
-            ts
-            for ts, own in versions.items()
-            if not whole and own == Version.parse(known.get(f"{channel}:{ts}")).own
-        }
-        place = self._place(ctx, channel, kept, [m for m in page.messages if m["ts"] not in same])
-        for one in page.messages:
-            ts, id = one["ts"], place.id(one["ts"])
-            before, own, is_same = Version.parse(known.get(id)), versions[ts], ts in same
-            if messages.is_reply(one):
-                # A reply that was also sent to the channel. Its thread may be older than this page,
-                # or unreadable. The empty version requests the thread until it is fetched.
-                if not is_same:
-                    changed.append(one)
-                    kept.output.append(messages.row(one, place, str(Version(""))))
-                    root = one["thread_ts"]
-                    threads.setdefault(
-                        root, self.get_thread.task(channel=channel, ts=root, cause=ts, whole=whole)
-                    )
-                    kept.threads.setdefault(root, UNKNOWN)
-                continue
-            if is_same:
-                kept.seen.append(id)
-            else:
-                changed.append(one)
-                kept.output.append(messages.row(one, place, str(replace(before, own=own))))
-            thread = messages.thread_version(one)
-            again = bool(before.thread) and (whole or ctx.run.complete)
-            if again or messages.thread_changed(before.thread, thread):
-                threads[ts] = self._thread_task(
-                    channel, ts, "" if again else before.thread, thread, whole=whole
-                )
-                kept.threads[ts] = thread
-        kept.tasks += threads.values()
-        kept.state |= with_threads(ctx, channel, kept.threads)
-        self._add_files(ctx, kept, place, changed)
-        return kept
 
 
 def _readable_again(channel: str, state: ChannelState) -> list[TaskOutput]:

@@ -34,7 +34,6 @@ from integration_polling_slack.directory import (
     message_calls,
     one_more,
     user_row,
-    utc_now,
 )
 from integration_polling_slack.errors import InvalidCursor, MissingScope, Unreadable
 from integration_polling_slack.names import Names
@@ -90,7 +89,7 @@ class ChannelLists(Directory):
 
     def _list_channels(self, ctx: Context) -> Task:
         before = ctx.state(FOLLOWED, Followed) or Followed()
-        is_recent = before.listed_at is not None and utc_now() < before.listed_at + timedelta(
+        is_recent = before.listed_at is not None and ctx.now < before.listed_at + timedelta(
             hours=COMPLETE_LIST_HOURS
         )
         suffices = (
@@ -213,7 +212,7 @@ class ChannelLists(Directory):
         output += [channels.without_scope(id) for id in before.of(at.lost)]
         now = before.after(wanted, self.config, lost=at.lost, is_complete=is_complete)
         if is_complete:
-            now = now.listed(utc_now(), selected, self.config)
+            now = now.listed(ctx.now, selected, self.config)
             output += map(
                 channels.vanished_row, before.vanished(listed, self.config.types, at.lost)
             )
@@ -228,7 +227,12 @@ class ChannelLists(Directory):
         for kind in at.lost:
             reason = f"the token lacks the scope {scopes.LISTS[kind]}"
             skipped += [Skipped(id, reason) for id in before.of([kind]) or [kind]]
-        return TaskResult(output, [one for one in first.values() if one], state, skipped=skipped)
+        tasks = [*filter(None, first.values()), *self._last_tasks(ctx)]
+        return TaskResult(output, tasks, state, skipped=skipped)
+
+    def _last_tasks(self, ctx: Context) -> list[Task]:
+        """Return the tasks of a run that do not belong to one channel."""
+        raise NotImplementedError
 
     def _left_out(
         self, ctx: Context, listed: Mapping[str, Ref], selected: Selected, now: Followed

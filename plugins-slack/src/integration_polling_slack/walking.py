@@ -40,7 +40,8 @@ class Walk(BaseModel):
 
     Attributes:
       mode: `first`: the newest page of a new channel. `back`: everything below it. `live`: messages
-        since the last run. `lookback`: recent messages that may have changed.
+        since the last run. `lookback`: recent messages that may have changed. `reconcile`: all
+        messages, slowly.
       oldest, latest: The exclusive bounds; an empty `latest` means no bound.
       cursor: The cursor of the next page; empty for the first one.
       newest: The newest message seen so far.
@@ -52,7 +53,7 @@ class Walk(BaseModel):
       empty, restarts: The number of consecutive empty pages, and of restarts at this position.
     """
 
-    mode: Literal["first", "live", "back", "lookback"]
+    mode: Literal["first", "live", "back", "lookback", "reconcile"]
     oldest: str = timestamps.EARLIEST
     latest: str = ""
     cursor: str = ""
@@ -101,6 +102,10 @@ class Walk(BaseModel):
             return self.model_copy(update={**changes, "latest": low, "cursor": ""})
         return self.model_copy(update={**changes, "cursor": cursor})
 
+    def without_cursor(self) -> Self:
+        """Return the walk below the oldest message seen: a cursor may expire until the next run."""
+        return self.model_copy(update={"latest": self.low, "cursor": ""}) if self.low else self
+
     def again(self) -> Self:
         """Return the walk without its rejected cursor; it continues below the oldest message seen.
 
@@ -134,6 +139,7 @@ class ChannelState(BaseModel):
         rows belong to the threads, whose first messages may be older than any walk.
       unreadable: Slack's error code of the last failed read; None after a successful one.
       rewalks: The number of times that the backfill was sent back to unreadable threads.
+      first_ts: The oldest message of the complete history; empty if it is unknown.
       settled: The version of the settings in which the channel is archived and completely kept.
     """
 
@@ -144,6 +150,7 @@ class ChannelState(BaseModel):
     broadcasts: dict[str, str] = {}
     unreadable: str | None = None
     rewalks: int = 0
+    first_ts: str = ""
     settled: str = ""
 
     def with_broadcasts(self, page: Page) -> tuple[ChannelState, dict[str, str]]:
@@ -229,6 +236,27 @@ class Page:
         high = self.walk.low or self.walk.latest
         is_below = not high or timestamps.order(ts) < timestamps.order(high)
         return bool(low) and timestamps.order(low) < timestamps.order(ts) and is_below
+
+    def cut_after(self, ts: str) -> Page:
+        """Return the page up to this message. The walk continues below it."""
+        found = [
+            one for one in self.messages if timestamps.order(one["ts"]) >= timestamps.order(ts)
+        ]
+        after = self.after.model_copy(update={"latest": ts, "low": ts, "cursor": ""})
+        return Page(self.walk, after, True, found)
+
+    @property
+    def listing(self) -> tuple[datetime, datetime | None] | None:
+        """The range of time that the page lists completely; None if there is none."""
+        if self.has_more or self.after.is_limited:
+            low = timestamps.oldest(one["ts"] for one in self.messages)
+            if not low:
+                return None
+            since = timestamps.moment(low)
+        else:
+            since = timestamps.after(self.walk.oldest)
+        high = self.walk.low or self.walk.latest
+        return since, timestamps.moment(high) if high else None
 
     @property
     def top_level(self) -> list[str]:

@@ -92,25 +92,39 @@ class Slack(Reconciliation):
         row = channel.row(state.unreadable)
         if channel.archived and state.settled == channel.archived and not ctx.run.complete:
             return TaskResult([row])
-        walk = (
-            Walk(mode="live", oldest=state.newest_ts)
-            if state.newest_ts
-            else Walk(mode="first", oldest=self.config.oldest)
+        is_due = self._is_due(ctx, state.lookback_done_at)
+        tasks, owing = (
+            [self._look(ctx, channel, state, is_due=is_due)],
+            dict[str, BaseModel | None](),
         )
-        tasks = [
-            self.get_channel_history.task(channel=channel.id, walk=walk, archived=channel.archived)
-        ]
-        owing = dict[str, BaseModel | None]()
-        if self._is_due(ctx, state.lookback_done_at):
+        if is_due:
             threads, owing = still_owed(ctx, channel.id, self._lookback_from(ctx))
             tasks += [self._owed_thread(channel.id, *one) for one in threads.items()]
         if state.backfill is not None:
             tasks.append(self._in_background(channel.id, state.backfill))
         if channel.canvases and self.config.files != "none":
             # Slack does not tell when a canvas was edited, so it is compared with the lookback.
-            due = self._is_due(ctx, state.lookback_done_at)
-            tasks += self._canvases(channel.id, channel.canvases) if due else []
+            tasks += self._canvases(channel.id, channel.canvases) if is_due else []
         return TaskResult([row], tasks, owing)
+
+    def _look(self, ctx: Context, channel: Ref, state: ChannelState, *, is_due: bool) -> Task:
+        """Return the task for new messages. A lookback, if it is due, has them too.
+
+        In a scheduled run, a lookback is due at the config's interval; in others, always. In a run
+        that must list everything, it reads the complete history.
+        """
+        if is_due and state.newest_ts:
+            oldest = timestamps.oldest([self._lookback_from(ctx), state.newest_ts])
+            walk = Walk(mode="lookback", oldest=oldest, run=ctx.run.id)
+            return self.lookback.task(channel=channel.id, walk=walk, archived=channel.archived)
+        walk = (
+            Walk(mode="live", oldest=state.newest_ts)
+            if state.newest_ts
+            else Walk(mode="first", oldest=self.config.oldest)
+        )
+        return self.get_channel_history.task(
+            channel=channel.id, walk=walk, archived=channel.archived
+        )
 
     def _in_background(self, channel: str, walk: Walk) -> Task:
         return replace(self.get_channel_history.task(channel=channel, walk=walk), background=True)
@@ -185,37 +199,22 @@ class Slack(Reconciliation):
             changes["lookback_done_at"] = ctx.now
         if walk.is_whole:
             changes["first_ts"] = walk.low
-        if walk.mode == "live":
-            tasks += self._lookback_if_due(ctx, channel, state, archived)
-        else:
+        if walk.is_whole:
             listed += walk.listings(channel)
         now = state.model_copy(update=changes)
         output = [*kept.output, *_readable_again(channel, state)]
         after = {**kept.state, **written(channel, state, now)}
         return TaskResult(output, tasks, after, kept.seen, listed)
 
-    def _lookback_if_due(
-        self, ctx: Context, channel: str, state: ChannelState, archived: str
-    ) -> list[Task]:
-        """Return the lookback's first task if it is due.
-
-        In a scheduled run, it is due at the config's interval; in others, always. In a run that
-        must list everything, it reads the complete history.
-        """
-        if not self._is_due(ctx, state.lookback_done_at):
-            return []
-        walk = Walk(mode="lookback", oldest=self._lookback_from(ctx), run=ctx.run.id)
-        return [self._look_back(channel, walk, archived)]
-
     def _look_back(self, channel: str, walk: Walk, archived: str) -> Task:
-        """Return a task of the lookback. It runs after new messages, which use the same limit."""
+        """Return the task of a further page. It runs after the first pages of all channels."""
         return replace(
             self.lookback.task(channel=channel, walk=walk, archived=archived), priority=-1
         )
 
     @task(cost={"conversations.history": 1})
     def lookback(self, ctx: Context, channel: str, walk: Walk, archived: str = "") -> TaskResult:
-        """Fetch a page of the last days again, to find edits, replies and deletions.
+        """Fetch a page of the last days again: for new messages, edits, replies and deletions.
 
         Args:
           ctx: The task's context.
@@ -237,13 +236,15 @@ class Slack(Reconciliation):
             after = {**kept.state, **written(channel, state, now)}
             return TaskResult(kept.output, [*kept.tasks, more], after, kept.seen)
         changes = {
+            "newest_ts": timestamps.newest([state.newest_ts, page.after.newest]),
+            "unreadable": None,
             "lookback_done_at": ctx.now,
             "recent": page.top_level[-RECENT:] if page.is_alone else [],
             "settled": archived if state.backfill is None else "",
         }
         gone = [TaskOutput.gone(f"{channel}:{ts}") for ts in page.vanished(state.recent)]
         return TaskResult(
-            [*kept.output, *gone],
+            [*kept.output, *gone, *_readable_again(channel, state)],
             kept.tasks,
             {**kept.state, **written(channel, state, now.model_copy(update=changes))},
             kept.seen,

@@ -23,12 +23,13 @@ from core import (
     TransientError,
     task,
 )
-from integration_polling_slack import channels, names, scopes, strangers, survey
+from integration_polling_slack import channels, looks, names, scopes, strangers, survey, timestamps
 from integration_polling_slack.account import PAGE_SIZES, ChannelType
 from integration_polling_slack.channels import Absent, Followed, Ref, Refs
 from integration_polling_slack.directory import (
     ABSENT,
     FOLLOWED,
+    ROUTINE,
     WORKSPACE,
     Directory,
     message_calls,
@@ -36,9 +37,10 @@ from integration_polling_slack.directory import (
     user_row,
 )
 from integration_polling_slack.errors import InvalidCursor, MissingScope, Unreadable
+from integration_polling_slack.looks import LOOKS, Looks
 from integration_polling_slack.names import Names
 from integration_polling_slack.selection import Selected
-from integration_polling_slack.walking import partition
+from integration_polling_slack.walking import ChannelState, partition
 
 NOT_FOUND = "a channel that the config names was not found"
 """The reason with which a run counts such channels."""
@@ -227,8 +229,27 @@ class ChannelLists(Directory):
         for kind in at.lost:
             reason = f"the token lacks the scope {scopes.LISTS[kind]}"
             skipped += [Skipped(id, reason) for id in before.of([kind]) or [kind]]
-        tasks = [*filter(None, first.values()), *self._last_tasks(ctx)]
-        return TaskResult(output, tasks, state, skipped=skipped)
+        planned, changes = self._planned(ctx, [id for id, one in first.items() if one])
+        tasks = [*filter(None, map(first.get, planned)), *self._last_tasks(ctx)]
+        return TaskResult(output, tasks, {**state, **changes}, skipped=skipped)
+
+    def _planned(
+        self, ctx: Context, ids: list[str]
+    ) -> tuple[list[str], dict[str, BaseModel | None]]:
+        """Return the channels to look at in this run, and the state of the looks."""
+        calls, is_distributed = message_calls(self.config), self.config.app_kind == "distributed"
+        before = ctx.state(LOOKS, Looks) or Looks()
+        most = looks.capacity(before, ctx.now, calls, is_distributed=is_distributed)
+        is_asked = ctx.run.complete or ctx.run.trigger not in ROUTINE
+        if is_asked or len(ids) <= most or len(ids) > looks.MAX_PLANNED:
+            return ids, {}
+
+        def newest(id: str) -> int:
+            state = ctx.state(partition(id), ChannelState)
+            return timestamps.order(state.newest_ts)[0] if state and state.newest_ts else 0
+
+        now = looks.plan(ids, before, ctx.now, most, newest)
+        return now.last, {LOOKS: now}
 
     def _last_tasks(self, ctx: Context) -> list[Task]:
         """Return the tasks of a run that do not belong to one channel."""

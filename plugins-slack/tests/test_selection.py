@@ -203,6 +203,8 @@ def test_a_long_pass_is_announced(fake: Fake, connect: Any) -> None:
     assert connect(exclude=["channel-??", "channel-???"]).check().notice is None
     notice = connect(app_kind="distributed", channels=["channel-1", "channel-2"]).check().notice
     assert notice is not None
+    assert "Marketplace" in notice
+    assert "https://slack.com/terms-of-service/api" in notice
     assert notice.endswith("2 channels, 1 call a minute: a pass takes 2 min")
 
 

@@ -92,6 +92,15 @@ class Config(BaseModel, extra="forbid"):
         title="Join public channels",
         description="Let the bot join the public channels that it copies",
     )
+    connect_as: Literal["bot", "person"] = Field(
+        "bot",
+        title="Connect in a browser as",
+        description=(
+            "Whose Slack a connection in a browser reads: the `bot` of the app, which reads the"
+            " channels that it is invited to, or the `person` who signs in, with their private"
+            " channels and direct messages"
+        ),
+    )
     app_kind: Literal["internal", "marketplace", "distributed"] = Field(
         "internal",
         description=(

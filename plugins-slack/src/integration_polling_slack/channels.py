@@ -91,14 +91,20 @@ class Ref(BaseModel):
         """
         return self.is_member or (self.type == "public" and not is_bot)
 
-    def row(self, unreadable: str | None) -> TaskOutput:
-        """Return the channel's row; `unreadable` is Slack's error code, or None."""
+    def row(self, unreadable: str | None, copied_back_to: str | None = None) -> TaskOutput:
+        """Return the channel's row.
+
+        Args:
+          unreadable: Slack's error code, or None.
+          copied_back_to: The time of the oldest message of an incomplete copy. Default: None.
+        """
         return TaskOutput(
             self.id, kind="channel", parent=PARENT, name=self.name,
             timestamp=datetime.fromtimestamp(self.created, UTC) if self.created else None,
             metadata={
                 "type": self.type, "is_archived": self.is_archived, "topic": self.topic,
                 "purpose": self.purpose, "unreadable": unreadable,
+                "copied_back_to": copied_back_to,
             },
         )  # fmt: skip
 

@@ -182,6 +182,11 @@ class Directory(BaseIntegration[Config, Credentials]):
         return api.renew(self.settings, self.credentials)
 
     @classmethod
+    def oauth_parameters(cls, config: Config) -> Mapping[str, str]:
+        """Request the scopes that the config needs, for a bot or for a person."""
+        return scopes.requested(config)
+
+    @classmethod
     def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the bot's or user's tokens. The engine rejects an empty result."""
         return tokens(token)
@@ -289,7 +294,12 @@ class Directory(BaseIntegration[Config, Credentials]):
     # ----------------------------------------------------------------------------------------------
 
     def _ask(self, method: str, **arguments: Any) -> Answer:
-        return api.call(self.settings, self.credentials.token, method, **arguments)
+        try:
+            return api.call(self.settings, self.credentials.token, method, **arguments)
+        except TokenExpired:
+            if self.credentials.refresh_token is None:
+                raise api.not_renewable() from None
+            raise
 
     def _call(self, ctx: Context, method: str, **arguments: Any) -> Answer:
         """Call a method. If the token has expired, renew it and call once more.

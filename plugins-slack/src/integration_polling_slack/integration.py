@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from core import (
     Context,
@@ -89,7 +89,7 @@ class Slack(Reconciliation):
         state = ctx.state(partition(channel.id), ChannelState) or ChannelState()
         if not channel.is_readable(is_bot=self._workspace(ctx).is_bot):
             return TaskResult([channel.row("not_in_channel")])
-        row = channel.row(state.unreadable)
+        row = channel.row(state.unreadable, state.copied_back_to)
         if channel.archived and state.settled == channel.archived and not ctx.run.complete:
             return TaskResult([row])
         is_due = self._is_due(ctx, state.lookback_done_at)
@@ -178,7 +178,7 @@ class Slack(Reconciliation):
         now = state.model_copy(update=changes)
         assert now.backfill is not None
         return TaskResult(
-            [*kept.output, *_readable_again(channel, state)],
+            [*kept.output, *_shown(channel, state, now, is_end=False)],
             [*kept.tasks, self._in_background(channel, now.backfill)],
             {**kept.state, **written(channel, state, now)},
             kept.seen,
@@ -199,10 +199,9 @@ class Slack(Reconciliation):
             changes["lookback_done_at"] = ctx.now
         if walk.is_whole:
             changes["first_ts"] = walk.low
-        if walk.is_whole:
             listed += walk.listings(channel)
         now = state.model_copy(update=changes)
-        output = [*kept.output, *_readable_again(channel, state)]
+        output = [*kept.output, *_shown(channel, state, now)]
         after = {**kept.state, **written(channel, state, now)}
         return TaskResult(output, tasks, after, kept.seen, listed)
 
@@ -243,14 +242,26 @@ class Slack(Reconciliation):
             "settled": archived if state.backfill is None else "",
         }
         gone = [TaskOutput.gone(f"{channel}:{ts}") for ts in page.vanished(state.recent)]
+        now = now.model_copy(update=changes)
         return TaskResult(
-            [*kept.output, *gone, *_readable_again(channel, state)],
+            [*kept.output, *gone, *_shown(channel, state, now)],
             kept.tasks,
-            {**kept.state, **written(channel, state, now.model_copy(update=changes))},
+            {**kept.state, **written(channel, state, now)},
             kept.seen,
             page.after.listings(channel),
         )
 
 
-def _readable_again(channel: str, state: ChannelState) -> list[TaskOutput]:
-    return [TaskOutput.update(channel, metadata={"unreadable": None})] if state.unreadable else []
+def _shown(
+    channel: str, before: ChannelState, now: ChannelState, *, is_end: bool = True
+) -> list[TaskOutput]:
+    """Return the update of the channel's row, if it shows something else.
+
+    The row of each run shows the progress of the backfill, and not each of its pages.
+    """
+    shown: dict[str, JsonValue] = {}
+    if now.unreadable != before.unreadable:
+        shown["unreadable"] = now.unreadable
+    if is_end and now.copied_back_to != before.copied_back_to:
+        shown["copied_back_to"] = now.copied_back_to
+    return [TaskOutput.update(channel, metadata=shown)] if shown else []

@@ -23,6 +23,16 @@ LONG_PASS_MINUTES = 2
 """The duration of a pass from which people must know it."""
 
 
+DISTRIBUTED = (
+    "Slack allows a distributed app one call for messages a minute, with 15 messages each",
+    "It calls its Marketplace the only appropriate channel to distribute apps commercially"
+    " (https://docs.slack.dev/changelog/2025/05/29/tos-updates)",
+    "Its API terms limit lasting copies by such apps (https://slack.com/terms-of-service/api, as of"
+    " November 2026)",
+)
+"""What Slack's terms mean for a distributed app."""
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
     """The channels that a token can see.
@@ -124,9 +134,7 @@ def notice(found: Survey, config: Config, *, is_bot: bool, calls: int) -> str | 
     outside = [] if config.join_public else [r.name for r in selected if r not in readable]
     said = []
     if config.app_kind == "distributed":
-        said.append(
-            "Slack allows a distributed app one call for messages a minute, with 15 messages each"
-        )
+        said += DISTRIBUTED
     if is_bot and outside and config.channels:
         said.append(f"The bot is not in {_list(outside)}: invite it")
     elif is_bot and not readable and not config.join_public:

@@ -153,6 +153,12 @@ class ChannelState(BaseModel):
     first_ts: str = ""
     settled: str = ""
 
+    @property
+    def copied_back_to(self) -> str | None:
+        """The time of the oldest message of an incomplete copy, in ISO 8601; None if complete."""
+        low = self.backfill.low if self.backfill is not None else ""
+        return timestamps.moment(low).isoformat() if timestamps.is_ts(low) else None
+
     def with_broadcasts(self, page: Page) -> tuple[ChannelState, dict[str, str]]:
         """Return the state after a page, and the broadcasts that the page should have and lacks.
 

@@ -195,8 +195,8 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
     def oauth_parameters(cls, config: ConfigT) -> Mapping[str, str]:  # noqa: ARG003
         """Return parameters of the authorization request for an account with this config.
 
-        They replace those of the manifest with the same names, such as `scope`: so people agree
-        only to what the account needs.
+        They replace the manifest's parameters with the same names, such as `scope`. So people grant
+        only the permissions that the account needs.
 
         Args:
           config: The config of the account that a person connects.

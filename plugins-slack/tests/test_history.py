@@ -289,8 +289,6 @@ def test_a_resync_marks_only_missing_messages_deleted(fake: Fake, connect: Any, 
     sync(harness)
     for ts in stamps[5:10]:
         fake.workspace.delete(channel, ts)
-    sync(harness)
-    assert not harness.deleted, "the messages are older than the lookback"
     for partition in [name for name in harness.state if name.startswith("channel/")]:
         del harness.state[partition]
     result = sync(harness, "resync")
@@ -462,12 +460,13 @@ def test_a_channel_shows_how_far_back_its_copy_is(fake: Fake, connect: Any, sync
     channel = fake.workspace.add_channel("general")
     for number in range(25):
         fake.workspace.post(channel, f"message {number}")
-    fake.fail("conversations.history", "never_heard_of", times=2, when=lambda one: "latest" in one)
+    fake.fail("conversations.history", "never_heard_of", times=99, when=lambda one: "latest" in one)
     harness = connect()
     for _ in range(2):
         assert harness.sync().state == "partial"
     shown = harness.content[channel.id].metadata["copied_back_to"]
     kept = [item for item in harness.content.values() if item.kind == "message"]
     assert shown == min(item.timestamp for item in kept).isoformat()
+    fake.faults.clear()
     sync(harness, "schedule")
     assert harness.content[channel.id].metadata["copied_back_to"] is None

@@ -1,4 +1,4 @@
-"""The config's words for channels: what they select, and what happens to the others."""
+"""The config's words for channels, and the copies of channels that are no longer selected."""
 
 from __future__ import annotations
 

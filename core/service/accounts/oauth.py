@@ -487,8 +487,8 @@ def authorization_url(
       redirect_uri: The address to which the provider redirects.
       state: The state of the flow.
       verifier: The verifier of PKCE.
-      parameters: The parameters that the account's config calls for; they replace those of the
-        manifest. Default: none.
+      parameters: The parameters that the account's config calls for; they replace the
+        manifest's. Default: none.
 
     Raises:
       SettingsError: The operator has set no OAuth client.

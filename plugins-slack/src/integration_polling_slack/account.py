@@ -96,8 +96,8 @@ class Config(BaseModel, extra="forbid"):
         "bot",
         title="Connect in a browser as",
         description=(
-            "Whose Slack a connection in a browser reads: the `bot` of the app, which reads the"
-            " channels that it is invited to, or the `person` who signs in, with their private"
+            "Owner of the token of a connection in a browser. The `bot` of the app reads the"
+            " channels that it is invited to. The `person` who signs in also reads their private"
             " channels and direct messages"
         ),
     )

@@ -175,7 +175,7 @@ class Followed(BaseModel):
         lost: Collection[ChannelType],
         is_complete: bool,
     ) -> Followed:
-        """Return the value after a list of all channels, or of those of the bot alone.
+        """Return the value after a list of all channels, or of the bot's own channels.
 
         Args:
           wanted: The listed channels to keep.

@@ -140,7 +140,7 @@ class Directory(BaseIntegration[Config, Credentials]):
         return AccountIdentity(f"{team}:{user}", name, group, self._notice(found))
 
     def _notice(self, owner: Mapping[str, Any]) -> str | None:
-        """Return what a person must know when the account is connected; None if nothing.
+        """Return the facts that a person must know at connect; None if there are none.
 
         Args:
           owner: The response of `auth.test`.

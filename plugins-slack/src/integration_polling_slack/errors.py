@@ -59,7 +59,7 @@ REFUSED = frozenset(
         "not_visible", "user_is_restricted", "user_is_ultra_restricted",
     }
 )  # fmt: skip
-"""The codes that refuse what a method was asked for.
+"""The codes that refuse the subject of a call.
 
 A method that reads a channel refuses this channel. `auth.test` refuses the account.
 """
@@ -73,7 +73,7 @@ OF_A_CHANNEL = (
 
 READS_CHANNEL = frozenset({"conversations.history", "conversations.replies", "conversations.join"})
 SELECTS = frozenset({"conversations.list", "users.conversations", "conversations.join"})
-"""The methods whose scope depends on the kind of channel. The other kinds can do without it."""
+"""The methods whose scope depends on the kind of channel. The other kinds do not need it."""
 
 READS_ITEM = frozenset({"files.info", "users.info", "bots.info"})
 """The methods that may refuse one item with a code that refuses the account elsewhere."""

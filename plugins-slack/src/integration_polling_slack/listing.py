@@ -1,4 +1,4 @@
-"""The lists of channels: which of them the account keeps, and what becomes of the others.
+"""The lists of channels, and the selection of the channels to keep.
 
 Sources: https://docs.slack.dev/reference/methods/conversations.list and
 https://docs.slack.dev/reference/methods/users.conversations
@@ -46,7 +46,7 @@ NOT_FOUND = "a channel that the config names was not found"
 """The reason with which a run counts such channels."""
 
 COMPLETE_LIST_HOURS = 24
-"""The hours between two lists of all channels. The runs in between list those of the bot."""
+"""The hours between two lists of all channels. The runs in between list the bot's channels."""
 
 
 class _Position(BaseModel):
@@ -306,7 +306,7 @@ class ChannelLists(Directory):
         """Return the first task of a channel: read it, or join it if the config says so.
 
         Returns:
-          None if the token cannot read the channel.
+          The task, or None if the token cannot read the channel.
         """
         if ref.is_readable(is_bot=self._workspace(ctx).is_bot):
             return self._channel_task(ref)

@@ -1,4 +1,4 @@
-"""Looks: which channels a scheduled run asks for new messages.
+"""The choice of the channels that a scheduled run asks for new messages.
 
 An account with few channels asks all of them. With more channels than the calls of a run, those
 come first in which something is likely to have happened.

@@ -1,7 +1,7 @@
 """The reconciliation: a slow walk through all history, with a share of the budget.
 
-It finds what the lookback cannot: replies to old threads, edits, and deletions such as those of a
-retention policy. From time to time it also reads unchanged threads, because Slack does not tell of
+It finds replies to old threads, old edits, and deletions by a retention policy, which the lookback
+does not reach. From time to time it also reads unchanged threads, because Slack does not tell of
 edited replies and of reactions to them.
 """
 

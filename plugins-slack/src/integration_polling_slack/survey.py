@@ -1,4 +1,4 @@
-"""The survey of channels when an account is connected: wrong names, and what a person must know."""
+"""The survey of channels when an account is connected: unknown names, and notices for a person."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DISTRIBUTED = (
     "Its API terms limit lasting copies by such apps (https://slack.com/terms-of-service/api, as of"
     " November 2026)",
 )
-"""What Slack's terms mean for a distributed app."""
+"""The consequences of Slack's terms for a distributed app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class _Nobody:
 
 
 def survey(ask: Callable[..., Answer], config: Config, *, is_bot: bool) -> Survey:
-    """List the channels: those of the bot, and all if the config needs them.
+    """List the bot's channels, and all channels if the config needs them.
 
     Args:
       ask: Calls a method of Slack.
@@ -121,7 +121,7 @@ def require_known(found: Survey, config: Config) -> None:
 
 
 def notice(found: Survey, config: Config, *, is_bot: bool, calls: int) -> str | None:
-    """Return what a person must know about the channels; None if nothing.
+    """Return the facts that a person must know about the channels; None if there are none.
 
     Args:
       found: The survey.
@@ -132,7 +132,7 @@ def notice(found: Survey, config: Config, *, is_bot: bool, calls: int) -> str | 
     selected = found.selected(config)
     readable = [ref for ref in selected if ref.is_readable(is_bot=is_bot)]
     outside = [] if config.join_public else [r.name for r in selected if r not in readable]
-    said = []
+    said = list[str]()
     if config.app_kind == "distributed":
         said += DISTRIBUTED
     if is_bot and outside and config.channels:
@@ -145,7 +145,7 @@ def notice(found: Survey, config: Config, *, is_bot: bool, calls: int) -> str | 
 
 
 def pass_minutes(count: int, calls: int) -> int:
-    """Return the minutes that a pass over so many channels takes."""
+    """Return the minutes that a pass over a number of channels takes."""
     return ceil(count / calls)
 
 

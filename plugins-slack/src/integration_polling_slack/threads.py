@@ -29,7 +29,7 @@ class Threads(Attachments):
     def _thread_task(
         self, channel: str, ts: str, before: str, version: str, *, whole: bool
     ) -> Task:
-        """Return the task that reads a thread: all of it, or what a long thread has got.
+        """Return the task that reads a thread, or the new replies of a long one.
 
         Args:
           channel: The channel's id.

@@ -58,7 +58,7 @@ def with_threads(
 def still_owed(
     ctx: Context, channel: str, below: str
 ) -> tuple[dict[str, str], dict[str, BaseModel | None]]:
-    """Return the threads that were not read, by version, and the state without the others.
+    """Return the threads to request again, by version, and the state without those that were read.
 
     Their tasks may be open, so these threads need the same keys again.
 
@@ -77,11 +77,17 @@ def still_owed(
         if row is None or not _is_missing(Version.parse(row).thread, version):
             continue
         is_recent = timestamps.order(ts) > timestamps.order(below)
-        if is_recent or len(wanted) >= MAX_REQUESTED:
+        if is_recent or len(wanted) >= MAX_REQUESTED or requests >= MAX_REQUESTS:
             now[ts] = (version, requests)
-        elif requests < MAX_REQUESTS:
+        else:
             now[ts], wanted[ts] = (version, requests + 1), version
     return wanted, _changed(channel, before, now)
+
+
+def owed_versions(ctx: Context, channel: str) -> dict[str, str]:
+    """Return the versions of the threads in the state, by timestamp."""
+    state = ctx.state(partition(channel), Owed) or Owed()
+    return {ts: version for ts, (version, _) in state.threads.items()}
 
 
 def _is_missing(kept: str, version: str) -> bool:

@@ -10,7 +10,7 @@ from core import Context, Task
 from integration_polling_slack import messages, timestamps
 from integration_polling_slack.attachments import Kept
 from integration_polling_slack.messages import Message, Version
-from integration_polling_slack.owed import UNKNOWN, with_threads
+from integration_polling_slack.owed import UNKNOWN, owed_versions, with_threads
 from integration_polling_slack.threads import Threads
 from integration_polling_slack.walking import ChannelState, Page, Walk
 
@@ -69,6 +69,8 @@ class Pages(Threads):
         kept, changed = Kept(), list[Message]()
         known = ctx.fingerprints([f"{channel}:{one['ts']}" for one in page.messages])
         whole, threads = page.walk.is_whole, dict[str, Task]()
+        # The lookback requests these threads again, and not for ever.
+        waiting = owed_versions(ctx, channel) if page.walk.mode == "reconcile" else {}
         versions = {one["ts"]: messages.own_version(one) for one in page.messages}
         same = {
             ts
@@ -98,6 +100,8 @@ class Pages(Threads):
                 kept.output.append(messages.row(one, place, str(replace(before, own=own))))
             thread = messages.thread_version(one)
             again = bool(before.thread) and (whole or ctx.run.complete)
+            if waiting.get(ts) == thread:
+                continue
             if again or messages.thread_changed(before.thread, thread):
                 threads[ts] = self._thread_task(
                     channel, ts, "" if again else before.thread, thread, whole=whole

@@ -145,3 +145,24 @@ def test_an_account_with_many_channels_asks_the_busy_ones_first(
     sync(harness)
     texts = [item.text for item in harness.content.values() if item.kind == "message"]
     assert len(texts) == 5 * 6
+
+
+def test_an_app_with_the_limits_of_a_distributed_one_is_noticed(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
+    fake.page_cap = 15
+    for number in range(5):
+        channel = fake.workspace.add_channel(f"channel-{number}")
+        for message in range(40):
+            fake.workspace.post(channel, f"message {message}")
+    reason = "Slack limits this app as a distributed one: set app_kind"
+    sync(harness := connect(), "schedule")
+    fake.calls.clear()
+    assert sync(harness, "schedule").skipped_items == {reason: 1}
+    assert len(fake.called("conversations.history")) == 1, "half of three calls"
+    texts = [item for item in harness.content.values() if item.kind == "message"]
+    assert len(texts) == 200
+    for kind in ("distributed", "marketplace"):
+        harness = connect(app_kind=kind)
+        for _ in range(2):
+            assert not sync(harness, "schedule").skipped_items

@@ -16,6 +16,9 @@ from integration_polling_slack import timestamps
 PAGE_SIZES = (999, 200, 50)
 """The number of messages or channels to request in one call, by attempt."""
 
+RESTRICTED_PAGE = 15
+"""The number of messages in a response to a distributed app."""
+
 ChannelType = Literal["public", "private", "im", "mpim"]
 
 
@@ -122,7 +125,7 @@ class Config(BaseModel, extra="forbid"):
         Slack may fail on large pages, so later attempts request fewer.
         """
         if self.app_kind == "distributed":
-            return 15
+            return RESTRICTED_PAGE
         return PAGE_SIZES[min(attempt, len(PAGE_SIZES)) - 1]
 
 

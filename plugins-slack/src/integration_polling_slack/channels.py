@@ -206,6 +206,16 @@ class People(BaseModel):
     pages: int
 
 
+class Restricted(BaseModel):
+    """The state of an app that Slack limits as a distributed one, although the config says no.
+
+    Attributes:
+      noticed_at: The time of the last answer that showed it.
+    """
+
+    noticed_at: datetime
+
+
 class Workspace(BaseModel):
     """The workspace's address, and the kind of the token's owner.
 

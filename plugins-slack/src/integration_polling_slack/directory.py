@@ -25,7 +25,7 @@ from core import (
 from integration_polling_slack import api, files, names, scopes
 from integration_polling_slack.account import Config, Credentials, SlackSettings, tokens
 from integration_polling_slack.api import Answer
-from integration_polling_slack.channels import People, Ref, Workspace
+from integration_polling_slack.channels import People, Ref, Restricted, Workspace
 from integration_polling_slack.errors import InvalidCursor, TokenExpired, Unreadable
 from integration_polling_slack.mrkdwn import unescaped
 from integration_polling_slack.names import is_id
@@ -46,7 +46,7 @@ TIERS = {
 }
 """Calls a minute of each method, by its tier: https://docs.slack.dev/apis/web-api/rate-limits."""
 
-RESTRICTED = ("conversations.history", "conversations.replies")
+SLOW = ("conversations.history", "conversations.replies")
 """Methods limited to one call a minute for distributed apps outside the Marketplace."""
 
 PAGE = 200
@@ -64,21 +64,26 @@ ROUTINE = ("schedule", "hint")
 """The triggers of runs that nobody asked for. They leave less frequent work out."""
 
 WORKSPACE, PEOPLE, ABSENT, FOLLOWED = "workspace", "people", "absent", "followed"
+RESTRICTED = "restricted"
 """The partitions of the state."""
+
+
+NOTICED_FOR = timedelta(days=7)
+"""The time for which an answer counts that shows the limits of a distributed app."""
 
 
 def limits(app_kind: str) -> list[Limit]:
     """Return the limits of an app of this kind: one for each method and workspace."""
-    slow = RESTRICTED if app_kind == "distributed" else ()
+    slow = SLOW if app_kind == "distributed" else ()
     return [
         Rate(name, 1 if name in slow else units, MINUTE, by="group")
         for name, units in TIERS.items()
     ]
 
 
-def message_calls(config: Config) -> int:
+def message_calls(*, is_distributed: bool) -> int:
     """Return the number of calls a minute that Slack allows for messages."""
-    return 1 if config.app_kind == "distributed" else TIERS["conversations.history"]
+    return 1 if is_distributed else TIERS["conversations.history"]
 
 
 class Directory(BaseIntegration[Config, Credentials]):
@@ -283,9 +288,16 @@ class Directory(BaseIntegration[Config, Credentials]):
         """Return the task that lists the channels."""
         raise NotImplementedError
 
-    def _channel_task(self, channel: Ref) -> Task:
-        """Return the task that reads a channel."""
+    def _channel_task(self, channel: Ref, *, is_known: bool = False) -> Task:
+        """Return the task that reads a channel; `is_known` if it was followed before."""
         raise NotImplementedError
+
+    def _is_distributed(self, ctx: Context) -> bool:
+        """Return True if Slack limits the app as a distributed one."""
+        is_known = self.config.app_kind != "internal"
+        noticed = None if is_known else ctx.state(RESTRICTED, Restricted)
+        is_noticed = noticed is not None and ctx.now < noticed.noticed_at + NOTICED_FOR
+        return is_noticed or self.config.app_kind == "distributed"
 
     def _workspace(self, ctx: Context) -> Workspace:
         return ctx.state(WORKSPACE, Workspace) or Workspace()

@@ -92,45 +92,68 @@ class Slack(Reconciliation):
         row = channel.row(state.unreadable, state.copied_back_to)
         if channel.archived and state.settled == channel.archived and not ctx.run.complete:
             return TaskResult([row])
-        is_due = self._is_due(ctx, state.lookback_done_at)
-        tasks, owing = (
-            [self._look(ctx, channel, state, is_due=is_due)],
-            dict[str, BaseModel | None](),
-        )
-        if is_due:
-            threads, owing = still_owed(ctx, channel.id, self._lookback_from(ctx))
-            tasks += [self._owed_thread(channel.id, *one) for one in threads.items()]
-        if state.backfill is not None:
-            tasks.append(self._in_background(channel.id, state.backfill))
-        if channel.canvases and self.config.files != "none":
-            # Slack does not tell when a canvas was edited, so it is compared with the lookback.
-            tasks += self._canvases(channel.id, channel.canvases) if is_due else []
-        return TaskResult([row], tasks, owing)
+        walk = self._walk_of_look(ctx, state)
+        read = self.lookback if walk.mode == "lookback" else self.get_channel_history
+        first = read.task(channel=channel.id, walk=walk, archived=channel.archived)
+        tasks, owing = self._besides(ctx, channel, state)
+        return TaskResult([row], [first, *tasks], owing)
 
-    def _look(self, ctx: Context, channel: Ref, state: ChannelState, *, is_due: bool) -> Task:
-        """Return the task for new messages. A lookback, if it is due, has them too.
+    @task(cost={"conversations.history": 1})
+    def look(self, ctx: Context, channel: Ref) -> TaskResult:
+        """Continue the history of a known channel: `sync_channel` and the first page in one task.
+
+        Args:
+          ctx: The task's context.
+          channel: The channel.
+        """
+        state = ctx.state(partition(channel.id), ChannelState) or ChannelState()
+        walk = self._walk_of_look(ctx, state)
+        read = self.lookback if walk.mode == "lookback" else self.get_channel_history
+        page = read(ctx, channel=channel.id, walk=walk, archived=channel.archived)
+        tasks, owing = self._besides(ctx, channel, state)
+        # The page has the newer state of a partition that both change.
+        after = {**owing, **page.state}
+        now = after.get(partition(channel.id)) or state
+        assert isinstance(now, ChannelState)
+        row = channel.row(now.unreadable, now.copied_back_to)
+        others = [one for one in page.output if one.id != channel.id]
+        return replace(page, output=[row, *others], tasks=[*page.tasks, *tasks], state=after)
+
+    def _walk_of_look(self, ctx: Context, state: ChannelState) -> Walk:
+        """Return the walk through new messages. A lookback, if it is due, has them too.
 
         In a scheduled run, a lookback is due at the config's interval; in others, always. In a run
         that must list everything, it reads the complete history.
         """
-        if is_due and state.newest_ts:
-            oldest = timestamps.oldest([self._lookback_from(ctx), state.newest_ts])
-            walk = Walk(mode="lookback", oldest=oldest, run=ctx.run.id)
-            return self.lookback.task(channel=channel.id, walk=walk, archived=channel.archived)
-        walk = (
-            Walk(mode="live", oldest=state.newest_ts)
-            if state.newest_ts
-            else Walk(mode="first", oldest=self.config.oldest)
-        )
-        return self.get_channel_history.task(
-            channel=channel.id, walk=walk, archived=channel.archived
-        )
+        if not state.newest_ts:
+            return Walk(mode="first", oldest=self.config.oldest)
+        if not self._is_due(ctx, state.lookback_done_at):
+            return Walk(mode="live", oldest=state.newest_ts)
+        oldest = timestamps.oldest([self._lookback_from(ctx), state.newest_ts])
+        return Walk(mode="lookback", oldest=oldest, run=ctx.run.id)
+
+    def _besides(
+        self, ctx: Context, channel: Ref, state: ChannelState
+    ) -> tuple[list[Task], dict[str, BaseModel | None]]:
+        """Return the tasks of a channel besides its new messages, and the state of its threads."""
+        tasks, owing = list[Task](), dict[str, BaseModel | None]()
+        if state.backfill is not None:
+            tasks.append(self._in_background(channel.id, state.backfill))
+        if self._is_due(ctx, state.lookback_done_at):
+            threads, owing = still_owed(ctx, channel.id, self._lookback_from(ctx))
+            tasks += [self._owed_thread(channel.id, *one) for one in threads.items()]
+            if self.config.files != "none":
+                # Slack does not tell when a canvas was edited, so the lookback compares it.
+                tasks += self._canvases(channel.id, channel.canvases)
+        return tasks, owing
 
     def _in_background(self, channel: str, walk: Walk) -> Task:
         return replace(self.get_channel_history.task(channel=channel, walk=walk), background=True)
 
-    def _channel_task(self, channel: Ref) -> Task:
-        return self.sync_channel.task(channel=channel)
+    def _channel_task(self, channel: Ref, *, is_known: bool = False) -> Task:
+        # An archived channel may need no call, and the row of a new one precedes its messages.
+        is_look = is_known and not channel.is_archived
+        return (self.look if is_look else self.sync_channel).task(channel=channel)
 
     # Messages
     # ----------------------------------------------------------------------------------------------

@@ -45,6 +45,9 @@ from integration_polling_slack.walking import ChannelState, partition
 NOT_FOUND = "a channel that the config names was not found"
 """The reason with which a run counts such channels."""
 
+RESTRICTED_APP = "Slack limits this app as a distributed one: set app_kind"
+"""The reason with which a run counts older messages that Slack lets it read only slowly."""
+
 COMPLETE_LIST_HOURS = 24
 """The hours between two lists of all channels. The runs in between list the bot's channels."""
 
@@ -81,7 +84,8 @@ class ChannelLists(Directory):
     """
 
     def _notice(self, owner: Mapping[str, Any]) -> str | None:
-        is_bot, calls = "bot_id" in owner, message_calls(self.config)
+        is_distributed = self.config.app_kind == "distributed"
+        is_bot, calls = "bot_id" in owner, message_calls(is_distributed=is_distributed)
         try:
             found = survey.survey(self._ask, self.config, is_bot=is_bot)
         except (RateLimited, TransientError, PermanentError):
@@ -223,12 +227,15 @@ class ChannelLists(Directory):
             state |= dict.fromkeys(map(partition, left_out))
         if now != before:
             state[FOLLOWED] = now
-        first = {ref.id: self._first_task(ctx, ref) for ref in wanted}
+        known = set(before.ids)
+        first = {ref.id: self._first_task(ctx, ref, is_known=ref.id in known) for ref in wanted}
         output += [ref.row("not_in_channel") for ref in wanted if first[ref.id] is None]
         skipped = [Skipped(channels.missing_id(name), NOT_FOUND) for name in sorted(absent)]
         for kind in at.lost:
             reason = f"the token lacks the scope {scopes.LISTS[kind]}"
             skipped += [Skipped(id, reason) for id in before.of([kind]) or [kind]]
+        if self._is_distributed(ctx) and self.config.app_kind != "distributed":
+            skipped.append(Skipped("app_kind", RESTRICTED_APP))
         planned, changes = self._planned(ctx, [id for id, one in first.items() if one])
         tasks = [*filter(None, map(first.get, planned)), *self._last_tasks(ctx)]
         return TaskResult(output, tasks, {**state, **changes}, skipped=skipped)
@@ -237,7 +244,8 @@ class ChannelLists(Directory):
         self, ctx: Context, ids: list[str]
     ) -> tuple[list[str], dict[str, BaseModel | None]]:
         """Return the channels to look at in this run, and the state of the looks."""
-        calls, is_distributed = message_calls(self.config), self.config.app_kind == "distributed"
+        is_distributed = self._is_distributed(ctx)
+        calls = message_calls(is_distributed=is_distributed)
         before = ctx.state(LOOKS, Looks) or Looks()
         most = looks.capacity(before, ctx.now, calls, is_distributed=is_distributed)
         is_asked = ctx.run.complete or ctx.run.trigger not in ROUTINE
@@ -302,14 +310,14 @@ class ChannelLists(Directory):
         after = Absent(names=sorted(absent))
         return output, {} if after == before else {ABSENT: after}
 
-    def _first_task(self, ctx: Context, ref: Ref) -> Task | None:
+    def _first_task(self, ctx: Context, ref: Ref, *, is_known: bool) -> Task | None:
         """Return the first task of a channel: read it, or join it if the config says so.
 
         Returns:
           The task, or None if the token cannot read the channel.
         """
         if ref.is_readable(is_bot=self._workspace(ctx).is_bot):
-            return self._channel_task(ref)
+            return self._channel_task(ref, is_known=is_known)
         joins = self.config.join_public and ref.may_be_joined
         return self.join_channel.task(channel=ref) if joins else None
 

@@ -8,7 +8,10 @@ from datetime import timedelta
 
 from core import Context, Task
 from integration_polling_slack import messages, timestamps
+from integration_polling_slack.account import RESTRICTED_PAGE
 from integration_polling_slack.attachments import Kept
+from integration_polling_slack.channels import Restricted
+from integration_polling_slack.directory import RESTRICTED
 from integration_polling_slack.messages import Message, Version
 from integration_polling_slack.owed import UNKNOWN, owed_versions, with_threads
 from integration_polling_slack.threads import Threads
@@ -38,9 +41,10 @@ class Pages(Threads):
         return now
 
     def _page(self, ctx: Context, channel: str, walk: Walk) -> Page:
+        size = self.config.page(ctx.task.attempt)
         answer = self._call(
             ctx, "conversations.history", channel=self._current(ctx, channel), oldest=walk.oldest,
-            latest=walk.latest, cursor=walk.cursor, limit=self.config.page(ctx.task.attempt),
+            latest=walk.latest, cursor=walk.cursor, limit=size,
         )  # fmt: skip
         found = [one for one in answer.items("messages") if messages.is_message(one)]
         has_more, is_limited = (
@@ -50,7 +54,8 @@ class Pages(Threads):
         after = walk.within(ctx.run.id).after(
             [one["ts"] for one in found], answer.cursor, has_more=has_more, is_limited=is_limited
         )
-        return Page(walk, after, has_more, found)
+        is_restricted = has_more and len(answer.items("messages")) == RESTRICTED_PAGE < size
+        return Page(walk, after, has_more, found, is_restricted)
 
     def _keep(
         self, ctx: Context, channel: str, page: Page, *, rereads: Collection[str] = ()
@@ -110,6 +115,8 @@ class Pages(Threads):
             elif ts in rereads:
                 threads[ts] = self._thread_task(channel, ts, "", thread, whole=False)
         kept.tasks += threads.values()
+        if page.is_restricted:
+            kept.state[RESTRICTED] = Restricted(noticed_at=ctx.now)
         kept.state |= with_threads(ctx, channel, kept.threads)
         self._add_files(ctx, kept, place, changed)
         return kept

@@ -99,7 +99,7 @@ class Reconciliation(Pages):
           after: The channel up to which this run has looked. Default: none.
         """
         before = ctx.state(RECONCILIATION, Progress) or Progress()
-        calls = message_calls(self.config)
+        calls = message_calls(is_distributed=self._is_distributed(ctx))
         # The first run, and those that a person asks for, do not wait for the share.
         asked = before.at is None or ctx.run.trigger not in ROUTINE
         now = before.earned(ctx.now, calls, at_least=calls if asked and not after else 0.0)

@@ -220,12 +220,14 @@ class Page:
       after: The position after the page.
       has_more: True if there is a next page.
       messages: The messages, newest first.
+      is_restricted: True if Slack answers as it does to distributed apps.
     """
 
     walk: Walk
     after: Walk
     has_more: bool
     messages: Sequence[Message]
+    is_restricted: bool = False
 
     @property
     def is_alone(self) -> bool:

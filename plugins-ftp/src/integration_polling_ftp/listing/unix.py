@@ -23,7 +23,7 @@ _KINDS: dict[str, Kind] = {
 _OTHER = "bcpsDCMnPw?"
 _PERMISSIONS = re.compile(
     rf"[ \t]*(?:\d+[ \t]+){{0,2}}(?P<kind>[-dlf{_OTHER}]|a(?=[-rwx]{{9}}))"
-    r"(?:(?:[-rwxsStTlLugoaAc?]{9}[.+@*]?|[-A-Z]{12}|[ ]?\[[-A-Za-z]{6,9}\])(?=[ \t\d])"
+    r"(?:(?:[-rwxsStTlLugoaAc?]{9}[.+@*]?|[-A-Z]{12}|[ ]{0,2}\[[-A-Za-z]{6,9}\])(?=[ \t\d])"
     r"|(?:[-rwx]{8}|[-rwx]{6})(?=[ \t]))",
     re.ASCII,
 )
@@ -58,9 +58,16 @@ _DATES = [
     rf"(?:(?P<y7a>\d{{4}}),?[ ]+(?P<t7a>{_CLOCK})|(?P<t7>{_CLOCK})|(?P<y7>\d{{4}}))",
     # 2019. jan. 24.
     rf"(?P<y9>\d{{4}})[.][ ]+(?P<m9>{_WORD})[ ]+(?P<d9>\d{{1,2}})[.,]?(?:[ ]+(?P<t9>{_CLOCK}))?",
+    # Jun 17 93 12:22, Sept 14, 99 2:30 pm
+    rf"(?P<m10>{_WORD})[ ]+(?P<d10>\d{{1,2}}),?[ ]+(?P<y10>\d\d)[ ]+"
+    r"(?P<t10>\d{1,2}:\d\d(?:[ ][AaPp][Mm](?=[ ]))?)",
     # numeric month: 3 29 03:26
     rf"(?P<m8>\d{{1,2}})[ ]+(?P<d8>\d{{1,2}})[ ]+(?:(?P<t8>{_CLOCK})|(?P<y8>\d{{4}}))",
 ]
+_WORDS = ("m5", "m6", "m7", "m9", "m10")
+_YEARS = ("y2", "y3", "y4", "y5", "y5a", "y5b", "y6", "y7", "y7a", "y8", "y9", "y10")
+"""The groups of the patterns for the names of months, and for years. Times have `t` for `y`."""
+
 _TAIL = r"(?:[ ](?P<name>.+))"
 _SIZES = [
     r"(?<![^ \t])(?P<size>\d{1,3}(?:[.,']\d{3})+|-?\d+(?:[.,]\d+)?[kKMGTP]?B?)[ \t]+",
@@ -141,7 +148,7 @@ def _find(rest: str) -> re.Match[str] | None:
 
 
 def _is_known(match: re.Match[str]) -> bool:
-    word = _first(match.groupdict(), "m5", "m6", "m7", "m9")
+    word = _first(match.groupdict(), *_WORDS)
     return word is None or month_of(word) is not None
 
 
@@ -152,15 +159,15 @@ def _first(groups: dict[str, str | None], *names: str) -> str | None:
 def _modified(groups: dict[str, str | None], clock: Clock) -> str:
     if groups.get("a"):
         return _numbers(groups, clock)
-    word = _first(groups, "m5", "m6", "m7", "m9")
+    word = _first(groups, *_WORDS)
     digits = _first(groups, "m2", "m3", "m4", "m8")
     month = month_of(word) if word else int(digits or 0)
     if month is None:
         return ""
-    day = _first(groups, *(f"d{number}" for number in range(2, 10)))
-    year = _first(groups, "y2", "y3", "y4", "y5", "y5a", "y5b", "y6", "y7", "y7a", "y8", "y9")
-    time = _first(groups, "t2", "t3", "t4", "t5", "t5a", "t5b", "t6", "t7", "t7a", "t8", "t9")
-    return clock.modified(year, month, day or "0", time and time.replace(",", "."))
+    day = _first(groups, *(f"d{number}" for number in range(2, 11)))
+    year = _first(groups, *_YEARS)
+    time = _first(groups, *(name.replace("y", "t") for name in _YEARS))
+    return clock.modified(year, month, day or "0", time and time.replace(",", ".").replace(" ", ""))
 
 
 def _numbers(groups: dict[str, str | None], clock: Clock) -> str:

@@ -372,5 +372,5 @@ def _stat(size: str, modified: str) -> Stat:
 
 def _facts(reply: Reply) -> Entry | None:
     """Return the entry in a reply to MLST; None if the server refused the command."""
-    lines = reply.text.splitlines()[1:-1] if reply.code == "250" else []
+    lines = reply.text.split("\n")[1:-1] if reply.code == "250" else []
     return next(filter(None, (parse_facts(line.lstrip()) for line in lines)), None)

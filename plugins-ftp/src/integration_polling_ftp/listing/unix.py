@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from integration_polling_ftp.listing.dates import Clock, epoch, month_of
+from integration_polling_ftp.listing.dates import Clock, epoch, full_year, month_of
 from integration_polling_ftp.listing.entry import IGNORED, Entry, Kind, size_of
 
 _KINDS: dict[str, Kind] = {
@@ -65,8 +65,15 @@ _DATES = [
     rf"(?P<m8>\d{{1,2}})[ ]+(?P<d8>\d{{1,2}})[ ]+(?:(?P<t8>{_CLOCK})|(?P<y8>\d{{4}}))",
 ]
 _WORDS = ("m5", "m6", "m7", "m9", "m10")
+_DAYS = tuple(f"d{number}" for number in range(2, 11))
 _YEARS = ("y2", "y3", "y4", "y5", "y5a", "y5b", "y6", "y7", "y7a", "y8", "y9", "y10")
-"""The groups of the patterns for the names of months, and for years. Times have `t` for `y`."""
+"""The groups for the names of months, for days and for years. Times have `t` for `y`."""
+
+MAX_YEAR = 2107
+"""The last year of FAT, which no file system of a server exceeds by design."""
+
+MAX_DATES = 5
+"""The number of places in a line where a date is looked for."""
 
 _TAIL = r"(?:[ ](?P<name>.+))"
 _SIZES = [
@@ -124,10 +131,12 @@ def parse_unix(line: str, clock: Clock) -> Entry | None:
     if match is None:
         match = _DATELESS.fullmatch(rest)
         return match and _entry(kind, match["name"], size_of(match["size"]), "")
-    name = match["name"]
+    name, groups = match["name"], match.groupdict()
+    if (zone := groups.get("zone")) and _is_name(match):
+        name, groups["zone"] = f"{zone} {name}", None
     if "[" in permissions[0] or (match.groupdict().get("pad") or ""):
         name = name.lstrip(" ")
-    return _entry(kind, name, _size(match["size"]), _modified(match.groupdict(), clock))
+    return _entry(kind, name, _size(match["size"]), _modified(groups, clock))
 
 
 def _name(usual: re.Match[str]) -> str:
@@ -138,18 +147,39 @@ def _name(usual: re.Match[str]) -> str:
 
 
 def _find(rest: str) -> re.Match[str] | None:
-    """Return the first size with a date after it; the earliest position wins."""
+    """Return the first size with a date after it; the earliest position wins.
+
+    An owner and a group with digits may look like a size and a date, so plausible dates win.
+    """
     for patterns in _PATTERNS:
-        found = [match for pattern in patterns if (match := pattern.search(rest))]
-        known = [match for match in found if _is_known(match)]
-        if known or found:
-            return min(known or found, key=re.Match[str].start)
+        plausible: list[re.Match[str]] = []
+        doubtful: list[re.Match[str]] = []
+        for pattern in patterns:
+            match, places = pattern.search(rest), MAX_DATES
+            while match is not None and places:
+                if _is_plausible(match):
+                    plausible.append(match)
+                    break
+                doubtful.append(match)
+                match, places = pattern.search(rest, match.start() + 1), places - 1
+        if found := plausible or doubtful:
+            return min(found, key=re.Match[str].start)
     return None
 
 
-def _is_known(match: re.Match[str]) -> bool:
-    word = _first(match.groupdict(), *_WORDS)
-    return word is None or month_of(word) is not None
+def _is_plausible(match: re.Match[str]) -> bool:
+    groups = match.groupdict()
+    word, day, year = (_first(groups, *names) for names in (_WORDS, _DAYS, _YEARS))
+    return (
+        (word is None or month_of(word) is not None)
+        and (day is None or 0 < int(day) <= 31)
+        and (year is None or 1900 <= full_year(year) <= MAX_YEAR)
+    )
+
+
+def _is_name(match: re.Match[str]) -> bool:
+    """Return True if a zone is the beginning of the name: a blank and no seconds precede it."""
+    return match["t1"].count(":") < 2 and match.string[match.start("zone") - 1] == " "
 
 
 def _first(groups: dict[str, str | None], *names: str) -> str | None:
@@ -164,7 +194,7 @@ def _modified(groups: dict[str, str | None], clock: Clock) -> str:
     month = month_of(word) if word else int(digits or 0)
     if month is None:
         return ""
-    day = _first(groups, *(f"d{number}" for number in range(2, 11)))
+    day = _first(groups, *_DAYS)
     year = _first(groups, *_YEARS)
     time = _first(groups, *(name.replace("y", "t") for name in _YEARS))
     return clock.modified(year, month, day or "0", time and time.replace(",", ".").replace(" ", ""))

@@ -195,7 +195,9 @@ def disconnect(
         bool, typer.Option("--yes", help="Delete content without a confirmation prompt.")
     ] = False,
 ) -> None:
-    """Disconnect an account: delete its credentials. An option keeps or deletes its content.
+    """Disconnect an account: delete its credentials. Its content needs one of two options.
+
+    Use --keep-content or --delete-content.
 
     \b
     Examples:

@@ -20,6 +20,7 @@ from core.rest.metrics import Metrics
 from core.rest.routes import (
     changes,
     content,
+    export,
     held_deletions,
     integrations,
     oauth,
@@ -63,6 +64,7 @@ ROUTERS = (
     held_deletions,
     content,
     changes,
+    export,
     users,
     oauth,
     tokens,

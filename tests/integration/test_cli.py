@@ -155,6 +155,33 @@ def test_a_cursor_leads_from_one_page_to_the_next(cli: Cli) -> None:
     assert "cursor" in cli.fails("runs", "--after", "WyJ4IiwgInkiXQ")
 
 
+def test_an_export_continues_from_the_cursor_of_the_last_one(cli: Cli, tmp_path: Path) -> None:
+    id = cli.connect("exported", pages=1, items=2)
+    cli.ok("sync", "exported", "--wait")
+    output, cursor = tmp_path / "out.jsonl", tmp_path / "cursor"
+    words = ("export", "--account", "exported", "-o", str(output), "--cursor-file", str(cursor))
+    assert "2 records exported" in cli.ok(*words).err
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert {(row["external_id"], row["user_integration_id"]) for row in records} == {
+        ("1-0", id), ("1-1", id),
+    }  # fmt: skip
+    assert all(row["content"].startswith("Hello") for row in records)
+    assert "0 records exported" in cli.ok(*words).err
+    assert output.read_text() == ""
+    printed = cli.ok("export", "--account", "exported", "--format", "csv")
+    assert printed.out.startswith("change,user_id,")
+    after = printed.err.rpartition("--since ")[2].strip()
+    assert cli.ok("export", "--account", "exported", "--since", after).out == ""
+    stored = cursor.read_text()
+    assert "--since and --cursor-file" in cli.fails(*words, "--since", after)
+    assert "cannot write" in cli.fails("export", "-o", str(tmp_path / "no" / "file"))
+    cursor.write_text("nonsense")
+    assert "cursor" in cli.fails(*words)
+    assert cursor.read_text() == "nonsense"
+    cursor.write_text(stored)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
 def test_a_paused_account_is_not_synced_until_it_is_resumed(cli: Cli) -> None:
     cli.connect("rests")
     assert "resume" in cli.ok("pause", "rests").out

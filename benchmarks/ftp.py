@@ -22,7 +22,7 @@ from integration_polling_ftp import Config, Ftp
 
 from benchmarks.distance import FAR, NEAR, distance
 from benchmarks.engine import Engine, Testbed
-from benchmarks.ftp_servers import LOCAL, SERVERS, SSH, Server, Watcher, serve
+from benchmarks.ftp_servers import SERVERS, SSH, Server, Watcher, serve
 from benchmarks.peers import ftp as peers
 from benchmarks.processes import family
 from benchmarks.report import Budget, Options, Report, ratio
@@ -182,7 +182,7 @@ def tree(home: Path, files: int, directories: int, *, size: int = 0) -> Path:
 
 def _measure(engine: Engine, case: Case, folder: Path, options: Options) -> Case:
     home = case.tree.written(folder, options)
-    listen, host = (NEAR, FAR) if case.is_far else (LOCAL, LOCAL)
+    listen, host = (NEAR, FAR) if case.is_far else ("", "")
 
     def run() -> AbstractContextManager[Server]:
         """Start a server, so that neither side meets idle connections of the one before."""
@@ -201,7 +201,8 @@ def _measure(engine: Engine, case: Case, folder: Path, options: Options) -> Case
 
 def _sync(engine: Engine, server: Server, *, timeout: float = 900.0) -> float:
     """Copy a server with a new account; return the seconds from the request to the end."""
-    config = Config(**server.config, max_connections=CONNECTIONS)
+    # The peers copy files that have just been written, too.
+    config = Config(**server.config, max_connections=CONNECTIONS, settle_seconds=0)
     account = engine.account(
         "ftp", limits=Ftp.limits(config), credentials=server.credentials,
         **config.model_dump(mode="json"),

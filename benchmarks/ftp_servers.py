@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import pwd
 import random
@@ -28,7 +29,7 @@ from pydantic import SecretStr
 from benchmarks.processes import ROOT, ended, program, wait_until
 
 FOLDER = Path(os.environ.get("POLLING_TEST_FTP_SERVERS", ROOT / ".cache/ftp-servers"))
-LOCAL = "127.0.0.1"
+_NUMBERS = itertools.count()
 ESTABLISHED = "01"
 WATCH_SECONDS = 0.002
 
@@ -102,8 +103,8 @@ def serve(
     *,
     limit: int = 0,
     tls: bool = False,
-    listen: str = LOCAL,
-    host: str = LOCAL,
+    listen: str = "",
+    host: str = "",
 ) -> Iterator[Server]:
     """Run a server.
 
@@ -112,9 +113,11 @@ def serve(
       home: The folder to serve.
       limit: The number of connections that it allows. Default: many.
       tls: True to require TLS for both connections. Default: plain FTP.
-      listen: The address on which it listens.
-      host: The address at which clients reach it.
+      listen: The address on which it listens. Default: a new one of this machine.
+      host: The address at which clients reach it. Default: `listen`.
     """
+    listen = listen or _new_address()
+    host = host or listen
     folder = Path(tempfile.mkdtemp(prefix="ftp-"))
     folder.chmod(0o755)
     port = _free_port(listen)
@@ -133,6 +136,17 @@ def serve(
             yield Server(name, home, host, port, **login)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_address() -> str:
+    """Return a loopback address that no server of this process had.
+
+    A closed data connection keeps its port for a minute. After thousands of them, the search for a
+    free port at the same address takes milliseconds, and a server that lets the system choose
+    becomes slow.
+    """
+    number = next(_NUMBERS)
+    return f"127.0.{1 + number // 250}.{1 + number % 250}"
 
 
 def _free_port(listen: str) -> int:

@@ -277,6 +277,7 @@ def test_a_jump_host_has_a_key_and_a_password_of_its_own(tmp_path: Path) -> None
 
 
 def test_openssh_with_a_changed_key_and_a_key_with_a_passphrase() -> None:
+    """A server without a key of the pinned kind ends the connection, and shows no key."""
     other = asyncssh.generate_private_key("ssh-ed25519").get_fingerprint()
     with serve("openssh") as server:
         mine = asyncssh.import_private_key(server.credentials["private_key"])
@@ -285,7 +286,16 @@ def test_openssh_with_a_changed_key_and_a_key_with_a_passphrase() -> None:
             connect(server, host_key=other).check()
         assert shown in str(caught.value)
         assert other in str(caught.value)
-        locked = mine.export_private_key(passphrase="open sesame", rounds=16).decode()
+        rsa = asyncssh.generate_private_key("ssh-rsa")
+        public = rsa.export_public_key().decode()
+        with pytest.raises(Untrusted, match="another host key") as caught:
+            connect(server, host_key=public).check()
+        assert shown in str(caught.value)
+        assert rsa.get_fingerprint() in str(caught.value)
+        assert connect(server, host_key=f"{public}{shown}").check().id
+        locked = mine.export_private_key(
+            passphrase="open sesame", rounds=16, ignore_few_rounds=True
+        ).decode()
         credentials = {**server.credentials, "private_key": locked}
         with pytest.raises(CredentialsInvalid, match="private key"):
             connect(server, credentials).check()

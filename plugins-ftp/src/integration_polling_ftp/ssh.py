@@ -131,8 +131,8 @@ class Login:
         """Log in if the host key is trusted.
 
         A server has keys of several kinds, and shows one of the kind that the client prefers. A
-        fingerprint does not say its kind, so each kind is tried. If a server has no key of the
-        pinned kinds, its other key is looked at: a changed key stops the account.
+        fingerprint does not say its kind, so each kind is tried. The same shows the changed key of
+        a server that has no key of the pinned kind.
         """
         setting, text = trusted
         keys = HostKeys(text)

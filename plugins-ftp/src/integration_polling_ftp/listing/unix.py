@@ -73,7 +73,7 @@ MAX_YEAR = 2107
 """The last year of FAT, which no file system of a server exceeds by design."""
 
 MAX_DATES = 5
-"""The number of places in a line where a date is looked for."""
+"""The number of places in a line that may begin a date."""
 
 _TAIL = r"(?:[ ](?P<name>.+))"
 _SIZES = [

@@ -2,9 +2,9 @@
 
 It also recovers lost messages and expired leases.
 
-loop         leads, dispatches, waits        allocation     the share of each account
+loop         leads, dispatches, waits        allocation     shares of users
 domain       the state of a domain           rate_headroom  units left in rate limits
-maintenance  periodic jobs of the leader
+maintenance  periodic jobs of the leader     ages           ages of dispatches
 """
 
 from __future__ import annotations

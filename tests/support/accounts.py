@@ -24,6 +24,7 @@ def connect(
     integration: Integration,
     config: Mapping[str, Any] | None = None,
     credentials: BaseModel | None = None,
+    user: str = "tester",
 ) -> UUID:
     """Store an account of this integration, due immediately, without calling its `check`."""
     valid = integration.config_model.model_validate(config or {})
@@ -31,7 +32,7 @@ def connect(
     with deployment.connection() as connection:
         account, _ = store.connect(
             connection,
-            user_id="tester",
+            user_id=user,
             domain=integration.manifest.domain,
             name=name,
             identity=name,

@@ -26,7 +26,13 @@ from core import (
     hookimpl,
     task,
 )
-from integration_polling_hello_world.bench import Config, expected, fail_on_purpose, greeting
+from integration_polling_hello_world.bench import (
+    Config,
+    Settings,
+    expected,
+    fail_on_purpose,
+    greeting,
+)
 
 __all__ = ["Config", "HelloWorld", "expected", "integrations"]
 
@@ -51,7 +57,7 @@ class HelloWorld(BaseIntegration[Config]):
     Without `grow`, a second run finds nothing new.
     """
 
-    manifest = Manifest("hello-world", "Hello World")
+    manifest = Manifest("hello-world", "Hello World", settings=Settings)
 
     def check(self) -> AccountIdentity:
         """Return an identity that the name alone decides; there is nothing to connect to."""

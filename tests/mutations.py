@@ -50,6 +50,35 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "a listener has one holder",
+        (("core/ledger/listeners.py", "AND (holder = %(me)s OR holder IS NULL OR",
+          "AND (true OR holder = %(me)s OR"),),
+        ("tests/integration/test_listeners.py",),
+    ),
+    Mutation(
+        "a connection gives a hint to each account",
+        (("core/worker/listening.py", "                ledger_hints.add_all(conn, ids)\n",
+          "                pass\n"),),
+        ("tests/integration/test_listeners.py",),
+    ),
+    Mutation(
+        "a webhook occupies its place until it ends",
+        (("core/service/accounts/webhooks.py", "if not place.acquire(timeout=ANSWER_SECONDS):",
+          "if False:"),),
+        ("tests/integration/test_listeners.py",),
+    ),
+    Mutation(
+        "a rehearsal shows no secret",
+        (("core/results/rehearsal.py", "clean = redact(str(text)", "clean = str(str(text)"),),
+        ("tests/integration/test_rehearsal.py",),
+    ),
+    Mutation(
+        "a rehearsal that refuses stores nothing",
+        (("core/service/accounts/actions.py",
+          "    require_accepted(integration, checked.rehearsal)\n    with", "    with"),),
+        ("tests/integration/test_rehearsal.py",),
+    ),
+    Mutation(
         "a deadline beyond its longest span has passed",
         (("core/db/clocks.py", "<= clock_timestamp() OR {beyond(column, name)})",
           "<= clock_timestamp())"),),
@@ -1266,7 +1295,7 @@ MUTATIONS = [
     Mutation(
         "the test bench of Hello World needs a setting",
         (("plugins-hello-world/src/integration_polling_hello_world/bench.py",
-          "if not is_harmless and not Settings().test_bench:", "if False:"),),
+          "if not is_harmless and not HelloSettings().hello_world_test_bench:", "if False:"),),
         ("plugins-hello-world/tests/test_hello_world.py",),
     ),
     Mutation(

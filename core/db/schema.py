@@ -333,6 +333,35 @@ hint = Table(
     Index("hint_user", "user_id", "began_at"),
 )
 
+listener = Table(
+    "listener",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    # False if its events arrive at the webhook only.
+    _flag("listens"),
+    Column("holder", UUID),
+    _moment("holder_until"),
+    # The time since which its holder receives events; NULL while it does not.
+    _moment("connected_at"),
+    # The time since which it is down; NULL if it is connected or never was.
+    _moment("down_at"),
+    _text("error", nullable=True),
+    _count("failures"),
+)
+
+listener_account = Table(
+    "listener_account",
+    metadata,
+    _account_key(primary_key=True),
+    _text("domain"),
+    _text("key"),
+    # The account in the provider's events.
+    _text("address"),
+    Index("listener_account_accounts", "domain", "key", "user_integration_id"),
+    Index("listener_account_address", "domain", "address", "user_integration_id"),
+)
+
 sync_task = Table(
     "sync_task",
     metadata,
@@ -703,6 +732,8 @@ integration = Table(
     # Set while an operator has paused the integration; `paused_until` NULL: until it is resumed.
     _moment("paused_at"),
     _moment("paused_until"),
+    # The time at which a process asks the plugin for its listeners again.
+    _moment("listeners_due_at"),
 )
 
 process = Table(

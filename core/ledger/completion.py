@@ -241,6 +241,8 @@ def end_runs(
 ) -> list[Run]:
     """End the runs without open tasks. Returns the rows of the runs that this call ended.
 
+    If `opened_next` of a row is true, the end of the run has opened another one, for hints.
+
     Args:
       conn: A connection in autocommit mode.
       runs: The ids of the runs.
@@ -332,7 +334,7 @@ def _end(conn: Conn, candidates: Sequence[str]) -> tuple[list[Run], list[Run]]:
         for run in ended:
             holds.hold_again(conn, run)
             if run["lane"] == Lane.LIVE and run["id"] in hinted:
-                hints.run_ended(conn, run)
+                run["opened_next"] = hints.run_ended(conn, run)
         # The settlement of held deletions reads the seen items.
         unsettled = held | set(seen.delete_some(conn, [run for run in listed if run not in held]))
     return list(ended), [run for run in ended if run["id"] in unsettled]

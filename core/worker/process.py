@@ -37,6 +37,7 @@ from core.worker.admission import Admission
 from core.worker.context import Services
 from core.worker.inflight import InflightTasks
 from core.worker.instance_pool import InstancePool
+from core.worker.listening import Listening
 from core.worker.reserve import Reserve
 from core.worker.result_messages import ResultForwarder
 from core.worker.runner import Runner
@@ -129,6 +130,7 @@ class WorkerProcess:
             self.inflight.report,
         )
         self.runner = Runner(services, self.instances, registry)
+        self.listening = Listening(self.database, queues, registry, self.egress, self.accounts)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
@@ -149,6 +151,7 @@ class WorkerProcess:
         self.saver.start()
         self._heart.start()
         self.admission.open(self._process.id)
+        self.listening.open(self._process.id, serves, lambda: not self.accepting())
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         threading.Thread(target=self._close_idle, name="closer", daemon=True).start()
         clean_spool(self.settings.home / "spool")
@@ -201,6 +204,7 @@ class WorkerProcess:
           timeout: The time in seconds that saving may take.
         """
         self.stopping.set()
+        self.listening.close()
         self.saver.stop(timeout)
         self.admission.close()
         try:

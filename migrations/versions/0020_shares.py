@@ -1,6 +1,6 @@
 """The dispatcher finds available tasks by time, and records the domains that wait for threads
 
-Revision: 0020, after 0018
+Revision: 0020, after 0019
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from core.db.migrate import build_index
 
 revision = "0020"
-down_revision = "0018"
+down_revision = "0019"
 
 
 def upgrade() -> None:

@@ -81,6 +81,7 @@ def below(server: RealServer, wanted: dict[str, str]) -> dict[str, str]:
 
 
 def account_of(deployment: Deployment, server: RealServer, **config: Any) -> UUID:
+    config = {"settle_seconds": 0, **config}  # the files are new, and rest
     return connect(deployment, Ftp, {**server.config, **config}, Credentials(**server.credentials))
 
 

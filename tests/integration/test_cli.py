@@ -392,6 +392,7 @@ def test_no_output_contains_the_ftp_password(cli: Cli, tmp_path: Path) -> None:
     login = {"username": cli_support.USERNAME, "password": "wrong-" + SECRET}
     with cli_support.ftp_server(tmp_path / "served") as port:
         words = ["--set", "host=127.0.0.1", "--set", f"port={port}", "--credentials", "-"]
+        words += ["--set", "settle_seconds=0"]
         error = cli.fails("connect", "ftp", *words, given=json.dumps(login))
         assert "FTP rejects the credentials" in error
         assert SECRET not in error
@@ -507,6 +508,49 @@ def test_connect_prompts_for_fields_on_a_terminal(cli: Cli, tmp_path: Path) -> N
             process.wait()
             os.close(ours)
     assert SECRET.encode() not in said
+
+
+def test_connect_shows_what_would_be_kept_and_asks_about_warnings(cli: Cli) -> None:
+    words = ("connect", "hello-world", "--set", "name=rehearsed", "--set", "pages=2")
+    seen = cli.ok(*words, "--dry-run")
+    assert "Pages: 2" in seen.out
+    assert "Nothing was stored" in seen.out
+    checked = cli.ok(*words, "--dry-run", "--json").json()
+    assert checked["identity"]["id"] == "rehearsed"
+    assert checked["rehearsal"]["sections"][0]["facts"]["Pages"] == 2
+    assert "rehearsed" not in cli.ok("accounts", "--json").out
+    refused = (*words, "--config", '{"fail_rate": {"skip": 0.9, "exit": 0.9}}', "--dry-run")
+    assert "refuses this account" in cli(*refused).err
+    assert cli(*refused).code == 1
+
+    risky = (*words, "--config", '{"fail_rate": {"transient": 0.5}}')
+    code, said = answered(cli, risky, b"[y/N]: ", "n")
+    assert (code, b"50% of the tasks fail on purpose" in said) == (1, True)
+    assert "rehearsed" not in cli.ok("accounts", "--json").out
+    code, said = answered(cli, risky, b"[y/N]: ", "y")
+    assert (code, b"Next: polling sync" in said) == (0, True)
+
+
+def answered(cli: Cli, words: tuple[str, ...], prompt: bytes, answer: str) -> tuple[int, bytes]:
+    """Run a command on a terminal, and answer its only question."""
+    ours, theirs = os.openpty()
+    process = cli.start(*words, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said, sent = bytearray(), False
+    try:
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                said.extend(os.read(ours, 4096))
+            except OSError:  # the command has ended
+                break
+            if prompt in said and not sent:
+                os.write(ours, f"{answer}\n".encode())
+                sent = True
+        return process.wait(60), bytes(said)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 # Without `polling up`

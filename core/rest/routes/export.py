@@ -54,8 +54,9 @@ def export_content(
 ) -> StreamingResponse:
     """Export content and its text as a file, from a cursor up to the latest change.
 
-    The header `Export-Cursor` names the end. For later changes only, send it as `after`. A cursor of `/v1/changes` is understood too, and the other way round. Deleted items are
-    records with `deleted` as their `change`. Download the bytes of items without text from
+    The header `Export-Cursor` names the end. For later changes only, send it as `after`. It is also
+    a cursor of `/v1/changes`, and the other way round. Deleted items are records with `deleted` as
+    their `change`. Download the bytes of items without text from
     `/v1/user-integration-content/{content_id}/raw`.
 
     If the connection ends before the response is complete, start again from the same cursor. A

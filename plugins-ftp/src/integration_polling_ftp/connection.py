@@ -24,15 +24,22 @@ class Stat:
     Attributes:
       size: The size in bytes; None if the server does not give it.
       modified: The time as `YYYYMMDDHHMMSS` in UTC; empty if the server does not give it.
+      unique: The server's id of the file; empty if it does not give one.
     """
 
     size: int | None = None
     modified: str = ""
+    unique: str = ""
 
     @property
     def version(self) -> str:
         """Size and time, in the form of `Entry.version`."""
         return f"{'' if self.size is None else self.size}:{self.modified}"
+
+
+def stat_of(entry: Entry) -> Stat:
+    """Return the size, the time and the id in a listing."""
+    return Stat(entry.size, entry.modified, entry.unique or "")
 
 
 class Connection(Protocol):
@@ -84,8 +91,8 @@ class Connection(Protocol):
         """List a directory; a text is a line that cannot be read, or `CUT` at the end."""
         ...
 
-    def links(self, path: str) -> set[str]:
-        """Return the names of the links in a directory."""
+    def kinds(self, path: str) -> dict[str, Kind]:
+        """Return the kinds of the names in a directory, links included."""
         ...
 
     def target_kind(self, path: str) -> Kind:
@@ -102,6 +109,15 @@ class Connection(Protocol):
 
     def stats(self, paths: Sequence[str]) -> dict[str, Stat]:
         """Return the sizes and times of files."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """The command that gives the times in listings: `MLSD`, `LIST` or `SFTP`."""
+        ...
+
+    def times(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return exact times of files as `YYYYMMDDHHMMSS` in UTC, where listings may lack them."""
         ...
 
     def follow(self, path: str) -> Stat:

@@ -19,9 +19,9 @@ from core import (
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
 from integration_polling_ftp.client import Client
-from integration_polling_ftp.connection import CUT, Job, Stat, Write
+from integration_polling_ftp.connection import CUT, Job, Stat, Write, stat_of
 from integration_polling_ftp.control import Reply
-from integration_polling_ftp.errors import Dropped, Empty, Unsupported, meaning
+from integration_polling_ftp.errors import NOT_IMPLEMENTED, Dropped, Empty, Unsupported, meaning
 from integration_polling_ftp.listing import (
     Entry,
     Kind,
@@ -39,6 +39,7 @@ MAX_LINE_BYTES = 16 * 1024
 MAX_LISTING_BYTES = 2 * 1024**3
 """The maximum size of a listing."""
 
+_TIME = re.compile(r"\d{14}", re.ASCII)
 _QUOTED = re.compile(r'".*"')
 _HOME = re.compile(r'257[ -]"((?:[^"]|"")*)"')
 
@@ -62,6 +63,7 @@ class Session:
         self._encoding = config.encoding
         self._list = "LIST -a"
         self._is_cut = False
+        self._has_times = True
         self._directory = ""  # the current one, in latin-1
 
     @property
@@ -238,8 +240,10 @@ class Session:
         """True if the server has MLSD, which shows the targets of links instead of links."""
         return self._client.supports("MLST")
 
-    def links(self, path: str) -> set[str]:
-        """Return the names of the links in a directory, as `LIST` shows them.
+    def kinds(self, path: str) -> dict[str, Kind]:
+        """Return the kinds of the names in a directory, as `LIST` shows them.
+
+        MLSD follows links, and ProFTPD's shows pipes and sockets as files.
 
         Raises:
           Missing: The directory does not exist, or reading it is not permitted.
@@ -247,7 +251,7 @@ class Session:
         self.enter(path)
         now = datetime.now(UTC)
         found = parse_listing(self._list_lines(), now=now, encoding=self._encoding)
-        return {self.text(entry) for entry in found.entries if entry.kind == "link"}
+        return {self.text(entry): entry.kind for entry in found.entries}
 
     # Facts of one path
 
@@ -273,7 +277,7 @@ class Session:
     def stat(self, path: str) -> Stat:
         """Return the size and time of a file, as far as the server gives them."""
         if self._client.supports("MLST") and (facts := self._facts(path)) is not None:
-            return Stat(facts.size, facts.modified)
+            return stat_of(facts)
         return self.follow(path)
 
     def stats(self, paths: Sequence[str]) -> dict[str, Stat]:
@@ -293,9 +297,37 @@ class Session:
             for path in portion:
                 if commands == ["MLST"]:
                     facts = _facts(next(replies))
-                    found[path] = Stat(facts.size, facts.modified) if facts else Stat()
+                    found[path] = stat_of(facts) if facts else Stat()
                 else:
                     found[path] = _stat(_value(next(replies)), _value(next(replies)))
+        return found
+
+    @property
+    def source(self) -> str:
+        """`MLSD` or `LIST`: the command that gives the times in listings."""
+        return "MLSD" if self.lists_facts else "LIST"
+
+    def times(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return the exact times of files (MDTM, RFC 3659), as far as the server gives them."""
+        found: dict[str, str] = {}
+        if not paths or not self._has_times:
+            return found
+        portion = STATS if self._client.opened().pipelines else 1
+        for first in range(0, len(paths), portion):
+            asked = paths[first : first + portion]
+            commands = [f"MDTM {self.wire(path)}" for path in asked]
+            if portion == 1:
+                replies = [self._client.first(commands[0])]
+            else:
+                replies = self._client.ask_many(commands)
+            found |= {
+                path: modified[:14]
+                for path, reply in zip(asked, replies, strict=True)
+                if _TIME.match(modified := _value(reply))
+            }
+            if not found and replies[0].code in NOT_IMPLEMENTED:
+                self._has_times = False
+                break
         return found
 
     def follow(self, path: str) -> Stat:

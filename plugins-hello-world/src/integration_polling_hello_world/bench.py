@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, NonNegativeInt, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core import (
     ConfigurationError,
@@ -20,6 +19,7 @@ from core import (
     SkipItem,
     TransientError,
 )
+from integration_polling_hello_world.events import HelloSettings
 
 T = TypeVar("T")
 
@@ -54,21 +54,6 @@ MAX_ITEM_BYTES = 64 * 1024
 
 BENCH_ONLY: frozenset[Failure] = frozenset({"exit"})
 """Failures that harm the accounts of others: they end the worker process."""
-
-
-class Settings(BaseSettings):
-    """The operator's setting: `HELLO_WORLD_TEST_BENCH`."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="HELLO_WORLD_", env_file=".env", extra="ignore", hide_input_in_errors=True
-    )
-
-    test_bench: bool = Field(
-        False,
-        description="Accounts may hold threads for more than a second, return items above 64 KiB,"
-        " and end worker processes",
-    )
-
 
 _failed_once: set[tuple[str, str, str]] = set()
 """Account, run and name of each task that has failed in this process.
@@ -137,7 +122,7 @@ class Config(BaseModel, extra="forbid"):
 
 def _allowed(value: T, is_harmless: bool, bound: str) -> T:
     """Return a value that is harmless to others, or that the operator allows."""
-    if not is_harmless and not Settings().test_bench:
+    if not is_harmless and not HelloSettings().hello_world_test_bench:
         raise ValueError(f"{bound}, unless the operator sets HELLO_WORLD_TEST_BENCH")
     return value
 

@@ -26,7 +26,7 @@ ON CONFLICT (user_id, day) DO UPDATE SET polls = d.polls + excluded.polls,
 
 @dataclass(slots=True)
 class Use:
-    """What the tasks of a user took.
+    """Numbers of the tasks of a user.
 
     Attributes:
       polls: The runs whose first task has ended.

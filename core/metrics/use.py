@@ -12,7 +12,7 @@ from core.states import TaskState
 
 
 class UserUse:
-    """What the tasks of each user took of this process, thread-safe.
+    """Numbers of the tasks of each user in this process, thread-safe.
 
     A heartbeat writes the numbers. A process that is killed loses those of its last seconds.
     """

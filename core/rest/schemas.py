@@ -736,7 +736,7 @@ class Erased(BaseModel):
 
 
 class Used(BaseModel):
-    """What tasks of a user took of the fleet. Workers add to it every few seconds."""
+    """Numbers of the tasks of a user. Workers add to them every few seconds."""
 
     polls: int = Field(description="The number of polls")
     tasks: int = Field(description="The number of tasks that ended")

@@ -403,9 +403,9 @@ class Walk:
             self.held += min(size, MAX_INLINE_BYTES)
             self.copied += size
             version = Version(size, entry.modified, unique=entry.unique or "")
-            content = received.content()
+            kind, content = received.content_type(path), received.content()
             self.output.append(
-                file_output(path, found.path, content, size, version, self.session.source)
+                file_output(path, found.path, content, size, version, self.session.source, kind)
             )
             copied.add(path)
         return copied, set()
@@ -599,7 +599,8 @@ class Walk:
         source = "MDTM" if is_link and self.session.source == "LIST" else self.session.source
         self.memory.worked(parent, name)
         self.held += min(size, MAX_INLINE_BYTES)
-        self.output.append(file_output(path, parent, received.content(), size, kept, source))
+        kind, content = received.content_type(path), received.content()
+        self.output.append(file_output(path, parent, content, size, kept, source, kind))
 
     def listing_of(self, parent: str) -> After:
         """Return a new listing of a directory, as far as it can be read."""

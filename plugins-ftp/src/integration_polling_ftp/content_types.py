@@ -7,6 +7,7 @@ from functools import cache
 from mimetypes import MimeTypes
 
 import puremagic
+from puremagic.main import magic_header_array
 
 HEAD_BYTES = 2_048
 """The number of bytes that decide."""
@@ -18,8 +19,9 @@ MIN_CONFIDENCE = 0.3
 BINARY = "application/octet-stream"
 TEXT = "text/plain"
 
+_OFFICE = "application/vnd.openxmlformats-officedocument"
 _BY_NAME = MimeTypes()
-for _type, _suffixes in {
+for _type, _endings in {
     TEXT: ".log .ini .conf .cfg .env .sql .rst",
     "text/markdown": ".md .markdown",
     "text/csv": ".csv",
@@ -30,12 +32,20 @@ for _type, _suffixes in {
     "application/toml": ".toml",
     "application/vnd.apache.parquet": ".parquet",
     "application/zstd": ".zst",
+    "application/vnd.rar": ".rar",
+    "application/epub+zip": ".epub",
+    "application/vnd.oasis.opendocument.text": ".odt",
+    "application/vnd.oasis.opendocument.spreadsheet": ".ods",
+    "application/vnd.oasis.opendocument.presentation": ".odp",
+    f"{_OFFICE}.wordprocessingml.document": ".docx",
+    f"{_OFFICE}.spreadsheetml.sheet": ".xlsx",
+    f"{_OFFICE}.presentationml.presentation": ".pptx",
     "application/x-7z-compressed": ".7z",
     "image/heic": ".heic",
     "image/webp": ".webp",
 }.items():
-    for _suffix in _suffixes.split():
-        _BY_NAME.add_type(_type, _suffix)
+    for _ending in _endings.split():
+        _BY_NAME.add_type(_type, _ending)
 
 _COMPRESSIONS = {
     "gzip": "application/gzip",
@@ -131,7 +141,7 @@ def _by_signature(suffix: str, head: bytes) -> str | None:
 def _signatures() -> dict[str, tuple[bytes, ...]]:
     """Return the signatures at the beginning of files, by suffix."""
     found: dict[str, tuple[bytes, ...]] = {}
-    for each in puremagic.magic_header_array:
+    for each in magic_header_array:
         if each.offset == 0 and len(each.byte_match) >= 2:
             found[each.extension] = (*found.get(each.extension, ()), each.byte_match)
     return found

@@ -70,8 +70,8 @@ def export(
 ) -> None:
     """Export content as CSV, JSON lines or Parquet.
 
-    Each record is an item with its latest state and its text. Each record has a field `change`; for a
-    deleted item, its value is `deleted`.
+    Each record is an item with its latest state and its text. In the record of a deleted item, the
+    field `change` is `deleted`.
 
     \b
     Examples:

@@ -136,7 +136,9 @@ def _accept(rehearsal: Rehearsal, spinner: Any, *, yes: bool, json: bool) -> Non
     if rehearsal.warnings and rehearsal.refusal is None and not yes and prompts.can_ask():
         for warning in rehearsal.warnings if json else ():
             note(f"warning: {warning}")
-        typer.confirm("Connect the account?", abort=True, err=True)
+        if not typer.confirm("Connect the account?", err=True):
+            note("Nothing was stored.")
+            raise typer.Exit(1)
     if spinner is not None:
         spinner.start()
 

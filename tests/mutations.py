@@ -689,7 +689,8 @@ MUTATIONS = [
     ),
     Mutation(
         "evicted budgets",
-        (("core/limits/budgets.py", "if not mark then return {-1, 0} end", "mark = mark or '0'"),),
+        (("core/limits/scripts.py", "if not marks[1] then return {-1, 0, 0} end",
+          "marks[1] = marks[1] or '0'"),),
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
@@ -700,7 +701,7 @@ MUTATIONS = [
     ),
     Mutation(
         "budgets in use that are kept",
-        (("core/limits/budgets.py", "tat and tat <= now and name", "tat and name"),),
+        (("core/limits/scripts.py", "    if full then redis", "    if true then redis"),),
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
@@ -1174,9 +1175,44 @@ MUTATIONS = [
     ),
     Mutation(
         "budgets shared by the fleet",
-        (("core/limits/budgets.py",
-          "if ARGV[1] == '2' or wait <= 0 then", "wait = 0; if true then"),),
+        (("core/limits/scripts.py",
+          "local granted = ARGV[1] == '2' or", "wait = 0; local granted = true or"),),
         ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "units of the version before count",
+        (("core/limits/scripts.py", "if theirs > b.tat and theirs > since then",
+          "if false then"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "the version before waits for units of this version",
+        (("core/limits/scripts.py", "        b.tat = math.ceil(math.max(b.tat, tat))",
+          "        b.tat = math.ceil(b.tat)"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "a reservation bounds tasks of other costs",
+        (("core/limits/scripts.py", "and room_beside(b, reserved) < b.cost then",
+          "and false then"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "budgets before a loss are filled up",
+        (("core/limits/scripts.py", "if mark > b.used then", "if false then"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "units count where requests leave",
+        (("core/limits/budgets.py", "    span = period + math.ceil",
+          "    span = period + 0 * math.ceil"),),
+        ("tests/unit/test_budget_log.py", "tests/integration/test_budgets.py"),
+    ),
+    Mutation(
+        "old units are taken again",
+        (("core/worker/runner.py", "            self.services.renew_units(dispatch)\n",
+          "            pass\n"),),
+        ("tests/integration/test_grants.py",),
     ),
     Mutation(
         "limited accounts reach public addresses only",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from core.integration.base import REREAD, START
 from core.integration.limits import Concurrency, Limit, Rate
 from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, Portion, Waiting
-from core.limits.budgets import UnitRequest
+from core.limits.budgets import UnitRequest, UnitsLeft
 from core.limits.keys import account_key, from_json, limit_key, lowered, overridden, weight
 from core.settings import LimitOverride
 from core.states import Lane
@@ -35,7 +35,7 @@ class Rules:
     costs: Mapping[str, Mapping[str, int]]
     overrides: Mapping[str, LimitOverride]
     blocks: Blocks = field(default_factory=Blocks)
-    available: Mapping[str, int] = field(default_factory=dict)
+    available: Mapping[str, UnitsLeft] = field(default_factory=dict)
 
     def limits(self, account: InFlight | Waiting) -> list[Limit]:
         """Return the limits of an account, with the operator's overrides."""
@@ -208,16 +208,18 @@ def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Ro
         if key in rules.blocks.limits:
             room.closed |= touched
             room.slots = 0 if types is None else room.slots
+        if isinstance(limit, Rate):
+            if key in rules.available:
+                _ration(room, limit, rules.available[key], used, key, rules)
+            continue
         heaviest = max(
             (rules.weight(limit, type) for type in touched), default=1 if types is None else 0
         )
-        if not heaviest or (isinstance(limit, Rate) and key not in rules.available):
+        if not heaviest:
             continue
-        left = (limit.tasks if isinstance(limit, Concurrency) else rules.available[key]) - used[key]
-        if isinstance(limit, Concurrency):
-            # A task that weighs more than the limit runs alone, instead of never.
-            heaviest = min(heaviest, limit.tasks)
-        free = max(left, 0) // heaviest
+        # A task that weighs more than the limit runs alone, instead of never.
+        heaviest = min(heaviest, limit.tasks)
+        free = max(limit.tasks - used[key], 0) // heaviest
         used[key] += min(room.slots, free) * heaviest
         if types is None:
             room.slots = min(room.slots, free)
@@ -227,3 +229,31 @@ def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Ro
             room.cap = min(free, room.cap) if room.capped else free
             room.capped |= types
     return room
+
+
+def _ration(
+    room: _Room, limit: Rate, left: UnitsLeft, used: Counter[str], key: str, rules: Rules
+) -> None:
+    """Leave room for the tasks that fit into the units left, and close the types that do not fit.
+
+    Without a reservation, one task that does not fit is sent: its worker reserves its units.
+    """
+    costs = {type: min(rules.weight(limit, type), limit.units) for type in rules.costs}
+    left = left.less(used[key])
+    fitting = {
+        type: cost
+        for type, cost in costs.items()
+        if 0 < cost <= (left.units if cost == left.reserved_cost else left.other_units)
+    }
+    heavy = {type for type, cost in costs.items() if cost and type not in fitting}
+    if heavy and left.units and not left.reserved_cost:
+        fitting, heavy = {type: cost for type, cost in costs.items() if cost}, set()
+    room.closed |= heavy
+    if not fitting:
+        return
+    heaviest = max(fitting.values())
+    free = max(left.units // heaviest, 1)
+    used[key] += min(room.slots, free) * heaviest
+    if free < room.slots:
+        room.cap = min(free, room.cap) if room.capped else free
+        room.capped |= fitting.keys()

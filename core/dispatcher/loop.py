@@ -373,7 +373,7 @@ class Dispatcher:
         domain.cursor = waiting[-1].account
         full = len(waiting) == most
         if not dispatches:
-            pause = HELD_BACK_SECONDS if flying else retry_in(rates)
+            pause = HELD_BACK_SECONDS if flying else retry_in(rules.available.values())
             domain.pass_over(len(waiting), pause, more=full)
             return 0
         dispatches = trusted(conn, dispatches, self._settings.give_up_after_days * DAY)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from core.dispatcher.allocation import Rules
 from core.integration.limits import Rate
 from core.ledger.dispatching import Waiting
 from core.ledger.outcomes import Dispatch
-from core.limits.budgets import Budgets, UnitRequest, gcra
+from core.limits.budgets import Budgets, UnitRequest, UnitsLeft
 
 IN_FLIGHT_SECONDS = 0.05
 """The time for which units of dispatched tasks count here, in seconds.
@@ -34,7 +34,7 @@ class RateHeadroom:
         self._budgets = budgets
         self._recent: deque[tuple[float, str, int]] = deque()
 
-    def left(self, requests: Sequence[UnitRequest]) -> dict[str, int]:
+    def left(self, requests: Sequence[UnitRequest]) -> dict[str, UnitsLeft]:
         """Return the units left, by key."""
         if not requests:
             return {}
@@ -44,7 +44,7 @@ class RateHeadroom:
         left = self._budgets.left(requests)
         for _, key, units in self._recent:
             if key in left:
-                left[key] = max(left[key] - units, 0)
+                left[key] = left[key].less(units)
         return left
 
     def note(
@@ -67,13 +67,10 @@ class RateHeadroom:
                     self._recent.append((now, rules.key(limit, account), units))
 
 
-def retry_in(requests: Sequence[UnitRequest]) -> float:
-    """Return the seconds until the fastest of these budgets has the units of one task.
+def retry_in(left: Iterable[UnitsLeft]) -> float:
+    """Return the seconds until the first of these budgets has more units.
 
-    Without a budget, the result is infinite.
+    Without a budget in use, the result is infinite.
     """
-    waits = [
-        gcra(request.limit, request.heaviest)[0] * request.heaviest / 1_000_000
-        for request in requests
-    ]
+    waits = [units.more_in for units in left if units.more_in > 0]
     return max(min(waits), MIN_WAIT_SECONDS) if waits else float("inf")

@@ -17,7 +17,7 @@ All times are in microseconds, by the clock of Redis.
 
 from __future__ import annotations
 
-NOW = """
+READ_CLOCK = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 """
@@ -27,7 +27,7 @@ MAX_RESERVATIONS = 8
 
 _LOG = (
     f"local max_reservations = {MAX_RESERVATIONS}\n"
-    + NOW
+    + READ_CLOCK
     + """
 -- Adds units to the log. Entries of the same slot become one, with the time of the latest.
 local function add(b, at, units)
@@ -270,7 +270,7 @@ return left
 )
 
 DELETE_FULL = (
-    NOW
+    READ_CLOCK
     + """
 -- KEYS: the hash. ARGV: names of fields. Deletes those of budgets that are full again.
 for _, name in ipairs(ARGV) do
@@ -289,7 +289,7 @@ end
 )
 
 COMPARE_DATA = (
-    NOW
+    READ_CLOCK
     + """
 -- KEYS: the hash. Sets the mark to now, if the server has other data than the one that counted.
 local info = redis.call('INFO', 'replication')

@@ -18,7 +18,7 @@ from support.waiting import until
 from core.embedded import Urls
 from core.integration.limits import Rate
 from core.limits.budgets import Budgets, UnitRequest, grant_seconds
-from core.limits.scripts import NOW, TAKE_UNITS, UNITS_LEFT
+from core.limits.scripts import READ_CLOCK, TAKE_UNITS, UNITS_LEFT
 from core.transport.queues import Queues
 
 
@@ -181,8 +181,8 @@ class SimulatedClock:
         self.client, self.key = queues.client, queues.key("rates")
         now = "local now = tonumber(redis.call('HGET', KEYS[1], '@now'))\n"
         for name, script in {"_take_units": TAKE_UNITS, "_units_left": UNITS_LEFT}.items():
-            assert script.count(NOW) == 1
-            registered = self.client.register_script(script.replace(NOW, now))
+            assert script.count(READ_CLOCK) == 1
+            registered = self.client.register_script(script.replace(READ_CLOCK, now))
             monkeypatch.setattr(budgets, name, registered)
 
     def begin(self, now: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from core.integration.base import REREAD, START
 from core.integration.limits import Concurrency, Limit, Rate
@@ -16,6 +17,9 @@ from core.limits.budgets import UnitRequest, UnitsLeft
 from core.limits.keys import account_key, from_json, limit_key, lowered, overridden, weight
 from core.settings import LimitOverride
 from core.states import Lane
+
+PLENTY = 0.9
+"""The share of a rate limit of which more is left if its units need not be divided yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,9 @@ class Rules:
       blocks: The blocked limits, and the open breakers of the accounts.
       available: Units left in rate limits, by key. A rate limit without an entry bounds nothing
         here.
+      paces: The units of rate limits that the backfill may use now, by key. A limit for which live
+        tasks wait has no entry: shares bound its backfill.
+      rivals: The number of waiting accounts that share a rate limit, by key.
     """
 
     domain: str
@@ -36,6 +43,8 @@ class Rules:
     overrides: Mapping[str, LimitOverride]
     blocks: Blocks = field(default_factory=Blocks)
     available: Mapping[str, UnitsLeft] = field(default_factory=dict)
+    paces: Mapping[str, float] = field(default_factory=dict)
+    rivals: Mapping[str, int] = field(default_factory=dict)
 
     def limits(self, account: InFlight | Waiting) -> list[Limit]:
         """Return the limits of an account, with the operator's overrides."""
@@ -60,6 +69,15 @@ class Rules:
                         self.key(limit, account), limit, 0, heaviest
                     )
         return list(requests.values())
+
+    def rated(self, accounts: Iterable[Waiting]) -> list[tuple[str, Waiting]]:
+        """Return each rate limit of these accounts, by key, with the account."""
+        return [
+            (self.key(limit, account), account)
+            for account in accounts
+            for limit in self.limits(account)
+            if isinstance(limit, Rate)
+        ]
 
     def types(self, limit: Limit) -> set[str] | None:
         """Return the task types that use a limit; None for a concurrency limit that all use."""
@@ -131,12 +149,14 @@ class _Room:
       closed: Types that a limit blocks.
       capped: Types that share fewer places than `slots`.
       cap: The number of places for the capped types together.
+      metered: Types that use scarce units of a rate limit.
     """
 
     slots: int
     closed: set[str] = field(default_factory=set)
     capped: set[str] = field(default_factory=set)
     cap: int = 0
+    metered: set[str] = field(default_factory=set)
 
 
 def _portions(
@@ -173,8 +193,21 @@ def _portion(
     If a limit affects every type, the portion filters no types: that filter would read all ready
     tasks.
     """
-    capped = room.capped - room.closed
-    if room.capped | room.closed >= rules.costs.keys() - {START}:
+    capped, metered = room.capped - room.closed, room.metered - room.closed
+    every = rules.costs.keys() - {START}
+    if metered:
+        count = min(cap, count) if capped >= every else count
+        return Portion(
+            account,
+            lane,
+            count,
+            sorted(capped),
+            min(cap, count),
+            sorted(room.closed),
+            metered_types=sorted(metered),
+            ids_only=metered | room.closed >= every,
+        )
+    if room.capped | room.closed >= every:
         if not room.closed and capped:
             return Portion(account, lane, min(cap, count)) if cap else None
         if not capped and room.closed:
@@ -210,7 +243,7 @@ def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Ro
             room.slots = 0 if types is None else room.slots
         if isinstance(limit, Rate):
             if key in rules.available:
-                _ration(room, limit, rules.available[key], used, key, rules)
+                _meter(room, account, limit, used, rules)
             continue
         heaviest = max(
             (rules.weight(limit, type) for type in touched), default=1 if types is None else 0
@@ -231,29 +264,19 @@ def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Ro
     return room
 
 
-def _ration(
-    room: _Room, limit: Rate, left: UnitsLeft, used: Counter[str], key: str, rules: Rules
-) -> None:
-    """Leave room for the tasks that fit into the units left, and close the types that do not fit.
-
-    Without a reservation, one task that does not fit is sent: its worker reserves its units.
-    """
-    costs = {type: min(rules.weight(limit, type), limit.units) for type in rules.costs}
-    left = left.less(used[key])
-    fitting = {
-        type: cost
-        for type, cost in costs.items()
-        if 0 < cost <= (left.units if cost == left.reserved_cost else left.other_units)
-    }
-    heavy = {type for type, cost in costs.items() if cost and type not in fitting}
-    if heavy and left.units and not left.reserved_cost:
-        fitting, heavy = {type: cost for type, cost in costs.items() if cost}, set()
-    room.closed |= heavy
-    if not fitting:
+def _meter(room: _Room, account: Waiting, limit: Rate, used: Counter[str], rules: Rules) -> None:
+    """Meter the types that use a rate limit, unless its units suffice for all places."""
+    key = rules.key(limit, account)
+    types = {type for type in rules.costs if rules.weight(limit, type) > 0}
+    left = rules.available[key].less(used[key])
+    if not left.units:
+        room.closed |= types
         return
-    heaviest = max(fitting.values())
-    free = max(left.units // heaviest, 1)
-    used[key] += min(room.slots, free) * heaviest
-    if free < room.slots:
-        room.cap = min(free, room.cap) if room.capped else free
-        room.capped |= fitting.keys()
+    most = room.slots * max((rules.weight(limit, type) for type in types), default=0)
+    both = account.live and account.backfill
+    shared = rules.rivals.get(key, 1) > 1 and left.units < PLENTY * limit.units
+    paced = account.backfill and most > rules.paces.get(key, inf)
+    if left.reserved_cost or most > left.units or both or shared or paced:
+        room.metered |= types
+    else:
+        used[key] += most

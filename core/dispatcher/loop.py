@@ -12,7 +12,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from uuid import uuid4
 
 import psycopg
@@ -24,6 +23,7 @@ from core.dispatcher.allocation import Rules, allocate
 from core.dispatcher.domain import Domain, Phase
 from core.dispatcher.maintenance import Maintenance
 from core.dispatcher.rate_headroom import RateHeadroom, retry_in
+from core.dispatcher.rations import Rationing
 from core.environment import Environment
 from core.errors import ServerUnavailable, SettingsError
 from core.ledger import dispatching, leadership, pauses, processes
@@ -362,9 +362,14 @@ class Dispatcher:
             dispatching.blocks(conn, [account.account for account in waiting]),
         )
         rates = rules.rates(waiting)
-        rules = replace(rules, available=self._headroom.left(rates))
+        rules, uses = self._headroom.apply(rules, waiting, rates)
         flying = dispatching.in_flight(conn, name)
         portions = allocate(free, window, flying, waiting, rules)
+        if any(portion.metered_types for portion in portions):
+            rationing = Rationing(rules, uses, waiting)
+            candidates = dispatching.candidates(conn, name, portions)
+            portions = rationing.choose(portions, candidates)
+            self._headroom.reserve(rationing.reservations)
         dispatches = (
             dispatching.claim(conn, self.id, name, portions, self._maintenance.leases.longest)
             if portions
@@ -373,7 +378,7 @@ class Dispatcher:
         domain.cursor = waiting[-1].account
         full = len(waiting) == most
         if not dispatches:
-            pause = HELD_BACK_SECONDS if flying else retry_in(rules.available.values())
+            pause = HELD_BACK_SECONDS if flying else retry_in(rules, rates)
             domain.pass_over(len(waiting), pause, more=full)
             return 0
         dispatches = trusted(conn, dispatches, self._settings.give_up_after_days * DAY)
@@ -453,6 +458,7 @@ def _exhausted(
     return len(portions) == sum(account.live + account.backfill for account in waiting) and not any(
         portion.capped_types
         or portion.without_types
+        or portion.metered_types
         or claimed[portion.account, portion.lane] >= portion.most
         for portion in portions
     )

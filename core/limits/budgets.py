@@ -1,7 +1,7 @@
 """Rate limits of the fleet: one budget in Redis for all workers, timed by the clock of Redis.
 
-A budget is a log of the units that tasks took. A task may start if its units and those of the log
-fit into the limit. The log has 64 slots for each period: units that were taken in one slot leave it
+A budget is a log of the units that tasks took. A task may start if the units of the log leave room
+for its own. The log has 64 slots for each period: units that were taken in one slot leave it
 together, when the period of the latest has passed. So its size is fixed, and it loses at most one
 slot of the period.
 
@@ -13,9 +13,9 @@ A refused cost has a reservation. While it waits, tasks of other costs take only
 delay it. The cost that has waited longest has the only reservation that counts, so that no cost
 starves. This is EASY backfilling, as in schedulers of clusters.
 
-A task that costs more than the complete limit starts when nothing is counted. What it costs beyond
-the limit is owed, as are units that tasks charge without room for them. All units that leave the
-log first pay what is owed.
+A task that costs more than the complete limit starts when nothing is counted. Its units beyond the
+limit are a debt, and so are charged units without room. Units that leave the log pay the debt
+first.
 
 If Redis has lost or evicted the budgets, each starts as spent, so the fleet is slow rather than
 over the limit. A mark in the hash distinguishes lost budgets from unused ones. A replica that is
@@ -101,15 +101,17 @@ class UnitsLeft(NamedTuple):
         units.
       other_units: The number of units that tasks of other costs may take.
       more_in: Seconds until more units are left; 0 if all are.
+      taken: The number of units that tasks took so far, since the log began.
     """
 
     units: int
     reserved_cost: int
     other_units: int
     more_in: float
+    taken: int = 0
 
     def less(self, units: int) -> UnitsLeft:
-        """Return what is left after units were taken."""
+        """Return the rest after units were taken."""
         return self._replace(
             units=max(self.units - units, 0), other_units=max(self.other_units - units, 0)
         )
@@ -157,8 +159,10 @@ class Budgets:
             arguments += [request.key, request.limit.units, span, slot, interval]
         left = cast("list[int]", self._units_left(keys=self._keys(requests), args=arguments))
         return {
-            request.key: UnitsLeft(*left[at : at + 3], left[at + 3] / 1_000_000)
-            for request, at in zip(requests, range(0, len(left), 4), strict=True)
+            request.key: UnitsLeft(units, cost, others, more / 1_000_000, taken)
+            for request, units, cost, others, more, taken in zip(
+                requests, *(left[field::5] for field in range(5)), strict=True
+            )
         }
 
     def reserve(self, request: UnitRequest) -> None:

@@ -6,10 +6,10 @@ it with its marks, and no budget alone:
 - `` (the empty name): the mark. The time at which budgets were lost, or 0.
 - `@log`: the time at which the first process that keeps logs used this hash, or 0.
 - `@data`: the id of the data in which the budgets were counted; see `COMPARE_DATA`.
-- `log/<name>`: the log of a budget, packed: limit, span, owed units, tat of the version before as
-  this version left it, time of the latest use, number of reservations; three numbers for each
-  reservation: cost, time of the first refusal, time of its end; and two for each entry of the log:
-  time and units.
+- `log/<name>`: the log of a budget, packed. First come limit, span, owed units, the tat of the
+  version before as this version left it, and the time of the latest use. Then come the units that
+  tasks took so far, and the number of reservations. Each reservation has a cost, the time of the
+  first refusal, and the time of its end. Each entry has a time and units.
 - `<name>`: the tat of a budget, written by workers of the version before.
 
 All times are in microseconds, by the clock of Redis.
@@ -83,13 +83,13 @@ end
 -- Reads a budget, and settles it.
 local function open(name, old, mark, began, limit, span, slot, interval)
     local b = {name = name, limit = limit, span = span, slot = slot, sum = 0, owed = 0, tat = 0,
-        used = 0, first = 1, last = 0, at = {}, units = {}, reserved = {}}
+        used = 0, taken = 0, first = 1, last = 0, at = {}, units = {}, reserved = {}}
     local fields = redis.call('HMGET', KEYS[1], 'log/' .. name, name)
     if fields[1] then
         local log = cmsgpack.unpack(fields[1])
-        b.owed, b.tat, b.used = log[3], log[4], math.min(log[5], now)
-        local from = 7 + 3 * log[6]
-        for i = 7, from - 1, 3 do
+        b.owed, b.tat, b.used, b.taken = log[3], log[4], math.min(log[5], now), log[6]
+        local from = 8 + 3 * log[7]
+        for i = 8, from - 1, 3 do
             if log[i + 2] > now then
                 b.reserved[#b.reserved + 1] = {log[i], log[i + 1], log[i + 2]}
             end
@@ -210,6 +210,7 @@ for i = 2, #KEYS do
     end
     if granted then
         spend(b, now, b.asked)
+        if ARGV[1] == '1' then b.taken = b.taken + b.asked end
         if mine and ARGV[1] == '1' then table.remove(b.reserved, mine) end
         -- Workers of the version before wait until these units are out of the window.
         local room = now + b.tolerance + b.span * (1 + b.owed / b.limit)
@@ -225,7 +226,7 @@ for i = 2, #KEYS do
         if mine then b.reserved[mine][3] = now + b.wait + b.hold end
     end
     if granted or b.wait > 0 then
-        local log = {b.limit, b.span, b.owed, b.tat, now, #b.reserved}
+        local log = {b.limit, b.span, b.owed, b.tat, now, b.taken, #b.reserved}
         for _, one in ipairs(b.reserved) do
             log[#log + 1], log[#log + 2], log[#log + 3] = one[1], one[2], one[3]
         end
@@ -245,7 +246,8 @@ UNITS_LEFT = (
 -- KEYS: the hash, then the key of each budget in the version before.
 -- ARGV: name, units of the limit, span, slot, and interval of the version before of each budget.
 -- Returns for each budget: the units left, the cost of the task that has waited longest (0 if none
---   waits), the units left for tasks of other costs, and the time until more units are left.
+--   waits), the units left for tasks of other costs, the time until more units are left, and the
+--   units that tasks took so far.
 local marks = redis.call('HMGET', KEYS[1], '', '@log')
 local left = {}
 for i = 2, #KEYS do
@@ -264,6 +266,7 @@ for i = 2, #KEYS do
     left[#left + 1] = reserved and reserved[1] or 0
     left[#left + 1] = reserved and math.min(units, room_beside(b, reserved)) or units
     left[#left + 1] = math.ceil(more)
+    left[#left + 1] = b.taken
 end
 return left
 """

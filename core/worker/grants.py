@@ -30,7 +30,7 @@ def take(
     """Take the units of a running task.
 
     Returns:
-      None if it has them; otherwise the exhausted budget.
+      The exhausted budget; None if the task has its units.
     """
     if not requests:
         return None

@@ -52,7 +52,7 @@ def test_lighter_tasks_may_start_while_a_heavy_one_waits(budgets: Budgets) -> No
     assert heavy is not None
     assert heavy.blocked_seconds == 0
     left = budgets.left([UnitRequest("k", limit, 0)])["k"]
-    # All 60 units leave the log in one slot, so others may take what leaves with them.
+    # All 60 units leave the log in one slot. Other units may leave with them.
     assert left[:2] == (40, 50)
     assert take(budgets, limit, 40) is None
 
@@ -61,7 +61,7 @@ def test_units_are_reserved_without_a_task(budgets: Budgets) -> None:
     limit = Rate("q", 100, 1_000.0)
     budgets.reserve(UnitRequest("k", limit, 30))
     left = UnitRequest("k", limit, 0)
-    assert budgets.left([left])["k"] == (100, 0, 100, 0.0), "30 units can be taken now"
+    assert budgets.left([left])["k"][:4] == (100, 0, 100, 0.0), "30 units can be taken now"
     assert take(budgets, limit, 80) is None
     budgets.reserve(UnitRequest("k", limit, 30))
     assert budgets.left([left])["k"][:2] == (20, 30)

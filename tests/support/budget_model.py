@@ -25,7 +25,8 @@ class Budget:
     Attributes:
       log: Pairs of (time, units) that count, oldest first.
       owed: The units beyond the limit that are not paid yet.
-      taken: All units that tasks took, with their times.
+      taken: All units that tasks took since the log began, with their times.
+      lost: Those of earlier logs.
     """
 
     limit: Rate
@@ -35,6 +36,7 @@ class Budget:
     used: int = 0
     reserved: list[Reservation] = field(default_factory=list)
     taken: list[tuple[int, int]] = field(default_factory=list)
+    lost: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.span, self.slot, self.hold = times(self.limit)
@@ -86,6 +88,7 @@ class Budget:
     def flush(self) -> None:
         """Count the limit as spent, as after the loss of the log."""
         self.log, self.owed, self.reserved = [(self.now, self.limit.units)], 0, []
+        self.lost, self.taken = [*self.lost, *self.taken], []
 
     def left(self) -> UnitsLeft:
         """Return the units that can be taken now."""
@@ -96,7 +99,8 @@ class Budget:
         more = self._until_room(1) if self.owed else 0
         if not more and self.log:
             more = self.log[0][0] + self.span - self.now
-        return UnitsLeft(units, first.cost if first else 0, others, more / 1_000_000)
+        total = sum(units for _, units in self.taken)
+        return UnitsLeft(units, first.cost if first else 0, others, more / 1_000_000, total)
 
     def _sum(self) -> int:
         return sum(units for _, units in self.log)

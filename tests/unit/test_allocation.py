@@ -33,7 +33,7 @@ def waits(
     limits: Sequence[Limit] = (),
     **more: object,
 ) -> Waiting:
-    return replace(Waiting(account, None, to_json(limits), live, backfill), **more)
+    return replace(Waiting("u", account, None, to_json(limits), live, backfill), **more)
 
 
 @dataclass
@@ -60,7 +60,8 @@ class World:
         lanes = {(a, lane) for (a, lane, _), n in self.ready.items() if n}
         names = sorted({a for a, _ in lanes})
         return [
-            Waiting(*self._row(a), (a, "live") in lanes, (a, "backfill") in lanes) for a in names
+            Waiting("u", *self._row(a), (a, "live") in lanes, (a, "backfill") in lanes)
+            for a in names
         ]
 
     def claim(self, portions: list[Portion], random: Random) -> int:

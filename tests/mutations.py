@@ -1209,6 +1209,41 @@ MUTATIONS = [
         ("tests/unit/test_budget_log.py", "tests/integration/test_budgets.py"),
     ),
     Mutation(
+        "users have equal shares of a rate limit",
+        (("core/dispatcher/rations.py", "        user = min(self._open, key=self._user_score)",
+          "        user = next(iter(self._open))"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "accounts of a user have equal shares of a rate limit",
+        (("core/dispatcher/rations.py", "        account = min(accounts, key=self._account_score)",
+          "        account = next(iter(accounts))"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "backfill has its share of a rate limit",
+        (("core/dispatcher/rations.py", "        return used[Lane.BACKFILL] < share",
+          "        return 0 * used[Lane.BACKFILL] > share"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "who has taken its places holds up the others",
+        (("core/dispatcher/rations.py", "                self._wait_for(account)",
+          "                self._close(account, name)"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "backfill is spread over the period",
+        (("core/dispatcher/rations.py", "or units <= self.pace_left", "or True"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "units are reserved for a task that does not fit",
+        (("core/dispatcher/rations.py", "                    budget.reserve(units)\n"
+          "                    self.reservations.append", "                    str"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
         "old units are taken again",
         (("core/worker/runner.py", "            self.services.renew_units(dispatch)\n",
           "            pass\n"),),

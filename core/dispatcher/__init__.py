@@ -3,8 +3,9 @@
 It also recovers lost messages and expired leases.
 
 loop         leads, dispatches, waits        allocation     the share of each account
-domain       the state of a domain           rate_headroom  units left in rate limits
-maintenance  periodic jobs of the leader
+domain       the state of a domain           rations        the shares of scarce rate limits
+maintenance  periodic jobs of the leader     rate_headroom  units left in rate limits
+                                             rate_use       what was used of them lately
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ def connect(
     integration: Integration,
     config: Mapping[str, Any] | None = None,
     credentials: BaseModel | None = None,
+    user: str = "tester",
+    group: str | None = None,
 ) -> UUID:
     """Store an account of this integration, due immediately, without calling its `check`."""
     valid = integration.config_model.model_validate(config or {})
@@ -31,11 +33,11 @@ def connect(
     with deployment.connection() as connection:
         account, _ = store.connect(
             connection,
-            user_id="tester",
+            user_id=user,
             domain=integration.manifest.domain,
             name=name,
             identity=name,
-            group=None,
+            group=group,
             config=valid.model_dump(mode="json"),
             credentials=None if credentials is None else deployment.vault.seal(credentials),
             limits=to_json(integration.limits(valid)),

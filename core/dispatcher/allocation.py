@@ -197,6 +197,8 @@ def _portion(
     every = rules.costs.keys() - {START}
     if metered:
         count = min(cap, count) if capped >= every else count
+        if not count:
+            return None
         return Portion(
             account,
             lane,

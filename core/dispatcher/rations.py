@@ -266,21 +266,32 @@ class Rationing:
         }
 
     def _first_that_fits(self, lane: _Lane) -> Candidate | None:
-        """Return the first task of a lane that may start, and reserve units for those before it."""
-        tried: set[str] = set()
+        """Return the next task of a lane that may start, and reserve units for the first one.
+
+        If the first one does not fit, the heaviest that fits is next: it leaves least units unused.
+        """
+        firsts: dict[str, Candidate] = {}
         for task in lane.tasks:
-            if task.type in tried or not lane.may_take(task):
-                continue
-            tried.add(task.type)
+            if lane.may_take(task):
+                firsts.setdefault(task.type, task)
+        fitting: list[tuple[int, int, Candidate]] = []
+        for place, task in enumerate(firsts.values()):
             costs = self._costs(task)
             if all(self._budgets[key].fits(units, task.lane) for key, units in costs.items()):
-                return task
-            for key, units in costs.items():
-                budget = self._budgets[key]
-                if budget.must_reserve(units):
-                    budget.reserve(units)
-                    self.reservations.append(UnitRequest(key, budget.limit, units, units))
-        return None
+                if not place:
+                    return task
+                fitting.append((task.priority, sum(costs.values()), task))
+            elif not fitting:
+                self._reserve(costs)
+        return max(fitting, key=lambda one: one[:2])[2] if fitting else None
+
+    def _reserve(self, costs: Mapping[str, int]) -> None:
+        """Reserve the units of a task that waits, if others could take those that are left."""
+        for key, units in costs.items():
+            budget = self._budgets[key]
+            if budget.must_reserve(units):
+                budget.reserve(units)
+                self.reservations.append(UnitRequest(key, budget.limit, units, units))
 
     def _take(self, task: Candidate) -> None:
         """Count the units of a chosen task."""

@@ -166,7 +166,7 @@ ORDER BY t.priority DESC, t.id
 
 # The first ready tasks of portions whose units are scarce, in the order in which they are due.
 CANDIDATES = f"""
-SELECT task.id, p.account::text AS account, p.lane, task.type
+SELECT task.id, p.account::text AS account, p.lane, task.type, task.priority
 FROM json_to_recordset(%(portions)s::json) AS p(account uuid, lane text, types text[])
 CROSS JOIN LATERAL (
     SELECT id, type, priority FROM sync_task
@@ -299,6 +299,7 @@ class Candidate:
     account: str
     lane: str
     type: str
+    priority: int = 0
 
 
 @dataclass(slots=True)

@@ -9,9 +9,9 @@ A worker takes units shortly before its task starts. They are good for a fiftiet
 after that, the worker takes them again. The log therefore counts them for a fiftieth longer than
 the period, and no window of `per` seconds exceeds `units`, measured where requests leave.
 
-A refused cost has a reservation. While it waits, tasks of other costs take only units that do not
-delay it. The cost that has waited longest has the only reservation that counts, so that no cost
-starves. This is EASY backfilling, as in schedulers of clusters.
+A refused cost has a reservation. While it waits, tasks of other costs delay it by at most a
+sixteenth of the period. The cost that has waited longest has the only reservation that counts, so
+that no cost starves. This is EASY backfilling, as in schedulers of clusters.
 
 A task that costs more than the complete limit starts when nothing is counted. Its units beyond the
 limit are a debt, and so are charged units without room. Units that leave the log pay the debt
@@ -52,6 +52,12 @@ A thread may need some milliseconds to start its task.
 HOLD_SHARE = 8
 HOLD_SECONDS = 0.25
 """A reservation ends this share of the period, and this time, after its units are free."""
+
+SLACK_SHARE = 16
+"""Tasks of other costs may delay a reserved task by the period divided by this number.
+
+Without it, units would stay unused: if a task waits for the complete limit, no other could start.
+"""
 
 BURST_SHARE = 20
 """The units of a limit divided by this number are its burst in the version before."""
@@ -154,7 +160,7 @@ class Budgets:
             return {}
         arguments: list[Any] = []
         for request in requests:
-            span, slot, _ = times(request.limit)
+            span, slot, *_ = times(request.limit)
             interval, _ = gcra(request.limit, request.heaviest)
             arguments += [request.key, request.limit.units, span, slot, interval]
         left = cast("list[int]", self._units_left(keys=self._keys(requests), args=arguments))
@@ -220,11 +226,12 @@ class Budgets:
         self._compare_data(keys=[self._key("rates")])
 
 
-def times(limit: Rate) -> tuple[int, int, int]:
-    """Return three times in microseconds: span, slot, and hold.
+def times(limit: Rate) -> tuple[int, int, int, int]:
+    """Return four times in microseconds: span, slot, hold and slack.
 
     The log counts units for a span. Units that were taken in one slot leave it together. A
-    reservation lasts for a hold after its units are free.
+    reservation lasts for a hold after its units are free. Tasks of other costs may delay it by the
+    slack.
 
     Args:
       limit: The rate limit.
@@ -232,7 +239,7 @@ def times(limit: Rate) -> tuple[int, int, int]:
     period = max(round(limit.per * 1_000_000), 1)
     hold = period // HOLD_SHARE + round(HOLD_SECONDS * 1_000_000)
     span = period + math.ceil(grant_seconds(limit) * 1_000_000)
-    return span, max(period // SLOTS, 1), hold
+    return span, max(period // SLOTS, 1), hold, period // SLACK_SHARE
 
 
 def grant_seconds(limit: Rate) -> float:

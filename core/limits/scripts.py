@@ -9,7 +9,8 @@ it with its marks, and no budget alone:
 - `log/<name>`: the log of a budget, packed. First come limit, span, owed units, the tat of the
   version before as this version left it, and the time of the latest use. Then come the units that
   tasks took so far, and the number of reservations. Each reservation has a cost, the time of the
-  first refusal, and the time of its end. Each entry has a time and units.
+  first refusal, the time to which others may delay it, and the time of its end. Each entry has a
+  time and units.
 - `<name>`: the tat of a budget, written by workers of the version before.
 
 All times are in microseconds, by the clock of Redis.
@@ -88,10 +89,10 @@ local function open(name, old, mark, began, limit, span, slot, interval)
     if fields[1] then
         local log = cmsgpack.unpack(fields[1])
         b.owed, b.tat, b.used, b.taken = log[3], log[4], math.min(log[5], now), log[6]
-        local from = 8 + 3 * log[7]
-        for i = 8, from - 1, 3 do
-            if log[i + 2] > now then
-                b.reserved[#b.reserved + 1] = {log[i], log[i + 1], log[i + 2]}
+        local from = 8 + 4 * log[7]
+        for i = 8, from - 1, 4 do
+            if log[i + 3] > now then
+                b.reserved[#b.reserved + 1] = {log[i], log[i + 1], log[i + 2], log[i + 3]}
             end
         end
         for i = from, #log, 2 do
@@ -149,15 +150,11 @@ local function reservation(b)
     return oldest
 end
 
--- Returns the units that tasks of other costs may take now, and not delay the reserved task.
+-- Returns the units that tasks of other costs may take now, and not delay the reserved task further
+-- than its reservation says.
 local function room_beside(b, reserved)
-    local moment = now + until_room(b, reserved[1])
-    local latest = b.last >= b.first and b.at[b.last]
-    if latest and moment >= latest + b.span
-        and math.floor(latest / b.slot) == math.floor(now / b.slot) then
-        -- The reserved task waits for all units, and these would leave the log with the latest.
-        return b.limit
-    end
+    local moment = math.max(now + until_room(b, reserved[1]), reserved[3])
+    if now + b.span <= moment then return b.limit end
     local counted = 0
     for i = b.first, b.last do
         if b.at[i] + b.span > moment then counted = counted + b.units[i] end
@@ -172,7 +169,7 @@ TAKE_UNITS = (
     + """
 -- KEYS: the hash, then the key of each budget in the version before.
 -- ARGV: take (1), force (2) or reserve (3); then for each budget: name, units of the limit, span,
---   slot, hold, interval and tolerance of the version before, units.
+--   slot, hold, slack, interval and tolerance of the version before, units.
 -- Returns {-1, 0, 0} if the mark is missing. Otherwise {wait, number of the budget that requires
 --   the longest wait, the time until it has a unit for any task}.
 local marks = redis.call('HMGET', KEYS[1], '', '@log')
@@ -184,18 +181,19 @@ end
 local wait, which, blocked = 0, 0, 0
 local budgets = {}
 for i = 2, #KEYS do
-    local at = 2 + (i - 2) * 8
+    local at = 2 + (i - 2) * 9
     local b = open(ARGV[at], KEYS[i], marks[1], marks[2], tonumber(ARGV[at + 1]),
-        tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 5]))
-    b.hold, b.interval = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-    b.tolerance, b.asked = tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
+        tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 6]))
+    b.hold, b.slack = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
+    b.interval, b.tolerance = tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
+    b.asked = tonumber(ARGV[at + 8])
     b.cost = math.min(b.asked, b.limit)
     budgets[i] = b
     b.wait = until_room(b, b.cost)
     local reserved = reservation(b)
     if b.wait == 0 and reserved and reserved[1] ~= b.cost
         and room_beside(b, reserved) < b.cost then
-        local rest = reserved[3] - now
+        local rest = reserved[4] - now
         b.wait = until_room(b, reserved[1] + b.cost)
         if b.wait == 0 or b.wait > rest then b.wait = rest end
     end
@@ -211,7 +209,13 @@ for i = 2, #KEYS do
     if granted then
         spend(b, now, b.asked)
         if ARGV[1] == '1' then b.taken = b.taken + b.asked end
-        if mine and ARGV[1] == '1' then table.remove(b.reserved, mine) end
+        if mine and ARGV[1] == '1' then
+            -- Its turn is over. What it took may delay the other reservations.
+            table.remove(b.reserved, mine)
+            for _, one in ipairs(b.reserved) do
+                one[3] = math.max(one[3], now + until_room(b, one[1]) + b.slack)
+            end
+        end
         -- Workers of the version before wait until these units are out of the window.
         local room = now + b.tolerance + b.span * (1 + b.owed / b.limit)
         local tat = math.min(math.max(b.tat, now) + b.asked * b.interval, room)
@@ -221,14 +225,17 @@ for i = 2, #KEYS do
     elseif b.wait > 0 then
         if not mine and #b.reserved < max_reservations then
             mine = #b.reserved + 1
-            b.reserved[mine] = {b.cost, now, 0}
+            b.reserved[mine] = {b.cost, now, now + b.wait + b.slack, 0}
         end
-        if mine then b.reserved[mine][3] = now + b.wait + b.hold end
+        if mine then
+            local one = b.reserved[mine]
+            one[4] = math.max(now + b.wait, one[3]) + b.hold
+        end
     end
     if granted or b.wait > 0 then
         local log = {b.limit, b.span, b.owed, b.tat, now, b.taken, #b.reserved}
         for _, one in ipairs(b.reserved) do
-            log[#log + 1], log[#log + 2], log[#log + 3] = one[1], one[2], one[3]
+            for n = 1, 4 do log[#log + 1] = one[n] end
         end
         for n = b.first, b.last do
             log[#log + 1], log[#log + 2] = b.at[n], b.units[n]

@@ -247,6 +247,8 @@ def test_the_script_counts_as_the_model_does(
                 clock.client.hset(clock.key, "", model.now)
                 clock.client.delete(clock.key.replace("rates", "budget/k"))
                 model.flush()
+                assert budgets.take([wanted]) is not None
+                assert model.take(cost) > 0
             case _:
                 wait, expected = budgets.take([wanted]), model.take(cost)
                 assert (wait.seconds if wait else 0) == expected / 1e6

@@ -15,6 +15,7 @@ class Reservation:
 
     cost: int
     since: int
+    start: int
     until: int
 
 
@@ -39,7 +40,7 @@ class Budget:
     lost: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.span, self.slot, self.hold = times(self.limit)
+        self.span, self.slot, self.hold, self.slack = times(self.limit)
 
     def take(self, units: int) -> int:
         """Take units and return 0, or return the microseconds to wait."""
@@ -53,15 +54,18 @@ class Budget:
         mine = next((one for one in self.reserved if one.cost == cost), None)
         if wait:
             if mine is None and len(self.reserved) < 8:
-                mine = Reservation(cost, self.now, 0)
+                mine = Reservation(cost, self.now, self.now + wait + self.slack, 0)
                 self.reserved.append(mine)
             if mine is not None:
-                mine.until = self.now + wait + self.hold
+                mine.until = max(self.now + wait, mine.start) + self.hold
             self.used = self.now
             return wait
+        self._spend(self.now, units)
         if mine is not None:
             self.reserved.remove(mine)
-        self._spend(self.now, units)
+            for one in self.reserved:
+                start = self.now + self._until_room(one.cost) + self.slack
+                one.start = max(one.start, start)
         self.used = self.now
         self.taken.append((self.now, units))
         return 0
@@ -136,9 +140,8 @@ class Budget:
         return min(self.reserved, key=lambda one: one.since, default=None)
 
     def _room_beside(self, first: Reservation) -> int:
-        moment = self.now + self._until_room(first.cost)
-        latest = self.log[-1][0] if self.log else -1
-        if latest // self.slot == self.now // self.slot and moment >= latest + self.span:
+        moment = max(self.now + self._until_room(first.cost), first.start)
+        if self.now + self.span <= moment:
             return self.limit.units
         counted = sum(units for at, units in self.log if at + self.span > moment)
         return max(self.limit.units - counted - first.cost, 0)

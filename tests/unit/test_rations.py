@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from math import inf
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.budget_model import Budget
+from support.budget_model import Budget, worst_window
 
 from core.dispatcher.allocation import Rules, allocate
 from core.dispatcher.rate_headroom import with_use
@@ -23,7 +24,9 @@ from core.limits.budgets import UnitsLeft
 from core.limits.keys import to_json
 from core.states import Lane
 
+MIXED = {f"t{cost}": {"q": cost} for cost in (1, 3, 5, 11, 17, 23, 30, 34, 41, 47, 55, 60, 72, 88)}
 COSTS: dict[str, dict[str, int]] = {"start": {}, "light": {"q": 1}, "heavy": {"q": 7}, "free": {}}
+COSTS |= MIXED
 LIVE, BACKFILL = Lane.LIVE, Lane.BACKFILL
 
 
@@ -118,9 +121,16 @@ class World:
     def run(self, periods: float, step: float = 0.01) -> None:
         """Let time pass."""
         end = self.budget.now + round(periods * self.limit.per * 1_000_000)
-        while self.budget.now < end:
+        while self.budget.now < end and self.waiting():
+            before = self.done.total()
             self.round()
-            self.budget.now += round(step * 1_000_000)
+            left = self.budget.left()
+            if self.done.total() > before or left.units == self.limit.units:
+                self.budget.now += round(step * 1_000_000)
+            else:
+                # The next round in which anything can change.
+                wait = min(left.more_in, self.limit.per / PACE_SHARE)
+                self.budget.now += round(max(wait, step) * 1_000_000)
 
     def units(self) -> Counter[str]:
         """Return the units of each user."""
@@ -236,6 +246,23 @@ def test_a_heavy_task_beside_a_stream_of_light_ones_starts_within_two_periods() 
     )
     world.run(2.0)
     assert world.done["b", LIVE] == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_mixed_costs_use_95_percent_of_the_complete_limit(seed: int) -> None:
+    """While many tasks wait, no schedule could use more."""
+    random = Random(seed)
+    types = random.choices(sorted(MIXED), k=300)
+    limit = replace(LIMIT, units=100, per=60.0)
+    world = World(limit, [Account("ann", "a", live=types)], slots=20)
+    world.run(1_000, step=0.02)
+    assert not world.waiting()
+    assert (
+        worst_window([(at, COSTS[type]["q"]) for at, _, type, _ in world.order], 60_000_000) == 100
+    )
+    periods = world.order[220][0] // 60_000_000
+    used = sum(COSTS[type]["q"] for at, _, type, _ in world.order if at < periods * 60_000_000)
+    assert used >= 0.95 * periods * 100
 
 
 @settings(max_examples=40)

@@ -60,7 +60,7 @@ def tests(session: nox.Session) -> None:
     limits. A test that fails runs once more, alone: if it passes, it lost a race for the machine,
     and the warning names it. A fault of the engine fails twice.
     """
-    _install(session, "test", core=".[demo,serve,sentry,otel]")
+    _install(session, "test", core=".[demo,serve,sentry,otel,parquet]")
     patience = {"POLLING_TEST_PATIENCE": "3"}
     try:
         session.run("pytest", "-n", "3", *session.posargs, env=patience, interrupt_timeout=LONG)
@@ -73,7 +73,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def faults(session: nox.Session) -> None:
     """Run all fault tests with real processes, including the long ones that `tests` skips."""
-    _install(session, "test", core=".[demo,serve,sentry,otel]")
+    _install(session, "test", core=".[demo,serve,sentry,otel,parquet]")
     session.run(
         "pytest", "-m", "long or not long", *FAULTS, *session.posargs, interrupt_timeout=LONG
     )
@@ -82,7 +82,7 @@ def faults(session: nox.Session) -> None:
 @nox.session
 def soak(session: nox.Session) -> None:
     """Check that random faults lose nothing: `nox -s soak -- --minutes 30 --report FILE`."""
-    _install(session, "test", core=".[demo,serve,sentry,otel]")
+    _install(session, "test", core=".[demo,serve,sentry,otel,parquet]")
     path = os.pathsep.join(
         str(Path(folder).resolve()) for folder in ("tests", "tests/support/hostile-plugin/src")
     )
@@ -97,7 +97,7 @@ def mutations(session: nox.Session) -> None:
 
     For some mechanisms only: `nox -s mutations -- fence sweeper`.
     """
-    _install(session, "test", core=".[demo,serve,sentry,otel]")
+    _install(session, "test", core=".[demo,serve,sentry,otel,parquet]")
     session.run("python", "tests/mutations.py", *session.posargs, interrupt_timeout=LONG)
 
 

@@ -26,6 +26,9 @@ NAMES: Mapping[str, str] = {
     "reread": (
         "a reread of 20,000 kept mails, against reading the same mails alone, and a sync beside it"
     ),
+    "shares": (
+        "a sync beside a user who does the worst that a token allows, against the same sync alone"
+    ),
     "sweep": (
         "a sync beside a sweep and an erasure of a million items, against the same sync alone"
     ),

@@ -193,7 +193,10 @@ def _measure(engine: Engine, case: Case, folder: Path, options: Options) -> Case
 
 def _sync(engine: Engine, server: Server, *, timeout: float = 900.0) -> float:
     """Copy a server with a new account; return the seconds from the request to the end."""
-    config = Config(host=server.host, port=server.port, max_connections=CONNECTIONS)
+    # The peers copy files that have just been written, too.
+    config = Config(
+        host=server.host, port=server.port, max_connections=CONNECTIONS, settle_seconds=0
+    )
     account = engine.account("ftp", limits=Ftp.limits(config), **config.model_dump(mode="json"))
     _, seconds = engine.sync(account, timeout=timeout)
     files = [path.stat().st_size for path in server.home.rglob("*") if path.is_file()]

@@ -3,6 +3,7 @@
 The trigger is the call that `polling sync` makes, on an idle system.
 
 The sync has two steps: the root task, and the page that it requests. The peer has two steps too.
+Another figure is the latency from a hint, as the listener of a plugin adds it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from benchmarks.engine import Engine, Testbed
 from benchmarks.peers import stock
 from benchmarks.report import Budget, Options, Report
 from core.environment import Environment
+from core.ledger import hints
 from core.service.backend import Backend, open_backend
 from core.service.runs import actions as run_actions
 from core.settings import Settings
@@ -29,7 +31,7 @@ PAUSE = (0.5, 1.5)
 
 def run(bed: Testbed, options: Options) -> Report:
     """Measure the milliseconds after each trigger, alternating between both sides."""
-    ours, theirs = [], []
+    ours, theirs, hinted = [], [], []
     with Engine(bed) as engine, engine.workers(), stock.workers(bed) as peer:
         backend = _backend(engine)
         for _ in range(options.size(TRIGGERS, 5) + 1):
@@ -41,12 +43,20 @@ def run(bed: Testbed, options: Options) -> Report:
                 )
             )
             theirs.append(_milliseconds(peer.trigger, peer.arrived))
+            account = engine.account("hello-world", pages=1, items=10)
+            hinted.append(
+                _milliseconds(
+                    lambda: _hint(backend, account),  # noqa: B023
+                    lambda: _kept(engine, account),  # noqa: B023
+                )
+            )
         backend.close()
-    ours, theirs = ours[1:], theirs[1:]  # the first trigger loads code
+    ours, theirs, hinted = ours[1:], theirs[1:], hinted[1:]  # the first trigger loads code
     budget = Budget("our median, ms", statistics.median(ours), at_most=60)
-    rows = [_row("ours", ours), _row("stock consumer", theirs)]
+    most = Budget("the slowest hint, ms", max(hinted), at_most=1_000)
+    rows = [_row("ours", ours), _row("ours, from a hint", hinted), _row("stock consumer", theirs)]
     peer_name = "bare Dramatiq with its stock consumer, two actors and an INSERT"
-    return Report("latency", "ms", ours, theirs, peer_name, [budget], {"spread": rows})
+    return Report("latency", "ms", ours, theirs, peer_name, [budget, most], {"spread": rows})
 
 
 def _milliseconds(trigger: Callable[[], object], arrived: Callable[[], bool]) -> float:
@@ -56,6 +66,12 @@ def _milliseconds(trigger: Callable[[], object], arrived: Callable[[], bool]) ->
     while not arrived():
         time.sleep(0.001)
     return (time.perf_counter() - begun) * 1000
+
+
+def _hint(backend: Backend, account: UUID) -> None:
+    with backend.database.connection() as conn:
+        hints.add(conn, account)
+    backend.wake()
 
 
 def _kept(engine: Engine, account: UUID) -> bool:

@@ -115,6 +115,7 @@ broker = PollingBroker(
     inflight=inflight,
     accepting=process.accepting,
     recognizes=process.recognizes,
+    held_back=process.work_queue.held_back,
 )
 dramatiq.set_broker(broker)
 

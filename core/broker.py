@@ -47,6 +47,12 @@ The other messages are left to other processes.
 BUSY_SECONDS = 1.0
 """The time in seconds after which a thread that runs one task counts as busy."""
 
+ROOM_SECONDS = 0.1
+"""Seconds between two checks for room: a task of another queue may have freed a thread."""
+
+MAX_HELD_BACK = 2
+"""Messages that wait beside a reserved thread while the process fetches further ones."""
+
 OTHER_FLEET_SECONDS = 1.0
 """Seconds between two attempts to fetch while another fleet uses Redis."""
 
@@ -64,6 +70,8 @@ class PollingBroker(RedisBroker):
       accepting: Returns True while consumers may receive messages.
       recognizes: Returns True if a nonce in Redis is one of this fleet. Default: never called in a
         namespace without a leader.
+      held_back: Returns the number of messages of a queue that wait in this process beside a
+        reserved thread. Default: none waits.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class PollingBroker(RedisBroker):
         inflight: InflightTasks,
         accepting: Callable[[], bool],
         recognizes: Callable[[int], bool] = lambda _: True,
+        held_back: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self._hooks: dict[str, Sequence[Callable[..., None]]] = {}
         super().__init__(client=queues.client, middleware=middleware, namespace=queues.namespace)  # type: ignore[no-untyped-call]
@@ -81,6 +90,7 @@ class PollingBroker(RedisBroker):
         self.inflight = inflight
         self.accepting = accepting
         self.recognizes = recognizes
+        self.held_back = held_back
 
     @property
     def consumer_class(self) -> type[Consumer]:
@@ -190,6 +200,7 @@ class BlockingConsumer(Consumer):
         self._inflight = broker.inflight
         self._accepting = broker.accepting
         self._recognizes = broker.recognizes
+        self._held_back = broker.held_back
         self.queue_name = queue_name
         self.prefetch = prefetch
         self.timeout = timeout / 1000
@@ -234,7 +245,7 @@ class BlockingConsumer(Consumer):
         room = self._room()
         if room <= 0:
             with self._changed:
-                self._changed.wait_for(lambda: self._room() > 0, self.timeout)
+                self._changed.wait_for(lambda: self._room() > 0, min(self.timeout, ROOM_SECONDS))
             room = self._room()
             if room <= 0:
                 return False
@@ -259,9 +270,11 @@ class BlockingConsumer(Consumer):
         places = threads if slow else self.prefetch * (FAST_TIMES if fast else 1)
         mine, others = self._inflight.busy(self.queue_name, BUSY_SECONDS)
         places = places * max(threads - mine - others, 0) // threads
-        if not self._here:
+        if not self._here and mine + others < threads:
             places = max(places, 1)  # in line for the next thread, also behind other queues
         free = places - (len(self._here) - mine)
+        if free <= 0 and 0 < self._held_back(self.queue_name) <= MAX_HELD_BACK:
+            return 1  # the reserved thread serves another user, whose message may be next
         return free if slow or free * 2 >= places else 0
 
     def _decoded(self, id: str, body: bytes | None) -> MessageProxy | None:

@@ -368,18 +368,21 @@ def get_registry() -> Registry:
 
 
 def catalog(registry: Registry) -> list[Mapping[str, Any]]:
-    """Return the task costs and bounds of all installed integrations, for dispatchers."""
+    """Return the catalog entries of all installed integrations, for dispatchers."""
     return [catalog_entry(registry, domain) for domain in sorted(registry.integrations)]
 
 
 def catalog_entry(registry: Registry, domain: str) -> Mapping[str, Any]:
-    """Return the task costs and bounds of one integration."""
+    """Return the task costs, time limits and bounds of one integration."""
     integration = registry.integrations[domain]
     return {
         "domain": domain,
         "name": integration.manifest.name,
         "version": registry.versions[domain],
-        "tasks": {name: {"cost": dict(spec.cost)} for name, spec in integration.task_specs.items()},
+        "tasks": {
+            name: {"cost": dict(spec.cost), "time_limit": spec.time_limit}
+            for name, spec in integration.task_specs.items()
+        },
         "max_tasks": integration.manifest.max_tasks,
         "reader_version": reader_version(integration),
     }

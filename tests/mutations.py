@@ -50,6 +50,35 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "a listener has one holder",
+        (("core/ledger/listeners.py", "AND (holder = %(me)s OR holder IS NULL OR",
+          "AND (true OR holder = %(me)s OR"),),
+        ("tests/integration/test_listeners.py",),
+    ),
+    Mutation(
+        "a connection gives a hint to each account",
+        (("core/worker/listening.py", "                ledger_hints.add_all(conn, ids)\n",
+          "                pass\n"),),
+        ("tests/integration/test_listeners.py",),
+    ),
+    Mutation(
+        "a webhook occupies its place until it ends",
+        (("core/service/accounts/webhooks.py", "if not place.acquire(timeout=ANSWER_SECONDS):",
+          "if False:"),),
+        ("tests/integration/test_listeners.py",),
+    ),
+    Mutation(
+        "a rehearsal shows no secret",
+        (("core/results/rehearsal.py", "clean = redact(str(text)", "clean = str(str(text)"),),
+        ("tests/integration/test_rehearsal.py",),
+    ),
+    Mutation(
+        "a rehearsal that refuses stores nothing",
+        (("core/service/accounts/actions.py",
+          "    require_accepted(integration, checked.rehearsal)\n    with", "    with"),),
+        ("tests/integration/test_rehearsal.py",),
+    ),
+    Mutation(
         "a deadline beyond its longest span has passed",
         (("core/db/clocks.py", "<= clock_timestamp() OR {beyond(column, name)})",
           "<= clock_timestamp())"),),
@@ -711,7 +740,7 @@ MUTATIONS = [
     ),
     Mutation(
         "items that wait wake the next thread",
-        (("core/worker/work_queue.py", "if self._qsize():", "if False:"),),
+        (("core/worker/work_queue.py", "if self._any():", "if False:"),),
         ("tests/unit/test_work_queue.py",),
     ),
     Mutation(
@@ -1262,8 +1291,56 @@ MUTATIONS = [
     ),
     Mutation(
         "a fair share of the free places",
-        (("core/dispatcher/allocation.py", "share = max(free // len(ready), 1)", "share = free"),),
+        (("core/dispatcher/allocation.py", "turn = max(free // len(ready), 1)", "turn = free"),
+         ("core/dispatcher/allocation.py", "turn = max(slots // len(accounts), 1)",
+          "turn = slots")),
         ("tests/unit/test_allocation.py",),
+    ),
+    Mutation(
+        "shares of users before shares of accounts",
+        (("core/dispatcher/allocation.py", "ready[account.user].append(account)",
+          "ready[account.account].append(account)"),),
+        ("tests/unit/test_allocation.py",),
+    ),
+    Mutation(
+        "slow tasks count as threads",
+        (("core/dispatcher/allocation.py", "return 2 * held.aged >= self.threads",
+          "return False"),),
+        ("tests/unit/test_allocation.py",),
+    ),
+    Mutation(
+        "hanging tasks keep no share",
+        (("core/dispatcher/allocation.py", "tasks = flight.count - flight.hung",
+          "tasks = flight.count"),),
+        ("tests/unit/test_allocation.py",),
+    ),
+    Mutation(
+        "reserved threads",
+        (("core/worker/work_queue.py", "return user not in self._running.values()",
+          "return True"),),
+        ("tests/unit/test_work_queue.py",),
+    ),
+    Mutation(
+        "threads that were replaced keep no share",
+        (("core/worker/work_queue.py", "            self._forget_ended()\n", ""),),
+        ("tests/unit/test_work_queue.py",),
+    ),
+    Mutation(
+        "messages beyond the share of a user are taken back",
+        (("core/dispatcher/allocation.py", "if share.is_slow(its) and", "if False and"),),
+        ("tests/unit/test_allocation.py", "tests/faults/test_shares.py"),
+    ),
+    Mutation(
+        "a message that a process has fetched is not taken back",
+        (("core/transport/queues.py",
+          "    if redis.call('LREM', KEYS[1], -1, id) > 0 then\n", "    do\n"),),
+        ("tests/integration/test_queues.py",),
+    ),
+    Mutation(
+        "accounts of users that hold no place come first",
+        (("core/ledger/dispatching.py", "SELECT id, -1 AS lap, live",
+          "SELECT id, 3 AS lap, live"),),
+        ("tests/integration/test_dispatching.py",),
     ),
     Mutation(
         "one set of rules for engine and kit",
@@ -1727,7 +1804,7 @@ MUTATIONS = [
         "commands during a transfer that pure-ftpd refuses",
         (
             (
-                "plugins-ftp/src/integration_polling_ftp/session.py",
+                "plugins-ftp/src/integration_polling_ftp/client.py",
                 'if reply.code in (*NOT_IMPLEMENTED, "503"):',
                 "if False:",
             ),

@@ -99,9 +99,11 @@ def show(id: Id, json: JsonObject = False) -> None:
       polling accounts show hello
     """
     from core.accounts import store
+    from core.ledger import listeners
     from core.service import lookup
     from core.service.accounts import comparison
     from core.service.accounts import queries as account_queries
+    from core.service.accounts.listening import sentence, state_of
     from core.service.accounts.owed import owed_by
     from core.service.runs import progress
 
@@ -113,13 +115,20 @@ def show(id: Id, json: JsonObject = False) -> None:
         owed = owed_by(conn, account_id)
         complete: dict[str, Any] = {"complete_as_of": owed.complete_as_of}
         compared = comparison.latest(conn, account_id)
+        listening = listeners.of_account(conn, account_id)
         if json:
             reasons = [wait.reason for wait in waits]
             owing = {"owed": owed.tasks, "owed_since": owed.since}
             found = compared and {
                 "at_source": compared.at_source, "kept": compared.kept, "at": compared.at
             }  # fmt: skip
-            dump(row | totals | complete | owing | {"comparison": found, "waits": reasons})
+            heard = listening and {
+                "state": state_of(listening),
+                "since": listening.connected_at if listening.connected else listening.down_at,
+                "error": listening.error,
+            }
+            found = {"comparison": found, "listener": heard, "waits": reasons}
+            dump(row | totals | complete | owing | found)
             return
         if compared is not None:
             integration = engine.registry.integrations.get(row["integration_domain"])
@@ -135,6 +144,8 @@ def show(id: Id, json: JsonObject = False) -> None:
             note(f"{number}. Review: polling deletions --account {short(account_id)}")
         if owed.tasks:
             note(owed.sentence)
+        if listening is not None:
+            note(sentence(listening, row["poll_interval_minutes"]))
         waiting = "Waiting: " if row["sync_status"] == AccountState.ACTIVE else ""
         for wait in waits:
             note(f"{waiting}{with_advice(wait)}")
@@ -195,7 +206,9 @@ def disconnect(
         bool, typer.Option("--yes", help="Delete content without a confirmation prompt.")
     ] = False,
 ) -> None:
-    """Disconnect an account: delete its credentials. An option keeps or deletes its content.
+    """Disconnect an account: delete its credentials. Its content needs one of two options.
+
+    Use --keep-content or --delete-content.
 
     \b
     Examples:

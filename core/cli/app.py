@@ -16,6 +16,7 @@ from core.cli import (
     development,
     doctor,
     drain,
+    export,
     integrations,
     keys,
     processes,
@@ -155,6 +156,7 @@ def _work(app: typer.Typer) -> None:
     app.add_typer(tasks.app, name="tasks", rich_help_panel=WORK)
     app.add_typer(deletions.app, name="deletions", rich_help_panel=WORK)
     app.add_typer(content.app, name="content", rich_help_panel=WORK)
+    app.command("export", rich_help_panel=WORK)(export.export)
 
 
 def _operations(app: typer.Typer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,8 +24,12 @@ from core.cli.types import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from core.accounts.store import Account
     from core.integration.base import Integration
+    from core.integration.rehearsal import Rehearsal
+    from core.service.accounts.check import CheckResult
     from core.service.backend import Backend
 
 
@@ -55,9 +60,19 @@ def connect(
     deletions: NewDeletionsOption = None,
     headless: Headless = False,
     port: Port = 0,
-    json: Annotated[bool, typer.Option("--json", help='Print {"id": …}.')] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check the account, show its rehearsal, and store nothing."),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Connect despite warnings, without a question.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help='Print {"id": …, "rehearsal": …}.')] = False,
 ) -> None:
     """Connect an account: check it with the provider, and store it.
+
+    Some integrations describe the copy first. On a terminal, the command then asks you to confirm
+    warnings.
 
     On a terminal, the command prompts for missing fields. For some integrations, such as gmail, it
     opens the provider's sign-in page in the browser, unless you give --credentials. If the user of
@@ -68,6 +83,7 @@ def connect(
       polling connect hello-world --name hello --set pages=5
       polling connect ftp --set host=ftp.example.org --credentials @login.json
       polling connect gmail --headless
+      polling connect ftp --set host=ftp.example.org --credentials @login.json --dry-run
     """
     from core.service.accounts import actions as account_actions
 
@@ -75,20 +91,27 @@ def connect(
     values, secrets = collect_inputs(
         integration, set_ or [], config, credentials, headless=headless, port=port
     )
-    with backend() as engine, busy(f"Contacting {integration.manifest.name} …"):
-        connection = account_actions.connect(
-            engine,
-            domain,
-            config=values,
-            credentials=secrets,
-            user_id=user_id,
-            name=name,
-            interval_minutes=interval,
-            deletions=deletions,
-        )
-        engine.wake()
+    with backend() as engine, busy(f"Contacting {integration.manifest.name} …") as spinner:
+        if dry_run:
+            checked = account_actions.identify(engine, domain, config=values, credentials=secrets)
+        else:
+            connection = account_actions.connect(
+                engine,
+                domain,
+                config=values,
+                credentials=secrets,
+                user_id=user_id,
+                name=name,
+                interval_minutes=interval,
+                deletions=deletions,
+                accept=lambda checked: _accept(checked.rehearsal, spinner, yes=yes, json=json),
+            )
+            engine.wake()
+    if dry_run:
+        _show_check(integration, checked, json=json)
+        return
     if json:
-        dump({"id": str(connection.id)})
+        dump({"id": str(connection.id)} | _rehearsal_json(connection.rehearsal))
         return
     say(
         f"{'Connected' if connection.is_new else 'Updated'}: account {connection.id},"
@@ -97,6 +120,55 @@ def connect(
     if connection.identity.notice:
         note(connection.identity.notice)
     say(f"Next: polling sync {short(connection.id)} --wait")
+
+
+def _accept(rehearsal: Rehearsal, spinner: Any, *, yes: bool, json: bool) -> None:
+    """Show the rehearsal, and ask a person on a terminal whether its warnings are acceptable."""
+    from core.cli import prompts
+
+    if spinner is not None:
+        spinner.stop()
+    if not json:
+        _show_rehearsal(rehearsal, note)
+    if rehearsal.warnings and rehearsal.refusal is None and not yes and prompts.can_ask():
+        for warning in rehearsal.warnings if json else ():
+            note(f"warning: {warning}")
+        typer.confirm("Connect the account?", abort=True, err=True)
+    if spinner is not None:
+        spinner.start()
+
+
+def _show_check(integration: Integration, checked: CheckResult, *, json: bool) -> None:
+    from core.service.accounts.check import require_accepted
+
+    identity = checked.identity
+    if json:
+        provider = {"id": identity.id, "name": identity.name}
+        dump({"identity": provider} | _rehearsal_json(checked.rehearsal))
+    else:
+        _show_rehearsal(checked.rehearsal, say)
+    require_accepted(integration, checked.rehearsal)
+    if not json:
+        if identity.notice:
+            note(identity.notice)
+        say(f"Nothing was stored: provider account {identity.id} ({identity.name}) works.")
+
+
+def _rehearsal_json(rehearsal: Rehearsal) -> dict[str, Any]:
+    return {"rehearsal": asdict(rehearsal)} if rehearsal else {}
+
+
+def _show_rehearsal(rehearsal: Rehearsal, tell: Callable[[str], None]) -> None:
+    for section in rehearsal.sections:
+        tell(section.title)
+        for label, value in section.facts.items():
+            tell(f"  {label}: {value:,}" if isinstance(value, int) else f"  {label}: {value}")
+        for line in section.sample:
+            tell(f"  {'  ' * line.level}- {line.name}")
+        if section.omitted:
+            tell(f"  … and {section.omitted:,} more")
+    for warning in rehearsal.warnings:
+        tell(f"warning: {warning}")
 
 
 def collect_inputs(

@@ -30,7 +30,10 @@ def list_deletions(
     account: AccountFilter = None,
     state: Annotated[
         ShownHeldState | None,
-        typer.Option(help="Show only deletions in this state. Held: it waits for your decision."),
+        typer.Option(
+            help="Show only deletions in this state. A held deletion waits for your decision. An"
+            " accepted one waits for the run that marks its items."
+        ),
     ] = None,
     limit: Limit = None,
     after: After = None,
@@ -40,7 +43,8 @@ def list_deletions(
 
     If an unusually large share of an account's items disappears at the source, the engine does not
     mark them as deleted. It holds the deletion until you accept or refuse it. The list also has
-    the deletions that you have accepted or refused, the newest first.
+    the deletions that you refused. An accepted deletion leaves the list when a run has marked its
+    items.
 
     \b
     Examples:
@@ -140,11 +144,11 @@ def _item_cells(row: Row) -> tuple[object, ...]:
 
 @app.command("accept")
 def accept(ids: Ids, json: Json = False) -> None:
-    """Accept held deletions: the next run marks the items that are still missing as deleted.
+    """Accept held deletions: the next run deletes the items that are still missing.
 
-    That run lists everything again. It marks only the items that `polling deletions show` lists,
-    and of these only the ones that are not back at the source. If more items are missing, the
-    engine holds their deletion too.
+    That run lists everything again. It deletes an item only if `polling deletions show` lists it,
+    and if it is not back at the source. If more items are missing, the engine holds their deletion
+    too.
 
     \b
     Example:
@@ -161,7 +165,7 @@ def accept(ids: Ids, json: Json = False) -> None:
     for each in decided:
         say(
             f"Accepted: {_items(each)} of {each.row['account_name']}. The next run looks for these"
-            " items again, and marks the ones that are still missing as deleted."
+            " items again. If an item is still missing, the run marks it as deleted."
         )
     for run in dict.fromkeys(each.run for each in decided):
         if run is not None:

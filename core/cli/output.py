@@ -58,6 +58,8 @@ LABELS = {
     "outputs_unchanged": "items unchanged",
     "owed": "account's failed tasks",
     "owed_since": "first failure",
+    "progress_done": "progress of the tasks that run now",
+    "progress_total": "their total",
     "seconds": "duration in seconds",
     "snoozed_seconds": "seconds postponed",
     "snoozes": "times postponed",

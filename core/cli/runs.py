@@ -12,15 +12,28 @@ from core.cli.progress import with_advice
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, Limit, RunId
 from core.service.formatting import ago, span
-from core.states import RunState
+from core.states import Lane, RunState
 
 if TYPE_CHECKING:
     from core.db.rows import Row
 
 app = typer.Typer()
 
-INTERNAL = ("allow_deletions", "config_version", "joined", "poll_due", "pruned", "start_seq")
+INTERNAL = (
+    "allow_deletions",
+    "config_version",
+    "joined",
+    "next_sync_at",
+    "poll_due",
+    "pruned",
+    "start_seq",
+)
 """Columns of a run that only `--json` prints."""
+
+LANES = {
+    Lane.LIVE: "live (this run loads new and changed items)",
+    Lane.BACKFILL: "backfill (this run loads older items)",
+}
 
 
 @app.callback(invoke_without_command=True)
@@ -40,7 +53,7 @@ def list_runs(
 ) -> None:
     """List runs, newest first; show one, or cancel one.
 
-    A run is one sync of one account.
+    A run is one sync of one account. The list leaves out scheduled runs that found nothing new.
 
     \b
     Examples:
@@ -119,7 +132,8 @@ def show(id: RunId, json: Json = False) -> None:
     if json:
         dump(row | {"waits": [wait.reason for wait in waits]})
         return
-    describe({name: value for name, value in row.items() if name not in INTERNAL})
+    shown = {name: value for name, value in row.items() if name not in INTERNAL}
+    describe(shown | {"lane": LANES[Lane(row["lane"])]})
     for wait in waits:
         note(f"Waiting: {with_advice(wait)}")
 

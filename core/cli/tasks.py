@@ -32,6 +32,13 @@ Ids = Annotated[
 ShownType = Annotated[
     str | None, typer.Option(metavar="TYPE", help="Show only tasks of this type.")
 ]
+ShownState = Annotated[
+    TaskState | None,
+    typer.Option(
+        help="Show only tasks in this state. A ready task waits in the database. A queued task"
+        " waits for a thread of a worker, or runs."
+    ),
+]
 ShownReason = Annotated[
     str | None,
     typer.Option(
@@ -46,7 +53,7 @@ ShownSince = Annotated[
         metavar="TIME",
         help="Show only tasks since this time, such as 2026-01-31T08:00 (UTC), 2h (two hours ago)"
         " or 3d (three days ago). The time of a task is when it was parked, deferred, cancelled or"
-        " done. For a task that waits or runs, it is the time of its creation.",
+        " done. For a ready or queued task, it is the time of its creation.",
     ),
 ]
 AccountSelection = Annotated[
@@ -81,7 +88,10 @@ Stopped = Annotated[
     StoppedState | None,
     typer.Option("--state", help="Select the tasks in this state. Default: parked and deferred."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Skip the confirmation prompt.")]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", help="Skip the confirmation prompt. Without a terminal, there is none."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -94,7 +104,7 @@ def list_tasks(
         ),
     ] = None,
     account: AccountFilter = None,
-    state: Annotated[TaskState | None, typer.Option(help="Show only tasks in this state.")] = None,
+    state: ShownState = None,
     type: ShownType = None,
     reason: ShownReason = None,
     since: ShownSince = None,
@@ -105,7 +115,9 @@ def list_tasks(
     """List tasks, newest first; show, retry or discard tasks.
 
     A task is one step of a run. A parked task has failed, and only you can retry it. A deferred
-    task has failed too, and the engine retries it automatically.
+    task has failed too, and the engine retries it automatically. A task that was retried keeps its
+    state, but the list shows it as retried. A done task whose plugin skipped its item appears as
+    skipped.
 
     \b
     Examples:
@@ -166,7 +178,7 @@ def show(
 
     with backend() as engine, engine.database.connection() as conn:
         row = run_queries.tasks.one(conn, "task", lookup.number(id, "task"))
-    dump(row) if json else describe(row)
+    dump(row) if json else describe(row | {"state": run_queries.shown_state(row)})
 
 
 @app.command("retry")
@@ -183,8 +195,9 @@ def retry(
 ) -> None:
     """Retry parked or deferred tasks.
 
-    Name the tasks by their IDs, or select them with options. They run in the account's open run,
-    or in a new run.
+    Name the tasks by their IDs, or select them with options. Copies of them run in the account's
+    open run, or in a new run. If several runs failed at the same step, one copy replaces all of
+    them.
 
     \b
     Examples:

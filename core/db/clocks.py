@@ -43,6 +43,9 @@ ALIVE_SECONDS = 15.0
 CAN_SEND_SECONDS = 5.0
 """The maximum age of a candidate's latest write to Redis, for a leader that hands over to it."""
 
+LISTEN_SECONDS = 15.0
+"""The number of seconds for which a process holds a listener, unless it renews the lease."""
+
 MIN_HINT_SECONDS = 2.0
 """Seconds between the beginnings of two runs that hints made for an account."""
 
@@ -135,11 +138,15 @@ RULES: Mapping[str, Rule] = {
     "hint.due_at": Deadline(_seconds(60)),
     "hint.hinted_at": Record(),
     "idempotency_key.created_at": Age(DAY),
+    "integration.listeners_due_at": Deadline(_seconds(HOUR)),
     "integration.paused_at": Record(),
     "integration.paused_until": Chosen(),
     "integration.seen_at": Record(),
     "limit_block.blocked_at": Record(),
     "limit_block.until": Deadline(_seconds(MAX_SNOOZE_SECONDS), since="blocked_at"),
+    "listener.connected_at": Record(),
+    "listener.down_at": Record(),
+    "listener.holder_until": Deadline(_seconds(LISTEN_SECONDS)),
     "monotonic_sample.at": Record(),
     "oauth_flow.expires_at": Age(HOUR),
     "process.asked_at": Record(),

@@ -318,6 +318,35 @@ hint = Table(
     Index("hint_user", "user_id", "began_at"),
 )
 
+listener = Table(
+    "listener",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    # False if its events arrive at the webhook only.
+    _flag("listens"),
+    Column("holder", UUID),
+    _moment("holder_until"),
+    # The time since which its holder receives events; NULL while it does not.
+    _moment("connected_at"),
+    # The time since which it is down; NULL if it is connected or never was.
+    _moment("down_at"),
+    _text("error", nullable=True),
+    _count("failures"),
+)
+
+listener_account = Table(
+    "listener_account",
+    metadata,
+    _account_key(primary_key=True),
+    _text("domain"),
+    _text("key"),
+    # The account in the provider's events.
+    _text("address"),
+    Index("listener_account_accounts", "domain", "key", "user_integration_id"),
+    Index("listener_account_address", "domain", "address", "user_integration_id"),
+)
+
 sync_task = Table(
     "sync_task",
     metadata,
@@ -378,6 +407,13 @@ sync_task = Table(
         "lane",
         desc("priority"),
         "id",
+        postgresql_where=text(f"state = '{TaskState.READY}'"),
+    ),
+    # The dispatcher asks whether any task of a domain is available, and which became so last.
+    Index(
+        "sync_task_available",
+        "integration_domain",
+        "available_at",
         postgresql_where=text(f"state = '{TaskState.READY}'"),
     ),
     Index(
@@ -681,6 +717,8 @@ integration = Table(
     # Set while an operator has paused the integration; `paused_until` NULL: until it is resumed.
     _moment("paused_at"),
     _moment("paused_until"),
+    # The time at which a process asks the plugin for its listeners again.
+    _moment("listeners_due_at"),
 )
 
 process = Table(
@@ -753,6 +791,8 @@ engine_state = Table(
     _moment("nonce_at"),
     Column("previous_nonce", BigInteger),
     _moment("previous_nonce_at"),
+    # The domains in which tasks have waited for a thread for more than a minute.
+    Column("stuck", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     CheckConstraint("singleton", name="singleton"),
 )
 

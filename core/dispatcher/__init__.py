@@ -2,10 +2,10 @@
 
 It also recovers lost messages and expired leases.
 
-loop         leads, dispatches, waits        allocation     the share of each account
-domain       the state of a domain           rations        the shares of scarce rate limits
+loop         leads, dispatches, waits        allocation     shares of users
+domain       the state of a domain           rations        shares of scarce rate limits
 maintenance  periodic jobs of the leader     rate_headroom  units left in rate limits
-                                             rate_use       what was used of them lately
+ages         ages of dispatches              rate_use       the latest use of rate limits
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """Allocation of free places in a domain's window to accounts.
 
-It shares the places fairly among accounts, prefers live tasks to backfill, and respects limits.
+It shares the places fairly among users, and the share of a user among its accounts. It prefers live
+tasks to backfill, and respects limits.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
+from core.dispatcher.domain import WINDOW_SECONDS
 from core.integration.base import REREAD, START
 from core.integration.limits import Concurrency, Limit, Rate
 from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, Portion, Waiting
@@ -17,6 +19,16 @@ from core.limits.budgets import UnitRequest, UnitsLeft
 from core.limits.keys import account_key, from_json, limit_key, lowered, overridden, weight
 from core.settings import LimitOverride
 from core.states import Lane
+from core.worker.reserve import reserved
+
+AGED_SECONDS = 0.25
+"""The age in seconds from which a queued task counts as slow: a thread probably runs it."""
+
+SPARE_SECONDS = 0.1
+"""The tasks beyond its threads that a holder of slow tasks may have, in seconds of its rate.
+
+They wait for the next free thread, so that no thread waits for the dispatcher.
+"""
 
 PLENTY = 0.9
 """The share of a rate limit of which more is left if its units need not be divided yet."""
@@ -85,47 +97,190 @@ class Rules:
         return None if isinstance(limit, Concurrency) and touched == set(self.costs) else touched
 
 
+@dataclass(slots=True)
+class Held:
+    """The places that a user or an account holds.
+
+    Attributes:
+      tasks: The number of its queued tasks, without those that hang.
+      aged: The number of tasks that were dispatched early enough for a thread to run them.
+      backfill: The number of tasks of the backfill.
+      rate: The number of tasks that were sent for it lately, per second.
+    """
+
+    tasks: int = 0
+    aged: int = 0
+    backfill: int = 0
+    rate: float = 0.0
+
+    def add(self, flight: InFlight) -> None:
+        """Count queued tasks."""
+        tasks = flight.count - flight.hung
+        self.tasks += tasks
+        self.aged += flight.aged
+        self.backfill += tasks if flight.lane == Lane.BACKFILL else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The places that are shared: those of a window, and the threads behind it.
+
+    A window is wider than its threads, so that no thread waits for a message. A holder whose tasks
+    are slow has fewer places: those of its threads, and the tasks that they end within
+    `SPARE_SECONDS`.
+
+    Attributes:
+      window: The number of places in the window.
+      threads: The number of threads.
+    """
+
+    window: int
+    threads: int
+
+    def without_reserve(self) -> Places:
+        """Return the places that one user may hold, even alone.
+
+        Running tasks are not preempted. The last tenth of the threads serves users that hold none.
+        """
+        kept = reserved(self.threads)
+        return Places(max(self.window - kept, 1), max(self.threads - kept, 1))
+
+    def share(self, rivals: int, *, alone: bool) -> Places:
+        """Return the share of one of several rivals.
+
+        Args:
+          rivals: The number of those that have ready tasks.
+          alone: True if no other has tasks in the window either. Otherwise, each holds at most half
+            of the window.
+        """
+        if alone:
+            return self
+        return Places(max(self.window // max(rivals, 2), 1), max(self.threads // rivals, 1))
+
+    def most(self, held: Held) -> int:
+        """Return the number of places that this share has for its holder."""
+        if not self.is_slow(held):
+            return self.window
+        quick = max(self.threads + held.rate * SPARE_SECONDS, held.rate * WINDOW_SECONDS)
+        return min(int(quick), self.window)
+
+    def is_slow(self, held: Held) -> bool:
+        """Return True if the holder has used half of these threads for `AGED_SECONDS`."""
+        return 2 * held.aged >= self.threads
+
+
+def held_by_user(
+    flying: Iterable[InFlight], rate: Callable[[str], float] = lambda _: 0.0
+) -> dict[str, Held]:
+    """Count the places that each user holds. `rate` returns the rate of a user."""
+    held: dict[str, Held] = {}
+    for flight in flying:
+        if flight.user not in held:
+            held[flight.user] = Held(rate=rate(flight.user))
+        held[flight.user].add(flight)
+    return held
+
+
+def beyond_share(places: Places, held: Mapping[str, Held]) -> dict[str, int]:
+    """Return by how many places users exceed their share, if their tasks are slow.
+
+    Threads do not start these tasks soon, and messages of other users wait behind them.
+    """
+    share = places.without_reserve().share(len(held), alone=len(held) == 1)
+    return {
+        user: its.tasks - share.most(its)
+        for user, its in held.items()
+        if share.is_slow(its) and its.tasks > share.most(its)
+    }
+
+
+def full_users(places: Places, held: Mapping[str, Held], *, compete: bool) -> list[str]:
+    """Return the users that hold all the places they may have.
+
+    Args:
+      places: The places of the domain.
+      held: The places that users hold.
+      compete: True to judge each user as one of two. Otherwise as if nobody else had work.
+    """
+    share = places.without_reserve().share(2 if compete else 1, alone=not compete)
+    return [user for user, its in held.items() if its.tasks >= share.most(its)]
+
+
 def allocate(
-    free: int, window: int, flying: Sequence[InFlight], waiting: Sequence[Waiting], rules: Rules
+    free: int,
+    places: Places,
+    flying: Sequence[InFlight],
+    waiting: Sequence[Waiting],
+    rules: Rules,
+    elsewhere: Sequence[InFlight] = (),
+    user_rate: Callable[[str], float] = lambda _: 0.0,
+    account_rate: Callable[[str], float] = lambda _: 0.0,
 ) -> list[Portion]:
     """Return portions that fill free places of a window.
 
-    While accounts compete, none gets more than its share of the window, and never more than half.
-    Places that an account leaves are offered to the others in the next round, milliseconds later.
+    The places are shared among users first, and then among the accounts of each user. While others
+    compete, each gets at most its share, and never more than half. Places that one leaves are
+    offered to the others in the next round, milliseconds later.
 
     Args:
       free: The number of free places.
-      window: The number of places in the window.
+      places: The places of the domain.
       flying: Counts of queued tasks.
       waiting: Accounts with ready tasks.
       rules: The costs and limits of the domain.
+      elsewhere: Counts of queued tasks of the other domains that the same threads serve.
+      user_rate: Returns the tasks that were sent for a user lately, per second. Default: 0.
+      account_rate: The same for an account. Default: 0.
     """
-    ready = [
-        account for account in waiting if account_key(account.account) not in rules.blocks.limits
-    ]
+    ready: dict[str, list[Waiting]] = defaultdict(list)
+    for account in waiting:
+        if account_key(account.account) not in rules.blocks.limits:
+            ready[account.user].append(account)
     if not ready or free <= 0:
         return []
-    held = Counter[str]()
-    backfilling = Counter[str]()
+    by_user = held_by_user([*flying, *elsewhere], user_rate)
+    by_account: dict[str, Held] = {}
     for flight in flying:
-        held[flight.account] += flight.count
-        backfilling[flight.account] += flight.count if flight.lane == Lane.BACKFILL else 0
+        if flight.account not in by_account:
+            by_account[flight.account] = Held(rate=account_rate(flight.account))
+        by_account[flight.account].add(flight)
     used = _used(flying, rules)
-    alone = len(ready) == 1 and not any(account != ready[0].account for account in held)
-    most = window if alone else max(window // max(len(ready), 2), 1)
-    share = max(free // len(ready), 1)
+    users = {flight.user for flight in flying} | ready.keys()
+    share = places.without_reserve().share(len(ready), alone=len(users) == 1)
+    turn = max(free // len(ready), 1)
     portions: list[Portion] = []
-    for account in ready:
-        slots = min(most - held[account.account], max(share, 1), free)
-        if slots <= 0:
-            continue
-        account_portions = _portions(
-            account, slots, backfilling[account.account], most, used, rules
-        )
-        free -= sum(portion.most for portion in account_portions)
-        portions += account_portions
-        if free <= 0:
-            break
+    for user, accounts in ready.items():
+        held = by_user.get(user, Held())
+        slots = min(share.most(held) - held.tasks, turn, free)
+        if slots > 0:
+            rivals = {flight.account for flight in flying if flight.user == user}
+            alone = len(rivals | {account.account for account in accounts}) == 1
+            inner = share.share(len(accounts), alone=alone)
+            given = _of_user(accounts, slots, inner, by_account, used, rules)
+            free -= sum(portion.most for portion in given)
+            portions += given
+    return portions
+
+
+def _of_user(
+    accounts: Sequence[Waiting],
+    slots: int,
+    share: Places,
+    by_account: Mapping[str, Held],
+    used: Counter[str],
+    rules: Rules,
+) -> list[Portion]:
+    """Return the portions of a user's accounts."""
+    turn = max(slots // len(accounts), 1)
+    portions: list[Portion] = []
+    for account in accounts:
+        held = by_account.get(account.account, Held())
+        most = share.most(held)
+        count = min(most - held.tasks, turn, slots)
+        if count > 0:
+            given = _portions(account, count, held.backfill, most, used, rules)
+            slots -= sum(portion.most for portion in given)
+            portions += given
     return portions
 
 

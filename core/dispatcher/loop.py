@@ -10,8 +10,9 @@ import secrets
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from uuid import uuid4
 
 import psycopg
@@ -19,18 +20,30 @@ import psycopg
 from core.accounts.redaction import message_of
 from core.db.clocks import DAY, LEAD_SECONDS
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database
-from core.dispatcher.allocation import Rules, allocate
+from core.dispatcher.ages import DispatchAges
+from core.dispatcher.allocation import (
+    AGED_SECONDS,
+    Held,
+    Places,
+    Rules,
+    allocate,
+    beyond_share,
+    full_users,
+    held_by_user,
+)
 from core.dispatcher.domain import Domain, Phase
 from core.dispatcher.maintenance import Maintenance
 from core.dispatcher.rate_headroom import RateHeadroom, retry_in
+from core.dispatcher.rate_use import LimitUse
 from core.dispatcher.rations import Rationing
 from core.environment import Environment
 from core.errors import ServerUnavailable, SettingsError
-from core.ledger import dispatching, leadership, pauses, processes
-from core.ledger.dispatching import Portion, Waiting
+from core.ledger import dispatching, leadership, leases, pauses, processes
+from core.ledger.dispatching import InFlight, Look, Portion, Waiting
 from core.ledger.monotonic import trusted
-from core.ledger.outcomes import Dispatch
+from core.ledger.outcomes import Dispatch, LeaseKey
 from core.limits.budgets import Budgets
+from core.middleware.time_limit import CHECK_SECONDS, RETURN_SECONDS
 from core.plugins import get_registry
 from core.settings import Settings
 from core.transport.messages import POLL_QUEUE, SAVE_QUEUE, dispatch_message
@@ -56,6 +69,27 @@ MAX_PAUSE_SECONDS = 0.05
 
 HELD_BACK_SECONDS = 0.02
 """Seconds until the next scan of accounts whose concurrency limits are reached."""
+
+FULL_SECONDS = 0.05
+"""Seconds until the next scan of accounts whose users hold their share of the threads."""
+
+FRESH_SECONDS = 0.02
+"""Seconds between two looks for users that hold no place, while the window has little room."""
+
+TAKE_BACK_SECONDS = 0.25
+"""Seconds between two searches for messages that no thread will start soon."""
+
+STUCK_SECONDS = 60.0
+"""Seconds after which a task that no thread has started is reported."""
+
+HANG_SECONDS = RETURN_SECONDS + CHECK_SECONDS
+"""Seconds past its time limit after which the thread of a task was replaced."""
+
+COUNTED_SECONDS = 0.1
+"""Seconds for which a count of the queued tasks of another domain is used."""
+
+LATEST = 256
+"""The number of tasks that became available last, among which a large domain is searched."""
 
 WAKEUP_CHECK_SECONDS = 0.05
 """Seconds between two checks for a wake-up while a busy domain keeps the leader from listening."""
@@ -94,6 +128,9 @@ class Dispatcher:
         self._disk_full_at = float("-inf")
         self._domains: dict[str, Domain] = defaultdict(Domain)
         self._costs: dict[str, dispatching.Catalog] = {}
+        self._ages = DispatchAges()
+        self._stuck: list[str] | None = None
+        self._take_back_due = 0.0
         budgets = Budgets(
             self._queues.client, self._queues.key, lambda: False, self._queues.run_first
         )
@@ -210,7 +247,10 @@ class Dispatcher:
             return
         if not self._began:
             self._maintenance.check_epoch(conn)
+            self._ages.note(leadership.last_sequence(conn))
+            self._stuck = None
             self._began = True
+        self._take_back(conn)
         sent = sum(self._dispatch_domain(conn, name, domain) for name, domain in self._served())
         self._maintenance.run_due(conn)
         self._wait(conn, sent)
@@ -313,15 +353,41 @@ class Dispatcher:
             self._costs = dispatching.catalogs(conn)
             self._catalogs_due = time.monotonic() + CATALOG_SECONDS
         paused = pauses.lasting(conn)
+        served = processes.neighbours(conn)
         for name in self._domains.keys() | (serving.keys() & self._costs.keys()):
             threads = 0 if name in paused else serving.get(name, (0, 0))[0]
             self._domains[name].threads = threads
+            around = served.get(name, set()) & self._costs.keys()
+            self._domains[name].neighbours = frozenset(around - {name})
+        self._report_stuck(conn)
         self._wake(conn, self._served())
 
     def _wake(self, conn: Conn, domains: Sequence[tuple[str, Domain]]) -> None:
         """Wake those of these domains that have open runs; the others can have no ready task."""
         for name in dispatching.domains_with_work(conn, [name for name, _ in domains]):
             self._domains[name].wake()
+
+    def _report_stuck(self, conn: Conn) -> None:
+        """Record the domains in which tasks have waited for a thread for too long."""
+        old = {
+            name: sum(flight.old for flight in self._count(conn, name, domain))
+            for name, domain in self._served()
+            if domain.flying
+        }
+        stuck = []
+        for name, domain in self._served():
+            since = domain.stuck_since
+            waits = since is not None and time.monotonic() - since > STUCK_SECONDS
+            around = sum(old.get(neighbour, 0) for neighbour in domain.neighbours)
+            if waits or (old.get(name, 0) and old[name] + around > domain.threads):
+                stuck.append(name)
+        if stuck == self._stuck:
+            return
+        try:
+            leadership.record_stuck(conn, self.id, stuck)
+        except psycopg.errors.DiskFull as error:
+            self._disk_is_full(error)
+        self._stuck = stuck
 
     def _dispatch_domain(self, conn: Conn, name: str, domain: Domain) -> int:
         """Dispatch as many tasks as the domain's window has room for. Returns their number.
@@ -330,13 +396,15 @@ class Dispatcher:
         """
         if not domain.due():
             return 0
-        domain.begin_scan()
         window = domain.window()
         free = window - self._queues.length(name)
-        if free < max(window // 3, 1):
+        crowded = free < max(window // 3, 1)
+        if crowded and (free <= 0 or time.monotonic() - domain.fresh_look_at < FRESH_SECONDS):
+            domain.is_stuck()
             return 0
+        domain.begin_scan()
         try:
-            return self._dispatch(conn, name, domain, free, window)
+            return self._dispatch(conn, name, domain, free, Places(window, domain.threads), crowded)
         except SettingsError as error:
             log.error(
                 "cannot dispatch tasks of %s; retrying in %.0f s: %s", name, MISTAKEN_SECONDS, error
@@ -348,13 +416,51 @@ class Dispatcher:
             domain.hold_back(AWAY_PAUSE_SECONDS)
             return 0
 
-    def _dispatch(self, conn: Conn, name: str, domain: Domain, free: int, window: int) -> int:
-        """Scan for accounts with ready tasks, claim a portion of each, and send the tasks."""
+    def _dispatch(
+        self, conn: Conn, name: str, domain: Domain, free: int, places: Places, crowded: bool
+    ) -> int:
+        """Scan for accounts with ready tasks, claim a portion of each, and send the tasks.
+
+        Args:
+          conn: A connection.
+          name: The name of the domain.
+          domain: The domain.
+          free: The number of free places.
+          places: The places of the domain.
+          crowded: True if the free places are too few for a scan. They serve users that hold none.
+        """
+        flying, elsewhere = self._in_flight(conn, name, domain)
+        user_rate = partial(self._user_rate, name, domain)
+        held = held_by_user([*flying, *elsewhere], user_rate)
+        if crowded:
+            full = list(held)
+        else:
+            full = full_users(places, held, compete=len(held) > 1)
+            if domain.is_large and domain.began_at is None and self._nothing(conn, name, domain):
+                return 0
         most = min(free, MAX_ACCOUNTS_PER_LOOK)
-        waiting = dispatching.waiting(conn, name, domain.cursor, most)
-        if not waiting:
-            domain.found_nothing()
+        look = self._look(conn, name, domain, most, held, full)
+        if crowded:
+            domain.fresh_look_at, domain.fresh_after = time.monotonic(), look.fresh_end
+            if not look.accounts:
+                domain.is_stuck()
+                return 0
+            complete = False
+        else:
+            if not look.accounts and len(held) > 1:
+                # Nobody else is ready: those that would be above their share have no rival.
+                full = full_users(places, held, compete=False)
+                look = self._look(conn, name, domain, most, held, full)
+            complete = domain.looked(look)
+        if not look.accounts:
+            if full:
+                domain.pass_over(0, FULL_SECONDS, more=not complete)
+            elif complete and not domain.passed:
+                domain.found_nothing()
+            else:
+                domain.pass_over(0, float("inf"), more=not complete)
             return 0
+        waiting = look.accounts
         rules = Rules(
             name,
             self._costs[name].costs,
@@ -363,34 +469,156 @@ class Dispatcher:
         )
         rates = rules.rates(waiting)
         rules, uses = self._headroom.apply(rules, waiting, rates)
-        flying = dispatching.in_flight(conn, name)
-        portions = allocate(free, window, flying, waiting, rules)
-        if any(portion.metered_types for portion in portions):
-            rationing = Rationing(rules, uses, waiting)
-            candidates = dispatching.candidates(conn, name, portions)
-            portions = rationing.choose(portions, candidates)
-            self._headroom.reserve(rationing.reservations)
+        portions = allocate(
+            free,
+            places,
+            flying,
+            waiting,
+            rules,
+            elsewhere,
+            user_rate,
+            domain.accounts.per_second,
+        )
+        portions = self._ration(conn, name, portions, rules, uses, waiting)
         dispatches = (
             dispatching.claim(conn, self.id, name, portions, self._maintenance.leases.longest)
             if portions
             else []
         )
-        domain.cursor = waiting[-1].account
-        full = len(waiting) == most
         if not dispatches:
             pause = HELD_BACK_SECONDS if flying else retry_in(rules, rates)
-            domain.pass_over(len(waiting), pause, more=full)
+            domain.pass_over(len(waiting), pause, more=not complete)
             return 0
         dispatches = trusted(conn, dispatches, self._settings.give_up_after_days * DAY)
-        domain.sent(len(dispatches), more=full or not _exhausted(waiting, portions, dispatches))
+        exhausted = complete and not full and _exhausted(waiting, portions, dispatches)
+        domain.sent(len(dispatches), more=not exhausted or domain.passed > 0)
+        domain.users.add(Counter(dispatch.user for dispatch in dispatches))
+        domain.accounts.add(Counter(dispatch.account_id for dispatch in dispatches))
         self._send(name, dispatches)
         self._headroom.note(rules, waiting, dispatches, rates)
         return len(dispatches)
+
+    def _ration(
+        self,
+        conn: Conn,
+        name: str,
+        portions: list[Portion],
+        rules: Rules,
+        uses: Mapping[str, LimitUse],
+        waiting: Sequence[Waiting],
+    ) -> list[Portion]:
+        """Choose the tasks that take scarce units of rate limits."""
+        if not any(portion.metered_types for portion in portions):
+            return portions
+        rationing = Rationing(rules, uses, waiting)
+        portions = rationing.choose(portions, dispatching.candidates(conn, name, portions))
+        self._headroom.reserve(rationing.reservations)
+        return portions
+
+    def _look(
+        self,
+        conn: Conn,
+        name: str,
+        domain: Domain,
+        most: int,
+        held: Mapping[str, Held],
+        full: Sequence[str],
+    ) -> Look:
+        """Look for accounts with ready tasks, those of users that hold no place first."""
+        return dispatching.look(
+            conn,
+            name,
+            most,
+            after=domain.after,
+            fresh_after=domain.fresh_after,
+            busy=[user for user, its in held.items() if its.tasks],
+            full=full,
+            latest=LATEST if domain.is_large else 0,
+        )
+
+    def _nothing(self, conn: Conn, name: str, domain: Domain) -> bool:
+        """Become idle if no task is available in a domain whose ring takes many looks."""
+        if dispatching.any_available(conn, name):
+            return False
+        domain.found_nothing()
+        return True
+
+    def _in_flight(
+        self, conn: Conn, name: str, domain: Domain
+    ) -> tuple[list[InFlight], list[InFlight]]:
+        """Count the queued tasks of a domain, and of the domains with the same threads."""
+        now = time.monotonic()
+        elsewhere: list[InFlight] = []
+        for neighbour in domain.neighbours:
+            other = self._domains[neighbour]
+            if now - other.counted_at > COUNTED_SECONDS:
+                self._count(conn, neighbour, other)
+            elsewhere += other.flying
+        return self._count(conn, name, domain), elsewhere
+
+    def _count(self, conn: Conn, name: str, domain: Domain) -> list[InFlight]:
+        """Count the queued tasks of a domain."""
+        hung = {}
+        for type, seconds in self._costs[name].time_limits.items():
+            limit = self._settings.task_timeout_seconds if seconds is None else seconds
+            hung[type] = self._ages.before(limit + HANG_SECONDS)
+        domain.flying = dispatching.in_flight(
+            conn, name, self._ages.before(AGED_SECONDS), hung, self._ages.before(STUCK_SECONDS)
+        )
+        domain.counted_at = time.monotonic()
+        return domain.flying
+
+    def _user_rate(self, name: str, domain: Domain, user: str) -> float:
+        """Return the rate of a user in all domains that the same threads serve."""
+        around = (name, *domain.neighbours)
+        return sum(self._domains[each].users.per_second(user) for each in around)
+
+    def _take_back(self, conn: Conn) -> None:
+        """Return messages of users with slow tasks that exceed their share to the ledger.
+
+        Such messages were sent while the tasks of these users were quick. Without this search, all
+        other users would wait behind them.
+        """
+        now = time.monotonic()
+        if now < self._take_back_due:
+            return
+        self._take_back_due = now + TAKE_BACK_SECONDS
+        for name, domain in self._served():
+            if not self._queues.backlog(name):
+                continue
+            flying, elsewhere = self._in_flight(conn, name, domain)
+            user_rate = partial(self._user_rate, name, domain)
+            held = held_by_user([*flying, *elsewhere], user_rate)
+            beyond = beyond_share(Places(domain.window(), domain.threads), held)
+            if beyond:
+                self._take_back_messages(conn, name, beyond)
+
+    def _take_back_messages(self, conn: Conn, name: str, beyond: Mapping[str, int]) -> None:
+        """Return the latest messages of some users that no process has fetched.
+
+        Args:
+          conn: A connection.
+          name: The domain.
+          beyond: The number of messages, by user.
+        """
+        waiting = set(self._queues.waiting(name))
+        chosen: dict[str, LeaseKey] = {}
+        counts = Counter[str]()
+        for user, *lease in dispatching.queued_of(conn, name, list(beyond)):
+            task, number, token = lease
+            id = f"{task}-{number}"
+            if id in waiting and counts[user] < beyond[user]:
+                counts[user] += 1
+                chosen[id] = (task, number, token)
+        # A message that a process fetches now stays with it.
+        taken = self._queues.take_back(name, list(chosen))
+        leases.release(conn, [chosen[id] for id in taken])
 
     def _send(self, name: str, dispatches: Sequence[Dispatch]) -> None:
         """Send the messages of claimed tasks, and mark the latest dispatch in Redis."""
         messages = {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches}
         latest = max(dispatch.dispatch_seq for dispatch in dispatches)
+        self._ages.note(latest)
         self._queues.send(name, messages, {"seq": latest})
 
     def _wait(self, conn: Conn, sent: int) -> None:

@@ -80,6 +80,9 @@ DELETE_AGAIN_SECONDS = 3.0
 REREAD_AGAIN_SECONDS = 0.5
 """Seconds after which the job looks again whether accounts are to be read again."""
 
+SLICE_SECONDS = 0.2
+"""Seconds between two slices of the open runs, when a job looks at all of them."""
+
 STAND_IN_TICKS = 2.5
 """The number of intervals without a tick after which the leader reports a silent scheduler.
 
@@ -138,6 +141,9 @@ class Maintenance:
         self._run_pruner = pruning.RunPruner()
         self._pruning_content = Job(60.0, self._prune_content)
         self._collecting = Job(60.0, self._collect_blobs)
+        self._forgetting = Job(5.0, self._end_forgotten_runs)
+        self._marking = Job(60.0, self._mark_over_limit)
+        self._forgotten_after = self._marked_after = completion.FIRST_RUN
         self._continuing = Job(2.0, self._continue_deferred)
         self._hinting = Job(1.0, self._open_hinted)
         self._carrying = Job(1.0, self._carry_on)
@@ -152,7 +158,8 @@ class Maintenance:
             Job(ANSWER_SECONDS, self._settle, needs_redis=True),
             Job(min(2.0, lease / 3), self._expire_leases),
             Job(lease / 4, self._renew_waiting, needs_redis=True),
-            Job(5.0, self._end_forgotten_runs),
+            self._forgetting,
+            self._marking,
             self._continuing,
             self._hinting,
             Job(5.0, hints.release),
@@ -398,7 +405,19 @@ class Maintenance:
         )
 
     def _end_forgotten_runs(self, conn: Conn) -> None:
-        self._announce(completion.end_forgotten_runs(conn, _leave_unsettled))
+        """End complete runs in a slice of the open runs. The next slice follows soon."""
+        ended, self._forgotten_after = completion.end_forgotten_runs(
+            conn, _leave_unsettled, self._forgotten_after
+        )
+        if self._forgotten_after != completion.FIRST_RUN:
+            self._forgetting.due = time.monotonic() + SLICE_SECONDS
+        self._announce(ended)
+
+    def _mark_over_limit(self, conn: Conn) -> None:
+        """Mark runs that are too large in a slice of the open runs. The next slice follows soon."""
+        self._marked_after = pruning.mark_over_limit(conn, self._marked_after)
+        if self._marked_after != completion.FIRST_RUN:
+            self._marking.due = time.monotonic() + SLICE_SECONDS
 
     def _continue_deferred(self, conn: Conn) -> None:
         """Retry deferred tasks that are due. If there may be more, the job runs again soon."""

@@ -158,6 +158,22 @@ ENTRIES: Catalog = {
         "{integration} did not finish its check within {seconds} seconds",
         "If you entered a host and port, check them, or try again later",
     ),
+    "rehearsal-refused": entry(
+        422,
+        "{integration} refuses this account: {reason}",
+        "Correct the account's config, then try again",
+    ),
+    "rehearsal-failed": entry(
+        502,
+        "the rehearsal of {integration} failed, so nothing was stored: {reason}",
+        "Try again; if it fails again, report this to the plugin's author",
+    ),
+    "rehearsal-timed-out": entry(
+        502,
+        "{integration} did not finish its rehearsal within {seconds} seconds, so nothing was"
+        " stored",
+        "Try again later; if it fails again, report this to the plugin's author",
+    ),
     "host-unreachable": entry(
         422,
         "the host cannot be reached, or is not on the public internet",

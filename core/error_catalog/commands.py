@@ -58,6 +58,30 @@ ENTRIES: Catalog = {
         COMMAND_LINE,
         cli="Choose a file that exists and is readable",
     ),
+    "export-cursor-twice": entry(
+        422,
+        "--since and --cursor-file both name a cursor",
+        COMMAND_LINE,
+        cli="Use one of the two",
+    ),
+    "export-to-terminal": entry(
+        422,
+        "Parquet is binary, and the output is a terminal",
+        COMMAND_LINE,
+        cli="Write to a file: polling export --format parquet -o content.parquet",
+    ),
+    "export-files-missing": entry(
+        500,
+        "{files:,} files are not in the blob store; the export is complete without them",
+        COMMAND_LINE,
+        cli="Set POLLING_BLOB_URL to the value that the workers use",
+    ),
+    "output-unwritable": entry(
+        422,
+        "cannot write {path}: {detail}",
+        COMMAND_LINE,
+        cli="Choose a file in a directory that exists and is writable",
+    ),
     "psql-missing": entry(
         500,
         "psql is not installed",

@@ -86,6 +86,12 @@ ENTRIES: Catalog = {
         "this cursor belongs to another database, or to the time before a restore",
         "Start again without a cursor, and delete items that are not listed again",
     ),
+    "parquet-package-missing": entry(
+        501,
+        "Parquet needs the package pyarrow, which is not installed",
+        "Use another format, or ask the operator to install the extra `parquet`",
+        cli="Use another format, or run in a clone of the repository: pip install -e '.[parquet]'",
+    ),
     "search-invalid": entry(422, "invalid search query", "Remove punctuation"),
     "search-date-invalid": entry(
         422, "{value!r} is not a date", "Write a day, a month or a year: 2026-03-01, 2026-03, 2026"

@@ -7,6 +7,21 @@ from core.error_catalog.entry import Catalog, entry
 RELOAD = "Load the page again and repeat the action"
 
 ENTRIES: Catalog = {
+    "webhook-not-offered": entry(
+        404,
+        "the integration {domain} receives no events",
+        "Leave its address out of the provider's settings",
+    ),
+    "webhook-too-fast": entry(
+        429, "too many events for this integration", "Send the event again later"
+    ),
+    "webhook-timed-out": entry(
+        503, "{domain} did not answer this event in time", "Send the event again later"
+    ),
+    "webhooks-busy": entry(503, "{domain} answers other events now", "Send the event again later"),
+    "webhook-failed": entry(
+        500, "{domain} could not read this event", "See the server's log for the reason"
+    ),
     "bad-request": entry(400, "the request is malformed", "Correct the request"),
     "token-missing": entry(
         401, "the request has no token", "Send one: Authorization: Bearer …", dashboard="Sign in"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,14 @@ from core.errors import CredentialsInvalid, IntegrationError, TaskUnfit
 from core.field_problems import first_problem
 from core.integration.context import Context
 from core.integration.limits import AccountIdentity, Limit, Manifest
+from core.integration.listening import (
+    Hints,
+    ListenableAccount,
+    Listener,
+    WebhookRequest,
+    WebhookResponse,
+)
+from core.integration.rehearsal import Rehearsal
 from core.integration.results import Task, TaskResult
 from core.integration.stored import StoredItem
 from core.integration.tasks import TaskDescriptor, TaskSpec
@@ -161,6 +170,23 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         """
         self.check()
 
+    def rehearse(self) -> Rehearsal:
+        """Describe the copy of this account before it is stored. Default: describe nothing.
+
+        The engine calls it after `check`, on the same instance, before it stores a new account. It
+        shows the result to the person who connects the account. Only look at the provider, and look
+        at little: `check` and this call share 30 seconds.
+
+        Returns:
+          Facts, warnings, a sample, or a refusal. The engine shows a bounded part of them, in plain
+          lines without the account's secrets.
+
+        Raises:
+          ConfigurationError, CredentialsInvalid: The account is not stored. Other exceptions have
+            the same effect.
+        """
+        return Rehearsal()
+
     def refresh(self) -> CredentialsT:
         """Renew the account's tokens.
 
@@ -207,6 +233,54 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
           engine then shows the code of the error.
         """
         return None
+
+    @classmethod
+    def listeners(
+        cls,
+        settings: BaseModel | None,  # noqa: ARG003  subclasses read it
+        accounts: Iterable[ListenableAccount],  # noqa: ARG003
+    ) -> Sequence[Listener]:
+        """Name the sources of events. Default: none.
+
+        One process of the fleet calls it about every 15 seconds; less often if it takes long. It
+        does no I/O.
+
+        Args:
+          settings: The operator's settings: an instance of `Manifest.settings`, or None.
+          accounts: The active accounts of the integration.
+        """
+        return ()
+
+    @classmethod
+    def listen(cls, listener: Listener, hints: Hints, stopping: threading.Event) -> None:
+        """Receive the events of one listener, and turn them into hints, until `stopping` is set.
+
+        It runs in a thread of its own, in one worker process of the fleet. Check `stopping` at
+        least every second. If the method raises or returns early, the engine calls it again after
+        a pause that grows from 1 to 60 seconds. Two processes may listen for a moment.
+
+        Args:
+          listener: The listener, with its accounts at the time of the call.
+          hints: Receives the hints. Call `hints.connected()` once events arrive.
+          stopping: Set when this process has to stop listening.
+        """
+        raise NotImplementedError(f"{cls.__name__} does not implement listen()")
+
+    @classmethod
+    def webhook(cls, request: WebhookRequest) -> WebhookResponse:
+        """Answer a request to `POST /v1/hints/{domain}`. Do no I/O here: providers wait.
+
+        The engine does not authenticate the request. Check its signature before anything else. An
+        exception answers the request with status 500, and a call that takes longer than 5 seconds
+        with status 503.
+
+        Args:
+          request: The request.
+
+        Returns:
+          The hints and the answer. The hints are stored before the answer is sent.
+        """
+        raise NotImplementedError(f"{cls.__name__} does not implement webhook()")
 
     def start(self, ctx: Context) -> TaskResult:
         """Return the first tasks of a run, chosen from `ctx.state`. Do no I/O here.
@@ -274,3 +348,8 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
 
 
 Integration = type[BaseIntegration[Any, Any]]
+
+
+def has_own(integration: Integration, method: str) -> bool:
+    """Return True if an integration overrides this class method of `BaseIntegration`."""
+    return getattr(integration, method).__func__ is not getattr(BaseIntegration, method).__func__

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,10 +63,25 @@ def operator_settings(model: type[BaseModel] | None) -> list[OperatorSetting]:
     return list(_read(model)) if model is not None else []
 
 
+def load_settings(model: type[BaseModel] | None) -> BaseModel | None:
+    """Return the current settings as an instance of their model; None for None.
+
+    Raises:
+      SettingsError: A value is invalid. The error does not repeat the value.
+    """
+    return None if model is None else _load(model, setting_names(model))
+
+
 def _read(model: type[BaseModel]) -> Iterator[OperatorSetting]:
     names = setting_names(model)
+    found = _load(model, names)
+    for field, name in names.items():
+        yield OperatorSetting(name, getattr(found, field), field in found.model_fields_set)
+
+
+def _load(model: type[BaseModel], names: Mapping[str, str]) -> BaseModel:
     try:
-        found = model()
+        return model()
     except ValidationError as error:
         problem = first_problem(error)
         field = problem.location[0] if problem.location else "a setting"
@@ -76,8 +91,6 @@ def _read(model: type[BaseModel]) -> Iterator[OperatorSetting]:
         raise SettingsError(
             "setting-invalid", setting=name, problem=redact(problem.message)
         ) from None
-    for field, name in names.items():
-        yield OperatorSetting(name, getattr(found, field), field in found.model_fields_set)
 
 
 def environment_value(name: str) -> str | None:

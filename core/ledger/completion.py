@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from psycopg.rows import dict_row
 
@@ -15,6 +16,9 @@ from core.content import holds, seen
 from core.db.pool import Conn
 from core.ledger import hints
 from core.states import AccountState, HeldState, Lane, RunState, TaskState, Trigger
+
+MAX_RUNS_PER_LOOK = 2_000
+"""The number of open runs among which one call of `end_forgotten_runs` looks."""
 
 # The condition that a run has no open task, and has taken over all tasks of earlier runs. The check
 # runs without a lock first, because most batches end no run.
@@ -38,9 +42,16 @@ RUNS_TO_END = f"""
 SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = '{RunState.RUNNING}'
     AND {OPEN_TASKS} ORDER BY r.id
 """
+# A slice of the open runs, and those among them without open tasks. `sync_run_open` serves it. The
+# cost is bounded, however many runs are open.
 FORGOTTEN_RUNS = f"""
-SELECT r.id::text FROM sync_run r WHERE r.state = '{RunState.RUNNING}' AND {OPEN_TASKS}
-ORDER BY r.id LIMIT 1000
+WITH slice AS MATERIALIZED (
+    SELECT * FROM sync_run WHERE state = '{RunState.RUNNING}'
+        AND (user_integration_id, lane) > (%s::uuid, %s::text)
+    ORDER BY user_integration_id, lane LIMIT {MAX_RUNS_PER_LOOK}
+)
+SELECT r.id::text, r.user_integration_id, r.lane, {OPEN_TASKS} FROM slice r
+ORDER BY r.user_integration_id, r.lane
 """
 
 # Every transaction locks accounts before their runs, each sorted by id.
@@ -218,12 +229,19 @@ MAX_RUNS_PER_TRANSACTION = 100
 """The number of runs that one transaction ends."""
 
 Run = Mapping[str, Any]
+RunPosition = tuple[UUID, str]
+"""The account and the lane of an open run."""
+
+FIRST_RUN: RunPosition = (UUID(int=0), "")
+"""The position before the first open run."""
 
 
 def end_runs(
     conn: Conn, runs: Iterable[str], later: Callable[[Run], None] | None = None
 ) -> list[Run]:
     """End the runs without open tasks. Returns the rows of the runs that this call ended.
+
+    If `opened_next` of a row is true, the end of the run has opened another one, for hints.
 
     Args:
       conn: A connection in autocommit mode.
@@ -238,16 +256,26 @@ def end_runs(
     return _end_all(conn, ids, later)
 
 
-def end_forgotten_runs(conn: Conn, later: Callable[[Run], None] | None = None) -> list[Run]:
-    """End all runs without open tasks.
+def end_forgotten_runs(
+    conn: Conn, later: Callable[[Run], None] | None = None, after: RunPosition = FIRST_RUN
+) -> tuple[list[Run], RunPosition]:
+    """End the runs without open tasks in a slice of the open runs.
 
     This covers a process that died after it closed the last task and before it called `end_runs`.
 
     Args:
       conn: A connection in autocommit mode.
       later: As in `end_runs`.
+      after: The end of the slice before. Default: the first slice.
+
+    Returns:
+      The rows of the runs that this call ended, and the end of the slice: `FIRST_RUN` after the
+      last one.
     """
-    return _end_all(conn, [run for (run,) in conn.execute(FORGOTTEN_RUNS).fetchall()], later)
+    rows = conn.execute(FORGOTTEN_RUNS, after).fetchall()
+    ended = _end_all(conn, [run for run, _, _, is_complete in rows if is_complete], later)
+    is_last = len(rows) < MAX_RUNS_PER_LOOK
+    return ended, FIRST_RUN if is_last else (rows[-1][1], rows[-1][2])
 
 
 def settle(conn: Conn, run: Run) -> None:
@@ -306,7 +334,7 @@ def _end(conn: Conn, candidates: Sequence[str]) -> tuple[list[Run], list[Run]]:
         for run in ended:
             holds.hold_again(conn, run)
             if run["lane"] == Lane.LIVE and run["id"] in hinted:
-                hints.run_ended(conn, run)
+                run["opened_next"] = hints.run_ended(conn, run)
         # The settlement of held deletions reads the seen items.
         unsettled = held | set(seen.delete_some(conn, [run for run in listed if run not in held]))
     return list(ended), [run for run in ended if run["id"] in unsettled]

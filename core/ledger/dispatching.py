@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 from uuid import UUID
+
+from psycopg.rows import dict_row
 
 from core.db.clocks import lasts, passed
 from core.db.pool import Conn
@@ -28,51 +30,104 @@ WHERE EXISTS (SELECT FROM sync_run r
 """
 
 # Counts the queued tasks of a domain; it reads as many rows as the window is wide. Served by
-# `sync_task_queued`.
+# `sync_task_queued`. A task has hung if it was dispatched so long ago that its time limit has
+# passed: the worker has replaced its thread.
+_HUNG = "(t.dispatch_seq <= coalesce((%(hung)s::jsonb ->> t.type)::bigint, -1))"
 IN_FLIGHT = f"""
-SELECT t.user_integration_id::text AS account, a.limit_group AS "group", a.limits, t.lane, t.type,
-    count(*)
+SELECT a.user_id AS "user", t.user_integration_id::text AS account, a.limit_group AS "group",
+    a.limits, t.lane, t.type, count(*),
+    count(*) FILTER (WHERE {_HUNG}) AS hung,
+    count(*) FILTER (WHERE t.dispatch_seq <= %(aged)s AND NOT {_HUNG}) AS aged,
+    count(*) FILTER (WHERE t.dispatch_seq <= %(old)s AND NOT {_HUNG}) AS old
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
-WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = %s
-GROUP BY 1, 2, 3, 4, 5
+WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = %(domain)s
+GROUP BY 1, 2, 3, 4, 5, 6
 """
 
-# Accounts with ready tasks, in a ring that starts behind the latest scan. Only accounts with open
-# runs can have ready tasks, so the statement searches them in `sync_run_by_domain`. There it meets
-# no index entries of done tasks, which are many while vacuum cannot remove them.
-# For the same reason, it probes `sync_task_ready` from the back: claims leave dead entries at the
-# front. Before it applies the limit, it skips accounts that are not active, accounts that do not
-# answer, and accounts whose tasks are all for later.
+# The queued tasks of some users, the latest dispatches first. Served by `sync_task_queued`.
+QUEUED_OF = f"""
+SELECT a.user_id, t.id, t.dispatch_no, t.token
+FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
+WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = %s AND a.user_id = ANY(%s)
+ORDER BY t.dispatch_seq DESC
+"""
+
+# The open runs `r` of a domain. Only their accounts can have ready tasks. `sync_run_by_domain`
+# serves them. It has no entries of done tasks, which are many while vacuum cannot remove them.
+_OPEN_RUNS = f"""FROM sync_run r
+    WHERE r.state = '{RunState.RUNNING}' AND r.integration_domain = %(domain)s"""
+
+# True for each lane in which the account `ring` has available tasks. It probes `sync_task_ready`
+# from the back, because claims leave dead entries at the front.
+_LANES = f"""
+    (SELECT t.id FROM sync_task t
+        WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s
+        AND t.user_integration_id = ring.id AND t.lane = '{Lane.LIVE}' AND {AVAILABLE}
+        ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS live,
+    (SELECT t.id FROM sync_task t
+        WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s
+        AND t.user_integration_id = ring.id AND t.lane = '{Lane.BACKFILL}' AND {AVAILABLE}
+        ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS backfill"""
+
+# True if the account `ring` answers, or if its probe is due.
+_ANSWERS = f"""NOT EXISTS (SELECT FROM breaker b WHERE b.user_integration_id = ring.id
+    AND b.limit_name = '{WHOLE_ACCOUNT}' AND b.opened_at IS NOT NULL AND NOT {PROBE_DUE})"""
+
+# Accounts with ready tasks: first accounts of users that hold no place, then accounts of all users
+# but the full ones. Accounts are skipped that are not active or do not answer, or whose tasks are
+# all for later. Each search has a slice of the ring of accounts with open runs, from behind the
+# latest look: the slice bounds the number of accounts that a look passes over. The first search
+# also covers the accounts of the tasks that became available last. The first columns name the ends
+# of both slices.
 WAITING = f"""
-SELECT a.user_id AS "user", a.id::text AS account, a.limit_group AS "group", a.limits,
-    waiting.live, waiting.backfill
-FROM (
-    SELECT id, live, backfill FROM (
-        SELECT ring.id,
-            (SELECT t.id FROM sync_task t
-                WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s
-                AND t.user_integration_id = ring.id AND t.lane = '{Lane.LIVE}'
-                AND {AVAILABLE}
-                ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS live,
-            (SELECT t.id FROM sync_task t
-                WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s
-                AND t.user_integration_id = ring.id AND t.lane = '{Lane.BACKFILL}'
-                AND {AVAILABLE}
-                ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS backfill
-        FROM (
-            SELECT DISTINCT r.user_integration_id AS id FROM sync_run r
-            WHERE r.state = '{RunState.RUNNING}' AND r.integration_domain = %(domain)s
-              AND r.user_integration_id > %(after)s
-            ORDER BY r.user_integration_id
-        ) ring
-        WHERE (SELECT u.sync_status FROM user_integration u WHERE u.id = ring.id)
-            = '{AccountState.ACTIVE}'
-          AND NOT EXISTS (SELECT FROM breaker b WHERE b.user_integration_id = ring.id
-              AND b.limit_name = '{WHOLE_ACCOUNT}' AND b.opened_at IS NOT NULL AND NOT {PROBE_DUE})
-        OFFSET 0
-    ) able WHERE live OR backfill LIMIT %(most)s
-) waiting JOIN user_integration a USING (id)
-ORDER BY a.id
+WITH slice AS MATERIALIZED (
+    SELECT id, lap FROM (
+        (SELECT DISTINCT r.user_integration_id AS id, 0 AS lap {_OPEN_RUNS}
+            AND r.user_integration_id > %(after)s ORDER BY 1)
+        UNION ALL
+        (SELECT DISTINCT r.user_integration_id AS id, 1 AS lap {_OPEN_RUNS}
+            AND r.user_integration_id <= %(after)s ORDER BY 1)
+    ) ring LIMIT %(slice)s
+), fresh AS MATERIALIZED (
+    SELECT id, min(lap) AS lap FROM (
+        (SELECT id, lap FROM (
+            (SELECT DISTINCT r.user_integration_id AS id, 0 AS lap {_OPEN_RUNS}
+                AND r.user_integration_id > %(fresh_after)s ORDER BY 1)
+            UNION ALL
+            (SELECT DISTINCT r.user_integration_id AS id, 1 AS lap {_OPEN_RUNS}
+                AND r.user_integration_id <= %(fresh_after)s ORDER BY 1)
+        ) ring LIMIT %(slice)s)
+        UNION ALL
+        (SELECT t.user_integration_id, 2 FROM sync_task t
+         WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s AND {AVAILABLE}
+         ORDER BY t.available_at DESC LIMIT %(latest)s)
+    ) found WHERE %(busy)s::text[] <> '{{}}' GROUP BY id
+), waiting AS (
+    (SELECT id, -1 AS lap, live, backfill FROM (
+        SELECT ring.id, {_LANES} FROM fresh ring
+        WHERE (SELECT u.sync_status = '{AccountState.ACTIVE}' AND u.user_id <> ALL (%(busy)s)
+            FROM user_integration u WHERE u.id = ring.id) AND {_ANSWERS} OFFSET 0
+    ) able WHERE live OR backfill LIMIT %(most)s)
+    UNION ALL
+    (SELECT id, lap, live, backfill FROM (
+        SELECT ring.id, ring.lap, {_LANES} FROM slice ring
+        WHERE (SELECT u.sync_status = '{AccountState.ACTIVE}' AND u.user_id <> ALL (%(full)s)
+            FROM user_integration u WHERE u.id = ring.id) AND {_ANSWERS} OFFSET 0
+    ) able WHERE live OR backfill LIMIT %(most)s)
+)
+SELECT (SELECT id FROM slice ORDER BY lap DESC, id DESC LIMIT 1) AS slice_end,
+    (SELECT count(*) FROM slice) AS passed,
+    (SELECT id FROM fresh WHERE lap < 2 ORDER BY lap DESC, id DESC LIMIT 1) AS fresh_end,
+    w.lap, a.id::text AS account, a.user_id AS "user", a.limit_group AS "group", a.limits,
+    w.live, w.backfill
+FROM (SELECT) one LEFT JOIN waiting w ON true LEFT JOIN user_integration a ON a.id = w.id
+ORDER BY w.lap, a.id
+"""
+
+# True if a task of the domain is available. `sync_task_available` serves it.
+ANY_AVAILABLE = f"""
+SELECT EXISTS (SELECT FROM sync_task WHERE state = '{TaskState.READY}'
+    AND integration_domain = %s AND {AVAILABLE})
 """
 
 # All blocked limits, and the open breakers of some accounts: served by the primary key.
@@ -91,7 +146,7 @@ RANDOM_BITS = "hashint8extended(t.id, %(bits)s)"
 # without `probe`.
 DISPATCH_COLUMNS = """
     t.id AS task_id, t.dispatch_no, t.dispatch_seq, t.run_id::text AS run_id,
-    t.user_integration_id::text AS account_id, a.version AS account_version,
+    t.user_integration_id::text AS account_id, a.version AS account_version, a.user_id AS "user",
     t.integration_domain AS domain, t.lane, r.trigger, t.type, t.payload, t.token,
     t.attempts, t.crashes, t.snoozes, t.suspect, t.deferrals,
     coalesce(extract(epoch FROM clock_timestamp() - t.first_failed_at), 0)::float
@@ -199,6 +254,9 @@ CATALOG = "SELECT domain, tasks FROM integration"
 
 RING_START = UUID(int=0)
 
+MAX_PASSED = 512
+"""The number of accounts with open runs that one look passes over."""
+
 MAX_CANDIDATES, MIN_CANDIDATES = 1_024, 16
 """Bounds of the numbers of ready tasks among which the dispatcher chooses, of all lanes and of one.
 
@@ -210,14 +268,24 @@ DISPATCH_ROW = dataclass_row(Dispatch)
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """The number of queued tasks of one account, lane and type."""
+    """The number of queued tasks of one account, lane and type.
 
+    Attributes:
+      hung: The number of tasks that exceeded their time limit, so that no thread runs them.
+      aged: The number of other tasks that were dispatched early enough for a thread to run them.
+      old: The number of other tasks that have run, or waited for a thread, for a minute.
+    """
+
+    user: str
     account: str
     group: str | None
     limits: list[dict[str, Any]]
     lane: str
     type: str
     count: int
+    hung: int = 0
+    aged: int = 0
+    old: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +298,28 @@ class Waiting:
     limits: list[dict[str, Any]]
     live: bool
     backfill: bool
+
+
+WAITING_FIELDS = tuple(each.name for each in fields(Waiting))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The result of a look at the ring of accounts.
+
+    Attributes:
+      accounts: Accounts with ready tasks, those of users that hold no place first.
+      end: The account at which the look ended; the next one starts behind it.
+      fresh_end: The same for the look for users that hold no place.
+      is_complete: True if the look has seen the complete ring.
+      is_cut: True if there may be more accounts than it returns.
+    """
+
+    accounts: list[Waiting]
+    end: UUID
+    fresh_end: UUID
+    is_complete: bool
+    is_cut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,9 +394,10 @@ class Candidate:
 
 @dataclass(slots=True)
 class Catalog:
-    """The costs of a domain's tasks, by type."""
+    """The costs of a domain's tasks, and the time limits that tasks declare, by type."""
 
     costs: dict[str, dict[str, int]] = field(default_factory=dict)
+    time_limits: dict[str, float | None] = field(default_factory=dict)
 
 
 def domains_with_work(conn: Conn, domains: Sequence[str]) -> list[str]:
@@ -314,23 +405,83 @@ def domains_with_work(conn: Conn, domains: Sequence[str]) -> list[str]:
     return [domain for (domain,) in conn.execute(DOMAINS_WITH_WORK, (list(domains),))]
 
 
-def in_flight(conn: Conn, domain: str) -> list[InFlight]:
-    """Count the queued tasks of a domain."""
+def in_flight(
+    conn: Conn,
+    domain: str,
+    aged: int = -1,
+    hung: Mapping[str, int] | None = None,
+    old: int = -1,
+) -> list[InFlight]:
+    """Count the queued tasks of a domain.
+
+    Args:
+      conn: A connection.
+      domain: The domain.
+      aged: The `dispatch_seq` up to which tasks are aged. Default: none is.
+      hung: The `dispatch_seq` up to which tasks of a type have hung. Default: none has.
+      old: The `dispatch_seq` up to which tasks are old. Default: none is.
+    """
     cursor = conn.cursor(row_factory=dataclass_row(InFlight))
-    return cursor.execute(IN_FLIGHT, (domain,)).fetchall()
+    params = {"domain": domain, "aged": aged, "hung": json.dumps(dict(hung or {})), "old": old}
+    return cursor.execute(IN_FLIGHT, params).fetchall()
 
 
-def waiting(conn: Conn, domain: str, after: UUID | str, most: int) -> list[Waiting]:
-    """Return up to `most` accounts with ready tasks; accounts behind `after` come first."""
-    params: dict[str, Any] = {"domain": domain, "after": after, "most": most}
-    cursor = conn.cursor(row_factory=dataclass_row(Waiting))
-    accounts = cursor.execute(WAITING, params).fetchall()
-    if len(accounts) < most and str(after) != str(RING_START):
-        params |= {"after": RING_START, "most": most - len(accounts)}
-        seen = {account.account for account in accounts}
-        again = cursor.execute(WAITING, params)
-        accounts += [account for account in again if account.account not in seen]
-    return accounts
+def look(
+    conn: Conn,
+    domain: str,
+    most: int,
+    *,
+    after: UUID = RING_START,
+    fresh_after: UUID = RING_START,
+    busy: Collection[str] = (),
+    full: Collection[str] = (),
+    latest: int = 0,
+) -> Look:
+    """Look for accounts with ready tasks, in a ring. The cost is bounded by `MAX_PASSED`.
+
+    Args:
+      conn: A connection.
+      domain: The domain.
+      most: The maximum number of accounts.
+      after: The end of the latest look.
+      fresh_after: The end of its look for users that hold no place.
+      busy: The users that hold places. Accounts of all others come first.
+      full: The users that hold their share. Their accounts are passed over.
+      latest: The number of tasks, from the one that became available last, among which to search
+        for users that hold no place. Default: 0.
+    """
+    params: dict[str, Any] = {"domain": domain, "most": most, "slice": MAX_PASSED}
+    params |= {"after": after, "fresh_after": fresh_after, "latest": latest}
+    params |= {"busy": list(busy), "full": list(full)}
+    rows = conn.cursor(row_factory=dict_row).execute(WAITING, params).fetchall()
+    accounts: dict[str, tuple[int, Waiting]] = {}
+    for row in rows:
+        if row["account"] is not None:
+            found = Waiting(**{name: row[name] for name in WAITING_FIELDS})
+            accounts.setdefault(found.account, (row["lap"], found))
+    first = rows[0]
+    kept = list(accounts.values())[:most]
+    turn = [found for lap, found in kept if lap >= 0]
+    is_cut = len(accounts) >= most
+    end = UUID(turn[-1].account) if is_cut and turn else first["slice_end"] if not is_cut else after
+    return Look(
+        [found for _, found in kept],
+        end or RING_START,
+        first["fresh_end"] or RING_START,
+        first["passed"] < MAX_PASSED and not is_cut,
+        is_cut,
+    )
+
+
+def any_available(conn: Conn, domain: str) -> bool:
+    """Return True if a ready task of the domain may be dispatched now."""
+    ((available,),) = conn.execute(ANY_AVAILABLE, (domain,))
+    return bool(available)
+
+
+def queued_of(conn: Conn, domain: str, users: Sequence[str]) -> list[tuple[str, int, int, int]]:
+    """Return (user, task, dispatch_no, token) of queued tasks, the latest dispatches first."""
+    return conn.execute(QUEUED_OF, (domain, list(users))).fetchall()
 
 
 def blocks(conn: Conn, accounts: Sequence[str]) -> Blocks:
@@ -389,8 +540,11 @@ def as_sent(conn: Conn, tasks: Sequence[tuple[int, int]]) -> list[Dispatch]:
 
 
 def catalogs(conn: Conn) -> dict[str, Catalog]:
-    """Return task costs by domain, as workers have registered them."""
+    """Return costs and time limits by domain, as workers have registered them."""
     return {
-        domain: Catalog({START: {}} | {name: task.get("cost", {}) for name, task in tasks.items()})
+        domain: Catalog(
+            {START: {}} | {name: task.get("cost", {}) for name, task in tasks.items()},
+            {START: None} | {name: task.get("time_limit") for name, task in tasks.items()},
+        )
         for domain, tasks in conn.execute(CATALOG)
     }

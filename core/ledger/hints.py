@@ -16,7 +16,7 @@ ends a pause nor moves the next poll.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -77,6 +77,14 @@ ON CONFLICT (user_integration_id) DO UPDATE SET
         WHEN cardinality(hint.parts) >= {MAX_PARTS} THEN ARRAY['{COMPLETE_ACCOUNT}']
         ELSE array_append(hint.parts, %(part)s) END,
     looks = 0, hinted_at = clock_timestamp(), due_at = {_NEXT}
+"""
+# The leader locks each account before it opens its run, and holds the hint back while one is open.
+ADD_ALL = f"""
+INSERT INTO hint AS hint (user_integration_id, user_id, parts, due_at)
+SELECT id, user_id, ARRAY['{COMPLETE_ACCOUNT}'], clock_timestamp() FROM user_integration
+WHERE id = ANY(%s::uuid[]) AND sync_status = '{AccountState.ACTIVE}' ORDER BY id
+ON CONFLICT (user_integration_id) DO UPDATE SET
+    parts = excluded.parts, looks = 0, hinted_at = clock_timestamp(), due_at = {_NEXT}
 """
 # The account has no row, or its hints are not due: another process has opened their run.
 LOCK_DUE = f"""
@@ -165,6 +173,18 @@ def add(conn: Conn, account: UUID, part: str | None = None) -> bool:
             return False
         conn.execute(ADD_HINT, {**params, "user": row[0]})
         return _open_if_due(conn, account, *row)
+
+
+def add_all(conn: Conn, accounts: Sequence[UUID]) -> None:
+    """Record a hint for each of these accounts that is active. The leader opens their runs.
+
+    It opens at most `PORTION` of them a second, because there may be many.
+
+    Args:
+      conn: A connection in autocommit mode.
+      accounts: The accounts, in portions of at most some thousand.
+    """
+    conn.execute(ADD_ALL, (list(accounts),))
 
 
 def parts_of(conn: Conn, account: str, run: str) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ not replace a killed dispatcher.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -59,8 +60,9 @@ SELECT term.nonce FROM engine_state CROSS JOIN LATERAL (
 WHERE {recent("engine_state.nonce_at", "term.renewed_at")}
 """
 NEW_EPOCH = "UPDATE engine_state SET epoch = %s WHERE epoch = %s"
+STUCK = "UPDATE engine_state SET stuck = %s WHERE leader = %s"
 STATUS = f"""
-SELECT epoch, leader, last_tick_at, budgets_started, clock_timestamp() AS now,
+SELECT epoch, leader, last_tick_at, budgets_started, stuck, clock_timestamp() AS now,
     coalesce({lasts("engine_state.leader_until")}, false) AS leads, leader_until
 FROM engine_state
 """
@@ -76,6 +78,7 @@ class Status:
 
     Attributes:
       leads: True if a dispatcher leads now.
+      stuck: The domains in which tasks have waited for a thread for more than a minute.
     """
 
     epoch: int
@@ -85,6 +88,7 @@ class Status:
     budgets_started: bool
     now: datetime
     leads: bool
+    stuck: list[str] = field(default_factory=list)
 
     @property
     def silent_seconds(self) -> float:
@@ -92,6 +96,11 @@ class Status:
         if self.last_tick_at is None:
             return float("inf")
         return (self.now - self.last_tick_at).total_seconds()
+
+
+def record_stuck(conn: Conn, me: UUID, domains: Sequence[str]) -> None:
+    """Record the domains in which tasks have waited for a thread for too long."""
+    conn.execute(STUCK, (list(domains), me))
 
 
 def lead(conn: Conn, me: UUID, *, can_send: bool = True, nonce: int = 0) -> bool:

@@ -34,6 +34,7 @@ class Dispatch:
       token: 64 random bits, new at each dispatch. They distinguish this dispatch from one with the
         same numbers that the database has lost, in a failover or a restore. None if a leader of a
         version without tokens sent the message.
+      user: The user that owns the account; empty if a leader of an older version sent the message.
     """
 
     epoch: int
@@ -49,6 +50,7 @@ class Dispatch:
     type: str
     payload: dict[str, Any]
     token: int | None = None
+    user: str = ""
     attempts: int = 0
     crashes: int = 0
     snoozes: int = 0

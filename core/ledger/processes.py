@@ -47,6 +47,20 @@ WHERE kind = 'worker' AND NOT draining AND {ALIVE}
 GROUP BY queue
 """
 
+# The queues of live worker processes. Processes with the same ones share their threads.
+QUEUES = f"""
+SELECT DISTINCT queues FROM process WHERE kind = 'worker' AND NOT draining AND {ALIVE}
+"""
+
+# The threads of the live worker processes that serve the same queues as one of them, their number,
+# and its place among them.
+GROUP = f"""
+SELECT coalesce(sum(p.threads), 0)::int, count(*)::int, count(*) FILTER (WHERE p.id < me.id)::int
+FROM process me JOIN process p ON p.queues = me.queues AND p.kind = 'worker' AND NOT p.draining
+    AND {recent("process.seen_at", "p.seen_at")}
+WHERE me.id = %s
+"""
+
 # The table has few rows.
 LEASES = f"SELECT min(lease_seconds), max(lease_seconds) FROM process WHERE {ALIVE}"
 
@@ -221,6 +235,25 @@ def settle(conn: Conn, asked: datetime) -> set[str]:
 def serving(conn: Conn) -> dict[str, tuple[int, int]]:
     """Return the numbers of (threads, processes) that serve each queue."""
     return {queue: (threads, processes) for queue, threads, processes in conn.execute(SERVING)}
+
+
+def neighbours(conn: Conn) -> dict[str, set[str]]:
+    """Return, for each queue, the queues that some of its threads serve."""
+    found: dict[str, set[str]] = {}
+    for (queues,) in conn.execute(QUEUES):
+        for queue in queues:
+            found.setdefault(queue, set()).update(queues)
+    return found
+
+
+def group(conn: Conn, process: UUID) -> tuple[int, int, int]:
+    """Return the group of a process: the live worker processes that serve the same queues.
+
+    Returns:
+      The number of their threads, the number of processes, and the place of this one among them.
+    """
+    row = conn.execute(GROUP, (process,)).fetchone()
+    return (0, 0, 0) if row is None else row
 
 
 def register(conn: Conn, catalog: Sequence[Mapping[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from core.content import holds, seen
 from core.db import clocks
 from core.db.pool import Conn
 from core.ledger.breakers import PRUNE_LIMITS
+from core.ledger.completion import FIRST_RUN, MAX_RUNS_PER_LOOK, RunPosition
 from core.ledger.looks import PRUNE_CHANGES
 from core.ledger.monotonic import OldEnough, any_age
 from core.ledger.processes import DELETE_DEAD
@@ -27,14 +28,23 @@ FIGURES_SECONDS = 400 * clocks.DAY
 """The age in seconds at which the daily figures of an account are deleted."""
 
 # A run with more tasks than its integration allows takes no more: a task that returns follow-ups
-# parks with this reason.
+# parks with this reason. The statement judges a slice of the open runs, so that its cost does not
+# grow with their number. `sync_run_open` serves it.
 OVER_LIMIT = f"""
-UPDATE sync_run r SET over_limit
-    = format('the run has more than %s tasks; a task may be making ever new keys', i.max_tasks)
-FROM integration i WHERE i.domain = r.integration_domain AND r.state = '{RunState.RUNNING}'
-    AND r.over_limit IS NULL
-  AND r.started_at < now() - interval '20 seconds'
-  AND EXISTS (SELECT FROM sync_task t WHERE t.run_id = r.id OFFSET i.max_tasks LIMIT 1)
+WITH slice AS MATERIALIZED (
+    SELECT id, integration_domain, over_limit, started_at, user_integration_id, lane FROM sync_run
+    WHERE state = '{RunState.RUNNING}' AND (user_integration_id, lane) > (%s::uuid, %s::text)
+    ORDER BY user_integration_id, lane LIMIT {MAX_RUNS_PER_LOOK}
+), marked AS (
+    UPDATE sync_run r SET over_limit
+        = format('the run has more than %%s tasks; a task may be making ever new keys', i.max_tasks)
+    FROM slice s JOIN integration i ON i.domain = s.integration_domain
+    WHERE r.id = s.id AND r.state = '{RunState.RUNNING}' AND s.over_limit IS NULL
+      AND s.started_at < now() - interval '20 seconds'
+      AND EXISTS (SELECT FROM sync_task t WHERE t.run_id = s.id OFFSET i.max_tasks LIMIT 1)
+)
+SELECT user_integration_id, lane FROM slice
+ORDER BY user_integration_id DESC, lane DESC
 """
 
 # Tasks are pruned run by run, so that the statement reads no rows if no run is old. A parked task
@@ -119,7 +129,7 @@ PRUNED = (
 
 
 def prune(conn: Conn, old_enough: OldEnough = any_age) -> None:
-    """Mark runs that are too large, and delete expired rows.
+    """Delete expired rows.
 
     These are old limit blocks, dead processes, idempotency keys, OAuth flows, sessions, throughput,
     and changes of accounts. Further, these are the breakers of limits that no task will probe.
@@ -128,10 +138,23 @@ def prune(conn: Conn, old_enough: OldEnough = any_age) -> None:
       conn: A connection in autocommit mode.
       old_enough: Judges the age of rows. Default: by the database's clock alone.
     """
-    conn.execute(OVER_LIMIT)
     for statement, seconds in PRUNED:
         if (before := old_enough(seconds)) is not None:
             conn.execute(statement, (seconds, before))
+
+
+def mark_over_limit(conn: Conn, after: RunPosition = FIRST_RUN) -> RunPosition:
+    """Mark the runs that are too large, in a slice of the open runs.
+
+    Args:
+      conn: A connection in autocommit mode.
+      after: The end of the slice before. Default: the first slice.
+
+    Returns:
+      The end of the slice: `FIRST_RUN` after the last one.
+    """
+    rows = conn.execute(OVER_LIMIT, after).fetchall()
+    return FIRST_RUN if len(rows) < MAX_RUNS_PER_LOOK else rows[0]
 
 
 def prune_tasks(

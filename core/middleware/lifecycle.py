@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import PriorityQueue
 
 from dramatiq import Broker, Worker
@@ -18,11 +18,11 @@ from core import observability
 from core.db.pool import DATABASE_UNAVAILABLE
 from core.environment import leave_environment
 from core.errors import PollingError
+from core.ledger.outcomes import Dispatch
 from core.middleware.base import give_up
 from core.transport.messages import POLL_QUEUE
 from core.worker.garbage import exclude_loaded
 from core.worker.process import WorkerProcess
-from core.worker.work_queue import WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,9 @@ class Lifecycle(Middleware):
             sys.exit(1)
 
     def _open(self, broker: Broker, worker: Worker) -> None:
-        worker.work_queue = WorkQueue()  # type: ignore[assignment]  # Dramatiq's has priorities
+        worker.work_queue = self._process.work_queue  # type: ignore[assignment]  # Dramatiq's has priorities
         self._process.on_vacancy = self._lead
-        self._process.on_release = lambda dispatches: give_up(worker, dispatches)
+        self._process.on_release = lambda dispatches: self._leave(worker, dispatches)
         self._process.on_drain = lambda: threading.Thread(
             target=self._drain, args=(worker,), name="drain", daemon=True
         ).start()
@@ -124,6 +124,11 @@ class Lifecycle(Middleware):
             self._stand_in.join(timeout=10)
         observability.stop()
         leave_environment()
+
+    def _leave(self, worker: Worker, dispatches: Sequence[Dispatch]) -> None:
+        """Free the places of tasks that were returned."""
+        self._process.work_queue.discard({dispatch.id for dispatch in dispatches})
+        give_up(worker, dispatches)
 
     def _lead(self) -> None:
         """Start a dispatcher thread: Dramatiq does not replace a fork that was killed."""

@@ -20,7 +20,9 @@ from core.rest.metrics import Metrics
 from core.rest.routes import (
     changes,
     content,
+    export,
     held_deletions,
+    hints,
     integrations,
     oauth,
     operations,
@@ -63,6 +65,8 @@ ROUTERS = (
     held_deletions,
     content,
     changes,
+    export,
+    hints,
     users,
     oauth,
     tokens,

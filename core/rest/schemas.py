@@ -231,6 +231,32 @@ class Wait(BaseModel):
     until: datetime | None = Field(description="The end of the wait; null if it is unknown")
 
 
+class RehearsalSample(BaseModel):
+    """One line of a sample."""
+
+    name: str = Field(description="The name of an item, or of a folder of items")
+    level: int = Field(description="The depth in a tree; 0 is the top")
+
+
+class RehearsalSection(BaseModel):
+    """Plain facts about one part of an account."""
+
+    title: str = Field(description="The heading")
+    facts: dict[str, int | str] = Field(description="The facts, by their label")
+    sample: list[RehearsalSample] = Field(description="Some of the items that would be kept")
+    omitted: int = Field(description="The number of items that the sample leaves out")
+
+
+class Rehearsal(BaseModel):
+    """A description of an account before it is connected, in the plugin's words."""
+
+    sections: list[RehearsalSection] = Field(description="The facts; at most 20 sections")
+    warnings: list[str] = Field(description="Facts to which a person should agree")
+    refusal: str | None = Field(
+        description="The reason why this account cannot be connected; null if it can"
+    )
+
+
 class UserIntegration(BaseModel):
     """A user's connected account of an integration."""
 
@@ -270,6 +296,13 @@ class UserIntegration(BaseModel):
         description=(
             "A fact that a person must know, such as the end of the sign-in. Only in the response"
             " that connects the account"
+        ),
+    )
+    rehearsal: Rehearsal | None = Field(
+        None,
+        description=(
+            "The plugin's description of this account. Only in the response that connects the"
+            " account, and only if the plugin gives one"
         ),
     )
 
@@ -354,9 +387,27 @@ class Compared(BaseModel):
     at: datetime = Field(description="The time of the comparison")
 
 
+class Listening(BaseModel):
+    """The state of an account's listener. The engine polls the account in any case."""
+
+    state: Literal["connected", "down", "webhook"] = Field(
+        description="`connected`: events arrive. `down`: they do not, so that changes wait for the"
+        " next poll. `webhook`: the provider sends them to `/v1/hints/{domain}`"
+    )
+    since: datetime | None = Field(
+        description="The start of this state; null if it is unknown, and for `webhook`"
+    )
+    error: str | None = Field(
+        description="The error of a listener that is down, for operators; null for users"
+    )
+
+
 class UserIntegrationInFull(UserIntegration):
     """An account with the reasons why it waits, and its totals on request."""
 
+    listener: Listening | None = Field(
+        description="Whether events arrive; null if the integration does not listen for the account"
+    )
     owed: Owed = Field(description="The tasks that the account owes")
     complete_as_of: datetime | None = Field(
         description="The start of the last run after which nothing is owed; null if tasks are owed"
@@ -377,6 +428,29 @@ class Identity(BaseModel):
 
     id: str = Field(description="The ID of the account at the provider")
     name: str = Field(description="The name of the account at the provider")
+
+
+class NewCheck(_Request):
+    """The account to check."""
+
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The configuration, as described by the integration's `config_schema`",
+    )
+    credentials: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The credentials, as described by the integration's `credentials_schema`",
+    )
+
+
+class Checked(BaseModel):
+    """A check of an account that is not connected."""
+
+    identity: Identity = Field(description="The account that the credentials belong to")
+    notice: str | None = Field(
+        description="A fact that a person must know, such as the end of the sign-in"
+    )
+    rehearsal: Rehearsal = Field(description="The plugin's description of the copy")
 
 
 class State(BaseModel):

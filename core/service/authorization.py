@@ -75,6 +75,10 @@ class Principal:
         return self.user_id is None or self.user_id == user_id
 
 
+LOCAL_OPERATOR = Principal(UUID(int=0), None, tuple(Scope))
+"""The principal of a command. People who can reach the database may do everything."""
+
+
 def always(conn: Conn) -> None:
     """Allow everything: a command, or a person who has confirmed it in the browser."""
 

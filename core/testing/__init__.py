@@ -13,12 +13,22 @@ from typing import TYPE_CHECKING, Any
 from core.testing.content import Item
 from core.testing.faults import Faults
 from core.testing.harness import Harness
+from core.testing.listening import RecordedHints, listening
 from core.testing.outcome import Parked, SyncResult
 
 if TYPE_CHECKING:
     from core.testing.conformance import IntegrationConformance
 
-__all__ = ["Faults", "Harness", "IntegrationConformance", "Item", "Parked", "SyncResult"]
+__all__ = [
+    "Faults",
+    "Harness",
+    "IntegrationConformance",
+    "Item",
+    "Parked",
+    "RecordedHints",
+    "SyncResult",
+    "listening",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,11 +12,14 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from core.integration.base import BaseIntegration
+from core.integration.base import BaseIntegration, has_own
 from core.integration.limits import AccountIdentity, Manifest
+from core.integration.listening import WebhookRequest
+from core.integration.rehearsal import Rehearsal
 from core.integration.results import Listing
 from core.known_secrets import Redactor, secrets_of
 from core.logs import HTTP_LIBRARIES
+from core.results.listeners import checked_response
 from core.states import RunState, Trigger
 from core.testing.content import Item
 from core.testing.faults import Faults
@@ -114,6 +117,27 @@ class IntegrationConformance:
         assert isinstance(identity, AccountIdentity)
         assert identity.id, "check() returned an identity with an empty id"
         assert identity == harness.check(), "the second check() returned another identity"
+
+    def test_its_rehearsal_accepts_the_account(self, harness: Harness) -> None:
+        """`rehearse()` returns a valid rehearsal of the test account, and does not refuse it."""
+        refusal = harness.rehearse().refusal
+        assert refusal is None, f"rehearse() refused the test account: {refusal}"
+
+    def test_its_listeners_are_stable(self, harness: Harness) -> None:
+        """`listeners()` returns valid listeners with unique keys, and the same the second time."""
+        assert harness.listeners() == harness.listeners(), "listeners() returned something else"
+
+    def test_its_webhook_refuses_a_request_without_a_signature(self) -> None:
+        """`webhook()` answers an unsigned request with a status from 400, and without a hint."""
+        if not has_own(self.integration, "webhook"):
+            pytest.skip("the integration has no webhook")
+        settings = self.integration.manifest.settings
+        given = settings() if settings else None
+        for body in (b"", b"{}", b"null", b"\xff"):
+            response = self.integration.webhook(WebhookRequest(body, {}, {}, given))
+            checked_response(response)
+            assert response.status >= 400, f"webhook() accepted the unsigned body {body!r}"
+            assert not response.hints, "webhook() returned hints of an unsigned request"
 
     def test_start_only_returns_tasks(self, harness: Harness) -> None:
         """`start()` returns at least one task, and nothing else.
@@ -354,17 +378,25 @@ def _visible_text(harness: Harness) -> str:
     """Sync the account, and return all text that it shows: content, state, payloads and errors."""
     result = harness.sync()
     items = harness.content.values()
-    errors = [f"{error} {error!r}" for error in (*result.failures, *_checked(harness))]
+    rehearsal, refused = _rehearsed(harness)
+    errors = [f"{error} {error!r}" for error in (*result.failures, *refused)]
     content = [item.content.decode(errors="replace") for item in items if item.content is not None]
     return "\n".join(
-        map(str, [*items, *content, harness.state, *harness.tasks, *errors, *result.skipped])
+        map(
+            str,
+            [*items, *content, harness.state, *harness.tasks, *errors, *result.skipped, rehearsal],
+        )
     )
 
 
-def _checked(harness: Harness) -> list[Exception]:
+def _rehearsed(harness: Harness) -> tuple[Rehearsal | None, list[Exception]]:
+    """Return the plugin's own rehearsal after a check, or the exception of either."""
     try:
-        harness.check()
+        instance = harness._worker.open()
+        instance.check()
+        return instance.rehearse(), []
     # A plugin may raise any exception, and none may show a secret.
     except Exception as error:  # noqa: BLE001
-        return [error]
-    return []
+        return None, [error]
+    finally:
+        harness.close()

@@ -13,8 +13,13 @@ from pydantic import BaseModel, JsonValue
 from core.integration.base import START, BaseIntegration
 from core.integration.context import AccountInfo, RunInfo, TaskInfo
 from core.integration.limits import AccountIdentity, Rate
+from core.integration.listening import ListenableAccount, Listener
+from core.integration.rehearsal import Rehearsal
 from core.integration.results import Task
+from core.known_secrets import Redactor, secrets_of
 from core.results.delete_guard import DeleteGuard
+from core.results.listeners import named_listeners
+from core.results.rehearsal import shown
 from core.states import Deletions, Lane, Trigger
 from core.testing.blobs import MemoryStore
 from core.testing.content import ContentTable, Item
@@ -98,6 +103,34 @@ class Harness:
             return self._worker.open().check()
         finally:
             self.close()
+
+    def rehearse(self) -> Rehearsal:
+        """Return the rehearsal as the engine shows it, after `check()` of the same instance.
+
+        Raises:
+          TypeError: The plugin returned something else than a `Rehearsal` of plain values.
+          Exception: The integration raised it.
+        """
+        self.close()
+        try:
+            instance = self._worker.open()
+            instance.check()
+            return shown(instance.rehearse(), Redactor(secrets_of(instance.credentials)))
+        finally:
+            self.close()
+
+    def listeners(self) -> dict[str, Listener]:
+        """Return the listeners of the account by their keys, by the engine's rules.
+
+        Raises:
+          TypeError, ValueError: The result of `listeners` is not valid.
+        """
+        info, settings = self._account.info, self.integration.manifest.settings
+        account = ListenableAccount(
+            info.id, info.user_id, self.check().id, None, self.config.model_dump(mode="json")
+        )
+        found = self.integration.listeners(settings() if settings else None, [account])
+        return named_listeners(found, [account.id])
 
     def sync(self, trigger: str = Trigger.MANUAL) -> SyncResult:
         """Sync the account: run tasks, with backfill and resync, until none is left or it stops.

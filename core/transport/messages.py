@@ -42,6 +42,7 @@ KEYS = {
     "type": "y",
     "payload": "p",
     "token": "k",
+    "user": "o",
     "attempts": "f",
     "crashes": "c",
     "snoozes": "z",
@@ -53,13 +54,14 @@ KEYS = {
 """The key of each field of a `Dispatch` in a message of `run_task`.
 
 Keys are short because Redis keeps the messages of a complete window. The fields with a default are
-optional. A message always has the token, and omits the others if all have their defaults.
+optional. A message always has the token and the user. It omits the others if all have their
+defaults.
 """
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Dispatch)}
 _REQUIRED = {name: KEYS[name] for name, field in _FIELDS.items() if field.default is MISSING}
-_TOKEN = KEYS["token"]
-_OMITTED = [name for name in _FIELDS if name not in (*_REQUIRED, "token")]
+_TOKEN, _USER = KEYS["token"], KEYS["user"]
+_OMITTED = [name for name in _FIELDS if name not in (*_REQUIRED, "token", "user")]
 _OPTIONAL = {KEYS[name]: _FIELDS[name].default for name in _OMITTED}
 _required_in = itemgetter(*_REQUIRED.values())
 _optional_of, _defaults = attrgetter(*_OMITTED), tuple(_OPTIONAL.values())
@@ -67,7 +69,7 @@ _optional_of, _defaults = attrgetter(*_OMITTED), tuple(_OPTIONAL.values())
 _NUMBERS = [name for name in _REQUIRED if _FIELDS[name].type == "int"]
 _TEXTS = [name for name in _REQUIRED if _FIELDS[name].type == "str"]
 _numbers_of, _texts_of = attrgetter(*_NUMBERS), attrgetter(*_TEXTS)
-_FORM = ",".join(f'"{KEYS[name]}":%s' for name in (*_NUMBERS, *_TEXTS, "payload", "token"))
+_FORM = ",".join(f'"{KEYS[name]}":%s' for name in (*_NUMBERS, *_TEXTS, "payload", "token", "user"))
 
 
 def encode(queue: str, actor: str, id: str, fields: Mapping[str, Any]) -> str:
@@ -79,7 +81,8 @@ def dispatch_message(dispatch: Dispatch) -> str:
     """Return the message of a dispatch: formatted text, twice as fast as encoding a dictionary."""
     numbers, texts = _numbers_of(dispatch), map(quoted, _texts_of(dispatch))
     token = "null" if dispatch.token is None else dispatch.token
-    fields = _FORM % (*numbers, *texts, json_text(dispatch.payload), token)
+    user = quoted(dispatch.user)
+    fields = _FORM % (*numbers, *texts, json_text(dispatch.payload), token, user)
     if (optional := _optional_of(dispatch)) != _defaults:
         fields += "," + json_text(dict(zip(_OPTIONAL, optional, strict=True)))[1:-1]
     return _message(dispatch.domain, RUN_TASK, dispatch.id, f"{{{fields}}}")
@@ -105,8 +108,8 @@ def read_dispatch(fields: Mapping[str, Any]) -> Dispatch:
     except KeyError:
         missing = [name for name, key in _REQUIRED.items() if key not in fields]
         raise TypeError(f"a dispatch lacks {', '.join(missing)}") from None
-    required = (*required, fields.get(_TOKEN))
-    if len(fields) == len(required) and _TOKEN in fields:
+    required = (*required, fields.get(_TOKEN), fields.get(_USER, ""))
+    if len(fields) == len(required) and _TOKEN in fields and _USER in fields:
         return Dispatch(*required)
     return Dispatch(*required, *(fields.get(key, default) for key, default in _OPTIONAL.items()))
 

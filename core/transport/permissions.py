@@ -23,6 +23,7 @@ _COMMANDS = (
     ("LTRIM", "{list}", "0", "1"),
     ("LRANGE", "{list}", "0", "-1"),
     ("LLEN", "{list}"),
+    ("LREM", "{list}", "-1", "1"),
     ("LPOP", "{list}"),
     ("BLMOVE", "{list}", "{list}", "LEFT", "LEFT", "0.01"),
     ("BLPOP", "{list}", "0.01"),

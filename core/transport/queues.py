@@ -66,6 +66,18 @@ if not ids then return {} end
 return {ids, redis.call('HMGET', KEYS[2], unpack(ids))}
 """
 
+TAKE_BACK = """
+-- Deletes messages that no consumer has fetched. Returns their ids.
+local taken = {}
+for _, id in ipairs(ARGV) do
+    if redis.call('LREM', KEYS[1], -1, id) > 0 then
+        redis.call('HDEL', KEYS[2], id)
+        taken[#taken + 1] = id
+    end
+end
+return taken
+"""
+
 MAX_FETCHED_MESSAGES = 500
 """The maximum number of ids in one fetch, because Lua unpacks them onto its stack."""
 
@@ -208,6 +220,7 @@ class Queues:
         self._impatient = open_client(url, timeout=self.HINT_SECONDS, retries=0)
         self._fetch = self.client.register_script(FETCH)
         self._occupy = self.client.register_script(OCCUPY)
+        self._take_back = self.client.register_script(TAKE_BACK)
         self._disk_noted = float("-inf")
         self.nonce: int | None = None
         """The nonce of the latest term that this process knows."""
@@ -346,6 +359,17 @@ class Queues:
     def length(self, queue: str) -> int:
         """Return the number of messages that wait, or are fetched and not acknowledged."""
         return self.client.hlen(self._hash(queue))
+
+    def backlog(self, queue: str) -> int:
+        """Return the number of messages that no consumer has fetched."""
+        return self.client.llen(self._list(queue))
+
+    def take_back(self, queue: str, ids: Sequence[str]) -> list[str]:
+        """Delete messages unless a consumer has fetched them. Returns the ids of those deleted."""
+        if not ids:
+            return []
+        reply = self._take_back(keys=[self._list(queue), self._hash(queue)], args=list(ids))
+        return [id.decode() for id in cast("list[bytes]", reply)]
 
     def ids(self, *queues: str) -> list[set[str]]:
         """Return the ids that are not acknowledged, by queue, in one snapshot."""

@@ -37,10 +37,13 @@ from core.worker.admission import Admission
 from core.worker.context import Services
 from core.worker.inflight import InflightTasks
 from core.worker.instance_pool import InstancePool
+from core.worker.listening import Listening
+from core.worker.reserve import Reserve
 from core.worker.result_messages import ResultForwarder
 from core.worker.runner import Runner
 from core.worker.saver import Saver
 from core.worker.slots import Slots
+from core.worker.work_queue import WorkQueue
 
 PROGRESS_SECONDS = 1.0
 """Seconds between two records of the progress that tasks report."""
@@ -93,6 +96,8 @@ class WorkerProcess:
         self.inflight = InflightTasks()
         self.egress = Egress(allow_private_hosts=settings.allow_private_hosts)
         self.slots = Slots(environment.database_url)
+        self.reserve = Reserve()
+        self.work_queue = WorkQueue(self.reserve)
         self.instances = InstancePool(self.egress, self.slots)
         self.accounts = Accounts(self.database, vault, registry, settings.limits)
         self.admission = Admission(environment.database_url, self.inflight, self.accounts)
@@ -125,6 +130,7 @@ class WorkerProcess:
             lambda dispatch: grants.renew(self.inflight, self.budgets, dispatch),
         )
         self.runner = Runner(services, self.instances, registry)
+        self.listening = Listening(self.database, queues, registry, self.egress, self.accounts)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
@@ -145,6 +151,7 @@ class WorkerProcess:
         self.saver.start()
         self._heart.start()
         self.admission.open(self._process.id)
+        self.listening.open(self._process.id, serves, lambda: not self.accepting())
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         threading.Thread(target=self._close_idle, name="closer", daemon=True).start()
         clean_spool(self.settings.home / "spool")
@@ -165,6 +172,7 @@ class WorkerProcess:
             },
             self.settings.lease_seconds,
         )
+        self.reserve.open(threads)
         self.database.resize(threads + 4)
         if SAVE_QUEUE not in serves:
             self._send = ResultForwarder(self.queues, self.inflight, self.blobs).hand_over
@@ -196,6 +204,7 @@ class WorkerProcess:
           timeout: The time in seconds that saving may take.
         """
         self.stopping.set()
+        self.listening.close()
         self.saver.stop(timeout)
         self.admission.close()
         try:
@@ -376,6 +385,7 @@ class WorkerProcess:
             drain_requested = processes.heartbeat(
                 conn, process, datetime.now(UTC), self.counters.written()
             )
+            self.reserve.divide(*processes.group(conn, self._process.id))
             # A lease lasts as long as the process that granted it promised, until this one has
             # renewed it.
             own = self.settings.lease_seconds

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ with warnings.catch_warnings():  # on Python 3.11, pyftpdlib uses the standard l
     from pyftpdlib.servers import FTPServer
 
 USERNAME, PASSWORD = "someone", "correct-horse-battery"
+MONTH = 30 * 24 * 3600
 LIST_ONLY = ("MLSD", "MLST")
 
 
@@ -38,6 +42,7 @@ class Server:
     commands: list[str]
     loop: IOLoop
     sessions: set[FTPHandler] = field(default_factory=set)
+    times: Iterator[int] = field(default_factory=lambda: count(int(time.time()) - MONTH, 60))
     credentials: dict[str, str] = field(
         default_factory=lambda: {"username": USERNAME, "password": PASSWORD}
     )
@@ -46,10 +51,13 @@ class Server:
     def config(self) -> dict[str, Any]:
         return {"host": "127.0.0.1", "port": self.port, "timeout_seconds": 5}
 
-    def write(self, path: str, content: bytes = b"content") -> Path:
+    def write(self, path: str, content: bytes = b"content", at: float | None = None) -> Path:
+        """Write a file. It is a month old, and each one is a minute younger than the one before."""
         file = self.home / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+        modified = next(self.times) if at is None else at
+        os.utime(file, (modified, modified))
         return file
 
     def drop_connections(self) -> None:
@@ -115,6 +123,18 @@ def start(home: Path, without: tuple[str, ...] = ()) -> Iterator[Server]:
 def ftp_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """Run the test twice: on a server with MLSD, and on one with LIST only."""
     yield from start(tmp_path, request.param)
+
+
+@pytest.fixture
+def facts_server(tmp_path: Path) -> Iterator[Server]:
+    """A server with MLSD."""
+    yield from start(tmp_path)
+
+
+@pytest.fixture
+def list_server(tmp_path: Path) -> Iterator[Server]:
+    """A server with LIST, and without MLSD."""
+    yield from start(tmp_path, LIST_ONLY)
 
 
 @pytest.fixture

@@ -52,7 +52,8 @@ def shapes(server: str) -> list[bytes]:
     """Return the names that a server lists and sends."""
     if server == "pure-ftpd":
         return [shape for shape in SHAPES if b"\\" not in shape]
-    return SHAPES + CONTROLS + (LINES if server in ("vsftpd", "openssh") else [])
+    takes_lines = server in ("vsftpd", "openssh", "proftpd-sftp")
+    return SHAPES + CONTROLS + (LINES if takes_lines else [])
 
 
 def write_tree(home: Path, server: str, files: int) -> dict[str, str]:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import certificates
 import pytest
 from integration_polling_ftp import Credentials, Ftp
 from odd_trees import write_tree
-from real_servers import RealServer, serve
+from real_servers import RealServer, Security, serve
 from support import oracle
 from support.accounts import connect, sync
 from support.deployment import Deployment
@@ -35,6 +36,19 @@ WHERE user_integration_id = %s AND kind = 'file' AND deleted_at IS NULL
 RUN = """
 SELECT state, tasks_parked, outputs_saved, outputs_unchanged, skipped FROM sync_run WHERE id = %s
 """
+
+AUTHORITY = certificates.authority()
+SECURITY = Security(AUTHORITY, certificates.server(AUTHORITY))
+
+SERVERS = [
+    *(pytest.param(name, None, id=name) for name in ("vsftpd", "proftpd", "pure-ftpd")),
+    *(
+        pytest.param(name, SECURITY, id=f"{name}-tls")
+        for name in ("vsftpd", "proftpd", "pure-ftpd")
+    ),
+    *(pytest.param(name, None, id=name) for name in ("openssh", "proftpd-sftp")),
+]
+"""Each server with each of its protocols: FTP, FTPS and SFTP."""
 
 MakeFleet = Callable[..., Fleet]
 
@@ -67,18 +81,19 @@ def below(server: RealServer, wanted: dict[str, str]) -> dict[str, str]:
 
 
 def account_of(deployment: Deployment, server: RealServer, **config: Any) -> UUID:
+    config = {"settle_seconds": 0, **config}  # the files are new, and rest
     return connect(deployment, Ftp, {**server.config, **config}, Credentials(**server.credentials))
 
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("limit", [1, 2])
-@pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd", "openssh"])
+@pytest.mark.parametrize(("name", "tls"), SERVERS)
 def test_a_limit_holds_at_every_moment_and_costs_no_further_logins(
-    name: str, limit: int, deployment: Deployment, make_fleet: MakeFleet
+    name: str, tls: Security | None, limit: int, deployment: Deployment, make_fleet: MakeFleet
 ) -> None:
     """Two processes share the connections that `max_connections` allows."""
-    with serve(name) as server:
+    with serve(name, tls=tls) as server:
         wanted = below(server, fill(server.home, 2_000, 40))
         fleet = make_fleet()
         fleet.workers(threads=4)
@@ -155,12 +170,12 @@ def kill_until_the_run_ends(fleet: Fleet, seconds: float, kills: int | None) -> 
         pytest.param(20_000, 5.0, None, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
     ],
 )
-@pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd", "openssh"])
+@pytest.mark.parametrize(("name", "tls"), SERVERS)
 def test_an_odd_tree_is_complete_when_workers_are_killed(
-    name: str, files: int, seconds: float, kills: int | None,
+    name: str, tls: Security | None, files: int, seconds: float, kills: int | None,
     deployment: Deployment, make_fleet: MakeFleet,
 ) -> None:  # fmt: skip
-    with serve(name) as server:
+    with serve(name, tls=tls) as server:
         wanted = below(server, write_tree(server.home, name, files))
         directories = sum(1 for path in server.home.rglob("*") if path.is_dir())
         fleet = make_fleet()

@@ -11,7 +11,6 @@ from integration_polling_ftp import Config, names
 from integration_polling_ftp.errors import meaning
 from integration_polling_ftp.listing import (
     Entry,
-    is_same,
     parse_facts,
     parse_line,
     read_facts,
@@ -127,24 +126,6 @@ def test_a_line_of_mlsd_becomes_an_entry() -> None:
     assert parse_facts("type=cdir; /") == Entry("/", "other")
     assert parse_facts("type=file;size=1;") is None
     assert parse_facts("size=1; name") is None
-
-
-@pytest.mark.parametrize(
-    ("known", "listed", "same"),
-    [
-        ("1:202601020304", "1:20260102", True),
-        ("1:202601020304", "2:20260102", False),
-        ("1:202601020304", "1:20260103", False),
-        ("1:20260102030405", "1:20260102030406", False),
-        ("1:", "1:", True),
-        ("1:", "1:20260102", False),
-        (None, "1:", False),
-    ],
-)
-def test_versions_are_compared_in_the_coarser_precision(
-    known: str | None, listed: str, same: bool
-) -> None:
-    assert is_same(known, listed) is same
 
 
 def test_a_timestamp_is_in_utc_and_none_if_invalid() -> None:

@@ -14,6 +14,7 @@ from integration_polling_ftp import Config, Credentials, Ftp
 from integration_polling_ftp.control import Control, Reply
 from integration_polling_ftp.download import fetch_large
 from integration_polling_ftp.listing import Entry
+from integration_polling_ftp.reading import Look
 from integration_polling_ftp.session import Session
 from integration_polling_ftp.walking import LARGE_BYTES
 from pydantic import SecretStr
@@ -174,7 +175,7 @@ def test_the_total_line_of_a_listing_is_skipped(
 ) -> None:
     lines = [b"total 4", b"", b"-rw-r--r-- 1 u g 1 Jan  1  2020 file", b"nonsense"]
     session.ping()
-    session._features -= {"MLST"}
+    session._client.opened().features -= {"MLST"}
     monkeypatch.setattr(Session, "_lines", lambda self, command: iter(lines))
     assert list(session.entries("/")) == [Entry("file", "file", 1, "20200101"), "nonsense"]
 
@@ -269,11 +270,12 @@ def test_a_file_that_changed_between_attempts_is_not_resumed(
     path = ftp_server.write("file", b"a" * 1000)
     offsets = cut(monkeypatch, 400)
     context = Harness(Ftp, ftp_server.config, ftp_server.credentials).context("download")
+    look = Look(context.now, 0, {}, frozenset())
     with pytest.raises(TransientError):
-        fetch_large(session, context, "/file", "/", "1000:20260101")
+        fetch_large(session, context, "/file", "/", "1000:20260101", look)
     path.write_bytes(b"b" * 1000)
-    output = fetch_large(session, context, "/file", "/", "1000:20260102")
-    assert output.metadata == {"size": 1000}
+    output = fetch_large(session, context, "/file", "/", "1000:20260102", look)
+    assert output.metadata == {"size": 1000, "time_source": "MDTM"}
     assert offsets == [0, 0, 0]
 
 

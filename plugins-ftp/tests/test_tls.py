@@ -313,7 +313,7 @@ def test_a_listing_that_breaks_off_is_not_complete(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(Data, "blocks", broken)
         connection = Session(Config(**server.config), Credentials(**server.credentials))
         assert len(list(connection.entries("/a"))) >= 5, "a server that never says farewell"
-        connection._closes_properly = True
+        connection._client._closes_properly = True
         with pytest.raises(Dropped, match="broke off"):
             list(connection.entries("/a"))
         connection.close()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,10 +13,18 @@ from typing import Any
 import pytest
 from integration_polling_hello_world import HelloWorld, expected
 from integration_polling_hello_world.bench import FAILURES, Config, failure
+from integration_polling_hello_world.events import SIGNATURE, HelloSettings
+from pydantic import SecretStr
 from support.readme import config_fields, config_table
 
-from core import ConfigurationError, CredentialsInvalid
-from core.testing import Faults, Harness, IntegrationConformance
+from core import (
+    ConfigurationError,
+    CredentialsInvalid,
+    Hint,
+    WebhookRequest,
+    WebhookResponse,
+)
+from core.testing import Faults, Harness, IntegrationConformance, listening
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -51,6 +63,17 @@ def test_the_kept_content_is_the_expected_content(config: dict[str, Any]) -> Non
     harness = Harness(HelloWorld, config)
     assert harness.sync().state == "succeeded"
     assert kept(harness) == expected(config)
+
+
+def test_the_rehearsal_counts_pages_warns_and_refuses() -> None:
+    said = Harness(HelloWorld, {"pages": 5, "items": 2}).rehearse()
+    (section,) = said.sections
+    assert section.facts == {"Pages": 5, "Items on a page": 2}
+    assert [line.name for line in section.sample] == ["Page 1", "Page 2", "Page 3"]
+    assert (section.omitted, said.warnings, said.refusal) == (2, [], None)
+    risky = Harness(HelloWorld, {"fail_rate": {"transient": 0.25}}).rehearse()
+    assert (risky.warnings, risky.refusal) == (["25% of the tasks fail on purpose."], None)
+    assert Harness(HelloWorld, {"fail_rate": {"skip": 0.7, "exit": 0.7}}).rehearse().refusal
 
 
 def test_expected_counts_every_item_of_a_tree() -> None:
@@ -153,3 +176,46 @@ def test_two_names_are_two_accounts() -> None:
 def test_the_readme_has_each_config_field_with_its_default() -> None:
     table = config_table(README)
     assert table == config_fields(Config, table)
+
+
+# Events
+
+
+def test_lines_of_the_server_become_hints(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HELLO_WORLD_EVENTS", f"127.0.0.1:{server.getsockname()[1]}")
+        [listener] = Harness(HelloWorld).listeners().values()
+        assert (listener.key, list(listener.accounts.values())) == ("events", ["hello"])
+        with listening(HelloWorld, listener) as heard:
+            client, _ = server.accept()
+            with client:
+                heard.wait_for(connections=1)
+                client.sendall(b"hello 2\nhel")
+                client.sendall(b"lo\n")
+                heard.wait_for(hints=2)
+    assert heard.hints == [Hint("hello", "2"), Hint("hello")]
+    assert heard.error is None or isinstance(heard.error, ConnectionError)
+
+
+def signed(body: bytes, secret: str = "the-secret") -> WebhookResponse:
+    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    settings = HelloSettings(hello_world_webhook_secret=SecretStr("the-secret"))
+    return HelloWorld.webhook(WebhookRequest(body, {SIGNATURE: signature}, {}, settings))
+
+
+def test_the_webhook_accepts_signed_events_only() -> None:
+    event = json.dumps({"name": "hello", "page": "2"}).encode()
+    assert signed(event).hints == [Hint("hello", "2")]
+    assert signed(b'{"challenge": "x"}').body == "x"
+    for other in (signed(event, "another-secret"), signed(event, "")):
+        assert (other.status, list(other.hints)) == (401, [])
+    without = WebhookRequest(event, {SIGNATURE: "ü"}, {}, HelloSettings())
+    assert HelloWorld.webhook(without).status == 401
+
+
+def test_without_settings_nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HELLO_WORLD_EVENTS", raising=False)
+    assert Harness(HelloWorld).listeners() == {}
+    monkeypatch.setenv("HELLO_WORLD_WEBHOOK_SECRET", "the-secret")
+    [listener] = Harness(HelloWorld).listeners().values()
+    assert not listener.listens

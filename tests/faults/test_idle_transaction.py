@@ -85,7 +85,8 @@ def test_a_claim_reads_few_pages_among_dead_rows(deployment: Deployment) -> None
             "lease": 60,
             "bits": 0,
         }
-        names: dict[str, Any] = {"domain": "hello-world", "after": RING_START, "most": 64} | claim
+        names: dict[str, Any] = {"domain": "hello-world", "most": 64, "slice": 512, "latest": 256}
+        names |= claim | {"after": RING_START, "fresh_after": RING_START, "busy": ["x"], "full": []}
         assert _pages(connection, dispatching.CLAIM_TASKS, names) < MAX_PAGES
         assert _pages(connection, dispatching.WAITING, names) < MAX_PAGES
         assert _pages(connection, completion.RUNS_TO_END, ([str(run)],)) < FEW_PAGES

@@ -7,6 +7,7 @@ outages skip them: they make probes and deferred tasks due.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import signal
 import socket
@@ -32,6 +33,8 @@ from support.gmail_fleet import DOWNLOADS, connected, expected
 from support.ports import free_port
 from support.waiting import until
 
+OLD = time.time() - 30 * 24 * 3600
+"""The time of the files: the plugin fetches them without a second look."""
 DUE = "UPDATE sync_task SET available_at = now() WHERE state = 'deferred' AND retried_as IS NULL"
 DEFERRED = "SELECT count(*) FROM sync_task WHERE state = 'deferred' AND retried_as IS NULL"
 DEFERRED_AND_DUE = f"{DEFERRED} AND available_at <= now()"
@@ -287,6 +290,7 @@ def ftp(tmp_path: Path) -> Iterator[FtpServer]:
         file = folder / f"folder-{number % 30}" / f"file-{number}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"file {number}\n" * 50)
+        os.utime(file, (OLD, OLD))
     server = FtpServer(folder)
     server.start()
     yield server

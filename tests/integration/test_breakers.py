@@ -7,7 +7,7 @@ from uuid import UUID
 
 from core import Task
 from core.accounts import store
-from core.dispatcher.allocation import Rules, allocate
+from core.dispatcher.allocation import Places, Rules, allocate
 from core.ledger import breakers, carry_over, completion, dispatching, leases, pruning
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Block, Dispatch, Failure, Outcome
@@ -23,10 +23,12 @@ PAUSE = "SELECT extract(epoch FROM probe_at - now())::float FROM breaker WHERE l
 
 def dispatch(desk: Any) -> list[Dispatch]:
     """Dispatch as the leader does."""
-    waiting = dispatching.waiting(desk.conn, "shop", dispatching.RING_START, 64)
+    waiting = dispatching.look(desk.conn, "shop", 64).accounts
     blocks = dispatching.blocks(desk.conn, [each.account for each in waiting])
     flying = dispatching.in_flight(desk.conn, "shop")
-    portions = allocate(WINDOW, WINDOW, flying, waiting, Rules("shop", COSTS, {}, blocks))
+    portions = allocate(
+        WINDOW, Places(WINDOW, 1), flying, waiting, Rules("shop", COSTS, {}, blocks)
+    )
     return desk.claim(*portions) if portions else []
 
 

@@ -297,10 +297,10 @@ def test_a_run_does_not_end_before_it_has_taken_over_all_tasks(desk) -> None:
     scheduling.poll(desk.conn, 10)
     done = "UPDATE sync_task SET state = 'done', finished_at = now() WHERE state = 'ready'"
     desk.conn.execute(done)
-    assert not completion.end_forgotten_runs(desk.conn)
+    assert not completion.end_forgotten_runs(desk.conn)[0]
     carry_over.carry_on(desk.conn, 1.0)
     desk.conn.execute(done)
-    assert len(completion.end_forgotten_runs(desk.conn)) == 1
+    assert len(completion.end_forgotten_runs(desk.conn)[0]) == 1
     assert desk.value(COPIES) == 300
 
 

@@ -155,6 +155,33 @@ def test_a_cursor_leads_from_one_page_to_the_next(cli: Cli) -> None:
     assert "cursor" in cli.fails("runs", "--after", "WyJ4IiwgInkiXQ")
 
 
+def test_an_export_continues_from_the_cursor_of_the_last_one(cli: Cli, tmp_path: Path) -> None:
+    id = cli.connect("exported", pages=1, items=2)
+    cli.ok("sync", "exported", "--wait")
+    output, cursor = tmp_path / "out.jsonl", tmp_path / "cursor"
+    words = ("export", "--account", "exported", "-o", str(output), "--cursor-file", str(cursor))
+    assert "2 records exported" in cli.ok(*words).err
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert {(row["external_id"], row["user_integration_id"]) for row in records} == {
+        ("1-0", id), ("1-1", id),
+    }  # fmt: skip
+    assert all(row["content"].startswith("Hello") for row in records)
+    assert "0 records exported" in cli.ok(*words).err
+    assert output.read_text() == ""
+    printed = cli.ok("export", "--account", "exported", "--format", "csv")
+    assert printed.out.startswith("change,user_id,")
+    after = printed.err.rpartition("--since ")[2].strip()
+    assert cli.ok("export", "--account", "exported", "--since", after).out == ""
+    stored = cursor.read_text()
+    assert "--since and --cursor-file" in cli.fails(*words, "--since", after)
+    assert "cannot write" in cli.fails("export", "-o", str(tmp_path / "no" / "file"))
+    cursor.write_text("nonsense")
+    assert "cursor" in cli.fails(*words)
+    assert cursor.read_text() == "nonsense"
+    cursor.write_text(stored)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
 def test_a_paused_account_is_not_synced_until_it_is_resumed(cli: Cli) -> None:
     cli.connect("rests")
     assert "resume" in cli.ok("pause", "rests").out
@@ -365,6 +392,7 @@ def test_no_output_contains_the_ftp_password(cli: Cli, tmp_path: Path) -> None:
     login = {"username": cli_support.USERNAME, "password": "wrong-" + SECRET}
     with cli_support.ftp_server(tmp_path / "served") as port:
         words = ["--set", "host=127.0.0.1", "--set", f"port={port}", "--credentials", "-"]
+        words += ["--set", "settle_seconds=0"]
         error = cli.fails("connect", "ftp", *words, given=json.dumps(login))
         assert "FTP rejects the credentials" in error
         assert SECRET not in error
@@ -480,6 +508,49 @@ def test_connect_prompts_for_fields_on_a_terminal(cli: Cli, tmp_path: Path) -> N
             process.wait()
             os.close(ours)
     assert SECRET.encode() not in said
+
+
+def test_connect_shows_what_would_be_kept_and_asks_about_warnings(cli: Cli) -> None:
+    words = ("connect", "hello-world", "--set", "name=rehearsed", "--set", "pages=2")
+    seen = cli.ok(*words, "--dry-run")
+    assert "Pages: 2" in seen.out
+    assert "Nothing was stored" in seen.out
+    checked = cli.ok(*words, "--dry-run", "--json").json()
+    assert checked["identity"]["id"] == "rehearsed"
+    assert checked["rehearsal"]["sections"][0]["facts"]["Pages"] == 2
+    assert "rehearsed" not in cli.ok("accounts", "--json").out
+    refused = (*words, "--config", '{"fail_rate": {"skip": 0.9, "exit": 0.9}}', "--dry-run")
+    assert "refuses this account" in cli(*refused).err
+    assert cli(*refused).code == 1
+
+    risky = (*words, "--config", '{"fail_rate": {"transient": 0.5}}')
+    code, said = answered(cli, risky, b"[y/N]: ", "n")
+    assert (code, b"50% of the tasks fail on purpose" in said) == (1, True)
+    assert "rehearsed" not in cli.ok("accounts", "--json").out
+    code, said = answered(cli, risky, b"[y/N]: ", "y")
+    assert (code, b"Next: polling sync" in said) == (0, True)
+
+
+def answered(cli: Cli, words: tuple[str, ...], prompt: bytes, answer: str) -> tuple[int, bytes]:
+    """Run a command on a terminal, and answer its only question."""
+    ours, theirs = os.openpty()
+    process = cli.start(*words, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said, sent = bytearray(), False
+    try:
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                said.extend(os.read(ours, 4096))
+            except OSError:  # the command has ended
+                break
+            if prompt in said and not sent:
+                os.write(ours, f"{answer}\n".encode())
+                sent = True
+        return process.wait(60), bytes(said)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 # Without `polling up`

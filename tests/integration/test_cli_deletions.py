@@ -33,6 +33,7 @@ def account(cli: Cli, served: Path) -> Iterator[str]:
     login = {"username": cli_support.USERNAME, "password": cli_support.PASSWORD}
     with cli_support.ftp_server(served) as port:
         words = ["--set", "host=127.0.0.1", "--set", f"port={port}", "--name", served.name]
+        words += ["--set", "settle_seconds=0"]
         words += ["--credentials", "-", "--json"]
         id = str(cli.ok("connect", "ftp", *words, given=json.dumps(login)).json()["id"])
         yield id

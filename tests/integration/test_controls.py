@@ -342,8 +342,8 @@ def test_a_run_that_makes_new_keys_endlessly_is_bounded(desk) -> None:
     run = desk.run(desk.account())
     desk.add(run, "a", "b")
     desk.conn.execute("UPDATE sync_run SET started_at = now() - interval '1 min'")
-    pruning.prune(desk.conn)
+    pruning.mark_over_limit(desk.conn)
     assert desk.value("SELECT over_limit FROM sync_run") is None
     desk.add(run, "c")
-    pruning.prune(desk.conn)
+    pruning.mark_over_limit(desk.conn)
     assert "more than 3 tasks" in desk.value("SELECT over_limit FROM sync_run")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import asdict
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from core.ledger import dispatching, leadership
+from core.ledger import dispatching, leadership, processes
 from core.ledger.dispatching import RING_START, Portion
 from core.ledger.outcomes import Dispatch
 
@@ -26,7 +26,7 @@ def test_rows_become_dispatches_in_any_order_of_columns(conn, shuffled: int) -> 
     random.Random(shuffled).shuffle(columns)
     types = (
         "epoch int, task_id int, dispatch_no int, dispatch_seq int, run_id text, account_id text,"
-        " token bigint,"
+        ' token bigint, "user" text,'
         " account_version int, domain text, lane text, trigger text, type text, payload jsonb,"
         " attempts int, crashes int, snoozes int, suspect bool, deferrals int,"
         " failing_seconds float, probe bool, other int"
@@ -139,9 +139,9 @@ def test_a_snoozed_task_waits_for_its_time(desk) -> None:
     desk.run(desk.account())
     desk.conn.execute("UPDATE sync_task SET available_at = now() + interval '1 h'")
     assert desk.claim() == []
-    assert dispatching.waiting(desk.conn, "shop", RING_START, 10) == []
+    assert dispatching.look(desk.conn, "shop", 10).accounts == []
     desk.conn.execute("UPDATE sync_task SET available_at = now()")
-    (waiting,) = dispatching.waiting(desk.conn, "shop", RING_START, 10)
+    (waiting,) = dispatching.look(desk.conn, "shop", 10).accounts
     assert (waiting.live, waiting.backfill) == (True, False)
 
 
@@ -151,12 +151,13 @@ def test_every_account_gets_its_turn_in_the_ring(desk) -> None:
         desk.run(account)
     seen, after = [], RING_START
     for _ in range(5):
-        found = dispatching.waiting(desk.conn, "shop", after, 4)
+        look = dispatching.look(desk.conn, "shop", 4, after=after)
+        found = look.accounts
         assert len(found) == len({one.account for one in found}) == 4
         seen += [one.account for one in found]
-        after = found[-1].account
+        after = look.end
     assert all(seen.count(account) == 2 for account in accounts)
-    assert len(dispatching.waiting(desk.conn, "shop", after, 100)) == 10
+    assert len(dispatching.look(desk.conn, "shop", 100, after=after).accounts) == 10
 
 
 def test_accounts_that_may_not_run_do_not_delay_others(desk) -> None:
@@ -167,9 +168,8 @@ def test_accounts_that_may_not_run_do_not_delay_others(desk) -> None:
         "UPDATE user_integration SET sync_status = 'error' WHERE id <> %s", (accounts[-1],)
     )
     for after in (RING_START, accounts[0], accounts[-1]):
-        assert [one.account for one in dispatching.waiting(desk.conn, "shop", after, 10)] == [
-            str(accounts[-1])
-        ]
+        look = dispatching.look(desk.conn, "shop", 10, after=after)
+        assert [one.account for one in look.accounts] == [str(accounts[-1])]
 
 
 def test_a_claim_reads_few_rows_however_many_are_ready(desk) -> None:
@@ -289,3 +289,100 @@ def test_leadership_is_vacant_only_after_the_given_time(desk) -> None:
 
 def test_budgets_start_once_in_a_databases_life(desk) -> None:
     assert [leadership.start_budgets(desk.conn) for _ in range(3)] == [True, False, False]
+
+
+# Looks: users that hold no place come first, at a bounded cost
+# --------------------------------------------------------------------------------------------------
+
+
+MANY_RUNS = """
+WITH made AS (
+    INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config,
+        sync_status, next_sync_at)
+    SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, %s, 'shop', 'm' || n,
+        'm' || n, '{}', 'active', now() + interval '1 h'
+    FROM generate_series(1, %s) n RETURNING id
+), runs AS (
+    INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
+    SELECT gen_random_uuid(), id, 'shop', 'live', 'schedule', 0 FROM made
+    RETURNING id, user_integration_id
+)
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
+    dedup_key, available_at)
+SELECT id, user_integration_id, 'shop', 'live', 'start', '{}', '', now() + %s * interval '1 h'
+FROM runs
+"""
+MANY = 3_000
+
+
+def pages(conn, statement: str, params: dict) -> int:
+    (plan,) = conn.execute(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement, params
+    ).fetchone()
+    return plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+
+
+def look_params(**params: object) -> dict:
+    start = {"after": RING_START, "fresh_after": RING_START, "latest": 0, "busy": [], "full": []}
+    return {"domain": "shop", "most": 64, "slice": dispatching.MAX_PASSED} | start | params
+
+
+def test_a_look_costs_the_same_however_many_accounts_it_passes_over(desk) -> None:
+    """Most of them have tasks for later only. The ring is seen completely in a few looks."""
+    desk.conn.execute(MANY_RUNS, ("greedy", MANY, 1))
+    desk.run(desk.account("last"))
+    desk.conn.execute("ANALYZE")
+    assert pages(desk.conn, dispatching.WAITING, look_params()) < 15 * dispatching.MAX_PASSED
+    found, after, looks = [], RING_START, 0
+    while not found or looks < 10:
+        look = dispatching.look(desk.conn, "shop", 64, after=after)
+        found, after, looks = found + look.accounts, look.end, looks + 1
+    assert {one.user for one in found} == {"u"}
+    assert dispatching.any_available(desk.conn, "shop")
+    desk.conn.execute("UPDATE sync_task SET state = 'done' WHERE available_at <= now()")
+    assert not dispatching.any_available(desk.conn, "shop")
+
+
+def test_a_user_that_holds_no_place_is_found_among_many_accounts(desk) -> None:
+    desk.conn.execute(MANY_RUNS, ("greedy", MANY, -1))
+    account = desk.account("last")
+    desk.run(account)
+    desk.conn.execute("ANALYZE")
+    look = dispatching.look(desk.conn, "shop", 4, busy=["greedy"], latest=16)
+    assert [one.user for one in look.accounts] == ["u", *["greedy"] * 3]
+    # Without the latest tasks, the ring finds it in as many looks as it has slices.
+    fresh, seen = RING_START, set()
+    for _ in range(-(-MANY // dispatching.MAX_PASSED) + 1):
+        look = dispatching.look(desk.conn, "shop", 4, fresh_after=fresh, busy=["greedy"])
+        fresh, seen = look.fresh_end, seen | {one.user for one in look.accounts[:1]}
+    assert "u" in seen
+
+
+def test_a_look_passes_over_the_accounts_of_full_users(desk) -> None:
+    desk.conn.execute(MANY_RUNS, ("greedy", 10, -1))
+    account = desk.account("other")
+    desk.run(account)
+    look = dispatching.look(desk.conn, "shop", 4, busy=["greedy", "u"], full=["greedy"])
+    assert [one.account for one in look.accounts] == [str(account)]
+    assert look.is_complete
+
+
+def test_a_group_is_the_live_processes_that_serve_the_same_queues(desk) -> None:
+    for number, queues in enumerate([["a", "b"], ["a", "b"], ["b"], ["a", "b"]], 1):
+        process = processes.Process(UUID(int=number), "worker", "h", number, queues, 4)
+        processes.heartbeat(desk.conn, process, None)
+    desk.conn.execute("UPDATE process SET draining = true WHERE pid = 4")
+    assert processes.group(desk.conn, UUID(int=1)) == (8, 2, 0)
+    assert processes.group(desk.conn, UUID(int=2)) == (8, 2, 1)
+    assert processes.group(desk.conn, UUID(int=3)) == (4, 1, 0)
+    assert processes.neighbours(desk.conn) == {"a": {"a", "b"}, "b": {"a", "b"}}
+
+
+def test_tasks_in_flight_are_aged_or_hung_by_the_time_of_their_dispatch(desk) -> None:
+    account = desk.account()
+    desk.add(desk.run(account), *"abcd")
+    first = max(one.dispatch_seq for one in desk.claim(Portion(str(account), "live", 2)))
+    second = max(one.dispatch_seq for one in desk.claim(Portion(str(account), "live", 2)))
+    flying = dispatching.in_flight(desk.conn, "shop", second, {"step": first}, first)
+    counts = {each.type: (each.count, each.hung, each.aged, each.old) for each in flying}
+    assert counts == {"start": (1, 0, 1, 1), "step": (3, 1, 2, 0)}

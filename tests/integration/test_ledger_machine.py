@@ -316,7 +316,7 @@ class Ledger(RuleBasedStateMachine):
         breaker = self.breakers.get(id)
         if breaker is not None and breaker.is_open:
             if not self._probe_due(breaker):
-                listed = dispatching.waiting(self.conn, DOMAIN, dispatching.RING_START, 9)
+                listed = dispatching.look(self.conn, DOMAIN, 9).accounts
                 assert str(id) not in {each.account for each in listed}
                 return []
             most = 1

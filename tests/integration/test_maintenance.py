@@ -445,7 +445,7 @@ def test_an_idle_domain_is_woken_while_another_is_busy(
         )  # the next poll must not find the work
         until(lambda: dispatcher._step(conn) or dispatcher._domains["shop"].phase is Phase.IDLE)
         assert dispatcher._domains["busy"].phase is Phase.SCANNING
-        desk.run(desk.account())
+        desk.run(desk.account(user_id="other"))  # the tasks of "huge" hold all places of its user
         queues.wake()
         until(lambda: dispatcher._step(conn) or queues.length("shop"))
 

@@ -15,8 +15,6 @@ from core.plugins import get_registry
 from core.service.accounts.oauth import may_redirect, oauth_of
 from core.settings import Settings
 
-RING_START = "00000000-0000-0000-0000-000000000000"
-
 
 @pytest.fixture
 def integrations(provider):
@@ -203,7 +201,7 @@ def test_an_interrupted_run_resumes_after_reconnecting(product, browser, desk, p
     desk.conn.execute(
         "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'"
     )
-    assert dispatching.waiting(desk.conn, "cloud", RING_START, 10) == []
+    assert dispatching.look(desk.conn, "cloud", 10).accounts == []
     provider.person = "somebody else"
     other = confirm(browser, consent(user, browser, user_integration_id=str(account)))
     assert (other.status_code, "belong to a different account" in other.text) == (400, True)
@@ -213,7 +211,7 @@ def test_an_interrupted_run_resumes_after_reconnecting(product, browser, desk, p
     assert desk.rows("SELECT sync_status, credentials_version FROM user_integration") == [
         ("active", 2)
     ]
-    (waiting,) = dispatching.waiting(desk.conn, "cloud", RING_START, 10)
+    (waiting,) = dispatching.look(desk.conn, "cloud", 10).accounts
     assert waiting.account == str(account)
     assert [dispatch.run_id for dispatch in desk.claim(domain="cloud")] == [str(run)]
 

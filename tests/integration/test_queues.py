@@ -27,6 +27,15 @@ def test_messages_arrive_once_in_order_and_stay_known_until_acknowledged(
     assert queues.number("never") is None
 
 
+def test_only_messages_that_nobody_has_fetched_are_taken_back(queues: Queues) -> None:
+    queues.send("q", {str(n): "x" for n in range(4)})
+    assert queues.fetch("q", 1) == [("0", b"x")]
+    assert queues.backlog("q") == 3
+    assert queues.take_back("q", ["0", "3", "2", "9"]) == ["3", "2"]
+    assert (queues.waiting("q"), queues.ids("q")) == (["1"], [{"0", "1"}])
+    assert queues.take_back("q", []) == []
+
+
 def test_concurrent_fetches_share_the_messages(queues: Queues, together) -> None:
     queues.send("q", {str(n): "x" for n in range(2_000)})
 

@@ -17,7 +17,7 @@ from core.scopes import ALL
 from core.service import tokens
 from core.web import wrong_tokens
 
-OPEN = {"/healthz", "/readyz"}
+OPEN = {"/healthz", "/readyz", "/v1/hints/{domain}"}
 """Routes without a token. Their answers contain nothing about any account."""
 
 FOR_ALL = {"list_integrations", "get_integration", "create_user_integration"}

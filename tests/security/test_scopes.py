@@ -22,16 +22,17 @@ CONTENT, CONNECT, OPERATE, METRICS, TOKENS = (
     "tokens:admin",
 )
 STATUS, DETAILS = {CONTENT, CONNECT, OPERATE, METRICS}, {CONTENT, OPERATE}
-NOBODY = {"/healthz", "/readyz"}
+NOBODY = {"/healthz", "/readyz", "/v1/hints/{domain}"}
 """Routes that need no token."""
 
 ROUTES = {
     "list_integrations get_integration list_outages list_user_integrations get_user_integration"
     " list_runs get_run": STATUS,
     "get_state list_tasks get_task list_held_deletions get_held_deletion list_held_items": DETAILS,
-    "list_content get_content get_raw_content get_thread read_changes": {CONTENT},
+    "list_content get_content get_raw_content get_thread read_changes export_content": {CONTENT},
     "create_user_integration change_user_integration delete_user_integration"
-    " check_user_integration erase_user start_authorization redeem_connect_code": {CONNECT},
+    " check_user_integration check_new_account erase_user start_authorization"
+    " redeem_connect_code": {CONNECT},
     "pause_integration resume_integration pause_user_integration resume_user_integration"
     " sync_user_integration resync_user_integration reread_user_integration cancel_run retry_tasks"
     " discard_tasks retry_task discard_task accept_held_deletion refuse_held_deletion": {OPERATE},

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.dispatcher.allocation import Rules, allocate
+from core.dispatcher.allocation import (
+    Held,
+    Places,
+    Rules,
+    allocate,
+    beyond_share,
+    full_users,
+    held_by_user,
+)
 from core.dispatcher.loop import MAX_ACCOUNTS_PER_LOOK
 from core.integration.limits import Concurrency, Limit
 from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, Portion, Waiting
@@ -19,6 +27,11 @@ from core.limits.keys import account_key, to_json
 
 COSTS: dict[str, dict[str, int]] = {"list": {"c": 0}, "download": {}, "heavy": {"c": 2}}
 TYPES = sorted(COSTS)
+
+
+def wide(window: int) -> Places:
+    """Return a window before so few threads that none is reserved."""
+    return Places(window, 1)
 
 
 def rules(costs: Mapping[str, Mapping[str, int]] = COSTS, blocked: set[str] = frozenset()) -> Rules:
@@ -33,7 +46,7 @@ def waits(
     limits: Sequence[Limit] = (),
     **more: object,
 ) -> Waiting:
-    return replace(Waiting("u", account, None, to_json(limits), live, backfill), **more)
+    return replace(Waiting(account, account, None, to_json(limits), live, backfill), **more)
 
 
 @dataclass
@@ -43,11 +56,17 @@ class World:
     ready: dict[tuple[str, str, str], int]
     limits: dict[str, list[Limit]] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=dict)
     flying: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     done: Counter[str] = field(default_factory=Counter)
 
-    def _row(self, account: str) -> tuple[str, str | None, list[dict[str, object]]]:
-        return account, self.groups.get(account), to_json(self.limits.get(account, []))
+    def _row(self, account: str) -> tuple[str, str, str | None, list[dict[str, object]]]:
+        return (
+            self.users.get(account, account),
+            account,
+            self.groups.get(account),
+            to_json(self.limits.get(account, [])),
+        )
 
     def in_flight(self) -> list[InFlight]:
         return [
@@ -60,8 +79,7 @@ class World:
         lanes = {(a, lane) for (a, lane, _), n in self.ready.items() if n}
         names = sorted({a for a, _ in lanes})
         return [
-            Waiting("u", *self._row(a), (a, "live") in lanes, (a, "backfill") in lanes)
-            for a in names
+            Waiting(*self._row(a), (a, "live") in lanes, (a, "backfill") in lanes) for a in names
         ]
 
     def claim(self, portions: list[Portion], random: Random) -> int:
@@ -119,7 +137,7 @@ def test_no_more_tasks_are_dispatched_than_places_are_free(
     world, random = World(ready), Random(seed)
     for _ in range(5):
         free = window - sum(world.flying.values())
-        portions = allocate(free, window, world.in_flight(), world.waiting(), rules())
+        portions = allocate(free, wide(window), world.in_flight(), world.waiting(), rules())
         assert sum(portion.most for portion in portions) <= free
         assert all(portion.most > 0 for portion in portions)
         world.claim(portions, random)
@@ -135,7 +153,7 @@ def test_no_account_has_more_than_half_while_another_competes(
         waiting = world.waiting()
         flying_before = Counter(key[0] for key in world.flying.elements())
         portions = allocate(
-            window - flying_before.total(), window, world.in_flight(), waiting, rules()
+            window - flying_before.total(), wide(window), world.in_flight(), waiting, rules()
         )
         given = Counter({account.account: 0 for account in waiting})
         for portion in portions:
@@ -158,7 +176,7 @@ def test_backfill_has_at_most_half_while_live_tasks_wait(
     for _ in range(5):
         free = window - sum(world.flying.values())
         both = {account.account for account in world.waiting() if account.live and account.backfill}
-        portions = allocate(free, window, world.in_flight(), world.waiting(), rules())
+        portions = allocate(free, wide(window), world.in_flight(), world.waiting(), rules())
         for account in both:
             flying = sum(
                 n for (a, lane, _), n in world.flying.items() if (a, lane) == (account, "backfill")
@@ -190,7 +208,9 @@ def test_limits_of_concurrent_tasks_hold_in_every_scope(
     }[scope]
     for _ in range(6):
         free = window - sum(world.flying.values())
-        world.claim(allocate(free, window, world.in_flight(), world.waiting(), rules()), random)
+        world.claim(
+            allocate(free, wide(window), world.in_flight(), world.waiting(), rules()), random
+        )
         for accounts in together:
             # A task that weighs more than the limit runs alone; otherwise it would never run.
             taking = [
@@ -226,7 +246,7 @@ def test_no_account_starves_behind_a_huge_one(scope: str, tasks: int) -> None:
         start = turn % max(len(waiting), 1)
         free = 24 - sum(world.flying.values())
         world.claim(
-            allocate(free, 24, world.in_flight(), waiting[start:] + waiting[:start], rules()),
+            allocate(free, wide(24), world.in_flight(), waiting[start:] + waiting[:start], rules()),
             random,
         )
         world.finish(random)
@@ -267,7 +287,7 @@ def test_an_account_waits_for_one_window_and_one_turn_of_the_others_at_most(
             one for one in ring if one.account <= after
         ]
         page = ring[: min(free, most)]
-        portions = allocate(free, window, world.in_flight(), page, rules())
+        portions = allocate(free, wide(window), world.in_flight(), page, rules())
         before = Counter(key[0] for key in world.flying.elements())
         claimed = world.claim(portions, random)
         after = page[-1].account if page else after
@@ -287,7 +307,11 @@ def test_live_tasks_that_a_limit_exempts_do_not_wait_for_the_backfill() -> None:
     for _ in range(50):
         world.claim(
             allocate(
-                24 - sum(world.flying.values()), 24, world.in_flight(), world.waiting(), rules()
+                24 - sum(world.flying.values()),
+                wide(24),
+                world.in_flight(),
+                world.waiting(),
+                rules(),
             ),
             random,
         )
@@ -303,7 +327,11 @@ def test_a_task_heavier_than_its_limit_does_not_block_the_others_forever() -> No
     for _ in range(50):
         world.claim(
             allocate(
-                24 - sum(world.flying.values()), 24, world.in_flight(), world.waiting(), rules()
+                24 - sum(world.flying.values()),
+                wide(24),
+                world.in_flight(),
+                world.waiting(),
+                rules(),
             ),
             random,
         )
@@ -320,33 +348,37 @@ def test_a_limit_on_every_type_makes_portions_without_types() -> None:
     every: dict[str, dict[str, int]] = {"start": {"c": 0}, "list": {}, "download": {}}
     some: dict[str, dict[str, int]] = {**every, "free": {"c": 0}}
     account = waits("a", limits=[Concurrency("c", 5)])
-    assert allocate(24, 24, [], [account], rules(every)) == [Portion("a", "live", 5)]
-    assert allocate(24, 24, [], [account], rules(some)) == [
+    assert allocate(24, wide(24), [], [account], rules(every)) == [Portion("a", "live", 5)]
+    assert allocate(24, wide(24), [], [account], rules(some)) == [
         Portion("a", "live", 24, ["download", "list"], 5)
     ]
-    flying = [InFlight("a", None, account.limits, "live", "list", 5)]
-    assert allocate(19, 24, flying, [account], rules(every)) == []
-    assert allocate(19, 24, flying, [account], rules(some)) == [
+    flying = [InFlight("a", "a", None, account.limits, "live", "list", 5)]
+    assert allocate(19, wide(24), flying, [account], rules(every)) == []
+    assert allocate(19, wide(24), flying, [account], rules(some)) == [
         Portion("a", "live", 19, without_types=["download", "list"])
     ]
 
 
 def test_a_single_account_has_the_complete_window() -> None:
-    assert allocate(24, 24, [], [waits("a")], rules()) == [Portion("a", "live", 24)]
-    assert allocate(24, 24, [], [waits("a", live=False, backfill=True)], rules()) == [
+    assert allocate(24, wide(24), [], [waits("a")], rules()) == [Portion("a", "live", 24)]
+    assert allocate(24, wide(24), [], [waits("a", live=False, backfill=True)], rules()) == [
         Portion("a", "backfill", 24)
     ]
 
 
 def test_a_blocked_account_is_skipped() -> None:
-    portions = allocate(24, 24, [], [waits("a"), waits("b")], rules(blocked={account_key("a")}))
+    portions = allocate(
+        24, wide(24), [], [waits("a"), waits("b")], rules(blocked={account_key("a")})
+    )
     assert [portion.account for portion in portions] == ["b"]
-    assert allocate(0, 24, [], [waits("a")], rules()) == []
+    assert allocate(0, wide(24), [], [waits("a")], rules()) == []
 
 
 def test_a_blocked_limit_stops_only_the_types_with_a_cost_on_it() -> None:
     limits: list[Limit] = [Concurrency("c", 50)]
-    portions = allocate(24, 24, [], [waits("a", limits=limits)], rules(blocked={"account/a/c"}))
+    portions = allocate(
+        24, wide(24), [], [waits("a", limits=limits)], rules(blocked={"account/a/c"})
+    )
     assert portions == [Portion("a", "live", 24, without_types=["download", "heavy"])]
 
 
@@ -354,8 +386,8 @@ def test_a_blocked_limit_of_every_type_stops_the_account() -> None:
     limits: list[Limit] = [Concurrency("c", 50)]
     costs: dict[str, dict[str, int]] = {"download": {}, "list": {}}
     blocked = {"account/a/c"}
-    assert allocate(24, 24, [], [waits("a", limits=limits)], rules(costs, blocked)) == []
-    assert allocate(24, 24, [], [waits("a", limits=limits)], rules(costs)) == [
+    assert allocate(24, wide(24), [], [waits("a", limits=limits)], rules(costs, blocked)) == []
+    assert allocate(24, wide(24), [], [waits("a", limits=limits)], rules(costs)) == [
         Portion("a", "live", 24)
     ]
 
@@ -364,14 +396,14 @@ def test_a_limit_of_the_operator_replaces_the_plugins() -> None:
     from core.settings import LimitOverride
 
     limited = Rules("d", {"download": {}}, {"c": LimitOverride(tasks=3)})
-    assert allocate(24, 24, [], [waits("a", limits=[Concurrency("c", 50)])], limited) == [
+    assert allocate(24, wide(24), [], [waits("a", limits=[Concurrency("c", 50)])], limited) == [
         Portion("a", "live", 3)
     ]
 
 
 def test_a_backfill_with_half_of_the_places_gets_no_more_while_live_tasks_wait() -> None:
-    flying = [InFlight("a", None, [], "backfill", "download", 12)]
-    assert allocate(12, 24, flying, [waits("a", backfill=True)], rules()) == [
+    flying = [InFlight("a", "a", None, [], "backfill", "download", 12)]
+    assert allocate(12, wide(24), flying, [waits("a", backfill=True)], rules()) == [
         Portion("a", "live", 12)
     ]
 
@@ -380,7 +412,7 @@ def test_an_open_breaker_leaves_room_for_its_probe_alone() -> None:
     one, other = waits("a", backfill=True), waits("b")
     for due, most in ((True, 1), (False, 0)):
         held = Blocks(breakers={"a": [OpenBreaker(None, due)]})
-        portions = allocate(20, 20, [], [one, other], Rules("d", COSTS, {}, held))
+        portions = allocate(20, wide(20), [], [one, other], Rules("d", COSTS, {}, held))
         assert sum(portion.most for portion in portions if portion.account == "a") == most
         assert sum(portion.most for portion in portions if portion.account == "b") >= 5
 
@@ -388,6 +420,97 @@ def test_an_open_breaker_leaves_room_for_its_probe_alone() -> None:
 def test_an_open_breaker_of_a_limit_holds_back_its_types_alone() -> None:
     for due, cap, closed in ((True, 1, []), (False, 0, ["heavy"])):
         held = Blocks(breakers={"a": [OpenBreaker(["heavy"], due)]})
-        (portion,) = allocate(20, 20, [], [waits("a")], Rules("d", COSTS, {}, held))
+        (portion,) = allocate(20, wide(20), [], [waits("a")], Rules("d", COSTS, {}, held))
         assert (portion.most, portion.cap, portion.without_types) == (20, cap, closed)
         assert portion.capped_types == (["heavy"] if due else [])
+
+
+# Users first, then their accounts
+# --------------------------------------------------------------------------------------------------
+
+
+def test_a_user_with_many_accounts_has_the_share_of_one() -> None:
+    """The places are shared among users, and the share of each user among its accounts."""
+    many = [replace(waits(f"a{number}"), user="greedy") for number in range(10)]
+    portions = allocate(20, wide(20), [], [*many, waits("b")], rules())
+    places = Counter({"greedy": 0, "b": 0})
+    for portion in portions:
+        places["b" if portion.account == "b" else "greedy"] += portion.most
+    assert places == {"greedy": 10, "b": 10}
+    assert len(portions) == 11
+
+
+@given(
+    READY,
+    st.integers(4, 64),
+    st.integers(0, 2**32),
+    st.dictionaries(st.sampled_from(ACCOUNTS), st.sampled_from(["u", "v"])),
+)
+def test_no_user_holds_the_reserved_threads_with_slow_tasks(
+    ready: dict, threads: int, seed: int, users: dict[str, str]
+) -> None:
+    """Even alone. As soon as half of its share is slow, a user gets no more places than threads."""
+    places, random = Places(3 * threads, threads), Random(seed)
+    world = World(ready, users=users)
+    kept = max(threads // 10, 1)
+    for _ in range(6):
+        slow = [replace(each, aged=each.count) for each in world.in_flight()]
+        before = {user: held.tasks for user, held in held_by_user(slow).items()}
+        free = places.window - sum(before.values())
+        portions = allocate(free, places, slow, world.waiting(), rules())
+        given_ = Counter[str]()
+        for portion in portions:
+            given_[users.get(portion.account, portion.account)] += portion.most
+        for user, most in given_.items():
+            if 2 * before.get(user, 0) >= threads - kept:
+                assert most + before[user] <= threads - kept
+            assert most + before.get(user, 0) <= places.window - kept
+        world.claim(portions, random)
+        world.finish(random, 0.2)
+
+
+def test_slow_tasks_count_their_threads_and_quick_ones_their_places() -> None:
+    places = Places(60, 20)
+    slow = InFlight("a", "a", None, [], "live", "list", 9, aged=9)
+    quick = replace(slow, count=30, aged=0)
+    assert allocate(30, places, [quick], [waits("a")], rules()) == [Portion("a", "live", 28)]
+    assert allocate(51, places, [slow], [waits("a")], rules()) == [Portion("a", "live", 9)]
+    # Beside another user that waits, the threads are halved.
+    portions = allocate(51, places, [slow], [waits("a"), waits("b")], rules())
+    assert {portion.account: portion.most for portion in portions} == {"b": 25}
+
+
+def test_a_task_that_hangs_keeps_no_share() -> None:
+    hangs = InFlight("a", "a", None, [], "live", "list", 1, hung=1)
+    assert allocate(2, Places(3, 1), [hangs], [waits("a")], rules()) == [Portion("a", "live", 2)]
+    slow = replace(hangs, hung=0, aged=1)
+    assert allocate(2, Places(3, 1), [slow], [waits("a")], rules()) == []
+
+
+def test_tasks_of_other_domains_count_for_their_user() -> None:
+    elsewhere = InFlight("a", "z", None, [], "live", "other", 19, aged=19)
+    portions = allocate(60, Places(60, 20), [], [waits("a")], rules(), [elsewhere])
+    assert portions == []
+    for count, full in ((18, ["a"]), (17, [])):
+        held = held_by_user([replace(elsewhere, count=count, aged=count)])
+        assert full_users(Places(60, 20), held, compete=False) == full
+
+
+def test_a_user_whose_tasks_are_slow_keeps_the_places_that_it_uses_up() -> None:
+    """Tasks of 0.2 s are slow, but five of them end in each thread and second."""
+    held = {"a": Held(tasks=20, aged=12, rate=50.0)}
+    most = Places(60, 20).without_reserve().most(held["a"])
+    assert most == 18 + 5
+    held["a"].rate = 400.0
+    assert Places(60, 20).without_reserve().most(held["a"]) == 58
+    held["a"].rate = 0.0
+    assert Places(60, 20).without_reserve().most(held["a"]) == 18
+
+
+def test_places_beyond_the_share_of_slow_tasks_are_taken_back() -> None:
+    places = Places(60, 20)
+    slow, quick = Held(tasks=58, aged=30), Held(tasks=58, aged=8)
+    assert beyond_share(places, {"a": slow}) == {"a": 40}
+    assert beyond_share(places, {"a": quick}) == {}
+    assert beyond_share(places, {"a": slow, "b": Held(tasks=9, aged=9)}) == {"a": 49}
+    assert beyond_share(places, {"a": Held(tasks=18, aged=18)}) == {}

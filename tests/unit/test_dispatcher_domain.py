@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 import pytest
 
@@ -87,3 +88,16 @@ def test_the_window_is_three_tasks_a_thread_or_a_quarter_second_of_throughput(
     assert one.window() == 250
     now[0] += 1.1
     assert one.window() == 12
+
+
+def test_rates_count_the_tasks_of_the_last_half_second(now: list[float]) -> None:
+    rates = domains.Rates()
+    rates.add(Counter(a=3, b=1))
+    now[0] += 0.3
+    rates.add(Counter(a=2))
+    assert [rates.per_second(key) for key in "abc"] == [10.0, 2.0, 0.0]
+    now[0] += 0.3
+    assert [rates.per_second(key) for key in "abc"] == [4.0, 0.0, 0.0]
+    now[0] += 0.3
+    assert rates.per_second("a") == 0.0
+    assert not rates._totals

@@ -24,6 +24,7 @@ from core.transport.messages import (
 )
 
 OPTIONAL = {
+    "user": "u-7",
     "token": 2**63 - 1,
     "attempts": 2,
     "crashes": 1,

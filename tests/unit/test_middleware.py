@@ -305,7 +305,7 @@ def test_a_second_suspect_waits_for_the_first(
 
 def test_collections_do_not_visit_what_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker process boots: its modules stay, and a full collection took 80 ms to visit them."""
-    process = SimpleNamespace(open=lambda **_: None)
+    process = SimpleNamespace(open=lambda **_: None, work_queue=WorkQueue())
     lifecycle = Lifecycle(process, lambda: 0, lambda _: None)  # type: ignore[arg-type]
     one = SimpleNamespace(consumer_whitelist={"shop"}, worker_threads=1)
     try:

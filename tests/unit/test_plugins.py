@@ -131,7 +131,7 @@ def test_the_catalog_contains_costs_and_bounds_for_dispatchers(modules: Any) -> 
     (entry,) = catalog(discover(modules(one=good())))
     assert (entry["domain"], entry["tasks"], entry["max_tasks"]) == (
         "good",
-        {"step": {"cost": {"quota": 3}}},
+        {"step": {"cost": {"quota": 3}, "time_limit": None}},
         5_000_000,
     )
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.budget_model import Budget, worst_window
 
-from core.dispatcher.allocation import Rules, allocate
+from core.dispatcher.allocation import Places, Rules, allocate
 from core.dispatcher.rate_headroom import with_use
 from core.dispatcher.rate_use import PACE, PACE_SHARE, LimitUse, RateUse
 from core.dispatcher.rations import Rationing
@@ -83,7 +83,8 @@ class World:
         uses = {key: self.use.of(key, self.limit, self.now) for key in keys}
         rules = replace(rules, available=dict.fromkeys(keys, self.budget.left()))
         rules = with_use(rules, waiting, uses, self.now)
-        portions = allocate(self.slots * len(waiting), 1_000, [], waiting, rules)
+        places = Places(self.slots * 8, self.slots)
+        portions = allocate(self.slots * 3, places, [], waiting, rules)
         rationing = Rationing(rules, uses, waiting)
         for portion in rationing.choose(portions, self.candidates(portions)):
             lane = self.ready[portion.account, portion.lane]
@@ -314,7 +315,7 @@ def test_a_reserved_cost_may_take_what_others_may_not() -> None:
         Waiting("ann", "a", "g", to_json([LIMIT]), True, False),
         Waiting("bob", "b", "g", to_json([LIMIT]), True, False),
     ]
-    portions = allocate(10, 10, [], waiting, rules)
+    portions = allocate(10, Places(30, 10), [], waiting, rules)
     tasks = [Candidate(1, "a", LIVE, "light"), Candidate(2, "b", LIVE, "heavy")]
     uses: Mapping[str, LimitUse] = {key: LimitUse(LIMIT) for key in left}
     rationing = Rationing(rules, uses, waiting)

@@ -13,10 +13,12 @@ from core.dashboard.cached_count import CachedCount
 from core.dashboard.responses import Renderer
 from core.dashboard.session import StatusViewer
 from core.db.pool import Conn
+from core.ledger import listeners
 from core.service import authorization
 from core.service.accounts import comparison, daily, oauth
 from core.service.accounts import listing as account_listing
 from core.service.accounts import queries as account_queries
+from core.service.accounts.listening import sentence
 from core.service.accounts.owed import owed_by
 from core.service.backend import Backend
 from core.service.fleet import liveness
@@ -117,7 +119,7 @@ def render(
 
     def load(conn: Conn) -> dict[str, Any]:
         authorization.require(conn, principal, "account", account)
-        return _collect(engine, conn, account, totals) | {
+        return _collect(engine, conn, account, totals, in_full=principal.is_admin) | {
             "wrong": wrong,
             "wrong_name": wrong_name,
         }
@@ -128,7 +130,9 @@ def render(
         return renderer.page("account.html", load(conn), status)
 
 
-def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) -> dict[str, Any]:
+def _collect(
+    engine: Backend, conn: Conn, account: UUID, totals: CachedCount, *, in_full: bool
+) -> dict[str, Any]:
     row = account_queries.shown_accounts.one(conn, "account", account)
     stored_account = store.load(conn, account)
     runs = run_queries.runs.page(conn, limit=RUNS_SHOWN, user_integration_id=account)
@@ -140,10 +144,13 @@ def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) ->
     live = next((run for run in open_runs.values() if run.run["lane"] == Lane.LIVE), None)
     integration = engine.registry.integrations.get(row["integration_domain"])
     compared = comparison.latest(conn, account)
+    listening = listeners.of_account(conn, account)
     name = integration.manifest.name if integration is not None else row["integration_domain"]
     return {
         "account": row,
         "compared": comparison.sentence(compared, name) if compared is not None else None,
+        "listening": listening
+        and sentence(listening, row["poll_interval_minutes"], in_full=in_full),
         "public_only": stored_account.public_hosts_only,
         "integration": integration.manifest.name if integration is not None else None,
         "rereads": integration is not None and integration.manifest.reader is not None,

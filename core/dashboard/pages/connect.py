@@ -16,7 +16,6 @@ from core.errors import NotFound
 from core.integration.base import Integration
 from core.integration.operator import environment_value
 from core.service import authorization
-from core.service.accounts import actions as account_actions
 from core.service.accounts import oauth
 from core.service.backend import Backend
 from core.service.fleet import pauses
@@ -129,7 +128,7 @@ def connect_page(
 def connect(
     engine: Engine, viewer: ConnectingViewer, renderer: Renderer, domain: Domain, form: ActionForm
 ) -> Response:
-    """Check an account with its provider, and store it."""
+    """Check an account with its provider, and store it, or show its rehearsal first."""
     account_form = AccountForm(engine.registry.get(domain), form)
     with account_form.recording_errors():
         config, credentials = account_form.values("config", "credentials")
@@ -140,7 +139,7 @@ def connect(
         )
         deletions = account_form.deletions()
         with provider_slot(engine, viewer.user_id):
-            connection = account_actions.connect(
+            connection = oauth.connect(
                 engine,
                 domain,
                 config=config,
@@ -150,10 +149,13 @@ def connect(
                 interval_minutes=minutes,
                 deletions=deletions,
                 public_only=not viewer.is_admin,
+                session=viewer.session.digest,
                 authorize=viewer.still_valid,
             )
     if account_form.failed:
         return _page(engine, renderer, account_form)
+    if isinstance(connection, oauth.Question):
+        return renderer.page("confirm.html", {"question": connection})
     engine.wake()
     return redirect(
         f"/accounts/{connection.id}", "connected" if connection.is_new else "connected-again"

@@ -9,12 +9,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from core.dashboard import rendering
 from core.dashboard.pages.connect import REASONS
+from core.dashboard.responses import redirect
 from core.dashboard.session import PostedForm, find_viewer
 from core.dashboard.wording import sentences
 from core.errors import PollingError
 from core.service.accounts import oauth
 from core.service.accounts.oauth import FinishedAuthorization
-from core.service.authorization import always
+from core.service.authorization import Authorize, always
 from core.web.dependencies import NO_NUL, Engine
 from core.web.provider_slots import provider_slot
 
@@ -40,10 +41,7 @@ def returned(
     error: Parameter | None = None,
 ) -> Response:
     """Continue a connection: the provider redirects the browser here."""
-    viewer = find_viewer(engine, request)
-    session, authorize = (
-        (viewer.session.digest, viewer.still_valid) if viewer is not None else (None, always)
-    )
+    session, authorize = _session(engine, request)
     try:
         with provider_slot(engine, oauth.owner_of(engine, state)):
             done = oauth.finish(
@@ -62,14 +60,18 @@ def returned(
 
 # The one-time code in the form is what proves that this browser returned from the provider.
 @router.post("/oauth/confirm")
-def confirm(engine: Engine, form: PostedForm) -> Response:
+def confirm(request: Request, engine: Engine, form: PostedForm) -> Response:
     """Store the account that the person has confirmed."""
+    session, authorize = _session(engine, request)
     try:
         code = form.get("code")
         with provider_slot(engine, oauth.owner_of(engine, code)):
-            return _result(oauth.confirm(engine, code=code))
+            done = oauth.confirm(engine, code=code, session=session, authorize=authorize)
     except PollingError as problem:
         return _page("Not connected", sentences(problem), problem.status)
+    if done.in_session and done.account is not None:
+        return redirect(f"/accounts/{done.account}", "connected")
+    return _result(done)
 
 
 @router.post("/oauth/cancel")
@@ -77,6 +79,11 @@ def cancel(engine: Engine, form: PostedForm) -> Response:
     """Delete the credentials that the provider returned."""
     oauth.cancel(engine, code=form.get("code"))
     return _page("Not connected", "Nothing was stored. You can close this window.")
+
+
+def _session(engine: Engine, request: Request) -> tuple[bytes | None, Authorize]:
+    viewer = find_viewer(engine, request)
+    return (None, always) if viewer is None else (viewer.session.digest, viewer.still_valid)
 
 
 def _result(done: FinishedAuthorization) -> Response:

@@ -16,6 +16,7 @@ _MEANINGS = {
     413: "The body is too large",
     422: "The request is invalid",
     429: "Too many requests of this kind, or too many invalid tokens",
+    500: "The plugin could not read the request",
     502: "The provider is unavailable",
     503: "The server is busy, or the database is unavailable",
 }

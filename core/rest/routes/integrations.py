@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path
 
 from core.integration.base import Integration as Class
+from core.integration.rehearsal import Rehearsal as PluginRehearsal
 from core.ledger.pauses import Pause
 from core.plugins import Registry
 from core.rest.routes import problems
-from core.rest.schemas import Integration, IntegrationPause, Page
+from core.rest.schemas import (
+    Checked,
+    Identity,
+    Integration,
+    IntegrationPause,
+    NewCheck,
+    Page,
+    Rehearsal,
+)
+from core.results.text import sanitize
+from core.service.accounts import actions as account_actions
 from core.service.backend import Backend
 from core.service.fleet import pauses
 from core.web.dependencies import NO_NUL, Engine
-from core.web.permissions import FleetAdmin, StatusReader
+from core.web.permissions import Connector, FleetAdmin, StatusReader
+from core.web.provider_slots import provider_slot
 
 Domain = Annotated[
     str, Path(max_length=63, pattern=NO_NUL, description="The domain of the integration")
@@ -73,6 +86,32 @@ def resume_integration(
     """Resume a paused integration. Its accounts become due, spread over their intervals."""
     pauses.resume(engine, domain)
     return _read(engine, domain)
+
+
+@router.post("/{domain}/check", responses=problems(401, 403, 404, 413, 422, 429, 502))
+def check_new_account(
+    engine: Engine, principal: Connector, domain: Domain, new: NewCheck
+) -> Checked:
+    """Check an account with its provider, describe its copy, and store nothing."""
+    with provider_slot(engine, principal.user_id):
+        checked = account_actions.identify(
+            engine,
+            domain,
+            config=new.config,
+            credentials=new.credentials,
+            public_only=not principal.is_admin,
+        )
+    identity = checked.identity
+    return Checked(
+        identity=Identity(id=sanitize(identity.id) or "", name=sanitize(identity.name) or ""),
+        notice=sanitize(identity.notice),
+        rehearsal=shown_rehearsal(checked.rehearsal),
+    )
+
+
+def shown_rehearsal(rehearsal: PluginRehearsal) -> Rehearsal:
+    """Return a rehearsal in the form of a response."""
+    return Rehearsal.model_validate(asdict(rehearsal))
 
 
 def _read(engine: Backend, domain: str) -> Integration:

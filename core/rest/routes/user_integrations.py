@@ -13,12 +13,15 @@ from pydantic import AwareDatetime
 
 from core.accounts import store
 from core.errors import InvalidInput
+from core.ledger import listeners
 from core.rest import idempotency
 from core.rest.idempotency import RecordedResponse
 from core.rest.routes import problems
+from core.rest.routes.integrations import shown_rehearsal
 from core.rest.schemas import (
     Compared,
     Identity,
+    Listening,
     NewUserIntegration,
     Owed,
     Page,
@@ -38,6 +41,7 @@ from core.service.accounts import comparison
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
 from core.service.accounts import queries as account_queries
+from core.service.accounts.listening import state_of
 from core.service.accounts.owed import owed_by
 from core.service.authorization import Principal
 from core.service.backend import Backend
@@ -167,7 +171,10 @@ def create_user_integration(
             )
         engine.wake()
         body = _read(engine, connected.id).model_copy(
-            update={"notice": sanitize(connected.identity.notice)}
+            update={
+                "notice": sanitize(connected.identity.notice),
+                "rehearsal": shown_rehearsal(connected.rehearsal) if connected.rehearsal else None,
+            }
         )
         return idempotency.response(201 if connected.is_new else 200, body)
 
@@ -199,8 +206,15 @@ def get_user_integration(
         counted = account_queries.account_totals(conn, account) if totals else None
         owed = owed_by(conn, account)
         compared = comparison.latest(conn, account)
+        listening = listeners.of_account(conn, account)
     return UserIntegrationInFull(
         **UserIntegration.model_validate(row).model_dump(),
+        listener=listening
+        and Listening(
+            state=state_of(listening),
+            since=listening.connected_at if listening.connected else listening.down_at,
+            error=listening.error if principal.is_admin else None,
+        ),
         owed=Owed(tasks=owed.tasks, since=owed.since),
         complete_as_of=owed.complete_as_of,
         comparison=Compared(at_source=compared.at_source, kept=compared.kept, at=compared.at)

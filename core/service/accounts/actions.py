@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +18,12 @@ from core.db.pool import Conn
 from core.errors import InvalidInput, TooManyRequests, WrongState
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
+from core.integration.rehearsal import Rehearsal
 from core.ledger import breakers
 from core.ledger.looks import wait_until_seen
 from core.limits.keys import to_json
 from core.results.text import is_storable, sanitize
-from core.service.accounts.check import CheckResult, check
+from core.service.accounts.check import CheckResult, check, require_accepted
 from core.service.accounts.check_slot import check_slot
 from core.service.accounts.validation import (
     Values,
@@ -78,6 +79,7 @@ class ConnectedAccount:
     name: str
     identity: AccountIdentity
     is_new: bool
+    rehearsal: Rehearsal
 
 
 def connect(
@@ -93,6 +95,8 @@ def connect(
     public_only: bool = False,
     issued: bool = False,
     authorize: Authorize = always,
+    rehearse: bool = True,
+    accept: Callable[[CheckResult], None] = lambda _: None,
 ) -> ConnectedAccount:
     """Check an account with its provider and store it; its first run is due immediately.
 
@@ -115,10 +119,14 @@ def connect(
       issued: True if the provider has just issued the credentials to the operator's client. With a
         user's token, other credentials give the account a group of that user's own.
       authorize: Raises if the request is no longer authorized after the check. Default: it is.
+      rehearse: False if a person has seen the rehearsal already.
+      accept: Gets the result of the check before anything is stored. It raises if the person does
+        not agree. Default: the person agrees.
 
     Raises:
       NotFound: The integration does not exist.
-      InvalidInput: A value is invalid, or the provider rejects the credentials.
+      InvalidInput: A value is invalid, the provider rejects the credentials, or the plugin's
+        rehearsal refuses the account.
       TooManyRequests: The user has too many accounts.
       PollingError: The provider is unavailable.
     """
@@ -126,7 +134,15 @@ def connect(
     require_text(user_id=user_id, name=name)
     valid = config_of(integration, config)
     guarded = _is_public_only(backend, public_only)
-    checked = check(integration, valid, credentials_of(integration, credentials), egress=guarded)
+    checked = check(
+        integration,
+        valid,
+        credentials_of(integration, credentials),
+        egress=guarded,
+        rehearse=rehearse,
+    )
+    accept(checked)
+    require_accepted(integration, checked.rehearsal)
     with backend.database.connection() as conn, conn.transaction():
         authorize(conn)
         connected = _store(
@@ -147,9 +163,15 @@ def connect(
 
 
 def identify(
-    backend: Backend, domain: str, *, config: Values, credentials: Values, public_only: bool = False
+    backend: Backend,
+    domain: str,
+    *,
+    config: Values,
+    credentials: Values,
+    public_only: bool = False,
+    rehearse: bool = True,
 ) -> CheckResult:
-    """Check an account with its provider, and store nothing.
+    """Check an account with its provider, rehearse its connection, and store nothing.
 
     Args:
       backend: The backend.
@@ -157,6 +179,7 @@ def identify(
       config: The config of the account.
       credentials: The credentials of the account.
       public_only: True to restrict the check to public addresses.
+      rehearse: False for a check without a rehearsal.
 
     Raises:
       NotFound: The integration does not exist.
@@ -169,6 +192,7 @@ def identify(
         config_of(integration, config),
         credentials_of(integration, credentials),
         egress=_is_public_only(backend, public_only),
+        rehearse=rehearse,
     )
 
 
@@ -217,7 +241,7 @@ def _store(
         public_hosts_only=public_only,
     )
     breakers.probe_now(conn, account)
-    return ConnectedAccount(account, name, identity, is_new)
+    return ConnectedAccount(account, name, identity, is_new, checked.rehearsal)
 
 
 def _own(user_id: str, group: str | None, before: str | None = None) -> str | None:

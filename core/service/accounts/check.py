@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,8 +22,10 @@ from core.errors import (
 )
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
+from core.integration.rehearsal import Rehearsal
 from core.known_secrets import KNOWN, secrets_of
 from core.log_redaction import renewing
+from core.results.rehearsal import shown
 from core.service.accounts.deadline import BoundedCheck
 from core.service.accounts.validation import has_destination
 
@@ -43,11 +45,13 @@ log = logging.getLogger(__name__)
 class CheckResult:
     """The account's identity and its working credentials.
 
-    The credentials differ from the given ones if they had to be renewed.
+    The credentials differ from the given ones if they had to be renewed. The rehearsal is empty
+    unless the caller has asked for one.
     """
 
     identity: AccountIdentity
     credentials: BaseModel
+    rehearsal: Rehearsal = field(default_factory=Rehearsal)
 
 
 def check(
@@ -57,6 +61,7 @@ def check(
     renew: Renew | None = None,
     *,
     egress: AbstractContextManager[None],
+    rehearse: bool = False,
 ) -> CheckResult:
     """Create an instance of the integration, call its `check()`, and close it.
 
@@ -69,6 +74,7 @@ def check(
       credentials: The credentials of the account.
       renew: Renews the credentials. Default: the plugin's `refresh()`.
       egress: Restricts the addresses that the plugin may connect to; see `core.egress`.
+      rehearse: True to call `rehearse()` too. Both calls share one deadline. Default: False.
 
     Raises:
       InvalidInput: The provider rejects the credentials or the config. The message gives its
@@ -77,7 +83,7 @@ def check(
     """
 
     def work() -> CheckResult:
-        return _check(integration, config, credentials, renew, bounded)
+        return _check(integration, config, credentials, renew, bounded, rehearse=rehearse)
 
     with egress, _translated_errors(integration, credentials):
         bounded = BoundedCheck(work, limited=is_limited())
@@ -90,19 +96,26 @@ def _check(
     credentials: BaseModel,
     renew: Renew | None,
     bounded: BoundedCheck[CheckResult],
+    *,
+    rehearse: bool,
 ) -> CheckResult:
     with _opened(integration, config, credentials) as instance:
         try:
-            return CheckResult(_identity(instance), credentials)
+            identity = _identity(instance)
         except CredentialsInvalid as refused:
             bounded.renewing = True
             newer = _renewed(instance, renew or (lambda plugin: plugin.refresh()), refused)
             bounded.renewing = False
+        else:
+            rehearsal = _rehearsed(instance, bounded) if rehearse else Rehearsal()
+            return CheckResult(identity, credentials, rehearsal)
     with (
         _translated_errors(integration, newer),
         _opened(integration, config, newer) as instance,
     ):
-        return CheckResult(_identity(instance), newer)
+        identity = _identity(instance)
+        rehearsal = _rehearsed(instance, bounded) if rehearse else Rehearsal()
+        return CheckResult(identity, newer, rehearsal)
 
 
 def _identity(instance: BaseIntegration[Any, Any]) -> AccountIdentity:
@@ -111,6 +124,33 @@ def _identity(instance: BaseIntegration[Any, Any]) -> AccountIdentity:
     if not isinstance(identity, AccountIdentity) or not identity.id:
         raise PollingError("check-without-identity", domain=instance.manifest.domain)
     return identity
+
+
+def _rehearsed(
+    instance: BaseIntegration[Any, Any], bounded: BoundedCheck[CheckResult]
+) -> Rehearsal:
+    bounded.rehearsing = True
+    redact = redactor(instance.credentials)
+    try:
+        return shown(instance.rehearse(), redact)
+    except IntegrationError:
+        raise
+    except Exception as error:  # noqa: BLE001  plugin code
+        raise PollingError(
+            "rehearsal-failed",
+            integration=instance.manifest.name,
+            reason=error_text(error, redact),
+        ) from None
+
+
+def require_accepted(integration: Integration, rehearsal: Rehearsal) -> None:
+    """Raise InvalidInput if the rehearsal refuses the account."""
+    if rehearsal.refusal is not None:
+        raise InvalidInput(
+            "rehearsal-refused",
+            integration=integration.manifest.name,
+            reason=rehearsal.refusal or "no reason given",
+        )
 
 
 def _renewed(

@@ -70,6 +70,8 @@ class BoundedCheck(Generic[T]):
         self.renewing = False
         """True while the plugin renews credentials. The provider may not issue them twice, so
         the connections are not closed then."""
+        self.rehearsing = False
+        """True once the plugin has passed the check, and rehearses the connection."""
 
     def run(self, name: str) -> T:
         """Run the check, and return its result.
@@ -91,7 +93,10 @@ class BoundedCheck(Generic[T]):
             time.sleep(max(0.0, started + UNREACHABLE_SECONDS - time.monotonic()))
             raise InvalidInput("host-unreachable") from None
         if not finished:
-            raise PollingError("check-timed-out", integration=name, seconds=int(CHECK_SECONDS))
+            seconds = int(CHECK_SECONDS)
+            if self.rehearsing:
+                raise PollingError("rehearsal-timed-out", integration=name, seconds=seconds)
+            raise PollingError("check-timed-out", integration=name, seconds=seconds)
         if self._error is not None:
             raise self._error
         return self._result

@@ -12,6 +12,10 @@ anything is stored, one of these does:
 * A flow without either ends at a page that names the account and its future owner. The person
   confirms there (`confirm`).
 
+If the plugin rehearses the connection, a person sees the rehearsal before anything is stored. A
+flow of the dashboard then ends at that page too, and so does a form with credentials (`connect`).
+The page of a product shows no rehearsal.
+
 State and one-time code are 256 random bits that work once. The database holds only their digests.
 """
 
@@ -22,7 +26,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -44,9 +48,16 @@ from core.errors import (
 from core.integration.base import Integration
 from core.integration.limits import OAuth
 from core.integration.operator import environment_value, operator_settings
+from core.integration.rehearsal import Rehearsal
 from core.known_secrets import KNOWN
 from core.service.accounts import actions as account_actions
-from core.service.accounts.check import DEFAULT_REMEDIES, one_line
+from core.service.accounts.actions import ConnectedAccount
+from core.service.accounts.check import (
+    DEFAULT_REMEDIES,
+    CheckResult,
+    one_line,
+    require_accepted,
+)
 from core.service.accounts.validation import Values, config_of, stored
 from core.service.authorization import Authorize, always
 from core.service.backend import Backend
@@ -65,6 +76,9 @@ OUR_PARAMETERS = ("connect_code", "user_integration_id", "error")
 """Query parameters of the result. `redirect_to` must not have them."""
 
 PROVIDER_TIMEOUT_SECONDS = 20.0
+
+NOT_ISSUED = "not issued"
+"""The verifier of a flow whose credentials come from a form, and not from the provider."""
 
 CREATE_FLOW = """
 INSERT INTO oauth_flow (
@@ -118,6 +132,7 @@ class FinishedAuthorization:
       question: The question to the person, if the flow has neither a session nor a `redirect_to`.
       problem: The plugin's reason and remedy for `error`, for the person. None without them, and
         for the page of a product: its backend gets them from `redeem`.
+      in_session: True if the flow belongs to the browser's session of the dashboard.
     """
 
     account: UUID | None = None
@@ -125,6 +140,7 @@ class FinishedAuthorization:
     url: str | None = None
     question: Question | None = None
     problem: PollingError | None = None
+    in_session: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +153,9 @@ class Question:
       account: The name of the account at the provider.
       user_id: The user who will own the account.
       reconnects: True if the account exists, and gets new credentials.
+      in_session: True if the flow belongs to a session of the dashboard, so that the browser is
+        known.
+      rehearsal: The rehearsal of the plugin, for the person.
     """
 
     code: str
@@ -144,6 +163,84 @@ class Question:
     account: str
     user_id: str
     reconnects: bool
+    in_session: bool
+    rehearsal: Rehearsal
+
+
+class _AskFirst(Exception):
+    """A person has to see the rehearsal before the account is stored."""
+
+    def __init__(self, checked: CheckResult) -> None:
+        super().__init__("a person has to agree")
+        self.checked = checked
+
+
+def _ask_first(checked: CheckResult) -> None:
+    if checked.rehearsal and checked.rehearsal.refusal is None:
+        raise _AskFirst(checked)
+
+
+def connect(
+    backend: Backend,
+    domain: str,
+    *,
+    config: Values,
+    credentials: Values,
+    user_id: str,
+    name: str | None,
+    interval_minutes: int | None,
+    deletions: Deletions | None,
+    public_only: bool,
+    session: bytes,
+    authorize: Authorize,
+) -> ConnectedAccount | Question:
+    """Connect an account with credentials from a form of the dashboard.
+
+    Args:
+      backend: The backend.
+      domain: The domain of the integration.
+      config: As for `account_actions.connect`, and so are the other arguments.
+      credentials: The credentials of the account.
+      user_id: The owner.
+      name: The display name.
+      interval_minutes: The poll interval.
+      deletions: The treatment of content that disappears at the source.
+      public_only: True for a user's session.
+      session: The digest of the session, whose browser confirms the connection.
+      authorize: Raises if the session ends before the account is stored.
+
+    Returns:
+      The account; or a question to the person, if the plugin rehearses the connection.
+    """
+    try:
+        return account_actions.connect(
+            backend,
+            domain,
+            config=config,
+            credentials=credentials,
+            user_id=user_id,
+            name=name,
+            interval_minutes=interval_minutes,
+            deletions=deletions,
+            public_only=public_only,
+            authorize=authorize,
+            accept=_ask_first,
+        )
+    except _AskFirst as asked:
+        flow = {
+            "domain": domain,
+            "user_id": user_id,
+            "account": None,
+            "name": name,
+            "interval": interval_minutes,
+            "deletions": deletions,
+            "config": stored(config_of(backend.registry.get(domain), config)),
+            "verifier": backend.vault.seal_text(NOT_ISSUED),
+            "redirect_to": None,
+            "public_only": public_only,
+            "session": session,
+        }
+        return _ask(backend, flow, asked.checked)
 
 
 def start(
@@ -277,12 +374,14 @@ def finish(
         return _finished(redirect_to, error=reason)
     try:
         if flow["session"] is not None:
-            account = _connect(backend, flow, code, authorize)
+            account = _connect(backend, flow, code, authorize, accept=_ask_first)
             return _finished(redirect_to, account=account)
         if redirect_to is not None:
             connect_code = _wait(backend, flow, backend.vault.seal_text(code))
             return FinishedAuthorization(url=_with_result(redirect_to, connect_code=connect_code))
         return FinishedAuthorization(question=_question(backend, flow, code))
+    except _AskFirst as asked:
+        return FinishedAuthorization(question=_ask(backend, flow, asked.checked))
     except PollingError as problem:
         return _finished(redirect_to, error=_reason(problem), problem=problem, flow=flow)
 
@@ -332,18 +431,37 @@ def redeem(backend: Backend, *, code: str, user_id: str, authorize: Authorize = 
     return _connect(backend, flow, backend.vault.open_text(flow["answer"]), authorize)
 
 
-def confirm(backend: Backend, *, code: str) -> FinishedAuthorization:
+def confirm(
+    backend: Backend,
+    *,
+    code: str,
+    session: bytes | None = None,
+    authorize: Authorize = always,
+) -> FinishedAuthorization:
     """Store the account that a person has confirmed.
+
+    Args:
+      backend: The backend.
+      code: The one-time code of the question.
+      session: The digest of the browser's session; None without one.
+      authorize: Raises if the session ends before the account is stored.
 
     Raises:
       InvalidInput: The code is unknown, already used, or expired.
+      Refused: The flow belongs to the session of another browser.
     """
     flow = _claim(backend, code, answered=True)
-    if flow is None or flow["redirect_to"] is not None:
+    if flow is None or (flow["redirect_to"] is not None and flow["session"] is None):
         raise InvalidInput("sign-in-link-invalid")
+    in_session = flow["session"] is not None
+    if in_session and flow["session"] != session:
+        raise Refused("sign-in-of-another-browser")
     try:
         credentials: Values = json.loads(backend.vault.open_text(flow["answer"]))
-        return FinishedAuthorization(account=_save(backend, flow, credentials, always))
+        account = _save(
+            backend, flow, credentials, authorize if in_session else always, rehearse=False
+        )
+        return FinishedAuthorization(account=account, in_session=in_session)
     except PollingError as problem:
         return FinishedAuthorization(error=_reason(problem), problem=_explained(problem))
 
@@ -396,13 +514,22 @@ def _question(backend: Backend, flow: Mapping[str, Any], code: str) -> Question:
         config=_config(backend, flow),
         credentials=credentials,
         public_only=flow["public_only"],
+        rehearse=flow["account"] is None,
     )
+    require_accepted(integration, checked.rehearsal)
+    return _ask(backend, flow, checked)
+
+
+def _ask(backend: Backend, flow: Mapping[str, Any], checked: CheckResult) -> Question:
+    """Keep the credentials until a person confirms the connection."""
     return Question(
         _wait(backend, flow, backend.vault.seal(checked.credentials)),
-        integration.manifest.name,
+        backend.registry.get(flow["domain"]).manifest.name,
         checked.identity.name or checked.identity.id,
         flow["user_id"],
         flow["account"] is not None,
+        flow["session"] is not None,
+        checked.rehearsal,
     )
 
 
@@ -421,9 +548,15 @@ def _with_result(url: str, **result: str) -> str:
     return urlunsplit(parts._replace(query=urlencode(query)))
 
 
-def _connect(backend: Backend, flow: Mapping[str, Any], code: str, authorize: Authorize) -> UUID:
+def _connect(
+    backend: Backend,
+    flow: Mapping[str, Any],
+    code: str,
+    authorize: Authorize,
+    accept: Callable[[CheckResult], None] = lambda _: None,
+) -> UUID:
     """Exchange the authorization code, and store or reconnect the account."""
-    return _save(backend, flow, _credentials_for(backend, flow, code), authorize)
+    return _save(backend, flow, _credentials_for(backend, flow, code), authorize, accept=accept)
 
 
 def _credentials_for(backend: Backend, flow: Mapping[str, Any], code: str) -> Mapping[str, Any]:
@@ -439,6 +572,9 @@ def _save(
     flow: Mapping[str, Any],
     credentials: Mapping[str, Any],
     authorize: Authorize,
+    *,
+    rehearse: bool = True,
+    accept: Callable[[CheckResult], None] = lambda _: None,
 ) -> UUID:
     public_only = flow["public_only"]
     if flow["account"] is not None:
@@ -463,8 +599,10 @@ def _save(
         interval_minutes=flow["interval"],
         deletions=None if flow["deletions"] is None else Deletions(flow["deletions"]),
         public_only=public_only,
-        issued=True,
+        issued=backend.vault.open_text(flow["verifier"]) != NOT_ISSUED,
         authorize=authorize,
+        rehearse=rehearse,
+        accept=accept,
     )
     backend.wake()
     return connected.id

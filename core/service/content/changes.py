@@ -63,7 +63,8 @@ HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS chang
 # rereads also on (synced_xid, id). Such a reader passes the later positions of reread items.
 SCAN = """
 WITH horizon AS MATERIALIZED (
-    SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_xid
+    SELECT least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, %(until)s::bigint)
+        AS changed_xid
 )
 (
     SELECT c.changed_xid, 0 AS kind, c.id, c.user_integration_id AS account,
@@ -167,6 +168,8 @@ def read(
     after: str | None = None,
     limit: int = 100,
     without_rereads: bool = False,
+    account: UUID | None = None,
+    until: str | None = None,
 ) -> Feed:
     """Return the changes after a cursor, the oldest first.
 
@@ -181,19 +184,28 @@ def read(
       limit: The maximum number of changes, from 1 to `MAX_PAGE_ROWS`.
       without_rereads: True to leave out what only a reread changed. An item that a reread has
         changed since its latest other change is listed where that other change was.
+      account: Only changes of this account. Default: all accounts of the principal.
+      until: A cursor of `end`. Later changes are left out. Default: none are.
 
     Raises:
-      InvalidInput: The cursor is invalid or outdated. If it is outdated, the reader has to start
+      InvalidInput: A cursor is invalid or outdated. If it is outdated, the reader has to start
         again.
     """
     limit = bounded(limit)
     source = fetch(conn, SOURCE, {})[0]["source"]
     place = _position(conn, source, after)
-    most = limit if principal.is_admin and not without_rereads else MAX_SCANNED_ROWS
-    params = _params(place) | {"most": most, "without_rereads": without_rereads}
+    sees_all = principal.is_admin and account is None and not without_rereads
+    most = limit if sees_all else MAX_SCANNED_ROWS
+    params = _params(place) | {
+        "most": most,
+        "without_rereads": without_rereads,
+        "until": None if until is None else _position(conn, source, until)[0] + 1,
+    }
     scanned = fetch(conn, SCAN, params)
     wanted = [row for row in scanned if not (without_rereads and row["is_reread"])]
-    visible = _visible(conn, principal, wanted)[:limit]
+    visible = [
+        row for row in _visible(conn, principal, wanted) if account in (None, row["account"])
+    ][:limit]
     listed, rows = _read(conn, visible)
     is_full = len(listed) == limit or len(listed) < len(visible)
     if is_full:
@@ -206,6 +218,12 @@ def read(
         is_full or len(scanned) == most,
         fetch(conn, HELD, {"user": principal.user_id})[0]["held"],
     )
+
+
+def end(conn: Conn) -> str:
+    """Return the cursor of the latest change. A reader that starts there gets only later ones."""
+    source = fetch(conn, SOURCE, {})[0]["source"]
+    return encode_cursor([source, *_position(conn, source, LATEST)])
 
 
 def _params(place: Position) -> Row:

@@ -120,12 +120,18 @@ def scheduler(conn: Conn, status: leadership.Status, settings: Settings) -> Chec
     return "ok"
 
 
+def queue(status: leadership.Status) -> CheckStatus:
+    """Return the status of the queue: a warning while tasks have waited too long for a thread."""
+    return "warn" if status.leads and status.stuck else "ok"
+
+
 def _fleet(conn: Conn, settings: Settings) -> dict[str, CheckStatus]:
     status, serving = leadership.status(conn), processes.serving(conn)
     return {
         "workers": workers(serving),
         "dispatcher": dispatcher(status, serving),
         "scheduler": scheduler(conn, status, settings),
+        "queue": queue(status),
     }
 
 

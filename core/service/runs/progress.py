@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,6 +23,7 @@ from core.service.accounts.owed import Owed
 from core.service.fleet import pauses
 from core.service.formatting import moment, number
 from core.states import AccountState, RunState, TaskState
+from core.worker.reserve import reserved
 
 COUNTERS = (
     "tasks_done",
@@ -68,6 +69,14 @@ SELECT key, until, reason FROM limit_block
 WHERE {lasts("limit_block.until")} AND key ^@ ANY(%(prefixes)s) ORDER BY until DESC
 """
 
+# The accounts whose tasks are dispatched, with the most first. It reads as many rows as the windows
+# are wide. Served by `sync_task_queued`.
+DISPATCHED = f"""
+SELECT a.id, a.user_id, a.name, count(*)::int AS tasks
+FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
+WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = ANY(%(domains)s)
+GROUP BY a.id ORDER BY count(*) DESC, a.id
+"""
 
 # Served by the primary key. The breaker of the complete account comes first.
 BREAKERS = """
@@ -186,7 +195,7 @@ def blockers(conn: Conn, account: Account, now: Progress | None = None) -> list[
         *_blocks(conn, [account])[account.id],
     ]
     if not reasons and now is not None and now.state == RunState.RUNNING and now.queued == 0:
-        reasons = _snoozed(conn, now)
+        reasons = _snoozed(conn, now) or _threads(conn, fleet, account, now)
     return reasons
 
 
@@ -223,7 +232,7 @@ def _status(account: Account) -> list[Blocker]:
 
 @dataclass(frozen=True, slots=True)
 class _Fleet:
-    serving: Collection[str]
+    serving: Mapping[str, tuple[int, int]]
     leads: bool
     draining: bool
     paused: Mapping[str, Pause]
@@ -269,6 +278,25 @@ def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:
         ]
     if not fleet.leads:
         return [Blocker("no dispatcher is leading; another takes over within 20 s")]
+    return []
+
+
+def _threads(conn: Conn, fleet: _Fleet, account: Account, now: Progress) -> list[Blocker]:
+    """Return the holder of all threads, if an account has ready tasks and no thread is left.
+
+    Accounts of other users are not named.
+    """
+    domain = account.integration_domain
+    threads = fleet.serving.get(domain, (0, 0))[0]
+    if not now.ready or not threads:
+        return []
+    around = processes.neighbours(conn).get(domain, {domain})
+    rows = fetch(conn, DISPATCHED, {"domains": sorted(around)})
+    own = [row for row in rows if row["user_id"] == account.user_id]
+    if sum(row["tasks"] for row in own) >= threads - reserved(threads):
+        return [Blocker(f"all threads of {domain} are busy with account {own[0]['name']}")]
+    if sum(row["tasks"] for row in rows) >= threads:
+        return [Blocker(f"all threads of {domain} are busy with accounts of other users")]
     return []
 
 

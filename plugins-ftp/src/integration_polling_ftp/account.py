@@ -232,13 +232,22 @@ class Config(BaseModel, extra="forbid"):
         ),
     )
     settle_seconds: float = Field(
-        0,
+        10,
         ge=0,
         le=3600,
         title="Settling time (seconds)",
         description=(
-            "Look at new and changed files again after this number of seconds, and fetch only files"
-            " whose size and time did not change. This works even if the server's clock is wrong"
+            "Look again at files that changed within the last day after this number of seconds, and"
+            " fetch only files whose size and time did not change. 0: fetch them without a second"
+            " look"
+        ),
+    )
+    growing: bool = Field(
+        False,
+        title="Growing files",
+        description=(
+            "Copy files that grow between the two looks too, such as log files. Only the rest of a"
+            " file is fetched when it has grown"
         ),
     )
     tls_ca: Annotated[str, Destination()] = Field(

@@ -24,15 +24,22 @@ class Stat:
     Attributes:
       size: The size in bytes; None if the server does not give it.
       modified: The time as `YYYYMMDDHHMMSS` in UTC; empty if the server does not give it.
+      unique: The server's id of the file; empty if it does not give one.
     """
 
     size: int | None = None
     modified: str = ""
+    unique: str = ""
 
     @property
     def version(self) -> str:
         """Size and time, in the form of `Entry.version`."""
         return f"{'' if self.size is None else self.size}:{self.modified}"
+
+
+def stat_of(entry: Entry) -> Stat:
+    """Return the size, the time and the id in a listing."""
+    return Stat(entry.size, entry.modified, entry.unique or "")
 
 
 class Connection(Protocol):
@@ -42,14 +49,17 @@ class Connection(Protocol):
     exceptions. The first step of an operation reopens a lost connection; a loss after it fails the
     operation with `Dropped`. A path that the server refuses is `Missing` or another
     `PermanentError`.
-
-    Attributes:
-      login_seconds: The duration of the latest login; 0 before the first one.
-      round_trip: The shortest time from a request to its reply in that login, in seconds.
     """
 
-    login_seconds: float
-    round_trip: float
+    @property
+    def login_seconds(self) -> float:
+        """The duration of the latest login; 0 before the first one."""
+        ...
+
+    @property
+    def round_trip(self) -> float:
+        """The shortest time from a request to its reply in that login, in seconds."""
+        ...
 
     @property
     def lists_facts(self) -> bool:
@@ -81,8 +91,8 @@ class Connection(Protocol):
         """List a directory; a text is a line that cannot be read, or `CUT` at the end."""
         ...
 
-    def links(self, path: str) -> set[str]:
-        """Return the names of the links in a directory."""
+    def kinds(self, path: str) -> dict[str, Kind]:
+        """Return the kinds of the names in a directory, links included."""
         ...
 
     def target_kind(self, path: str) -> Kind:
@@ -101,6 +111,15 @@ class Connection(Protocol):
         """Return the sizes and times of files."""
         ...
 
+    @property
+    def source(self) -> str:
+        """The command that gives the times in listings: `MLSD`, `LIST` or `SFTP`."""
+        ...
+
+    def times(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return exact times of files as `YYYYMMDDHHMMSS` in UTC, where listings may lack them."""
+        ...
+
     def follow(self, path: str) -> Stat:
         """Return the size and time of a file or of a link's target."""
         ...
@@ -109,5 +128,5 @@ class Connection(Protocol):
         """Pass the bytes of a file from an offset on to `write`."""
 
     def retrieve_many(self, jobs: Iterable[Job]) -> Iterator[tuple[str, IntegrationError | None]]:
-        """Fetch files without waiting between them; see `Session.retrieve_many`."""
+        """Fetch files without waiting between them; see `Client.retrieve_many`."""
         ...

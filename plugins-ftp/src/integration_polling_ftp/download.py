@@ -5,8 +5,9 @@ from __future__ import annotations
 from core import BlobWriter, Context, TaskOutput, TransientError
 from integration_polling_ftp.connection import Connection
 from integration_polling_ftp.errors import Unsupported
-from integration_polling_ftp.fetching import GROWING, judge, too_short, version_of
-from integration_polling_ftp.walking import UNSTABLE, file_output, stat_of_version
+from integration_polling_ftp.fetching import judge, too_short
+from integration_polling_ftp.reading import UNSTABLE, Look, file_output
+from integration_polling_ftp.versions import GROWING, Version, is_racy, precision, stat_of_version
 
 OVERLAP_BYTES = 64 * 1024
 """The end of a kept prefix that is fetched again, to prove that the file only grew.
@@ -19,7 +20,7 @@ TRIES = 3
 
 
 def fetch_large(
-    session: Connection, ctx: Context, path: str, parent: str, version: str
+    session: Connection, ctx: Context, path: str, parent: str, version: str, look: Look
 ) -> TaskOutput:
     """Download a file.
 
@@ -32,6 +33,7 @@ def fetch_large(
       path: The file's path as it is stored.
       parent: The path of its directory.
       version: `Entry.version` of the listing.
+      look: What is known before the transfer.
 
     Returns:
       The file, or a complete prefix of one that grows.
@@ -40,8 +42,10 @@ def fetch_large(
       Missing: The file does not exist, or reading it is not permitted.
       TransientError: The transfer was interrupted, or the file was rewritten during it.
     """
-    before = stat_of_version(version)
-    with ctx.blob(f"{path}@{version}") as blob:
+    before = listed = stat_of_version(version)
+    # Bytes that were read while the version was racy are not proven by a later look.
+    racy = is_racy(before.modified, look.began, look.settled)
+    with ctx.blob(f"{path}@{version}{'~' if racy else ''}") as blob:
         if blob.tell() and (not before.modified or blob.tell() > (before.size or 0)):
             blob.restart()
         if not blob.tell():
@@ -61,8 +65,11 @@ def fetch_large(
             raise too_short(path, size, before.size)
         if verdict in UNSTABLE:
             raise TransientError(f"{path} {UNSTABLE[verdict]}")
-    fingerprint = version_of(size, before, after if after.size is not None else None, verdict)
-    return file_output(path, parent, blob.blob, size, fingerprint)
+    now = before if after.size is None else after
+    if path not in look.exact and precision(now.modified) != 1:
+        look.exact |= session.times([path])
+    kept = look.version(path, size, listed, now, verdict)
+    return file_output(path, parent, blob.blob, size, kept, session.source)
 
 
 def _receive(session: Connection, path: str, blob: BlobWriter, listed: int | None) -> None:
@@ -84,14 +91,17 @@ def _start_with_prefix(
 ) -> None:
     """Copy the kept prefix of a file that grew, if the server still has its end."""
     known = ctx.fingerprints([path]).get(path) or ""
-    kept, _, mark = known.partition(":")
-    if mark != GROWING or not kept.isdecimal() or listed is None or listed < int(kept):
+    version = Version.parse(known)
+    if version is None or version.mark != GROWING or version.size is None:
         return
-    end, overlap = b"", min(OVERLAP_BYTES, int(kept) // 8 + 1)
+    kept = version.size
+    if listed is None or listed < kept:
+        return
+    end, overlap = b"", min(OVERLAP_BYTES, kept // 8 + 1)
     for block in ctx.content(path):
         blob.write(block)
         end = (end + block)[-overlap:]
-    if not end or blob.tell() != int(kept) or not _same_end(session, path, blob, end):
+    if not end or blob.tell() != kept or not _same_end(session, path, blob, end):
         blob.restart()
 
 

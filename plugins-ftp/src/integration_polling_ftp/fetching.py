@@ -16,16 +16,13 @@ from core import (
 )
 from integration_polling_ftp.connection import Connection, Job, Stat
 from integration_polling_ftp.errors import Dropped
-from integration_polling_ftp.listing import Entry
+from integration_polling_ftp.versions import is_same_look
 
 MAX_SMALL_BYTES = 512 * 1024
 """The size up to which a file stays in memory; a larger one is spooled to disk."""
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
 """The bytes of small files that one task holds in memory. The rest is left to a follow-up."""
-
-GROWING = "+"
-"""Replaces the time in the version of a file that grew while it was read."""
 
 Verdict = Literal["kept", "growing", "changed", "short"]
 
@@ -159,33 +156,12 @@ def judge(size: int, before: Stat, after: Stat | None, *, is_link: bool = False)
     if after is None:
         return "kept" if size >= before.size else "short"
     if after.size is not None and size == after.size:
-        is_same = size == before.size and _same_time(before, after)
-        return "kept" if is_same or size > before.size else "changed"
+        return "kept" if is_same_look(before, after) or size > before.size else "changed"
     if after.size is None or after.size == before.size:
         return "kept" if size >= before.size else "short"
     if after.size > before.size:
         return "growing" if before.size <= size < after.size else "short"
     return "changed"
-
-
-def version_of(size: int, before: Stat, after: Stat | None, verdict: Verdict) -> str:
-    """Return the fingerprint of a file that is kept.
-
-    A version that the next listing does not repeat makes the next run fetch the file again.
-    """
-    if verdict == "growing":
-        return f"{size}:{GROWING}"
-    return (before if after is None else after).version
-
-
-def stat_of(entry: Entry) -> Stat:
-    """Return the size and time in a listing."""
-    return Stat(entry.size, entry.modified)
-
-
-def _same_time(before: Stat, after: Stat) -> bool:
-    digits = min(len(before.modified), len(after.modified))
-    return before.modified[:digits] == after.modified[:digits]
 
 
 def too_short(path: str, size: int, listed: int | None) -> TransientError:

@@ -24,15 +24,13 @@ from integration_polling_ftp.connection import Connection
 from integration_polling_ftp.directory import read
 from integration_polling_ftp.download import fetch_large
 from integration_polling_ftp.errors import CONNECTIONS, Missing, UnknownHost
+from integration_polling_ftp.follow_ups import Place, batches, split
 from integration_polling_ftp.session import Session
 from integration_polling_ftp.walking import (
     FIRST_SECONDS,
     SECONDS,
     SUSPECT_SECONDS,
-    Place,
     Walk,
-    batches,
-    split,
 )
 
 MIN_IDLE_SECONDS = 15.0
@@ -112,7 +110,12 @@ class Ftp(BaseIntegration[Config, Credentials]):
 
     @task(time_limit=3600)
     def list_directory(
-        self, ctx: Context, path: str, trail: tuple[str, ...] = (), after: str = ""
+        self,
+        ctx: Context,
+        path: str,
+        trail: tuple[str, ...] = (),
+        after: str = "",
+        again: int = 0,
     ) -> TaskResult:
         """List a directory and those below it, and fetch their new and changed small files.
 
@@ -125,11 +128,12 @@ class Ftp(BaseIntegration[Config, Credentials]):
             this one. They show when a link leads back to one of them. Default: none.
           after: Only names behind this one, for the next portion of a large directory. Default:
             all names.
+          again: The number of earlier tasks that listed it and left renamed files. Default: 0.
         """
         path = path or self.root
         walk = self._walk(ctx, FIRST_SECONDS if path == self.root else SECONDS)
-        if after:
-            left = walk.take(read(self.session, path, after), trail)
+        if after or again:
+            left = walk.take(read(self.session, path, after), trail, again)
         else:
             left = walk.visit([(path, trail)])
         return self._rest(walk, left)
@@ -150,7 +154,12 @@ class Ftp(BaseIntegration[Config, Credentials]):
 
     @task(time_limit=3600)
     def fetch(
-        self, ctx: Context, items: list[tuple[str, str, bool]], parent: str, size: int
+        self,
+        ctx: Context,
+        items: list[tuple[str, str, bool]],
+        parent: str,
+        size: int,
+        settled: float = 0.0,
     ) -> TaskResult:
         """Fetch small files of one directory, one after another.
 
@@ -159,10 +168,13 @@ class Ftp(BaseIntegration[Config, Credentials]):
           items: Each file's name as it is stored, its listed version, and True for a link.
           parent: The path of the directory.
           size: The number of entries of the directory.
+          settled: The seconds since the first look at the files. Default: 0.
         """
         walk = self._walk(ctx)
-        left = walk.fetch(parent, items, size)
-        walk.tasks += batches("fetch", left, len(left) or 1, parent=parent, size=size)
+        left = walk.fetch(parent, items, size, settled)
+        walk.tasks += batches(
+            "fetch", left, len(left) or 1, parent=parent, size=size, settled=settled
+        )
         return walk.result()
 
     @task(time_limit=3600)
@@ -182,7 +194,9 @@ class Ftp(BaseIntegration[Config, Credentials]):
         return walk.result()
 
     @task(time_limit=6 * 3600)
-    def download(self, ctx: Context, path: str, parent: str, version: str) -> TaskResult:
+    def download(
+        self, ctx: Context, path: str, parent: str, version: str, settled: float = 0.0
+    ) -> TaskResult:
         """Download a large or growing file.
 
         Args:
@@ -190,10 +204,15 @@ class Ftp(BaseIntegration[Config, Credentials]):
           path: The file's path as it is stored.
           parent: The path of its directory.
           version: Size and time in the listing; see `Entry.version`.
+          settled: The seconds since the first look at the file. Default: 0.
         """
         walk = self._walk(ctx)
+        file = (names.base_name(path), version, False)
         try:
-            walk.output.append(fetch_large(self.session, ctx, path, parent, version))
+            if not walk.drop_unchanged(parent, [file]):
+                return walk.result()
+            look = walk.look({path: file}, settled)
+            walk.output.append(fetch_large(self.session, ctx, path, parent, version, look))
             walk.memory.worked(parent, names.base_name(path))
         except PermanentError as error:
             walk.failed(path, version, error, walk.listing_of(parent))

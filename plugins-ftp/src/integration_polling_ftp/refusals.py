@@ -1,4 +1,7 @@
-"""Paths that the server refuses: remembered by directory, and tried again at growing intervals."""
+"""Paths that were not fetched: remembered by directory.
+
+Paths that the server refuses are tried again at growing intervals.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,15 @@ class Refusal(BaseModel):
 
 
 class Refusals(BaseModel):
-    """The refused paths of one directory, by name as it is stored."""
+    """The paths of one directory that were not fetched, by name as it is stored.
+
+    Attributes:
+      paths: The refused paths.
+      changing: The files that changed between two looks, with the version of the second one.
+    """
 
     paths: dict[str, Refusal] = Field(default_factory=dict)
+    changing: dict[str, str] = Field(default_factory=dict)
 
 
 class Memory:
@@ -82,20 +91,35 @@ class Memory:
             )
             self._changed.add(directory)
 
+    def changing(self, directory: str, name: str, version: str) -> None:
+        """Remember the version of a file that changed between two looks."""
+        files = self._of(directory).changing
+        if name in files or len(files) < MAX_REMEMBERED:
+            files[name] = version
+            self._changed.add(directory)
+
+    def rests(self, directory: str, name: str, version: str) -> bool:
+        """Return True if a file that was changing has still the version of that look."""
+        return self._of(directory).changing.get(name) == version
+
     def worked(self, directory: str, name: str) -> None:
-        """Forget the refusal of a path that the server gave, or no longer lists."""
-        if self._of(directory).paths.pop(name, None) is not None:
+        """Forget a path that the server gave, or no longer lists."""
+        kept = self._of(directory)
+        known = [files.pop(name, None) for files in (kept.paths, kept.changing)]
+        if any(each is not None for each in known):
             self._changed.add(directory)
 
     def names(self, directory: str) -> set[str]:
-        """Return the names of the refused paths of a directory."""
-        return set(self._of(directory).paths)
+        """Return the names of the paths of a directory that were not fetched."""
+        kept = self._of(directory)
+        return {*kept.paths, *kept.changing}
 
     def changes(self) -> dict[str, Refusals | None]:
         """Return the state to write, by partition; None deletes a partition."""
         return {
-            _partition(directory): self._read[directory] if self._read[directory].paths else None
+            _partition(directory): kept if kept.paths or kept.changing else None
             for directory in self._changed
+            for kept in [self._read[directory]]
         }
 
     def _of(self, directory: str) -> Refusals:

@@ -55,6 +55,7 @@ class SftpSession:
     """An SFTP session of one account. It implements `Connection`."""
 
     lists_facts = False
+    source = "SFTP"
 
     def __init__(self, config: Config, credentials: Credentials) -> None:
         self._config = config
@@ -124,10 +125,10 @@ class SftpSession:
             if self._channel is not None:
                 self._channel.close(handle)
 
-    def links(self, path: str) -> set[str]:
-        """Return the names of the links in a directory."""
+    def kinds(self, path: str) -> dict[str, Kind]:
+        """Return the kinds of the names in a directory."""
         found = (each for each in self.entries(path) if isinstance(each, Entry))
-        return {self.text(each) for each in found if each.kind == "link"}
+        return {self.text(each): each.kind for each in found}
 
     # Facts of one path
 
@@ -158,6 +159,10 @@ class SftpSession:
             portion = paths[first : first + FILES_AHEAD]
             found |= self._call(lambda channel, portion=portion: self._stats(channel, portion))  # type: ignore[misc]
         return found
+
+    def times(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return nothing: listings have the exact times."""
+        return {}
 
     async def _stats(self, channel: SftpChannel, paths: Sequence[str]) -> dict[str, Stat]:
         asked = {path: channel.stat(self.wire(path)) for path in paths}

@@ -6,13 +6,12 @@ directories needs few tasks, and few logins.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from core import (
     MAX_INLINE_BYTES,
@@ -28,21 +27,33 @@ from core import (
 from core import Task as FollowUp
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config
-from integration_polling_ftp.connection import Connection, Stat
-from integration_polling_ftp.directory import Directory, read
+from integration_polling_ftp.connection import Connection, Stat, stat_of
+from integration_polling_ftp.directory import SPECIAL, Directory, read
 from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.fetching import (
-    GROWING,
     MAX_HELD_BYTES,
     Received,
     judge,
     receive,
-    stat_of,
-    version_of,
 )
-from integration_polling_ftp.listing import Entry, is_same, timestamp
+from integration_polling_ftp.follow_ups import NewFile, Place, batches, task_of
+from integration_polling_ftp.listing import Entry, Kind, timestamp
+from integration_polling_ftp.loops import leads_back
+from integration_polling_ftp.reading import UNSTABLE, After, Look, file_output
 from integration_polling_ftp.refusals import Memory
+from integration_polling_ftp.renames import copy, sources
 from integration_polling_ftp.selection import Selection
+from integration_polling_ftp.versions import (
+    FURTHEST_ZONE,
+    GROWING,
+    Version,
+    is_racy,
+    is_recent,
+    is_same,
+    is_same_look,
+    precision,
+    stat_of_version,
+)
 
 MAX_DEPTH = 64
 
@@ -71,9 +82,6 @@ MAX_ITEMS = 20_000
 MIN_FILE_SECONDS = 0.001
 """The least estimated seconds for a small file."""
 
-MAX_FOLLOW_UP_BYTES = 44 * 1024
-"""The size of the paths in one follow-up."""
-
 LARGE_BYTES = 4 * 1024 * 1024
 """The size from which a file has a task of its own."""
 
@@ -86,27 +94,11 @@ The first is its maximum number of files. The others are the time that it should
 seconds or round trips, whichever is longer: it begins with a dispatch and ends with a listing.
 """
 
+MAX_COPIED_BYTES = 1024**3
+"""The bytes of renamed files that one task copies from kept files."""
+
 ENTRIES_PER_FILE = 10
 """The number of entries in a listing that cost as much as the facts of one file."""
-
-Place = tuple[str, tuple[str, ...]]
-"""A directory: its path, and the `unique` facts of the directories from the root to it."""
-
-NewFile = tuple[str, str, bool]
-"""A file to fetch: its name as it is stored, its listed version, and whether it is a link."""
-
-
-@dataclass(frozen=True, slots=True)
-class After:
-    """The server's facts about files after their transfer.
-
-    Attributes:
-      stats: Sizes and times, by path, as far as they are known.
-      names: The paths of a new and complete listing; None if there is none.
-    """
-
-    stats: dict[str, Stat] = field(default_factory=dict)
-    names: set[str] | None = None
 
 
 @dataclass(slots=True)
@@ -128,6 +120,7 @@ class Walk:
     held: int = 0
     fetched: int = 0
     fetching_seconds: float = 0.0
+    copied: int = 0
     gone: set[str] = field(default_factory=set)
     memory: Memory = field(init=False)
     selection: Selection = field(init=False)
@@ -181,7 +174,7 @@ class Walk:
             except (TransientError, PermanentError):
                 if not done and not pending:
                     raise
-                self.tasks.append(_task("list_directory", path=place[0], trail=list(place[1])))
+                self.tasks.append(task_of("list_directory", path=place[0], trail=list(place[1])))
             done += 1
         return pending
 
@@ -198,6 +191,9 @@ class Walk:
                 raise
             self._refused(path, "", error, kind="directory")
             return []
+        if leads_back(self.session, found, trail):
+            self._skip_loop(path)
+            return []
         below = self.take(found, trail)
         if path != self.root:
             parent = path.rpartition("/")[0] or "/"
@@ -206,21 +202,39 @@ class Walk:
             )
         return below
 
-    def take(self, found: Directory, trail: tuple[str, ...]) -> list[Place]:
-        """Work on a portion of a directory. Returns its subdirectories."""
+    def _skip_loop(self, path: str) -> None:
+        """Do not keep a directory that leads back."""
+        self.skipped["link to a directory above it"] += 1
+        self.ctx.log.info("directory %r skipped: it is one of its own ancestors", path)
+        self.gone.add(path)
+        if self.ctx.fingerprints([path]):
+            self.output.append(TaskOutput.gone(path))
+
+    def take(self, found: Directory, trail: tuple[str, ...], again: int = 0) -> list[Place]:
+        """Work on a portion of a directory. Returns its subdirectories.
+
+        Args:
+          found: The directory.
+          trail: The `unique` facts or digests from the root to it.
+          again: The number of earlier tasks that listed it for its renamed files.
+        """
         found.raise_if_unreadable()
         self.selection.apply(found)
+        known = self.ctx.fingerprints(found.files)
+        self._drop_special(found, known)
         below = list(self._below(found, trail))
         self.skipped.update(found.skipped)
         for line in found.unreadable[:3]:
             self.ctx.log.warning("unreadable line in the listing of %r: %r", found.path, line)
-        known = self.ctx.fingerprints(found.files)
         self.output += (TaskOutput.gone(path) for path, value in known.items() if value is None)
         self.seen += found.directories  # each is kept when it is entered
-        self._files(found, known)
-        if found.after:
+        if not self._files(found, known):  # the kept bytes must stay until they are copied
             self.tasks.append(
-                _task("list_directory", path=found.path, trail=list(trail), after=found.after)
+                task_of("list_directory", path=found.path, trail=list(trail), again=again + 1)
+            )
+        elif found.after:
+            self.tasks.append(
+                task_of("list_directory", path=found.path, trail=list(trail), after=found.after)
             )
         elif found.is_complete:
             self.listed.append(Listing(found.path))
@@ -263,39 +277,164 @@ class Walk:
         )
 
     def _is_link(self, parent: str, name: str) -> bool:
+        return self._kinds(parent or "/").get(name) == "link"
+
+    def _kinds(self, path: str) -> dict[str, Kind]:
         try:
-            return name in self.session.links(parent or "/")
+            return self.session.kinds(path)
         except PermanentError:
-            return False
+            return {}
+
+    def _drop_special(self, found: Directory, known: dict[str, str | None]) -> None:
+        """Remove pipes, sockets and devices that MLSD shows as empty files."""
+        if not found.is_mlsd:
+            return
+        empty = [
+            path
+            for path, entry in found.files.items()
+            if entry.size == 0 and not is_same(known.get(path), entry.version)
+        ]
+        kinds = self._kinds(found.path) if empty else {}
+        for path in empty:
+            if kinds.get(names.base_name(path)) == "other":
+                del found.files[path]
+                found.others.add(path)
+                found.skipped[SPECIAL] += 1
 
     # Files
 
-    def _files(self, found: Directory, known: dict[str, str | None]) -> None:
-        """Fetch new and changed files: few of them here, many in follow-ups."""
+    def _files(self, found: Directory, known: dict[str, str | None]) -> bool:
+        """Fetch new and changed files: few of them here, many in follow-ups.
+
+        Returns:
+          True, unless renamed files are left to copy.
+        """
         self.seen += found.files
-        quiet = datetime.now(UTC) - timedelta(seconds=self.config.quiet_seconds)
+        now = self.ctx.now
         new: list[NewFile] = []
         unsettled: list[NewFile] = []
         for path, entry in found.files.items():
             name, version = names.base_name(path), entry.version
-            changed = timestamp(entry.modified)
-            if known.get(path) is not None and is_same(known[path], version):
+            kept = Version.parse(known.get(path))
+            if kept is not None and kept.is_current(stat_of(entry), now):
                 self.unchanged += 1
-            elif self.config.quiet_seconds and changed is not None and changed > quiet:
+            elif self._is_quiet(path, entry, now):
                 self.skipped["changed too recently"] += 1
             elif refusal := self.memory.waiting(found.path, name, version):
                 self.skipped[_reason(refusal.reason)] += 1
-            elif self.config.settle_seconds:
+            elif self._is_unsettled(found.path, entry, name, kept, now):
                 unsettled.append((name, version, path in found.links))
-            elif (entry.size or 0) >= LARGE_BYTES or _needs_own_task(path, known):
-                self.tasks.append(_task("download", path=path, parent=found.path, version=version))
             else:
                 new.append((name, version, path in found.links))
+        changed = [names.join(found.path, name) for name, *_ in (*new, *unsettled)]
+        copied, waiting = self._copy_renamed(found, [path for path in changed if path not in known])
+        renamed = copied | waiting
+        new = [file for file in new if names.join(found.path, file[0]) not in renamed]
+        unsettled = [file for file in unsettled if names.join(found.path, file[0]) not in renamed]
+        new = self._leave_large(found.path, new, known)
         self._fetch_or_leave(found.path, new, found.size)
         for task in batches(
             "settle", unsettled, MAX_BATCH_FILES, parent=found.path, size=found.size
         ):
             self.tasks.append(replace(task, delay=self.config.settle_seconds))
+        return not waiting
+
+    def _is_quiet(self, path: str, entry: Entry, now: datetime) -> bool:
+        """Return True if a file changed within the last `quiet_seconds`, to the second if known."""
+        quiet = self.config.quiet_seconds
+        changed = timestamp(entry.modified)
+        if not quiet or changed is None:
+            return False
+        if (
+            now - changed < timedelta(seconds=quiet) + FURTHEST_ZONE
+            and precision(entry.modified) > 1
+            and (exact := self.session.times([path]).get(path))
+        ):
+            changed = timestamp(exact) or changed
+        return changed > now - timedelta(seconds=quiet)
+
+    def _is_unsettled(
+        self, parent: str, entry: Entry, name: str, kept: Version | None, now: datetime
+    ) -> bool:
+        """Return True if a file needs a second look.
+
+        A file that rests since an earlier run needs none, nor does one that is only fetched again
+        because its version is racy.
+        """
+        stat = stat_of(entry)
+        if not self.config.settle_seconds or not is_recent(entry.modified, now):
+            return False
+        if kept is not None and (kept.is_same(stat) or kept.may_be_current(stat)):
+            return False
+        return not self.memory.rests(parent, name, entry.version)
+
+    def _leave_large(
+        self, parent: str, files: Sequence[NewFile], known: dict[str, str | None],
+        settled: float = 0.0,
+    ) -> list[NewFile]:  # fmt: skip
+        """Leave large and growing files to tasks of their own. Returns the others."""
+        small: list[NewFile] = []
+        for name, version, is_link in files:
+            path = names.join(parent, name)
+            if (stat_of_version(version).size or 0) >= LARGE_BYTES or _needs_own_task(path, known):
+                self.tasks.append(
+                    task_of("download", path=path, parent=parent, version=version, settled=settled)
+                )
+            else:
+                small.append((name, version, is_link))
+        return small
+
+    def _copy_renamed(self, found: Directory, new: Sequence[str]) -> tuple[set[str], set[str]]:
+        """Keep renamed files with the bytes that are kept.
+
+        Returns:
+          Their paths, and those that wait for a further task, because this one holds enough.
+        """
+        renamed = sources(self.ctx, found, new)
+        copied: set[str] = set()
+        for path, source in renamed.items():
+            if self.held >= MAX_HELD_BYTES or self.copied >= MAX_COPIED_BYTES:
+                return copied, renamed.keys() - copied
+            entry = found.files[path]
+            received = copy(self.ctx, source, entry.size)
+            if received is None:
+                continue
+            size = received.size
+            self.held += min(size, MAX_INLINE_BYTES)
+            self.copied += size
+            version = Version(size, entry.modified, unique=entry.unique or "")
+            content = received.content()
+            self.output.append(
+                file_output(path, found.path, content, size, version, self.session.source)
+            )
+            copied.add(path)
+        return copied, set()
+
+    def drop_unchanged(self, parent: str, files: list[NewFile]) -> list[NewFile]:
+        """Return the files without those whose exact time proves that they did not change."""
+        if self.session.source != "LIST":
+            return files
+        known = self.ctx.fingerprints([names.join(parent, name) for name, *_ in files])
+        kept = {
+            path: version
+            for name, listed, _ in files
+            if (version := Version.parse(known.get(path := names.join(parent, name))))
+            and version.may_be_current(stat_of_version(listed))
+        }
+        times = self.session.times(list(kept)) if kept else {}
+        left: list[NewFile] = []
+        for name, listed, is_link in files:
+            path, stat = names.join(parent, name), stat_of_version(listed)
+            if path not in kept or times.get(path) != kept[path].exact:
+                left.append((name, listed, is_link))
+                continue
+            self.unchanged += 1
+            if not kept[path].is_same(stat):  # the server shows its times in another zone now
+                shown = replace(kept[path], modified=stat.modified)
+                self.output.append(
+                    TaskOutput.update(path, metadata={"size": stat.size}, fingerprint=shown.text)
+                )
+        return left
 
     def settle(self, parent: str, files: Sequence[NewFile], entries: int) -> None:
         """Look at files a second time, and fetch those that did not change.
@@ -315,39 +454,58 @@ class Walk:
         for path, (name, version, is_link) in zip(paths, files, strict=True):
             now = self.session.follow(path) if is_link else after.stats.get(path)
             is_known = now is not None or after.names is not None
+            before = stat_of_version(version)
             if after.names is not None and path not in after.names:
                 self._gone(path)
-            elif is_known and (now is None or not is_same(version, now.version)):
-                self.skipped["still changing"] += 1
-            elif (stat_of_version(version).size or 0) >= LARGE_BYTES or _needs_own_task(
-                path, known
-            ):
-                self.tasks.append(_task("download", path=path, parent=parent, version=version))
+            elif is_known and (now is None or not is_same_look(before, now)):
+                self._changing(path, parent, before, now)
             else:
                 new.append((name, version, is_link))
-        self._fetch_or_leave(parent, new, entries)
+        settled = self.config.settle_seconds
+        new = self._leave_large(parent, new, known, settled)
+        self._fetch_or_leave(parent, new, entries, settled)
 
-    def _fetch_or_leave(self, parent: str, new: list[NewFile], entries: int) -> None:
+    def _changing(self, path: str, parent: str, before: Stat, now: Stat | None) -> None:
+        """Leave a file that still changes to the next run, which compares it with this look.
+
+        With `growing`, a file that only grew is downloaded as far as it goes.
+        """
+        grows = now is not None and (now.size or 0) > (before.size or 0)
+        if grows and now is not None and self.config.growing:
+            self.tasks.append(task_of("download", path=path, parent=parent, version=now.version))
+            return
+        self.skipped["still changing"] += 1
+        if now is not None:
+            self.memory.changing(parent, names.base_name(path), now.version)
+
+    def _fetch_or_leave(
+        self, parent: str, new: list[NewFile], entries: int, settled: float = 0.0
+    ) -> None:
         if new and not self.is_over():
             with suppress(Dropped, RateLimited):  # the listing is good: follow-ups fetch the files
-                new = self.fetch(parent, new, entries)
+                new = self.fetch(parent, new, entries, settled)
         batch = -(-len(new) // max(self.config.max_connections, 1))
         seconds = max(BATCH_SECONDS, BATCH_ROUND_TRIPS * self.session.round_trip)
         batch = min(max(batch, int(seconds / self.pace())), MAX_BATCH_FILES)
-        self.tasks += batches("fetch", new, batch, parent=parent, size=entries)
+        self.tasks += batches("fetch", new, batch, parent=parent, size=entries, settled=settled)
 
-    def fetch(self, parent: str, files: Sequence[NewFile], entries: int) -> list[NewFile]:
+    def fetch(
+        self, parent: str, files: Sequence[NewFile], entries: int, settled: float = 0.0
+    ) -> list[NewFile]:
         """Fetch small files of one directory in a row, and check them with one listing.
 
         Args:
           parent: The path of the directory.
           files: The files.
           entries: The number of entries of the directory, which tells what a listing costs.
+          settled: The seconds since the first look at these versions of the files. Default: 0.
 
         Returns:
           The files that are left: the time was over, or the connection was lost.
         """
+        files = self.drop_unchanged(parent, list(files))
         left = {names.join(parent, file[0]): file for file in files}
+        look = self.look(left, settled)
         sizes = {
             path: None if is_link else stat_of_version(version).size
             for path, (_, version, is_link) in left.items()
@@ -360,8 +518,15 @@ class Walk:
             self.fetched += len(arrived)
             self.fetching_seconds += time.monotonic() - began
             after = self._after(parent, [path for path, _ in arrived], entries)
+            look.exact |= self.session.times(
+                [
+                    path
+                    for path, _ in arrived
+                    if path not in look.exact and _is_coarse(after.stats.get(path), left[path])
+                ]
+            )
             for path, received in arrived:
-                self._settle(path, parent, left.pop(path), received, after)
+                self._keep(path, parent, left.pop(path), received, after, look)
         finally:
             for _, received in arrived:
                 received.close()
@@ -387,13 +552,34 @@ class Walk:
         stats = self.session.stats(paths)
         return After({path: stat for path, stat in stats.items() if stat != Stat()})
 
-    def _settle(
-        self, path: str, parent: str, file: NewFile, received: Received, after: After
+    def look(self, files: Mapping[str, NewFile], settled: float) -> Look:
+        """Look at files before they are read; get their exact times, if those decide.
+
+        Args:
+          files: The files, by path.
+          settled: The seconds since the first look at these versions.
+        """
+        began = self.ctx.now
+        times = {
+            path: stat_of_version(version).modified
+            for path, (_, version, is_link) in files.items()
+            if not is_link
+        }
+        racy = [
+            path
+            for path, modified in times.items()
+            if precision(modified) > 1 and is_racy(modified, began, settled)
+        ]
+        exact = self.session.times(racy) if racy else {}
+        return Look(began, settled, exact, frozenset(exact))
+
+    def _keep(
+        self, path: str, parent: str, file: NewFile, received: Received, after: After, look: Look
     ) -> None:
         """Keep a file that arrived, or say why not."""
         name, version, is_link = file
         if isinstance(received.error, Dropped):
-            self.tasks.append(_task("download", path=path, parent=parent, version=version))
+            self.tasks.append(task_of("download", path=path, parent=parent, version=version))
             return
         if received.error is not None:
             self.failed(path, version, received.error, after)
@@ -409,10 +595,11 @@ class Walk:
                 "%r skipped: %s (%d bytes, listed %s)", path, UNSTABLE[verdict], size, version
             )
             return
-        fingerprint = version if is_link else version_of(size, before, now, verdict)
+        kept = look.version(path, size, before, before if is_link else now or before, verdict)
+        source = "MDTM" if is_link and self.session.source == "LIST" else self.session.source
         self.memory.worked(parent, name)
         self.held += min(size, MAX_INLINE_BYTES)
-        self.output.append(file_output(path, parent, received.content(), size, fingerprint))
+        self.output.append(file_output(path, parent, received.content(), size, kept, source))
 
     def listing_of(self, parent: str) -> After:
         """Return a new listing of a directory, as far as it can be read."""
@@ -442,61 +629,10 @@ class Walk:
         self.ctx.log.warning("%s %r skipped: %s", kind, path, error)
 
 
-UNSTABLE = {
-    "short": "fewer bytes than listed",
-    "changed": "changed during the download",
-}
-
-
-def file_output(path: str, parent: str, content: object, size: int, fingerprint: str) -> TaskOutput:
-    """Return the output of a file."""
-    modified = fingerprint.partition(":")[2]
-    metadata: dict[str, int | bool] = {"size": size}
-    if not modified.isdecimal() and modified:
-        metadata["growing"] = True
-    return TaskOutput(
-        path, content, kind="file", parent=parent, name=names.base_name(path),  # type: ignore[arg-type]
-        metadata=metadata, timestamp=timestamp(modified), fingerprint=fingerprint,
-    )  # fmt: skip
-
-
-def batches(type: str, items: Sequence[object], most: int, **payload: object) -> Iterator[FollowUp]:
-    """Return follow-ups for portions of some items, each below the maximum size of a payload."""
-    portion: list[object] = []
-    size = 0
-    for item in items:
-        length = len(json.dumps(item))
-        if portion and (len(portion) >= most or size + length > MAX_FOLLOW_UP_BYTES):
-            yield _task(type, items=portion, **payload)
-            portion, size = [], 0
-        portion.append(item)
-        size += length
-    if portion:
-        yield _task(type, items=portion, **payload)
-
-
-def split(places: Sequence[Place], parts: int, seconds: float) -> Iterator[FollowUp]:
-    """Return follow-ups that share the directories which are left.
-
-    Args:
-      places: The directories.
-      parts: The number of shares.
-      seconds: The seconds that each follow-up works.
-    """
-    shares: Iterable[Sequence[Place]] = [places[part::parts] for part in range(parts)]
-    for share in shares:
-        items = [(path, list(trail)) for path, trail in share]
-        yield from batches("walk", items, 1_000, seconds=seconds)
-
-
-def _task(type: str, **payload: object) -> FollowUp:
-    return FollowUp(type, payload)  # type: ignore[arg-type]
-
-
-def stat_of_version(version: str) -> Stat:
-    """Return the size and time of a version; see `Entry.version`."""
-    size, _, modified = version.partition(":")
-    return Stat(int(size) if size.isdecimal() else None, modified)
+def _is_coarse(now: Stat | None, file: NewFile) -> bool:
+    """Return True if a listing does not give the second of a file's time."""
+    modified = stat_of_version(file[1]).modified if now is None else now.modified
+    return not file[2] and precision(modified) != 1
 
 
 def _needs_own_task(path: str, known: dict[str, str | None]) -> bool:

@@ -6,8 +6,9 @@ computes the content that a sync must keep.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,22 +18,34 @@ from core import (
     AccountIdentity,
     BaseIntegration,
     Context,
+    Hints,
+    ListenableAccount,
+    Listener,
     Manifest,
     PermanentError,
+    Rehearsal,
+    RehearsalSection,
+    Sample,
     Skipped,
     Task,
     TaskOutput,
     TaskResult,
+    WebhookRequest,
+    WebhookResponse,
     hookimpl,
     task,
 )
 from integration_polling_hello_world.bench import Config, expected, fail_on_purpose, greeting
+from integration_polling_hello_world.events import HelloSettings, answer, receive
 
 __all__ = ["Config", "HelloWorld", "expected", "integrations"]
 
 STATE = "runs"
 LONG_MS = 1_000
 """A task that takes this long reports its progress, in tenths."""
+
+SAMPLED = 3
+"""Pages that the rehearsal names."""
 
 GROWN = "grown"
 """The parent of the items that runs add."""
@@ -51,11 +64,51 @@ class HelloWorld(BaseIntegration[Config]):
     Without `grow`, a second run finds nothing new.
     """
 
-    manifest = Manifest("hello-world", "Hello World")
+    manifest = Manifest("hello-world", "Hello World", settings=HelloSettings)
 
     def check(self) -> AccountIdentity:
         """Return an identity that the name alone decides; there is nothing to connect to."""
         return AccountIdentity(self.config.name, f"Hello {self.config.name}")
+
+    def rehearse(self) -> Rehearsal:
+        """Say how many pages and items a run lists, and refuse shares that make no sense."""
+        config = self.config
+        section = RehearsalSection(
+            "Greetings",
+            {"Pages": config.pages, "Items on a page": config.items},
+            [Sample(f"Page {page}") for page in range(1, min(config.pages, SAMPLED) + 1)],
+            omitted=max(0, config.pages - SAMPLED),
+        )
+        failing = sum(config.fail_rate.values())
+        return Rehearsal(
+            [section],
+            [f"{failing:.0%} of the tasks fail on purpose."] if failing else [],
+            "the shares in fail_rate exceed 1" if failing > 1 else None,
+        )
+
+    @classmethod
+    def listeners(
+        cls, settings: BaseModel | None, accounts: Iterable[ListenableAccount]
+    ) -> Sequence[Listener]:
+        """Listen for all accounts together, if the operator has named a source of events."""
+        assert isinstance(settings, HelloSettings)
+        listens = bool(settings.hello_world_events)
+        if not listens and not settings.hello_world_webhook_secret.get_secret_value():
+            return []
+        # An event names an account as `check` identifies it.
+        return [Listener("events", {each.id: each.identity for each in accounts}, listens)]
+
+    @classmethod
+    # One server sends the events of all accounts.
+    def listen(cls, listener: Listener, hints: Hints, stopping: threading.Event) -> None:  # noqa: ARG003
+        """Turn each line of the service's server into a hint."""
+        receive(HelloSettings().hello_world_events, hints, stopping)
+
+    @classmethod
+    def webhook(cls, request: WebhookRequest) -> WebhookResponse:
+        """Check the signature, and turn the event into a hint."""
+        assert isinstance(request.settings, HelloSettings)
+        return answer(request, request.settings)
 
     def start(self, ctx: Context) -> TaskResult:
         """Return one task for each page, and one each for added and for fetched items.

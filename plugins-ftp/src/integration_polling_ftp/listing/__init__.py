@@ -14,7 +14,7 @@ from itertools import chain, islice
 
 from integration_polling_ftp.listing.dates import Clock
 from integration_polling_ftp.listing.dos import parse_dos, parse_os2, parse_vxworks
-from integration_polling_ftp.listing.entry import IGNORED, Entry, Kind, is_same, timestamp
+from integration_polling_ftp.listing.entry import IGNORED, Entry, Kind, timestamp
 from integration_polling_ftp.listing.facts import parse_eplf, parse_facts
 from integration_polling_ftp.listing.hosts import (
     parse_as400,
@@ -33,7 +33,6 @@ __all__ = [
     "Kind",
     "Listing",
     "Unreadable",
-    "is_same",
     "parse_facts",
     "parse_line",
     "parse_listing",

@@ -63,21 +63,6 @@ def size_of(digits: str) -> int | None:
     return int(plain)
 
 
-def is_same(known: str | None, listed: str) -> bool:
-    """Return True if two versions are equal in the precision of the coarser one.
-
-    LIST omits the time of day for old files.
-    """
-    if known is None:
-        return False
-    size, _, modified = known.partition(":")
-    listed_size, _, listed_modified = listed.partition(":")
-    digits = min(len(modified), len(listed_modified))
-    if not digits:
-        return known == listed
-    return size == listed_size and modified[:digits] == listed_modified[:digits]
-
-
 def timestamp(modified: str) -> datetime | None:
     """Return the time of a version in UTC; None if it is missing or invalid."""
     for form, length in (("%Y%m%d%H%M%S", 14), ("%Y%m%d%H%M", 12), ("%Y%m%d", 8)):

@@ -1,0 +1,35 @@
+"""The state of an account's listener, in words."""
+
+from __future__ import annotations
+
+from core.ledger.listeners import Listening
+from core.service.formatting import ago, counted
+
+
+def state_of(listening: Listening) -> str:
+    """Return `webhook`, `connected` or `down`."""
+    if not listening.listens:
+        return "webhook"
+    return "connected" if listening.connected else "down"
+
+
+def sentence(listening: Listening, minutes: int, *, in_full: bool = True) -> str:
+    """Describe the listener of an account.
+
+    Args:
+      listening: The listener.
+      minutes: The account's poll interval.
+      in_full: True to name the error, for an operator. Default: True.
+    """
+    match state_of(listening):
+        case "webhook":
+            return "The provider sends events to the webhook."
+        case "connected":
+            at = ago(listening.connected_at)
+            return f"The engine receives the provider's events (connected {at})."
+    lost = "No events of the provider arrive"
+    if listening.down_at is not None:
+        lost = f"The provider's events stopped {ago(listening.down_at)}"
+    reason = f": {listening.error}" if in_full and listening.error else ""
+    polled = "every minute" if minutes == 1 else f"every {counted(minutes, 'minute')}"
+    return f"{lost}{reason}. The engine polls the account {polled}."

@@ -463,3 +463,65 @@ def test_a_debt_of_many_periods_is_paid_off_while_nobody_looks(
     assert wait.seconds == pytest.approx(10.2)
     clock.set(BEGIN + 1_000_000 * 1_020_000)
     assert take(budgets, limit) is None
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from([*["take"] * 12, "killed", "charge", "flush", "failover", "set back"]),
+        st.integers(1, 60),
+        st.sampled_from([0, 0, 0, 500, 4_000, 30_000, 200_000, 700_000, 1_020_000]),
+    ),
+    min_size=1,
+    max_size=80,
+)
+
+
+@given(units=st.integers(1, 60), events=EVENTS, seed=st.integers(0, 2**32))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_fault_exceeds_a_window_and_the_limit_is_used_again_afterwards(
+    units: int,
+    events: list[tuple[str, int, int]],
+    seed: int,
+    budgets: Budgets,
+    clock: SimulatedClock,
+) -> None:
+    """Kills between grant and use, charges, flushes, failovers, and a clock that is set back."""
+    limit, random = Rate("q", units, 1.0), Random(seed)
+    life = round(grant_seconds(limit) * 1_000_000)
+    now, back, left = BEGIN, 0, []
+
+    def set_clock() -> int:
+        clock.set(now - back)
+        return now - back
+
+    def lose(*, all: bool) -> None:
+        if all:
+            clock.begin(set_clock())
+            clock.client.delete(clock.key.replace("rates", "budget/k"))
+        clock.client.hset(clock.key, "", set_clock())
+
+    lose(all=True)
+    clock.client.hset(clock.key, "", 0)
+    for event, asked, pause in events:
+        now += pause
+        set_clock()
+        cost = min(asked, units)
+        match event:
+            case "charge":
+                budgets.charge(UnitRequest("k", limit, cost))
+            case "flush" | "failover":
+                lose(all=event == "flush")
+            case "set back":
+                back += pause
+            case _:
+                if take(budgets, limit, cost) is None and event == "take":
+                    left.append((now + random.randrange(life), cost))
+    assert worst_window(left, 1_000_000) <= units
+    now += (2 + sum(cost for event, cost, _ in events if event == "charge") // units) * 3_000_000
+    begin, cost, used = now, random.randint(1, units), 0
+    while now < begin + 20_000_000:
+        set_clock()
+        wait = take(budgets, limit, cost)
+        used += 0 if wait else cost
+        now += round(wait.seconds * 1e6) if wait else 1
+    assert used >= 0.95 * 20 * (units // cost) * cost

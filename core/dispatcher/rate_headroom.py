@@ -37,7 +37,7 @@ class _OnTheWay:
     taken: int = 0
 
     def settle(self, taken: int, now: float) -> int:
-        """Remove what workers have taken, and what is too old; return the rest."""
+        """Remove units that workers have taken or that are too old, and return the rest."""
         gone = max(taken - self.taken, 0)
         self.taken = taken
         while self.units and (gone or self.units[0][0] < now - IN_FLIGHT_SECONDS):
@@ -81,7 +81,7 @@ class RateHeadroom:
     def apply(
         self, rules: Rules, waiting: Sequence[Waiting], requests: Sequence[UnitRequest]
     ) -> tuple[Rules, dict[str, LimitUse]]:
-        """Return the rules with what is left of the rate limits.
+        """Return the rules with the units left of the rate limits.
 
         Args:
           rules: The rules of a domain.
@@ -89,7 +89,7 @@ class RateHeadroom:
           requests: The requests of their limits.
 
         Returns:
-          The rules, and what was used of each limit in its latest period.
+          The rules, and the use of each limit in its latest period.
         """
         if not requests:
             return rules, {}

@@ -1,4 +1,4 @@
-"""What users, accounts and lanes used of each rate limit in its latest period.
+"""The use of each rate limit by users, accounts and lanes in its latest period.
 
 The leader remembers what it dispatched. A new leader begins without memory, and has equal shares
 again after one period.
@@ -67,7 +67,7 @@ class LimitUse:
         """Return the units that the backfill may use now.
 
         Without a pace, it would use the complete limit in one burst, and live tasks would wait for
-        the end of the period. One task may always start, whatever it costs: then it is infinite.
+        the end of the period. One task may always start, at any cost: then it is infinite.
         """
         latest = sum(
             units

@@ -104,7 +104,7 @@ class Rationing:
 
     Args:
       rules: The costs and limits of the domain.
-      uses: What was used of each limit in its latest period, by key.
+      uses: The use of each limit in its latest period, by key.
       waiting: The accounts of the portions.
     """
 

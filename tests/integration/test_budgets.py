@@ -477,7 +477,7 @@ EVENTS = st.lists(
 
 
 @given(units=st.integers(1, 60), events=EVENTS, seed=st.integers(0, 2**32))
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_fault_exceeds_a_window_and_the_limit_is_used_again_afterwards(
     units: int,
     events: list[tuple[str, int, int]],

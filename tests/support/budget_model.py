@@ -27,7 +27,7 @@ class Budget:
       log: Pairs of (time, units) that count, oldest first.
       owed: The units beyond the limit that are not paid yet.
       taken: All units that tasks took since the log began, with their times.
-      lost: Those of earlier logs.
+      lost: The units of earlier logs.
     """
 
     limit: Rate

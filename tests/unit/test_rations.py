@@ -42,7 +42,7 @@ class Account:
 
 
 class World:
-    """A leader that shares one limit, and workers that start each task at once.
+    """A leader that shares one limit, and workers that start each task immediately.
 
     Time passes in steps. The budget is the model of the script.
     """

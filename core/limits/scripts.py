@@ -53,9 +53,9 @@ end
 
 -- Removes the entries whose span has passed. The units that each leaves pay what is owed.
 local function settle(b, now)
-    for i = b.first, b.last do
+    if b.last >= b.first and b.at[b.last] > now then
         -- The clock of Redis was set back: count these units from now.
-        if b.at[i] > now then b.at[i] = now end
+        for i = b.first, b.last do b.at[i] = math.min(b.at[i], now) end
     end
     if b.owed > 0 and b.sum >= b.limit then
         -- All units pay what is owed, once in each span. Skip the spans in which nobody looked.
@@ -95,11 +95,13 @@ local function open(name, old, mark, began, limit, span, slot, interval)
                 b.reserved[#b.reserved + 1] = {log[i], log[i + 1], log[i + 2], log[i + 3]}
             end
         end
+        local at, units, last, sum = b.at, b.units, 0, 0
         for i = from, #log, 2 do
-            b.last = b.last + 1
-            b.at[b.last], b.units[b.last] = log[i], log[i + 1]
-            b.sum = b.sum + log[i + 1]
+            last = last + 1
+            at[last], units[last] = log[i], log[i + 1]
+            sum = sum + units[last]
         end
+        b.last, b.sum = last, sum
     end
     -- Units that workers of the version before took, during a rolling upgrade.
     local theirs = math.max(tonumber(fields[2]) or 0, tonumber(redis.call('GET', old)) or 0)
@@ -237,8 +239,10 @@ for i = 2, #KEYS do
         for _, one in ipairs(b.reserved) do
             for n = 1, 4 do log[#log + 1] = one[n] end
         end
+        local size, at, units = #log, b.at, b.units
         for n = b.first, b.last do
-            log[#log + 1], log[#log + 2] = b.at[n], b.units[n]
+            log[size + 1], log[size + 2] = at[n], units[n]
+            size = size + 2
         end
         redis.call('HSET', KEYS[1], 'log/' .. b.name, cmsgpack.pack(log))
     end

@@ -1263,7 +1263,7 @@ MUTATIONS = [
     ),
     Mutation(
         "backfill is spread over the period",
-        (("core/dispatcher/rations.py", "or units <= self.pace_left", "or True"),),
+        (("core/dispatcher/rations.py", "or self.pace_left > 0", "or True"),),
         ("tests/unit/test_rations.py",),
     ),
     Mutation(

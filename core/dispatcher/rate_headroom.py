@@ -144,6 +144,6 @@ def retry_in(rules: Rules, requests: Iterable[UnitRequest]) -> float:
     Without a budget in use, the result is infinite.
     """
     waits = [units.more_in for units in rules.available.values() if units.more_in > 0]
-    paced = [one.limit for one in requests if rules.paces.get(one.key, inf) < inf]
+    paced = [one.limit for one in requests if rules.paces.get(one.key, inf) <= 0]
     waits += [limit.per / SLOTS for limit in paced]
     return max(min(waits), MIN_WAIT_SECONDS) if waits else inf

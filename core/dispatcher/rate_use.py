@@ -58,16 +58,11 @@ class LimitUse:
                 _subtract(self.accounts, account, units)
                 _subtract(self.lanes, (account, lane), units)
 
-    @property
-    def pace(self) -> float:
-        """The units that the backfill may use in one part of the period."""
-        return PACE * self.limit.units / PACE_SHARE
-
     def pace_left(self, now: float) -> float:
-        """Return the units that the backfill may use now.
+        """Return the units that the backfill may use now. Its last task may cost more.
 
         Without a pace, it would use the complete limit in one burst, and live tasks would wait for
-        the end of the period. One task may always start, at any cost: then it is infinite.
+        the end of the period.
         """
         latest = sum(
             units
@@ -75,7 +70,7 @@ class LimitUse:
             for (_, _, lane), units in counts.items()
             if lane == Lane.BACKFILL
         )
-        return self.pace - latest if latest else float("inf")
+        return PACE * self.limit.units / PACE_SHARE - latest
 
     def _backwards(self, since: float) -> Iterator[tuple[float, Counter[tuple[str, str, str]]]]:
         for at, counts in reversed(self._slots):

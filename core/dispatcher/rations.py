@@ -28,7 +28,7 @@ class _Budget:
     """What is left of one limit in this round.
 
     Attributes:
-      pace_left: The units that the backfill may use now.
+      pace_left: The units that the backfill may use now; its last task may cost more.
     """
 
     limit: Rate
@@ -45,7 +45,7 @@ class _Budget:
         cost = self.cost(units)
         own = cost == self.left.reserved_cost
         return cost <= (self.left.units if own else self.left.other_units) and (
-            lane != Lane.BACKFILL or units <= self.pace_left
+            lane != Lane.BACKFILL or self.pace_left > 0
         )
 
     def must_reserve(self, units: int) -> bool:
@@ -62,7 +62,7 @@ class _Budget:
             self.left = self.left._replace(reserved_cost=0)
         self.left = self.left.less(units)
         if lane == Lane.BACKFILL:
-            self.pace_left = min(self.pace_left, self.use.pace) - units
+            self.pace_left -= units
 
 
 @dataclass(slots=True)

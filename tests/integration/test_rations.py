@@ -127,6 +127,9 @@ def test_the_backfill_has_a_pace_while_no_live_task_waits(budgets: Budgets) -> N
     rules, uses = headroom.apply(rules, waiting(live=False), [REQUEST])
     assert rules.paces == {REQUEST.key: 10 * 1.25 / 8 - 1}
     assert uses[REQUEST.key].users == {"ann": 1}
+    assert retry_in(rules, [REQUEST]) == float("inf")
+    note(headroom, rules, ["step"])
+    rules, _ = headroom.apply(rules, waiting(live=False), [REQUEST])
     assert retry_in(rules, [REQUEST]) == LIMIT.per / 64
     rules, _ = headroom.apply(rules, [*waiting(live=False), *waiting()], [REQUEST])
     assert (rules.paces, rules.rivals) == ({}, {REQUEST.key: 2})

@@ -1268,8 +1268,7 @@ MUTATIONS = [
     ),
     Mutation(
         "units are reserved for a task that does not fit",
-        (("core/dispatcher/rations.py", "                    budget.reserve(units)\n"
-          "                    self.reservations.append", "                    str"),),
+        (("core/dispatcher/rations.py", "                self._reserve(costs)", "                pass"),),
         ("tests/unit/test_rations.py",),
     ),
     Mutation(

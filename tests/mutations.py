@@ -1268,7 +1268,8 @@ MUTATIONS = [
     ),
     Mutation(
         "units are reserved for a task that does not fit",
-        (("core/dispatcher/rations.py", "                self._reserve(costs)", "                pass"),),
+        (("core/dispatcher/rations.py", "                self._reserve(costs)",
+          "                pass"),),
         ("tests/unit/test_rations.py",),
     ),
     Mutation(

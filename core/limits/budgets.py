@@ -221,7 +221,7 @@ class Budgets:
         lost = 0 if self._first_use() else seconds * 1_000_000 + microseconds
         with self._client.pipeline() as pipeline:
             pipeline.hsetnx(self._key("rates"), "", lost)
-            pipeline.hsetnx(self._key("rates"), "@log", 0)
+            pipeline.hsetnx(self._key("rates"), "@log", "at 0")
             pipeline.execute()
         self._compare_data(keys=[self._key("rates")])
 

@@ -4,7 +4,8 @@ One hash has the fields of all budgets of the fleet. It never expires, so an evi
 it with its marks, and no budget alone:
 
 - `` (the empty name): the mark. The time at which budgets were lost, or 0.
-- `@log`: the time at which the first process that keeps logs used this hash, or 0.
+- `@log`: the time at which the first process that keeps logs used this hash, or 0, as `at 0`. The
+  version before would delete a number that is in the past.
 - `@data`: the id of the data in which the budgets were counted; see `COMPARE_DATA`.
 - `log/<name>`: the log of a budget, packed. First come limit, span, owed units, the tat of the
   version before as this version left it, and the time of the latest use. Then come the units that
@@ -118,7 +119,7 @@ local function open(name, old, mark, began, limit, span, slot, interval)
             spend(b, now, math.ceil((theirs - since) / interval))
         end
     else
-        local lost = math.max(mark, tonumber(began) or 0)
+        local lost = math.max(mark, tonumber(string.match(began or '', '%d+')) or 0)
         if theirs > now then
             spend(b, now, math.max(limit, math.ceil((theirs - now) / interval)))
         elseif math.max(lost, theirs) > 0 then
@@ -177,7 +178,7 @@ TAKE_UNITS = (
 local marks = redis.call('HMGET', KEYS[1], '', '@log')
 if not marks[1] then return {-1, 0, 0} end
 if not marks[2] then
-    marks[2] = string.format('%.0f', now)
+    marks[2] = string.format('at %.0f', now)
     redis.call('HSET', KEYS[1], '@log', marks[2])
 end
 local wait, which, blocked = 0, 0, 0

@@ -188,7 +188,7 @@ class SimulatedClock:
     def begin(self, now: int) -> None:
         """Begin with new budgets."""
         self.client.delete(self.key)
-        self.client.hset(self.key, mapping={"": 0, "@log": 0, "@now": now})
+        self.client.hset(self.key, mapping={"": 0, "@log": "at 0", "@now": now})
 
     def set(self, now: int) -> None:
         """Set the clock."""
@@ -420,6 +420,21 @@ def test_both_versions_exceed_no_window_during_a_rolling_upgrade(
             refused = bool(take_before(clock.client, clock.key, "k", limit, cost, 10))
         taken += [] if refused else [(now, cost)]
     assert worst_window(taken, 1_000_000) <= units
+
+
+def test_a_budget_without_a_log_counts_as_spent_after_the_upgrade(
+    budgets: Budgets, clock: SimulatedClock
+) -> None:
+    """The version before kept no log, and deletes budgets that are full by its own count."""
+    limit = Rate("q", 60, 1.0)
+    clock.begin(BEGIN)
+    clock.client.hdel(clock.key, "@log")
+    wait = take(budgets, limit)
+    assert wait is not None
+    assert wait.seconds == 1.02
+    assert clock.client.hget(clock.key, "@log") == f"at {BEGIN}".encode()
+    clock.set(BEGIN + 1_020_000)
+    assert take(budgets, limit, key="other") is None
 
 
 def test_both_versions_make_progress_during_a_rolling_upgrade(

@@ -1343,6 +1343,33 @@ MUTATIONS = [
         ("tests/integration/test_dispatching.py",),
     ),
     Mutation(
+        "the use of users that could not be written",
+        (("core/worker/process.py", "            self.counters.use.restore(used)\n", ""),),
+        ("tests/integration/test_use.py",),
+    ),
+    Mutation(
+        "a bounded number of users in the metrics",
+        (("core/service/use.py", "CASE WHEN place <= %(named)s THEN user_id ELSE '' END AS",
+          "user_id AS"),),
+        ("tests/integration/test_use.py",),
+    ),
+    Mutation(
+        "stored numbers above a ceiling are lowered",
+        (("core/worker/accounts.py", "within_ceilings(model, config)", "config"),),
+        ("tests/unit/test_ceilings.py",),
+    ),
+    Mutation(
+        "numbers above a ceiling are refused",
+        (("core/integration/ceilings.py", "Le(most), Ceiling(most)", "Ceiling(most)"),),
+        ("tests/unit/test_ceilings.py",),
+    ),
+    Mutation(
+        "the test bench of Hello World needs a setting",
+        (("plugins-hello-world/src/integration_polling_hello_world/bench.py",
+          "if not is_harmless and not HelloSettings().hello_world_test_bench:", "if False:"),),
+        ("plugins-hello-world/tests/test_hello_world.py",),
+    ),
+    Mutation(
         "one set of rules for engine and kit",
         (("core/testing/ledger.py",
           "if snoozes and entry.first_failed is not None:",

@@ -187,7 +187,7 @@ SUFFIXES = re.compile(r"_(total|bucket|sum|count|gsum|gcount)$")
 
 
 def test_metrics_that_are_named_exist() -> None:
-    snapshot = Snapshot([], [], [], [], [], [], [], [], [], [], [], 0, 0, 0.0, False, 0.0, 0)
+    snapshot = Snapshot([], [], [], [], [], [], [], [], [], [], [], 0, 0, 0.0, False, 0.0, 0, [])
     families = re.findall(r"^# TYPE (\w+)", metrics.render(snapshot), re.MULTILINE)
     names = {SUFFIXES.sub("", family) for family in families}
     named = {

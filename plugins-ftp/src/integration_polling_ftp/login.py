@@ -190,7 +190,7 @@ class Login:
 
 def _features(reply: Reply) -> frozenset[str]:
     """Return the features that the server announces in reply to `FEAT` (RFC 2389)."""
-    lines = reply.text.splitlines()[1:-1] if reply.code == "211" else []
+    lines = reply.text.split("\n")[1:-1] if reply.code == "211" else []
     return frozenset(line.split()[0].upper() for line in lines if line.strip())
 
 

@@ -20,11 +20,11 @@ from integration_polling_ftp.listing.hosts import (
     parse_as400,
     parse_member,
     parse_mvs,
-    parse_other,
     parse_vms,
     parse_zvm,
 )
 from integration_polling_ftp.listing.lines import unjoined
+from integration_polling_ftp.listing.others import parse_other
 from integration_polling_ftp.listing.summary import heads_members, is_summary
 from integration_polling_ftp.listing.unix import parse_unix
 

@@ -9,7 +9,7 @@ from core.limits.budgets import gcra
 
 TAKE_BEFORE = """
 -- The script of the version before, without its case for a missing mark.
-local now = tonumber(redis.call('HGET', KEYS[1], '@now'))
+local now = tonumber(ARGV[6])
 local mark = redis.call('HGET', KEYS[1], '')
 local interval, tolerance = tonumber(ARGV[2]), tonumber(ARGV[3])
 local tat = tonumber(redis.call('HGET', KEYS[1], ARGV[1]))
@@ -29,9 +29,13 @@ return 0
 
 
 def take_before(
-    client: redis.Redis, hash_key: str, key: str, limit: Rate, units: int, heaviest: int
+    client: redis.Redis, hash_key: str, key: str, limit: Rate, units: int, heaviest: int, now: int
 ) -> int:
-    """Take units as a worker of the version before; return 0, or the microseconds to wait."""
+    """Take units as a worker of the version before, at a time in microseconds.
+
+    Returns:
+      0, or the microseconds to wait.
+    """
     old = hash_key.removesuffix("rates") + f"budget/{key}"
-    arguments = [key, *gcra(limit, heaviest), heaviest, units]
+    arguments = [key, *gcra(limit, heaviest), heaviest, units, now]
     return int(client.register_script(TAKE_BEFORE)(keys=[hash_key, old], args=arguments))

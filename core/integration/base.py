@@ -260,7 +260,8 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
 
         Args:
           settings: The operator's settings: an instance of `Manifest.settings`, or None.
-          accounts: The active accounts of the integration.
+          accounts: The active accounts of the integration, which can be iterated once. There may be
+            many: return before, if the operator has not set the source of events.
         """
         return ()
 

@@ -29,7 +29,7 @@ def members(harness: Harness) -> dict[str, Any]:
 
 
 def as_of(harness: Harness, channel: Channel) -> datetime:
-    return datetime.fromisoformat(harness.content[f"{channel.id}:members"].metadata["as_of"])
+    return datetime.fromisoformat(harness.state[f"members/{channel.id}"]["as_of"])
 
 
 @pytest.mark.parametrize("token", [BOT, USER])
@@ -45,6 +45,9 @@ def test_the_members_of_private_channels_are_rows(
     assert members(harness) == {secret.id: ["U1", "UBOT"]}
     assert as_of(harness, secret) - before >= timedelta(minutes=15)
     assert harness.content[f"{secret.id}:members"].parent == secret.id
+    harness.now += timedelta(minutes=15)
+    assert sync(harness, "schedule").outputs_saved == 0
+    assert as_of(harness, secret) - before >= timedelta(minutes=30)
 
 
 def test_all_pages_of_members_are_one_list(
@@ -90,6 +93,7 @@ def test_members_go_when_the_bot_leaves(
     secret.is_member = False
     sync(harness, "schedule")
     assert members(harness) == {}
+    assert f"members/{secret.id}" not in harness.state
     assert harness.content[secret.id].metadata["unreadable"] == "channel_not_found"
 
 

@@ -238,7 +238,9 @@ class ChannelLists(Directory):
             skipped.append(Skipped("app_kind", RESTRICTED_APP))
         planned, changes = self._planned(ctx, [id for id, one in first.items() if one])
         readable = [listed[id] for id, one in first.items() if one]
-        output += self._without_members(ctx, before.ids, readable)
+        without = self._without_members(ctx, before.ids, readable)
+        output += without.output
+        state |= without.state
         tasks = [*filter(None, map(first.get, planned)), *self._member_tasks(listed, planned)]
         tasks += self._last_tasks(ctx)
         return TaskResult(output, tasks, {**state, **changes}, skipped=skipped)
@@ -268,7 +270,7 @@ class ChannelLists(Directory):
 
     def _without_members(
         self, ctx: Context, before: Collection[str], readable: Collection[Ref]
-    ) -> list[TaskOutput]:
+    ) -> TaskResult:
         """Return the deletions of members of channels that are not private and readable any more.
 
         Args:

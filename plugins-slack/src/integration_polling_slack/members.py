@@ -1,6 +1,7 @@
 """The members of private channels, so that a product can show a channel to its members only.
 
-A channel has one row with all of its members, or none: membership is complete or absent.
+A channel has one row with all of its members, or none: membership is complete or absent. The time
+at which it was true is in the state, so that a run that finds the same members changes no row.
 
 Source: https://docs.slack.dev/reference/methods/conversations.members
 """
@@ -8,8 +9,9 @@ Source: https://docs.slack.dev/reference/methods/conversations.members
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from core import Context, PermanentError, Task, TaskOutput, TaskResult, task
 from integration_polling_slack.account import PAGE_SIZES
@@ -28,6 +30,17 @@ def members_id(channel: str) -> str:
     return f"{channel}:members"
 
 
+class Membership(BaseModel):
+    """The state of the members of a channel: the time at which the row was true."""
+
+    as_of: datetime
+
+
+def partition(channel: str) -> str:
+    """Return the partition of the state."""
+    return f"members/{channel}"
+
+
 class Members(ChannelLists):
     """The part of the integration that keeps the members of private channels."""
 
@@ -40,10 +53,12 @@ class Members(ChannelLists):
 
     def _without_members(
         self, ctx: Context, before: Collection[str], readable: Collection[Ref]
-    ) -> list[TaskOutput]:
-        present = {members_id(ref.id) for ref in readable if ref.type == "private"}
-        asked = {members_id(id) for id in before} | {members_id(ref.id) for ref in readable}
-        return [TaskOutput.gone(id) for id in sorted(ctx.fingerprints(sorted(asked - present)))]
+    ) -> TaskResult:
+        present = {ref.id for ref in readable if ref.type == "private"}
+        others = {members_id(id): id for id in {*before, *(ref.id for ref in readable)} - present}
+        kept = sorted(ctx.fingerprints(sorted(others)))
+        state = {partition(others[id]): None for id in kept}
+        return TaskResult([TaskOutput.gone(id) for id in kept], state=state)
 
     @task(cost={LIMIT: 1})
     def get_members(self, ctx: Context, channel: str, current: str) -> TaskResult:
@@ -61,10 +76,12 @@ class Members(ChannelLists):
             members = self._all_members(ctx, current)
         except (Unreadable, PermanentError) as error:
             ctx.log.info("cannot list the members of %s: %s", channel, error)
-            return TaskResult([TaskOutput.gone(id)] if ctx.fingerprints([id]) else [])
-        metadata: dict[str, JsonValue] = {"channel": channel, "as_of": now.isoformat()}
-        metadata["members"] = list(members)
-        return TaskResult([TaskOutput(id, kind="members", parent=channel, metadata=metadata)])
+            if not ctx.fingerprints([id]):
+                return TaskResult()
+            return TaskResult([TaskOutput.gone(id)], state={partition(channel): None})
+        metadata: dict[str, JsonValue] = {"channel": channel, "members": list(members)}
+        row = TaskOutput(id, kind="members", parent=channel, metadata=metadata)
+        return TaskResult([row], state={partition(channel): Membership(as_of=now)})
 
     def _all_members(self, ctx: Context, channel: str) -> list[str]:
         """Return the ids of all members, sorted.

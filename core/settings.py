@@ -88,6 +88,8 @@ class Settings(BaseSettings):
     """Fewer deletions than this wait for a person only if no item of the account would remain."""
     limits: dict[str, dict[str, LimitOverride]] = Field(default_factory=dict)
     """JSON: values by domain and limit name, such as `{"gmail": {"quota": {"units": 15000}}}`."""
+    ceilings: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """JSON: ceilings in configs, by domain and field, such as `{"ftp": {"max_connections": 8}}`."""
     processes: PositiveInt = 2
     """Worker processes that `polling up` starts."""
     threads: PositiveInt = 8

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.embedded import Servers, Urls
+from core.embedded import Servers, Urls, postgres
 from core.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -1272,6 +1272,33 @@ MUTATIONS = [
         ("tests/integration/test_dispatching.py",),
     ),
     Mutation(
+        "the use of users that could not be written",
+        (("core/worker/process.py", "            self.counters.use.restore(used)\n", ""),),
+        ("tests/integration/test_use.py",),
+    ),
+    Mutation(
+        "a bounded number of users in the metrics",
+        (("core/service/use.py", "CASE WHEN place <= %(named)s THEN user_id ELSE '' END AS",
+          "user_id AS"),),
+        ("tests/integration/test_use.py",),
+    ),
+    Mutation(
+        "stored numbers above a ceiling are lowered",
+        (("core/worker/accounts.py", "within_ceilings(model, config)", "config"),),
+        ("tests/unit/test_ceilings.py",),
+    ),
+    Mutation(
+        "numbers above a ceiling are refused",
+        (("core/integration/ceilings.py", "Le(most), Ceiling(most)", "Ceiling(most)"),),
+        ("tests/unit/test_ceilings.py",),
+    ),
+    Mutation(
+        "the test bench of Hello World needs a setting",
+        (("plugins-hello-world/src/integration_polling_hello_world/bench.py",
+          "if not is_harmless and not HelloSettings().hello_world_test_bench:", "if False:"),),
+        ("plugins-hello-world/tests/test_hello_world.py",),
+    ),
+    Mutation(
         "one set of rules for engine and kit",
         (("core/testing/ledger.py",
           "if snoozes and entry.first_failed is not None:",
@@ -1534,7 +1561,7 @@ MUTATIONS = [
     Mutation(
         "users take turns when the texts of files are read",
         (("core/service/content/document_texts.py", "AND w.user_id > %(after)s {_OLDEST}",
-          "AND %(after)s IS NOT NULL {_OLDEST}"),),
+          "{_OLDEST}"),),
         ("tests/security/test_user_slots.py",),
     ),
     Mutation(
@@ -1893,6 +1920,16 @@ MUTATIONS = [
         ),
         ("plugins-ftp/tests/test_control.py",),
     ),
+    Mutation(
+        "pages that a run took over, in the harness",
+        (("core/testing/queue.py", "return self.carried or is_hint", "return is_hint"),),
+        ("tests/unit/test_harness.py",),
+    ),
+    Mutation(
+        "continued tasks without snoozes, in the harness",
+        (("core/testing/ledger.py", "attempts=0, snoozes=0)", "attempts=0)"),),
+        ("tests/unit/test_harness.py",),
+    ),
 ]  # fmt: skip
 
 
@@ -1902,6 +1939,8 @@ def main(words: Sequence[str]) -> int:
     With `words`, select the mutations whose names contain one of them.
     """
     green = 0
+    # These data need not survive a power failure.
+    postgres._OPTIONS["fsync"] = "off"
     with (
         tempfile.TemporaryDirectory(prefix="mutations-") as home,
         Servers(Settings(_env_file=None, **given(home))) as urls,

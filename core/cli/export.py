@@ -63,8 +63,8 @@ def export(
         typer.Option(
             "--cursor-file",
             metavar="FILE",
-            help="Continue after the cursor in this file, and store the next cursor there. Without"
-            " the file, the first export has everything.",
+            help="Continue after the cursor in this file, and store the next cursor there. If"
+            " the file does not exist yet, the export has everything.",
         ),
     ] = None,
 ) -> None:

@@ -77,8 +77,8 @@ _ANSWERS = f"""NOT EXISTS (SELECT FROM breaker b WHERE b.user_integration_id = r
 # but the full ones. Accounts are skipped that are not active or do not answer, or whose tasks are
 # all for later. Each search has a slice of the ring of accounts with open runs, from behind the
 # latest look: the slice bounds the number of accounts that a look passes over. The first search
-# also covers the accounts of the tasks that became available last. The first columns name the ends
-# of both slices.
+# also covers the accounts of the tasks that became available last; `now()` can be a condition on an
+# index, and `clock_timestamp()` cannot. The first columns name the ends of both slices.
 WAITING = f"""
 WITH slice AS MATERIALIZED (
     SELECT id, lap FROM (
@@ -99,7 +99,8 @@ WITH slice AS MATERIALIZED (
         ) ring LIMIT %(slice)s)
         UNION ALL
         (SELECT t.user_integration_id, 2 FROM sync_task t
-         WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s AND {AVAILABLE}
+         WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s
+           AND t.available_at <= now()
          ORDER BY t.available_at DESC LIMIT %(latest)s)
     ) found WHERE %(busy)s::text[] <> '{{}}' GROUP BY id
 ), waiting AS (
@@ -124,10 +125,12 @@ FROM (SELECT) one LEFT JOIN waiting w ON true LEFT JOIN user_integration a ON a.
 ORDER BY w.lap, a.id
 """
 
-# True if a task of the domain is available. `sync_task_available` serves it.
+# True if a task of the domain is available. It reads the first entry of `sync_task_available`. A
+# task that is further ahead than it can be does not count: no index serves that rule.
 ANY_AVAILABLE = f"""
-SELECT EXISTS (SELECT FROM sync_task WHERE state = '{TaskState.READY}'
-    AND integration_domain = %s AND {AVAILABLE})
+SELECT coalesce((SELECT available_at FROM sync_task
+    WHERE state = '{TaskState.READY}' AND integration_domain = %s
+    ORDER BY available_at LIMIT 1) <= now(), false)
 """
 
 # All blocked limits, and the open breakers of some accounts: served by the primary key.
@@ -425,7 +428,7 @@ def look(
 
 
 def any_available(conn: Conn, domain: str) -> bool:
-    """Return True if a ready task of the domain may be dispatched now."""
+    """Return True if the time of a ready task of the domain has come."""
     ((available,),) = conn.execute(ANY_AVAILABLE, (domain,))
     return bool(available)
 

@@ -27,7 +27,7 @@ from core.results.decisions import (
     decide,
 )
 from core.results.rows import ListingRow, ResultRows, StateRow
-from core.states import Trigger
+from core.states import TaskState, Trigger
 from core.testing.content import moment
 from core.testing.context import Account, HarnessContext
 from core.testing.outcome import Deferred, Parked, SyncResult
@@ -101,19 +101,44 @@ class Ledger:
         return self._runs[lane]
 
     def _try_again(self, entry: Entry, trigger: str) -> None:
-        """Queue a copy of a deferred task, unless the run has this task already."""
-        run = self._run(entry.run.info.lane, trigger)
-        if entry.key not in run.keys:
-            run.keys.add(entry.key)
-            self._queue.put(replace(entry, run=run, attempts=0))
+        """Queue a copy of a deferred task, unless the run has this task already.
 
-    def _put(self, task: Task, key: str, run: Run, *, after: float = 0.0) -> None:
+        A copy within the run of its original gets a key of its own.
+        """
+        run = self._run(entry.run.info.lane, trigger)
+        within = run is entry.run
+        key = f"{entry.key} {self._account.tick()}" if within else entry.key
+        if key not in run.tasks:
+            carried = entry.carried or not within
+            copy = replace(entry, run=run, key=key, carried=carried, attempts=0, snoozes=0)
+            run.tasks[key] = copy
+            self._queue.put(copy)
+
+    def _put(
+        self, task: Task, key: str, run: Run, *, carried: bool = False, after: float = 0.0
+    ) -> None:
         """Queue a task, unless its run already had one with this key."""
-        if key not in run.keys:
-            run.keys.add(key)
+        met = run.tasks.get(key)
+        if met is not None and met.carried and not carried:
+            key = self._take_place(met, task)
+        if key not in run.tasks:
             number = self._account.tick()
-            entry = Entry(f"task-{number}", task, run, self._limits_of(task), key)
+            entry = Entry(f"task-{number}", task, run, self._limits_of(task), key, carried=carried)
+            run.tasks[key] = entry
             self._queue.put(entry, after)
+
+    def _take_place(self, met: Entry, task: Task) -> str:
+        """Return the key under which a run has a task that it took over and comes to itself.
+
+        If the carried task still waits, it becomes a task of the run. If it may have begun, the
+        task runs again, once, under a second key.
+        """
+        is_same = (met.task.type, met.task.payload) == (task.type, task.payload)
+        if is_same and met.state is TaskState.READY:
+            met.carried = False
+        elif met.state in (TaskState.READY, TaskState.QUEUED, TaskState.DONE):
+            return f"{met.key} again"
+        return met.key
 
     def _limits_of(self, task: Task) -> frozenset[str]:
         spec = self._integration.task_specs.get(task.type)
@@ -135,7 +160,7 @@ class Ledger:
           rows: The checked result.
           returned: The follow-ups as the plugin made them.
         """
-        if rows.tasks and len(entry.run.keys) > self._max_tasks:
+        if rows.tasks and len(entry.run.tasks) > self._max_tasks:
             return self._park(
                 entry, PermanentError(f"the run has more than {self._max_tasks} tasks")
             )
@@ -149,13 +174,17 @@ class Ledger:
         self.result.skipped_items.update(rows.skipped)
         for state in rows.states:
             self._write_state(sequence, state)
-        for listing in rows.listed if entry.trigger != Trigger.HINT else ():
+        for listing in () if entry.never_sweeps else rows.listed:
             self._sweep(listing, entry.run)
         self._add_tasks(entry, rows, returned)
         for key in context.blob_keys:
             account.spool.delete(key)
-        self.result.tasks_done += 1
+        self._done(entry)
         return None
+
+    def _done(self, entry: Entry) -> None:
+        entry.state = TaskState.DONE
+        self.result.tasks_done += 1
 
     def _conflicts(self, rows: ResultRows) -> bool:
         versions = self._account.versions
@@ -172,7 +201,7 @@ class Ledger:
                 made, payload=row.payload, priority=row.priority, background=row.background
             )
             run = self._run("backfill", entry.trigger) if row.background else entry.run
-            self._put(task, row.key, run, after=row.delay)
+            self._put(task, row.key, run, carried=entry.never_sweeps, after=row.delay)
 
     def _write_state(self, sequence: int, state: StateRow) -> None:
         """Write a state partition.
@@ -209,17 +238,18 @@ class Ledger:
         self._note_failure(entry, decision)
         match decision:
             case Done(reason=reason):
-                self.result.tasks_done += 1
+                self._done(entry)
                 self.result.skipped.append(reason)
             case Expired(partition=partition):
                 self._write_state(self._account.tick(), StateRow(partition, None, expired=True))
-                self.result.tasks_done += 1
+                self._done(entry)
                 self.resync = True
             case Retry(seconds=seconds):
                 entry.attempts += 1
                 self._queue.put(entry, seconds)
             case Defer(seconds=seconds):
                 entry.deferrals += 1
+                entry.state = TaskState.DEFERRED
                 self._deferred.append(entry)
                 self.result.deferred.append(Deferred(entry.task, error, seconds))
             case Crashed(seconds=seconds):
@@ -255,6 +285,7 @@ class Ledger:
         self._queue.put(entry, seconds)
 
     def _park(self, entry: Entry, error: Exception) -> None:
+        entry.state = TaskState.PARKED
         self.result.parked.append(Parked(entry.task, error, entry.attempts + 1))
 
 

@@ -9,7 +9,7 @@ from itertools import count
 
 from core.integration.context import RunInfo
 from core.integration.results import Task
-from core.states import Lane
+from core.states import Lane, TaskState, Trigger
 
 
 @dataclass(slots=True)
@@ -19,12 +19,12 @@ class Run:
     Attributes:
       info: The run's id, trigger and lane.
       began: The run's first sequence number.
-      keys: The deduplication keys of its tasks so far.
+      tasks: Its tasks so far, by deduplication key.
     """
 
     info: RunInfo
     began: int
-    keys: set[str] = field(default_factory=set)
+    tasks: dict[str, Entry] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -33,6 +33,9 @@ class Entry:
 
     Attributes:
       limits: The names of the limits that the task uses.
+      state: `ready` on the queue, `queued` while the task runs, and then the state of its end.
+      carried: True for a copy of an earlier run's task, and for follow-ups of tasks that never
+        sweep.
       first_failed: The clock at its first failure that counted, moved by the snoozes since.
       now: The clock at its latest failure.
     """
@@ -42,6 +45,8 @@ class Entry:
     run: Run
     limits: frozenset[str]
     key: str = ""
+    state: TaskState = TaskState.READY
+    carried: bool = False
     attempts: int = 0
     snoozes: int = 0
     crashes: int = 0
@@ -60,6 +65,12 @@ class Entry:
         """The trigger of the task's run."""
         return self.run.info.trigger
 
+    @property
+    def never_sweeps(self) -> bool:
+        """True if nothing that the task lists is compared."""
+        is_hint = self.trigger == Trigger.HINT and self.run.info.lane == Lane.LIVE
+        return self.carried or is_hint
+
 
 class Queue:
     """A queue ordered by lane (live first), priority (high first) and age; or by `rank`."""
@@ -74,6 +85,7 @@ class Queue:
 
     def put(self, entry: Entry, after: float = 0.0) -> None:
         """Make a task ready, `after` seconds from now."""
+        entry.state = TaskState.READY
         if after > 0:
             heapq.heappush(self._waiting, (self.clock + after, next(self._numbers), entry))
         else:
@@ -96,6 +108,7 @@ class Queue:
                 _, entry = heapq.heappop(self._ready)
                 wait = self._blocked_until(entry) - self.clock
                 if wait <= 0:
+                    entry.state = TaskState.QUEUED
                     return entry
                 self.put(entry, wait)
         return None

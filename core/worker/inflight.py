@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from core.ledger.outcomes import Dispatch, LeaseKey
@@ -46,7 +46,11 @@ class InflightTask:
 
 
 class InflightTasks:
-    """The in-flight tasks of a process, thread-safe."""
+    """The in-flight tasks of a process, thread-safe.
+
+    Attributes:
+      on_end: Receives the user of a task that leaves its thread, and the seconds that it held it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -55,6 +59,7 @@ class InflightTasks:
         self._running: dict[LeaseKey, InflightTask] = {}
         self._done: OrderedDict[LeaseKey, None] = OrderedDict()
         self._suspect: LeaseKey | None = None
+        self.on_end: Callable[[str, float], None] = lambda _user, _seconds: None
 
     def receive(self, dispatch: Dispatch, *, started: bool = False) -> bool:
         """Add a dispatch whose message has arrived.
@@ -97,11 +102,15 @@ class InflightTasks:
         """Record that a dispatch has left its thread. Its outcome is still to be saved."""
         with self._lock:
             task = self._tasks.get(dispatch.lease)
-            self._running.pop(dispatch.lease, None)
+            self._leave_thread(dispatch.lease)
             if task is not None:
                 task.thread, task.deadline = None, float("inf")
             # A suspect keeps its slot until its outcome is saved. Otherwise, the death of the next
             # suspect would count against it too.
+
+    def _leave_thread(self, key: LeaseKey) -> None:
+        if (task := self._running.pop(key, None)) is not None:
+            self.on_end(task.dispatch.user, time.monotonic() - task.changed)
 
     def report(self, dispatch: Dispatch, done: int, total: int | None) -> None:
         """Keep a running task's report of its progress until `take_reports`."""
@@ -137,7 +146,7 @@ class InflightTasks:
             for dispatch in dispatches:
                 key = dispatch.lease
                 self._tasks.pop(key, None)
-                self._running.pop(key, None)
+                self._leave_thread(key)
                 self._leave_suspect_lane(key)
                 if done:
                     self._done[key] = None

@@ -6,7 +6,7 @@ For each result and exception of a task, the worker with its saver and PostgreSQ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -145,6 +145,55 @@ def test_both_count_what_lies_below_a_listing(engine: Engine) -> None:
     guard = DeleteGuard(0.5, min_items=2)
     verdict = both(engine, kept, shows(seen=["a"], listed=[Listing()]), guard=guard)
     assert (set(verdict.content), verdict.held) == (set("acde"), 0)
+
+
+def test_both_count_the_single_deletions_of_a_run_together(engine: Engine) -> None:
+    kept = shows(*(TaskOutput(id) for id in "abcd"))
+    fourth = Deed(lambda: TaskResult([TaskOutput.gone("a")]), deleted=3)
+    verdict = both(engine, kept, fourth, guard=DeleteGuard(0.5, min_items=2))
+    assert set(verdict.content) == set("abcd")
+
+
+LATE: Mapping[str, tuple[Sequence[Deed], Callable[[], TaskResult]]] = {
+    "a download, after the deletion of an unknown item": (
+        [shows(TaskOutput.gone("a"))],
+        lambda: TaskResult([TaskOutput("a", "old")]),
+    ),
+    "a download, after the deletion of its item": (
+        [shows(TaskOutput("a", "old")), shows(TaskOutput.gone("a"))],
+        lambda: TaskResult([TaskOutput("a", "old")]),
+    ),
+    "a download, after a newer one": (
+        [shows(TaskOutput("a", "new"))],
+        lambda: TaskResult([TaskOutput("a", "old")]),
+    ),
+    "an update, after a newer download": (
+        [shows(TaskOutput("a", "new", metadata={"m": 1}))],
+        lambda: TaskResult([TaskOutput.update("a", metadata={"m": 0})]),
+    ),
+    "a deletion, after a newer download": (
+        [shows(TaskOutput("a", "new"))],
+        lambda: TaskResult([TaskOutput.gone("a")]),
+    ),
+    "a download, after a listing that lacks its item": (
+        [shows(TaskOutput("a", "old")), shows(seen=["b"], listed=[Listing()])],
+        lambda: TaskResult([TaskOutput("a", "old")]),
+    ),
+    "a state, after a newer one": (
+        [Deed(lambda: TaskResult(state={"p": Bare(2)}))],
+        lambda: TaskResult(state={"p": Bare(1)}),
+    ),
+}
+"""Results that are saved late: the deeds before, and the result."""
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_both_ignore_what_is_older(engine: Engine, name: str) -> None:
+    deeds, make = LATE[name]
+    before = both(engine, BEFORE, *deeds)
+    verdict = both(engine, BEFORE, *deeds, Deed(make, late=True, name=name))
+    assert verdict.state == "done"
+    assert (verdict.content, verdict.states) == (before.content, before.states)
 
 
 @pytest.mark.parametrize("name", EFFECTS)

@@ -179,7 +179,7 @@ def test_only_allowed_distributions_are_loaded_and_no_code_of_others_runs(
     good = f"{GOOD}\n@hookimpl\ndef integrations(): return [Good]"
     entries = [
         installed(tmp_path, name, "good", good),
-        installed(tmp_path, "good-plugin-too", "evil", f"open({str(ran)!r}, 'w')"),
+        installed(tmp_path, "good-plugin-too", "evil", f"open({str(ran)!r}, 'w').close()"),
         EntryPoint("nameless", "nameless", "integration_polling"),
     ]
     registry = discover(entries, allowed=["good-plugin", "not-here"])

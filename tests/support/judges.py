@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
@@ -133,6 +133,7 @@ class Engine:
         self.runner = runner
         self.saver = Saver(database, queues, inflight, registry, guard=GUARD)
         self.names = itertools.count()
+        self.before = 0
         self.handed: list[Outcome] = []
         self.retries = Retries(inflight, runner, accounts, self.handed.append, registry, POLICY)
 
@@ -156,6 +157,7 @@ class Engine:
         return [self._judge(account, deed) for deed in deeds]
 
     def _judge(self, account: UUID, deed: Deed) -> Verdict:
+        before, self.before = self.before, self.desk.value("SELECT nextval('dispatch_seq')")
         self.desk.conn.execute("SELECT setval('dispatch_seq', nextval('dispatch_seq'))")
         run = self.desk.run(account, trigger=deed.trigger)
         self.desk.conn.execute("UPDATE sync_run SET joined = true")  # its end keeps its rows
@@ -166,7 +168,15 @@ class Engine:
         )
         if deed.crowded:
             self.desk.conn.execute("UPDATE sync_run SET over_limit = 'full' WHERE id = %s", (run,))
+        if deed.deleted:
+            (other,) = self.desk.add(run, "another task")
+            self.desk.conn.execute(
+                "UPDATE sync_task SET state = 'done', outputs_gone = %s WHERE id = %s",
+                (deed.deleted, other),
+            )
         (dispatch,) = self.desk.claim(Portion(str(account), "live", 1), domain=DOMAIN)
+        if deed.late:
+            dispatch = replace(dispatch, dispatch_seq=before)
         Odd.deed, Odd.overtake = deed, partial(self._overtake, account)
         self._run(dispatch)
         (outcome,) = self.handed
@@ -276,6 +286,8 @@ class Engine:
 class Kit:
     """The harness of `core.testing`."""
 
+    before = 0
+
     def judge(
         self,
         deeds: Sequence[Deed],
@@ -295,14 +307,17 @@ class Kit:
     def _judge(self, harness: Harness, deed: Deed) -> Verdict:
         ledger, queue = harness._ledger, harness._queue
         ledger.result, ledger.resync = SyncResult(), False
+        before, self.before = self.before, harness._account.tick()
         ledger.start(deed.trigger, Task("start"))
         entry = queue.take()
         assert entry is not None
         entry.attempts, entry.deferrals = deed.attempts, deed.deferrals
         entry.first_failed = queue.clock - deed.failing if deed.failing else None
         ledger._max_tasks = 0 if deed.crowded else 1_000
+        harness._account.content._gone[entry.run.info.id] = deed.deleted
         Odd.deed, Odd.overtake, now = deed, partial(self._overtake, harness._account), queue.clock
-        harness._settle(harness._worker.attempt(entry, harness._account.tick(), harness._injector))
+        sequence = before if deed.late else harness._account.tick()
+        harness._settle(harness._worker.attempt(entry, sequence, harness._injector))
         result = ledger.result
         queued = [(now, each) for _, each in queue._ready]
         queued += [(at, each) for at, _, each in queue._waiting]

@@ -67,6 +67,8 @@ class Deed:
       failing: Seconds since the task's first failure; 0 if it has not failed.
       overtaken: Partitions that another task writes after this one has read.
       crowded: True if the run has more tasks than it may have.
+      late: True if the task was dispatched before the task of the deed before.
+      deleted: Items that other tasks of the run deleted because the plugin named them.
     """
 
     make: Callable[[], Any]
@@ -76,6 +78,8 @@ class Deed:
     trigger: str = "manual"
     overtaken: tuple[str, ...] = ()
     crowded: bool = False
+    late: bool = False
+    deleted: int = 0
     name: str = field(default="", compare=False)
 
     @property
@@ -86,7 +90,8 @@ class Deed:
     def __repr__(self) -> str:
         shown = self.name or repr(self.make())[:2_000]
         given = (
-            self.reads, self.attempts, self.failing, self.trigger, self.overtaken, self.crowded
+            self.reads, self.attempts, self.failing, self.trigger, self.overtaken, self.crowded,
+            self.late, self.deleted,
         )  # fmt: skip
         return f"Deed({shown}, {', '.join(map(str, given))})"
 

@@ -187,7 +187,7 @@ SUFFIXES = re.compile(r"_(total|bucket|sum|count|gsum|gcount)$")
 
 
 def test_metrics_that_are_named_exist() -> None:
-    snapshot = Snapshot([], [], [], [], [], [], [], [], [], [], [], 0, 0, 0.0, False, 0.0, 0)
+    snapshot = Snapshot([], [], [], [], [], [], [], [], [], [], [], 0, 0, 0.0, False, 0.0, 0, [])
     families = re.findall(r"^# TYPE (\w+)", metrics.render(snapshot), re.MULTILINE)
     names = {SUFFIXES.sub("", family) for family in families}
     named = {
@@ -267,10 +267,10 @@ STATED = {
         f"| a dispatcher: one for each worker command | {OF_DISPATCHER} |",
         f"| `polling serve` | {CONNECTIONS} |",
         f"use at most {FLEET} connections",
-        f"another one leads after about {LEADS:g} seconds",
+        f"another dispatcher leads after about {LEADS:g} seconds",
         f"a worker process starts one after about {LEADS + VACANT:g} seconds",
         f"with exit code 4 after {signature(drain).parameters['timeout'].default} seconds",
-        f"after {STAND_IN_TICKS:g} intervals without a tick, the leader polls",
+        f"it begins with that only after {STAND_IN_TICKS:g} times this interval",
     ],
     "how-to/use-your-own-servers.md": [
         f"sets {MAX_IDLE_IN_TRANSACTION_SECONDS} seconds for its own sessions",

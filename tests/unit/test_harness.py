@@ -478,6 +478,77 @@ class TestExceptions:
         assert (again.state, attempts, again.deferred) == ("succeeded", [1, 2, 3, 1, 2], [])
         assert "a" in harness.content
 
+    def test_a_continued_task_begins_without_snoozes(self) -> None:
+        limited, down = RateLimited(), TransientError("x")
+        errors = iter([limited, limited, down, down, down, limited, None])
+        moments: list[float] = []
+
+        def script(ctx: Context, name: str) -> TaskResult:
+            moments.append(harness.clock)
+            error = next(errors)
+            if error is not None:
+                raise error
+            return TaskResult([item("a")])
+
+        harness = scripted(script)
+        assert (harness.sync().state, len(moments)) == ("partial", 5)
+        assert (harness.sync().state, len(moments)) == ("succeeded", 7)
+        first, second, again = (moments[at + 1] - moments[at] for at in (0, 1, 5))
+        assert second > first == again
+
+    def test_a_continued_task_remembers_how_often_it_was_deferred(self) -> None:
+        script, _ = failing(TransientError("x"), 9)
+        harness = scripted(script)
+        pauses = [harness.sync().deferred[0].seconds for _ in range(3)]
+        assert pauses == sorted(set(pauses))
+
+    def test_a_deferred_task_is_continued_in_the_run_of_a_stopped_sync(self) -> None:
+        errors = iter([*[TransientError("x")] * 3, CredentialsInvalid("x"), None, None])
+
+        def script(ctx: Context, name: str) -> TaskResult:
+            if name == "root":
+                return TaskResult(tasks=[step("page"), step("an hour later", delay=3_600)])
+            error = next(errors)
+            if error is not None:
+                raise error
+            return TaskResult([item(name)])
+
+        harness = scripted(script)
+        stopped = harness.sync()
+        assert (len(stopped.deferred), stopped.state) == (1, "failed")
+        assert harness.sync().state == "succeeded"
+        assert set(harness.content) == {"page", "an hour later"}
+
+    @pytest.mark.parametrize(
+        ("tasks", "pages", "kept"),
+        [
+            ([], 1, {"a", "b"}),
+            ([step("page", key="page", priority=-1)], 1, {"a"}),
+            ([step("before", priority=-2)], 2, {"a"}),
+            ([step("another page", key="page")], 2, {"a"}),
+        ],
+        ids=["never", "while it waits", "after it has run", "under another payload"],
+    )
+    def test_a_page_that_a_run_took_over_compares_if_the_run_lists_it(
+        self, tasks: list[Task], pages: int, kept: set[str]
+    ) -> None:
+        page, read = step("page", key="page", priority=-1), list[str]()
+        roots = iter([[], [page], tasks])
+
+        def script(ctx: Context, name: str) -> TaskResult:
+            if name == "root":
+                return TaskResult([] if harness.content else [item("a"), item("b")], next(roots))
+            if name == "before":
+                return TaskResult(tasks=[page])
+            read.append(name)
+            if len(read) <= 3:
+                raise TransientError("x")
+            return TaskResult(seen=["a"], listed=[Listing()])
+
+        harness = scripted(script)
+        assert [harness.sync().state for _ in range(3)] == ["succeeded", "partial", "succeeded"]
+        assert (len(read), set(harness.content)) == (3 + pages, kept)
+
     def test_the_plugin_names_exceptions_that_may_pass(self) -> None:
         class DriverError(Exception):
             pass

@@ -273,7 +273,7 @@ class Config(BaseModel, extra="forbid"):
     tls_max_version: Literal["1.2", "1.3"] = Field(
         "1.3",
         title="Newest TLS version",
-        description="Newest version of TLS to use, for servers that fail with TLS 1.3",
+        description="Newest version of TLS to use. Lower it if the server fails with TLS 1.3",
     )
 
     host_key: Annotated[str, Destination()] = Field(

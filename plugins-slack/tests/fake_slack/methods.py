@@ -30,7 +30,7 @@ READ = {
 
 def needed(fake: Fake, method: str, arguments: Arguments) -> set[str]:
     """Return the scopes that a call needs, as in the reference of each method."""
-    if method == "conversations.list":
+    if method in ("conversations.list", "users.conversations"):
         return {READ[one] for one in arguments.get("types", "public_channel").split(",")}
     if method in ("conversations.history", "conversations.replies"):
         channel = fake.workspace.channels.get(arguments.get("channel", ""))
@@ -88,6 +88,15 @@ def conversations_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str,
     found = [one for one in fake.workspace.channels.values() if one.type in types]
     seen = [one.described() for one in found if one.type == "public_channel" or one.is_member]
     page, metadata = _page(fake, seen, arguments, "channels")
+    return {"channels": page, **metadata}
+
+
+def users_conversations(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    """List the channels of the token's owner, without `is_member`."""
+    types = arguments.get("types", "public_channel").split(",")
+    found = [one for one in fake.workspace.channels.values() if one.type in types and one.is_member]
+    seen = [{k: v for k, v in one.described().items() if k != "is_member"} for one in found]
+    page, metadata = _page(fake, seen, arguments, "own")
     return {"channels": page, **metadata}
 
 
@@ -162,6 +171,7 @@ METHODS: dict[str, Callable[[Fake, Arguments, str], dict[str, Any]]] = {
     "users.info": users_info,
     "usergroups.list": usergroups_list,
     "conversations.list": conversations_list,
+    "users.conversations": users_conversations,
     "conversations.history": conversations_history,
     "conversations.replies": conversations_replies,
     "conversations.join": conversations_join,

@@ -1937,6 +1937,39 @@ MUTATIONS = [
         ("plugins-ftp/tests/test_dialects.py",),
     ),
     Mutation(
+        "a listing with a total only",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/session.py",
+                "if is_empty and len(headings) < MAX_HEADINGS and _is_heading(line, headings):",
+                "if False:",
+            ),
+        ),
+        ("plugins-ftp/tests/test_quirks.py",),
+    ),
+    Mutation(
+        "years of listings that no server has",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/listing/unix.py",
+                "1900 <= full_year(year) <= MAX_YEAR",
+                "full_year(year)",
+            ),
+        ),
+        ("plugins-ftp/tests/test_dialects.py",),
+    ),
+    Mutation(
+        "a host key of another kind",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/ssh.py",
+                "not (family or are_of_one_kind)",
+                "not family",
+            ),
+        ),
+        ("plugins-ftp/tests/test_sftp.py",),
+    ),
+    Mutation(
         "a listing that the server cuts",
         (
             (

@@ -278,6 +278,7 @@ QUIRKS: dict[str, Patch] = {
     "busy for a moment": refuse("RETR", "450 File busy.", times=1),
     "overloaded for a moment": refuse("RETR", "452 Insufficient storage.", times=1),
     "no data connection for a moment": refuse("PASV", "425 Cannot open connection.", times=1),
+    "a session that the server forgot": refuse("PASV", "530 Please login.", times=1),
 }
 
 

@@ -36,6 +36,7 @@ class LimitOverride(BaseModel, extra="forbid"):
     units: PositiveInt | None = None
     per: PositiveFloat | None = None
     tasks: PositiveInt | None = None
+    backfill_share: float | None = Field(None, ge=0, le=1)
 
 
 _PARSERS = {"database_url": setting_urls.database_url, "redis_url": setting_urls.redis_url}

@@ -718,7 +718,8 @@ MUTATIONS = [
     ),
     Mutation(
         "evicted budgets",
-        (("core/limits/budgets.py", "if not mark then return {-1, 0} end", "mark = mark or '0'"),),
+        (("core/limits/scripts.py", "if not marks[1] then return {-1, 0, 0} end",
+          "marks[1] = marks[1] or '0'"),),
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
@@ -729,7 +730,7 @@ MUTATIONS = [
     ),
     Mutation(
         "budgets in use that are kept",
-        (("core/limits/budgets.py", "tat and tat <= now and name", "tat and name"),),
+        (("core/limits/scripts.py", "    if full then redis", "    if true then redis"),),
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
@@ -1203,9 +1204,79 @@ MUTATIONS = [
     ),
     Mutation(
         "budgets shared by the fleet",
-        (("core/limits/budgets.py",
-          "if ARGV[1] == '2' or wait <= 0 then", "wait = 0; if true then"),),
+        (("core/limits/scripts.py",
+          "local granted = ARGV[1] == '2' or", "wait = 0; local granted = true or"),),
         ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "units of the version before count",
+        (("core/limits/scripts.py", "if theirs > b.tat and theirs > since then",
+          "if false then"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "the version before waits for units of this version",
+        (("core/limits/scripts.py", "        b.tat = math.ceil(math.max(b.tat, tat))",
+          "        b.tat = math.ceil(b.tat)"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "a reservation bounds tasks of other costs",
+        (("core/limits/scripts.py", "and room_beside(b, reserved) < b.cost then",
+          "and false then"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "budgets before a loss are filled up",
+        (("core/limits/scripts.py", "if mark > b.used then", "if false then"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "units count where requests leave",
+        (("core/limits/budgets.py", "    span = period + math.ceil",
+          "    span = period + 0 * math.ceil"),),
+        ("tests/unit/test_budget_log.py", "tests/integration/test_budgets.py"),
+    ),
+    Mutation(
+        "users have equal shares of a rate limit",
+        (("core/dispatcher/rations.py", "        user = min(self._open, key=self._user_score)",
+          "        user = next(iter(self._open))"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "accounts of a user have equal shares of a rate limit",
+        (("core/dispatcher/rations.py", "        account = min(accounts, key=self._account_score)",
+          "        account = next(iter(accounts))"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "backfill has its share of a rate limit",
+        (("core/dispatcher/rations.py", "        return used[Lane.BACKFILL] < share",
+          "        return 0 * used[Lane.BACKFILL] > share"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "who has taken its places holds up the others",
+        (("core/dispatcher/rations.py", "                self._wait_for(account)",
+          "                self._close(account, name)"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "backfill is spread over the period",
+        (("core/dispatcher/rations.py", "or self.pace_left > 0", "or True"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "units are reserved for a task that does not fit",
+        (("core/dispatcher/rations.py", "                self._reserve(costs)",
+          "                pass"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "old units are taken again",
+        (("core/worker/runner.py", "            self.services.renew_units(dispatch)\n",
+          "            pass\n"),),
+        ("tests/integration/test_grants.py",),
     ),
     Mutation(
         "limited accounts reach public addresses only",

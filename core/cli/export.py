@@ -70,8 +70,8 @@ def export(
 ) -> None:
     """Export content as CSV, JSON lines or Parquet.
 
-    Each record is an item with its latest state and its text. Deleted items are records too, with
-    `deleted` as their change.
+    Each record is an item with its latest state and its text. In the record of a deleted item, the
+    field `change` is `deleted`.
 
     \b
     Examples:

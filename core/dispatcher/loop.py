@@ -12,7 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from uuid import uuid4
 
@@ -35,6 +35,8 @@ from core.dispatcher.allocation import (
 from core.dispatcher.domain import Domain, Phase
 from core.dispatcher.maintenance import Maintenance
 from core.dispatcher.rate_headroom import RateHeadroom, retry_in
+from core.dispatcher.rate_use import LimitUse
+from core.dispatcher.rations import Rationing
 from core.environment import Environment
 from core.errors import ServerUnavailable, SettingsError
 from core.ledger import dispatching, leadership, leases, pauses, processes
@@ -460,7 +462,7 @@ class Dispatcher:
             dispatching.blocks(conn, [account.account for account in waiting]),
         )
         rates = rules.rates(waiting)
-        rules = replace(rules, available=self._headroom.left(rates))
+        rules, uses = self._headroom.apply(rules, waiting, rates)
         portions = allocate(
             free,
             places,
@@ -471,13 +473,14 @@ class Dispatcher:
             user_rate,
             domain.accounts.per_second,
         )
+        portions = self._ration(conn, name, portions, rules, uses, waiting)
         dispatches = (
             dispatching.claim(conn, self.id, name, portions, self._maintenance.leases.longest)
             if portions
             else []
         )
         if not dispatches:
-            pause = HELD_BACK_SECONDS if flying else retry_in(rates)
+            pause = HELD_BACK_SECONDS if flying else retry_in(rules, rates)
             domain.pass_over(len(waiting), pause, more=not complete)
             return 0
         dispatches = trusted(conn, dispatches, self._settings.give_up_after_days * DAY)
@@ -488,6 +491,23 @@ class Dispatcher:
         self._send(name, dispatches)
         self._headroom.note(rules, waiting, dispatches, rates)
         return len(dispatches)
+
+    def _ration(
+        self,
+        conn: Conn,
+        name: str,
+        portions: list[Portion],
+        rules: Rules,
+        uses: Mapping[str, LimitUse],
+        waiting: Sequence[Waiting],
+    ) -> list[Portion]:
+        """Choose the tasks that take scarce units of rate limits."""
+        if not any(portion.metered_types for portion in portions):
+            return portions
+        rationing = Rationing(rules, uses, waiting)
+        portions = rationing.choose(portions, dispatching.candidates(conn, name, portions))
+        self._headroom.reserve(rationing.reservations)
+        return portions
 
     def _find_fresh(
         self, conn: Conn, name: str, domain: Domain, free: int, held: Mapping[str, Held]
@@ -702,6 +722,7 @@ def _exhausted(
     return len(portions) == sum(account.live + account.backfill for account in waiting) and not any(
         portion.capped_types
         or portion.without_types
+        or portion.metered_types
         or claimed[portion.account, portion.lane] >= portion.most
         for portion in portions
     )

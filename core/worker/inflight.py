@@ -8,16 +8,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from core.ledger.outcomes import Dispatch, LeaseKey
+from core.limits.budgets import UnitRequest
 
 REMEMBERED = 4096
 """The number of finished dispatches whose keys are kept, to refuse a second delivery."""
 
 LANE_SECONDS = 0.5
 """Seconds that a suspect waits for another one to be saved, before it is requeued."""
+
+
+Grant = tuple[float, Sequence[UnitRequest]]
 
 
 @dataclass(slots=True)
@@ -31,6 +35,8 @@ class InflightTask:
       changed: The time at which it was received or started, by `time.monotonic`.
       withdrawn: True if no thread may start the task, because it is being returned.
       stopping: True if the task should return early, because its account was stopped.
+      grant: The time until which the units of its budgets are good, by `time.monotonic`, and the
+        requests for them; None if it took none.
       report: The latest report of its progress that is not recorded yet: the units done, and in
         total.
     """
@@ -42,6 +48,7 @@ class InflightTask:
     changed: float = field(default_factory=time.monotonic)
     withdrawn: bool = False
     stopping: bool = False
+    grant: Grant | None = None
     report: tuple[int, int | None] | None = None
 
 
@@ -107,6 +114,18 @@ class InflightTasks:
                 task.thread, task.deadline = None, float("inf")
             # A suspect keeps its slot until its outcome is saved. Otherwise, the death of the next
             # suspect would count against it too.
+
+    def keep_grant(self, dispatch: Dispatch, grant: Grant) -> None:
+        """Keep the units that a running task has taken."""
+        with self._lock:
+            if (task := self._running.get(dispatch.lease)) is not None:
+                task.grant = grant
+
+    def grant(self, dispatch: Dispatch) -> Grant | None:
+        """Return the units that a running task has taken."""
+        with self._lock:
+            task = self._running.get(dispatch.lease)
+            return task.grant if task is not None else None
 
     def _leave_thread(self, key: LeaseKey) -> None:
         if (task := self._running.pop(key, None)) is not None:

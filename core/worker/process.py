@@ -32,6 +32,7 @@ from core.results.delete_guard import DeleteGuard
 from core.settings import Settings
 from core.transport.messages import SAVE_QUEUE
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
+from core.worker import grants
 from core.worker.accounts import Accounts
 from core.worker.admission import Admission
 from core.worker.context import Services
@@ -128,6 +129,7 @@ class WorkerProcess:
             self.admission.check,
             lambda: self.inflight.has_other_than(REREAD),
             self.inflight.report,
+            lambda dispatch: grants.renew(self.inflight, self.budgets, dispatch),
         )
         self.runner = Runner(services, self.instances, registry)
         self.listening = Listening(self.database, queues, registry, self.egress, self.accounts)

@@ -218,7 +218,7 @@ TERMS = {
     ),
     *("quarantine", "partition", "dispatch", "vault", "seal", "delete guard", "park", "allocation"),
     *("completion", "leadership", "problem details", "supervisor", "harness", "oracle", "soak"),
-    *("GCRA", "refresh", "backfill", "task"),
+    *("budget", "refresh", "backfill", "task"),
 }
 """Terms of this project and of its field that texts use without an explanation."""
 
@@ -294,7 +294,7 @@ STATED = {
         f" {decisions.MAX_SNOOZE_SECONDS / 86_400:g} day",
         f"from {decisions.FIRST_BLIND_SNOOZE_SECONDS:g} seconds to"
         f" {decisions.MAX_DEFAULT_SNOOZE_SECONDS / 60:g} minutes",
-        f"a {'twentieth' if budgets.BURST_SHARE == 20 else budgets.BURST_SHARE} of the limit",
+        f"in {budgets.SLOTS} slots",
         f"{'three' if domain.WINDOW_PER_THREAD == 3 else domain.WINDOW_PER_THREAD} tasks for each",
         f"a {'quarter' if domain.WINDOW_SECONDS == 0.25 else domain.WINDOW_SECONDS} of a second",
         f"notices new work of an idle domain within {loop.WAKEUP_CHECK_SECONDS * 1000:g} ms",

@@ -68,6 +68,8 @@ class Session:
         self._list = "LIST -a"
         self._is_cut = False
         self._has_times = True
+        self._dialect = ""
+        self._protocol = {"ftp": "FTP", "ftps": "FTPS"}.get(config.protocol, "implicit FTPS")
         self._directory = ""  # the current one, in latin-1
 
     @property
@@ -91,6 +93,17 @@ class Session:
           Dropped: The server does not answer.
         """
         self._client.begin("NOOP")
+
+    def description(self) -> dict[str, str]:
+        """Return the protocol, the greeting, the features and the form of listings."""
+        server = self._client.opened()
+        form = "MLSD" if self.lists_facts else f"LIST ({self._dialect or 'empty'})"
+        return {
+            "Protocol": self._protocol,
+            "Software": server.greeting or "unknown",
+            "Features": ", ".join(sorted(server.features)) or "none announced",
+            "Form of listings": form,
+        }
 
     def home(self) -> str:
         """Return the directory after the login; `/` if the server does not name it as a path.
@@ -156,9 +169,12 @@ class Session:
                 self._client.opened().features -= {"MLST"}
         now = datetime.now(UTC)
         try:
-            yield from read_lines(self._list_lines(), now=now, encoding=encoding)
+            yield from read_lines(self._list_lines(), now=now, encoding=encoding, voted=self._note)
         except Unsupported:
             yield from self._named(path)
+
+    def _note(self, dialect: str) -> None:
+        self._dialect = dialect
 
     def _named(self, path: str) -> Iterator[Entry]:
         """List a directory of a server that has `NLST` only: each name costs further commands."""

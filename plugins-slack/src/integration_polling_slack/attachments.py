@@ -12,7 +12,7 @@ from integration_polling_slack import files, scopes
 from integration_polling_slack.attached import files_of
 from integration_polling_slack.errors import Unreadable
 from integration_polling_slack.files import File
-from integration_polling_slack.listing import ChannelLists
+from integration_polling_slack.members import Members
 from integration_polling_slack.messages import Message, Place
 
 MB = 1_000_000
@@ -32,7 +32,7 @@ class Kept:
     threads: dict[str, str] = field(default_factory=dict)
 
 
-class Attachments(ChannelLists):
+class Attachments(Members):
     """The part of the integration that keeps the files of new and changed messages."""
 
     def _add_files(

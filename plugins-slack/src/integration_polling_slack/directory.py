@@ -37,6 +37,7 @@ TIERS = {
     "conversations.list": 20,
     "users.conversations": 50,
     "conversations.join": 50,
+    "conversations.members": 100,
     "conversations.history": 50,
     "conversations.replies": 50,
     "files.info": 100,

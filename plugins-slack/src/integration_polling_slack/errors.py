@@ -71,7 +71,12 @@ OF_A_CHANNEL = (
 )
 """The codes with which a method that reads a channel refuses the channel, not a thread of it."""
 
-READS_CHANNEL = frozenset({"conversations.history", "conversations.replies", "conversations.join"})
+READS_CHANNEL = frozenset(
+    {
+        "conversations.history", "conversations.replies", "conversations.join",
+        "conversations.members",
+    }
+)  # fmt: skip
 SELECTS = frozenset({"conversations.list", "users.conversations", "conversations.join"})
 """The methods whose scope depends on the kind of channel. The other kinds do not need it."""
 

@@ -6,7 +6,7 @@ https://docs.slack.dev/reference/methods/users.conversations
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any, Self
 
@@ -237,7 +237,10 @@ class ChannelLists(Directory):
         if self._is_distributed(ctx) and self.config.app_kind != "distributed":
             skipped.append(Skipped("app_kind", RESTRICTED_APP))
         planned, changes = self._planned(ctx, [id for id, one in first.items() if one])
-        tasks = [*filter(None, map(first.get, planned)), *self._last_tasks(ctx)]
+        readable = [listed[id] for id, one in first.items() if one]
+        output += self._without_members(ctx, before.ids, readable)
+        tasks = [*filter(None, map(first.get, planned)), *self._member_tasks(listed, planned)]
+        tasks += self._last_tasks(ctx)
         return TaskResult(output, tasks, {**state, **changes}, skipped=skipped)
 
     def _planned(
@@ -258,6 +261,22 @@ class ChannelLists(Directory):
 
         now = looks.plan(ids, before, ctx.now, most, newest)
         return now.last, {LOOKS: now}
+
+    def _member_tasks(self, refs: Mapping[str, Ref], planned: Collection[str]) -> list[Task]:
+        """Return the tasks that list the members of the planned private channels."""
+        raise NotImplementedError
+
+    def _without_members(
+        self, ctx: Context, before: Collection[str], readable: Collection[Ref]
+    ) -> list[TaskOutput]:
+        """Return the deletions of members of channels that are not private and readable any more.
+
+        Args:
+          ctx: The task's context.
+          before: The channels that were kept before.
+          readable: The channels that are kept now, and can be read.
+        """
+        raise NotImplementedError
 
     def _last_tasks(self, ctx: Context) -> list[Task]:
         """Return the tasks of a run that do not belong to one channel."""

@@ -32,6 +32,9 @@ def needed(fake: Fake, method: str, arguments: Arguments) -> set[str]:
     """Return the scopes that a call needs, as in the reference of each method."""
     if method in ("conversations.list", "users.conversations"):
         return {READ[one] for one in arguments.get("types", "public_channel").split(",")}
+    if method == "conversations.members":
+        channel = fake.workspace.channels.get(arguments.get("channel", ""))
+        return {READ[channel.type]} if channel else set()
     if method in ("conversations.history", "conversations.replies"):
         channel = fake.workspace.channels.get(arguments.get("channel", ""))
         return {READ[channel.type].replace(":read", ":history")} if channel else set()
@@ -143,6 +146,12 @@ def conversations_replies(fake: Fake, arguments: Arguments, kind: str) -> dict[s
     }
 
 
+def conversations_members(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    channel = _channel(fake, arguments, kind)
+    page, metadata = _page(fake, channel.members, arguments, f"members:{channel.id}")
+    return {"members": page, **metadata}
+
+
 def conversations_join(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
     channel = fake.workspace.channels.get(arguments.get("channel", ""))
     if channel is None:
@@ -174,6 +183,7 @@ METHODS: dict[str, Callable[[Fake, Arguments, str], dict[str, Any]]] = {
     "users.conversations": users_conversations,
     "conversations.history": conversations_history,
     "conversations.replies": conversations_replies,
+    "conversations.members": conversations_members,
     "conversations.join": conversations_join,
     "files.info": files_info,
 }

@@ -277,7 +277,7 @@ class _Held:
             if self.stopping.is_set():
                 return
             self._failures += 1
-            pause = min(MAX_PAUSE_SECONDS, 2.0 ** (self._failures - 1)) * random.uniform(0.8, 1)
+            pause = pause_after(self._failures)
             log.warning(
                 "listener %s of %s failed; trying again in %.0f s: %s",
                 self._key, self._domain, pause, error,
@@ -297,8 +297,15 @@ class _Held:
         try:
             with self._owner._database.connection() as conn:
                 listeners.failed(conn, self._owner._me, self._domain, self._key, error)
-        except DATABASE_UNAVAILABLE as problem:
-            log.warning("could not record the failure of a listener: %s", describe(problem))
+        except Exception as problem:  # noqa: BLE001  the thread has to call `listen` again
+            if not self.stopping.is_set():
+                log.warning("could not record the failure of a listener: %s", describe(problem))
+
+
+def pause_after(failures: int) -> float:
+    """Return the seconds until a listener that failed this many times in a row is called again."""
+    longest = min(MAX_PAUSE_SECONDS, 2.0 ** min(failures - 1, 10))
+    return longest * random.uniform(0.8, 1)
 
 
 def operator_text(error: BaseException) -> str:

@@ -399,6 +399,12 @@ def test_a_failing_listener_is_called_again_and_its_error_shown(
     assert "listen() returned" in caplog.text
 
 
+def test_pauses_grow_and_stay_bounded() -> None:
+    assert listening.pause_after(1) <= 1
+    assert 1 < listening.pause_after(3) <= 4
+    assert listening.pause_after(100_000) <= listening.MAX_PAUSE_SECONDS
+
+
 def test_surfaces_show_that_events_do_not_arrive(
     api, dashboard, desk, account, connect, process
 ) -> None:

@@ -1877,6 +1877,50 @@ MUTATIONS = [
         ("plugins-ftp/tests/test_ftp_speed.py",),
     ),
     Mutation(
+        "racy versions of files",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/versions.py",
+                "    if moment is None or settled > seconds:",
+                "    if True:",
+            ),
+        ),
+        ("plugins-ftp/tests/test_changes.py::test_a_change_in_the_same_second_is_found",),
+    ),
+    Mutation(
+        "ids of files that must outlast a session",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/renames.py",
+                "    if not witnesses or any(",
+                "    if not witnesses or not any(",
+            ),
+        ),
+        ("plugins-ftp/tests/test_changes.py::test_an_id_that_changes_with_the_connection_proves_nothing",),
+    ),
+    Mutation(
+        "the way that a loop must repeat",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/loops.py",
+                "        if below.digest != digest:",
+                "        if False:",
+            ),
+        ),
+        ("plugins-ftp/tests/test_changes.py::test_directories_that_look_like_the_ones_above_them_are_kept",),
+    ),
+    Mutation(
+        "exact times that decide about a shifted listing",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/walking.py",
+                "times.get(path) != kept[path].exact",
+                "False",
+            ),
+        ),
+        ("plugins-ftp/tests/test_changes.py::test_a_file_that_changes_an_hour_later_is_fetched",),
+    ),
+    Mutation(
         "the spool's file that moves into the store",
         (
             (

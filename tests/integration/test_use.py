@@ -92,15 +92,15 @@ def test_the_use_of_an_erased_user_and_of_old_days_is_deleted(api, conn) -> None
 
 def test_the_api_shows_a_user_its_own_use_and_an_operator_that_of_all(api, conn) -> None:
     add_use(conn, {"ann": SOME, "bob": Use(thread_seconds=9.0)})
-    shown = api.admin.get("/v1/users").json()
+    shown = api.admin.get("/v1/users").json()["items"]
     assert [row["user_id"] for row in shown] == ["bob", "ann"]
     ann = api.user("ann")
-    assert [row["user_id"] for row in ann.get("/v1/users").json()] == ["ann"]
-    (day,) = ann.get("/v1/users/ann/use").json()
+    assert [row["user_id"] for row in ann.get("/v1/users").json()["items"]] == ["ann"]
+    (day,) = ann.get("/v1/users/ann/use").json()["items"]
     assert (day["tasks"], day["bytes_kept"]) == (3, 40)
     refused = ann.get("/v1/users/bob/use")
     assert (refused.status_code, refused.json()["code"]) == (403, "token-of-another-user")
-    assert api.admin.get("/v1/users/none/use").json() == []
+    assert api.admin.get("/v1/users/none/use").json()["items"] == []
 
 
 def test_metrics_name_the_largest_users_and_sum_up_the_others(

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from core.rest.routes import problems
-from core.rest.schemas import Erased, UserDay, UserUse
+from core.rest.schemas import Erased, Page, UserDay, UserUse
 from core.service import use
 from core.service.accounts import erase as account_erase
 from core.web.dependencies import NO_NUL, Engine
@@ -30,25 +30,26 @@ def list_users(
     principal: StatusReader,
     days: Days = 1,
     limit: Annotated[int, Query(ge=1, le=500, description="The maximum number of users")] = 50,
-) -> list[UserUse]:
+) -> Page[UserUse]:
     """List the users with the most thread-seconds in the latest days, the largest first.
 
     With a user's token, this is that user alone.
     """
     with engine.database.connection() as conn:
         rows = use.of_users(conn, days=days, user=principal.user_id, limit=limit)
-    return [UserUse.model_validate(row) for row in rows]
+    return Page[UserUse].model_validate({"items": rows, "cursor": None})
 
 
 @router.get("/{user_id:path}/use", responses=problems(401, 403, 422))
 def read_use(
     engine: Engine, principal: StatusReader, user_id: UserId, days: Days = 30
-) -> list[UserDay]:
+) -> Page[UserDay]:
     """Return the use of a user by day, the newest first. Days without use are left out."""
     if not principal.owns(user_id):
         raise HttpProblem("token-of-another-user")
     with engine.database.connection() as conn:
-        return [UserDay.model_validate(row) for row in use.by_day(conn, user_id, days)]
+        rows = use.by_day(conn, user_id, days)
+    return Page[UserDay].model_validate({"items": rows, "cursor": None})
 
 
 @router.delete("/{user_id:path}", responses=problems(401, 403, 422))

@@ -22,7 +22,7 @@ OPEN = {"/healthz", "/readyz", "/v1/hints/{domain}"}
 
 FOR_ALL = {"list_integrations", "get_integration", "create_user_integration"}
 # Numbers of a user's accounts, without rows: `test_outages.py` and `test_use.py` compare users.
-SUMMARIES = {"list_outages", "list_users"}
+SUMMARIES = {"list_outages", "list_users", "read_use"}
 MARK = "only-the-owner-may-read-this"
 
 

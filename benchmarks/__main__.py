@@ -37,7 +37,7 @@ def main(words: list[str] | None = None) -> int:
         result, text = measure(name, options)
         print(text, flush=True)
         if arguments.keep:
-            keep(name, result)
+            keep(name, completed(name, result) if arguments.only else result)
         if arguments.json:
             print(json.dumps(result), flush=True)
     return 0
@@ -60,6 +60,32 @@ def measure(name: str, options: Options) -> tuple[dict[str, Any], str]:
         "machine": machine,
     }
     return report.data() | taken | {"seconds": round(time.monotonic() - begun)}, report.text()
+
+
+def completed(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result with the stored cases that `--only` left out.
+
+    A figure about all cases, such as the largest memory, is the worse one.
+    """
+    path = RESULTS / f"{name}.json"
+    stored = json.loads(path.read_text("utf-8")) if path.exists() else None
+    if stored is None:
+        return result
+    measured = {case[""]: case for case in result["details"]["cases"]}
+    cases = {case[""]: case for case in stored["details"]["cases"]} | measured
+    budgets = {budget["what"]: budget for budget in stored["budgets"]}
+    for budget in result["budgets"]:
+        before = budgets.get(budget["what"])
+        is_own = any(budget["what"].startswith(f"{case}:") for case in measured)
+        if is_own or before is None or budget["figure"] > before["figure"]:
+            budgets[budget["what"]] = budget
+    first = result if next(iter(cases)) in measured else stored
+    return result | {
+        **{key: first[key] for key in ("ours", "peer", "ratio", "rounds")},
+        "budgets": list(budgets.values()),
+        "details": result["details"] | {"cases": list(cases.values())},
+        "seconds": stored["seconds"] + result["seconds"],
+    }
 
 
 def keep(name: str, result: dict[str, Any]) -> None:
@@ -104,7 +130,10 @@ def _parser() -> argparse.ArgumentParser:
         "--rows", type=int, help="rows in the largest table of `upsert` (default: 500,000)"
     )
     parser.add_argument(
-        "--only", default="", help="measure only the cases of `ftp` whose name contains this text"
+        "--only",
+        default="",
+        help="measure only the cases of `ftp` whose name contains this text; `--keep` keeps the"
+        " stored others",
     )
     return parser
 

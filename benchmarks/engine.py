@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import psycopg
+from pydantic import BaseModel
 
 from benchmarks.processes import ended, program, wait_until
 from core import Limit
 from core.accounts import store
-from core.accounts.vault import new_key
+from core.accounts.vault import Vault, new_key
 from core.db.migrate import migrate
 from core.db.pool import Conn, open_connection
 from core.embedded import Servers, Urls
@@ -147,11 +148,20 @@ class Engine:
         leading = self.conn.execute("SELECT leader_until > now() FROM engine_state").fetchone()
         return serve >= processes and bool(leading and leading[0])
 
-    def account(self, domain: str = "noop", *, limits: Sequence[Limit] = (), **config: Any) -> UUID:
+    def account(
+        self,
+        domain: str = "noop",
+        *,
+        limits: Sequence[Limit] = (),
+        credentials: BaseModel | None = None,
+        **config: Any,
+    ) -> UUID:
         """Create an account that is never due: only the benchmark starts its runs."""
+        vault = Vault([self.environment["POLLING_SECRET_KEYS"]])
         made = store.connect(
             self.conn, user_id="bench", domain=domain, name=secrets.token_hex(4),
-            identity=secrets.token_hex(8), group=None, config=config, credentials=None,
+            identity=secrets.token_hex(8), group=None, config=config,
+            credentials=None if credentials is None else vault.seal(credentials),
             limits=to_json(limits), poll_interval_minutes=100_000,
         )  # fmt: skip
         self.conn.execute(

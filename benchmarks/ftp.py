@@ -1,4 +1,4 @@
-"""Copies of FTP servers, against rclone, lftp and curl on the same servers.
+"""Copies of FTP and SFTP servers, against rclone, lftp, curl and sftp on the same servers.
 
 Each round copies a tree with the engine and with the peer, one after the other, with the same
 number of connections. The engine's account is new, so its time contains the logins. Its files are
@@ -22,7 +22,7 @@ from integration_polling_ftp import Config, Ftp
 
 from benchmarks.distance import FAR, NEAR, distance
 from benchmarks.engine import Engine, Testbed
-from benchmarks.ftp_servers import LOCAL, SERVERS, Server, Watcher, serve
+from benchmarks.ftp_servers import SERVERS, SSH, Server, Watcher, serve
 from benchmarks.peers import ftp as peers
 from benchmarks.processes import family
 from benchmarks.report import Budget, Options, Report, ratio
@@ -69,6 +69,7 @@ class Case:
     Attributes:
       most: The bound on the ratio of the times.
       limit: The number of connections that the server allows; 0 for many.
+      tls: True for FTPS.
       is_far: True for a round trip of `ROUND_TRIP` seconds.
     """
 
@@ -78,6 +79,7 @@ class Case:
     peer: Peer
     most: float
     limit: int = 0
+    tls: bool = False
     is_far: bool = False
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
@@ -118,6 +120,12 @@ def cases() -> Iterator[Case]:
         yield Case(text, name, few, peers.lftp, 2.0, LIMIT)
     for name in SERVERS:
         yield Case(f"large files, {name}", name, large, peers.curl, 1.3)
+    for name in SERVERS:
+        yield Case(f"small files, FTPS, {name}", name, many, peers.rclone, 1.5, tls=True)
+    yield Case("small files, SFTP", SSH, Tree("most", 20_000, 200), peers.rclone, 1.5)
+    text = f"small files, {ROUND_TRIP * 1000:g} ms latency, SFTP"
+    yield Case(text, SSH, some, peers.lftp, 1.0, is_far=True)
+    yield Case("1 GiB, SFTP", SSH, Tree("one", 1, 1, 1024 * MIB), peers.sftp, 1.3)
 
 
 def run(bed: Testbed, options: Options) -> Report:
@@ -174,11 +182,11 @@ def tree(home: Path, files: int, directories: int, *, size: int = 0) -> Path:
 
 def _measure(engine: Engine, case: Case, folder: Path, options: Options) -> Case:
     home = case.tree.written(folder, options)
-    listen, host = (NEAR, FAR) if case.is_far else (LOCAL, LOCAL)
+    listen, host = (NEAR, FAR) if case.is_far else ("", "")
 
     def run() -> AbstractContextManager[Server]:
         """Start a server, so that neither side meets idle connections of the one before."""
-        return serve(case.server, home, limit=case.limit, listen=listen, host=host)
+        return serve(case.server, home, limit=case.limit, tls=case.tls, listen=listen, host=host)
 
     with distance(ROUND_TRIP, engine.home) if case.is_far else nullcontext():
         for _ in range(options.rounds):
@@ -194,10 +202,11 @@ def _measure(engine: Engine, case: Case, folder: Path, options: Options) -> Case
 def _sync(engine: Engine, server: Server, *, timeout: float = 900.0) -> float:
     """Copy a server with a new account; return the seconds from the request to the end."""
     # The peers copy files that have just been written, too.
-    config = Config(
-        host=server.host, port=server.port, max_connections=CONNECTIONS, settle_seconds=0
-    )
-    account = engine.account("ftp", limits=Ftp.limits(config), **config.model_dump(mode="json"))
+    config = Config(**server.config, max_connections=CONNECTIONS, settle_seconds=0)
+    account = engine.account(
+        "ftp", limits=Ftp.limits(config), credentials=server.credentials,
+        **config.model_dump(mode="json"),
+    )  # fmt: skip
     _, seconds = engine.sync(account, timeout=timeout)
     files = [path.stat().st_size for path in server.home.rglob("*") if path.is_file()]
     kept = engine.conn.execute(FILES, (account,)).fetchone()

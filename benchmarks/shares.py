@@ -22,13 +22,14 @@ from uuid import UUID
 
 from benchmarks.engine import PROCESSES, THREADS, Engine, Testbed
 from benchmarks.report import Budget, Options, Report
-from core.db.pool import open_connection
+from core.db.pool import Conn, open_connection
 from core.ledger import scheduling
 
 DOMAINS = ("slow", "slower")
 SYNCS, WAITING = 60, 200_000
+PORTION = 20_000
 ALONE_SECONDS = 0.5
-"""The seconds of each task of the user that is alone."""
+"""The accounts that one statement inserts, and the seconds of each task of the user alone."""
 
 HELD_SECONDS, MINUTES = 5.0, 120.0
 """The seconds of some slow tasks of the attacker, and of the others, which outlast the benchmark.
@@ -66,7 +67,7 @@ FILL = """
 WITH account AS (
     INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config)
     SELECT gen_random_uuid(), 'user-' || n / 10, 'slower', 'later-' || n, 'later-' || n, '{}'
-    FROM generate_series(1, %s::int) n RETURNING id
+    FROM generate_series(%s::int, %s::int) n RETURNING id
 ), run AS (
     INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
     SELECT gen_random_uuid(), id, 'slower', 'live', 'schedule', 0 FROM account
@@ -99,9 +100,7 @@ def run(bed: Testbed, options: Options) -> Report:
                     all_beside += (times := _times(engine, other, syncs))
                 beside.append(_p99(times))
             short = _times(engine, other, options.size(40, 4))
-            engine.conn.execute(FILL, (options.size(WAITING, 2_000),))
-            engine.settle()
-            engine.conn.execute("VACUUM ANALYZE user_integration, sync_run")
+            fill(engine.conn, options.size(WAITING, 2_000))
             _times(engine, other, 3)
             later = _times(engine, other, options.size(40, 4))
     threads = PROCESSES * THREADS
@@ -121,6 +120,13 @@ def run(bed: Testbed, options: Options) -> Report:
     ]
     details = {f"{threads} threads": rows}
     return Report("shares", "s", beside, calm, "the same sync alone", budgets, details)
+
+
+def fill(conn: Conn, accounts: int) -> None:
+    """Insert accounts with a task that waits for later."""
+    for first in range(1, accounts + 1, PORTION):
+        conn.execute(FILL, (first, min(first + PORTION - 1, accounts)))
+    conn.execute("VACUUM ANALYZE user_integration, sync_run, sync_task")
 
 
 def _account(engine: Engine, user: str, domain: str, **config: object) -> UUID:
@@ -144,7 +150,7 @@ def _times(engine: Engine, account: UUID, count: int) -> list[float]:
 def _alone(engine: Engine, options: Options) -> float:
     """Return the part of the threads that a user alone uses."""
     threads = PROCESSES * THREADS
-    tasks = threads * options.size(20, 2)
+    tasks = (threads - 1) * options.size(40, 2)
     config = {"page_seconds": 0.0, "item_seconds": ALONE_SECONDS, "pages": 1, "items": tasks}
     _, seconds = engine.sync(_account(engine, "alone", "slow", **config))
     return tasks * ALONE_SECONDS / (seconds * threads)

@@ -29,6 +29,7 @@ from core.errors import NotFound
 from core.field_problems import first_problem
 from core.hookspecs import PROJECT, Hooks
 from core.integration.base import BaseIntegration, Integration
+from core.integration.ceilings import bounded
 from core.logs import place
 from core.settings import get_settings
 
@@ -134,6 +135,15 @@ class Registry:
     _observers: Observers = field(default_factory=Observers)
     # A lambda, because `_manager` is defined below.
     manager: pluggy.PluginManager = field(default_factory=lambda: _manager())  # noqa: PLW0108
+
+    def bound(self, ceilings: Mapping[str, Mapping[str, float]]) -> None:
+        """Bound numbers in the configs of accounts, by domain and field.
+
+        The schema of the config has the ceilings, so each place that reads a config applies them.
+        """
+        for domain in sorted(ceilings.keys() & self.integrations.keys()):
+            integration = self.integrations[domain]
+            integration.config_model = bounded(integration.config_model, ceilings[domain])
 
     def get(self, domain: str) -> Integration:
         """Return the integration class of a domain.
@@ -362,9 +372,12 @@ def get_registry() -> Registry:
     """Return the plugins of this process, which are loaded once.
 
     They come from the entry points of the group `integration_polling`, and from `POLLING_PLUGINS`.
+    The numbers in their configs have the ceilings of `POLLING_CEILINGS`.
     """
     settings = get_settings()
-    return discover(entry_points(group=PROJECT), settings.plugins, settings.plugins_allowed)
+    registry = discover(entry_points(group=PROJECT), settings.plugins, settings.plugins_allowed)
+    registry.bound(settings.ceilings)
+    return registry
 
 
 def catalog(registry: Registry) -> list[Mapping[str, Any]]:

@@ -36,6 +36,7 @@ class LimitOverride(BaseModel, extra="forbid"):
     units: PositiveInt | None = None
     per: PositiveFloat | None = None
     tasks: PositiveInt | None = None
+    backfill_share: float | None = Field(None, ge=0, le=1)
 
 
 _PARSERS = {"database_url": setting_urls.database_url, "redis_url": setting_urls.redis_url}
@@ -88,6 +89,8 @@ class Settings(BaseSettings):
     """Fewer deletions than this wait for a person only if no item of the account would remain."""
     limits: dict[str, dict[str, LimitOverride]] = Field(default_factory=dict)
     """JSON: values by domain and limit name, such as `{"gmail": {"quota": {"units": 15000}}}`."""
+    ceilings: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """JSON: ceilings in configs, by domain and field, such as `{"ftp": {"max_connections": 8}}`."""
     processes: PositiveInt = 2
     """Worker processes that `polling up` starts."""
     threads: PositiveInt = 8

@@ -38,6 +38,9 @@ from core.transport.queues import Queues
 
 Until = Callable[..., Any]
 
+# The tests of failures use accounts of Hello World that harm others.
+os.environ.setdefault("HELLO_WORLD_TEST_BENCH", "true")
+
 # No test has a deadline: a slow test on a busy machine is not an error.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")

@@ -718,7 +718,8 @@ MUTATIONS = [
     ),
     Mutation(
         "evicted budgets",
-        (("core/limits/budgets.py", "if not mark then return {-1, 0} end", "mark = mark or '0'"),),
+        (("core/limits/scripts.py", "if not marks[1] then return {-1, 0, 0} end",
+          "marks[1] = marks[1] or '0'"),),
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
@@ -729,7 +730,7 @@ MUTATIONS = [
     ),
     Mutation(
         "budgets in use that are kept",
-        (("core/limits/budgets.py", "tat and tat <= now and name", "tat and name"),),
+        (("core/limits/scripts.py", "    if full then redis", "    if true then redis"),),
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
@@ -1203,9 +1204,79 @@ MUTATIONS = [
     ),
     Mutation(
         "budgets shared by the fleet",
-        (("core/limits/budgets.py",
-          "if ARGV[1] == '2' or wait <= 0 then", "wait = 0; if true then"),),
+        (("core/limits/scripts.py",
+          "local granted = ARGV[1] == '2' or", "wait = 0; local granted = true or"),),
         ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "units of the version before count",
+        (("core/limits/scripts.py", "if theirs > b.tat and theirs > since then",
+          "if false then"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "the version before waits for units of this version",
+        (("core/limits/scripts.py", "        b.tat = math.ceil(math.max(b.tat, tat))",
+          "        b.tat = math.ceil(b.tat)"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "a reservation bounds tasks of other costs",
+        (("core/limits/scripts.py", "and room_beside(b, reserved) < b.cost then",
+          "and false then"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "budgets before a loss are filled up",
+        (("core/limits/scripts.py", "if mark > b.used then", "if false then"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "units count where requests leave",
+        (("core/limits/budgets.py", "    span = period + math.ceil",
+          "    span = period + 0 * math.ceil"),),
+        ("tests/unit/test_budget_log.py", "tests/integration/test_budgets.py"),
+    ),
+    Mutation(
+        "users have equal shares of a rate limit",
+        (("core/dispatcher/rations.py", "        user = min(self._open, key=self._user_score)",
+          "        user = next(iter(self._open))"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "accounts of a user have equal shares of a rate limit",
+        (("core/dispatcher/rations.py", "        account = min(accounts, key=self._account_score)",
+          "        account = next(iter(accounts))"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "backfill has its share of a rate limit",
+        (("core/dispatcher/rations.py", "        return used[Lane.BACKFILL] < share",
+          "        return 0 * used[Lane.BACKFILL] > share"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "who has taken its places holds up the others",
+        (("core/dispatcher/rations.py", "                self._wait_for(account)",
+          "                self._close(account, name)"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "backfill is spread over the period",
+        (("core/dispatcher/rations.py", "or self.pace_left > 0", "or True"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "units are reserved for a task that does not fit",
+        (("core/dispatcher/rations.py", "                self._reserve(costs)",
+          "                pass"),),
+        ("tests/unit/test_rations.py",),
+    ),
+    Mutation(
+        "old units are taken again",
+        (("core/worker/runner.py", "            self.services.renew_units(dispatch)\n",
+          "            pass\n"),),
+        ("tests/integration/test_grants.py",),
     ),
     Mutation(
         "limited accounts reach public addresses only",
@@ -1270,6 +1341,33 @@ MUTATIONS = [
         (("core/ledger/dispatching.py", "SELECT id, -1 AS lap, live",
           "SELECT id, 3 AS lap, live"),),
         ("tests/integration/test_dispatching.py",),
+    ),
+    Mutation(
+        "the use of users that could not be written",
+        (("core/worker/process.py", "            self.counters.use.restore(used)\n", ""),),
+        ("tests/integration/test_use.py",),
+    ),
+    Mutation(
+        "a bounded number of users in the metrics",
+        (("core/service/use.py", "CASE WHEN place <= %(named)s THEN user_id ELSE '' END AS",
+          "user_id AS"),),
+        ("tests/integration/test_use.py",),
+    ),
+    Mutation(
+        "stored numbers above a ceiling are lowered",
+        (("core/worker/accounts.py", "within_ceilings(model, config)", "config"),),
+        ("tests/unit/test_ceilings.py",),
+    ),
+    Mutation(
+        "numbers above a ceiling are refused",
+        (("core/integration/ceilings.py", "Le(most), Ceiling(most)", "Ceiling(most)"),),
+        ("tests/unit/test_ceilings.py",),
+    ),
+    Mutation(
+        "the test bench of Hello World needs a setting",
+        (("plugins-hello-world/src/integration_polling_hello_world/bench.py",
+          "if not is_harmless and not HelloSettings().hello_world_test_bench:", "if False:"),),
+        ("plugins-hello-world/tests/test_hello_world.py",),
     ),
     Mutation(
         "one set of rules for engine and kit",
@@ -1779,6 +1877,50 @@ MUTATIONS = [
         ("plugins-ftp/tests/test_ftp_speed.py",),
     ),
     Mutation(
+        "racy versions of files",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/versions.py",
+                "    if moment is None or settled > seconds:",
+                "    if True:",
+            ),
+        ),
+        ("plugins-ftp/tests/test_changes.py::test_a_change_in_the_same_second_is_found",),
+    ),
+    Mutation(
+        "ids of files that must outlast a session",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/renames.py",
+                "    if not witnesses or any(",
+                "    if not witnesses or not any(",
+            ),
+        ),
+        ("plugins-ftp/tests/test_changes.py::test_an_id_that_changes_with_the_connection_proves_nothing",),
+    ),
+    Mutation(
+        "the way that a loop must repeat",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/loops.py",
+                "        if below.digest != digest:",
+                "        if False:",
+            ),
+        ),
+        ("plugins-ftp/tests/test_changes.py::test_directories_that_look_like_the_ones_above_them_are_kept",),
+    ),
+    Mutation(
+        "exact times that decide about a shifted listing",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/walking.py",
+                "times.get(path) != kept[path].exact",
+                "False",
+            ),
+        ),
+        ("plugins-ftp/tests/test_changes.py::test_a_file_that_changes_an_hour_later_is_fetched",),
+    ),
+    Mutation(
         "the spool's file that moves into the store",
         (
             (
@@ -1837,6 +1979,39 @@ MUTATIONS = [
             ),
         ),
         ("plugins-ftp/tests/test_dialects.py",),
+    ),
+    Mutation(
+        "a listing with a total only",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/session.py",
+                "if is_empty and len(headings) < MAX_HEADINGS and _is_heading(line, headings):",
+                "if False:",
+            ),
+        ),
+        ("plugins-ftp/tests/test_quirks.py",),
+    ),
+    Mutation(
+        "years of listings that no server has",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/listing/unix.py",
+                "1900 <= full_year(year) <= MAX_YEAR",
+                "full_year(year)",
+            ),
+        ),
+        ("plugins-ftp/tests/test_dialects.py",),
+    ),
+    Mutation(
+        "a host key of another kind",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/ssh.py",
+                "not (family or are_of_one_kind)",
+                "not family",
+            ),
+        ),
+        ("plugins-ftp/tests/test_sftp.py",),
     ),
     Mutation(
         "a listing that the server cuts",

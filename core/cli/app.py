@@ -26,6 +26,7 @@ from core.cli import (
     sync,
     tasks,
     tokens,
+    users,
 )
 
 START, ACCOUNTS, WORK, OPERATIONS, PLUGINS = (
@@ -165,6 +166,7 @@ def _operations(app: typer.Typer) -> None:
     app.command("psql", rich_help_panel=OPERATIONS, context_settings=FORWARDED)(servers.psql)
     app.add_typer(keys.app, name="keys", rich_help_panel=OPERATIONS)
     app.add_typer(tokens.app, name="tokens", rich_help_panel=OPERATIONS)
+    app.command("users", rich_help_panel=OPERATIONS)(users.users)
     app.command("drain", rich_help_panel=OPERATIONS)(drain.drain)
 
 

@@ -62,7 +62,10 @@ def connect(
     port: Port = 0,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check the account, show its rehearsal, and store nothing."),
+        typer.Option(
+            "--dry-run",
+            help="Check the account, show which content its copy would have, and store nothing.",
+        ),
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Connect despite warnings, without a question.")
@@ -71,8 +74,8 @@ def connect(
 ) -> None:
     """Connect an account: check it with the provider, and store it.
 
-    Some integrations describe the copy first. On a terminal, the command then asks you to confirm
-    warnings.
+    Some integrations first show which content the copy would have. On a terminal, the command then
+    asks you to confirm warnings.
 
     On a terminal, the command prompts for missing fields. For some integrations, such as gmail, it
     opens the provider's sign-in page in the browser, unless you give --credentials. If the user of
@@ -133,7 +136,9 @@ def _accept(rehearsal: Rehearsal, spinner: Any, *, yes: bool, json: bool) -> Non
     if rehearsal.warnings and rehearsal.refusal is None and not yes and prompts.can_ask():
         for warning in rehearsal.warnings if json else ():
             note(f"warning: {warning}")
-        typer.confirm("Connect the account?", abort=True, err=True)
+        if not typer.confirm("Connect the account?", err=True):
+            note("Nothing was stored.")
+            raise typer.Exit(1)
     if spinner is not None:
         spinner.start()
 

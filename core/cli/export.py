@@ -11,7 +11,7 @@ import typer
 
 from core.cli.output import note
 from core.cli.session import backend
-from core.errors import InvalidInput, Refused
+from core.errors import InvalidInput, PollingError
 from core.service.content.export_formats import Format
 
 if TYPE_CHECKING:
@@ -63,15 +63,15 @@ def export(
         typer.Option(
             "--cursor-file",
             metavar="FILE",
-            help="Continue after the cursor in this file, and store the next cursor there. Without"
-            " the file, the first export has everything.",
+            help="Continue after the cursor in this file, and store the next cursor there. If"
+            " the file does not exist yet, the export has everything.",
         ),
     ] = None,
 ) -> None:
     """Export content as CSV, JSON lines or Parquet.
 
-    Each record is an item with its latest state and its text. Deleted items are records too, with
-    `deleted` as their change.
+    Each record is an item with its latest state and its text. In the record of a deleted item, the
+    field `change` is `deleted`.
 
     \b
     Examples:
@@ -82,7 +82,7 @@ def export(
     if since is not None and cursor_file is not None:
         raise InvalidInput("export-cursor-twice")
     if output is None and format is Format.PARQUET and sys.stdout.isatty():
-        raise Refused("export-to-terminal")
+        raise InvalidInput("export-to-terminal")
     if cursor_file is not None:
         since = _cursor(cursor_file)
     from core.service import lookup
@@ -96,7 +96,7 @@ def export(
         records = _write(engine, wanted, format, output, folder)
     note(f"{records:,} {'record' if records == 1 else 'records'} exported.")
     if folder is not None and folder.missing:
-        raise Refused("export-files-missing", files=folder.missing)
+        raise PollingError("export-files-missing", files=folder.missing)
     if cursor_file is None:
         note(f"For later changes only, repeat the command with --since {wanted.until}")
     else:

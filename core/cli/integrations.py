@@ -193,6 +193,8 @@ def _print_fields(title: str, model: type[BaseModel]) -> None:
         default = "" if is_secret(field) else field.get("default", "")
         default = "required" if name in required else default
         kind = "secret" if is_secret(field) else field.get("type", "")
+        if (most := field.get("maximum")) is not None:
+            kind += f" ≤ {most:g}"
         rows.append((f"  {name}", kind, default, field.get("description", "")))
     if rows:
         table(("  FIELD", "TYPE", "DEFAULT", "MEANING"), rows, wraps=True)

@@ -115,9 +115,9 @@ def list_tasks(
     """List tasks, newest first; show, retry or discard tasks.
 
     A task is one step of a run. A parked task has failed, and only you can retry it. A deferred
-    task has failed too, and the engine retries it automatically. A task that was retried keeps its
-    state, but the list shows it as retried. A done task whose plugin skipped its item appears as
-    skipped.
+    task has failed too, and the engine retries it automatically. A retry makes a copy of the
+    task, and the list shows the original as retried. --state finds the original by its old state.
+    A done task whose plugin skipped its item appears as skipped.
 
     \b
     Examples:

@@ -293,6 +293,21 @@ account_day = Table(
     Index("account_day_day", "day"),
 )
 
+# Written with each heartbeat of a worker, by user: no task writes it.
+user_day = Table(
+    "user_day",
+    metadata,
+    # What the tasks of a user took of the fleet on a day (UTC).
+    Column("user_id", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    _count("polls", BigInteger),
+    _count("tasks", BigInteger),
+    Column("thread_seconds", Float, nullable=False, server_default="0"),
+    _count("bytes_in", BigInteger),
+    _count("bytes_kept", BigInteger),
+    Index("user_day_day", "day", "user_id"),
+)
+
 hint = Table(
     "hint",
     metadata,

@@ -3,8 +3,11 @@
 It also recovers lost messages and expired leases.
 
 loop         leads, dispatches, waits        allocation     shares of users
-domain       the state of a domain           rate_headroom  units left in rate limits
-maintenance  periodic jobs of the leader     ages           ages of dispatches
+domain       the state of a domain           rations        shares of scarce rate limits
+maintenance  periodic jobs of the leader
+
+rate_headroom  units left in rate limits     rate_use       the latest use of rate limits
+ages           ages of dispatches
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from core.dispatcher.domain import WINDOW_SECONDS
 from core.integration.base import REREAD, START
 from core.integration.limits import Concurrency, Limit, Rate
 from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, Portion, Waiting
-from core.limits.budgets import UnitRequest
+from core.limits.budgets import UnitRequest, UnitsLeft
 from core.limits.keys import account_key, from_json, limit_key, lowered, overridden, weight
 from core.settings import LimitOverride
 from core.states import Lane
@@ -29,6 +30,9 @@ SPARE_SECONDS = 0.1
 They wait for the next free thread, so that no thread waits for the dispatcher.
 """
 
+PLENTY = 0.9
+"""The share of a rate limit of which more is left if its units need not be divided yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -41,13 +45,18 @@ class Rules:
       blocks: The blocked limits, and the open breakers of the accounts.
       available: Units left in rate limits, by key. A rate limit without an entry bounds nothing
         here.
+      paces: The units of rate limits that the backfill may use now, by key. A limit for which live
+        tasks wait has no entry: shares bound its backfill.
+      rivals: The number of waiting accounts that share a rate limit, by key.
     """
 
     domain: str
     costs: Mapping[str, Mapping[str, int]]
     overrides: Mapping[str, LimitOverride]
     blocks: Blocks = field(default_factory=Blocks)
-    available: Mapping[str, int] = field(default_factory=dict)
+    available: Mapping[str, UnitsLeft] = field(default_factory=dict)
+    paces: Mapping[str, float] = field(default_factory=dict)
+    rivals: Mapping[str, int] = field(default_factory=dict)
 
     def limits(self, account: InFlight | Waiting) -> list[Limit]:
         """Return the limits of an account, with the operator's overrides."""
@@ -72,6 +81,15 @@ class Rules:
                         self.key(limit, account), limit, 0, heaviest
                     )
         return list(requests.values())
+
+    def rated(self, accounts: Iterable[Waiting]) -> list[tuple[str, Waiting]]:
+        """Return each rate limit of these accounts, by key, with the account."""
+        return [
+            (self.key(limit, account), account)
+            for account in accounts
+            for limit in self.limits(account)
+            if isinstance(limit, Rate)
+        ]
 
     def types(self, limit: Limit) -> set[str] | None:
         """Return the task types that use a limit; None for a concurrency limit that all use."""
@@ -286,12 +304,14 @@ class _Room:
       closed: Types that a limit blocks.
       capped: Types that share fewer places than `slots`.
       cap: The number of places for the capped types together.
+      metered: Types that use scarce units of a rate limit.
     """
 
     slots: int
     closed: set[str] = field(default_factory=set)
     capped: set[str] = field(default_factory=set)
     cap: int = 0
+    metered: set[str] = field(default_factory=set)
 
 
 def _portions(
@@ -328,8 +348,23 @@ def _portion(
     If a limit affects every type, the portion filters no types: that filter would read all ready
     tasks.
     """
-    capped = room.capped - room.closed
-    if room.capped | room.closed >= rules.costs.keys() - {START}:
+    capped, metered = room.capped - room.closed, room.metered - room.closed
+    every = rules.costs.keys() - {START}
+    if metered:
+        count = min(cap, count) if capped >= every else count
+        if not count:
+            return None
+        return Portion(
+            account,
+            lane,
+            count,
+            sorted(capped),
+            min(cap, count),
+            sorted(room.closed),
+            metered_types=sorted(metered),
+            ids_only=metered | room.closed >= every,
+        )
+    if room.capped | room.closed >= every:
         if not room.closed and capped:
             return Portion(account, lane, min(cap, count)) if cap else None
         if not capped and room.closed:
@@ -363,16 +398,18 @@ def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Ro
         if key in rules.blocks.limits:
             room.closed |= touched
             room.slots = 0 if types is None else room.slots
+        if isinstance(limit, Rate):
+            if key in rules.available:
+                _meter(room, account, limit, used, rules)
+            continue
         heaviest = max(
             (rules.weight(limit, type) for type in touched), default=1 if types is None else 0
         )
-        if not heaviest or (isinstance(limit, Rate) and key not in rules.available):
+        if not heaviest:
             continue
-        left = (limit.tasks if isinstance(limit, Concurrency) else rules.available[key]) - used[key]
-        if isinstance(limit, Concurrency):
-            # A task that weighs more than the limit runs alone, instead of never.
-            heaviest = min(heaviest, limit.tasks)
-        free = max(left, 0) // heaviest
+        # A task that weighs more than the limit runs alone, instead of never.
+        heaviest = min(heaviest, limit.tasks)
+        free = max(limit.tasks - used[key], 0) // heaviest
         used[key] += min(room.slots, free) * heaviest
         if types is None:
             room.slots = min(room.slots, free)
@@ -382,3 +419,21 @@ def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Ro
             room.cap = min(free, room.cap) if room.capped else free
             room.capped |= types
     return room
+
+
+def _meter(room: _Room, account: Waiting, limit: Rate, used: Counter[str], rules: Rules) -> None:
+    """Meter the types that use a rate limit, unless its units suffice for all places."""
+    key = rules.key(limit, account)
+    types = {type for type in rules.costs if rules.weight(limit, type) > 0}
+    left = rules.available[key].less(used[key])
+    if not left.units:
+        room.closed |= types
+        return
+    most = room.slots * max((rules.weight(limit, type) for type in types), default=0)
+    both = account.live and account.backfill
+    shared = rules.rivals.get(key, 1) > 1 and left.units < PLENTY * limit.units
+    paced = account.backfill and most > rules.paces.get(key, inf)
+    if left.reserved_cost or most > left.units or both or shared or paced:
+        room.metered |= types
+    else:
+        used[key] += most

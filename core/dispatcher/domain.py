@@ -35,6 +35,9 @@ MAX_PASSED_ACCOUNTS = 5_000
 """The number of held-back accounts that one scan passes over before it pauses."""
 
 
+SEARCH_SECONDS = 1.0
+"""Seconds between two looks at a large ring in which no task seems to be available."""
+
 RATE_SECONDS = 0.5
 """The time over which the rate of a user or an account is measured, in seconds."""
 
@@ -99,6 +102,8 @@ class Domain:
       began_at: The account behind which the scan of a large ring began; None before its first look.
       lapped: True if this scan has passed the end of the ring.
       flying: The queued tasks at `counted_at`.
+      fresh_look_at: The time of the latest look while the window had little room.
+      searched_at: The time of the latest look at a large ring without available tasks.
       stuck_since: The time since which ready tasks wait for a free place, by `time.monotonic`; None
         while tasks are sent.
       throughput: Pairs of (time, number of tasks sent) of the last second.
@@ -120,6 +125,7 @@ class Domain:
     flying: list[InFlight] = field(default_factory=list)
     counted_at: float = 0.0
     fresh_look_at: float = 0.0
+    searched_at: float = float("-inf")
     stuck_since: float | None = None
     throughput: deque[tuple[float, int]] = field(default_factory=deque)
     users: Rates = field(default_factory=Rates)
@@ -163,6 +169,17 @@ class Domain:
         self.is_large = not look.is_complete
         self.after, self.fresh_after = look.end, look.fresh_end
         return seen
+
+    def may_search(self) -> bool:
+        """Return True once in `SEARCH_SECONDS`: look at a large ring without available tasks.
+
+        After a clock was set back, such looks find tasks that are further ahead than they can be.
+        """
+        now = time.monotonic()
+        if now - self.searched_at < SEARCH_SECONDS:
+            return False
+        self.searched_at = now
+        return True
 
     def found_nothing(self) -> None:
         """Become idle, because no account has a ready task."""

@@ -12,7 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from uuid import uuid4
 
@@ -35,6 +35,8 @@ from core.dispatcher.allocation import (
 from core.dispatcher.domain import Domain, Phase
 from core.dispatcher.maintenance import Maintenance
 from core.dispatcher.rate_headroom import RateHeadroom, retry_in
+from core.dispatcher.rate_use import LimitUse
+from core.dispatcher.rations import Rationing
 from core.environment import Environment
 from core.errors import ServerUnavailable, SettingsError
 from core.ledger import dispatching, leadership, leases, pauses, processes
@@ -103,6 +105,20 @@ MISTAKEN_SECONDS = 10.0
 """Seconds until the leader retries a domain that an invalid setting holds back."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Accounts with ready tasks.
+
+    Attributes:
+      complete: True if the scan has seen all accounts of the domain.
+      full: True if users that hold their share were passed over.
+    """
+
+    accounts: list[Waiting]
+    complete: bool
+    full: bool
 
 
 class Dispatcher:
@@ -431,35 +447,14 @@ class Dispatcher:
         flying, elsewhere = self._in_flight(conn, name, domain)
         user_rate = partial(self._user_rate, name, domain)
         held = held_by_user([*flying, *elsewhere], user_rate)
-        if crowded:
-            full = list(held)
-        else:
-            full = full_users(places, held, compete=len(held) > 1)
-            if domain.is_large and domain.began_at is None and self._nothing(conn, name, domain):
-                return 0
-        most = min(free, MAX_ACCOUNTS_PER_LOOK)
-        look = self._look(conn, name, domain, most, held, full)
-        if crowded:
-            domain.fresh_look_at, domain.fresh_after = time.monotonic(), look.fresh_end
-            if not look.accounts:
-                domain.is_stuck()
-                return 0
-            complete = False
-        else:
-            if not look.accounts and len(held) > 1:
-                # Nobody else is ready: those that would be above their share have no rival.
-                full = full_users(places, held, compete=False)
-                look = self._look(conn, name, domain, most, held, full)
-            complete = domain.looked(look)
-        if not look.accounts:
-            if full:
-                domain.pass_over(0, FULL_SECONDS, more=not complete)
-            elif complete and not domain.passed:
-                domain.found_nothing()
-            else:
-                domain.pass_over(0, float("inf"), more=not complete)
+        found = (
+            self._find_fresh(conn, name, domain, free, held)
+            if crowded
+            else self._find(conn, name, domain, free, places, held)
+        )
+        if found is None:
             return 0
-        waiting = look.accounts
+        waiting, complete = found.accounts, found.complete
         rules = Rules(
             name,
             self._costs[name].costs,
@@ -467,7 +462,7 @@ class Dispatcher:
             dispatching.blocks(conn, [account.account for account in waiting]),
         )
         rates = rules.rates(waiting)
-        rules = replace(rules, available=self._headroom.left(rates))
+        rules, uses = self._headroom.apply(rules, waiting, rates)
         portions = allocate(
             free,
             places,
@@ -478,17 +473,18 @@ class Dispatcher:
             user_rate,
             domain.accounts.per_second,
         )
+        portions = self._ration(conn, name, portions, rules, uses, waiting)
         dispatches = (
             dispatching.claim(conn, self.id, name, portions, self._maintenance.leases.longest)
             if portions
             else []
         )
         if not dispatches:
-            pause = HELD_BACK_SECONDS if flying else retry_in(rates)
+            pause = HELD_BACK_SECONDS if flying else retry_in(rules, rates)
             domain.pass_over(len(waiting), pause, more=not complete)
             return 0
         dispatches = trusted(conn, dispatches, self._settings.give_up_after_days * DAY)
-        exhausted = complete and not full and _exhausted(waiting, portions, dispatches)
+        exhausted = complete and not found.full and _exhausted(waiting, portions, dispatches)
         domain.sent(len(dispatches), more=not exhausted or domain.passed > 0)
         domain.users.add(Counter(dispatch.user for dispatch in dispatches))
         domain.accounts.add(Counter(dispatch.account_id for dispatch in dispatches))
@@ -496,12 +492,78 @@ class Dispatcher:
         self._headroom.note(rules, waiting, dispatches, rates)
         return len(dispatches)
 
+    def _ration(
+        self,
+        conn: Conn,
+        name: str,
+        portions: list[Portion],
+        rules: Rules,
+        uses: Mapping[str, LimitUse],
+        waiting: Sequence[Waiting],
+    ) -> list[Portion]:
+        """Choose the tasks that take scarce units of rate limits."""
+        if not any(portion.metered_types for portion in portions):
+            return portions
+        rationing = Rationing(rules, uses, waiting)
+        portions = rationing.choose(portions, dispatching.candidates(conn, name, portions))
+        self._headroom.reserve(rationing.reservations)
+        return portions
+
+    def _find_fresh(
+        self, conn: Conn, name: str, domain: Domain, free: int, held: Mapping[str, Held]
+    ) -> _Found | None:
+        """Find accounts of users that hold no place, for the last places of a window.
+
+        Returns:
+          The accounts; None if there is none.
+        """
+        look = self._look(conn, name, domain, free, held, list(held))
+        domain.fresh_look_at, domain.fresh_after = time.monotonic(), look.fresh_end
+        if not look.accounts:
+            domain.is_stuck()
+            return None
+        return _Found(look.accounts, complete=False, full=True)
+
+    def _find(
+        self,
+        conn: Conn,
+        name: str,
+        domain: Domain,
+        free: int,
+        places: Places,
+        held: Mapping[str, Held],
+    ) -> _Found | None:
+        """Find accounts with ready tasks whose users hold less than their share.
+
+        Returns:
+          The accounts; None if there is none. Then the domain has its next phase.
+        """
+        begins = domain.is_large and domain.began_at is None
+        idle = begins and not dispatching.any_available(conn, name)
+        if idle and not domain.may_search():
+            domain.found_nothing()
+            return None
+        full = full_users(places, held, compete=len(held) > 1)
+        look = self._look(conn, name, domain, free, held, full)
+        if not look.accounts and len(held) > 1:
+            # Nobody else is ready: those that would be above their share have no rival.
+            full = full_users(places, held, compete=False)
+            look = self._look(conn, name, domain, free, held, full)
+        complete = domain.looked(look)
+        if look.accounts:
+            return _Found(look.accounts, complete, bool(full))
+        if idle or (complete and not full and not domain.passed):
+            domain.found_nothing()
+        else:
+            domain.pass_over(0, FULL_SECONDS if full else float("inf"), more=not complete)
+        return None
+
     def _look(
         self,
         conn: Conn,
         name: str,
         domain: Domain,
-        most: int,
+        free: int,
         held: Mapping[str, Held],
         full: Sequence[str],
     ) -> Look:
@@ -509,20 +571,13 @@ class Dispatcher:
         return dispatching.look(
             conn,
             name,
-            most,
+            min(free, MAX_ACCOUNTS_PER_LOOK),
             after=domain.after,
             fresh_after=domain.fresh_after,
             busy=[user for user, its in held.items() if its.tasks],
             full=full,
             latest=LATEST if domain.is_large else 0,
         )
-
-    def _nothing(self, conn: Conn, name: str, domain: Domain) -> bool:
-        """Become idle if no task is available in a domain whose ring takes many looks."""
-        if dispatching.any_available(conn, name):
-            return False
-        domain.found_nothing()
-        return True
 
     def _in_flight(
         self, conn: Conn, name: str, domain: Domain
@@ -667,6 +722,7 @@ def _exhausted(
     return len(portions) == sum(account.live + account.backfill for account in waiting) and not any(
         portion.capped_types
         or portion.without_types
+        or portion.metered_types
         or claimed[portion.account, portion.lane] >= portion.most
         for portion in portions
     )

@@ -59,6 +59,9 @@ STEPS: Mapping[str, Steps] = {
     "install-plugin": Steps("Install a plugin: docs/how-to/install-plugins.md"),
     "allow-plugin": Steps("Add its distribution to POLLING_PLUGINS_ALLOWED, or uninstall it"),
     "correct-limits": Steps("Correct the domain, or install its plugin"),
+    "correct-ceilings": Steps(
+        "Correct the domain and the field", cli="See the fields: polling integrations show DOMAIN"
+    ),
     "correct-allowed": Steps("Correct the name, or install the distribution"),
     "set-client-settings": Steps(
         "Set them, unless the accounts' credentials contain their own OAuth client"

@@ -87,7 +87,7 @@ ENTRIES: Catalog = {
         "Start again without a cursor, and delete items that are not listed again",
     ),
     "parquet-package-missing": entry(
-        501,
+        422,
         "Parquet needs the package pyarrow, which is not installed",
         "Use another format, or ask the operator to install the extra `parquet`",
         cli="Use another format, or run in a clone of the repository: pip install -e '.[parquet]'",

@@ -217,6 +217,19 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         return {name: token[name] for name in cls.credentials_model.model_fields if name in token}
 
     @classmethod
+    # Subclasses read `config`.
+    def oauth_parameters(cls, config: ConfigT) -> Mapping[str, str]:  # noqa: ARG003
+        """Return parameters of the authorization request for an account with this config.
+
+        They replace the manifest's parameters with the same names, such as `scope`. So people grant
+        only the permissions that the account needs.
+
+        Args:
+          config: The config of the account that a person connects.
+        """
+        return {}
+
+    @classmethod
     # Subclasses read `answer`.
     def explain_oauth_error(cls, answer: Mapping[str, Any]) -> IntegrationError | None:  # noqa: ARG003
         """Explain why the provider refused to connect an account in a browser.
@@ -247,7 +260,8 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
 
         Args:
           settings: The operator's settings: an instance of `Manifest.settings`, or None.
-          accounts: The active accounts of the integration.
+          accounts: The active accounts of the integration, which can be iterated once. There may be
+            many: return before, if the operator has not set the source of events.
         """
         return ()
 

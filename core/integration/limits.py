@@ -18,6 +18,10 @@ _DOMAIN = re.compile(r"[a-z][a-z0-9-]{0,62}")
 RESERVED_DOMAINS = frozenset({"polling", "save-output"})
 
 
+BACKFILL_SHARE = 0.25
+"""The default of `Rate.backfill_share`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """At most `units` in any `per` seconds; one budget for all workers of the fleet.
@@ -28,21 +32,26 @@ class Rate:
       per: The length of the window, in seconds; more than 0.
       by: The scope of one budget: each `account`, each `group` (see `AccountIdentity.group`), or
         the `integration` as one. Default: `account`.
+      backfill_share: The share of an account's units that its backfill has while live tasks of the
+        account wait; from 0 to 1. Default: a quarter.
 
     Raises:
-      ValueError: `units` or `per` is out of range.
+      ValueError: `units`, `per` or `backfill_share` is out of range.
     """
 
     name: str
     units: int
     per: float
     by: Scope = "account"
+    backfill_share: float = BACKFILL_SHARE
 
     def __post_init__(self) -> None:
         if self.units < 1 or self.per <= 0:
             raise ValueError(
                 f"limit {self.name!r}: units must be 1 or more, and per more than 0 seconds"
             )
+        if not 0 <= self.backfill_share <= 1:
+            raise ValueError(f"limit {self.name!r}: backfill_share must be between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)

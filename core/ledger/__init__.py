@@ -16,7 +16,11 @@ Modules for the fleet, and shared ones:
 
 leadership   the leader's lease      processes      the processes of the fleet
 pruning      deletes old rows        outcomes       the outcome of a task
-listeners    holders of listeners     serialization  objects from named fields
+listeners    holders of listeners    serialization  objects from named fields
+
+Modules for use:
+
+use          the use of users
 
 Modules for pauses and clocks:
 

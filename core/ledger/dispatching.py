@@ -77,8 +77,8 @@ _ANSWERS = f"""NOT EXISTS (SELECT FROM breaker b WHERE b.user_integration_id = r
 # but the full ones. Accounts are skipped that are not active or do not answer, or whose tasks are
 # all for later. Each search has a slice of the ring of accounts with open runs, from behind the
 # latest look: the slice bounds the number of accounts that a look passes over. The first search
-# also covers the accounts of the tasks that became available last. The first columns name the ends
-# of both slices.
+# also covers the accounts of the tasks that became available last; `now()` can be a condition on an
+# index, and `clock_timestamp()` cannot. The first columns name the ends of both slices.
 WAITING = f"""
 WITH slice AS MATERIALIZED (
     SELECT id, lap FROM (
@@ -99,7 +99,8 @@ WITH slice AS MATERIALIZED (
         ) ring LIMIT %(slice)s)
         UNION ALL
         (SELECT t.user_integration_id, 2 FROM sync_task t
-         WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s AND {AVAILABLE}
+         WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s
+           AND t.available_at <= now()
          ORDER BY t.available_at DESC LIMIT %(latest)s)
     ) found WHERE %(busy)s::text[] <> '{{}}' GROUP BY id
 ), waiting AS (
@@ -124,10 +125,12 @@ FROM (SELECT) one LEFT JOIN waiting w ON true LEFT JOIN user_integration a ON a.
 ORDER BY w.lap, a.id
 """
 
-# True if a task of the domain is available. `sync_task_available` serves it.
+# True if a task of the domain is available. It reads the first entry of `sync_task_available`. A
+# task that is further ahead than it can be does not count: no index serves that rule.
 ANY_AVAILABLE = f"""
-SELECT EXISTS (SELECT FROM sync_task WHERE state = '{TaskState.READY}'
-    AND integration_domain = %s AND {AVAILABLE})
+SELECT coalesce((SELECT available_at FROM sync_task
+    WHERE state = '{TaskState.READY}' AND integration_domain = %s
+    ORDER BY available_at LIMIT 1) <= now(), false)
 """
 
 # All blocked limits, and the open breakers of some accounts: served by the primary key.
@@ -163,7 +166,8 @@ WITH me AS MATERIALIZED (
     WHERE leader = %(leader)s AND leader_until > clock_timestamp() FOR SHARE
 ), portion AS MATERIALIZED (
     SELECT p.* FROM me, json_to_recordset(%(portions)s::json)
-        AS p(account uuid, lane text, most int, capped_types text[], cap int, without_types text[])
+        AS p(account uuid, lane text, most int, capped_types text[], cap int, without_types text[],
+             ids bigint[], ids_only boolean)
 ), chosen AS MATERIALIZED (
     SELECT task.id FROM portion p CROSS JOIN LATERAL (
         (SELECT id, priority FROM sync_task
@@ -171,13 +175,16 @@ WITH me AS MATERIALIZED (
            AND user_integration_id = p.account AND lane = p.lane
            AND {AVAILABLE} AND type <> ALL (p.without_types)
            AND type <> ALL (p.capped_types)
-         ORDER BY priority DESC, id LIMIT p.most)
+         ORDER BY priority DESC, id LIMIT CASE WHEN p.ids_only THEN 0 ELSE p.most END)
         UNION ALL
         (SELECT id, priority FROM sync_task
          WHERE state = '{TaskState.READY}' AND integration_domain = %(domain)s
            AND user_integration_id = p.account AND lane = p.lane
            AND {AVAILABLE} AND p.cap > 0 AND type = ANY (p.capped_types)
          ORDER BY priority DESC, id LIMIT p.cap)
+        UNION ALL
+        (SELECT id, priority FROM sync_task
+         WHERE id = ANY (p.ids) AND state = '{TaskState.READY}' AND {AVAILABLE})
         ORDER BY priority DESC, id LIMIT p.most
     ) task
 ), picked AS MATERIALIZED (
@@ -215,6 +222,20 @@ JOIN sync_run r ON r.id = t.run_id
 ORDER BY t.priority DESC, t.id
 """
 
+# The first ready tasks of portions whose units are scarce, in the order in which they are due.
+CANDIDATES = f"""
+SELECT task.id, p.account::text AS account, p.lane, task.type, task.priority
+FROM json_to_recordset(%(portions)s::json) AS p(account uuid, lane text, types text[])
+CROSS JOIN LATERAL (
+    SELECT id, type, priority FROM sync_task
+    WHERE state = '{TaskState.READY}' AND integration_domain = %(domain)s
+      AND user_integration_id = p.account AND lane = p.lane AND {AVAILABLE}
+      AND (p.types IS NULL OR type = ANY (p.types))
+    ORDER BY priority DESC, id LIMIT %(most)s
+) task
+ORDER BY task.priority DESC, task.id
+"""
+
 # Tasks that should be in Redis. The leader sends missing ones again, unchanged.
 QUEUED = f"""
 SELECT id, dispatch_no FROM sync_task
@@ -238,6 +259,12 @@ RING_START = UUID(int=0)
 
 MAX_PASSED = 512
 """The number of accounts with open runs that one look passes over."""
+
+MAX_CANDIDATES, MIN_CANDIDATES = 1_024, 16
+"""Bounds of the numbers of ready tasks among which the dispatcher chooses, of all lanes and of one.
+
+Lighter tasks behind the first ones of a lane wait until these are dispatched.
+"""
 
 DISPATCH_ROW = dataclass_row(Dispatch)
 
@@ -333,6 +360,10 @@ class Portion:
       capped_types: Types that share a limit with little room.
       cap: The maximum number of tasks of the capped types together.
       without_types: Types that a limit blocks; none of their tasks is claimed.
+      metered_types: Types that use scarce units of a rate limit. The dispatcher chooses their tasks
+        among the candidates.
+      ids: The chosen tasks.
+      ids_only: True if no other tasks are claimed.
     """
 
     account: str
@@ -341,6 +372,27 @@ class Portion:
     capped_types: list[str] = field(default_factory=list)
     cap: int = 0
     without_types: list[str] = field(default_factory=list)
+    metered_types: list[str] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    ids_only: bool = False
+
+    @property
+    def candidate_types(self) -> list[str] | None:
+        """The types among which the dispatcher chooses; None for all."""
+        if not self.ids_only:
+            return self.metered_types
+        return [START, *self.metered_types] if self.without_types else None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A ready task that may be claimed."""
+
+    id: int
+    account: str
+    lane: str
+    type: str
+    priority: int = 0
 
 
 @dataclass(slots=True)
@@ -425,7 +477,7 @@ def look(
 
 
 def any_available(conn: Conn, domain: str) -> bool:
-    """Return True if a ready task of the domain may be dispatched now."""
+    """Return True if the time of a ready task of the domain has come."""
     ((available,),) = conn.execute(ANY_AVAILABLE, (domain,))
     return bool(available)
 
@@ -462,6 +514,21 @@ def claim(
     params = {"leader": leader, "domain": domain, "portions": encoded, "lease": lease_seconds}
     params["bits"] = secrets.randbits(64) - 2**63
     return conn.cursor(row_factory=DISPATCH_ROW).execute(CLAIM_TASKS, params).fetchall()
+
+
+def candidates(conn: Conn, domain: str, portions: Sequence[Portion]) -> list[Candidate]:
+    """Return the first ready tasks of metered portions, in the order in which they are due."""
+    metered = [
+        {"account": one.account, "lane": one.lane, "types": one.candidate_types}
+        for one in portions
+        if one.metered_types
+    ]
+    if not metered:
+        return []
+    most = max(MAX_CANDIDATES // len(metered), MIN_CANDIDATES)
+    params = {"domain": domain, "portions": json.dumps(metered), "most": most}
+    cursor = conn.cursor(row_factory=dataclass_row(Candidate))
+    return cursor.execute(CANDIDATES, params).fetchall()
 
 
 def queued(conn: Conn, domain: str) -> dict[str, tuple[int, int]]:

@@ -7,7 +7,7 @@ tries to take free ones. A holder that lives renews its leases in the same state
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -159,7 +159,7 @@ def name_later(conn: Conn, domain: str, took: float) -> None:
     conn.execute(NAME_LATER, (max(NAMING_SECONDS, took * NAMING_FACTOR), domain))
 
 
-def accounts(conn: Conn, domain: str) -> Iterator[tuple[Any, ...]]:
+def accounts(conn: Conn, domain: str) -> Generator[tuple[Any, ...]]:
     """Yield id, user, identity, group and config of the active accounts of an integration."""
     with conn.transaction(), conn.cursor(name="listenable") as cursor:
         cursor.itersize = PORTION

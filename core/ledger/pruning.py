@@ -25,7 +25,7 @@ BEGINNING = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 """The place before all runs."""
 
 FIGURES_SECONDS = 400 * clocks.DAY
-"""The age in seconds at which the daily figures of an account are deleted."""
+"""The age in seconds at which the daily figures of accounts and users are deleted."""
 
 # A run with more tasks than its integration allows takes no more: a task that returns follow-ups
 # parks with this reason. The statement judges a slice of the open runs, so that its cost does not
@@ -97,6 +97,11 @@ DELETE FROM account_day WHERE (user_integration_id, day) IN (
     SELECT user_integration_id, day FROM account_day
     WHERE day < least(now() - %s * interval '1 second', %s)::date ORDER BY day LIMIT 5000)
 """
+PRUNE_USE = """
+DELETE FROM user_day WHERE (user_id, day) IN (
+    SELECT user_id, day FROM user_day
+    WHERE day < least(now() - %s * interval '1 second', %s)::date ORDER BY day LIMIT 5000)
+"""
 MARK_PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"
 # The age in seconds, and the time before which a row is surely that old.
 PRUNE_BLOCKS = """
@@ -124,6 +129,7 @@ PRUNED = (
     (PRUNE_ACTIVITY, clocks.age("throughput.minute")),
     (PRUNE_CHANGES, clocks.age("control_change.changed_at")),
     (PRUNE_DAYS, FIGURES_SECONDS),
+    (PRUNE_USE, FIGURES_SECONDS),
 )
 """Statements that delete old rows, and the age of these rows in seconds."""
 

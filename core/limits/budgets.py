@@ -1,24 +1,35 @@
 """Rate limits of the fleet: one budget in Redis for all workers, timed by the clock of Redis.
 
-The algorithm is GCRA (the generic cell rate algorithm). A field of one hash holds the theoretical
-arrival time of a budget ("tat", in microseconds): the moment until which the budget is spent. A
-task may start if that moment is at most a tolerance ahead of now. Its own cost does not matter, so
-that light tasks do not starve heavy ones. Its cost then moves the moment forward.
+A budget is a log of the units that tasks took. A task may start if the units of the log leave room
+for its own. The log has 64 slots for each period: units that were taken in one slot leave it
+together, when the period of the latest has passed. So its size is fixed, and it loses at most one
+slot of the period.
 
-No window of `per` seconds may exceed `units`. Therefore the steady rate is lowered by the units
-that the burst and the last, heaviest task may add. All users of a limit must agree on its heaviest
-cost.
+A worker takes units shortly before its task starts. They are good for a fiftieth of the period:
+after that, the worker takes them again. The log therefore counts them for a fiftieth longer than
+the period, and no window of `per` seconds exceeds `units`, measured where requests leave.
 
-If Redis has lost or evicted the budgets, each starts as spent as it may have been, so the fleet is
-slow rather than over the limit. A mark in the hash distinguishes lost budgets from unused ones.
+A refused cost has a reservation. While it waits, tasks of other costs delay it by at most a
+sixteenth of the period. The cost that has waited longest has the only reservation that counts, so
+that no cost starves. This is EASY backfilling, as in schedulers of clusters.
 
-A replica that is promoted may lack the last second, and so may a server that was restarted. Both
-change the id under which Redis replicates its data. The hash has the id, and each new connection
-compares them. If they differ, all budgets start as spent.
+A task that costs more than the complete limit starts when nothing is counted. Its units beyond the
+limit are a debt, and so are charged units without room. Units that leave the log pay the debt
+first.
+
+If Redis has lost or evicted the budgets, each starts as spent, so the fleet is slow rather than
+over the limit. A mark in the hash distinguishes lost budgets from unused ones. A replica that is
+promoted may lack the last second, and so may a server that was restarted. Both change the id under
+which Redis replicates its data. The hash has the id, and each new connection compares them. If they
+differ, the rest of each limit counts as spent.
+
+Workers of the version before count with GCRA, in one number for each budget. During a rolling
+upgrade, both versions count each other's units: each writes that number when it takes units.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -26,114 +37,35 @@ from typing import Any, NamedTuple, cast
 import redis
 
 from core.integration.limits import Rate
+from core.limits.scripts import COMPARE_DATA, DELETE_FULL, TAKE_UNITS, UNITS_LEFT
+
+SLOTS = 64
+"""The number of slots of the log in one period."""
+
+GRANT_SHARE = 50
+MIN_GRANT_SECONDS = 0.02
+"""Units that were taken are good for the period divided by this number, and for at least this time.
+
+A thread may need some milliseconds to start its task.
+"""
+
+HOLD_SHARE = 8
+HOLD_SECONDS = 0.25
+"""A reservation ends this share of the period, and this time, after its units are free."""
+
+SLACK_SHARE = 16
+"""Tasks of other costs may delay a reserved task by the period divided by this number.
+
+Without it, units would stay unused: if a task waits for the complete limit, no other could start.
+"""
 
 BURST_SHARE = 20
-"""The units of a limit divided by this number are its burst."""
-
-_ARRIVAL_TIME = """
--- KEYS: the hash, then the key of each budget in the version before. The hash has the mark under an
---   empty name, and the theoretical arrival time of each budget. It never expires, so an eviction
---   deletes all of it with the mark, and no budget alone.
--- Interval and tolerance are in microseconds.
-local function arrival_time(name, old, mark, now, interval, tolerance, heaviest)
-    local tat = tonumber(redis.call('HGET', KEYS[1], name))
-    if not tat then
-        tat = now
-        if tonumber(mark) > 0 then tat = tonumber(mark) + tolerance + heaviest * interval end
-    end
-    -- Workers of the version before, during a rolling upgrade.
-    local theirs = tonumber(redis.call('GET', old))
-    if theirs and theirs > tat then tat = theirs end
-    if tat < now then tat = now end
-    return tat
-end
-local mark = redis.call('HGET', KEYS[1], '')
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-"""
-
-TAKE_UNITS = (
-    _ARRIVAL_TIME
-    + """
--- ARGV: take (1) or force (2); then for each budget: name, interval and tolerance in microseconds,
---   heaviest cost, units.
--- Returns {-1} if the mark is missing, otherwise {wait in microseconds, number of the budget that
---   requires the longest wait}.
-if not mark then return {-1, 0} end
-local wait, which = 0, 0
-local tats = {}
-for i = 2, #KEYS do
-    local at = 2 + (i - 2) * 5
-    local interval, tolerance = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-    local heaviest = tonumber(ARGV[at + 3])
-    local tat = arrival_time(ARGV[at], KEYS[i], mark, now, interval, tolerance, heaviest)
-    local over = tat - tolerance - now
-    if over > wait then wait, which = over, i - 1 end
-    tats[i] = tat + tonumber(ARGV[at + 4]) * interval
-end
-if ARGV[1] == '2' or wait <= 0 then
-    for i = 2, #KEYS do
-        local tat = string.format('%.0f', tats[i])
-        redis.call('HSET', KEYS[1], ARGV[2 + (i - 2) * 5], tat)
-        redis.call('SET', KEYS[i], tat, 'PX', math.ceil((tats[i] - now) / 1000) + 1000)
-    end
-end
-return {wait > 0 and math.ceil(wait) or 0, which}
-"""
-)
-
-UNITS_LEFT = (
-    _ARRIVAL_TIME
-    + """
--- ARGV: name, interval, tolerance and heaviest cost of each budget.
--- Returns the units that each budget has left.
-local left = {}
-for i = 2, #KEYS do
-    local at = 1 + (i - 2) * 4
-    local interval, tolerance = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-    local heaviest = tonumber(ARGV[at + 3])
-    local tat = arrival_time(ARGV[at], KEYS[i], mark or '0', now, interval, tolerance, heaviest)
-    local room = now + tolerance - tat
-    left[i - 1] = room < 0 and 0 or math.floor(room / interval) + heaviest
-end
-return left
-"""
-)
-
-DELETE_FULL = """
--- KEYS: the hash. ARGV: names of budgets. Deletes those that are full again.
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-for _, name in ipairs(ARGV) do
-    local tat = tonumber(redis.call('HGET', KEYS[1], name))
-    if tat and tat <= now and name ~= '' and name ~= '@data' then
-        redis.call('HDEL', KEYS[1], name)
-    end
-end
-"""
-
-COMPARE_DATA = """
--- KEYS: the hash. Deletes all budgets, and sets the mark to now, if the server has other data than
--- the one that counted. The keys of the version before keep the debts.
-local info = redis.call('INFO', 'replication')
-local id = string.match(info, 'master_replid:(%w+)')
-if not id or string.find(info, 'role:slave') then return 0 end
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-local known = redis.call('HGET', KEYS[1], '@data')
-if known == id then return 0 end
-if known then
-    local time = redis.call('TIME')
-    redis.call('DEL', KEYS[1])
-    redis.call('HSET', KEYS[1], '', string.format('%.0f', time[1] * 1000000 + time[2]))
-end
-redis.call('HSET', KEYS[1], '@data', id)
-return 1
-"""
+"""The units of a limit divided by this number are its burst in the version before."""
 
 MAX_NAMES_PER_CALL = 1_000
 """The number of budgets that one call of a script examines."""
 
-TAKE, FORCE = 1, 2
+TAKE, FORCE, RESERVE = 1, 2, 3
 
 
 class UnitRequest(NamedTuple):
@@ -142,7 +74,7 @@ class UnitRequest(NamedTuple):
     Args:
       key: The key of the limit, from `core.limits.keys.limit_key`.
       units: Number of units to take.
-      heaviest: The most units that one task takes from this limit.
+      heaviest: The most units that one task takes from this limit, for the version before.
     """
 
     key: str
@@ -157,11 +89,38 @@ class Exhausted:
 
     Attributes:
       index: The index of its request.
-      seconds: Seconds until a task may start.
+      seconds: Seconds until the task may start.
+      blocked_seconds: Seconds until a task of any cost may start; 0 if lighter tasks have room.
     """
 
     index: int
     seconds: float
+    blocked_seconds: float
+
+
+class UnitsLeft(NamedTuple):
+    """The units that a budget has left.
+
+    Args:
+      units: The number of units.
+      reserved_cost: The cost that has waited longest; 0 if none waits. Its tasks may take all
+        units.
+      other_units: The number of units that tasks of other costs may take.
+      more_in: Seconds until more units are left; 0 if all are.
+      taken: The number of units that tasks took so far, since the log began.
+    """
+
+    units: int
+    reserved_cost: int
+    other_units: int
+    more_in: float
+    taken: int = 0
+
+    def less(self, units: int) -> UnitsLeft:
+        """Return the rest after units were taken."""
+        return self._replace(
+            units=max(self.units - units, 0), other_units=max(self.other_units - units, 0)
+        )
 
 
 class Budgets:
@@ -195,16 +154,26 @@ class Budgets:
         """Take the units of all requests; if one budget is exhausted, take none and return it."""
         return self._run(TAKE, requests)
 
-    def left(self, requests: Sequence[UnitRequest]) -> dict[str, int]:
+    def left(self, requests: Sequence[UnitRequest]) -> dict[str, UnitsLeft]:
         """Return the units that each budget has left, by key, without taking any."""
         if not requests:
             return {}
         arguments: list[Any] = []
         for request in requests:
-            interval, tolerance = gcra(request.limit, request.heaviest)
-            arguments += [request.key, interval, tolerance, request.heaviest]
+            span, slot, *_ = times(request.limit)
+            interval, _ = gcra(request.limit, request.heaviest)
+            arguments += [request.key, request.limit.units, span, slot, interval]
         left = cast("list[int]", self._units_left(keys=self._keys(requests), args=arguments))
-        return dict(zip([request.key for request in requests], left, strict=True))
+        return {
+            request.key: UnitsLeft(units, cost, others, more / 1_000_000, taken)
+            for request, units, cost, others, more, taken in zip(
+                requests, *(left[field::5] for field in range(5)), strict=True
+            )
+        }
+
+    def reserve(self, request: UnitRequest) -> None:
+        """Reserve units that are not left yet, without taking any."""
+        self._run(RESERVE, [request])
 
     def charge(self, request: UnitRequest) -> None:
         """Take units even if none are left. The debt delays the next task."""
@@ -227,14 +196,14 @@ class Budgets:
         arguments: list[Any] = [mode]
         for request in requests:
             heaviest = max(request.heaviest, request.units if mode == TAKE else 1)
-            interval, tolerance = gcra(request.limit, heaviest)
-            arguments += [request.key, interval, tolerance, heaviest, request.units]
+            arguments += [request.key, request.limit.units, *times(request.limit)]
+            arguments += [*gcra(request.limit, heaviest), request.units]
         while True:
-            wait, which = cast(
+            wait, which, blocked = cast(
                 "list[int]", self._take_units(keys=self._keys(requests), args=arguments)
             )
             if wait >= 0:
-                return Exhausted(which - 1, wait / 1_000_000) if wait else None
+                return Exhausted(which - 1, wait / 1e6, blocked / 1e6) if wait else None
             self._mark()
 
     def _keys(self, requests: Sequence[UnitRequest]) -> list[str]:
@@ -250,19 +219,39 @@ class Budgets:
         """
         seconds, microseconds = self._client.time()
         lost = 0 if self._first_use() else seconds * 1_000_000 + microseconds
-        self._client.hsetnx(self._key("rates"), "", lost)
+        with self._client.pipeline() as pipeline:
+            pipeline.hsetnx(self._key("rates"), "", lost)
+            pipeline.hsetnx(self._key("rates"), "@log", "at 0")
+            pipeline.execute()
         self._compare_data(keys=[self._key("rates")])
 
 
+def times(limit: Rate) -> tuple[int, int, int, int]:
+    """Return four times in microseconds: span, slot, hold and slack.
+
+    The log counts units for a span. Units that were taken in one slot leave it together. A
+    reservation lasts for a hold after its units are free. Tasks of other costs may delay it by the
+    slack.
+
+    Args:
+      limit: The rate limit.
+    """
+    period = max(round(limit.per * 1_000_000), 1)
+    hold = period // HOLD_SHARE + round(HOLD_SECONDS * 1_000_000)
+    span = period + math.ceil(grant_seconds(limit) * 1_000_000)
+    return span, max(period // SLOTS, 1), hold, period // SLACK_SHARE
+
+
+def grant_seconds(limit: Rate) -> float:
+    """Return the seconds for which units that were taken are good."""
+    return max(limit.per / GRANT_SHARE, MIN_GRANT_SECONDS)
+
+
 def gcra(limit: Rate, heaviest: int) -> tuple[int, int]:
-    """Return the interval of one unit and the tolerance, in microseconds.
+    """Return the interval and the tolerance of the version before, in microseconds.
 
-    With them, no window of `per` seconds exceeds `units`. In a window, tasks start until `(per +
-    tolerance) / interval` units are spent, and the last task may cost `heaviest`. With `steady`
-    intervals in a window, that is at most `steady + burst - 2 + heaviest` units.
-
-    A task that costs more than the complete limit starts nevertheless. The budget is then in debt
-    until the limit has restored those units.
+    It counts the moment until which a budget is spent. Each unit moves this moment by an interval,
+    and a task may start if the moment is at most a tolerance ahead.
 
     Args:
       limit: The rate limit.

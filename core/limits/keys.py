@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.errors import SettingsError
-from core.integration.limits import Concurrency, Limit, Rate
+from core.integration.limits import BACKFILL_SHARE, Concurrency, Limit, Rate
 from core.settings import LimitOverride
 
 WHOLE_ACCOUNT = ""
@@ -51,7 +51,7 @@ def _override(limit: Limit, override: LimitOverride | None) -> Limit:
     if override is None:
         return limit
     values = override.model_dump(exclude_none=True)
-    allowed = {"tasks"} if isinstance(limit, Concurrency) else {"units", "per"}
+    allowed = {"tasks"} if isinstance(limit, Concurrency) else {"units", "per", "backfill_share"}
     if set(values) - allowed:
         kind = type(limit).__name__
         raise SettingsError(
@@ -71,7 +71,8 @@ def to_json(limits: Iterable[Limit]) -> list[dict[str, Any]]:
 def _row(limit: Limit) -> dict[str, Any]:
     if isinstance(limit, Concurrency):
         return {"name": limit.name, "tasks": limit.tasks, "by": limit.by}
-    return {"name": limit.name, "units": limit.units, "per": limit.per, "by": limit.by}
+    row = {"name": limit.name, "units": limit.units, "per": limit.per, "by": limit.by}
+    return row | {"backfill_share": limit.backfill_share}
 
 
 def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Limit]:
@@ -82,7 +83,8 @@ def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Limit]:
 def _limit(row: Mapping[str, Any]) -> Limit:
     if "tasks" in row:
         return Concurrency(row["name"], row["tasks"], row["by"])
-    return Rate(row["name"], row["units"], row["per"], row["by"])
+    share = row.get("backfill_share", BACKFILL_SHARE)  # the version before has none
+    return Rate(row["name"], row["units"], row["per"], row["by"], share)
 
 
 def limit_key(limit: Limit, *, domain: str, account_id: str, group: str | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from core.ledger.commit import CommitResult
 from core.ledger.completion import Run
 from core.ledger.outcomes import Outcome
+from core.metrics.use import UserUse
 from core.states import TaskState
 
 BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
@@ -24,12 +25,17 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class Counters:
-    """Counters by name and labels. They only increase, and start at 0 in each process."""
+    """Counters by name and labels. They only increase, and start at 0 in each process.
+
+    Attributes:
+      use: The use of users since the latest heartbeat.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[Key, float] = {}
         self._reported = (0, 0)
+        self.use = UserUse()
 
     def count(self, name: str, number: float = 1, /, **labels: str) -> None:
         """Increase a counter."""
@@ -41,6 +47,7 @@ class Counters:
     def count_commits(self, commits: Sequence[CommitResult], ended: Sequence[Run]) -> None:
         """Count the results of a batch, and the runs that ended with it."""
         self.count("saves", len(commits))
+        self.use.saved(commits)
         for commit in commits:
             for outcome, state in commit.applied:
                 self._task(outcome, state)

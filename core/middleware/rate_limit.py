@@ -20,18 +20,20 @@ from core.plugins import Registry
 from core.results.decisions import MAX_SNOOZE_SECONDS
 from core.states import TaskState
 from core.transport.queues import REDIS_UNAVAILABLE
+from core.worker import grants
 from core.worker.accounts import Accounts
 from core.worker.inflight import InflightTasks
 
-REDIS_AWAY_SECONDS = 5.0
+MAX_LATE_SECONDS = 0.1
+"""Seconds over which tasks spread that wait for the same units."""
 
 
 class RateLimit(TaskMiddleware):
     """A middleware that runs a task only if its account's `Rate` limits have room for its cost.
 
     A task without a cost makes no call to Redis. No thread waits: a task without room is snoozed,
-    which does not count an attempt. The dispatcher then skips the limit until it has room again.
-    Without this middleware, only the provider would enforce its limits.
+    which does not count an attempt. If no task of any cost has room, the dispatcher skips the
+    limit. Without this middleware, only the provider would enforce its limits.
 
     Args:
       inflight: The in-flight tasks of the process.
@@ -76,28 +78,27 @@ class RateLimit(TaskMiddleware):
             if isinstance(limit, Rate) and (units := weight(limit, spec.cost)) > 0
         ]
         try:
-            wait = self._budgets.take(requests)
+            wait = grants.take(self._inflight, self._budgets, dispatch, requests)
         except REDIS_UNAVAILABLE:
-            self._snooze(
-                dispatch,
-                REDIS_AWAY_SECONDS,
-                "rate limits cannot be checked: Redis is unavailable",
-                None,
-            )
+            self._snooze(dispatch, grants.REDIS_AWAY_SECONDS, grants.CANNOT_CHECK, None)
         if wait is not None:
             spent = requests[wait.index]
             self._counters.count("budget_waits", domain=dispatch.domain, limit=spent.limit.name)
             self._counters.count(
                 "budget_wait_seconds", wait.seconds, domain=dispatch.domain, limit=spent.limit.name
             )
-            self._snooze(
-                dispatch, wait.seconds, f"rate limit {spent.limit.name!r} is exhausted", spent.key
-            )
+            reason = f"rate limit {spent.limit.name!r} is exhausted"
+            blocked = min(wait.blocked_seconds, MAX_SNOOZE_SECONDS)
+            # Lighter tasks may have room: then the limit is not blocked.
+            block = Block(spent.key, blocked, reason) if blocked else None
+            self._snooze(dispatch, wait.seconds, reason, block)
 
-    def _snooze(self, dispatch: Dispatch, seconds: float, reason: str, key: str | None) -> NoReturn:
+    def _snooze(
+        self, dispatch: Dispatch, seconds: float, reason: str, block: Block | None
+    ) -> NoReturn:
         seconds = min(seconds, MAX_SNOOZE_SECONDS)
-        block = Block(key, seconds, reason) if key is not None else None
-        delay = seconds * (1 + random.random() / 10) + 0.01
+        # Late tasks leave units unused, so they spread over a short time only.
+        delay = seconds + 0.01 + random.random() * min(seconds / 10, MAX_LATE_SECONDS)
         self._hand_over(
             Outcome(
                 dispatch,

@@ -46,6 +46,16 @@ Each counter also has the label `process`, because it starts at 0 in each proces
 """
 
 
+USE = {
+    "polls": "Polls of a user today (UTC)",
+    "tasks": "Tasks of a user that ended today (UTC)",
+    "thread_seconds": "Seconds that tasks of a user have held threads today (UTC)",
+    "bytes_in": "Bytes of content that tasks of a user have returned today (UTC)",
+    "bytes_kept": "The part of these bytes that was new or had changed",
+}
+"""The gauges of users: the largest 20 by name, and all others as the user with an empty name."""
+
+
 class Metrics:
     """Metrics that are rendered from a cached snapshot."""
 
@@ -124,6 +134,8 @@ def _gauges(current: Snapshot) -> Iterator[Metric]:
     )
     yield _gauge("processes", "Running processes", ("kind",), current.processes)
     yield _gauge("threads", "Threads of running processes", ("kind",), current.processes, "threads")
+    for column, about in USE.items():
+        yield _gauge(f"user_{column}_today", about, ("user",), current.use, column)
     for name, about, number in (
         ("limits_blocked", "Limits that are exhausted or blocked", current.blocked),
         (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
@@ -733,6 +733,28 @@ class Erased(BaseModel):
     accounts: int = Field(description="The number of deleted accounts")
     rows: int = Field(description="The number of deleted rows")
     blobs: int = Field(description="The number of deleted blobs")
+
+
+class Used(BaseModel):
+    """Numbers of the tasks of a user. Workers add to them every few seconds."""
+
+    polls: int = Field(description="The number of polls")
+    tasks: int = Field(description="The number of tasks that ended")
+    thread_seconds: float = Field(description="The seconds for which tasks held threads")
+    bytes_in: int = Field(description="The size of the content that tasks returned")
+    bytes_kept: int = Field(description="The part of it that was new or had changed")
+
+
+class UserUse(Used):
+    """The use of a user in the latest days."""
+
+    user_id: str = Field(description="The ID of the user")
+
+
+class UserDay(Used):
+    """The use of a user on a day."""
+
+    day: date = Field(description="The day (UTC)")
 
 
 class Token(BaseModel):

@@ -37,6 +37,7 @@ from core.results.signals import (
     NoFreeInstance,
     ProbeSlow,
     TimeLimitExceeded,
+    UnitsSpent,
 )
 from core.results.text import sanitize
 from core.states import AccountStateReason, Trigger
@@ -303,6 +304,10 @@ def _no_free_instance(case: Case) -> Decision:
     return Wait(case.reason, case.error.seconds)
 
 
+def _units_spent(case: Case) -> Decision:
+    return Wait(case.reason, min(case.error.seconds, MAX_SNOOZE_SECONDS), snoozes=True)
+
+
 def _no_key(case: Case) -> Decision:
     # The keys of this process may be wrong. Another process may be able to decrypt the credentials.
     return Wait(case.reason, KEY_SECONDS, snoozes=True)
@@ -393,6 +398,7 @@ RULES: tuple[tuple[Kinds, Callable[[Case], Decision]], ...] = (
     (ProbeSlow, _probe_slow),
     (LeftToOthers, _left_to_others),
     (NoFreeInstance, _no_free_instance),
+    (UnitsSpent, _units_spent),
     (RateLimited, _rate_limited),
     (VaultError, _no_key),
     (CredentialsInvalid, _bad_credentials),

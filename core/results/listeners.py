@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
 
 from core.integration.listening import MAX_KEY_CHARS, Hint, Listener, WebhookResponse
@@ -19,12 +19,13 @@ MAX_ANSWER_CHARS = 10_000
 CONTENT_TYPES = ("text/plain", "application/json")
 
 
-def named_listeners(listeners: object, known: Iterable[str]) -> dict[str, Listener]:
+def named_listeners(listeners: object, known: Collection[str]) -> dict[str, Listener]:
     """Check the result of `listeners`.
 
     Args:
       listeners: The result of the plugin.
-      known: The ids of the accounts that the plugin got.
+      known: The ids of the accounts that the plugin has read so far. It may read more while its
+        result is read.
 
     Returns:
       The listeners, by their keys.
@@ -37,7 +38,7 @@ def named_listeners(listeners: object, known: Iterable[str]) -> dict[str, Listen
     if not isinstance(listeners, Iterable):
         raise TypeError("listeners() did not return a sequence of Listener")
     named: dict[str, Listener] = {}
-    known, taken = frozenset(known), set[str]()
+    taken = set[str]()
     for listener in islice(listeners, MAX_LISTENERS + 1):
         if not isinstance(listener, Listener):
             raise TypeError("listeners() returned something else than a Listener")

@@ -51,6 +51,18 @@ class NoFreeInstance(Exception):
         self.seconds = seconds
 
 
+class UnitsSpent(Exception):
+    """The units that the task took are too old, and its budgets have no others.
+
+    Args:
+      seconds: Seconds until the task may run.
+    """
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
 class TimeLimitExceeded(BaseException):
     """The task exceeded its time limit; raised in the thread of the task.
 

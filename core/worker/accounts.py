@@ -16,6 +16,7 @@ from core.db.pool import Database
 from core.errors import ConfigurationError
 from core.field_problems import first_problem
 from core.integration.base import Integration
+from core.integration.ceilings import within_ceilings
 from core.integration.limits import Concurrency, Limit
 from core.known_secrets import KNOWN, secrets_of
 from core.limits.keys import account_key, limit_key, lowered, overridden, weight
@@ -211,13 +212,13 @@ class Accounts:
 
 
 def validated(model: type[BaseModel], config: Mapping[str, Any]) -> BaseModel:
-    """Return the stored config as the integration's model.
+    """Return the stored config as the integration's model, within the operator's ceilings.
 
     Raises:
       ConfigurationError: The config does not fit the model; the message names the field.
     """
     try:
-        return model.model_validate(config)
+        return model.model_validate(within_ceilings(model, config))
     except ValidationError as error:
         problem = first_problem(error)
         raise ConfigurationError(f"{problem.place or 'config'}: {problem.message}") from None

@@ -74,6 +74,7 @@ class Services:
       admit: Raises an error if a task must not start.
       syncing: Returns True if the process has other work than rereads.
       report: Keeps a report of a task's progress: the units done, and in total.
+      renew_units: Takes the units of rate limits again if they are too old.
     """
 
     database: Database
@@ -85,6 +86,7 @@ class Services:
     admit: Callable[[Dispatch], None] = lambda _: None
     syncing: Callable[[], bool] = lambda: False
     report: Callable[[Dispatch, int, int | None], None] = lambda *_: None
+    renew_units: Callable[[Dispatch], None] = lambda _: None
 
 
 class TaskContext:

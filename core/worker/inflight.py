@@ -8,16 +8,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from core.ledger.outcomes import Dispatch, LeaseKey
+from core.limits.budgets import UnitRequest
 
 REMEMBERED = 4096
 """The number of finished dispatches whose keys are kept, to refuse a second delivery."""
 
 LANE_SECONDS = 0.5
 """Seconds that a suspect waits for another one to be saved, before it is requeued."""
+
+
+Grant = tuple[float, Sequence[UnitRequest]]
 
 
 @dataclass(slots=True)
@@ -31,6 +35,8 @@ class InflightTask:
       changed: The time at which it was received or started, by `time.monotonic`.
       withdrawn: True if no thread may start the task, because it is being returned.
       stopping: True if the task should return early, because its account was stopped.
+      grant: The time until which the units of its budgets are good, by `time.monotonic`, and the
+        requests for them; None if it took none.
       report: The latest report of its progress that is not recorded yet: the units done, and in
         total.
     """
@@ -42,11 +48,16 @@ class InflightTask:
     changed: float = field(default_factory=time.monotonic)
     withdrawn: bool = False
     stopping: bool = False
+    grant: Grant | None = None
     report: tuple[int, int | None] | None = None
 
 
 class InflightTasks:
-    """The in-flight tasks of a process, thread-safe."""
+    """The in-flight tasks of a process, thread-safe.
+
+    Attributes:
+      on_end: Receives the user of a task that leaves its thread, and the seconds that it held it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -55,6 +66,7 @@ class InflightTasks:
         self._running: dict[LeaseKey, InflightTask] = {}
         self._done: OrderedDict[LeaseKey, None] = OrderedDict()
         self._suspect: LeaseKey | None = None
+        self.on_end: Callable[[str, float], None] = lambda _user, _seconds: None
 
     def receive(self, dispatch: Dispatch, *, started: bool = False) -> bool:
         """Add a dispatch whose message has arrived.
@@ -97,11 +109,27 @@ class InflightTasks:
         """Record that a dispatch has left its thread. Its outcome is still to be saved."""
         with self._lock:
             task = self._tasks.get(dispatch.lease)
-            self._running.pop(dispatch.lease, None)
+            self._leave_thread(dispatch.lease)
             if task is not None:
                 task.thread, task.deadline = None, float("inf")
             # A suspect keeps its slot until its outcome is saved. Otherwise, the death of the next
             # suspect would count against it too.
+
+    def keep_grant(self, dispatch: Dispatch, grant: Grant) -> None:
+        """Keep the units that a running task has taken."""
+        with self._lock:
+            if (task := self._running.get(dispatch.lease)) is not None:
+                task.grant = grant
+
+    def grant(self, dispatch: Dispatch) -> Grant | None:
+        """Return the units that a running task has taken."""
+        with self._lock:
+            task = self._running.get(dispatch.lease)
+            return task.grant if task is not None else None
+
+    def _leave_thread(self, key: LeaseKey) -> None:
+        if (task := self._running.pop(key, None)) is not None:
+            self.on_end(task.dispatch.user, time.monotonic() - task.changed)
 
     def report(self, dispatch: Dispatch, done: int, total: int | None) -> None:
         """Keep a running task's report of its progress until `take_reports`."""
@@ -137,7 +165,7 @@ class InflightTasks:
             for dispatch in dispatches:
                 key = dispatch.lease
                 self._tasks.pop(key, None)
-                self._running.pop(key, None)
+                self._leave_thread(key)
                 self._leave_suspect_lane(key)
                 if done:
                     self._done[key] = None

@@ -14,7 +14,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from contextvars import copy_context
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,7 @@ from uuid import UUID
 from core.accounts.redaction import error_text
 from core.db.clocks import LISTEN_SECONDS
 from core.db.errors import describe
-from core.db.pool import DATABASE_UNAVAILABLE, Database
+from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database
 from core.egress import Egress, any_host
 from core.errors import NotFound
 from core.integration.base import BaseIntegration, Integration, has_own
@@ -205,16 +206,26 @@ class Listening:
             if not listeners.claim_naming(conn, domain):
                 return
             try:
-                accounts = [ListenableAccount(*row) for row in listeners.accounts(conn, domain)]
-                settings = load_settings(integration.manifest.settings)
-                with self._egress.for_account(public_only=False):
-                    found = integration.listeners(settings, accounts)
-                named = named_listeners(found, (account.id for account in accounts))
+                settings, given = load_settings(integration.manifest.settings), set[str]()
+                # Most plugins without settings return before they read an account.
+                with (
+                    self._egress.for_account(public_only=False),
+                    closing(_listenable(conn, domain, given)) as accounts,
+                ):
+                    named = named_listeners(integration.listeners(settings, accounts), given)
                 fresh = listeners.name_listeners(conn, domain, named)
                 for number in range(0, len(fresh), listeners.PORTION):
                     ledger_hints.add_all(conn, fresh[number : number + listeners.PORTION])
             finally:
                 listeners.name_later(conn, domain, time.monotonic() - began)
+
+
+def _listenable(conn: Conn, domain: str, given: set[str]) -> Generator[ListenableAccount]:
+    """Yield the active accounts of an integration, and note the ids of those that were read."""
+    with closing(listeners.accounts(conn, domain)) as rows:
+        for row in rows:
+            given.add(row[0])
+            yield ListenableAccount(*row)
 
 
 class _Held:
@@ -266,7 +277,7 @@ class _Held:
             if self.stopping.is_set():
                 return
             self._failures += 1
-            pause = min(MAX_PAUSE_SECONDS, 2.0 ** (self._failures - 1)) * random.uniform(0.8, 1)
+            pause = pause_after(self._failures)
             log.warning(
                 "listener %s of %s failed; trying again in %.0f s: %s",
                 self._key, self._domain, pause, error,
@@ -286,8 +297,15 @@ class _Held:
         try:
             with self._owner._database.connection() as conn:
                 listeners.failed(conn, self._owner._me, self._domain, self._key, error)
-        except DATABASE_UNAVAILABLE as problem:
-            log.warning("could not record the failure of a listener: %s", describe(problem))
+        except Exception as problem:  # noqa: BLE001  the thread has to call `listen` again
+            if not self.stopping.is_set():
+                log.warning("could not record the failure of a listener: %s", describe(problem))
+
+
+def pause_after(failures: int) -> float:
+    """Return the seconds until a listener that failed this many times in a row is called again."""
+    longest = min(MAX_PAUSE_SECONDS, 2.0 ** min(failures - 1, 10))
+    return longest * random.uniform(0.8, 1)
 
 
 def operator_text(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from core.environment import Environment
 from core.integration.base import REREAD
 from core.ledger import leadership, leases, processes
 from core.ledger.outcomes import Dispatch, Outcome
+from core.ledger.use import add_use
 from core.limits.budgets import Budgets
 from core.metrics.counters import Counters
 from core.plugins import Registry, catalog, reader_version
@@ -31,6 +32,7 @@ from core.results.delete_guard import DeleteGuard
 from core.settings import Settings
 from core.transport.messages import SAVE_QUEUE
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
+from core.worker import grants
 from core.worker.accounts import Accounts
 from core.worker.admission import Admission
 from core.worker.context import Services
@@ -104,6 +106,7 @@ class WorkerProcess:
         self.admission.on_cut_off = self._return_unstarted_to_redis
         self.budgets = Budgets(queues.client, queues.key, self._first_budgets, queues.run_first)
         self.counters = Counters()
+        self.inflight.on_end = self.counters.use.ran
         self.saver = Saver(
             self.database,
             queues,
@@ -126,6 +129,7 @@ class WorkerProcess:
             self.admission.check,
             lambda: self.inflight.has_other_than(REREAD),
             self.inflight.report,
+            lambda dispatch: grants.renew(self.inflight, self.budgets, dispatch),
         )
         self.runner = Runner(services, self.instances, registry)
         self.listening = Listening(self.database, queues, registry, self.egress, self.accounts)
@@ -210,6 +214,7 @@ class WorkerProcess:
             with self.database.connection(RELEASE_SECONDS) as conn:
                 processes.deregister(conn, self._process.id)
             self._record_throughput()
+            self._record_use()
         except DATABASE_UNAVAILABLE as error:
             log.warning(
                 "PostgreSQL is unavailable at shutdown; tasks that have not started are requeued"
@@ -396,6 +401,7 @@ class WorkerProcess:
             self.draining.set()
             self.on_drain()
         self._record_throughput()
+        self._record_use()
 
     def _record_throughput(self) -> None:
         """Record this process's throughput for plots. If that fails, log it and keep the counts."""
@@ -409,6 +415,19 @@ class WorkerProcess:
             self.counters.restore_throughput(*throughput)
             log.warning(
                 "could not record throughput; retrying at the next heartbeat: %s", describe(error)
+            )
+
+    def _record_use(self) -> None:
+        """Add what users took since the latest heartbeat. If that fails, keep the numbers."""
+        used = self.counters.use.take()
+        try:
+            with self.database.connection() as conn:
+                add_use(conn, used)
+        except Exception as error:  # noqa: BLE001
+            self.counters.use.restore(used)
+            log.warning(
+                "could not record the use of users; retrying at the next heartbeat: %s",
+                describe(error),
             )
 
     def _first_budgets(self) -> bool:

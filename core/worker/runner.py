@@ -22,6 +22,7 @@ from core.results.signals import (
     NoFreeInstance,
     ProbeSlow,
     TimeLimitExceeded,
+    UnitsSpent,
 )
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
@@ -69,6 +70,7 @@ class Runner:
           AccountStopped: The account is not active, or its integration is paused.
           AccountAway: The account did not answer its probe.
           ProbeSlow: The account answered its probe, which took long.
+          UnitsSpent: The units of its rate limits are too old, and there are no others.
           LeftToOthers: The task is for another version of the plugin, which the fleet has.
           BaseException: The plugin raised it, in the task or while its result was read.
         """
@@ -95,6 +97,11 @@ class Runner:
             self._used.pop(dispatch.lease, None)
             return outcome
         instance = self.instances.take(loaded)
+        try:
+            self.services.renew_units(dispatch)
+        except UnitsSpent:
+            self.instances.release(instance)
+            raise
         context = TaskContext(self.services, dispatch, loaded, instance)
         try:
             # Checked last, because a rate limit or `initialize` may have taken seconds.

@@ -141,6 +141,19 @@ def takes_options_for_names(server: Any, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(server.handler, "ftp_LIST", changed)
 
 
+def lists_nothing_for_options(server: Any, patch: pytest.MonkeyPatch) -> None:
+    """Take `-a` for a name, and list it with a total and without an error."""
+    original = server.handler.ftp_LIST
+
+    def changed(self: Any, path: str) -> Any:
+        if server.commands[-1] == "LIST -a":
+            self.push_dtp_data(b"total 0\r\n", cmd="LIST")
+            return path
+        return original(self, path)
+
+    patch.setattr(server.handler, "ftp_LIST", changed)
+
+
 def needs_no_password(server: Any, patch: pytest.MonkeyPatch) -> None:
     """Reply 230 to USER."""
 
@@ -255,7 +268,8 @@ QUIRKS: dict[str, Patch] = {
     "a greeting with a full stop": replace_replies("220 ", "220 vsftp-like. "),
     "230 of many lines": replace_replies("230 ", "230-\r\n230-226 x\r\n\r\n230 "),
     "no password": needs_no_password,
-    "-a is a name": takes_options_for_names,
+    "-a is a name": both(without("MLSD", "MLST"), takes_options_for_names),
+    "-a is a name without files": both(without("MLSD", "MLST"), lists_nothing_for_options),
     "lines end with LF": lists(lambda line: line.replace(b"\r\n", b"\n")),
     "names with paths": repeats("{}/"),
     "names with ./": repeats("./"),
@@ -264,6 +278,7 @@ QUIRKS: dict[str, Patch] = {
     "busy for a moment": refuse("RETR", "450 File busy.", times=1),
     "overloaded for a moment": refuse("RETR", "452 Insufficient storage.", times=1),
     "no data connection for a moment": refuse("PASV", "425 Cannot open connection.", times=1),
+    "a session that the server forgot": refuse("PASV", "530 Please login.", times=1),
 }
 
 

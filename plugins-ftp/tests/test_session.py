@@ -13,6 +13,7 @@ import pytest
 from integration_polling_ftp import Config, Credentials, Ftp
 from integration_polling_ftp.control import Control, Reply
 from integration_polling_ftp.download import fetch_large
+from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.listing import Entry
 from integration_polling_ftp.reading import Look
 from integration_polling_ftp.session import Session
@@ -111,6 +112,15 @@ def test_a_connection_dropped_while_idle_is_opened_again(ftp_server: Any, sessio
         assert operation()
         ftp_server.drop_connections()
         assert operation()
+
+
+def test_a_session_that_the_server_forgot_does_not_stop_the_account(
+    ftp_server: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = "530 Please login."
+    monkeypatch.setattr(ftp_server.handler, "ftp_PASV", lambda self, line: self.respond(reply))
+    with pytest.raises(Dropped):
+        list(session.entries("/"))
 
 
 def test_a_connection_dropped_within_a_transfer_is_transient(

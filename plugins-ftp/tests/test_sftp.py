@@ -276,6 +276,55 @@ def test_a_jump_host_has_a_key_and_a_password_of_its_own(tmp_path: Path) -> None
             connect(server, **config, host_key=jump.fingerprint).check()
 
 
+def test_openssh_with_a_changed_key_and_a_key_with_a_passphrase() -> None:
+    """A server without a key of the pinned kind ends the connection, and shows no key."""
+    other = asyncssh.generate_private_key("ssh-ed25519").get_fingerprint()
+    with serve("openssh") as server:
+        mine = asyncssh.import_private_key(server.credentials["private_key"])
+        shown = asyncssh.import_public_key(server.host_key).get_fingerprint()
+        with pytest.raises(Untrusted) as caught:
+            connect(server, host_key=other).check()
+        assert shown in str(caught.value)
+        assert other in str(caught.value)
+        rsa = asyncssh.generate_private_key("ssh-rsa")
+        public = rsa.export_public_key().decode()
+        with pytest.raises(Untrusted, match="another host key") as caught:
+            connect(server, host_key=public).check()
+        assert shown in str(caught.value)
+        assert rsa.get_fingerprint() in str(caught.value)
+        assert connect(server, host_key=f"{public}{shown}").check().id
+        locked = mine.export_private_key(
+            passphrase="open sesame", rounds=16, ignore_few_rounds=True
+        ).decode()
+        credentials = {**server.credentials, "private_key": locked}
+        with pytest.raises(CredentialsInvalid, match="private key"):
+            connect(server, credentials).check()
+        write(server, b"file", b"1")
+        harness = connect(server, {**credentials, "passphrase": "open sesame"})
+        assert harness.sync().state == "succeeded"
+        assert files(harness, server.prefix) == {"/file": b"1"}
+
+
+def test_openssh_is_a_jump_host_for_proftpd() -> None:
+    """The jump host takes the key, and the server the password of another user."""
+    with serve("openssh") as jump, serve("proftpd-sftp") as server:
+        write(server, b"file", b"1" * LARGE_BYTES)
+        config = {
+            "jump_host": f"{jump.credentials['username']}@127.0.0.1:{jump.port}",
+            "jump_host_key": jump.host_key,
+        }
+        credentials = {**server.credentials, "private_key": jump.credentials["private_key"]}
+        harness = connect(server, credentials, **config)
+        assert harness.sync().state == "succeeded"
+        assert files(harness) == {"/file": b"1" * LARGE_BYTES}
+        with pytest.raises(Untrusted, match="jump_host_key"):
+            connect(server, credentials, **{**config, "jump_host_key": server.host_key}).check()
+        with pytest.raises(Untrusted):
+            connect(server, credentials, **config, host_key=jump.host_key).check()
+        with pytest.raises(CredentialsInvalid):
+            connect(server, {**credentials, "password": "wrong"}, **config).check()
+
+
 @pytest.mark.parametrize("text", ["user@", "host:99999", "host:22/path", "a\nb"])
 def test_an_invalid_jump_host_is_refused(text: str) -> None:
     with pytest.raises(ValidationError):

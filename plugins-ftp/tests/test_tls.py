@@ -110,6 +110,7 @@ def test_a_server_that_requires_session_reuse_refuses_other_sessions(
             assert "522" in str(result.error)
 
 
+@pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd"])
 @pytest.mark.parametrize(
     ("certificate", "reason"),
     [
@@ -120,15 +121,15 @@ def test_a_server_that_requires_session_reuse_refuses_other_sessions(
     ids=["self-signed", "expired", "unknown authority"],
 )
 def test_a_certificate_that_is_not_trusted_stops_the_account(
-    certificate: Certificate, reason: str
+    certificate: Certificate, reason: str, name: str
 ) -> None:
     """The message has the fingerprint, so that a person can compare and pin it."""
-    with serve("proftpd", tls=Security(AUTHORITY, certificate)) as server:
+    with serve(name, tls=Security(AUTHORITY, certificate)) as server:
         with pytest.raises(Untrusted, match=reason) as caught:
             connect(server).check()
         assert certificate.fingerprint in str(caught.value)
         pinned = connect(server, tls_fingerprint=certificate.fingerprint.lower().replace(":", ""))
-        assert pinned.check().id.startswith("u@127.0.0.1")
+        assert pinned.check().id.startswith(f"{server.credentials['username']}@127.0.0.1")
         assert pinned.sync().state == "succeeded"
 
 

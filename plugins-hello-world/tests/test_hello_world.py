@@ -14,7 +14,7 @@ import pytest
 from integration_polling_hello_world import HelloWorld, expected
 from integration_polling_hello_world.bench import FAILURES, Config, failure
 from integration_polling_hello_world.events import SIGNATURE, HelloSettings
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from support.readme import config_fields, config_table
 
 from core import (
@@ -27,6 +27,12 @@ from core import (
 from core.testing import Faults, Harness, IntegrationConformance, listening
 
 README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture(autouse=True)
+def bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allow the test bench, as the deployments of the tests do."""
+    monkeypatch.setenv("HELLO_WORLD_TEST_BENCH", "true")
 
 
 class TestConformance(IntegrationConformance):
@@ -176,6 +182,28 @@ def test_two_names_are_two_accounts() -> None:
 def test_the_readme_has_each_config_field_with_its_default() -> None:
     table = config_table(README)
     assert table == config_fields(Config, table)
+
+
+@pytest.mark.parametrize(
+    ("harmful", "harmless"),
+    [
+        ({"delay_ms": 1_001}, {"delay_ms": 1_000}),
+        ({"item_bytes": 65_537}, {"item_bytes": 65_536}),
+        ({"fail_rate": {"exit": 0.1}}, {"fail_rate": {"crash": 0.1}}),
+    ],
+)
+def test_what_harms_others_needs_the_setting_of_the_operator(
+    harmful: dict[str, Any], harmless: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Config.model_validate(harmful)
+    for value in ("false", None):
+        if value is None:
+            monkeypatch.delenv("HELLO_WORLD_TEST_BENCH")
+        else:
+            monkeypatch.setenv("HELLO_WORLD_TEST_BENCH", value)
+        with pytest.raises(ValidationError, match="HELLO_WORLD_TEST_BENCH"):
+            Config.model_validate(harmful)
+        Config.model_validate(harmless)
 
 
 # Events

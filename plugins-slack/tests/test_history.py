@@ -249,8 +249,8 @@ def test_the_second_sync_costs_one_call_a_channel(fake: Fake, connect: Any, sync
     assert len(fake.called("conversations.history")) == 3
     assert not fake.called("conversations.replies")
     fake.calls.clear()
-    sync(harness, "manual")  # with the lookback, of two pages a channel
-    assert len(fake.called("conversations.history")) == 3 + 3 * 2
+    sync(harness, "manual")  # with the lookback, which has the new messages too
+    assert len(fake.called("conversations.history")) == 3
 
 
 def test_an_archived_channel_is_read_once(fake: Fake, connect: Any, sync: Any) -> None:
@@ -289,8 +289,6 @@ def test_a_resync_marks_only_missing_messages_deleted(fake: Fake, connect: Any, 
     sync(harness)
     for ts in stamps[5:10]:
         fake.workspace.delete(channel, ts)
-    sync(harness)
-    assert not harness.deleted, "the messages are older than the lookback"
     for partition in [name for name in harness.state if name.startswith("channel/")]:
         del harness.state[partition]
     result = sync(harness, "resync")
@@ -347,7 +345,9 @@ def test_nothing_is_lost_under_faults_and_changes(fake: Fake, sync: Any, seed: i
     assert kept(harness) == there(fake)
 
 
-def test_new_messages_are_fetched_before_the_lookback(fake: Fake, connect: Any, sync: Any) -> None:
+def test_new_messages_are_fetched_before_older_pages_of_the_lookback(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     """Both use one limit."""
     fake.page_cap = 10
     for name in ("one", "two"):
@@ -356,11 +356,8 @@ def test_new_messages_are_fetched_before_the_lookback(fake: Fake, connect: Any, 
     sync(harness)
     fake.calls.clear()
     sync(harness)
-    new = [
-        not call.arguments["oldest"].endswith(".999999")
-        for call in fake.called("conversations.history")
-    ]
-    assert new == [True] * 2 + [False] * 6
+    first = ["latest" not in call.arguments for call in fake.called("conversations.history")]
+    assert first == [True] * 2 + [False] * 4
 
 
 def test_a_repeated_backfill_task_changes_nothing(fake: Fake, connect: Any, sync: Any) -> None:
@@ -456,3 +453,20 @@ def test_a_channel_hidden_by_the_free_plan_is_not_marked_deleted(
     del harness.state[f"channel/{channel.id}"]
     assert not sync(harness, "resync").held
     assert kept(harness) == before
+
+
+def test_a_channel_shows_how_far_back_its_copy_is(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 10
+    channel = fake.workspace.add_channel("general")
+    for number in range(25):
+        fake.workspace.post(channel, f"message {number}")
+    fake.fail("conversations.history", "never_heard_of", times=99, when=lambda one: "latest" in one)
+    harness = connect()
+    for _ in range(2):
+        assert harness.sync().state == "partial"
+    shown = harness.content[channel.id].metadata["copied_back_to"]
+    kept = [item for item in harness.content.values() if item.kind == "message"]
+    assert shown == min(item.timestamp for item in kept).isoformat()
+    fake.faults.clear()
+    sync(harness, "schedule")
+    assert harness.content[channel.id].metadata["copied_back_to"] is None

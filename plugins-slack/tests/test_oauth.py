@@ -13,12 +13,12 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from fake_slack import Fake
 from fake_slack.server import CLIENT_ID
-from integration_polling_slack import Credentials, Slack
+from integration_polling_slack import Config, Credentials, Slack, scopes
 from pydantic import ValidationError
 
-from core import OAuth
+from core import CredentialsInvalid, OAuth
 from core.errors import InvalidInput, SettingsError
-from core.service.accounts.oauth import _client, _exchange
+from core.service.accounts.oauth import _client, _exchange, authorization_url
 from core.testing import Harness
 
 CALLBACK = "https://polling.example.org/v1/oauth/callback"
@@ -112,3 +112,54 @@ def test_the_authorization_request_has_comma_separated_scopes_and_no_pkce(
     monkeypatch.delenv("SLACK_CLIENT_SECRET")
     with pytest.raises(SettingsError, match="SLACK_CLIENT_SECRET"):
         _client(oauth, CALLBACK)
+
+
+def asked_scopes(fake: Fake, **config: Any) -> dict[str, set[str]]:
+    """Return the scopes in the authorization request of an account with this config."""
+    oauth, parameters = endpoint(fake), Slack.oauth_parameters(Config(**config))
+    url = authorization_url(oauth, CALLBACK, "s", "v" * 43, parameters)
+    found = dict(parse_qsl(urlsplit(url).query))
+    return {
+        name: set(found[name].split(",")) for name in ("scope", "user_scope") if found.get(name)
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {}, {"types": ["public"]}, {"types": ["im", "mpim"]}, {"files": "all"},
+        {"types": ["public"], "join_public": True}, {"files": "none"},
+    ],
+)  # fmt: skip
+def test_the_scopes_asked_for_follow_the_config(fake: Fake, config: dict[str, Any]) -> None:
+    needed = scopes.needed(Config(**config)) | {"usergroups:read"}
+    assert asked_scopes(fake, **config) == {"scope": needed}
+    person = asked_scopes(fake, connect_as="person", **config)
+    assert person == {"user_scope": needed - {"channels:join"}}
+
+
+def test_a_config_for_public_channels_asks_for_nothing_private(fake: Fake) -> None:
+    assert asked_scopes(fake, types=["public"])["scope"] == {
+        "channels:read", "channels:history", "users:read", "usergroups:read",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [{}, {"types": ["im"]}, {"files": "all"}])
+@pytest.mark.parametrize("kind", ["bot", "person"])
+def test_the_scopes_asked_for_are_sufficient(fake: Fake, config: dict[str, Any], kind: str) -> None:
+    [granted] = asked_scopes(fake, connect_as=kind, **config).values()
+    fake.scopes = ",".join(granted)
+    found = Slack.credentials_from_oauth(exchanged(fake, {"person": "user"}.get(kind, kind)))
+    harness = Harness(Slack, {"connect_as": kind, **config}, found)
+    assert harness.check().id == ("T1:U1" if kind == "person" else "T1:UBOT")
+    assert harness.sync().state == "succeeded"
+
+
+def test_an_expired_token_without_a_refresh_token_says_what_to_paste(fake: Fake) -> None:
+    fake.tokens["xoxe.xoxb-1"] = "expired"
+    error = Harness(Slack, {}, {"token": "xoxe.xoxb-1"}).sync().error
+    assert isinstance(error, CredentialsInvalid)
+    with pytest.raises(CredentialsInvalid, match="rotates its tokens"):
+        Harness(Slack, {}, {"token": "xoxe.xoxb-1"}).check()
+    assert "rotates its tokens" in error.reason
+    assert "refresh token (`xoxe-1-…`)" in error.remedy

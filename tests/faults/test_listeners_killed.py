@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import pytest
 from integration_polling_hello_world import HelloWorld
 from support.accounts import connect, sync
+from support.cli import PROGRAM
 from support.deployment import Deployment
 from support.fleet import GATED, Fleet, send
 from support.gates import Gate
@@ -126,12 +130,30 @@ def test_processes_with_listeners_stop_cleanly(
     events: Events, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
     fleet = make_fleet(HELLO_WORLD_EVENTS=events.address)
-    connect(deployment, HelloWorld, {"pages": 1, "items": 1})
+    account = connect(deployment, HelloWorld, {"pages": 1, "items": 1})
     workers = fleet.workers(processes=1, threads=2)
     fleet.ready()
     fleet.until(lambda: deployment.rows(HOLDER), "a process listens", 60.0)
+    assert "The engine receives the provider's events" in shown(deployment, account)
     assert workers.terminate() == 0
     assert deployment.rows("SELECT holder, connected_at FROM listener") == [(None, None)]
+    told = shown(deployment, account)
+    assert "The provider's events stopped" in told
+    assert "The engine polls the account every 15 minutes." in told
+    assert json.loads(shown(deployment, account, "--json"))["listener"]["state"] == "down"
+
+
+def shown(deployment: Deployment, account: UUID, *options: str) -> str:
+    """Return the output of `polling accounts show`."""
+    done = subprocess.run(
+        [*PROGRAM, "accounts", "show", str(account), *options],
+        env=deployment.environment(),
+        cwd=deployment.home,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout + done.stderr * (not options)
 
 
 @pytest.mark.long

@@ -496,11 +496,13 @@ def test_connect_prompts_for_fields_on_a_terminal(cli: Cli, tmp_path: Path) -> N
             (b"host: ", "127.0.0.1"),
             (b"[anonymous]: ", cli_support.USERNAME),
             (b"password: ", SECRET),
+            (b"[y/N]: ", "y"),
         ]
         try:
             for prompt, answer in answers:
                 read_until(prompt)
                 os.write(ours, f"{answer}\n".encode())
+            assert b"The connection is not encrypted" in said
             read_until(b"Next: polling sync")
             assert process.wait(60) == 0
         finally:

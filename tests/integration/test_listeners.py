@@ -49,6 +49,7 @@ class Heard(BaseIntegration[NoFields, Keys]):
 
     manifest = Manifest(DOMAIN, "Heard")
     named: Any = None
+    raw: Any = None
     listens: Any = None
     answers: Any = None
 
@@ -60,7 +61,7 @@ class Heard(BaseIntegration[NoFields, Keys]):
 
     @classmethod
     def listeners(cls, settings: Any, accounts: Any) -> Any:
-        return Heard.named(list(accounts))
+        return Heard.raw(accounts) if Heard.raw else Heard.named(list(accounts))
 
     @classmethod
     def listen(cls, listener: Any, hints: Any, stopping: Any) -> None:
@@ -87,7 +88,7 @@ def integrations():
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    Heard.named, Heard.listens = together, patient
+    Heard.named, Heard.raw, Heard.listens = together, None, patient
     Heard.answers = lambda request: WebhookResponse()
     monkeypatch.setattr(listening, "TRY_SECONDS", 0.05)
     monkeypatch.setattr(listeners, "NAMING_SECONDS", 0.0)
@@ -250,6 +251,17 @@ def test_accounts_come_and_go(desk, account, process) -> None:
         until(lambda: row(desk, "1") is None, "a listener that is not named is deleted")
 
 
+def test_a_plugin_may_read_some_accounts_or_none(desk, account, process) -> None:
+    heard(desk, "bob")
+    Heard.raw = lambda accounts: [Listener("none", {})]
+    with process():
+        until(lambda: row(desk, "1", "none"), "a listener without accounts is stored")
+        Heard.raw = lambda accounts: [Listener("one", {next(accounts).id: "a"})]
+        until(lambda: row(desk, "1", "one"), "a listener with the first account is stored")
+        assert desk.value("SELECT count(*) FROM listener_account") == 1
+        assert row(desk, "1", "none") is None
+
+
 @pytest.mark.parametrize(
     "named",
     [
@@ -385,6 +397,12 @@ def test_a_failing_listener_is_called_again_and_its_error_shown(
     assert "RuntimeError: no route to the provider" in caplog.text
     assert "SystemExit" in caplog.text
     assert "listen() returned" in caplog.text
+
+
+def test_pauses_grow_and_stay_bounded() -> None:
+    assert listening.pause_after(1) <= 1
+    assert 1 < listening.pause_after(3) <= 4
+    assert listening.pause_after(100_000) <= listening.MAX_PAUSE_SECONDS
 
 
 def test_surfaces_show_that_events_do_not_arrive(

@@ -13,6 +13,7 @@ from support.waiting import until
 
 from core import Listing, Task, TaskOutput
 from core.content import holds
+from core.ledger import hints
 from core.plugins import Registry
 from core.results.delete_guard import DeleteGuard
 from core.worker.inflight import InflightTasks
@@ -131,6 +132,21 @@ def test_runs_end_though_their_root_is_released_after_their_last_task(
     until(all_saved, "the added tasks are done")
     saver.stop(20)
     assert sorted(desk.runs()) == ["failed"] + ["succeeded"] * 49
+
+
+def test_the_end_of_a_run_wakes_the_dispatcher_for_the_run_of_a_hint(
+    desk, database, queues
+) -> None:
+    account = desk.account("one")
+    root = desk.root(account)
+    hints.add(desk.conn, account, "a")
+    assert not queues.woken()
+    saver = Saver(database, queues, InflightTasks(), Registry(), guard=DeleteGuard())
+    saver.start()
+    saver.hand_over(desk.outcome(root))
+    until(queues.woken, "the dispatcher is woken")
+    assert desk.value("SELECT trigger FROM sync_run WHERE state = 'running'") == "hint"
+    saver.stop(20)
 
 
 def test_a_saver_whose_observer_hangs_counts_as_stuck(desk, database, queues, monkeypatch) -> None:

@@ -27,7 +27,7 @@ NOBODY = {"/healthz", "/readyz", "/v1/hints/{domain}"}
 
 ROUTES = {
     "list_integrations get_integration list_outages list_user_integrations get_user_integration"
-    " list_runs get_run": STATUS,
+    " list_runs get_run list_users read_use": STATUS,
     "get_state list_tasks get_task list_held_deletions get_held_deletion list_held_items": DETAILS,
     "list_content get_content get_raw_content get_thread read_changes export_content": {CONTENT},
     "create_user_integration change_user_integration delete_user_integration"

@@ -6,6 +6,7 @@
 * `accounts`: functions that create accounts, runs and ticks directly.
 * `gates`: places where processes wait to be killed.
 * `metered`: a plugin that logs its calls.
+* `grouped`: a plugin whose accounts share a rate limit.
 * `redelivery`: a thread that delivers every message repeatedly.
 * `workload`: a continuous workload during faults.
 * `proxy`: proxies that lose replies and requests.

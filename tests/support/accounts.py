@@ -25,6 +25,7 @@ def connect(
     config: Mapping[str, Any] | None = None,
     credentials: BaseModel | None = None,
     user: str = "tester",
+    group: str | None = None,
 ) -> UUID:
     """Store an account of this integration, due immediately, without calling its `check`."""
     valid = integration.config_model.model_validate(config or {})
@@ -36,7 +37,7 @@ def connect(
             domain=integration.manifest.domain,
             name=name,
             identity=name,
-            group=None,
+            group=group,
             config=valid.model_dump(mode="json"),
             credentials=None if credentials is None else deployment.vault.seal(credentials),
             limits=to_json(integration.limits(valid)),

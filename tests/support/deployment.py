@@ -67,6 +67,7 @@ class Deployment:
             "POLLING_HOME": str(self.home),
             "POLLING_SECRET_KEYS": self.secret_key,
             "POLLING_CRON_SCHEDULE": YEARLY,
+            "HELLO_WORLD_TEST_BENCH": "true",
         }
 
     @contextmanager

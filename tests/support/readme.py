@@ -39,7 +39,7 @@ def _text(field: FieldInfo) -> str:
     if field.is_required():
         return ""
     match field.get_default(call_default_factory=True):
-        case list() as values:
+        case list() | tuple() as values:
             return ", ".join(f"`{value}`" for value in values)
         case (str() | dict()) as value:
             return f"`{value}`"

@@ -482,7 +482,7 @@ def test_slow_tasks_count_their_threads_and_quick_ones_their_places() -> None:
 
 def test_a_task_that_hangs_keeps_no_share() -> None:
     hangs = InFlight("a", "a", None, [], "live", "list", 1, hung=1)
-    assert allocate(2, Places(3, 1), [hangs], [waits("a")], rules()) == [Portion("a", "live", 2)]
+    assert allocate(2, Places(2, 1), [hangs], [waits("a")], rules()) == [Portion("a", "live", 2)]
     slow = replace(hangs, hung=0, aged=1)
     assert allocate(2, Places(3, 1), [slow], [waits("a")], rules()) == []
 

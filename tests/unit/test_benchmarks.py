@@ -9,12 +9,14 @@ import ast
 import re
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import NAMES
+from benchmarks import NAMES, ftp_servers
+from benchmarks import __main__ as command_line
 from benchmarks.page import page, read, write
 from benchmarks.processes import ended, wait_until
 from benchmarks.report import Budget, Report, ratio
@@ -110,6 +112,37 @@ def test_a_picture_is_drawn_for_each_plot_in_the_docs(tmp_path: Path) -> None:
     assert drawn == {
         picture.stem for picture in (ROOT / "docs" / "explanation" / "performance").glob("*.svg")
     }
+
+
+def test_cases_that_were_not_measured_keep_their_stored_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(ours: float, *cases: str, memory: float) -> dict[str, Any]:
+        budgets = [{"what": f"{case}: time", "figure": ours, "met": True} for case in cases]
+        return {
+            "ours": ours, "peer": 1, "ratio": ours, "rounds": {"ours": [ours], "peer": [1]},
+            "budgets": [*budgets, {"what": "memory", "figure": memory, "met": True}],
+            "details": {"cases": [{"": case, "ours": ours} for case in cases]}, "seconds": 10,
+        }  # fmt: skip
+
+    monkeypatch.setattr(command_line, "RESULTS", tmp_path)
+    assert command_line.completed("ftp", measured(3, "b", memory=7)) == measured(3, "b", memory=7)
+    command_line.keep("ftp", measured(9, "a", "b", memory=8))
+    found = command_line.completed("ftp", measured(3, "b", "c", memory=7))
+    assert found["details"]["cases"] == [
+        {"": "a", "ours": 9}, {"": "b", "ours": 3}, {"": "c", "ours": 3},
+    ]  # fmt: skip
+    assert {budget["what"]: budget["figure"] for budget in found["budgets"]} == {
+        "a: time": 9, "b: time": 3, "memory": 8, "c: time": 3,
+    }  # fmt: skip
+    assert (found["ours"], found["ratio"], found["seconds"]) == (9, 9, 20)
+    assert command_line.completed("ftp", measured(2, "a", memory=9))["ours"] == 2
+
+
+def test_each_server_of_the_benchmark_has_an_address_of_its_own() -> None:
+    addresses = [ftp_servers._new_address() for _ in range(600)]
+    assert len(set(addresses)) == 600
+    assert all(ip_address(address).is_loopback for address in addresses)
 
 
 def test_a_program_that_has_ended_is_noticed_immediately() -> None:

@@ -101,3 +101,12 @@ def test_rates_count_the_tasks_of_the_last_half_second(now: list[float]) -> None
     now[0] += 0.3
     assert rates.per_second("a") == 0.0
     assert not rates._totals
+
+
+def test_a_large_domain_without_available_tasks_is_searched_once_a_second(
+    now: list[float],
+) -> None:
+    one = Domain(threads=4)
+    assert [one.may_search(), one.may_search()] == [True, False]
+    now[0] += 1.0
+    assert one.may_search()

@@ -187,7 +187,7 @@ SUFFIXES = re.compile(r"_(total|bucket|sum|count|gsum|gcount)$")
 
 
 def test_metrics_that_are_named_exist() -> None:
-    snapshot = Snapshot([], [], [], [], [], [], [], [], [], [], [], 0, 0, 0.0, False, 0.0, 0)
+    snapshot = Snapshot([], [], [], [], [], [], [], [], [], [], [], 0, 0, 0.0, False, 0.0, 0, [])
     families = re.findall(r"^# TYPE (\w+)", metrics.render(snapshot), re.MULTILINE)
     names = {SUFFIXES.sub("", family) for family in families}
     named = {
@@ -218,7 +218,7 @@ TERMS = {
     ),
     *("quarantine", "partition", "dispatch", "vault", "seal", "delete guard", "park", "allocation"),
     *("completion", "leadership", "problem details", "supervisor", "harness", "oracle", "soak"),
-    *("GCRA", "refresh", "backfill", "task"),
+    *("budget", "refresh", "backfill", "task"),
 }
 """Terms of this project and of its field that texts use without an explanation."""
 
@@ -267,10 +267,10 @@ STATED = {
         f"| a dispatcher: one for each worker command | {OF_DISPATCHER} |",
         f"| `polling serve` | {CONNECTIONS} |",
         f"use at most {FLEET} connections",
-        f"another one leads after about {LEADS:g} seconds",
+        f"another dispatcher leads after about {LEADS:g} seconds",
         f"a worker process starts one after about {LEADS + VACANT:g} seconds",
         f"with exit code 4 after {signature(drain).parameters['timeout'].default} seconds",
-        f"after {STAND_IN_TICKS:g} intervals without a tick, the leader polls",
+        f"it begins with that only after {STAND_IN_TICKS:g} times this interval",
     ],
     "how-to/use-your-own-servers.md": [
         f"sets {MAX_IDLE_IN_TRANSACTION_SECONDS} seconds for its own sessions",
@@ -294,7 +294,7 @@ STATED = {
         f" {decisions.MAX_SNOOZE_SECONDS / 86_400:g} day",
         f"from {decisions.FIRST_BLIND_SNOOZE_SECONDS:g} seconds to"
         f" {decisions.MAX_DEFAULT_SNOOZE_SECONDS / 60:g} minutes",
-        f"a {'twentieth' if budgets.BURST_SHARE == 20 else budgets.BURST_SHARE} of the limit",
+        f"in {budgets.SLOTS} slots",
         f"{'three' if domain.WINDOW_PER_THREAD == 3 else domain.WINDOW_PER_THREAD} tasks for each",
         f"a {'quarter' if domain.WINDOW_SECONDS == 0.25 else domain.WINDOW_SECONDS} of a second",
         f"notices new work of an idle domain within {loop.WAKEUP_CHECK_SECONDS * 1000:g} ms",

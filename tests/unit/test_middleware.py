@@ -221,7 +221,7 @@ def test_a_spent_budget_snoozes_the_task_and_blocks_the_limit(
     worker: Any, message: Any, costly: None, rate_limit: RateLimit
 ) -> None:
     asked: list[Any] = []
-    worker.budgets.take = lambda wanted: asked.append(wanted) or Exhausted(0, 5.0)
+    worker.budgets.take = lambda wanted: asked.append(wanted) or Exhausted(0, 5.0, 4.0)
     with pytest.raises(SkipMessage):
         rate_limit.before_process_message(None, message())  # type: ignore[arg-type]
     ((key, limit, units, heaviest),) = asked[0]
@@ -238,9 +238,18 @@ def test_a_spent_budget_snoozes_the_task_and_blocks_the_limit(
         1,
         0,
         key,
-        5.0,
+        4.0,
     )
-    assert 5.0 < outcome.delay <= 5.6
+    assert 5.0 < outcome.delay <= 5.11
+
+
+def test_a_limit_with_room_for_lighter_tasks_is_not_blocked(
+    worker: Any, message: Any, costly: None, rate_limit: RateLimit
+) -> None:
+    worker.budgets.take = lambda _: Exhausted(0, 5.0, 0.0)
+    with pytest.raises(SkipMessage):
+        rate_limit.before_process_message(None, message())  # type: ignore[arg-type]
+    assert [(outcome.state, outcome.block) for outcome in worker.handed] == [("ready", None)]
 
 
 def test_a_task_with_a_cost_waits_while_redis_is_unavailable(

@@ -17,6 +17,7 @@ from core.accounts.store import Account
 from core.db.pool import Conn
 from core.errors import InvalidInput, TooManyRequests, WrongState
 from core.integration.base import BaseIntegration, Integration
+from core.integration.ceilings import within_ceilings
 from core.integration.limits import AccountIdentity
 from core.integration.rehearsal import Rehearsal
 from core.ledger import breakers
@@ -507,7 +508,8 @@ def _load(backend: Backend, id: UUID) -> tuple[Account, Integration, BaseModel]:
     with backend.database.connection() as conn:
         account = store.load(conn, id)
     integration = backend.registry.get(account.integration_domain)
-    return account, integration, config_of(integration, account.config)
+    config = within_ceilings(integration.config_model, account.config)
+    return account, integration, config_of(integration, config)
 
 
 def _credentials(backend: Backend, account: Account) -> BaseModel:

@@ -46,6 +46,7 @@ DELETE FROM user_integration a WHERE id = %s AND sync_status = '{AccountState.DI
 DELETE_FLOWS = "DELETE FROM oauth_flow WHERE user_id = %s"
 # Recorded responses to an operator's requests also contain the user id, for a day.
 DELETE_RESPONSES = "DELETE FROM idempotency_key WHERE answer->>'user_id' = %s"
+DELETE_USE = "DELETE FROM user_day WHERE user_id = %s"
 DELETE_TOKENS = "DELETE FROM api_token WHERE user_id = %s"
 # A request with one of the tokens may still check an account. It locks its token to store the
 # account: either before this statement returns, or never.
@@ -127,7 +128,7 @@ def _delete_user(conn: Conn, user_id: str) -> bool:
         conn.execute(LOCK_TOKENS, (user_id,))
         if conn.execute(ACCOUNTS, (user_id,)).fetchone() is not None:
             return False
-        for statement in (DELETE_FLOWS, DELETE_RESPONSES, DELETE_TOKENS):
+        for statement in (DELETE_FLOWS, DELETE_RESPONSES, DELETE_TOKENS, DELETE_USE):
             conn.execute(statement, (user_id,))
     return True
 

@@ -29,6 +29,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import UUID
@@ -289,13 +290,15 @@ def start(
     oauth = oauth_of(integration)
     kept: Values = {}  # unencrypted: the account stores its config in clear, too
     if account is None:
-        kept = stored(config_of(integration, config or {}))
+        asked = config_of(integration, config or {})
+        kept = stored(asked)
     else:
-        _require_account(backend, account, domain, user_id)
+        asked = config_of(integration, _require_account(backend, account, domain, user_id))
     if redirect_to is not None:
         _require_redirect(backend.settings, redirect_to)
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
-    url = authorization_url(oauth, _callback(backend.settings), state, verifier)
+    parameters = integration.oauth_parameters(asked)
+    url = authorization_url(oauth, _callback(backend.settings), state, verifier, parameters)
     params: dict[str, Any] = {
         "domain": domain,
         "user_id": user_id,
@@ -608,15 +611,32 @@ def _save(
     return connected.id
 
 
-def authorization_url(oauth: OAuth, redirect_uri: str, state: str, verifier: str) -> str:
+def authorization_url(
+    oauth: OAuth,
+    redirect_uri: str,
+    state: str,
+    verifier: str,
+    parameters: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Return the address of the consent screen.
+
+    Args:
+      oauth: The manifest's description of the flow.
+      redirect_uri: The address to which the provider redirects.
+      state: The state of the flow.
+      verifier: The verifier of PKCE.
+      parameters: The parameters that the account's config calls for; they replace the
+        manifest's. Default: none.
 
     Raises:
       SettingsError: The operator has set no OAuth client.
     """
     with _client(oauth, redirect_uri) as client:
         url, _ = client.create_authorization_url(
-            oauth.authorize_url, state=state, code_verifier=verifier, **dict(oauth.extra)
+            oauth.authorize_url,
+            state=state,
+            code_verifier=verifier,
+            **{**oauth.extra, **parameters},
         )
     return str(url)
 
@@ -828,11 +848,13 @@ def oauth_of(integration: Integration) -> OAuth:
     return replace(manifest.oauth, authorize_url=urls[0], token_url=urls[1])
 
 
-def _require_account(backend: Backend, account: UUID, domain: str, user_id: str) -> None:
+def _require_account(backend: Backend, account: UUID, domain: str, user_id: str) -> Values:
+    """Return the config of a user's account."""
     with backend.database.connection() as conn:
         existing = store.load(conn, account)
     if (existing.integration_domain, existing.user_id) != (domain, user_id):
         raise NotFound("account-not-found", account=account)
+    return dict(existing.config)
 
 
 def _digest(state: str) -> bytes:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from core.errors import Refused
+from core.errors import InvalidInput
 
 if TYPE_CHECKING:
     from core.db.rows import Row
@@ -71,10 +71,10 @@ def encoded(format: Format, batches: Iterable[Sequence[Row]]) -> Iterator[bytes]
       batches: The records, as `core.service.content.export.batches` yields them.
 
     Raises:
-      Refused: The format needs a package that is not installed.
+      InvalidInput: The format needs a package that is not installed.
     """
     if format is Format.PARQUET and find_spec("pyarrow") is None:
-        raise Refused("parquet-package-missing")
+        raise InvalidInput("parquet-package-missing")
     return _ENCODERS[format](batches)
 
 

@@ -9,6 +9,7 @@ from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.ledger import leadership
 from core.ledger.pauses import PAUSED_DOMAINS
+from core.service import use
 from core.service.content import search_index
 from core.service.fleet import liveness
 from core.service.fleet.liveness import ALIVE
@@ -120,6 +121,7 @@ class Snapshot:
     leads: bool
     horizon_seconds: float
     unsearchable: int
+    use: list[Row]
 
 
 def collect(conn: Conn, settings: Settings) -> Snapshot:
@@ -143,4 +145,5 @@ def collect(conn: Conn, settings: Settings) -> Snapshot:
         leads=status.leads,
         horizon_seconds=fetch(conn, HORIZON, {})[0]["seconds"],
         unsearchable=search_index.index_lag(conn),
+        use=use.largest(conn),
     )

@@ -57,7 +57,8 @@ def _absolute(path: str) -> str:
 
 MAX_GLOBS = 100
 MAX_GLOB_CHARS = 1_000
-"""The number of globs in a list, and the length of each."""
+MAX_NAME_CHARS = 255
+"""The number of globs in a list, the length of each, and that of a name."""
 
 
 def _globs(globs: tuple[str, ...]) -> tuple[str, ...]:
@@ -70,6 +71,23 @@ def _globs(globs: tuple[str, ...]) -> tuple[str, ...]:
         if ".." in glob.split("/"):
             raise ValueError("'..' is not allowed in a glob")
     return tuple(glob for glob in globs if glob.strip())
+
+
+UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".tmp")
+"""Suffixes of files that browsers and clients have not written completely."""
+
+
+def _suffixes(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    for suffix in suffixes:
+        if "/" in _one_line(suffix) or len(suffix) > MAX_NAME_CHARS:
+            raise ValueError("a suffix is the end of a name, such as .part")
+    return tuple(suffix for suffix in suffixes if suffix.strip())
+
+
+def _marker(text: str) -> str:
+    if "/" in _one_line(text) or text.count("*") > 1 or text.strip() == "*":
+        raise ValueError("must be a name, with one * for the name of the file, such as *.done")
+    return text.strip()
 
 
 def _charset(name: str) -> str:
@@ -242,6 +260,26 @@ class Config(BaseModel, extra="forbid"):
             " look"
         ),
     )
+    unfinished_suffixes: Annotated[tuple[str, ...], ResyncOnChange(), AfterValidator(_suffixes)] = (
+        Field(
+            UNFINISHED,
+            max_length=MAX_GLOBS,
+            title="Suffixes of unfinished files",
+            description=(
+                "Do not copy files whose names end with one of these. Programs use them while they"
+                " upload, and rename the file afterwards"
+            ),
+        )
+    )
+    ready_marker: Annotated[str, AfterValidator(_marker)] = Field(
+        "",
+        max_length=255,
+        title="Ready marker",
+        description=(
+            "Fetch a file only when another one shows that it is complete: *.done for the file"
+            " report.csv.done beside report.csv, or a name such as _SUCCESS for a directory"
+        ),
+    )
     growing: bool = Field(
         False,
         title="Growing files",
@@ -273,7 +311,7 @@ class Config(BaseModel, extra="forbid"):
     tls_max_version: Literal["1.2", "1.3"] = Field(
         "1.3",
         title="Newest TLS version",
-        description="Newest version of TLS to use, for servers that fail with TLS 1.3",
+        description="Newest version of TLS to use. Lower it if the server fails with TLS 1.3",
     )
 
     host_key: Annotated[str, Destination()] = Field(

@@ -270,7 +270,7 @@ class Client:
             server.passive = "EPSV" if server.preferred == "PASV" else "PASV"
             return self._data(server)
         if reply.is_error:
-            raise self._login.meaning(reply)
+            raise self._login.meaning(reply, server.passive)
         data = server.control.connect(reply)
         if data is None:
             raise Dropped(f"the server offers no data connection: {reply.text[:80]}")

@@ -72,6 +72,10 @@ class Connection(Protocol):
     def ping(self) -> None:
         """Check that the server answers, over a new connection and login if there is none."""
 
+    def description(self) -> dict[str, str]:
+        """Return facts about the server for people, by their labels."""
+        ...
+
     def home(self) -> str:
         """Return the path of the directory after the login, as it is stored."""
         ...

@@ -74,7 +74,9 @@ class Directory:
             )
 
 
-def read(session: Connection, path: str, after: str, *, links: bool = True) -> Directory:
+def read(
+    session: Connection, path: str, after: str, *, links: bool = True, most: int = 0
+) -> Directory:
     """List a directory.
 
     Args:
@@ -83,6 +85,7 @@ def read(session: Connection, path: str, after: str, *, links: bool = True) -> D
       after: Only names behind this one. Empty for all.
       links: False to leave links as they are listed. Default: True, which asks for the size and the
         time of their targets.
+      most: Read this number of entries only. Default: all.
 
     Returns:
       The directory, or its next `PORTION` entries in the order of their names.
@@ -96,6 +99,9 @@ def read(session: Connection, path: str, after: str, *, links: bool = True) -> D
     for entry in _entries(session, found):
         if session.text(entry) > after:
             kept.append(entry)
+        if most and len(kept) >= most:
+            found.is_portion = True
+            break
         if len(kept) >= 2 * PORTION:
             kept = _first(session, kept, found)
     if len(kept) > PORTION:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from core import BlobWriter, Context, TaskOutput, TransientError
+from integration_polling_ftp import names
 from integration_polling_ftp.connection import Connection
+from integration_polling_ftp.content_types import HEAD_BYTES, content_type
 from integration_polling_ftp.errors import Unsupported
 from integration_polling_ftp.fetching import judge, too_short
 from integration_polling_ftp.reading import UNSTABLE, Look, file_output
@@ -50,9 +52,10 @@ def fetch_large(
             blob.restart()
         if not blob.tell():
             _start_with_prefix(session, ctx, path, blob, before.size)
+        head = _Head(blob)
         for _ in range(TRIES):
             if before.size is None or blob.tell() < before.size:
-                _receive(session, path, blob, before.size)
+                _receive(session, path, blob, head, before.size)
             size, after = blob.tell(), session.stat(path)
             verdict = judge(size, before, after)
             if verdict != "changed":
@@ -69,18 +72,46 @@ def fetch_large(
     if path not in look.exact and precision(now.modified) != 1:
         look.exact |= session.times([path])
     kept = look.version(path, size, listed, now, verdict)
-    return file_output(path, parent, blob.blob, size, kept, session.source)
+    kind = content_type(names.base_name(path), head.bytes)
+    return file_output(path, parent, blob.blob, size, kept, session.source, kind)
 
 
-def _receive(session: Connection, path: str, blob: BlobWriter, listed: int | None) -> None:
+class _Head:
+    """Passes bytes to a writer, and keeps the first ones.
+
+    They are unknown if the writer has bytes of an earlier attempt.
+    """
+
+    def __init__(self, blob: BlobWriter) -> None:
+        self._blob = blob
+        self._bytes = bytearray()
+        self._is_known = False
+
+    def write(self, block: memoryview) -> None:
+        """Write a block."""
+        if not self._blob.tell():
+            self._is_known, self._bytes = True, bytearray()
+        if len(self._bytes) < HEAD_BYTES:
+            self._bytes += block[: HEAD_BYTES - len(self._bytes)]
+        self._blob.write(block)
+
+    @property
+    def bytes(self) -> bytes | None:
+        """The first bytes; None if they are unknown."""
+        return bytes(self._bytes) if self._is_known else None
+
+
+def _receive(
+    session: Connection, path: str, blob: BlobWriter, head: _Head, listed: int | None
+) -> None:
     """Fetch the rest of a file. If all bytes arrive, the server need not confirm the transfer."""
     try:
-        session.retrieve(path, blob.write, blob.tell())
+        session.retrieve(path, head.write, blob.tell())
     except Unsupported:
         if not blob.tell():
             raise
         blob.restart()
-        session.retrieve(path, blob.write)
+        session.retrieve(path, head.write)
     except TransientError:
         if not listed or blob.tell() != listed:
             raise

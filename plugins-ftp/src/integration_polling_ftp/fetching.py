@@ -14,7 +14,9 @@ from core import (
     IntegrationError,
     TransientError,
 )
+from integration_polling_ftp import names
 from integration_polling_ftp.connection import Connection, Job, Stat
+from integration_polling_ftp.content_types import HEAD_BYTES, content_type
 from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.versions import is_same_look
 
@@ -34,12 +36,14 @@ class Received:
     Attributes:
       held: The bytes, up to `MAX_SMALL_BYTES`.
       spooled: The writer of a larger file, open until `content` is read.
+      head: The first bytes of a larger file.
       error: The error of the server; None after a complete transfer.
     """
 
     ctx: Context
     held: bytearray = field(default_factory=bytearray)
     spooled: BlobWriter | None = None
+    head: bytes = b""
     error: IntegrationError | None = None
 
     @property
@@ -53,11 +57,16 @@ class Received:
             self.spooled = self.ctx.blob()
             self.spooled.__enter__()
             self.spooled.write(bytes(self.held))
+            self.head = bytes((self.held or block)[:HEAD_BYTES])
             self.held = bytearray()
         if self.spooled is not None:
             self.spooled.write(bytes(block))
         else:
             self.held += block
+
+    def content_type(self, path: str) -> str | None:
+        """Return the content type, by the name and the first bytes."""
+        return content_type(names.base_name(path), self.head or bytes(self.held[:HEAD_BYTES]))
 
     def content(self) -> bytes | Blob:
         """Return the finished content."""

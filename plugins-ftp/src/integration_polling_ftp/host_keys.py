@@ -73,6 +73,14 @@ class HostKeys:
         offered = [name for each in FAMILIES if each.startswith(family) for name in FAMILIES[each]]
         return [*offered, "ssh-rsa"] if legacy and family in ("", "ssh-rsa") else offered
 
+    def are_of_one_kind(self, host: str, port: int) -> bool:
+        """Return True if asyncssh asks a server for the kinds of the known keys only.
+
+        A server whose key is of another kind then ends the connection without showing it.
+        """
+        keys, authorities, *_ = self._known(host, port)
+        return bool(keys) and not authorities
+
     def _known(self, host: str, port: int) -> Sequence[Any]:
         return self.known_hosts.match(host, "", port if port != DEFAULT_PORT else None)
 

@@ -14,6 +14,7 @@ from core import (
     Limit,
     Manifest,
     PermanentError,
+    Rehearsal,
     Task,
     TaskResult,
     task,
@@ -25,6 +26,7 @@ from integration_polling_ftp.directory import read
 from integration_polling_ftp.download import fetch_large
 from integration_polling_ftp.errors import CONNECTIONS, Missing, UnknownHost
 from integration_polling_ftp.follow_ups import Place, batches, split
+from integration_polling_ftp.rehearsing import rehearse
 from integration_polling_ftp.session import Session
 from integration_polling_ftp.walking import (
     FIRST_SECONDS,
@@ -56,11 +58,14 @@ class Ftp(BaseIntegration[Config, Credentials]):
     @cached_property
     def session(self) -> Connection:
         """The connection to the server, opened on first use."""
-        if self.config.protocol == "sftp":
+        return self._connection(self.config)
+
+    def _connection(self, config: Config) -> Connection:
+        if config.protocol == "sftp":
             from integration_polling_ftp.sftp import SftpSession  # it loads 15 MiB
 
-            return SftpSession(self.config, self.credentials)
-        return Session(self.config, self.credentials)
+            return SftpSession(config, self.credentials)
+        return Session(config, self.credentials)
 
     @cached_property
     def root(self) -> str:
@@ -103,6 +108,10 @@ class Ftp(BaseIntegration[Config, Credentials]):
           Unavailable: The server does not answer.
         """
         self.session.ping()
+
+    def rehearse(self) -> Rehearsal:
+        """Describe the server, and show the beginning of the tree that is kept."""
+        return rehearse(self.session, self.config, self.root, self._connection)
 
     def start(self, ctx: Context) -> TaskResult:
         """List the root directory. The server names the default one."""

@@ -29,6 +29,7 @@ class Server:
       preferred: The request for a data connection to try first: `PASV` or `EPSV`.
       passive: The request that the server knows.
       pipelines: True if it reads commands in sequence; see `IN_SEQUENCE`.
+      greeting: The first line that it sent.
       features: The features that it announces.
       announces: True if it wants `PRET` before each transfer.
       round_trip: The time from a command to its reply, in seconds.
@@ -38,6 +39,7 @@ class Server:
     preferred: str
     passive: str
     pipelines: bool
+    greeting: str = ""
     features: frozenset[str] = frozenset()
     announces: bool = False
     round_trip: float = 0.0
@@ -116,14 +118,17 @@ class Login:
             if not self._config.tls_fingerprint and (found := self._look()):
                 error.args = (f"{error}. Its SHA-256: {found}",)
             raise
-        return self._know(control, greeting.text.lower())
+        return self._know(control, readable(greeting.text).splitlines()[0][4:])
 
-    def _know(self, control: Control, banner: str) -> Server:
+    def _know(self, control: Control, greeting: str) -> Server:
+        banner = greeting.lower()
         control.is_telnet = "proftpd" in banner
         control.takes_newlines = "vsftpd" in banner
         # A firewall cannot read an encrypted PASV. EPSV also works over IPv6 (RFC 2428).
         passive = "EPSV" if control.is_ipv6 or self._tls else "PASV"
-        return Server(control, passive, passive, any(name in banner for name in IN_SEQUENCE))
+        return Server(
+            control, passive, passive, any(name in banner for name in IN_SEQUENCE), greeting
+        )
 
     def _upgrade(self, control: Control, tls: Tls) -> None:
         control.send("AUTH TLS")
@@ -190,7 +195,7 @@ class Login:
 
 def _features(reply: Reply) -> frozenset[str]:
     """Return the features that the server announces in reply to `FEAT` (RFC 2389)."""
-    lines = reply.text.splitlines()[1:-1] if reply.code == "211" else []
+    lines = reply.text.split("\n")[1:-1] if reply.code == "211" else []
     return frozenset(line.split()[0].upper() for line in lines if line.strip())
 
 

@@ -64,7 +64,13 @@ class Look:
 
 
 def file_output(
-    path: str, parent: str, content: object, size: int, version: Version, source: str
+    path: str,
+    parent: str,
+    content: object,
+    size: int,
+    version: Version,
+    source: str,
+    content_type: str | None,
 ) -> TaskOutput:
     """Return the output of a file. `source` is the command that gave its time."""
     metadata: dict[str, int | bool | str] = {"size": size}
@@ -75,4 +81,5 @@ def file_output(
     return TaskOutput(
         path, content, kind="file", parent=parent, name=names.base_name(path),  # type: ignore[arg-type]
         metadata=metadata, timestamp=version.time, fingerprint=version.text,
+        content_type=content_type,
     )  # fmt: skip

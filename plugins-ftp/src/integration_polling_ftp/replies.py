@@ -110,6 +110,7 @@ _TLS = _words(
     r"(insecure|plain[ -]?text|clear[ -]?text|unencrypted)",
     r"not secured?\b",
     r"\buse auth\b",
+    r"authentication before",
 )
 _MUST = _words(
     r"require",
@@ -192,6 +193,8 @@ _SERVER_FAULT = _words(
     r"\b(is|server) down\b",
     r"timed? ?out",
     r"shutting down",
+    r"at this time",
+    r"time of day",
     r"maintenance",
 )
 _BANNED = _words(
@@ -200,6 +203,8 @@ _BANNED = _words(
     r"blacklist",
     r"(your|this) (ip|address|host)\b",
     r"from (your|this) (ip|address|host|location)",
+    r"unauthori[sz]ed (ip|address|host)",
+    r"\bip( address)? (is )?not (allowed|permitted|authori[sz]ed)",
 )
 _EMPTY = _words(
     r"\bno (files?|members?|jobs?|data ?sets?|matching files?|entries|file\(s\))"
@@ -259,6 +264,10 @@ _BUSY = _words(
     r"section open",
     r"not connected",
     r"server error",
+    r"slow ?down",
+    r"request rate",
+    r"(cannot|can.t|could not|unable to|failed to) connect\b",
+    r"\boffline\b",
     r"insufficient (system )?resources",
     r"(host|server) (is )?unavailable",
     r"\bnetwork (name|path|location)",

@@ -15,6 +15,7 @@ from integration_polling_ftp.listing import Entry, timestamp
 BY_PATTERN = "left out by include or exclude"
 BY_DEPTH = "left out by max_depth"
 BY_NAME = "left out by hidden"
+BY_SUFFIX = "left out by unfinished_suffixes"
 BY_LINK = "left out by follow_links"
 BY_SIZE = "left out by min_bytes or max_bytes"
 BY_TIME = "left out by modified_after"
@@ -130,6 +131,8 @@ class Selection:
             return BY_NAME
         if is_link and not self._config.follow_links:
             return BY_LINK
+        if parts[-1].endswith(self._config.unfinished_suffixes):
+            return BY_SUFFIX
         if any(each.matches(parts, is_directory=False) for each in self._exclude):
             return BY_PATTERN
         if self._include and not any(

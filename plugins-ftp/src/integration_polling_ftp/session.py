@@ -32,9 +32,13 @@ from integration_polling_ftp.listing import (
     read_lines,
 )
 from integration_polling_ftp.listing.lines import DECIDING_BYTES, line_end
+from integration_polling_ftp.listing.summary import is_summary
 
 MAX_LINE_BYTES = 16 * 1024
 """The maximum size of a line of a listing."""
+
+MAX_HEADINGS = 20
+"""The number of lines before the first entry of a listing."""
 
 MAX_LISTING_BYTES = 2 * 1024**3
 """The maximum size of a listing."""
@@ -64,6 +68,8 @@ class Session:
         self._list = "LIST -a"
         self._is_cut = False
         self._has_times = True
+        self._dialect = ""
+        self._protocol = {"ftp": "FTP", "ftps": "FTPS"}.get(config.protocol, "implicit FTPS")
         self._directory = ""  # the current one, in latin-1
 
     @property
@@ -87,6 +93,17 @@ class Session:
           Dropped: The server does not answer.
         """
         self._client.begin("NOOP")
+
+    def description(self) -> dict[str, str]:
+        """Return the protocol, the greeting, the features and the form of listings."""
+        server = self._client.opened()
+        form = "MLSD" if self.lists_facts else f"LIST ({self._dialect or 'empty'})"
+        return {
+            "Protocol": self._protocol,
+            "Software": server.greeting or "unknown",
+            "Features": ", ".join(sorted(server.features)) or "none announced",
+            "Form of listings": form,
+        }
 
     def home(self) -> str:
         """Return the directory after the login; `/` if the server does not name it as a path.
@@ -152,9 +169,12 @@ class Session:
                 self._client.opened().features -= {"MLST"}
         now = datetime.now(UTC)
         try:
-            yield from read_lines(self._list_lines(), now=now, encoding=encoding)
+            yield from read_lines(self._list_lines(), now=now, encoding=encoding, voted=self._note)
         except Unsupported:
             yield from self._named(path)
+
+    def _note(self, dialect: str) -> None:
+        self._dialect = dialect
 
     def _named(self, path: str) -> Iterator[Entry]:
         """List a directory of a server that has `NLST` only: each name costs further commands."""
@@ -172,17 +192,26 @@ class Session:
 
     def _list_lines(self) -> Iterator[bytes]:
         """Yield the lines of `LIST -a`; those of `LIST` if the server takes `-a` for a name."""
+        headings: list[bytes] = []
         is_empty = True
         try:
             for line in self._lines(self._list):
+                if is_empty and len(headings) < MAX_HEADINGS and _is_heading(line, headings):
+                    headings.append(line)
+                    continue
+                if is_empty:
+                    yield from headings
                 is_empty = False
                 yield line
         except IntegrationError as error:
             if isinstance(error, FINAL) or self._list == "LIST" or not is_empty:
                 raise
         if is_empty and self._list != "LIST":
+            headings = []
             for line in self._lines("LIST"):
-                self._list = "LIST"
+                if not _is_heading(line, headings):
+                    self._list = "LIST"
+                headings = [line]
                 yield line
 
     def _lines(self, command: str) -> Iterator[bytes]:
@@ -365,6 +394,11 @@ class Session:
         return self._client.retrieve_many(jobs)
 
 
+def _is_heading(line: bytes, before: Sequence[bytes]) -> bool:
+    """Return True if a line names no file, such as a total."""
+    return is_summary(line.decode("latin-1"), is_first=not before)
+
+
 def _without_prefix(entry: Entry, prefixes: Iterable[str]) -> Entry:
     """Return an entry without the path of its directory, which some servers repeat in each name."""
     if "/" in entry.name:
@@ -386,5 +420,5 @@ def _stat(size: str, modified: str) -> Stat:
 
 def _facts(reply: Reply) -> Entry | None:
     """Return the entry in a reply to MLST; None if the server refused the command."""
-    lines = reply.text.splitlines()[1:-1] if reply.code == "250" else []
+    lines = reply.text.split("\n")[1:-1] if reply.code == "250" else []
     return next(filter(None, (parse_facts(line.lstrip()) for line in lines)), None)

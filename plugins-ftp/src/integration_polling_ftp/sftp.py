@@ -83,6 +83,12 @@ class SftpSession:
         """Ask for the path of the current directory."""
         self._call(lambda channel: channel.real_path(b"."))
 
+    def description(self) -> dict[str, str]:
+        """Return the protocol and the name of the server's program."""
+        self.ping()
+        software = self._opened[-1].get_extra_info("server_version") if self._opened else ""
+        return {"Protocol": "SFTP", "Software": str(software or "unknown")}
+
     def home(self) -> str:
         """Return the directory after the login."""
         found = self._call(lambda channel: channel.real_path(b"."))

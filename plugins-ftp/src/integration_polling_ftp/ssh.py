@@ -131,13 +131,16 @@ class Login:
         """Log in if the host key is trusted.
 
         A server has keys of several kinds, and shows one of the kind that the client prefers. A
-        fingerprint does not say its kind, so each kind is tried.
+        fingerprint does not say its kind, so each kind is tried. The same shows the changed key of
+        a server that has no key of the pinned kind.
         """
         setting, text = trusted
         keys = HostKeys(text)
         shown: list[asyncssh.SSHKey] = []
+        failure: Exception | None = None
+        are_of_one_kind = keys.are_of_one_kind(host, port)
         for family in ("", *FAMILIES):
-            if family and not keys.fingerprints:
+            if family and shown and not keys.fingerprints:
                 break
             if any(key.get_algorithm().startswith(family) for key in shown if family):
                 continue
@@ -148,10 +151,12 @@ class Login:
                 if client.shown is None:
                     raise Untrusted(f"the server's host key is not trusted: {error}") from None
                 shown.append(client.shown)
-            except (asyncssh.Error, Dropped):
-                if not family or client.shown is not None:
+            except (asyncssh.Error, ConnectionError) as error:
+                if client.shown is not None or not (family or are_of_one_kind):
                     raise
-                # The server has no key of this kind.
+                failure = error  # the server has no key of this kind
+        if failure is not None and not shown:
+            raise failure
         raise Untrusted(_distrust(setting, shown[0].get_fingerprint(), keys.pinned(host, port)))
 
     async def _connect(
@@ -201,7 +206,7 @@ def _distrust(setting: str, shown: str, pinned: list[str]) -> str:
             f" server's, then set {setting} to it"
         )
     return (
-        "the server has another host key than the pinned one. Pinned:"
+        f"the server has another host key than the pinned one in {setting}. Pinned:"
         f" {', '.join(pinned)}; the server's: {shown}"
     )
 

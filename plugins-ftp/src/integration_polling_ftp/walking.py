@@ -39,6 +39,7 @@ from integration_polling_ftp.fetching import (
 from integration_polling_ftp.follow_ups import NewFile, Place, batches, task_of
 from integration_polling_ftp.listing import Entry, Kind, timestamp
 from integration_polling_ftp.loops import leads_back
+from integration_polling_ftp.markers import Markers
 from integration_polling_ftp.reading import UNSTABLE, After, Look, file_output
 from integration_polling_ftp.refusals import Memory
 from integration_polling_ftp.renames import copy, sources
@@ -219,6 +220,7 @@ class Walk:
           again: The number of earlier tasks that listed it for its renamed files.
         """
         found.raise_if_unreadable()
+        markers = Markers(self.config.ready_marker, self.session, found)
         self.selection.apply(found)
         known = self.ctx.fingerprints(found.files)
         self._drop_special(found, known)
@@ -228,7 +230,7 @@ class Walk:
             self.ctx.log.warning("unreadable line in the listing of %r: %r", found.path, line)
         self.output += (TaskOutput.gone(path) for path, value in known.items() if value is None)
         self.seen += found.directories  # each is kept when it is entered
-        if not self._files(found, known):  # the kept bytes must stay until they are copied
+        if not self._files(found, known, markers):  # the kept bytes must stay until they are copied
             self.tasks.append(
                 task_of("list_directory", path=found.path, trail=list(trail), again=again + 1)
             )
@@ -303,7 +305,7 @@ class Walk:
 
     # Files
 
-    def _files(self, found: Directory, known: dict[str, str | None]) -> bool:
+    def _files(self, found: Directory, known: dict[str, str | None], markers: Markers) -> bool:
         """Fetch new and changed files: few of them here, many in follow-ups.
 
         Returns:
@@ -318,6 +320,8 @@ class Walk:
             kept = Version.parse(known.get(path))
             if kept is not None and kept.is_current(stat_of(entry), now):
                 self.unchanged += 1
+            elif not markers.is_ready(name):
+                self.skipped["without ready_marker"] += 1
             elif self._is_quiet(path, entry, now):
                 self.skipped["changed too recently"] += 1
             elif refusal := self.memory.waiting(found.path, name, version):
@@ -403,9 +407,9 @@ class Walk:
             self.held += min(size, MAX_INLINE_BYTES)
             self.copied += size
             version = Version(size, entry.modified, unique=entry.unique or "")
-            content = received.content()
+            kind, content = received.content_type(path), received.content()
             self.output.append(
-                file_output(path, found.path, content, size, version, self.session.source)
+                file_output(path, found.path, content, size, version, self.session.source, kind)
             )
             copied.add(path)
         return copied, set()
@@ -599,7 +603,8 @@ class Walk:
         source = "MDTM" if is_link and self.session.source == "LIST" else self.session.source
         self.memory.worked(parent, name)
         self.held += min(size, MAX_INLINE_BYTES)
-        self.output.append(file_output(path, parent, received.content(), size, kept, source))
+        kind, content = received.content_type(path), received.content()
+        self.output.append(file_output(path, parent, content, size, kept, source, kind))
 
     def listing_of(self, parent: str) -> After:
         """Return a new listing of a directory, as far as it can be read."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, Field, NonNegativeInt
+from pydantic import BaseModel, Field, NonNegativeInt, field_validator
 
 from core import (
     ConfigurationError,
@@ -19,6 +19,9 @@ from core import (
     SkipItem,
     TransientError,
 )
+from integration_polling_hello_world.events import HelloSettings
+
+T = TypeVar("T")
 
 Failure = Literal[
     "transient",
@@ -44,6 +47,13 @@ ERRORS: Mapping[Failure, type[Exception]] = {
     "skip": SkipItem,
     "permanent": PermanentError,
 }
+
+MAX_DELAY_MS = 1_000
+MAX_ITEM_BYTES = 64 * 1024
+"""The bounds of an account's config where the operator does not allow the test bench."""
+
+BENCH_ONLY: frozenset[Failure] = frozenset({"exit"})
+"""Failures that harm the accounts of others: they end the worker process."""
 
 _failed_once: set[tuple[str, str, str]] = set()
 """Account, run and name of each task that has failed in this process.
@@ -93,6 +103,28 @@ class Config(BaseModel, extra="forbid"):
         title="URL of greetings",
         description="URL of a text file; each of its lines is one more item",
     )
+
+    @field_validator("delay_ms")
+    @classmethod
+    def _is_short(cls, value: int) -> int:
+        return _allowed(value, value <= MAX_DELAY_MS, f"at most {MAX_DELAY_MS:,}")
+
+    @field_validator("item_bytes")
+    @classmethod
+    def _is_small(cls, value: int) -> int:
+        return _allowed(value, value <= MAX_ITEM_BYTES, f"at most {MAX_ITEM_BYTES:,}")
+
+    @field_validator("fail_rate")
+    @classmethod
+    def _ends_no_process(cls, value: dict[Failure, float]) -> dict[Failure, float]:
+        return _allowed(value, not BENCH_ONLY & value.keys(), "without `exit`")
+
+
+def _allowed(value: T, is_harmless: bool, bound: str) -> T:
+    """Return a value that is harmless to others, or that the operator allows."""
+    if not is_harmless and not HelloSettings().hello_world_test_bench:
+        raise ValueError(f"{bound}, unless the operator sets HELLO_WORLD_TEST_BENCH")
+    return value
 
 
 def greeting(config: Config, id: str) -> str:

@@ -32,6 +32,11 @@ class HelloSettings(BaseSettings):
     hello_world_webhook_secret: SecretStr = Field(
         SecretStr(""), description="The secret with which requests to the webhook are signed"
     )
+    hello_world_test_bench: bool = Field(
+        False,
+        description="Accounts may hold threads for more than a second, return items above 64 KiB,"
+        " and end worker processes",
+    )
 
 
 def receive(address: str, hints: Hints, stopping: threading.Event) -> None:

@@ -13,6 +13,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core import ResyncOnChange
 from integration_polling_slack import timestamps
 
+PAGE_SIZES = (999, 200, 50)
+"""The number of messages or channels to request in one call, by attempt."""
+
+RESTRICTED_PAGE = 15
+"""The number of messages in a response to a distributed app."""
+
 ChannelType = Literal["public", "private", "im", "mpim"]
 
 
@@ -26,11 +32,35 @@ def _header_safe(secret: SecretStr) -> SecretStr:
 Token = Annotated[SecretStr, AfterValidator(_header_safe)]
 
 
+def _without_blanks(words: list[str]) -> list[str]:
+    """Return the words of a list; an empty text clears it."""
+    return [word.strip() for word in words if word.strip()]
+
+
+Words = Annotated[list[str], AfterValidator(_without_blanks)]
+
+
 class Config(BaseModel, extra="forbid"):
     """The messages and files of the workspace to keep."""
 
-    channels: list[str] = Field(
-        default=[], description="Names or IDs of channels. Default: all readable channels"
+    channels: Words = Field(
+        default=[],
+        description=(
+            "Names, IDs or links of channels, or patterns such as `team-*`. Default: all readable"
+            " channels"
+        ),
+    )
+    exclude: Words = Field(
+        default=[],
+        description="Channels to leave out, written like `channels`. Default: none",
+    )
+    deselected: Literal["keep", "delete"] = Field(
+        "keep",
+        title="Channels that are no longer selected",
+        description=(
+            "What happens to the copy of a channel that `channels`, `exclude` and `types` no longer"
+            " select: `keep` it as it is, or `delete` it with the next run"
+        ),
     )
     types: list[ChannelType] = Field(
         default=["public", "private"],
@@ -65,6 +95,15 @@ class Config(BaseModel, extra="forbid"):
         title="Join public channels",
         description="Let the bot join the public channels that it copies",
     )
+    connect_as: Literal["bot", "person"] = Field(
+        "bot",
+        title="Connect in a browser as",
+        description=(
+            "Owner of the token of a connection in a browser. The `bot` of the app reads the"
+            " channels that it is invited to. The `person` who signs in also reads their private"
+            " channels and direct messages"
+        ),
+    )
     app_kind: Literal["internal", "marketplace", "distributed"] = Field(
         "internal",
         description=(
@@ -80,10 +119,14 @@ class Config(BaseModel, extra="forbid"):
             return timestamps.EARLIEST
         return timestamps.before(datetime.combine(self.since, time(), UTC))
 
-    @property
-    def page(self) -> int:
-        """The number of messages to request in one call: 15 or 200."""
-        return 15 if self.app_kind == "distributed" else 200
+    def page(self, attempt: int) -> int:
+        """Return the number of messages to request in one call, in an attempt counted from 1.
+
+        Slack may fail on large pages, so later attempts request fewer.
+        """
+        if self.app_kind == "distributed":
+            return RESTRICTED_PAGE
+        return PAGE_SIZES[min(attempt, len(PAGE_SIZES)) - 1]
 
 
 class Credentials(BaseModel, extra="forbid"):

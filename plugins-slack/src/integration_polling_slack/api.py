@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
-from core import CredentialsInvalid, IntegrationError, PermanentError, TransientError
+from core import CredentialsInvalid, IntegrationError, TransientError
 from integration_polling_slack.account import Credentials, SlackSettings, tokens
 from integration_polling_slack.errors import meaning
 
@@ -103,6 +103,15 @@ def call(settings: SlackSettings, token: SecretStr, method: str, **arguments: An
     return _answered(_client(settings, token.get_secret_value()), method, params=given)
 
 
+def not_renewable() -> CredentialsInvalid:
+    """Return the error for an expired token without a refresh token."""
+    return CredentialsInvalid(
+        "the token has expired: the app rotates its tokens, and there is no refresh token",
+        remedy="Paste the new access token (`xoxe.xoxb-…` or `xoxe.xoxp-…`) and its refresh token"
+        " (`xoxe-1-…`) from the app's page OAuth & Permissions",
+    )
+
+
 def renew(settings: SlackSettings, credentials: Credentials) -> Credentials:
     """Return a new access token and refresh token. This revokes the old refresh token.
 
@@ -113,9 +122,7 @@ def renew(settings: SlackSettings, credentials: Credentials) -> Credentials:
       ConfigurationError: The operator's client id or secret is wrong.
     """
     if credentials.refresh_token is None:
-        raise CredentialsInvalid(
-            "the token has expired, and cannot be renewed without a refresh token"
-        )
+        raise not_renewable()
     form = {
         "grant_type": "refresh_token",
         "refresh_token": credentials.refresh_token.get_secret_value(),
@@ -174,7 +181,7 @@ def _refused(method: str, error: SlackApiError) -> IntegrationError:
         return TransientError(f"{method}: the response is not from Slack's API")
     meant = meaning(method, code, status, headers)
     if code == "missing_scope" and _WORD.fullmatch(scope):
-        return PermanentError(f"{meant}; required scope: {scope}")
+        return type(meant)(f"{meant}; required scope: {scope}")
     return meant
 
 

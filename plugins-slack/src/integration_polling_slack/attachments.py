@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from core import BlobWriter, Context, PermanentError, Task, TaskOutput, TaskResult, task
 from integration_polling_slack import files, scopes
 from integration_polling_slack.attached import files_of
-from integration_polling_slack.directory import Directory
 from integration_polling_slack.errors import Unreadable
 from integration_polling_slack.files import File
+from integration_polling_slack.members import Members
 from integration_polling_slack.messages import Message, Place
 
 MB = 1_000_000
@@ -20,15 +20,19 @@ MB = 1_000_000
 
 @dataclass(slots=True)
 class Kept:
-    """The rows, tasks and state of a page of messages, and the ids of items without a row."""
+    """The rows, tasks and state of a page of messages, and the ids of items without a row.
+
+    `threads` has the versions of the threads to read, by timestamp.
+    """
 
     output: list[TaskOutput] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     state: dict[str, BaseModel | None] = field(default_factory=dict)
+    threads: dict[str, str] = field(default_factory=dict)
 
 
-class Attachments(Directory):
+class Attachments(Members):
     """The part of the integration that keeps the files of new and changed messages."""
 
     def _add_files(

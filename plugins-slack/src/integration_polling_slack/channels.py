@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
 from core import TaskOutput
 from integration_polling_slack.account import ChannelType, Config
-from integration_polling_slack.names import Names, handle, is_id
+from integration_polling_slack.names import handle, is_id
+from integration_polling_slack.selection import Selected, plain, select
 
 PARENT = "channels"
 """The parent of the channels' rows."""
@@ -41,6 +43,7 @@ class Ref(BaseModel):
       topic, purpose: The texts that describe it. Default: empty.
       current: Slack's present id, if the id has changed; rows keep the first one. Default: empty.
       canvases: The ids of the channel's own canvases. Default: none.
+      user: The partner's id in a direct message. Default: empty.
       previous: The names that it had before. Default: none.
     """
 
@@ -56,6 +59,12 @@ class Ref(BaseModel):
     current: str = ""
     canvases: list[str] = []
     previous: list[str] = []
+    user: str = ""
+
+    @property
+    def words(self) -> set[str]:
+        """The words by which a config names the channel now."""
+        return {plain(word) for word in (self.id, self.name, self.current, self.user) if word}
 
     @property
     def mark(self) -> str:
@@ -82,14 +91,20 @@ class Ref(BaseModel):
         """
         return self.is_member or (self.type == "public" and not is_bot)
 
-    def row(self, unreadable: str | None) -> TaskOutput:
-        """Return the channel's row; `unreadable` is Slack's error code, or None."""
+    def row(self, unreadable: str | None, copied_back_to: str | None = None) -> TaskOutput:
+        """Return the channel's row.
+
+        Args:
+          unreadable: Slack's error code, or None.
+          copied_back_to: The time of the oldest message of an incomplete copy. Default: None.
+        """
         return TaskOutput(
             self.id, kind="channel", parent=PARENT, name=self.name,
             timestamp=datetime.fromtimestamp(self.created, UTC) if self.created else None,
             metadata={
                 "type": self.type, "is_archived": self.is_archived, "topic": self.topic,
                 "purpose": self.purpose, "unreadable": unreadable,
+                "copied_back_to": copied_back_to,
             },
         )  # fmt: skip
 
@@ -111,15 +126,77 @@ class Followed(BaseModel):
 
     Attributes:
       marks: `Ref.mark` of each channel, by id.
+      kinds: The type of each channel that was ever kept, by id.
+      members: The channels that the token's owner was a member of.
+      listed_at: The time of the last list of all channels.
+      selection: `selection` of the config at that time.
+      words: The channel that each word of the config names; see `Selected.by_word`.
     """
 
     ids: list[str] = []
     marks: dict[str, str] = {}
     types: list[ChannelType] = []
+    kinds: dict[str, ChannelType] = {}
+    members: list[str] = []
+    listed_at: datetime | None = None
+    selection: str = ""
+    words: dict[str, str] = {}
 
-    def vanished(self, listed: Container[str], types: list[ChannelType]) -> list[str]:
-        """Return the channels that a new listing of the same types no longer has."""
-        return [id for id in self.ids if id not in listed] if self.types == types else []
+    def of(self, kinds: Container[ChannelType]) -> list[str]:
+        """Return the channels of these types."""
+        return [id for id in self.ids if self.kinds.get(id) in kinds]
+
+    def vanished(
+        self, listed: Container[str], types: list[ChannelType], lost: Collection[ChannelType]
+    ) -> list[str]:
+        """Return the channels that a new listing of the same types no longer has.
+
+        Args:
+          listed: The ids in the new listing.
+          types: The types of the config.
+          lost: The types that the token may not list.
+        """
+        if self.types != types:
+            return []
+        unlisted = [id for id in self.ids if id not in listed]
+        return [id for id in unlisted if not lost or self.kinds.get(id) not in (None, *lost)]
+
+    def listed(self, time: datetime, selected: Selected, config: Config) -> Followed:
+        """Return the value after a list of all channels at this time."""
+        written = set(map(plain, [*config.channels, *config.exclude]))
+        words = {word: id for word, id in self.words.items() if word in written}
+        return self.model_copy(update={"listed_at": time, "words": words | selected.by_word})
+
+    def after(
+        self,
+        wanted: Iterable[Ref],
+        config: Config,
+        *,
+        lost: Collection[ChannelType],
+        is_complete: bool,
+    ) -> Followed:
+        """Return the value after a list of all channels, or of the bot's own channels.
+
+        Args:
+          wanted: The listed channels to keep.
+          config: The account's config.
+          lost: The types that the token may not list. Their channels stay.
+          is_complete: True after a list of all channels.
+        """
+        refs = {ref.id: ref for ref in wanted}
+        stay = self.of(lost) if is_complete else self.ids
+        marks = {id: self.marks.get(id, "") for id in stay}
+        marks |= {id: ref.mark for id, ref in refs.items()}
+        return self.model_copy(
+            update={
+                "ids": sorted(marks),
+                "marks": marks,
+                "types": config.types,
+                "kinds": self.kinds | {id: ref.type for id, ref in refs.items()},
+                "members": sorted(id for id, ref in refs.items() if ref.is_member),
+                "selection": selection(config),
+            }
+        )
 
 
 class People(BaseModel):
@@ -127,6 +204,16 @@ class People(BaseModel):
 
     listed_at: datetime
     pages: int
+
+
+class Restricted(BaseModel):
+    """The state of an app that Slack limits as a distributed one, although the config says no.
+
+    Attributes:
+      noticed_at: The time of the last answer that showed it.
+    """
+
+    noticed_at: datetime
 
 
 class Workspace(BaseModel):
@@ -171,12 +258,20 @@ def with_first_ids(listed: Iterable[Ref], moves: Mapping[str, str]) -> list[Ref]
     ]
 
 
-def refs(items: Iterable[Mapping[str, Any]], names: Names) -> list[Ref]:
+class HasNames(Protocol):
+    """A source of names by id."""
+
+    def get(self, id: str, /) -> str | None:
+        """Return the name for an id, or None."""
+        ...
+
+
+def refs(items: Iterable[Mapping[str, Any]], names: HasNames) -> list[Ref]:
     """Return the channels of a page that have a valid id."""
     return [_ref(item, names) for item in items if is_id(item.get("id"))]
 
 
-def _ref(item: Mapping[str, Any], names: Names) -> Ref:
+def _ref(item: Mapping[str, Any], names: HasNames) -> Ref:
     id, kind = item["id"], _type(item)
     name = item.get("name") if isinstance(item.get("name"), str) else None
     shown = f"#{name or id}"
@@ -191,6 +286,7 @@ def _ref(item: Mapping[str, Any], names: Names) -> Ref:
         created=_number(item.get("created"), 2**33), updated=_number(item.get("updated"), 2**53),
         topic=_value(item.get("topic")), purpose=_value(item.get("purpose")),
         canvases=_canvases(item.get("properties")), previous=_texts(item.get("previous_names")),
+        user=str(item.get("user")) if kind == "im" and is_id(item.get("user")) else "",
     )  # fmt: skip
 
 
@@ -198,7 +294,7 @@ def _texts(values: Any) -> list[str]:
     return [one for one in values if isinstance(one, str)] if isinstance(values, list) else []
 
 
-def _people(name: str | None, names: Names) -> str:
+def _people(name: str | None, names: HasNames) -> str:
     """Return the people of a group message, whose name is like `mpdm-ann--bob-1`."""
     found = _GROUP.fullmatch(name or "")
     handles = found[1].split("--") if found else []
@@ -234,27 +330,33 @@ def _value(said: Any) -> str:
     return value[:LONGEST] if isinstance(value, str) else ""
 
 
-def chosen(found: Iterable[Ref], config: Config) -> tuple[list[Ref], set[str]]:
-    """Return the channels to keep, and the names in the config that match no channel.
+def selection(config: Config) -> str:
+    """Return the part of the config that selects channels, as text."""
+    return json.dumps([config.channels, config.exclude, config.types, config.deselected])
 
-    A name that no channel has may be the previous name of one.
+
+def choose(found: Iterable[Ref], config: Config, before: Followed) -> Selected:
+    """Return the selection among the channels of a list."""
+    return select(found, config.channels, config.exclude, before.words)
+
+
+def deselected(
+    kept: Iterable[str], listed: Container[str], wanted: Container[str], now: Followed
+) -> list[str]:
+    """Return the kept channels that the config no longer selects.
+
+    Args:
+      kept: The ids of the channels' rows.
+      listed: The channels in the list of all channels.
+      wanted: The channels to keep.
+      now: The channels that are kept, by the present config.
     """
-    wanted = {_plain(name) for name in config.channels}
-    if not wanted:
-        return list(found), set()
-    listed = list(found)
-    kept = [ref for ref in listed if _words(ref) & wanted]
-    absent = wanted.difference(*map(_words, kept))
-    renamed = [ref for ref in listed if ref not in kept and _previous(ref) & absent]
-    return [*kept, *renamed], absent.difference(*map(_previous, renamed))
-
-
-def _previous(ref: Ref) -> set[str]:
-    return {_plain(name) for name in ref.previous}
-
-
-def _words(ref: Ref) -> set[str]:
-    return {_plain(word) for word in (ref.id, ref.name, ref.current) if word}
+    return sorted(
+        id
+        for id in kept
+        if id not in wanted
+        and (id in listed or (id in now.kinds and now.kinds[id] not in now.types))
+    )
 
 
 def vanished_row(id: str) -> TaskOutput:
@@ -263,6 +365,11 @@ def vanished_row(id: str) -> TaskOutput:
     The channel was deleted, or is private and the token's owner is not a member.
     """
     return TaskOutput.update(id, metadata={"unreadable": "channel_not_found"})
+
+
+def without_scope(id: str) -> TaskOutput:
+    """Return an update that marks a channel whose type the token may no longer list."""
+    return TaskOutput.update(id, metadata={"unreadable": "missing_scope"})
 
 
 def missing_row(name: str) -> TaskOutput:
@@ -279,7 +386,3 @@ def missing_row(name: str) -> TaskOutput:
 def missing_id(name: str) -> str:
     """Return the id of such a row."""
     return f"missing:{name}"
-
-
-def _plain(name: str) -> str:
-    return name.strip().lstrip("#@").casefold()

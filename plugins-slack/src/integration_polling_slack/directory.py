@@ -1,9 +1,9 @@
-"""The directory: the workspace, its people and its channels; and the calls of Slack's methods."""
+"""The directory: the workspace and its people; and the calls of Slack's methods."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -22,20 +22,22 @@ from core import (
     TransientError,
     task,
 )
-from integration_polling_slack import api, channels, files, names, scopes, strangers
+from integration_polling_slack import api, files, names, scopes
 from integration_polling_slack.account import Config, Credentials, SlackSettings, tokens
 from integration_polling_slack.api import Answer
-from integration_polling_slack.channels import Absent, Followed, People, Ref, Refs, Workspace
+from integration_polling_slack.channels import People, Ref, Restricted, Workspace
 from integration_polling_slack.errors import InvalidCursor, TokenExpired, Unreadable
 from integration_polling_slack.mrkdwn import unescaped
-from integration_polling_slack.names import Names, is_id
+from integration_polling_slack.names import is_id
 
 MINUTE = 60
 TIERS = {
     "users.list": 20,
     "usergroups.list": 20,
     "conversations.list": 20,
+    "users.conversations": 50,
     "conversations.join": 50,
+    "conversations.members": 100,
     "conversations.history": 50,
     "conversations.replies": 50,
     "files.info": 100,
@@ -45,7 +47,7 @@ TIERS = {
 }
 """Calls a minute of each method, by its tier: https://docs.slack.dev/apis/web-api/rate-limits."""
 
-RESTRICTED = ("conversations.history", "conversations.replies")
+SLOW = ("conversations.history", "conversations.replies")
 """Methods limited to one call a minute for distributed apps outside the Marketplace."""
 
 PAGE = 200
@@ -63,21 +65,26 @@ ROUTINE = ("schedule", "hint")
 """The triggers of runs that nobody asked for. They leave less frequent work out."""
 
 WORKSPACE, PEOPLE, ABSENT, FOLLOWED = "workspace", "people", "absent", "followed"
+RESTRICTED = "restricted"
 """The partitions of the state."""
 
 
-def utc_now() -> datetime:
-    """Return the current time in UTC."""
-    return datetime.now(UTC)
+NOTICED_FOR = timedelta(days=7)
+"""The time for which an answer counts that shows the limits of a distributed app."""
 
 
 def limits(app_kind: str) -> list[Limit]:
     """Return the limits of an app of this kind: one for each method and workspace."""
-    slow = RESTRICTED if app_kind == "distributed" else ()
+    slow = SLOW if app_kind == "distributed" else ()
     return [
         Rate(name, 1 if name in slow else units, MINUTE, by="group")
         for name, units in TIERS.items()
     ]
+
+
+def message_calls(*, is_distributed: bool) -> int:
+    """Return the number of calls a minute that Slack allows for messages."""
+    return 1 if is_distributed else TIERS["conversations.history"]
 
 
 class Directory(BaseIntegration[Config, Credentials]):
@@ -135,8 +142,19 @@ class Directory(BaseIntegration[Config, Credentials]):
         team, user = found.get("team_id"), found.get("user_id")
         if not is_id(team) or not is_id(user):
             raise TransientError("auth.test: the response does not name the token's owner")
-        name = f"{found.get('team')}: {found.get('user')}"
-        return AccountIdentity(f"{team}:{user}", name, group=f"{team}:{self._app(found)}")
+        name, group = f"{found.get('team')}: {found.get('user')}", f"{team}:{self._app(found)}"
+        return AccountIdentity(f"{team}:{user}", name, group, self._notice(found))
+
+    def _notice(self, owner: Mapping[str, Any]) -> str | None:
+        """Return the facts that a person must know at connect; None if there are none.
+
+        Args:
+          owner: The response of `auth.test`.
+
+        Raises:
+          ConfigurationError: The config names channels that do not exist.
+        """
+        raise NotImplementedError
 
     def probe(self) -> None:
         """Test the token, with one call.
@@ -170,6 +188,11 @@ class Directory(BaseIntegration[Config, Credentials]):
         return api.renew(self.settings, self.credentials)
 
     @classmethod
+    def oauth_parameters(cls, config: Config) -> Mapping[str, str]:
+        """Request the scopes that the config needs, for a bot or for a person."""
+        return scopes.requested(config)
+
+    @classmethod
     def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the bot's or user's tokens. The engine rejects an empty result."""
         return tokens(token)
@@ -199,7 +222,7 @@ class Directory(BaseIntegration[Config, Credentials]):
             and not self._is_due(ctx, people.listed_at)
         )
         return TaskResult(
-            state=state, tasks=[self.get_channel_list.task() if known else self.get_users.task()]
+            state=state, tasks=[self._list_channels(ctx) if known else self.get_users.task()]
         )
 
     def _is_due(self, ctx: Context, last: datetime | None) -> bool:
@@ -208,7 +231,7 @@ class Directory(BaseIntegration[Config, Credentials]):
             ctx.run.complete
             or ctx.run.trigger not in ROUTINE
             or last is None
-            or utc_now() >= last + timedelta(hours=self.config.lookback_hours)
+            or ctx.now >= last + timedelta(hours=self.config.lookback_hours)
         )
 
     @task(cost={"users.list": 1})
@@ -226,7 +249,7 @@ class Directory(BaseIntegration[Config, Credentials]):
         try:
             answer = self._call(ctx, "users.list", cursor=cursor, limit=PAGE)
         except InvalidCursor:
-            return TaskResult(tasks=[self.get_users.task(restarts=_one_more(restarts))])
+            return TaskResult(tasks=[self.get_users.task(restarts=one_more(restarts))])
         except PermanentError as error:
             ctx.log.warning("cannot list people; the names known so far stay: %s", error)
             return TaskResult(tasks=[self.get_usergroups.task()])
@@ -244,7 +267,7 @@ class Directory(BaseIntegration[Config, Credentials]):
                 output, [self.get_users.task(cursor=more, page=page + 1, restarts=restarts)], state
             )
         if page + 1 > FEW_PAGES:
-            state[PEOPLE] = People(listed_at=utc_now(), pages=page + 1)
+            state[PEOPLE] = People(listed_at=ctx.now, pages=page + 1)
         return TaskResult(output, [self.get_usergroups.task()], state)
 
     @task(cost={"usergroups.list": 1})
@@ -260,120 +283,22 @@ class Directory(BaseIntegration[Config, Credentials]):
             for one in groups
             if is_id(one.get("id"))
         }
-        return TaskResult(state=names.changed(ctx, handles), tasks=[self.get_channel_list.task()])
+        return TaskResult(state=names.changed(ctx, handles), tasks=[self._list_channels(ctx)])
 
-    @task(cost={"conversations.list": 1})
-    def get_channel_list(
-        self, ctx: Context, cursor: str = "", page: int = 0, restarts: int = 0
-    ) -> TaskResult:
-        """List a page of channels. The last page returns a task for each channel to keep.
-
-        Names of all channels are known then.
-
-        Args:
-          ctx: The task's context.
-          cursor: The cursor of the page. Default: the first page.
-          page: The number of the page. Default: 0.
-          restarts: The number of restarts so far. Default: 0.
-        """
-        types = ",".join(channels.TYPES[kind] for kind in self.config.types)
-        try:
-            answer = self._call(ctx, "conversations.list", types=types, cursor=cursor, limit=PAGE)
-        except InvalidCursor:
-            return TaskResult(tasks=[self.get_channel_list.task(restarts=_one_more(restarts))])
-        items, known = answer.items("channels"), Names(ctx)
-        # The partners of direct messages, whom the list of people may lack.
-        partners = strangers.look_up(
-            ctx, self._call, known, [{"user": one.get("user")} for one in items if one.get("is_im")]
-        )
-        people = [user_row(user) for user in partners.users]
-        found = channels.refs(items, known)
-        state = partners.state | names.changed(ctx, {ref.id: ref.name for ref in found})
-        if more := self._next_page(answer, cursor, page):
-            state[f"channels/{page}"] = Refs(refs=found)
-            return TaskResult(
-                people,
-                state=state,
-                tasks=[self.get_channel_list.task(cursor=more, page=page + 1, restarts=restarts)],
-            )
-        for number in range(page):
-            found += self._page_of(ctx, number)
-        before = ctx.state(FOLLOWED, Followed) or Followed()
-        found, changes = self._with_first_ids(ctx, found, before)
-        state |= changes
-        listed = {ref.id: ref for ref in found}
-        wanted, absent = channels.chosen(listed.values(), self.config)
-        output, changes = self._absent(ctx, absent)
-        output += people
-        marks = {ref.id: ref.mark for ref in wanted}
-        now = Followed(ids=sorted(marks), marks=marks, types=self.config.types)
-        output += [channels.vanished_row(id) for id in before.vanished(listed, self.config.types)]
-        if now != before:
-            changes[FOLLOWED] = now
-        return TaskResult(
-            output, [self._first_task(ctx, ref) for ref in wanted], {**state, **changes}
-        )
-
-    def _with_first_ids(
-        self, ctx: Context, found: list[Ref], before: Followed
-    ) -> tuple[list[Ref], dict[str, BaseModel | None]]:
-        """Return the channels with the ids of their rows, and the state of changed ids."""
-        workspace = self._workspace(ctx)
-        moves = channels.moved(found, before, workspace.moved)
-        refs = channels.with_first_ids(found, moves)
-        if moves == workspace.moved:
-            return refs, {}
-        ctx.log.info("channels with a new id: %s", moves)
-        return refs, {WORKSPACE: workspace.model_copy(update={"moved": moves})}
-
-    def _page_of(self, ctx: Context, number: int) -> list[Ref]:
-        page = ctx.state(f"channels/{number}", Refs)
-        if page is None:
-            raise TransientError(f"page {number} of the channel list is missing from the state")
-        return page.refs
-
-    def _absent(
-        self, ctx: Context, absent: set[str]
-    ) -> tuple[list[TaskOutput], dict[str, BaseModel | None]]:
-        """Return rows for missing channels of the config, and delete rows of found ones."""
-        before = ctx.state(ABSENT, Absent) or Absent()
-        for name in sorted(absent):
-            ctx.log.warning("channel %r does not exist, or the token cannot see it", name)
-        output = [channels.missing_row(name) for name in sorted(absent)]
-        output += [
-            TaskOutput.gone(channels.missing_id(name))
-            for name in before.names
-            if name not in absent
-        ]
-        after = Absent(names=sorted(absent))
-        return output, {} if after == before else {ABSENT: after}
-
-    def _first_task(self, ctx: Context, ref: Ref) -> Task:
-        """Return the first task of a channel: join it if the config says so, or read it."""
-        is_bot = self._workspace(ctx).is_bot
-        joins = self.config.join_public and ref.may_be_joined and not ref.is_readable(is_bot=is_bot)
-        return self.join_channel.task(channel=ref) if joins else self._channel_task(ref)
-
-    @task(cost={"conversations.join": 1})
-    def join_channel(self, ctx: Context, channel: Ref) -> TaskResult:
-        """Let the bot join a public channel, and continue with the channel.
-
-        Args:
-          ctx: The task's context.
-          channel: The channel.
-        """
-        try:
-            self._call(ctx, "conversations.join", channel=channel.current or channel.id)
-        except Unreadable as error:
-            ctx.log.warning("cannot join %s: %s", channel.name, error)
-            return TaskResult([channel.row(error.code)])
-        return TaskResult(
-            tasks=[self._channel_task(channel.model_copy(update={"is_member": True}))]
-        )
-
-    def _channel_task(self, channel: Ref) -> Task:
-        """Return the task that reads a channel."""
+    def _list_channels(self, ctx: Context) -> Task:
+        """Return the task that lists the channels."""
         raise NotImplementedError
+
+    def _channel_task(self, channel: Ref, *, is_known: bool = False) -> Task:
+        """Return the task that reads a channel; `is_known` if it was followed before."""
+        raise NotImplementedError
+
+    def _is_distributed(self, ctx: Context) -> bool:
+        """Return True if Slack limits the app as a distributed one."""
+        is_known = self.config.app_kind != "internal"
+        noticed = None if is_known else ctx.state(RESTRICTED, Restricted)
+        is_noticed = noticed is not None and ctx.now < noticed.noticed_at + NOTICED_FOR
+        return is_noticed or self.config.app_kind == "distributed"
 
     def _workspace(self, ctx: Context) -> Workspace:
         return ctx.state(WORKSPACE, Workspace) or Workspace()
@@ -382,7 +307,12 @@ class Directory(BaseIntegration[Config, Credentials]):
     # ----------------------------------------------------------------------------------------------
 
     def _ask(self, method: str, **arguments: Any) -> Answer:
-        return api.call(self.settings, self.credentials.token, method, **arguments)
+        try:
+            return api.call(self.settings, self.credentials.token, method, **arguments)
+        except TokenExpired:
+            if self.credentials.refresh_token is None:
+                raise api.not_renewable() from None
+            raise
 
     def _call(self, ctx: Context, method: str, **arguments: Any) -> Answer:
         """Call a method. If the token has expired, renew it and call once more.
@@ -413,7 +343,7 @@ class Directory(BaseIntegration[Config, Credentials]):
         return answer.cursor
 
 
-def _one_more(restarts: int) -> int:
+def one_more(restarts: int) -> int:
     """Return the number of restarts of a list, after one more.
 
     Raises:

@@ -26,30 +26,66 @@ SERVER_ERRORS = frozenset(
         "unknown_error",
     }
 )
-CREDENTIALS = frozenset(
+INSTALL_AGAIN = "Install the app again, and store its new token"
+ACCOUNT: Mapping[str, str] = MappingProxyType(
     {
-        "invalid_auth", "token_revoked", "account_inactive", "not_authed", "invalid_refresh_token",
-        "invalid_grant", "org_login_required", "two_factor_setup_required",
-        "team_access_not_granted", "user_removed_from_team",
+        "account_inactive": "The person or the bot was deactivated, or the app was removed."
+        " Install the app again, and store its new token",
+        "accesslimited": "Allow the workers' network in the IP allowlist of the workspace",
+        "enterprise_is_restricted": "Ask an administrator of the organization to approve the app",
+        "invalid_auth": INSTALL_AGAIN,
+        "invalid_grant": INSTALL_AGAIN,
+        "invalid_refresh_token": INSTALL_AGAIN,
+        "not_authed": INSTALL_AGAIN,
+        "org_login_required": "The workspace is moving to an organization. Reconnect afterwards",
+        "team_access_not_granted": "Ask an administrator to add the app to this workspace",
+        "token_revoked": INSTALL_AGAIN,
+        "two_factor_setup_required": "Set up two-factor authentication in Slack as the token's"
+        " owner",
+        "user_removed_from_team": "The token's owner was removed from the workspace. Use the token"
+        " of a member",
     }
-)  # fmt: skip
+)
+"""The codes that refuse the complete account, with the next step of a person."""
+
 OPERATOR = frozenset(
     {"invalid_client_id", "bad_client_secret", "invalid_client", "not_allowed_token_type"}
 )
 UNREADABLE_CHANNEL = frozenset({"not_in_channel", "channel_not_found", "is_archived"})
-REFUSED_CHANNEL = frozenset(
+REFUSED = frozenset(
     {
         "channel_is_limited_access", "no_permission", "access_denied", "is_inactive",
-        "restricted_action", "ekm_access_denied",
+        "restricted_action", "ekm_access_denied", "external_channel_migrating", "not_allowed",
+        "not_visible", "user_is_restricted", "user_is_ultra_restricted",
     }
 )  # fmt: skip
-"""The codes that refuse one channel, as the answer of a method that reads one."""
+"""The codes that refuse the subject of a call.
 
-READS_CHANNEL = frozenset({"conversations.history", "conversations.replies", "conversations.join"})
-UNREADABLE = UNREADABLE_CHANNEL | frozenset(
+A method that reads a channel refuses this channel. `auth.test` refuses the account.
+"""
+
+OF_A_CHANNEL = (
+    UNREADABLE_CHANNEL
+    | REFUSED
+    | {"method_not_supported_for_channel_type", "channel_type_not_supported"}
+)
+"""The codes with which a method that reads a channel refuses the channel, not a thread of it."""
+
+READS_CHANNEL = frozenset(
     {
-        "thread_not_found", "message_not_found", "method_not_supported_for_channel_type",
-        "channel_type_not_supported", "file_not_found", "file_deleted", "user_not_found",
+        "conversations.history", "conversations.replies", "conversations.join",
+        "conversations.members",
+    }
+)  # fmt: skip
+SELECTS = frozenset({"conversations.list", "users.conversations", "conversations.join"})
+"""The methods whose scope depends on the kind of channel. The other kinds do not need it."""
+
+READS_ITEM = frozenset({"files.info", "users.info", "bots.info"})
+"""The methods that may refuse one item with a code that refuses the account elsewhere."""
+
+UNREADABLE = (OF_A_CHANNEL - REFUSED) | frozenset(
+    {
+        "thread_not_found", "message_not_found", "file_not_found", "file_deleted", "user_not_found",
         "user_not_visible", "bot_not_found",
     }
 )  # fmt: skip
@@ -65,6 +101,10 @@ class Unreadable(SkipItem):
     def __init__(self, method: str, code: str) -> None:
         super().__init__(f"{method}: {code}")
         self.code = code
+
+
+class MissingScope(PermanentError):
+    """The token lacks the scope for some kinds of channels."""
 
 
 class InvalidCursor(PermanentError):
@@ -93,10 +133,16 @@ def meaning(
         return Unavailable(text, retry_after=retry_after(headers), limit=method)
     if code == "token_expired":
         return TokenExpired(text)
-    if code in CREDENTIALS or status == 401:
-        return CredentialsInvalid(text)
+    if code == "team_access_not_granted" and method in READS_ITEM:
+        return Unreadable(method, code)
+    if code in ACCOUNT or status == 401:
+        return CredentialsInvalid(text, remedy=ACCOUNT.get(code, ""))
+    if code in REFUSED and method == "auth.test":
+        return CredentialsInvalid(text, remedy=INSTALL_AGAIN)
     if code in OPERATOR:
         return ConfigurationError(text)
-    if code in UNREADABLE or (code in REFUSED_CHANNEL and method in READS_CHANNEL):
+    if code == "missing_scope" and method in SELECTS:
+        return MissingScope(text)
+    if code in UNREADABLE or (code in REFUSED and method in READS_CHANNEL):
         return Unreadable(method, code)
     return InvalidCursor(text) if code == "invalid_cursor" else PermanentError(text)

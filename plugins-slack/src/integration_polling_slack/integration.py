@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from core import (
     Context,
     Listing,
     Manifest,
     OAuth,
-    PermanentError,
     Reader,
     SkipItem,
     StoredItem,
@@ -23,19 +20,18 @@ from core import (
     TaskResult,
     task,
 )
-from integration_polling_slack import messages, scopes, strangers, timestamps
+from integration_polling_slack import messages, scopes, timestamps
 from integration_polling_slack.account import SlackSettings
-from integration_polling_slack.attached import files_of
-from integration_polling_slack.attachments import Attachments, Kept
+from integration_polling_slack.attachments import Kept
 from integration_polling_slack.channels import Ref
-from integration_polling_slack.directory import limits, user_row, utc_now
-from integration_polling_slack.errors import UNREADABLE_CHANNEL, InvalidCursor, Unreadable
-from integration_polling_slack.messages import Message, Place, Version
+from integration_polling_slack.directory import limits
+from integration_polling_slack.errors import InvalidCursor, Unreadable
 from integration_polling_slack.names import Names
+from integration_polling_slack.owed import still_owed
+from integration_polling_slack.reconciliation import Reconciliation
 from integration_polling_slack.text import READER_VERSION
+from integration_polling_slack.threads import written
 from integration_polling_slack.walking import (
-    FEW,
-    MAX_RESTARTS,
     RECENT,
     ChannelState,
     Page,
@@ -43,11 +39,8 @@ from integration_polling_slack.walking import (
     partition,
 )
 
-MAX_NAMED_REPLIES = 100
-"""The maximum number of replies that a thread's version names, to find single deletions."""
 
-
-class Slack(Attachments):
+class Slack(Reconciliation):
     """The Slack integration: it keeps messages by channel and timestamp.
 
     Each run fetches new messages and looks back for changes; the backfill fetches older messages.
@@ -96,30 +89,71 @@ class Slack(Attachments):
         state = ctx.state(partition(channel.id), ChannelState) or ChannelState()
         if not channel.is_readable(is_bot=self._workspace(ctx).is_bot):
             return TaskResult([channel.row("not_in_channel")])
-        row = channel.row(state.unreadable)
+        row = channel.row(state.unreadable, state.copied_back_to)
         if channel.archived and state.settled == channel.archived and not ctx.run.complete:
             return TaskResult([row])
-        walk = (
-            Walk(mode="live", oldest=state.newest_ts)
-            if state.newest_ts
-            else Walk(mode="first", oldest=self.config.oldest)
-        )
-        tasks = [
-            self.get_channel_history.task(channel=channel.id, walk=walk, archived=channel.archived)
-        ]
+        walk = self._walk_of_look(ctx, state)
+        read = self.lookback if walk.mode == "lookback" else self.get_channel_history
+        first = read.task(channel=channel.id, walk=walk, archived=channel.archived)
+        tasks, owing = self._besides(ctx, channel, state)
+        return TaskResult([row], [first, *tasks], owing)
+
+    @task(cost={"conversations.history": 1})
+    def look(self, ctx: Context, channel: Ref) -> TaskResult:
+        """Continue the history of a known channel: `sync_channel` and the first page in one task.
+
+        Args:
+          ctx: The task's context.
+          channel: The channel.
+        """
+        state = ctx.state(partition(channel.id), ChannelState) or ChannelState()
+        walk = self._walk_of_look(ctx, state)
+        read = self.lookback if walk.mode == "lookback" else self.get_channel_history
+        page = read(ctx, channel=channel.id, walk=walk, archived=channel.archived)
+        tasks, owing = self._besides(ctx, channel, state)
+        # The page has the newer state of a partition that both change.
+        after = {**owing, **page.state}
+        now = after.get(partition(channel.id)) or state
+        assert isinstance(now, ChannelState)
+        row = channel.row(now.unreadable, now.copied_back_to)
+        others = [one for one in page.output if one.id != channel.id]
+        return replace(page, output=[row, *others], tasks=[*page.tasks, *tasks], state=after)
+
+    def _walk_of_look(self, ctx: Context, state: ChannelState) -> Walk:
+        """Return the walk through new messages. A lookback, if it is due, has them too.
+
+        In a scheduled run, a lookback is due at the config's interval; in others, always. In a run
+        that must list everything, it reads the complete history.
+        """
+        if not state.newest_ts:
+            return Walk(mode="first", oldest=self.config.oldest)
+        if not self._is_due(ctx, state.lookback_done_at):
+            return Walk(mode="live", oldest=state.newest_ts)
+        oldest = timestamps.oldest([self._lookback_from(ctx), state.newest_ts])
+        return Walk(mode="lookback", oldest=oldest, run=ctx.run.id)
+
+    def _besides(
+        self, ctx: Context, channel: Ref, state: ChannelState
+    ) -> tuple[list[Task], dict[str, BaseModel | None]]:
+        """Return the tasks of a channel besides its new messages, and the state of its threads."""
+        tasks, owing = list[Task](), dict[str, BaseModel | None]()
         if state.backfill is not None:
             tasks.append(self._in_background(channel.id, state.backfill))
-        if channel.canvases and self.config.files != "none":
-            # Slack does not tell when a canvas was edited, so it is compared with the lookback.
-            due = self._is_due(ctx, state.lookback_done_at)
-            tasks += self._canvases(channel.id, channel.canvases) if due else []
-        return TaskResult([row], tasks)
+        if self._is_due(ctx, state.lookback_done_at):
+            threads, owing = still_owed(ctx, channel.id, self._lookback_from(ctx))
+            tasks += [self._owed_thread(channel.id, *one) for one in threads.items()]
+            if self.config.files != "none":
+                # Slack does not tell when a canvas was edited, so the lookback compares it.
+                tasks += self._canvases(channel.id, channel.canvases)
+        return tasks, owing
 
     def _in_background(self, channel: str, walk: Walk) -> Task:
         return replace(self.get_channel_history.task(channel=channel, walk=walk), background=True)
 
-    def _channel_task(self, channel: Ref) -> Task:
-        return self.sync_channel.task(channel=channel)
+    def _channel_task(self, channel: Ref, *, is_known: bool = False) -> Task:
+        # An archived channel may need no call, and the row of a new one precedes its messages.
+        is_look = is_known and not channel.is_archived
+        return (self.look if is_look else self.sync_channel).task(channel=channel)
 
     # Messages
     # ----------------------------------------------------------------------------------------------
@@ -142,16 +176,19 @@ class Slack(Attachments):
         try:
             page = self._page(ctx, channel, walk)
         except InvalidCursor:
-            return self._goes_on(channel, state, walk.again(), Kept(), archived)
+            return self._goes_on(ctx, channel, state, walk.again(), Kept(), archived)
         except Unreadable as error:
             return self._skipped(ctx, channel, state, error)
         kept = self._keep(ctx, channel, page)
+        now = self._compare_broadcasts(channel, state, page, kept)
         if page.has_more:
-            return self._goes_on(channel, state, page.after, kept, archived)
-        return self._at_the_end(ctx, channel, state, page, kept, archived)
+            result = self._goes_on(ctx, channel, now, page.after, kept, archived)
+        else:
+            result = self._at_the_end(ctx, channel, now, page, kept, archived)
+        return replace(result, state={**written(channel, state, now), **result.state})
 
     def _goes_on(
-        self, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: str
+        self, ctx: Context, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: str
     ) -> TaskResult:
         """Continue the walk. A new channel and a backfill record their position at each page."""
         if walk.mode == "live":
@@ -160,13 +197,13 @@ class Slack(Attachments):
         changes: dict[str, Any] = {"backfill": walk, "unreadable": None}
         if walk.mode == "first":
             changes["backfill"] = walk.model_copy(update={"mode": "back", "run": ""})
-            changes |= {"newest_ts": walk.newest or walk.oldest, "lookback_done_at": utc_now()}
+            changes |= {"newest_ts": walk.newest or walk.oldest, "lookback_done_at": ctx.now}
         now = state.model_copy(update=changes)
         assert now.backfill is not None
         return TaskResult(
-            [*kept.output, *_readable_again(channel, state)],
+            [*kept.output, *_shown(channel, state, now, is_end=False)],
             [*kept.tasks, self._in_background(channel, now.backfill)],
-            {**kept.state, **_written(channel, state, now)},
+            {**kept.state, **written(channel, state, now)},
             kept.seen,
         )
 
@@ -182,43 +219,24 @@ class Slack(Attachments):
             changes["newest_ts"] = timestamps.newest([state.newest_ts, walk.newest]) or walk.oldest
             changes["recent"] = [*state.recent, *page.top_level][-RECENT:] if page.is_alone else []
         if walk.mode == "first":
-            changes["lookback_done_at"] = utc_now()
-        if walk.mode == "live":
-            tasks += self._lookback_if_due(ctx, channel, state, archived)
-        else:
+            changes["lookback_done_at"] = ctx.now
+        if walk.is_whole:
+            changes["first_ts"] = walk.low
             listed += walk.listings(channel)
         now = state.model_copy(update=changes)
-        output = [*kept.output, *_readable_again(channel, state)]
-        written = {**kept.state, **_written(channel, state, now)}
-        return TaskResult(output, tasks, written, kept.seen, listed)
-
-    def _lookback_if_due(
-        self, ctx: Context, channel: str, state: ChannelState, archived: str
-    ) -> list[Task]:
-        """Return the lookback's first task if it is due.
-
-        In a scheduled run, it is due at the config's interval; in others, always. In a run that
-        must list everything, it reads the complete history.
-        """
-        if not self._is_due(ctx, state.lookback_done_at):
-            return []
-        oldest = self.config.oldest
-        if not ctx.run.complete:
-            midnight = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
-            recent = timestamps.before(midnight - timedelta(days=self.config.lookback_days))
-            oldest = timestamps.newest([recent, oldest])
-        walk = Walk(mode="lookback", oldest=oldest, run=ctx.run.id)
-        return [self._look_back(channel, walk, archived)]
+        output = [*kept.output, *_shown(channel, state, now)]
+        after = {**kept.state, **written(channel, state, now)}
+        return TaskResult(output, tasks, after, kept.seen, listed)
 
     def _look_back(self, channel: str, walk: Walk, archived: str) -> Task:
-        """Return a task of the lookback. It runs after new messages, which use the same limit."""
+        """Return the task of a further page. It runs after the first pages of all channels."""
         return replace(
             self.lookback.task(channel=channel, walk=walk, archived=archived), priority=-1
         )
 
     @task(cost={"conversations.history": 1})
     def lookback(self, ctx: Context, channel: str, walk: Walk, archived: str = "") -> TaskResult:
-        """Fetch a page of the last days again, to find edits, replies and deletions.
+        """Fetch a page of the last days again: for new messages, edits, replies and deletions.
 
         Args:
           ctx: The task's context.
@@ -234,292 +252,39 @@ class Slack(Attachments):
         except Unreadable as error:
             return self._skipped(ctx, channel, state, error)
         kept = self._keep(ctx, channel, page)
+        now = self._compare_broadcasts(channel, state, page, kept)
         if page.has_more:
             more = self._look_back(channel, page.after, archived)
-            return TaskResult(kept.output, [*kept.tasks, more], kept.state, kept.seen)
+            after = {**kept.state, **written(channel, state, now)}
+            return TaskResult(kept.output, [*kept.tasks, more], after, kept.seen)
         changes = {
-            "lookback_done_at": utc_now(),
+            "newest_ts": timestamps.newest([state.newest_ts, page.after.newest]),
+            "unreadable": None,
+            "lookback_done_at": ctx.now,
             "recent": page.top_level[-RECENT:] if page.is_alone else [],
             "settled": archived if state.backfill is None else "",
         }
         gone = [TaskOutput.gone(f"{channel}:{ts}") for ts in page.vanished(state.recent)]
+        now = now.model_copy(update=changes)
         return TaskResult(
-            [*kept.output, *gone],
+            [*kept.output, *gone, *_shown(channel, state, now)],
             kept.tasks,
-            {**kept.state, **_written(channel, state, state.model_copy(update=changes))},
+            {**kept.state, **written(channel, state, now)},
             kept.seen,
             page.after.listings(channel),
         )
 
-    def _page(self, ctx: Context, channel: str, walk: Walk) -> Page:
-        answer = self._call(
-            ctx, "conversations.history", channel=self._current(ctx, channel), oldest=walk.oldest,
-            latest=walk.latest, cursor=walk.cursor, limit=self.config.page,
-        )  # fmt: skip
-        found = [one for one in answer.items("messages") if messages.is_message(one)]
-        has_more, is_limited = (
-            answer.data.get(name) is True for name in ("has_more", "is_limited")
-        )
-        has_more = has_more or bool(answer.cursor)
-        after = walk.within(ctx.run.id).after(
-            [one["ts"] for one in found], answer.cursor, has_more=has_more, is_limited=is_limited
-        )
-        return Page(walk, after, has_more, found)
 
-    def _skipped(
-        self,
-        ctx: Context,
-        channel: str,
-        state: ChannelState,
-        error: Unreadable,
-        now: ChannelState | None = None,
-    ) -> TaskResult:
-        """Show on the channel's row why it cannot be read.
-
-        The channel's state stays, unless `now` replaces it.
-        """
-        ctx.log.warning("channel %s skipped: %s", channel, error)
-        now = (now or state).model_copy(update={"unreadable": error.code})
-        row = TaskOutput.update(channel, metadata={"unreadable": error.code})
-        return TaskResult([row], state=_written(channel, state, now))
-
-    # Pages of messages
-    # ----------------------------------------------------------------------------------------------
-
-    def _keep(self, ctx: Context, channel: str, page: Page) -> Kept:
-        """Return rows for new and changed messages, and tasks for changed threads.
-
-        A walk through the complete history takes every message as new. So after a resync, names and
-        files are current.
-        """
-        kept, changed = Kept(), list[Message]()
-        known = ctx.fingerprints([f"{channel}:{one['ts']}" for one in page.messages])
-        whole, threads = page.walk.is_whole, dict[str, Task]()
-        versions = {one["ts"]: messages.own_version(one) for one in page.messages}
-        same = {
-            ts
-            for ts, own in versions.items()
-            if not whole and own == Version.parse(known.get(f"{channel}:{ts}")).own
-        }
-        place = self._place(ctx, channel, kept, [m for m in page.messages if m["ts"] not in same])
-        for one in page.messages:
-            ts, id = one["ts"], place.id(one["ts"])
-            before, own, is_same = Version.parse(known.get(id)), versions[ts], ts in same
-            if messages.is_reply(one):
-                # A reply that was also sent to the channel. Its thread may be older than this page,
-                # or unreadable. The empty version requests the thread until it is fetched.
-                if not is_same:
-                    changed.append(one)
-                    kept.output.append(messages.row(one, place, str(Version(""))))
-                    root = one["thread_ts"]
-                    threads.setdefault(
-                        root, self.get_thread.task(channel=channel, ts=root, cause=ts, whole=whole)
-                    )
-                continue
-            if is_same:
-                kept.seen.append(id)
-            else:
-                changed.append(one)
-                kept.output.append(messages.row(one, place, str(replace(before, own=own))))
-            thread = messages.thread_version(one)
-            again = bool(before.thread) and (whole or ctx.run.complete)
-            if again or messages.thread_changed(before.thread, thread):
-                threads[ts] = self.get_thread.task(
-                    channel=channel, ts=ts, version=thread, whole=whole
-                )
-        kept.tasks += threads.values()
-        self._add_files(ctx, kept, place, changed)
-        return kept
-
-    def _place(self, ctx: Context, channel: str, kept: Kept, fresh: Sequence[Message]) -> Place:
-        """Return the channel with its names, after a lookup of the strangers in new messages."""
-        known, workspace = Names(ctx), self._workspace(ctx)
-        found = strangers.look_up(ctx, self._call, known, fresh)
-        kept.output += [user_row(user) for user in found.users]
-        kept.state |= found.state
-        return Place(channel, workspace.url, known.get, workspace.moved.get(channel, ""))
-
-    def _current(self, ctx: Context, channel: str) -> str:
-        """Return Slack's present id of a channel."""
-        return self._workspace(ctx).moved.get(channel, channel)
-
-    # Threads
-    # ----------------------------------------------------------------------------------------------
-
-    @task(cost={"conversations.replies": 1})
-    def get_thread(
-        self,
-        ctx: Context,
-        channel: str,
-        ts: str,
-        version: str | None = None,
-        cause: str = "",
-        whole: bool = False,
-        cursor: str = "",
-        page: int = 0,
-        run: str = "",
-        restarts: int = 0,
-    ) -> TaskResult:
-        """Fetch a page of a thread.
-
-        Args:
-          ctx: The task's context.
-          channel: The channel's id.
-          ts: The timestamp of the thread's first message.
-          version: The `thread_version` of the first message. Default: None, which means unknown.
-          cause: The timestamp of the reply that caused the task, so that a later reply causes
-            another one. Default: empty.
-          whole: True to take every reply as new. Default: False.
-          cursor: The cursor of the page. Default: the first page.
-          page: The number of the page. Default: 0.
-          run: The id of the run that fetched the first page. Default: this run.
-          restarts: The number of restarts so far. Default: 0.
-        """
-        run = run or ctx.run.id
-        given: dict[str, Any] = {
-            "channel": channel,
-            "ts": ts,
-            "cause": cause,
-            "whole": whole,
-            "run": run,
-        }
-        # Read before the call. A reply that another task keeps during the call is not deleted
-        # because this response lacks it.
-        known: Mapping[str, str | None] = ctx.fingerprints([f"{channel}:{ts}"])
-        try:
-            answer = self._call(
-                ctx,
-                "conversations.replies",
-                channel=self._current(ctx, channel),
-                ts=ts,
-                cursor=cursor,
-                limit=self.config.page,
-            )
-        except InvalidCursor:
-            if not cursor or restarts >= MAX_RESTARTS:
-                raise
-            return TaskResult(
-                tasks=[self.get_thread.task(**given, version=version, restarts=restarts + 1)]
-            )
-        except Unreadable as error:
-            oldest = self.config.oldest if whole else timestamps.before(timestamps.moment(ts))
-            return self._thread_skipped(ctx, channel, ts, oldest, error)
-        found = [one for one in answer.items("messages") if messages.is_message(one)]
-        replies = [one for one in found if one["ts"] != ts]
-        kept = self._keep_replies(ctx, channel, ts, replies, whole=whole)
-        for root in (one for one in found if one["ts"] == ts):
-            version = messages.thread_version(root) if version is None else version
-            kept.seen += [f"{channel}:{ts}:{file['id']}" for file in files_of(root)]
-            known = known or self._keep_root(ctx, kept, channel, root)
-        if more := self._next_page(answer, cursor, page):
-            given |= {"version": version, "restarts": restarts}
-            onward = self.get_thread.task(**given, cursor=more, page=page + 1)
-            return TaskResult(kept.output, [*kept.tasks, onward], kept.state, kept.seen)
-        if answer.data.get("has_more") is True:
-            raise PermanentError("conversations.replies: more replies, but no cursor")
-        kept.output += _end_of_thread(
-            known, f"{channel}:{ts}", version, replies, is_alone=page == 0
-        )
-        is_complete = run == ctx.run.id and answer.data.get("is_limited") is not True
-        listed = [Listing(f"{channel}:{ts}")] if is_complete else []
-        return TaskResult(kept.output, kept.tasks, kept.state, kept.seen, listed)
-
-    def _keep_replies(
-        self, ctx: Context, channel: str, root: str, replies: Sequence[Message], *, whole: bool
-    ) -> Kept:
-        kept, changed = Kept(), list[tuple[Message, str]]()
-        known = ctx.fingerprints([f"{channel}:{one['ts']}" for one in replies])
-        for one in replies:
-            id, own = f"{channel}:{one['ts']}", str(Version(messages.own_version(one)))
-            if known.get(id) == own and not whole:
-                kept.seen.append(id)
-            else:
-                changed.append(({**one, "thread_ts": root}, own))
-        fresh = [one for one, _ in changed]
-        place = self._place(ctx, channel, kept, fresh)
-        kept.output += [messages.row(one, place, own) for one, own in changed]
-        self._add_files(ctx, kept, place, fresh)
-        return kept
-
-    def _keep_root(
-        self, ctx: Context, kept: Kept, channel: str, root: Message
-    ) -> Mapping[str, str | None]:
-        """Keep a thread's first message if the history has not reached it.
-
-        The fingerprint of its row names the replies.
-
-        Returns:
-          The row's version by its id; empty if the message is older than `since`.
-        """
-        version = str(Version(messages.own_version(root)))
-        if timestamps.order(root["ts"]) <= timestamps.order(self.config.oldest):
-            return {}
-        place = self._place(ctx, channel, kept, [root])
-        kept.output.append(messages.row(root, place, version))
-        self._add_files(ctx, kept, place, [root])
-        return {place.id(root["ts"]): version}
-
-    def _thread_skipped(
-        self, ctx: Context, channel: str, ts: str, oldest: str, error: Unreadable
-    ) -> TaskResult:
-        """Skip a thread that is gone; return later to one that is unreadable with its channel.
-
-        Raises:
-          Unreadable: The thread is skipped.
-        """
-        state = ctx.state(partition(channel), ChannelState) or ChannelState()
-        now = state.without_thread(ts, oldest) if error.code in UNREADABLE_CHANNEL else None
-        if now is None:
-            raise error
-        return self._skipped(ctx, channel, state, error, now)
-
-
-def _end_of_thread(
-    known: Mapping[str, str | None],
-    root: str,
-    version: str | None,
-    replies: Sequence[Message],
-    *,
-    is_alone: bool,
+def _shown(
+    channel: str, before: ChannelState, now: ChannelState, *, is_end: bool = True
 ) -> list[TaskOutput]:
-    """Return the outputs at the end of a thread: its first message, and deleted replies.
+    """Return the update of the channel's row, if it shows something else.
 
-    Args:
-      known: The first message's row, as it was before the call.
-      root: The id of that row.
-      version: The thread's version; None if it is unknown.
-      replies: The replies on the last page.
-      is_alone: True if the last page is the only one.
+    The row of each run shows the progress of the backfill, and not each of its pages.
     """
-    if root not in known:
-        return []
-    before, output = Version.parse(known[root]), list[TaskOutput]()
-    seen = [one["ts"] for one in replies]
-    here = seen if is_alone and len(replies) <= MAX_NAMED_REPLIES else None
-    if here is not None:
-        gone = set(filter(timestamps.is_ts, before.replies.split(","))) - set(here)
-        channel = root.partition(":")[0]
-        output += [TaskOutput.gone(f"{channel}:{ts}") for ts in sorted(gone) if len(gone) <= FEW]
-    thread = (
-        before.thread
-        if version is None
-        else messages.settled_version(version, timestamps.newest(seen))
-    )
-    if before.thread and not thread:
-        thread = messages.EMPTIED
-    now = Version(before.own, thread, ",".join(here or []))
-    return [
-        *output,
-        *([TaskOutput.update(root, metadata={}, fingerprint=str(now))] if now != before else []),
-    ]
-
-
-def _written(
-    channel: str, before: ChannelState, now: ChannelState
-) -> Mapping[str, BaseModel | None]:
-    """Return the channel's state, if it has changed."""
-    return {} if now == before else {partition(channel): now}
-
-
-def _readable_again(channel: str, state: ChannelState) -> list[TaskOutput]:
-    return [TaskOutput.update(channel, metadata={"unreadable": None})] if state.unreadable else []
+    shown: dict[str, JsonValue] = {}
+    if now.unreadable != before.unreadable:
+        shown["unreadable"] = now.unreadable
+    if is_end and now.copied_back_to != before.copied_back_to:
+        shown["copied_back_to"] = now.copied_back_to
+    return [TaskOutput.update(channel, metadata=shown)] if shown else []

@@ -61,26 +61,24 @@ EMPTIED = "-"
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """The version of a message, kept as the row's fingerprint: `own|thread|replies`.
+    """The version of a message, kept as the row's fingerprint: `own|thread|`.
 
     Attributes:
       own: A digest of the message itself.
       thread: `latest_reply:reply_count` of the kept thread; empty without a thread, `-` if the
         thread has lost all its replies, `?` if the thread changed while it was read.
-      replies: The timestamps of the replies, if there are at most 100.
     """
 
     own: str
     thread: str = ""
-    replies: str = ""
 
     @classmethod
     def parse(cls, fingerprint: str | None) -> Version:
         """Return the parts of a fingerprint."""
-        return cls(*[*(fingerprint or "").split("|"), "", ""][:3])
+        return cls(*[*(fingerprint or "").split("|"), ""][:2])
 
     def __str__(self) -> str:
-        return f"{self.own}|{self.thread}|{self.replies}"
+        return f"{self.own}|{self.thread}|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +138,30 @@ def thread_version(message: Message) -> str:
 def thread_changed(before: str, now: str) -> bool:
     """Return True if a thread has changed since the version `before` was kept."""
     return now != ("" if before == EMPTIED else before)
+
+
+def grown_since(before: str, now: str, least: int) -> str:
+    """Return the newest known reply if a long thread has only grown; empty otherwise.
+
+    Then the replies after that one are enough. A shorter thread is read completely, which also
+    finds edited replies.
+
+    Args:
+      before: The version of the thread as it is kept.
+      now: Its present version.
+      least: The number of known replies from which a thread is long.
+    """
+    (old, _, known), (new, _, count) = before.partition(":"), now.partition(":")
+    if not (timestamps.is_ts(old) and timestamps.is_ts(new) and known.isdigit()):
+        return ""
+    has_grown = timestamps.order(new) > timestamps.order(old) and count.isdigit()
+    return old if has_grown and int(count) > int(known) >= least else ""
+
+
+def reply_count(version: str) -> int:
+    """Return the number of replies in a thread's version; 0 if it does not say."""
+    count = version.partition(":")[2]
+    return int(count) if count.isdigit() else 0
 
 
 def settled_version(version: str, newest: str) -> str:

@@ -19,6 +19,11 @@ BY_TYPE = {
     "im": frozenset({"im:read", "im:history"}),
     "mpim": frozenset({"mpim:read", "mpim:history"}),
 }
+LISTS = {
+    "public": "channels:read", "private": "groups:read", "im": "im:read", "mpim": "mpim:read"
+}  # fmt: skip
+"""The scopes that list channels, by type."""
+
 FILES = frozenset({"files:read"})
 JOIN = frozenset({"channels:join"})
 
@@ -35,4 +40,18 @@ def needed(config: Config) -> frozenset[str]:
     found = ALWAYS.union(*(BY_TYPE[kind] for kind in config.types))
     if config.files == "all":
         found |= FILES
-    return found | JOIN if config.join_public else found
+    return found | JOIN if config.join_public and config.connect_as == "bot" else found
+
+
+def requested(config: Config) -> dict[str, str]:
+    """Return the parameters of the authorization request: the scopes, separated by commas.
+
+    Slack separates scopes with commas, where RFC 6749 requires spaces. A person's scopes are in
+    another parameter than those of a bot. A person joins no channel for the copy.
+
+    Source: https://docs.slack.dev/authentication/installing-with-oauth
+    """
+    wanted = needed(config) | OPTIONAL
+    if config.connect_as == "person":
+        return {"scope": "", "user_scope": ",".join(sorted(wanted - JOIN))}
+    return {"scope": ",".join(sorted(wanted))}

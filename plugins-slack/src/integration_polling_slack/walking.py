@@ -25,6 +25,9 @@ MAX_RESTARTS = 3
 MAX_REWALKS = 3
 """The maximum number of times that the backfill returns to unreadable threads of a channel."""
 
+MAX_BROADCASTS = 2_000
+"""The maximum number of replies to remember that were also sent to a channel."""
+
 RECENT = 200
 """The maximum number of messages of a quiet channel to remember, to find single deletions."""
 
@@ -37,7 +40,8 @@ class Walk(BaseModel):
 
     Attributes:
       mode: `first`: the newest page of a new channel. `back`: everything below it. `live`: messages
-        since the last run. `lookback`: recent messages that may have changed.
+        since the last run. `lookback`: recent messages that may have changed. `reconcile`: all
+        messages, slowly.
       oldest, latest: The exclusive bounds; an empty `latest` means no bound.
       cursor: The cursor of the next page; empty for the first one.
       newest: The newest message seen so far.
@@ -49,7 +53,7 @@ class Walk(BaseModel):
       empty, restarts: The number of consecutive empty pages, and of restarts at this position.
     """
 
-    mode: Literal["first", "live", "back", "lookback"]
+    mode: Literal["first", "live", "back", "lookback", "reconcile"]
     oldest: str = timestamps.EARLIEST
     latest: str = ""
     cursor: str = ""
@@ -98,6 +102,10 @@ class Walk(BaseModel):
             return self.model_copy(update={**changes, "latest": low, "cursor": ""})
         return self.model_copy(update={**changes, "cursor": cursor})
 
+    def without_cursor(self) -> Self:
+        """Return the walk below the oldest message seen: a cursor may expire until the next run."""
+        return self.model_copy(update={"latest": self.low, "cursor": ""}) if self.low else self
+
     def again(self) -> Self:
         """Return the walk without its rejected cursor; it continues below the oldest message seen.
 
@@ -127,8 +135,11 @@ class ChannelState(BaseModel):
       backfill: The next page of the history; None if the history is complete.
       lookback_done_at: The time of the last lookback.
       recent: The messages in the lookback's range, if the channel is quiet.
+      broadcasts: The newest replies that were also sent to the channel, with their threads. Their
+        rows belong to the threads, whose first messages may be older than any walk.
       unreadable: Slack's error code of the last failed read; None after a successful one.
       rewalks: The number of times that the backfill was sent back to unreadable threads.
+      first_ts: The oldest message of the complete history; empty if it is unknown.
       settled: The version of the settings in which the channel is archived and completely kept.
     """
 
@@ -136,9 +147,30 @@ class ChannelState(BaseModel):
     backfill: Walk | None = None
     lookback_done_at: datetime | None = None
     recent: list[str] = []
+    broadcasts: dict[str, str] = {}
     unreadable: str | None = None
     rewalks: int = 0
+    first_ts: str = ""
     settled: str = ""
+
+    @property
+    def copied_back_to(self) -> str | None:
+        """The time of the oldest message of an incomplete copy, in ISO 8601; None if complete."""
+        low = self.backfill.low if self.backfill is not None else ""
+        return timestamps.moment(low).isoformat() if timestamps.is_ts(low) else None
+
+    def with_broadcasts(self, page: Page) -> tuple[ChannelState, dict[str, str]]:
+        """Return the state after a page, and the broadcasts that the page should have and lacks.
+
+        The threads of these show whether they are gone.
+        """
+        here = {one["ts"]: one["thread_ts"] for one in page.messages if is_reply(one)}
+        missing = {
+            ts: root for ts, root in self.broadcasts.items() if ts not in here and page.covers(ts)
+        }
+        kept = {ts: root for ts, root in self.broadcasts.items() if ts not in missing} | here
+        newest = sorted(kept, key=timestamps.order)[-MAX_BROADCASTS:]
+        return self.model_copy(update={"broadcasts": {ts: kept[ts] for ts in newest}}), missing
 
     def without_thread(self, ts: str, oldest: str) -> ChannelState | None:
         """Return the state after this thread and its channel became unreadable.
@@ -188,18 +220,51 @@ class Page:
       after: The position after the page.
       has_more: True if there is a next page.
       messages: The messages, newest first.
+      is_restricted: True if Slack answers as it does to distributed apps.
     """
 
     walk: Walk
     after: Walk
     has_more: bool
     messages: Sequence[Message]
+    is_restricted: bool = False
 
     @property
     def is_alone(self) -> bool:
         """True if the page has everything within the walk's bounds."""
         first = not self.walk.latest and not self.walk.cursor
         return first and not self.has_more and not self.after.is_limited
+
+    def covers(self, ts: str) -> bool:
+        """Return True if the page has every message of this time that exists."""
+        if self.has_more or self.after.is_limited:
+            low = timestamps.oldest(one["ts"] for one in self.messages)
+        else:
+            low = self.walk.oldest
+        high = self.walk.low or self.walk.latest
+        is_below = not high or timestamps.order(ts) < timestamps.order(high)
+        return bool(low) and timestamps.order(low) < timestamps.order(ts) and is_below
+
+    def cut_after(self, ts: str) -> Page:
+        """Return the page up to this message. The walk continues below it."""
+        found = [
+            one for one in self.messages if timestamps.order(one["ts"]) >= timestamps.order(ts)
+        ]
+        after = self.after.model_copy(update={"latest": ts, "low": ts, "cursor": ""})
+        return Page(self.walk, after, True, found)
+
+    @property
+    def listing(self) -> tuple[datetime, datetime | None] | None:
+        """The range of time that the page lists completely; None if there is none."""
+        if self.has_more or self.after.is_limited:
+            low = timestamps.oldest(one["ts"] for one in self.messages)
+            if not low:
+                return None
+            since = timestamps.moment(low)
+        else:
+            since = timestamps.after(self.walk.oldest)
+        high = self.walk.low or self.walk.latest
+        return since, timestamps.moment(high) if high else None
 
     @property
     def top_level(self) -> list[str]:

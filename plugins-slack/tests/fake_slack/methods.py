@@ -30,8 +30,11 @@ READ = {
 
 def needed(fake: Fake, method: str, arguments: Arguments) -> set[str]:
     """Return the scopes that a call needs, as in the reference of each method."""
-    if method == "conversations.list":
+    if method in ("conversations.list", "users.conversations"):
         return {READ[one] for one in arguments.get("types", "public_channel").split(",")}
+    if method == "conversations.members":
+        channel = fake.workspace.channels.get(arguments.get("channel", ""))
+        return {READ[channel.type]} if channel else set()
     if method in ("conversations.history", "conversations.replies"):
         channel = fake.workspace.channels.get(arguments.get("channel", ""))
         return {READ[channel.type].replace(":read", ":history")} if channel else set()
@@ -91,6 +94,15 @@ def conversations_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str,
     return {"channels": page, **metadata}
 
 
+def users_conversations(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    """List the channels of the token's owner, without `is_member`."""
+    types = arguments.get("types", "public_channel").split(",")
+    found = [one for one in fake.workspace.channels.values() if one.type in types and one.is_member]
+    seen = [{k: v for k, v in one.described().items() if k != "is_member"} for one in found]
+    page, metadata = _page(fake, seen, arguments, "own")
+    return {"channels": page, **metadata}
+
+
 def conversations_history(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
     """Return messages, newest first.
 
@@ -134,6 +146,12 @@ def conversations_replies(fake: Fake, arguments: Arguments, kind: str) -> dict[s
     }
 
 
+def conversations_members(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    channel = _channel(fake, arguments, kind)
+    page, metadata = _page(fake, channel.members, arguments, f"members:{channel.id}")
+    return {"members": page, **metadata}
+
+
 def conversations_join(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
     channel = fake.workspace.channels.get(arguments.get("channel", ""))
     if channel is None:
@@ -162,8 +180,10 @@ METHODS: dict[str, Callable[[Fake, Arguments, str], dict[str, Any]]] = {
     "users.info": users_info,
     "usergroups.list": usergroups_list,
     "conversations.list": conversations_list,
+    "users.conversations": users_conversations,
     "conversations.history": conversations_history,
     "conversations.replies": conversations_replies,
+    "conversations.members": conversations_members,
     "conversations.join": conversations_join,
     "files.info": files_info,
 }

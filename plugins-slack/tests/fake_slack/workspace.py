@@ -29,6 +29,7 @@ class Channel:
     updated: int = 1_600_000_000_000
     user: str = ""
     error: str = ""
+    members: list[str] = field(default_factory=lambda: ["U1", "U2", "UBOT"])
     properties: dict[str, Any] = field(default_factory=dict)
     messages: dict[str, Message] = field(default_factory=dict)
     top: list[str] = field(default_factory=list)

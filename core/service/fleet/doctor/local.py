@@ -11,6 +11,7 @@ from core.accounts.vault import Vault
 from core.content.blobs import cause_of, open_store
 from core.environment import Environment
 from core.errors import Advice, PollingError
+from core.integration.ceilings import numbers
 from core.integration.operator import OperatorSetting, environment_value, operator_settings
 from core.plugins import Registry
 from core.service.fleet.doctor.check import Check, failed
@@ -25,6 +26,7 @@ def examine(
     yield from _plugins(registry)
     yield from _settings(registry)
     yield from _limits(settings, registry)
+    yield from _ceilings(settings, registry)
     yield _blobs(settings)
 
 
@@ -98,6 +100,22 @@ def _limits(settings: Settings, registry: Registry) -> Iterator[Check]:
         if domain not in registry.integrations:
             message = f"POLLING_LIMITS names {domain}, which is not installed"
             yield Check("limits", "warn", message, Advice("correct-limits"))
+
+
+def _ceilings(settings: Settings, registry: Registry) -> Iterator[Check]:
+    """Show the ceilings of configs, and name those that bound nothing."""
+    for domain, ceilings in sorted(settings.ceilings.items()):
+        integration = registry.integrations.get(domain)
+        if integration is None:
+            message = f"POLLING_CEILINGS names {domain}, which is not installed"
+            yield Check("ceilings", "warn", message, Advice("correct-ceilings"))
+            continue
+        if unknown := sorted(ceilings.keys() - numbers(integration.config_model)):
+            message = f"POLLING_CEILINGS: {domain} has no number {', '.join(unknown)} in its config"
+            yield Check("ceilings", "warn", message, Advice("correct-ceilings"))
+        else:
+            shown = ", ".join(f"{name} ≤ {most:g}" for name, most in sorted(ceilings.items()))
+            yield Check("ceilings", "ok", f"{domain}: {shown}")
 
 
 def _is_client(setting: OperatorSetting) -> bool:

@@ -20,11 +20,11 @@ from integration_polling_ftp.listing.hosts import (
     parse_as400,
     parse_member,
     parse_mvs,
-    parse_other,
     parse_vms,
     parse_zvm,
 )
 from integration_polling_ftp.listing.lines import unjoined
+from integration_polling_ftp.listing.others import parse_other
 from integration_polling_ftp.listing.summary import heads_members, is_summary
 from integration_polling_ftp.listing.unix import parse_unix
 
@@ -119,7 +119,11 @@ def parse_listing(
 
 
 def read_lines(
-    lines: Iterable[bytes | str], *, now: datetime, encoding: str = "utf-8"
+    lines: Iterable[bytes | str],
+    *,
+    now: datetime,
+    encoding: str = "utf-8",
+    voted: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Entry | Unreadable]:
     """Yield the entries of a listing.
 
@@ -130,11 +134,15 @@ def read_lines(
       lines: The lines of LIST; text is decoded as latin-1.
       now: The server's time, for times without a year.
       encoding: The charset of the names. Default: `utf-8`.
+      voted: Receives the name of the dialect. Default: nothing does.
     """
     source = map(_text, lines)
     voters = list(islice(source, VOTERS))
     clock = Clock(now, _is_day_first(voters))
-    order = _vote(voters, clock)
+    winners = _vote(voters, clock)
+    order = [DIALECTS[name] for name in winners]
+    if voters:
+        voted(winners[0])
     members, is_first = False, True
 
     def is_entry(line: str) -> bool:
@@ -217,8 +225,8 @@ def _attempt(parser: Parser, line: str, clock: Clock) -> Entry | None:
         return None
 
 
-def _vote(lines: list[str], clock: Clock) -> list[Parser]:
-    """Return the dialects, the one that reads the most lines first.
+def _vote(lines: list[str], clock: Clock) -> list[str]:
+    """Return the names of the dialects, the one that reads the most lines first.
 
     If the first dialect reads every line, none can read more, and the others keep their order.
     """
@@ -228,7 +236,7 @@ def _vote(lines: list[str], clock: Clock) -> list[Parser]:
         votes[name] = sum(_attempt(parser, line, clock) is not None for line in usable)
         if votes[name] == len(usable):
             break
-    return [DIALECTS[name] for name in sorted(DIALECTS, key=lambda name: -votes[name])]
+    return sorted(DIALECTS, key=lambda name: -votes[name])
 
 
 def _is_day_first(lines: list[str]) -> bool:

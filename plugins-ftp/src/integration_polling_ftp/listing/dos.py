@@ -15,8 +15,11 @@ _DOS = re.compile(
 )
 _LINK_TAGS = ("JUNCTION", "SYMLINK", "SYMLINKD", "LINK")
 _TARGET = re.compile(r" \[[^\]]*\]\Z|  ?-> .*\Z", re.DOTALL)
-_WIDTH = 15
-"""The width of the column of tags and sizes, in characters."""
+_COLUMNS, _WIDTH = (22, 24), 15
+"""The column of tags and sizes in the listings of IIS: its positions, and its width in characters.
+
+A time of 24 hours is two characters shorter than one with `AM` or `PM`.
+"""
 
 _OS2 = re.compile(
     r"[ ]*(?P<size>\d+)[ ]+(?P<flags>(?:(?:DIR|[ARHS]{1,4})[ ]+)*)"
@@ -43,7 +46,7 @@ def parse_dos(line: str, clock: Clock) -> Entry | None:
     modified = clock.numeric(match["a"], match["b"], match["c"], time, match["mark"])
     if not match["tag"]:
         return Entry(match["name"], "file", size_of(match["size"]), modified)
-    name = _unpadded(match["tag"], match["padded"])
+    name = _unpadded(match)
     is_link = match["tag"][1:-1].upper() in _LINK_TAGS
     kind: Kind = "link" if is_link else "directory"
     target = _TARGET.search(name) if is_link else None
@@ -89,7 +92,10 @@ def _day_time(time: str, half: str) -> str:
     return f"{int(hours) % 12 + (12 if half == 'P' else 0)}:{rest}"
 
 
-def _unpadded(tag: str, padded: str) -> str:
-    """Return the name after a tag. A blank at its start belongs to it if the column is full."""
-    width = _WIDTH - len(tag)
-    return padded[width:] if padded.startswith(" " * width) else padded.lstrip(" ")
+def _unpadded(match: re.Match[str]) -> str:
+    """Return the name after a tag. In the columns of IIS, a blank at its start belongs to it."""
+    padded, width = match["padded"], _WIDTH - len(match["tag"])
+    is_usual = len(match[0][: match.start("tag")].lstrip(" ")) in _COLUMNS
+    if is_usual and padded.startswith(" " * width):
+        return padded[width:]
+    return padded.lstrip(" ")

@@ -1,4 +1,4 @@
-"""Listings of VMS, AS/400, MVS, z/VM and other hosts. Sizes in blocks or records are unknown."""
+"""Listings of VMS, AS/400, MVS and z/VM. Sizes in blocks or records are unknown."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ _VMS_DATE = re.compile(
     r"(?:[ ]+(?P<time>\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?))?",
     re.ASCII,
 )
+_VMS_OWNED = re.compile(r"\[[^\]]*\][ ]+\([RWED, ]*\)[ ]*", re.ASCII)
 _VMS_ERROR = re.compile(
-    r"[ ]*(?P<name>[^ \t]+;\d{1,5})[ \t]+(?:%[A-Z]+-[A-Z]-[A-Z]+, )?"
+    r"[ ]*(?P<name>[^ \t]+;\d{1,5})[ \t]+(?:%{1,2}[A-Z]+-[A-Z]-[A-Z]+, )?"
     r"(?:insufficient privilege|no privilege|file access|device not).*",
     re.ASCII | re.IGNORECASE,
 )
@@ -30,11 +31,19 @@ _AS400 = re.compile(
     r"(?P<type>\*[A-Z0-9]+)[ ]+(?P<name>.+)",
     re.ASCII | re.DOTALL,
 )
-_AS400_DIRECTORIES = ("*DIR", "*DDIR", "*FLR", "*LIB")
-_MVS_DATE = r"(?:(?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d)|\*\*NONE\*\*|\?\?\?\?/\?\?/\?\?)"
+_AS400_DIRECTORIES = ("*DIR", "*DDIR", "*FLR", "*LIB", "DIR", "FLR")
+_QDLS = re.compile(
+    r"/(?:[^/ ]+/)+(?P<name>[^/ ]+)[ ]+(?P<size>\d+)[ ]+(?P<a>\d\d)(?P<mark>/)(?P<b>\d\d)/"
+    r"(?P<c>\d\d)[ ]+(?P<time>\d\d:\d\d:\d\d)[ ]+(?P<type>[A-Z]+)[ ]*",
+    re.ASCII,
+)
+_MVS_DATE = (
+    r"(?:(?P<year>\d{4})/(?P<month>\d\d)/(?P<day>\d\d)|(?P<a>\d\d)/(?P<b>\d\d)/(?P<c>\d\d)"
+    r"|\*\*NONE\*\*|\?\?\?\?/\?\?/\?\?)"
+)
 _MVS = re.compile(
     rf"[ ]*\S{{1,6}}[ ]+\S{{1,8}}[ ]+{_MVS_DATE}[ ]+(?:\S+[ ]+){{1,6}}"
-    r"(?P<dsorg>PS|PO|DA|VS|IS|PA|HFS)(?:-?[A-Z])?[ ]+(?P<name>'?[^ ']+'?)[ ]*",
+    r"(?P<dsorg>PS|PO|DA|VS|IS|PA|HFS|NONE)(?:-?[A-Z])?[ ]+(?P<name>'?[^ ']+'?)[ ]*",
     re.ASCII,
 )
 _MVS_BARE = re.compile(
@@ -72,35 +81,6 @@ _ZVM = re.compile(
     r"(?P<time>\d{1,2}:\d\d:\d\d)(?:[ ]+\S+)?[ ]*",
     re.ASCII,
 )
-_NONSTOP = re.compile(
-    r"[ ]*(?P<name>[A-Za-z]\S*|\d+-\S+)[ ]+(?:[OU][ ]+)?\d+[ ]+(?P<size>\d+)[ ]+"
-    r"(?P<day>\d{1,2})-(?P<month>[A-Za-z]{3})"
-    r'-(?P<year>\d{2,4})[ ]+(?P<time>\d{1,2}:\d\d:\d\d)[ ]+\d+,[ ]*\d+[ ]+"[^"]*"[ ]*',
-    re.ASCII,
-)
-_OS9 = re.compile(
-    r"[ ]*\d+\.\d+[ ]+(?P<a>\d\d)/(?P<b>\d\d)/(?P<c>\d\d)[ ]+(?P<hour>\d\d)(?P<minute>\d\d)[ ]+"
-    r"(?P<kind>[-d])[-ewrs]{7}[ ]+[0-9A-Fa-f]+[ ]+(?P<size>\d+)[ ](?P<name>.+)",
-    re.ASCII | re.DOTALL,
-)
-_NORTEL = re.compile(
-    r"(?P<name>\S+)[ ]+(?P<size>\d+)[ ]+(?P<a>\d\d)/(?P<b>\d\d)/(?P<c>\d{2,4})"
-    r"[ ]+[A-Z][a-z]+\.?[ ]+"
-    r"(?P<time>\d{1,2}:\d\d:\d\d)[ ]*",
-    re.ASCII,
-)
-_NAME_FIRST = re.compile(
-    r"(?P<name>\S+)[ ]+(?:(?P<dir><DIR>)|(?P<size>\d+))[ ]+"
-    r"(?:(?P<month>[A-Z][a-z]{2})[ ]+(?P<day>\d{1,2})[ ]+(?P<year>\d{4})"
-    r"|(?P<a>\d\d)(?P<mark>[-/])(?P<b>\d\d)(?P=mark)(?P<c>\d\d))[ ]+"
-    r"(?P<time>\d{1,2}:\d\d)(?:[ ]+[RHSA]{1,4})?[ ]*",
-    re.ASCII,
-)
-_VSHELL = re.compile(
-    r"(?P<size>\d+)[ ]+(?P<month>[A-Za-z]{3})[ ]+(?P<day>\d{1,2}),[ ]+(?P<year>\d{4})[ ]+"
-    r"(?P<time>\d{1,2}:\d\d)[ ](?P<name>.+)",
-    re.ASCII | re.DOTALL,
-)
 
 
 def parse_vms(line: str, clock: Clock) -> Entry | None:
@@ -117,10 +97,12 @@ def parse_vms(line: str, clock: Clock) -> Entry | None:
         return Entry(bare["name"], "file", None, modified)
     match = _VMS.fullmatch(line)
     date = match and _VMS_DATE.search(match["rest"])
-    if match is None or date is None:
+    if match is None or (date is None and not _VMS_OWNED.fullmatch(match["rest"])):
         return None
-    month = month_of(date["month"])
-    modified = clock.modified(date["year"], month, date["day"], date["time"]) if month else ""
+    month = date and month_of(date["month"])
+    modified = ""
+    if date and month:
+        modified = clock.modified(date["year"], month, date["day"], date["time"])
     stem = match["name"].rpartition(";")[0]
     if stem.upper().endswith(".DIR"):
         return Entry(stem[:-4], "directory", None, modified)
@@ -133,7 +115,7 @@ def parse_as400(line: str, clock: Clock) -> Entry | None:
     Raises:
       ValueError: The date or the size is impossible.
     """
-    match = _AS400.fullmatch(line)
+    match = _AS400.fullmatch(line) or _QDLS.fullmatch(line)
     if match is None:
         return None
     name = match["name"].rstrip(" ")
@@ -158,6 +140,8 @@ def parse_mvs(line: str, clock: Clock) -> Entry | None:
         modified = ""
         if match["year"]:
             modified = clock.modified(match["year"], int(match["month"]), match["day"])
+        elif match["a"]:
+            modified = clock.numeric(match["a"], match["b"], match["c"], None, "/")
         return Entry(match["name"].strip("'"), kind, None, modified)
     if match := _MEMBER.fullmatch(line):
         modified = clock.modified(match["a"], int(match["b"]), match["c"], match["time"])
@@ -191,47 +175,8 @@ def parse_zvm(line: str, clock: Clock) -> Entry | None:
     modified = clock.numeric(match["a"], match["b"], match["c"], match["time"], match["mark"])
     if match["dir"] or match["type"] == "DIR":
         return Entry(match["name"], "directory", None, modified)
-    if not match["type"]:
-        return None
-    return Entry(f"{match['name']}.{match['type']}", "file", None, modified)
-
-
-def parse_other(line: str, clock: Clock) -> Entry | None:
-    """Parse a line of HP NonStop, Microware OS-9, Nortel's wfFtp, Chameleon or the first VShell.
-
-    Raises:
-      ValueError: The date or the size is impossible.
-    """
-    if match := _OS9.fullmatch(line):
-        time = f"{match['hour']}:{match['minute']}"
-        modified = clock.modified(match["a"], int(match["b"]), match["c"], time)
-        kind: Kind = "directory" if match["kind"] == "d" else "file"
-        return Entry(match["name"], kind, size_of(match["size"]), modified)
-    if match := _NORTEL.fullmatch(line):
-        modified = clock.numeric(match["a"], match["b"], match["c"], match["time"], "/")
-        return Entry(match["name"], "file", size_of(match["size"]), modified)
-    if match := _NAME_FIRST.fullmatch(line):
-        return _name_first(match, clock)
-    match = _NONSTOP.fullmatch(line) or _VSHELL.fullmatch(line)
-    month = match and month_of(match["month"])
-    if match is None or month is None:
-        return None
-    modified = clock.modified(match["year"], month, match["day"], match["time"])
-    name = match["name"].removesuffix("/")
-    kind = "directory" if name != match["name"] else "file"
-    return Entry(name, kind, size_of(match["size"]), modified)
-
-
-def _name_first(match: re.Match[str], clock: Clock) -> Entry:
-    """Return the entry of Chameleon's or SuperTCP's FTP server for Windows."""
-    if match["a"]:
-        modified = clock.numeric(match["a"], match["b"], match["c"], match["time"], match["mark"])
-    else:
-        month = month_of(match["month"]) or 0
-        modified = clock.modified(match["year"], month, match["day"], match["time"])
-    if match["dir"]:
-        return Entry(match["name"], "directory", None, modified)
-    return Entry(match["name"], "file", size_of(match["size"]), modified)
+    type = match["type"] or match["mode"]  # a type such as A1 looks like a mode
+    return Entry(f"{match['name']}.{type}", "file", None, modified) if type else None
 
 
 __all__ = [
@@ -239,7 +184,6 @@ __all__ = [
     "parse_as400",
     "parse_member",
     "parse_mvs",
-    "parse_other",
     "parse_vms",
     "parse_zvm",
 ]

@@ -15,7 +15,7 @@ _SUMMARIES = [
     for pattern in (
         rf"{_TOTALS}(?: of)?:? ?{_NUMBER}",
         r"(?:grand )?total of \d+ (?:files?|director|blocks?).*",
-        r"\*\.\*;\d+[ ]+<?%rms-.*",
+        r"\*\.\*;\d*[ ]+<?%rms-.*",
         r"[a-z0-9$_-]+:(?:\[[^\]]*\])?",
         r"filename[ ]+filetype[ ]+fm[ ]+format.*",
         r"[\d.,]+ (?:file|dir)\(?s?\)? .*",
@@ -33,8 +33,16 @@ _SUMMARIES = [
         r"(?:file[ ]+code|code)[ ]+eof[ ]+last modification.*",
         r"owner[ ]+last modified[ ]+attributes.*",
         r"[-=_ ]{3,}",
-        r"(?:%direct-w-nofiles, )?no (?:files?|members?|data ?sets?) (?:were )?found\.?",
+        r"(?:%direct-w-nofiles, )?no (?:files?|members?|data ?sets?|jobs?) (?:were )?found"
+        r"(?: on jes queue)?\.?",
         r"ftp[ ]*\(.*\) .*",
+        r"files: \d+,?[ \xa0]+blocks: \d+",
+        r"(?:dirs|links): \d+",
+        r"volume - drive \d+:",
+        r"file name[ ]+size[ ]+date[ ].*",
+        r"(?:\.[ ]+)?\d+ bytes (?:available|- .*)",
+        r"value = \d+ = 0x[0-9a-f]+",
+        r"total number of batches listed: \d+",
     )
 ]
 _FIRST = re.compile(rf"[^\s\d]{{2,24}}(?: [^\s\d]{{1,12}})?:? {_NUMBER}", re.ASCII)

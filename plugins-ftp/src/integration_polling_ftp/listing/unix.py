@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from integration_polling_ftp.listing.dates import Clock, epoch, month_of
+from integration_polling_ftp.listing.dates import Clock, epoch, full_year, month_of
 from integration_polling_ftp.listing.entry import IGNORED, Entry, Kind, size_of
 
 _KINDS: dict[str, Kind] = {
@@ -23,7 +23,7 @@ _KINDS: dict[str, Kind] = {
 _OTHER = "bcpsDCMnPw?"
 _PERMISSIONS = re.compile(
     rf"[ \t]*(?:\d+[ \t]+){{0,2}}(?P<kind>[-dlf{_OTHER}]|a(?=[-rwx]{{9}}))"
-    r"(?:(?:[-rwxsStTlLugoaAc?]{9}[.+@*]?|[-A-Z]{12}|[ ]?\[[-A-Za-z]{6,9}\])(?=[ \t\d])"
+    r"(?:(?:[-rwxsStTlLugoaAc?]{9}[.+@*]?|[-A-Z]{12}|[ ]{0,2}\[[-A-Za-z]{6,9}\])(?=[ \t\d])"
     r"|(?:[-rwx]{8}|[-rwx]{6})(?=[ \t]))",
     re.ASCII,
 )
@@ -58,9 +58,23 @@ _DATES = [
     rf"(?:(?P<y7a>\d{{4}}),?[ ]+(?P<t7a>{_CLOCK})|(?P<t7>{_CLOCK})|(?P<y7>\d{{4}}))",
     # 2019. jan. 24.
     rf"(?P<y9>\d{{4}})[.][ ]+(?P<m9>{_WORD})[ ]+(?P<d9>\d{{1,2}})[.,]?(?:[ ]+(?P<t9>{_CLOCK}))?",
+    # Jun 17 93 12:22, Sept 14, 99 2:30 pm
+    rf"(?P<m10>{_WORD})[ ]+(?P<d10>\d{{1,2}}),?[ ]+(?P<y10>\d\d)[ ]+"
+    r"(?P<t10>\d{1,2}:\d\d(?:[ ][AaPp][Mm](?=[ ]))?)",
     # numeric month: 3 29 03:26
     rf"(?P<m8>\d{{1,2}})[ ]+(?P<d8>\d{{1,2}})[ ]+(?:(?P<t8>{_CLOCK})|(?P<y8>\d{{4}}))",
 ]
+_WORDS = ("m5", "m6", "m7", "m9", "m10")
+_DAYS = tuple(f"d{number}" for number in range(2, 11))
+_YEARS = ("y2", "y3", "y4", "y5", "y5a", "y5b", "y6", "y7", "y7a", "y8", "y9", "y10")
+"""The groups for the names of months, for days and for years. Times have `t` for `y`."""
+
+MAX_YEAR = 2107
+"""The last year of FAT, which no file system of a server exceeds by design."""
+
+MAX_DATES = 5
+"""The number of places in a line that may begin a date."""
+
 _TAIL = r"(?:[ ](?P<name>.+))"
 _SIZES = [
     r"(?<![^ \t])(?P<size>\d{1,3}(?:[.,']\d{3})+|-?\d+(?:[.,]\d+)?[kKMGTP]?B?)[ \t]+",
@@ -117,10 +131,12 @@ def parse_unix(line: str, clock: Clock) -> Entry | None:
     if match is None:
         match = _DATELESS.fullmatch(rest)
         return match and _entry(kind, match["name"], size_of(match["size"]), "")
-    name = match["name"]
+    name, groups = match["name"], match.groupdict()
+    if (zone := groups.get("zone")) and _is_name(match):
+        name, groups["zone"] = f"{zone} {name}", None
     if "[" in permissions[0] or (match.groupdict().get("pad") or ""):
         name = name.lstrip(" ")
-    return _entry(kind, name, _size(match["size"]), _modified(match.groupdict(), clock))
+    return _entry(kind, name, _size(match["size"]), _modified(groups, clock))
 
 
 def _name(usual: re.Match[str]) -> str:
@@ -131,18 +147,39 @@ def _name(usual: re.Match[str]) -> str:
 
 
 def _find(rest: str) -> re.Match[str] | None:
-    """Return the first size with a date after it; the earliest position wins."""
+    """Return the first size with a date after it; the earliest position wins.
+
+    An owner and a group with digits may look like a size and a date, so plausible dates win.
+    """
     for patterns in _PATTERNS:
-        found = [match for pattern in patterns if (match := pattern.search(rest))]
-        known = [match for match in found if _is_known(match)]
-        if known or found:
-            return min(known or found, key=re.Match[str].start)
+        plausible: list[re.Match[str]] = []
+        doubtful: list[re.Match[str]] = []
+        for pattern in patterns:
+            match, places = pattern.search(rest), MAX_DATES
+            while match is not None and places:
+                if _is_plausible(match):
+                    plausible.append(match)
+                    break
+                doubtful.append(match)
+                match, places = pattern.search(rest, match.start() + 1), places - 1
+        if found := plausible or doubtful:
+            return min(found, key=re.Match[str].start)
     return None
 
 
-def _is_known(match: re.Match[str]) -> bool:
-    word = _first(match.groupdict(), "m5", "m6", "m7", "m9")
-    return word is None or month_of(word) is not None
+def _is_plausible(match: re.Match[str]) -> bool:
+    groups = match.groupdict()
+    word, day, year = (_first(groups, *names) for names in (_WORDS, _DAYS, _YEARS))
+    return (
+        (word is None or month_of(word) is not None)
+        and (day is None or 0 < int(day) <= 31)
+        and (year is None or 1900 <= full_year(year) <= MAX_YEAR)
+    )
+
+
+def _is_name(match: re.Match[str]) -> bool:
+    """Return True if a zone is the beginning of the name: a blank and no seconds precede it."""
+    return match["t1"].count(":") < 2 and match.string[match.start("zone") - 1] == " "
 
 
 def _first(groups: dict[str, str | None], *names: str) -> str | None:
@@ -152,15 +189,15 @@ def _first(groups: dict[str, str | None], *names: str) -> str | None:
 def _modified(groups: dict[str, str | None], clock: Clock) -> str:
     if groups.get("a"):
         return _numbers(groups, clock)
-    word = _first(groups, "m5", "m6", "m7", "m9")
+    word = _first(groups, *_WORDS)
     digits = _first(groups, "m2", "m3", "m4", "m8")
     month = month_of(word) if word else int(digits or 0)
     if month is None:
         return ""
-    day = _first(groups, *(f"d{number}" for number in range(2, 10)))
-    year = _first(groups, "y2", "y3", "y4", "y5", "y5a", "y5b", "y6", "y7", "y7a", "y8", "y9")
-    time = _first(groups, "t2", "t3", "t4", "t5", "t5a", "t5b", "t6", "t7", "t7a", "t8", "t9")
-    return clock.modified(year, month, day or "0", time and time.replace(",", "."))
+    day = _first(groups, *_DAYS)
+    year = _first(groups, *_YEARS)
+    time = _first(groups, *(name.replace("y", "t") for name in _YEARS))
+    return clock.modified(year, month, day or "0", time and time.replace(",", ".").replace(" ", ""))
 
 
 def _numbers(groups: dict[str, str | None], clock: Clock) -> str:

@@ -195,7 +195,11 @@ def _print_fields(title: str, model: type[BaseModel]) -> None:
         kind = "secret" if is_secret(field) else field.get("type", "")
         if (most := field.get("maximum")) is not None:
             kind += f" ≤ {most:g}"
-        rows.append((f"  {name}", kind, default, field.get("description", "")))
+        meaning = field.get("description", "")
+        if isinstance(default, list) and default:
+            meaning = f"{meaning.rstrip('.')}. Default: {', '.join(map(str, default))}"
+            default = f"{len(default)} values"
+        rows.append((f"  {name}", kind, default, meaning))
     if rows:
         table(("  FIELD", "TYPE", "DEFAULT", "MEANING"), rows, wraps=True)
     else:

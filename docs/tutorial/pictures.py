@@ -68,6 +68,8 @@ def walk(page: Page, url: str, token: str, shoot: Shoot) -> list[str]:
         page.get_by_label(label, exact=True).first.fill(value)
     shoot("connect")
     click("button", "Check and connect")
+    page.get_by_role("button", name=re.compile("^Connect to ")).click()
+    clicked.append("Connect to …")
     click("button", "Sync now")
     page.locator("main table a[href^='/runs/']").first.click()
     expect(page.locator(".figure", has_text="Done").locator("dd")).to_have_text(

@@ -48,6 +48,8 @@ def test_an_account_is_connected_with_its_form_and_its_run_watched(house, window
     page.locator("[name='config.fanout_depth']").fill("1")
     page.locator("[name=name]").fill("My greetings")
     window.press("Check and connect")
+    window.sees("Page 3")
+    page.get_by_role("button", name=re.compile("^Connect to ")).click()
     window.sees("Account connected.")
     window.sees(window.heading(re.compile("My greetings")))
     window.press("Sync now")
@@ -216,6 +218,9 @@ def test_the_dashboard_can_be_used_with_the_keyboard_only(house, open_window, to
     tab_to(window, "config.name")
     keyboard.press("ControlOrMeta+A")
     keyboard.type("keyboard")
+    keyboard.press("Enter")
+    window.sees(window.heading("Confirm the connection"))
+    tab_to(window, window.page.get_by_role("button", name="Connect to").inner_text())
     keyboard.press("Enter")
     window.sees(window.heading(re.compile("keyboard")))
     for button, becomes in (("Pause", "paused"), ("Resume", "active")):

@@ -6,6 +6,8 @@ import csv
 import hashlib
 import io
 import json
+import re
+from pathlib import Path
 from uuid import uuid4
 
 import duckdb
@@ -216,3 +218,26 @@ def test_the_api_exports_what_a_token_may_see(api, desk) -> None:
     parquet = user.get("/v1/export", params={"format": "parquet"})
     assert parquet.content[:4] == parquet.content[-4:] == b"PAR1"
     assert "content.parquet" in parquet.headers["content-disposition"]
+
+
+def test_the_view_of_the_how_to_shows_the_current_state(desk, backend, tmp_path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "export.md"
+    (view,) = re.findall(r"```duckdb\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    account, erased = desk.account("a"), desk.account("b")
+    desk.keep(account, TaskOutput("1", "one"), TaskOutput("2", "two"), TaskOutput("3", "three"))
+    desk.keep(erased, TaskOutput("1", "erased"))
+    cursor = None
+    for day in ("2026-03-01", "2026-03-02"):
+        with backend.database.connection() as conn:
+            wanted = begin(conn, after=cursor)
+        cursor = wanted.until
+        batches = content_export.batches(backend, LOCAL_OPERATOR, wanted)
+        data = b"".join(encoded(Format.PARQUET, batches))
+        (tmp_path / f"{day}.parquet").write_bytes(data)
+        if day == "2026-03-01":
+            desk.keep(account, TaskOutput("1", "ONE"), TaskOutput.gone("2"))
+            account_erase.erase_account(backend, erased)
+    with duckdb.connect() as connection:
+        connection.execute(view.replace("'*.parquet'", f"'{tmp_path}/*.parquet'"))
+        rows = connection.execute("SELECT external_id, content FROM content ORDER BY 1").fetchall()
+    assert rows == [("1", "ONE"), ("3", "three")]

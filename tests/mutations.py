@@ -41,11 +41,13 @@ class Mutation:
     Attributes:
       changes: Tuples of (file, present text, replacement).
       tests: Paths of a few test files, so that the table takes minutes.
+      long: True if only a test with the mark `long` fails. Default: those tests are left out.
     """
 
     name: str
     changes: tuple[tuple[str, str, str], ...]
     tests: tuple[str, ...]
+    long: bool = False
 
 
 MUTATIONS = [
@@ -175,6 +177,7 @@ MUTATIONS = [
         "a demoted master ends its connections",
         (("core/transport/queues.py", "                self.disconnect()\n", ""),),
         ("tests/faults/test_failover.py",),
+        long=True,
     ),
     Mutation(
         "a run takes over tasks in portions",
@@ -980,7 +983,9 @@ MUTATIONS = [
     Mutation(
         "refusals of deletions",
         (("core/content/store.py",
-          "AND h.state = '{HeldState.REFUSED}' LIMIT", "AND false LIMIT"),),
+          "AND h.state = '{HeldState.REFUSED}' LIMIT", "AND false LIMIT"),
+         ("core/content/holds.py", "('{HeldState.ACCEPTED}', '{HeldState.REFUSED}')",
+          "('{HeldState.ACCEPTED}')")),
         ("tests/integration/test_held_deletions.py",),
     ),
     Mutation(
@@ -2110,6 +2115,7 @@ def failures(mutation: Mutation, urls: Urls) -> int:
                 "no:cacheprovider",
                 "-p",
                 "no:randomly",
+                *(("-m", "") if mutation.long else ()),
                 *mutation.tests,
             ],
             cwd=copy,

@@ -428,6 +428,18 @@ def test_both_versions_exceed_no_window_during_a_rolling_upgrade(
     assert worst_window(taken, 1_000_000) <= units
 
 
+def test_units_of_the_version_before_count_beside_a_log(
+    budgets: Budgets, clock: SimulatedClock
+) -> None:
+    limit = Rate("q", 10, 1.0)
+    clock.begin(BEGIN)
+    assert take(budgets, limit, 1) is None
+    now = BEGIN + 200_000
+    clock.set(now)
+    assert not take_before(clock.client, clock.key, "k", limit, 6, 10, now)
+    assert take(budgets, limit, 6) is not None
+
+
 def test_a_budget_without_a_log_counts_as_spent_after_the_upgrade(
     budgets: Budgets, clock: SimulatedClock
 ) -> None:

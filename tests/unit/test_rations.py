@@ -321,3 +321,22 @@ def test_a_reserved_cost_may_take_what_others_may_not() -> None:
     rationing = Rationing(rules, uses, waiting)
     assert [portion.ids for portion in rationing.choose(portions, tasks)] == [[], [2]]
     assert not rationing.reservations
+
+
+def test_a_task_that_does_not_fit_gets_the_units_that_are_left_first() -> None:
+    """A user who has used more leaves the rest of the limit to the one who comes first."""
+    left = {"group/d/g/q": UnitsLeft(5, 0, 5, 0.1)}
+    rules = Rules("d", COSTS, {}, available=left)
+    waiting = [
+        Waiting("ann", "a", "g", to_json([LIMIT]), True, False),
+        Waiting("bob", "b", "g", to_json([LIMIT]), True, False),
+    ]
+    portions = allocate(10, Places(30, 10), [], waiting, rules)
+    tasks = [Candidate(1, "a", LIVE, "light"), Candidate(2, "b", LIVE, "heavy")]
+    uses = {key: LimitUse(LIMIT) for key in left}
+    uses["group/d/g/q"].note(0.0, "ann", "a", LIVE, 10)
+    rationing = Rationing(rules, uses, waiting)
+    assert [portion.ids for portion in rationing.choose(portions, tasks)] == [[], []]
+    assert [(request.key, request.units) for request in rationing.reservations] == [
+        ("group/d/g/q", 7)
+    ]

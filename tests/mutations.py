@@ -1437,7 +1437,7 @@ MUTATIONS = [
         (("core/ledger/breakers.py",
           "SELECT FROM sync_task p WHERE p.id = b.probe_task AND p.state =",
           "SELECT FROM sync_task p WHERE false AND p.id = b.probe_task AND p.state ="),),
-        ("tests/integration/test_ledger_machine.py",),
+        ("tests/integration/test_breakers.py",),
     ),
     Mutation(
         "tasks of an absent account stay in their run",

@@ -11,7 +11,7 @@ from support.deployment import Deployment
 EVERYBODY_LEADS = """
 ALTER TABLE engine_state RENAME TO ledger_row;
 CREATE TABLE lead (connection int PRIMARY KEY, leader uuid, leader_until timestamptz);
-CREATE VIEW engine_state AS SELECT epoch, budgets_started, last_tick_at,
+CREATE VIEW engine_state AS SELECT epoch, budgets_started, last_tick_at, stuck,
     nonce, nonce_at, previous_nonce, previous_nonce_at,
     (SELECT leader FROM lead WHERE connection = pg_backend_pid()) AS leader,
     coalesce((SELECT leader_until FROM lead WHERE connection = pg_backend_pid()),

@@ -175,7 +175,10 @@ MUTATIONS = [
     ),
     Mutation(
         "a demoted master ends its connections",
-        (("core/transport/queues.py", "                self.disconnect()\n", ""),),
+        (("core/transport/queues.py",
+          "                self.disconnect()\n"
+          "                raise redis.ConnectionError(str(error)) from None",
+          "                raise"),),
         ("tests/faults/test_failover.py",),
         long=True,
     ),

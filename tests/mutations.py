@@ -149,6 +149,7 @@ MUTATIONS = [
           "                self.on_disk_full(error)  # other jobs may not need space\n",
           "                raise\n")),
         ("tests/faults/test_full_disk.py",),
+        long=True,
     ),
     Mutation(
         "readyz reports a full disk",

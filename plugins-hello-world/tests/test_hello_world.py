@@ -187,8 +187,8 @@ def test_the_readme_has_each_config_field_with_its_default() -> None:
 @pytest.mark.parametrize(
     ("harmful", "harmless"),
     [
-        ({"delay_ms": 1_001}, {"delay_ms": 1_000}),
-        ({"item_bytes": 65_537}, {"item_bytes": 65_536}),
+        ({"delay_ms": 30_001}, {"delay_ms": 30_000}),
+        ({"item_bytes": 1_048_577}, {"item_bytes": 1_048_576}),
         ({"fail_rate": {"exit": 0.1}}, {"fail_rate": {"crash": 0.1}}),
     ],
 )

@@ -48,8 +48,8 @@ ERRORS: Mapping[Failure, type[Exception]] = {
     "permanent": PermanentError,
 }
 
-MAX_DELAY_MS = 1_000
-MAX_ITEM_BYTES = 64 * 1024
+MAX_DELAY_MS = 30_000
+MAX_ITEM_BYTES = 1024 * 1024
 """The bounds of an account's config where the operator does not allow the test bench."""
 
 BENCH_ONLY: frozenset[Failure] = frozenset({"exit"})

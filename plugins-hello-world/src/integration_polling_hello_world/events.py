@@ -34,7 +34,7 @@ class HelloSettings(BaseSettings):
     )
     hello_world_test_bench: bool = Field(
         False,
-        description="Accounts may hold threads for more than a second, return items above 64 KiB,"
+        description="Accounts may hold threads for more than 30 s, return items above 1 MiB,"
         " and end worker processes",
     )
 

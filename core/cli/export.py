@@ -144,17 +144,23 @@ def _cursor(path: Path) -> str | None:
 
 
 def _replace(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file that replaces an earlier one when it is complete."""
-    part = path.with_name(f".{path.name}.part")
+    """Write a file that replaces an earlier one when it is complete.
+
+    A pipe or a device, such as `/dev/null`, is written to and stays.
+    """
+    replaces = path.is_file() or not path.exists()
+    part = path.with_name(f".{path.name}.part") if replaces else path
     try:
         with part.open("wb") as file:
             for chunk in chunks:
                 file.write(chunk)
-        part.replace(path)
+        if replaces:
+            part.replace(path)
     except OSError as error:
         raise InvalidInput("output-unwritable", path=path, detail=_reason(error)) from None
     finally:
-        part.unlink(missing_ok=True)
+        if replaces:
+            part.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

@@ -166,7 +166,7 @@ def test_bytes_are_stored_beside_the_records(desk, backend, export, tmp_path) ->
     assert files.missing == 0
 
 
-def test_bytes_that_changed_meanwhile_are_left_to_the_next_export(
+def test_the_next_export_has_bytes_that_change_during_an_export(
     desk, backend, export, tmp_path
 ) -> None:
     account = desk.account("a")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from core.cli import integrations, output
+from core.cli import export, integrations, output
 from core.cli.listing import print_page
 from core.plugins import get_registry
 from core.service.pagination import Page
@@ -119,3 +122,17 @@ def test_the_hint_to_the_next_page_keeps_the_filters(capsys: pytest.CaptureFixtu
         state="parked",
     )
     assert "repeat the command with --after cursor-1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_export_writes_to_a_pipe_and_does_not_replace_it(tmp_path: Path) -> None:
+    pipe, file = tmp_path / "pipe", tmp_path / "file"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as threads:
+        read = threads.submit(pipe.read_bytes)
+        export._replace(pipe, [b"one", b"two"])
+        assert read.result(30) == b"onetwo"
+    assert pipe.is_fifo()
+    file.write_bytes(b"old")
+    export._replace(file, [b"new"])
+    assert file.read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]

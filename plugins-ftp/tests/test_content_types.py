@@ -17,12 +17,13 @@ from core.testing import Harness
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
 OLE = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(500)
+GZIP = gzip.compress(b"a", mtime=0)
 
 
 def archive() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
-        packed.writestr("notes", "x" * 100)
+        packed.writestr(zipfile.ZipInfo("notes"), "x" * 100)
     return buffer.getvalue()
 
 
@@ -35,8 +36,8 @@ def archive() -> bytes:
             "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
         ("notes", archive(), "application/zip"), ("notes.zip", archive(), "application/zip"),
         ("old.xls", OLE, "application/vnd.ms-excel"), ("old.doc", OLE, "application/msword"),
-        ("a.tar.gz", gzip.compress(b"a"), "application/gzip"),
-        ("a.tgz", gzip.compress(b"a"), "application/gzip"),
+        ("a.tar.gz", GZIP, "application/gzip"),
+        ("a.tgz", GZIP, "application/gzip"),
         ("clip", b"\0\0\0\x18ftypmp42" + bytes(20), "video/mp4"),
         ("a.csv", b"a;b\n1;2\n", "text/csv"), ("page.HTML", b"<p>", "text/html"),
         ("notes.md", "ä".encode(), "text/markdown"), (".env", b"A=1\n", "text/plain"),

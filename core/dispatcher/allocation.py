@@ -232,12 +232,10 @@ def allocate(
     if not ready or free <= 0:
         return []
     by_user = held_by_user([*flying, *elsewhere], user_rate)
-    by_account: dict[str, Held] = {}
-    for each in (*flying, *waiting):
-        if each.account not in by_account:
-            by_account[each.account] = Held(rate=account_rate(each.account))
-        if isinstance(each, InFlight):
-            by_account[each.account].add(each)
+    accounts = {flight.account for flight in flying} | {account.account for account in waiting}
+    by_account = {account: Held(rate=account_rate(account)) for account in accounts}
+    for flight in flying:
+        by_account[flight.account].add(flight)
     used = _used(flying, rules)
     users = {flight.user for flight in flying} | ready.keys()
     share = places.without_reserve().share(len(ready), alone=len(users) == 1)

@@ -886,6 +886,18 @@ MUTATIONS = [
         ("tests/integration/test_liveness.py",),
     ),
     Mutation(
+        "ends of polls that change no index",
+        (("core/ledger/completion.py", "* 1.05 THEN a.next_sync_at",
+          "* 1.05 THEN clock_timestamp() + {_INTERVAL}"),),
+        ("tests/integration/test_completion.py",),
+    ),
+    Mutation(
+        "next polls that count from the end of a long run",
+        (("core/ledger/completion.py", "WHEN a.next_sync_at BETWEEN", "WHEN true OR a.next_sync_at"
+          " BETWEEN"),),
+        ("tests/integration/test_completion.py",),
+    ),
+    Mutation(
         "runs that somebody joined are kept",
         (("core/ledger/completion.py", "AND NOT r.joined AND", "AND"),),
         ("tests/integration/test_completion.py",),

@@ -202,6 +202,8 @@ user_integration = Table(
     ),
     Index("user_integration_name", "name"),
     Index("user_integration_listing", "created_at", "id"),
+    # Each poll updates the row twice. The new versions stay in the page of the old ones.
+    postgresql_with={"fillfactor": "80", "autovacuum_vacuum_scale_factor": "0.05"},
 )
 
 sync_run = Table(
@@ -273,7 +275,11 @@ sync_run = Table(
     ),
     Index("sync_run_history", "user_integration_id", desc("started_at")),
     Index("sync_run_latest", desc("started_at")),
-    Index("sync_run_to_prune", "finished_at", postgresql_where=text("NOT pruned")),
+    Index(
+        "sync_run_unpruned",
+        "finished_at",
+        postgresql_where=text("NOT pruned AND finished_at IS NOT NULL"),
+    ),
     # The leader deletes old runs whose tasks are deleted.
     Index("sync_run_pruned", "finished_at", "id", postgresql_where=text("pruned")),
 )
@@ -306,6 +312,8 @@ user_day = Table(
     _count("bytes_in", BigInteger),
     _count("bytes_kept", BigInteger),
     Index("user_day_day", "day", "user_id"),
+    # Each active user's row changes with each heartbeat, and no index of it.
+    postgresql_with={"fillfactor": "70"},
 )
 
 hint = Table(

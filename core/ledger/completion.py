@@ -177,12 +177,15 @@ ON CONFLICT (user_integration_id, day) DO UPDATE SET runs = d.runs + excluded.ru
     outputs_saved = d.outputs_saved + excluded.outputs_saved,
     outputs_deleted = d.outputs_deleted + excluded.outputs_deleted
 """
+_INTERVAL = "a.poll_interval_minutes * interval '1 minute'"
 # Schedules the account's next run. A resync that became due during the run starts immediately, and
 # so does a run that confirms deletions which a person accepted during the run. A run that retries
 # tasks, or that hints made, does not move the next poll. A poll that became due during the run
 # starts immediately, unless the run itself was that poll. A next poll that was set during the run
 # stays: it differs from the one that the run has recorded. The jitter spreads accounts that were
 # connected together.
+# The claim has already set a next poll. It stays if it is one interval after now, but for the
+# jitter, as after most runs. The statement then changes no indexed column, and no index (ADR 0091).
 RESCHEDULE = f"""
 UPDATE user_integration a SET
     last_sync_at = clock_timestamp(),
@@ -193,8 +196,9 @@ UPDATE user_integration a SET
         WHEN c.poll_due THEN clock_timestamp()
         WHEN c.trigger IN ('{Trigger.RETRY}', '{Trigger.HINT}') THEN a.next_sync_at
         WHEN a.next_sync_at <> c.next_sync_at THEN a.next_sync_at
-        ELSE clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
-            * (0.95 + 0.1 * random()) END,
+        WHEN a.next_sync_at BETWEEN clock_timestamp() + {_INTERVAL} * 0.95
+            AND clock_timestamp() + {_INTERVAL} * 1.05 THEN a.next_sync_at
+        ELSE clock_timestamp() + {_INTERVAL} * (0.95 + 0.1 * random()) END,
     consecutive_failures = CASE WHEN c.state = '{RunState.FAILED}'
         THEN a.consecutive_failures + 1 ELSE 0 END,
     listing_began_at = CASE WHEN c.state <> '{RunState.FAILED}'

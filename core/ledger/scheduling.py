@@ -24,6 +24,10 @@ WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timest
 """
 ANY_DUE = f"SELECT EXISTS (SELECT {_DUE})"
 
+# The intervals between a claim and the next poll. The end of a short run finds the next poll where
+# it has to be, and leaves it (see `core.ledger.completion.RESCHEDULE`).
+AHEAD = "(0.97 + 0.08 * random())"
+
 # Claims due accounts, and inserts their runs and root tasks, in one statement. It skips accounts
 # of paused integrations, and accounts that another scheduler has locked. The unique index on open
 # runs decides whether an account gets a run. If one is open, the account joins it. The statement
@@ -36,7 +40,7 @@ CLAIM_DUE = f"""
 WITH due AS (
     SELECT a.id, a.integration_domain, a.resync_due, a.drop_state, a.config_version,
         a.updated_at > coalesce(a.last_sync_at, '-infinity') AS changed,
-        clock_timestamp() + a.poll_interval_minutes * interval '1 minute' AS next_sync_at
+        clock_timestamp() + a.poll_interval_minutes * interval '1 minute' * {AHEAD} AS next_sync_at
     {_DUE}
     ORDER BY a.next_sync_at LIMIT %(batch)s FOR NO KEY UPDATE OF a SKIP LOCKED
 ), run AS (

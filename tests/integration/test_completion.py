@@ -6,9 +6,12 @@ import threading
 from uuid import UUID
 
 import pytest
+from psycopg import Cursor
+from psycopg.pq import TransactionStatus
 
 from core import Task, TaskOutput
-from core.ledger import completion, controls, scheduling
+from core.ledger import completion, controls, dispatching, scheduling
+from core.ledger.dispatching import Portion
 from core.ledger.outcomes import parked
 from core.plugins import Registry
 from core.results.delete_guard import DeleteGuard
@@ -415,19 +418,109 @@ def test_the_figures_of_a_day_are_moved_by_the_first_poll_of_the_next(desk) -> N
     ]
 
 
-def test_a_poll_that_found_nothing_writes_four_versions_of_rows(desk) -> None:
-    """Beside the inserts of its run and its task: two of the task, and two of the account."""
-    account = desk.account()
-    desk.finish(poll(desk, account))
-    desk.conn.execute("SELECT pg_stat_force_next_flush()")
-    before = desk.value(UPDATED)
-    desk.finish(poll(desk, account))
-    desk.conn.execute("SELECT pg_stat_force_next_flush()")
-    # The test itself makes the account due.
-    assert desk.value(UPDATED) - before == 4 + 1
-
-
+DUE_NOW = """
+UPDATE user_integration SET next_sync_at = now() WHERE id IN (
+    SELECT id FROM (SELECT id, row_number() OVER (ORDER BY created_at) AS number
+        FROM user_integration) a WHERE number % 5 = 0)
+"""
 UPDATED = """
-SELECT sum(n_tup_upd)::int FROM pg_stat_user_tables
+SELECT sum(n_tup_ins)::int, sum(n_tup_upd)::int, sum(n_tup_hot_upd)::int FROM pg_stat_user_tables
 WHERE relname IN ('sync_run', 'sync_task', 'user_integration', 'account_day', 'sync_seen')
+"""
+
+
+def updated(desk) -> list[int]:
+    """Return the numbers of inserted and updated rows, and of updates that changed no index."""
+    desk.conn.execute("SELECT pg_stat_force_next_flush()")
+    return list(desk.rows(UPDATED)[0])
+
+
+@pytest.fixture
+def counted(desk, monkeypatch) -> dict[str, int]:
+    """Count the statements and the commits of the desk's connection."""
+    counts = {"statements": 0, "commits": 0}
+    begin = desk.conn.transaction
+
+    def is_idle() -> bool:
+        return desk.conn.info.transaction_status == TransactionStatus.IDLE
+
+    class CountingCursor(Cursor):
+        def execute(self, *args, **more):
+            counts["statements"] += 1
+            counts["commits"] += is_idle()
+            return super().execute(*args, **more)
+
+    def transaction():
+        counts["commits"] += is_idle()
+        return begin()
+
+    monkeypatch.setattr(desk.conn, "cursor_factory", CountingCursor)
+    monkeypatch.setattr(desk.conn, "transaction", transaction)
+    return counts
+
+
+def test_polls_that_found_nothing_take_few_statements_commits_and_row_versions(
+    desk, counted
+) -> None:
+    """Beside the inserts of a run and a task: two versions of the task, and two of the account.
+
+    The second version of the account changes no index.
+    """
+    for number in range(500):
+        desk.account(str(number))
+    scheduling.poll(desk.conn, 500)
+    roots = desk.claim()
+    desk.save(*map(desk.outcome, roots))
+    completion.end_runs(desk.conn, {root.run_id for root in roots})
+    assert desk.conn.execute(DUE_NOW).rowcount == 100
+    portions = [
+        Portion(str(account), "live", 1)
+        for (account,) in desk.rows("SELECT id FROM user_integration WHERE next_sync_at <= now()")
+    ]
+    rows = updated(desk)
+    counted.update(statements=0, commits=0)
+    assert len(scheduling.claim_due(desk.conn, 100).runs) == 100
+    roots = dispatching.claim(desk.conn, desk.me, "shop", portions, 60.0)
+    desk.save(*map(desk.outcome, roots))
+    ended = completion.end_runs(desk.conn, {root.run_id for root in roots})
+    assert len(ended) == 100
+    assert counted["statements"] <= 11
+    assert counted["commits"] <= 5
+    inserts, updates, hot = (
+        after - before for before, after in zip(rows, updated(desk), strict=True)
+    )
+    assert (inserts, updates) == (200, 400)
+    assert hot >= 90
+
+
+def test_the_end_of_a_short_poll_leaves_the_next_poll_that_the_claim_has_set(desk) -> None:
+    account = desk.account()
+    root = poll(desk, account)
+    next_poll = desk.value("SELECT next_sync_at FROM user_integration")
+    desk.finish(root, output=[TaskOutput("new")])
+    assert desk.value("SELECT next_sync_at FROM user_integration") == next_poll
+    assert desk.value(IS_AN_INTERVAL_AHEAD)
+
+
+def test_the_end_of_a_long_poll_sets_the_next_poll(desk) -> None:
+    root = poll(desk, desk.account())
+    desk.conn.execute(
+        """WITH moved AS (UPDATE sync_run SET next_sync_at = now() + interval '14 minutes')
+        UPDATE user_integration SET next_sync_at = now() + interval '14 minutes'"""
+    )
+    desk.finish(root)
+    assert desk.value(IS_AN_INTERVAL_AHEAD)
+
+
+def test_a_shorter_interval_counts_from_the_end_of_the_poll(desk) -> None:
+    root = poll(desk, desk.account())
+    desk.conn.execute("UPDATE user_integration SET poll_interval_minutes = 5")
+    desk.finish(root)
+    assert desk.value(IS_AN_INTERVAL_AHEAD)
+
+
+IS_AN_INTERVAL_AHEAD = """
+SELECT (next_sync_at - last_sync_at) / poll_interval_minutes
+    BETWEEN interval '57 seconds' AND interval '63 seconds'
+FROM user_integration
 """

@@ -28,6 +28,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from redis import Redis
 
 from benchmarks.engine import PROCESSES, THREADS, Engine, Testbed
@@ -174,11 +175,14 @@ def _measure(bed: Testbed, form: Form, scale: float, kept: Kept) -> None:
         one.conn.execute(CLEAN_UP)
         with Redis.from_url(bed.urls.redis_url) as client:
             client.flushall()
-        with _fleet(one, form) as pid:
+        with _fleet(one, form) as pid, psycopg.connect(url, autocommit=True) as conn:
+            # The statements of the benchmark itself do not count.
+            conn.execute("SET log_min_duration_statement = -1")
+            conn.execute("SET enable_seqscan = off")
             while len(kept.of(form.name)) < form.steps and kept.may_begin(guess):
                 begun = time.monotonic()
                 days_ago = form.steps - len(kept.of(form.name)) if form.cycles > 1 else None
-                step = _step(one, pid, form, accounts, seconds, days_ago)
+                step = _step(one.home, conn, pid, form, accounts, seconds, days_ago)
                 kept.add(form.name, step | {"took, s": round(time.monotonic() - begun, 1)})
                 guess = max(guess, step["seconds"])
 
@@ -190,8 +194,7 @@ def _seeded(bed: Testbed, form: Form, accounts: int, ended: int, kept: Kept) -> 
         return bed.address(name)
     url, begun = bed.database(name), time.monotonic()
     migrate(url)
-    with Engine(Testbed(replace(bed.urls, database_url=url), bed.home)) as engine:
-        conn = engine.conn
+    with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(FILL, (form.provider, accounts))
         # Without checks of foreign keys.
         conn.execute("SET session_replication_role = replica")
@@ -211,9 +214,6 @@ def _fleet(engine: Engine, form: Form) -> Iterator[int]:
     conn = engine.conn
     conn.execute(f"ALTER SYSTEM SET log_min_duration_statement = {SLOW_MS:.0f}")
     conn.execute("SELECT pg_reload_conf()")
-    # The statements of the benchmark itself do not count.
-    conn.execute("SET log_min_duration_statement = -1")
-    conn.execute("SET enable_seqscan = off")
     with (
         program(scheduler, engine.environment, engine.home / "scheduler.log"),
         engine.workers(PROCESSES, form.threads) as pid,
@@ -222,7 +222,8 @@ def _fleet(engine: Engine, form: Form) -> Iterator[int]:
 
 
 def _step(
-    engine: Engine,
+    home: Path,
+    conn: Conn,
     workers: int,
     form: Form,
     accounts: int,
@@ -230,14 +231,14 @@ def _step(
     days_ago: int | None,
 ) -> Step:
     """Measure the cycles of a step together."""
-    logged = len(log_of(engine.home))
-    usage = Usage(engine.conn, engine.home, [workers])
+    logged = len(log_of(home))
+    usage = Usage(conn, home, [workers])
     cycles = [
-        _cycle(engine.conn, accounts, seconds, None if number else days_ago)
+        _cycle(conn, accounts, seconds, None if number else days_ago)
         for number in range(form.cycles)
     ]
     costs = usage.of(accounts * form.cycles)
-    statements = slow(log_of(engine.home)[logged:])
+    statements = slow(log_of(home)[logged:])
     worked = [(name, ms) for name, ms in statements if name != "COMMIT"]
     duration = sum(cycle["seconds"] for cycle in cycles)
     return {
@@ -252,7 +253,7 @@ def _step(
             max((ms for name, ms in statements if name == "COMMIT"), default=SLOW_MS)
         ),
         "statements": _worst(worked),
-        "sizes": _sizes(engine.conn),
+        "sizes": _sizes(conn),
     }
 
 

@@ -59,7 +59,7 @@ CONTENT = """
 INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
     name, content_text, size, digest, content_seq, metadata_seq)
 SELECT id, 'shop', 'item-' || n, 'item', 'Item', 'hello', 5, '\\x00', 0, 0
-FROM user_integration, generate_series(1, 3) n
+FROM user_integration, generate_series(1, 3) n ON CONFLICT DO NOTHING
 """
 # Accounts with an open run. As after a slow quarter of an hour, they are also due, before others.
 # None is overdue.
@@ -208,7 +208,8 @@ def _steps(desk: Any):
     yield "expire", Step(lambda: leases.expire(conn), 1)
     outcomes = [desk.outcome(one, output=[TaskOutput("new", "hello")]) for one in dispatches[:10]]
     outcomes += [desk.outcome(one) for one in dispatches[10:]]
-    yield "save", Step(lambda: desk.save(*outcomes), BATCH)
+    if outcomes:
+        yield "save", Step(lambda: desk.save(*outcomes), BATCH)
     runs = [one.run_id for one in dispatches]
     yield "end", Step(lambda: completion.end_runs(conn, runs), BATCH)
     yield (

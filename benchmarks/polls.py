@@ -65,11 +65,13 @@ JOIN (SELECT n, now() - interval '7 days' * (1 - n::float / %(runs)s) AS at
     FROM generate_series(1, %(runs)s::int) n) run
 ON run.n %% %(accounts)s = a.number - 1
 """
+# Also takes statistics while no run is open.
 CLEAN_UP = """
 DELETE FROM sync_task;
 DELETE FROM sync_run WHERE state = 'running';
 DELETE FROM process;
-UPDATE user_integration SET next_sync_at = NULL WHERE next_sync_at IS NOT NULL
+UPDATE user_integration SET next_sync_at = NULL WHERE next_sync_at IS NOT NULL;
+ANALYZE
 """
 BEGIN = "SELECT clock_timestamp() + %s * interval '1 second'"
 # The order of the due times is not that of the table.

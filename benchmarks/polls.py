@@ -65,7 +65,7 @@ JOIN (SELECT n, now() - interval '7 days' * (1 - n::float / %(runs)s) AS at
     FROM generate_series(1, %(runs)s::int) n) run
 ON run.n %% %(accounts)s = a.number - 1
 """
-# Also takes statistics while no run is open.
+# The last statement takes statistics while no run is open.
 CLEAN_UP = """
 DELETE FROM sync_task;
 DELETE FROM sync_run WHERE state = 'running';

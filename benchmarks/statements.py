@@ -1,4 +1,4 @@
-"""The engine's statements in what PostgreSQL shows and logs."""
+"""The names of the engine's statements that PostgreSQL shows and logs."""
 
 from __future__ import annotations
 

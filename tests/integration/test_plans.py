@@ -1,4 +1,4 @@
-"""Hot statements cost what they return, whatever the statistics say and whatever else is there.
+"""The cost of hot statements depends on their results, not on other rows and not on statistics.
 
 The engine's own functions run on tables that are empty, new and grown, without statistics, with
 statistics of a quiet moment, and beside an old snapshot. The test bounds the pages that each of

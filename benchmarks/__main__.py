@@ -32,25 +32,38 @@ def main(words: list[str] | None = None) -> int:
         arguments.quick,
         arguments.rows,
         arguments.only,
+        arguments.scale,
+        arguments.minutes,
     )
     for name in NAMES if arguments.name == "all" else [arguments.name]:
-        result, text = measure(name, options)
+        result, text = measure(name, options, arguments.folder)
         print(text, flush=True)
         if arguments.keep:
-            keep(name, completed(name, result) if arguments.only else result)
+            keep(
+                name,
+                completed(name, result)
+                if arguments.only and "cases" in result["details"]
+                else result,
+            )
         if arguments.json:
             print(json.dumps(result), flush=True)
     return 0
 
 
-def measure(name: str, options: Options) -> tuple[dict[str, Any], str]:
-    """Run one benchmark on servers of its own, and return its result as JSON and as text."""
+def measure(name: str, options: Options, folder: Path | None = None) -> tuple[dict[str, Any], str]:
+    """Run one benchmark on servers of its own, and return its result as JSON and as text.
+
+    Args:
+      name: The name of the benchmark.
+      options: The options of the command line.
+      folder: The folder where the servers' data stay. Default: they are deleted at the end.
+    """
     # Imported here, so that `--help` and `page` need no servers and no peers.
     from benchmarks.engine import testbed
     from benchmarks.machine import describe, one_line
 
     begun = time.monotonic()
-    with testbed() as bed:
+    with testbed(folder) as bed:
         machine = describe(bed.urls)
         print(one_line(machine), file=sys.stderr)
         report: Report = importlib.import_module(f"benchmarks.{name}").run(bed, options)
@@ -132,8 +145,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only",
         default="",
-        help="measure only the cases of `ftp` whose name contains this text; `--keep` keeps the"
-        " stored others",
+        help="measure only the cases of `ftp`, or the forms of `polls`, whose name contains this"
+        " text; `--keep` keeps the stored others of `ftp`",
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="size of `polls`, relative to the full one"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="a folder for the servers' data, which stay; `polls` continues there in a later call",
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="begin no step of `polls` that would end later"
     )
     return parser
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,13 +68,22 @@ class Testbed:
         with psycopg.connect(self.urls.database_url, autocommit=True) as conn:
             conn.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
             conn.execute(f'CREATE DATABASE "{name}"')
+        return self.address(name)
+
+    def address(self, name: str) -> str:
+        """Return the URL of a database on the same server."""
         return urlsplit(self.urls.database_url)._replace(path=f"/{name}").geturl()
 
 
 @contextmanager
-def testbed() -> Iterator[Testbed]:
-    """Start the servers and migrate; delete all data at the end."""
-    with tempfile.TemporaryDirectory(prefix="polling-bench-") as folder:
+def testbed(home: Path | None) -> Iterator[Testbed]:
+    """Start the servers and migrate.
+
+    Args:
+      home: The folder of all data, which stays. None: a folder that is deleted at the end.
+    """
+    made = tempfile.TemporaryDirectory(prefix="polling-bench-")
+    with nullcontext(home) if home is not None else made as folder:
         settings = Settings(_env_file=None, database_url=None, redis_url=None, home=Path(folder))
         with Servers(settings) as urls:
             migrate(urls.database_url)

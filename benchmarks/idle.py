@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.engine import PROCESSES, THREADS, Engine, Testbed
 from benchmarks.processes import cpu_seconds, family, program, wait_until
 from benchmarks.report import Budget, Options, Report
+from benchmarks.statements import log_of
 
 ACCOUNTS = 100
 STATEMENT = re.compile(r"LOG:  (?:statement|execute [^:]*):\s+(.*)")
@@ -60,7 +61,7 @@ def _watch(bed: Testbed, pid: int, duration: float) -> tuple[Counter[str], list[
 
     Returns the counts, the percent of a core for each process, and the seconds measured.
     """
-    before = len(_logged(bed))
+    before = len(log_of(bed.home))
     processes = family(pid)
     begun, used = time.perf_counter(), cpu_seconds(processes)
     time.sleep(duration)
@@ -69,17 +70,9 @@ def _watch(bed: Testbed, pid: int, duration: float) -> tuple[Counter[str], list[
         round(100 * (now - then) / seconds, 2)
         for then, now in zip(used, cpu_seconds(processes), strict=True)
     ]
-    statements = STATEMENT.findall(_logged(bed)[before:])
+    statements = STATEMENT.findall(log_of(bed.home)[before:])
     return (
         Counter(" ".join(text.split())[:60] for text in statements),
         sorted(shares, reverse=True),
         seconds,
     )
-
-
-def _logged(bed: Testbed) -> str:
-    logs = sorted(
-        (bed.home / "embedded" / "postgres" / "log").glob("postgres-*.log"),
-        key=lambda log: log.stat().st_mtime,
-    )
-    return "".join(log.read_text("utf-8", "replace") for log in logs)

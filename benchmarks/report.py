@@ -17,13 +17,18 @@ class Options:
       quick: Use sizes so small that the figures are meaningless, to check that a benchmark works.
         Default: False.
       rows: The number of rows in the largest table of `upsert`. Default: None, its own default.
-      only: Measure only the cases of `ftp` whose name contains this text. Default: all cases.
+      only: Measure only the cases of `ftp`, or the forms of `polls`, whose name contains this
+        text. Default: all of them.
+      scale: The size of `polls` and `lookups`, relative to the full one. Default: 1.
+      minutes: The time after which `polls` begins no further step. Default: None, no limit.
     """
 
     rounds: int = 3
     quick: bool = False
     rows: int | None = None
     only: str = ""
+    scale: float = 1.0
+    minutes: float | None = None
 
     def size(self, full: int, quick: int) -> int:
         """Return `quick` with the option `--quick`, and `full` otherwise."""

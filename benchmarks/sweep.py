@@ -14,9 +14,6 @@ that took most of their time. The memory of the worker and of the command is sam
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-import re
 import statistics
 import sys
 import threading
@@ -25,16 +22,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from uuid import UUID
 
 import psutil
 
+from benchmarks import statements
 from benchmarks.engine import Engine, Testbed
 from benchmarks.processes import ended, family, program, resident_bytes
 from benchmarks.report import Budget, Options, Report, ratio
 from benchmarks.swept import KEPT
-from core import content, ledger
 from core.db.pool import Conn, open_connection
 from core.service.authorization import Principal
 from core.service.content import changes
@@ -236,42 +232,12 @@ def _look(engine: Engine, seen: Watched, stop: threading.Event) -> None:
     with open_connection(engine.urls.database_url) as conn:
         while not stop.wait(LOOK_SECONDS):
             for pid, start, seconds, working, query, wait in conn.execute(WRITING):
-                key, name = (pid, start), _name(query)
+                key, name = (pid, start), statements.name(query)
                 seen.deleting.update([key] if name.startswith(MODULES) else ())
                 looks = seen.looks.setdefault(key, Counter())
                 looks[name if wait is None else f"{name} ({wait})"] += 1
                 seen.transactions[key] = max(seen.transactions.get(key, 0.0), float(working))
                 seen.committed[key] = max(seen.committed.get(key, 0.0), float(seconds))
-
-
-@cache
-def _statements() -> dict[str, str]:
-    """Return the names of the engine's statements, by the text that PostgreSQL shows."""
-    modules = ["core.service.accounts.disconnect"]
-    for package in (content, ledger):
-        found = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
-        modules += [module.name for module in found]
-    return {
-        _shape(text): f"{name.removeprefix('core.')}.{constant}"
-        for name in modules
-        for constant, text in vars(importlib.import_module(name)).items()
-        if constant.isupper() and isinstance(text, str) and not constant.startswith("_")
-    }
-
-
-@cache
-def _name(query: str) -> str:
-    """Return the name of a statement; PostgreSQL cuts its text."""
-    shape = _shape(query)[:-10] if len(query) > 1000 else _shape(query)
-    for known, name in _statements().items():
-        if known == shape or (len(query) > 1000 and known.startswith(shape)):
-            return name
-    return query[:40]
-
-
-def _shape(text: str) -> str:
-    """Return a statement without the names or numbers of its parameters."""
-    return re.sub(r"%\(\w+\)s|%s|\$\d+", "?", text).replace("%%", "%")
 
 
 def _follow(engine: Engine, other: UUID, seen: Watched, stop: threading.Event) -> None:

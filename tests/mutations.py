@@ -52,6 +52,24 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "the end of runs reads no other open runs",
+        (("core/ledger/completion.py", "SELECT * FROM sync_run WHERE id = candidate.id OFFSET 0",
+          "SELECT * FROM sync_run WHERE id = candidate.id AND state = 'running' OFFSET 0"),),
+        ("tests/integration/test_plans.py",),
+    ),
+    Mutation(
+        "a claim reads due accounts in the order of the index",
+        (("core/ledger/scheduling.py", "        conn.execute(IN_ORDER)\n", ""),),
+        ("tests/integration/test_plans.py",),
+    ),
+    Mutation(
+        "a claim has no anti join",
+        (("core/ledger/scheduling.py", "  AND NOT ARRAY({PAUSED_DOMAINS})",
+          "  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id\n"
+          "    AND r.state = '{RunState.RUNNING}') AND NOT ARRAY({PAUSED_DOMAINS})"),),
+        ("tests/integration/test_plans.py",),
+    ),
+    Mutation(
         "a listener has one holder",
         (("core/ledger/listeners.py", "AND (holder = %(me)s OR holder IS NULL OR",
           "AND (true OR holder = %(me)s OR"),),

@@ -266,12 +266,13 @@ sync_run = Table(
         "user_integration_id",
         postgresql_where=text(f"state = '{RunState.RUNNING}'"),
     ),
-    # The leader looks for runs that have not taken over all tasks of earlier runs.
+    # The leader looks for runs that have not taken over all tasks of earlier runs. The condition
+    # does not name the state, so that no index of all open runs can serve the statement.
     Index(
-        "sync_run_carrying",
+        "sync_run_carries",
         "user_integration_id",
         "lane",
-        postgresql_where=text(f"state = '{RunState.RUNNING}' AND carry_until IS NOT NULL"),
+        postgresql_where=text("carry_until IS NOT NULL AND finished_at IS NULL"),
     ),
     Index("sync_run_history", "user_integration_id", desc("started_at")),
     Index("sync_run_latest", desc("started_at")),

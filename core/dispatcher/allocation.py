@@ -232,8 +232,8 @@ def allocate(
     if not ready or free <= 0:
         return []
     by_user = held_by_user([*flying, *elsewhere], user_rate)
-    accounts = {flight.account for flight in flying} | {account.account for account in waiting}
-    by_account = {account: Held(rate=account_rate(account)) for account in accounts}
+    present = {flight.account for flight in flying} | {account.account for account in waiting}
+    by_account = {account: Held(rate=account_rate(account)) for account in present}
     for flight in flying:
         by_account[flight.account].add(flight)
     used = _used(flying, rules)

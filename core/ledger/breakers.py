@@ -191,16 +191,24 @@ DELETE FROM breaker b WHERE b.limit_name <> '{WHOLE_ACCOUNT}'
 # Live runs that have waited for a limit for one poll interval, while their account answers. Served
 # by `sync_run_open`; `breaker` has few rows.
 OVERDUE_LIMITS = f"""
+WITH open AS MATERIALIZED (
+    SELECT b.* FROM breaker b
+    WHERE b.opened_at IS NOT NULL AND b.limit_name <> '{WHOLE_ACCOUNT}'
+      AND b.integration_domain <> ALL (ARRAY({PAUSED_DOMAINS}))
+      AND NOT EXISTS (SELECT FROM breaker whole
+        WHERE whole.user_integration_id = b.user_integration_id
+          AND whole.limit_name = '{WHOLE_ACCOUNT}' AND whole.opened_at IS NOT NULL)
+)
 SELECT b.user_integration_id AS account, b.limit_name, b.types, r.id AS run
-FROM breaker b JOIN user_integration a ON a.id = b.user_integration_id
-JOIN sync_run r ON r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
-    AND r.state = '{RunState.RUNNING}'
-WHERE b.opened_at IS NOT NULL AND b.limit_name <> '{WHOLE_ACCOUNT}'
-  AND greatest(b.opened_at, r.started_at) + a.poll_interval_minutes * interval '1 minute'
-    <= clock_timestamp()
-  AND b.integration_domain <> ALL (ARRAY({PAUSED_DOMAINS}))
-  AND NOT EXISTS (SELECT FROM breaker whole WHERE whole.user_integration_id = a.id
-    AND whole.limit_name = '{WHOLE_ACCOUNT}' AND whole.opened_at IS NOT NULL)
+FROM open b CROSS JOIN LATERAL (
+    SELECT poll_interval_minutes * interval '1 minute' AS interval FROM user_integration
+    WHERE id = b.user_integration_id OFFSET 0
+) a CROSS JOIN LATERAL (
+    SELECT id, started_at FROM sync_run WHERE user_integration_id = b.user_integration_id
+      AND integration_domain = b.integration_domain AND lane = '{Lane.LIVE}'
+      AND state = '{RunState.RUNNING}' OFFSET 0
+) r
+WHERE greatest(b.opened_at, r.started_at) + a.interval <= clock_timestamp()
 ORDER BY 1, 2 LIMIT 100
 """
 # Served by `sync_task_ready`.

@@ -72,10 +72,10 @@ UPDATE sync_run SET carry_until = greatest(carry_until, %(until)s), carried_at =
     carried_id = %(id)s
 WHERE id = %(run)s
 """
-# Served by `sync_run_carrying`.
-CARRYING = f"""
+# Open runs: only `sync_run_carries` can serve a condition that does not name the state (ADR 0095).
+CARRYING = """
 SELECT id, user_integration_id, lane FROM sync_run
-WHERE state = '{RunState.RUNNING}' AND carry_until IS NOT NULL
+WHERE finished_at IS NULL AND carry_until IS NOT NULL
 ORDER BY user_integration_id, lane LIMIT 100
 """
 CARRIED_SO_FAR = f"""

@@ -38,10 +38,16 @@ AND (SELECT t.id FROM sync_task t
     LIMIT 1) IS NULL
 """
 
-RUNS_TO_END = f"""
-SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = '{RunState.RUNNING}'
-    AND {OPEN_TASKS} ORDER BY r.id
+# The open runs among some candidates. `OFFSET 0` keeps the condition on the state out of the
+# search, so that only the primary key serves it. Otherwise, with statistics of a moment without
+# open runs, the planner would read an index of all open runs for each candidate (ADR 0095).
+OPEN_CANDIDATES = f"""
+(SELECT r.* FROM unnest(%(runs)s::uuid[]) AS candidate (id) CROSS JOIN LATERAL (
+    SELECT * FROM sync_run WHERE id = candidate.id OFFSET 0
+) r WHERE r.state = '{RunState.RUNNING}') r
 """
+
+RUNS_TO_END = f"SELECT r.id::text FROM {OPEN_CANDIDATES} WHERE {OPEN_TASKS} ORDER BY r.id"
 # A slice of the open runs, and those among them without open tasks. `sync_run_open` serves it. The
 # cost is bounded, however many runs are open.
 FORGOTTEN_RUNS = f"""
@@ -132,9 +138,7 @@ SELECT r.id, r.user_integration_id, r.lane, r.trigger, r.started_at, r.next_sync
     CASE WHEN c.tasks_parked + c.tasks_deferred = 0 THEN '{RunState.SUCCEEDED}'
         WHEN c.root_parked THEN '{RunState.FAILED}' ELSE '{RunState.PARTIAL}' END AS state,
     {FOUND_NOTHING} AS folds
-FROM unnest(%(runs)s::uuid[]) AS candidate (id) CROSS JOIN LATERAL (
-    SELECT * FROM sync_run WHERE id = candidate.id AND state = '{RunState.RUNNING}' OFFSET 0
-) r CROSS JOIN LATERAL (
+FROM {OPEN_CANDIDATES} CROSS JOIN LATERAL (
     SELECT {COUNTS}, count(*) AS known, coalesce(sum(t.followups), 0) AS followups,
            bool_or(t.skipped IS NOT NULL OR t.reason IS NOT NULL OR t.retry_of IS NOT NULL
                OR t.carried) AS remarkable,
@@ -256,7 +260,7 @@ def end_runs(
     named = sorted(runs)
     if not named:
         return []
-    ids = [run for (run,) in conn.execute(RUNS_TO_END, (named,)).fetchall()]
+    ids = [run for (run,) in conn.execute(RUNS_TO_END, {"runs": named}).fetchall()]
     return _end_all(conn, ids, later)
 
 

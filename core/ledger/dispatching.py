@@ -22,11 +22,13 @@ from core.states import AccountState, Lane, RunState, TaskState
 AVAILABLE = passed("sync_task.available_at")
 """The condition on a row of `sync_task` that the task may be dispatched now."""
 
-# Domains with open runs; only these can have ready tasks. Served by `sync_run_by_domain`.
+# Domains with open runs; only these can have ready tasks. Served by `sync_run_by_domain`: with its
+# order, the plan stops at the first run (ADR 0095).
 DOMAINS_WITH_WORK = f"""
 SELECT domain FROM unnest(%s::text[]) AS domain
-WHERE EXISTS (SELECT FROM sync_run r
-    WHERE r.state = '{RunState.RUNNING}' AND r.integration_domain = domain)
+WHERE (SELECT r.user_integration_id FROM sync_run r
+    WHERE r.state = '{RunState.RUNNING}' AND r.integration_domain = domain
+    ORDER BY r.user_integration_id LIMIT 1) IS NOT NULL
 """
 
 # Counts the queued tasks of a domain; it reads as many rows as the window is wide. Served by

@@ -29,19 +29,23 @@ FIGURES_SECONDS = 400 * clocks.DAY
 
 # A run with more tasks than its integration allows takes no more: a task that returns follow-ups
 # parks with this reason. The statement judges a slice of the open runs, so that its cost does not
-# grow with their number. `sync_run_open` serves it.
+# grow with their number. `sync_run_open` serves it. The update names its runs in an array, and has
+# no condition on the state. As a join, it compared each run of the slice with each open run
+# (ADR 0095).
 OVER_LIMIT = f"""
 WITH slice AS MATERIALIZED (
     SELECT id, integration_domain, over_limit, started_at, user_integration_id, lane FROM sync_run
     WHERE state = '{RunState.RUNNING}' AND (user_integration_id, lane) > (%s::uuid, %s::text)
     ORDER BY user_integration_id, lane LIMIT {MAX_RUNS_PER_LOOK}
+), large AS MATERIALIZED (
+    SELECT s.id, i.max_tasks FROM slice s JOIN integration i ON i.domain = s.integration_domain
+    WHERE s.over_limit IS NULL AND s.started_at < now() - interval '20 seconds'
+      AND EXISTS (SELECT FROM sync_task t WHERE t.run_id = s.id OFFSET i.max_tasks LIMIT 1)
 ), marked AS (
     UPDATE sync_run r SET over_limit
-        = format('the run has more than %%s tasks; a task may be making ever new keys', i.max_tasks)
-    FROM slice s JOIN integration i ON i.domain = s.integration_domain
-    WHERE r.id = s.id AND r.state = '{RunState.RUNNING}' AND s.over_limit IS NULL
-      AND s.started_at < now() - interval '20 seconds'
-      AND EXISTS (SELECT FROM sync_task t WHERE t.run_id = s.id OFFSET i.max_tasks LIMIT 1)
+        = (SELECT format('the run has more than %%s tasks; a task may be making ever new keys',
+            max_tasks) FROM large WHERE large.id = r.id)
+    WHERE r.id = ANY (ARRAY(SELECT id FROM large)) AND r.finished_at IS NULL
 )
 SELECT user_integration_id, lane FROM slice
 ORDER BY user_integration_id DESC, lane DESC

@@ -89,7 +89,7 @@ def test_a_claim_reads_few_pages_among_dead_rows(deployment: Deployment) -> None
         names |= claim | {"after": RING_START, "fresh_after": RING_START, "busy": ["x"], "full": []}
         assert _pages(connection, dispatching.CLAIM_TASKS, names) < MAX_PAGES
         assert _pages(connection, dispatching.WAITING, names) < MAX_PAGES
-        assert _pages(connection, completion.RUNS_TO_END, ([str(run)],)) < FEW_PAGES
+        assert _pages(connection, completion.RUNS_TO_END, {"runs": [str(run)]}) < FEW_PAGES
     database.close()
 
 

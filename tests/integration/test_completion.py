@@ -94,7 +94,9 @@ def test_a_check_inside_the_saving_transaction_would_end_no_run(desk, connect) -
     with one.transaction(), two.transaction():
         for conn, dispatch in ((one, first), (two, second)):
             desk.save(desk.outcome(dispatch), conn=conn)
-            assert conn.execute(completion.RUNS_TO_END, ([dispatch.run_id],)).fetchall() == []
+            assert (
+                conn.execute(completion.RUNS_TO_END, {"runs": [dispatch.run_id]}).fetchall() == []
+            )
     assert desk.runs() == ["running"]
     assert len(completion.end_runs(desk.conn, {first.run_id})) == 1
 

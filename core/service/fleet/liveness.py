@@ -41,15 +41,17 @@ An account is never overdue before the scheduler would be silent. Both problems 
 two intervals have passed.
 """
 
-DUE = f"sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= clock_timestamp()"
+DUE = f"sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= now()"
 """The condition of a due account. The index `user_integration_due` serves it."""
 
-# The index `user_integration_due` serves it. If an account has an open live run, a claim or the
+# The index `user_integration_due` serves the first condition on `next_sync_at`, which follows from
+# the second one. If an account has an open live run, a claim or the
 # request for the run has moved the account out of this range.
 OVERDUE = f"""
 FROM user_integration a
 WHERE sync_status = '{AccountState.ACTIVE}'
-  AND next_sync_at < clock_timestamp()
+  AND next_sync_at < now() - %(silent_after)s * interval '1 second'
+  AND next_sync_at < now()
       - greatest({OVERDUE_INTERVALS} * poll_interval_minutes * interval '1 minute',
       %(silent_after)s * interval '1 second')
 """

@@ -1,0 +1,38 @@
+"""The search for runs that carry tasks reads no other open runs
+
+Revision: 0024, after 0020
+
+With bad statistics, the planner took an index of all open runs instead of `sync_run_carrying`. No
+other index can serve the new statement. The previous version reads an index of all open runs.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+from core.db.migrate import build_index
+
+revision = "0024"
+down_revision = "0022"
+
+
+def upgrade() -> None:
+    build_index(
+        "sync_run_carries",
+        "sync_run",
+        ["user_integration_id", "lane"],
+        postgresql_where=sa.text("carry_until IS NOT NULL AND finished_at IS NULL"),
+    )
+    with op.get_context().autocommit_block():
+        op.drop_index("sync_run_carrying", "sync_run", postgresql_concurrently=True, if_exists=True)
+
+
+def downgrade() -> None:
+    op.create_index(
+        "sync_run_carrying",
+        "sync_run",
+        ["user_integration_id", "lane"],
+        postgresql_where=sa.text("state = 'running' AND carry_until IS NOT NULL"),
+    )
+    op.drop_index("sync_run_carries", "sync_run")

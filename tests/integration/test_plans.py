@@ -1,0 +1,238 @@
+"""The cost of hot statements depends on their results, not on other rows and not on statistics.
+
+The engine's own functions run on tables that are empty, new and grown, without statistics, with
+statistics of a quiet moment, and beside an old snapshot. The test bounds the pages that each of
+their statements reads, and the rows that its plan handles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from support.plans import Plan, explained
+
+from benchmarks import statements
+from core import TaskOutput
+from core.db.pool import TUNE, Conn
+from core.db.rows import fetch
+from core.ledger import (
+    breakers,
+    carry_over,
+    completion,
+    dispatching,
+    hints,
+    leadership,
+    leases,
+    pruning,
+    scheduling,
+)
+from core.ledger.dispatching import Portion
+from core.service.accounts import daily
+from core.service.authorization import Principal
+from core.service.content import changes
+from core.service.fleet import health
+
+BATCH = 20
+RUNS_PER_ACCOUNT = 8
+OPEN = 4_000
+DUE = 4_000
+
+ACCOUNTS = """
+INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config, next_sync_at)
+SELECT gen_random_uuid(), 'user-' || n, 'shop', %(name)s, gen_random_uuid()::text, '{}',
+    now() + interval '1 hour' + random() * interval '10 minutes'
+FROM generate_series(1, %(number)s) n
+"""
+# Runs that ended in the last days; the oldest ones are old enough to be deleted.
+ENDED_RUNS = """
+INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq,
+    started_at, finished_at, pruned)
+SELECT gen_random_uuid(), id, 'shop', 'live', 'manual', 'succeeded', 0,
+    now() - n * interval '1 day', now() - n * interval '1 day', n > 1
+FROM user_integration, generate_series(1, %s) n
+"""
+CONTENT = """
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
+    name, content_text, size, digest, content_seq, metadata_seq)
+SELECT id, 'shop', 'item-' || n, 'item', 'Item', 'hello', 5, '\\x00', 0, 0
+FROM user_integration, generate_series(1, 3) n ON CONFLICT DO NOTHING
+"""
+# Accounts with an open run. As after a slow quarter of an hour, they are also due, before others.
+# None is overdue.
+OPEN_RUNS = """
+WITH run AS (
+    INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
+    SELECT gen_random_uuid(), id, 'shop', 'live', 'schedule', 0 FROM user_integration
+    WHERE name = 'open' RETURNING id, user_integration_id
+)
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
+    dedup_key)
+SELECT id, user_integration_id, 'shop', 'live', 'start', '{}', '' FROM run
+"""
+ALL_DUE = """
+UPDATE user_integration SET next_sync_at = now()
+    - CASE name WHEN 'open' THEN interval '2 minutes' ELSE interval '1 minute' END
+WHERE name IN ('open', 'due')
+"""
+AGE_SNAPSHOT = "SELECT count(*) FROM sync_run"
+NO_AUTOVACUUM = "ALTER TABLE {} SET (autovacuum_enabled = off)"
+TABLES = ("user_integration", "sync_run", "sync_task", "account_day", "sync_seen",
+    "user_integration_content")  # fmt: skip
+
+
+def empty(conn: Conn) -> None:
+    """Leave the tables as an installation creates them."""
+
+
+def new(conn: Conn) -> None:
+    """Fill the tables, without statistics."""
+    _fill(conn, DUE)
+    _open(conn)
+
+
+def grown(conn: Conn) -> None:
+    """Fill them, and analyze them in the state that they have then."""
+    new(conn)
+    _analyze(conn)
+
+
+def stale(conn: Conn) -> None:
+    """Analyze at a moment when nothing is due and no run is open; then all runs open."""
+    _fill(conn, DUE)
+    _analyze(conn)
+    _open(conn)
+
+
+def analyzed_small(conn: Conn) -> None:
+    """Analyze while the tables are small; then they grow."""
+    _fill(conn, 3)
+    _analyze(conn)
+    new(conn)
+
+
+def _fill(conn: Conn, accounts: int) -> None:
+    conn.execute(ACCOUNTS, {"name": "due", "number": accounts})
+    conn.execute(ENDED_RUNS, (RUNS_PER_ACCOUNT,))
+    conn.execute(CONTENT)
+
+
+def _open(conn: Conn) -> None:
+    conn.execute(ACCOUNTS, {"name": "open", "number": OPEN})
+    conn.execute(OPEN_RUNS)
+    conn.execute(ALL_DUE)
+
+
+def _analyze(conn: Conn) -> None:
+    conn.execute(f"ANALYZE {', '.join(TABLES)}")
+
+
+PAGES, ROWS = 90, 150
+"""The most pages and rows of a plan for each row of its step.
+
+A new row has an entry in each index. A join within a batch compares each row with each other one.
+"""
+
+FEW = 300
+"""The most pages and rows for the catalog and the first pages of indexes."""
+
+STATES = (empty, new, grown, stale, analyzed_small)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A call of the engine, and the number of rows for which each of its statements works."""
+
+    call: Callable[[], Any]
+    most: int
+
+
+@pytest.mark.parametrize("beside_an_old_snapshot", [False, True], ids=["alone", "old-snapshot"])
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
+def test_hot_statements_cost_what_they_return(
+    desk, connect, state: Callable[[Conn], None], beside_an_old_snapshot: bool
+) -> None:
+    conn = desk.conn
+    for table in TABLES:
+        conn.execute(NO_AUTOVACUUM.format(table))
+    old = connect()
+    if beside_an_old_snapshot:
+        old.execute("SET idle_in_transaction_session_timeout = 0")
+        old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        old.execute(AGE_SNAPSHOT)
+    state(conn)
+    conn.execute(TUNE, ("30000",))
+    costly = {
+        _name(name, plan): f"{plan.pages} pages, {plan.rows:.0f} rows, for {step.most} rows"
+        for name, step in _steps(desk)
+        for plan in _plans(conn, step.call)
+        if plan.pages > FEW + PAGES * step.most or plan.rows > FEW + ROWS * step.most
+    }
+    assert costly == {}
+
+
+def _name(step: str, plan: Plan) -> str:
+    return f"{step}: {statements.name(plan.statement)}{' (generic)' if plan.generic else ''}"
+
+
+def _plans(conn: Conn, call: Callable[[], Any]) -> list[Plan]:
+    with explained(conn) as plans:
+        call()
+    return plans
+
+
+def _steps(desk: Any):
+    conn = desk.conn
+    leadership.lead(conn, desk.me)
+    yield "poll", Step(lambda: scheduling.claim_due(conn, BATCH), BATCH)
+    yield "any due", Step(lambda: scheduling.any_due(conn), 1)
+    yield "overdue", Step(lambda: fetch(conn, health.ANY_OVERDUE, {"silent_after": 210.0}), 1)
+    yield "domains", Step(lambda: dispatching.domains_with_work(conn, ["shop"]), 1)
+    yield "look", Step(lambda: dispatching.look(conn, "shop", BATCH), dispatching.MAX_PASSED)
+    found = dispatching.look(conn, "shop", BATCH).accounts
+    portions = [Portion(one.account, "live", 10) for one in found]
+    dispatches: list[Any] = []
+    yield (
+        "dispatch",
+        Step(
+            lambda: dispatches.extend(dispatching.claim(conn, desk.me, "shop", portions, 60)), BATCH
+        ),
+    )
+    held = [(one.task_id, one.dispatch_no, one.token) for one in dispatches]
+    yield "renew", Step(lambda: leases.renew(conn, held, 60), BATCH)
+    yield "in flight", Step(lambda: dispatching.in_flight(conn, "shop"), BATCH)
+    yield "queued", Step(lambda: dispatching.queued(conn, "shop"), BATCH)
+    yield "expire", Step(lambda: leases.expire(conn), 1)
+    outcomes = [desk.outcome(one, output=[TaskOutput("new", "hello")]) for one in dispatches[:10]]
+    outcomes += [desk.outcome(one) for one in dispatches[10:]]
+    if outcomes:
+        yield "save", Step(lambda: desk.save(*outcomes), BATCH)
+    runs = [one.run_id for one in dispatches]
+    yield "end", Step(lambda: completion.end_runs(conn, runs), BATCH)
+    yield (
+        "forgotten",
+        Step(lambda: completion.end_forgotten_runs(conn), completion.MAX_RUNS_PER_LOOK),
+    )
+    yield "over limit", Step(lambda: pruning.mark_over_limit(conn), completion.MAX_RUNS_PER_LOOK)
+    yield "hints", Step(lambda: hints.open_due(conn), 1)
+    yield "carry", Step(lambda: carry_over.carry_on(conn, 1.0), 1)
+    yield "deferred", Step(lambda: carry_over.continue_deferred(conn, BATCH), 1)
+    yield "limits", Step(lambda: breakers.overdue_limits(conn), 1)
+    yield "prune", Step(lambda: pruning.prune(conn), 1)
+    yield "prune tasks", Step(lambda: pruning.prune_tasks(conn, 0.5, 0.0), 100)
+    yield (
+        "prune runs",
+        Step(lambda: pruning.RunPruner().prune(conn, 7.5, 0.0), pruning.RUNS_PER_STATEMENT),
+    )
+    account = conn.execute("SELECT id FROM user_integration LIMIT 1").fetchone()
+    if account is not None:
+        yield "days", Step(lambda: daily.latest(conn, account[0], 14), 1)
+    yield (
+        "feed",
+        Step(
+            lambda: changes.read(conn, Principal(UUID(int=0), "user-1")), changes.MAX_SCANNED_ROWS
+        ),
+    )

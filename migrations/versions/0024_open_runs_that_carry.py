@@ -1,6 +1,6 @@
 """The search for runs that carry tasks reads no other open runs
 
-Revision: 0024, after 0020
+Revision: 0024, after 0022
 
 With bad statistics, the planner took an index of all open runs instead of `sync_run_carrying`. No
 other index can serve the new statement. The previous version reads an index of all open runs.

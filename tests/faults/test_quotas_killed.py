@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 from integration_polling_hello_world import HelloWorld
-from support.accounts import connect, set_due
+from support.accounts import connect, set_due, sync, tick
 from support.deployment import Deployment
 from support.fleet import Fleet, send
 
@@ -70,13 +70,14 @@ def test_kills_let_no_user_exceed_a_quota(
     _poll_until(fleet, accounts, len(USERS) * most)
     for _ in range(3):
         set_due(deployment, *accounts)
+        tick(deployment, 2)
         fleet.until(lambda: _none_due(deployment), "due accounts were handled", 40, replace=True)
     expected = [(user, most) for user in USERS]
     assert deployment.rows(COUNTED) == deployment.rows(BEGUN) == expected
     fleet.until(lambda: deployment.value(OPEN) == 0, "all runs have ended", 60, replace=True)
     fleet.until(
         lambda: deployment.rows(KEPT) == deployment.rows(STORED) != [],
-        "the totals are those of the content",
+        "the totals are the sizes of the content",
         replace=True,
     )
 
@@ -86,6 +87,7 @@ def _poll_until(fleet: Fleet, accounts: list[UUID], begun: int) -> None:
 
     def step() -> bool:
         set_due(fleet.deployment, *accounts)
+        tick(fleet.deployment, 2)
         return sum(number for _, number in fleet.deployment.rows(COUNTED)) >= begun
 
     fleet.until(step, f"{begun} runs have begun", 60, replace=True)
@@ -104,8 +106,8 @@ def test_a_run_waits_for_a_larger_quota_of_bytes(
     fleet.workers(processes=2, threads=4)
     fleet.ready()
     config = {"name": "large", "pages": 40, "items": 10, "delay_ms": 50}
-    connect(deployment, HelloWorld, config, user="ann")
-    connect(deployment, HelloWorld, {"name": "small", "pages": 1}, user="bob")
+    sync(deployment, connect(deployment, HelloWorld, config, user="ann"))
+    sync(deployment, connect(deployment, HelloWorld, {"name": "small", "pages": 1}, user="bob"))
     full = "SELECT count(*) FROM user_kept WHERE is_full AND user_id = 'ann'"
     fleet.until(lambda: deployment.value(full) == 1, "the content has reached the quota", 60)
     queued = "SELECT count(*) FROM sync_task WHERE state = 'queued'"

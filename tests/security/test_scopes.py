@@ -43,7 +43,7 @@ ROUTES = {
 """The scopes of which one allows a route of the API."""
 
 PAGES_ALLOWED = {
-    "account_list account_page integrations list_runs": STATUS,
+    "account_list account_page integrations list_runs list_users": STATUS,
     "show_run show_task list_parked list_deletions show_deletion": DETAILS,
     "list_content show_content preview_content raw_content show_thread": {CONTENT},
     "settings_page change_settings credentials_page reconnect connect.authorize edit.authorize"

@@ -87,7 +87,7 @@ def _poll_until(fleet: Fleet, accounts: list[UUID], begun: int) -> None:
 
     def step() -> bool:
         set_due(fleet.deployment, *accounts)
-        tick(fleet.deployment, 2)
+        tick(fleet.deployment)
         return sum(number for _, number in fleet.deployment.rows(COUNTED)) >= begun
 
     fleet.until(step, f"{begun} runs have begun", 60, replace=True)

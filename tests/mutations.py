@@ -1330,6 +1330,41 @@ MUTATIONS = [
         ("tests/unit/test_work_queue.py",),
     ),
     Mutation(
+        "the reserve of processes with one thread",
+        (("core/dispatcher/allocation.py", "if needs_bound(self.threads, self.processes) else inf",
+          "if False else inf"),),
+        ("tests/unit/test_allocation.py",),
+    ),
+    Mutation(
+        "no more runs than the quota",
+        (("core/ledger/scheduling.py", "            if left.get(user, 1) > 0:",
+          "            if True:"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "requests for runs beside each other are counted",
+        (("core/ledger/quotas.py", "    if not wanted:\n        return",
+          "    return"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "connections of one user follow each other",
+        (("core/ledger/quotas.py", "    conn.execute(LOCK_USER, (user,))\n", "    pass\n"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "tasks of a user with too much content wait",
+        (("core/ledger/quotas.py", "WHERE k.user_id = u.user_id AND k.is_full",
+          "WHERE k.user_id = u.user_id AND false"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "erased content makes room",
+        (("migrations/versions/0021_quotas.py", "-size AS bytes FROM before_change",
+          "0 AS bytes FROM before_change"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
         "threads that were replaced keep no share",
         (("core/worker/work_queue.py", "            self._forget_ended()\n", ""),),
         ("tests/unit/test_work_queue.py",),

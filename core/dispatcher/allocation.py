@@ -133,7 +133,7 @@ class Places:
       window: The number of places in the window.
       threads: The number of threads.
       processes: The number of processes with these threads. Default: one.
-      bound: The number of places of one holder, whatever its share is. Default: no bound.
+      bound: The number of places of one holder, beside its share. Default: no bound.
     """
 
     window: int

@@ -1315,8 +1315,8 @@ MUTATIONS = [
     Mutation(
         "slow tasks count as threads",
         (("core/dispatcher/allocation.py",
-          "return int(min(self.threads + held.rate * WINDOW_SECONDS, self.window))",
-          "return self.window"),),
+          "return int(min(quick, self.window, self.bound))",
+          "return int(min(self.window, self.bound))"),),
         ("tests/unit/test_allocation.py",),
     ),
     Mutation(

@@ -250,7 +250,8 @@ def allocate(
         return []
     by_user = held_by_user([*flying, *elsewhere], user_rate)
     by_account: dict[str, Held] = {}
-    for each in (*flying, *waiting):
+    known: list[InFlight | Waiting] = [*flying, *waiting]
+    for each in known:
         if each.account not in by_account:
             by_account[each.account] = Held(rate=account_rate(each.account))
         if isinstance(each, InFlight):

@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -37,6 +38,14 @@ class LimitOverride(BaseModel, extra="forbid"):
     per: PositiveFloat | None = None
     tasks: PositiveInt | None = None
     backfill_share: float | None = Field(None, ge=0, le=1)
+
+
+class Quotas(BaseModel, extra="forbid"):
+    """The quotas of a user who has none of their own; omitted ones bound nothing."""
+
+    accounts: NonNegativeInt | None = None
+    bytes: NonNegativeInt | None = None
+    runs: NonNegativeInt | None = None
 
 
 _PARSERS = {"database_url": setting_urls.database_url, "redis_url": setting_urls.redis_url}
@@ -91,6 +100,8 @@ class Settings(BaseSettings):
     """JSON: values by domain and limit name, such as `{"gmail": {"quota": {"units": 15000}}}`."""
     ceilings: dict[str, dict[str, float]] = Field(default_factory=dict)
     """JSON: ceilings in configs, by domain and field, such as `{"ftp": {"max_connections": 8}}`."""
+    quotas: Quotas = Quotas()
+    """JSON: quotas of each user, such as `{"accounts": 20, "bytes": 10000000000, "runs": 2000}`."""
     processes: PositiveInt = 2
     """Worker processes that `polling up` starts."""
     threads: PositiveInt = 8

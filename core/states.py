@@ -109,6 +109,14 @@ class Deletions(Word):
     KEEP = "keep", "The content stays. Its row records when it disappeared."
 
 
+class Quota(Word):
+    """The quantity of a user that an operator bounds: `user_quota.name`."""
+
+    ACCOUNTS = "accounts", "Accounts in every state."
+    BYTES = "bytes", "The size of the kept content, deleted items included."
+    RUNS = "runs", "Runs that begin on a day (UTC)."
+
+
 class HoldSource(Word):
     """The origin of a held deletion: `held_deletion.source`."""
 

@@ -321,7 +321,8 @@ MUTATIONS = [
     ),
     Mutation(
         "accounts of one user",
-        (("core/service/accounts/actions.py", "if known is None and public_only:", "if False:"),),
+        (("core/service/accounts/actions.py", "if public_only and number >=",
+          "if False and number >="),),
         ("tests/security/test_user_rows.py",),
     ),
     Mutation(
@@ -1344,8 +1345,8 @@ MUTATIONS = [
     Mutation(
         "slow tasks count as threads",
         (("core/dispatcher/allocation.py",
-          "return int(min(self.threads + held.rate * WINDOW_SECONDS, self.window))",
-          "return self.window"),),
+          "return int(min(quick, self.window, self.bound))",
+          "return int(min(self.window, self.bound))"),),
         ("tests/unit/test_allocation.py",),
     ),
     Mutation(
@@ -1359,6 +1360,41 @@ MUTATIONS = [
         (("core/worker/work_queue.py", "return user not in self._running.values()",
           "return True"),),
         ("tests/unit/test_work_queue.py",),
+    ),
+    Mutation(
+        "the reserve of processes with one thread",
+        (("core/dispatcher/allocation.py", "if needs_bound(self.threads, self.processes) else inf",
+          "if False else inf"),),
+        ("tests/unit/test_allocation.py",),
+    ),
+    Mutation(
+        "no more runs than the quota",
+        (("core/ledger/scheduling.py", "            if left.get(user, 1) > 0:",
+          "            if True:"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "requests for runs beside each other are counted",
+        (("core/ledger/quotas.py", "    if not wanted:\n        return",
+          "    return"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "connections of one user follow each other",
+        (("core/ledger/quotas.py", "    conn.execute(LOCK_USER, (user,))\n", "    pass\n"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "tasks of a user with too much content wait",
+        (("core/ledger/quotas.py", "WHERE k.user_id = u.user_id AND k.is_full",
+          "WHERE k.user_id = u.user_id AND false"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "erased content makes room",
+        (("migrations/versions/0021_quotas.py", "-size AS bytes FROM before_change",
+          "0 AS bytes FROM before_change"),),
+        ("tests/integration/test_quotas.py",),
     ),
     Mutation(
         "threads that were replaced keep no share",

@@ -1,7 +1,10 @@
-"""The command users: what users take of the fleet."""
+"""The command users: what users take of the fleet, and their quotas."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,10 +12,21 @@ import typer
 from core.cli.output import dump_all, say, table
 from core.cli.session import backend
 from core.cli.types import Json
-from core.service.formatting import size
+from core.errors import InvalidInput
+from core.service.formatting import number, size
+from core.states import Quota
 
 if TYPE_CHECKING:
     from core.db.rows import Row
+    from core.service.quotas import Change
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    **{f"{prefix}b": 1_000**power for power, prefix in enumerate("kmgtp", 1)},
+    **{f"{prefix}ib": 1_024**power for power, prefix in enumerate("kmgtp", 1)},
+}
+"""The bytes of each unit of a size."""
 
 
 def users(
@@ -24,9 +38,21 @@ def users(
         typer.Option(min=1, max=400, help="The latest days (UTC). Default: 1; with USER, 30."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="Maximum number of users.")] = 50,
+    shows_quotas: Annotated[
+        bool, typer.Option("--quotas", help="Show the quotas of users, and their use.")
+    ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--quota",
+            metavar="NAME=MOST",
+            help="Set a quota of USER: accounts, bytes, or runs (a day, UTC). MOST is a number, a"
+            " size such as 10GiB, none, or default. Can be repeated.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """List what users take of the fleet: polls, tasks, time of threads, and bytes.
+    """List what users take of the fleet: polls, tasks, time of threads, and bytes; set quotas.
 
     The user with the most thread-seconds comes first. The numbers are some seconds old.
 
@@ -34,7 +60,16 @@ def users(
     Examples:
       polling users
       polling users ann --days 7
+      polling users --quotas
+      polling users ann --quota accounts=20 --quota bytes=10GiB --quota runs=default
     """
+    if changes or shows_quotas:
+        _quotas(user_id, changes or [], limit, json=json)
+    else:
+        _use(user_id, days, limit, json=json)
+
+
+def _use(user_id: str | None, days: int | None, limit: int, *, json: bool) -> None:
     from core.service import use
 
     with backend() as engine, engine.database.connection() as conn:
@@ -50,6 +85,60 @@ def users(
         heading = "USER" if user_id is None else "DAY"
         columns = (heading, "POLLS", "TASKS", "THREAD SECONDS", "BYTES IN", "BYTES KEPT")
         table(columns, (_cells(row, first) for row in rows), wide=heading)
+
+
+def _quotas(user_id: str | None, changes: Sequence[str], limit: int, *, json: bool) -> None:
+    from core.service import quotas
+
+    if changes and user_id is None:
+        raise InvalidInput("quota-without-user")
+    named = dict(parse_quota(change) for change in changes)
+    with backend() as engine:
+        if user_id is not None and named:
+            rows = [quotas.change(engine, user_id, named)]
+        else:
+            with engine.database.connection() as conn:
+                if user_id is not None:
+                    rows = [quotas.of_user(conn, user_id)]
+                else:
+                    rows = quotas.following(conn, limit=limit)
+    if json:
+        dump_all(rows)
+    elif not rows:
+        say("No users.")
+    else:
+        columns = ("USER", *(name.upper() for name in Quota))
+        table(columns, (_of_quotas(row) for row in rows), wide="USER")
+
+
+def _of_quotas(row: Row) -> tuple[str, ...]:
+    cells = [row["user_id"]]
+    for name in Quota:
+        shown = size if name is Quota.BYTES else number
+        used, most = row[name]["used"], row[name]["most"]
+        cells.append(shown(used) if most is None else f"{shown(used)} of {shown(most)}")
+    return tuple(cells)
+
+
+def parse_quota(text: str) -> tuple[Quota, Change]:
+    """Return the name and the number of `NAME=MOST`; None: no bound.
+
+    Raises:
+      InvalidInput: The name or the number is not valid.
+    """
+    name, _, most = text.partition("=")
+    if name not in list(Quota):
+        raise InvalidInput("quota-invalid", text=text)
+    if most in ("none", "default"):
+        return Quota(name), None if most == "none" else "default"
+    match = re.fullmatch(r"(\d{1,18})(?:\.(\d{1,3}))? ?([A-Za-z]*)", most)
+    factor = _UNITS.get(match[3].lower()) if match and name == Quota.BYTES else None
+    if match is None or (factor is None and (match[2] or match[3])):
+        raise InvalidInput("quota-invalid", text=text)
+    bound = int(Decimal(f"{match[1]}.{match[2] or 0}") * (factor or 1))
+    if bound >= 2**63:
+        raise InvalidInput("quota-invalid", text=text)
+    return Quota(name), bound
 
 
 def _cells(row: Row, first: str) -> tuple[object, ...]:

@@ -28,6 +28,7 @@ from core.dashboard.pages import (
     overview,
     parked,
     runs,
+    users,
 )
 from core.dashboard.session import SignInRequired
 from core.dashboard.wording import sentence, sentences
@@ -52,6 +53,7 @@ PAGES = (
     parked,
     deletions,
     content,
+    users,
 )
 
 POLICY = (

@@ -44,6 +44,7 @@ from core.states import (
     HeldState,
     HoldSource,
     Lane,
+    Quota,
     RunState,
     TaskState,
     Trigger,
@@ -300,7 +301,8 @@ account_day = Table(
     Index("account_day_day", "day"),
 )
 
-# Written with each heartbeat of a worker, by user: no task writes it.
+# Written with each heartbeat of a worker, by user: no task writes it. A run of a user with a quota
+# of runs writes it, too.
 user_day = Table(
     "user_day",
     metadata,
@@ -312,9 +314,42 @@ user_day = Table(
     Column("thread_seconds", Float, nullable=False, server_default="0"),
     _count("bytes_in", BigInteger),
     _count("bytes_kept", BigInteger),
+    # The runs that have begun, if the user has a quota of runs.
+    _count("runs", BigInteger),
     Index("user_day_day", "day", "user_id"),
     # Each active user's row changes with each heartbeat, and no index of it.
     postgresql_with={"fillfactor": "70"},
+)
+
+user_quota = Table(
+    "user_quota",
+    metadata,
+    # The empty user has the quotas of users without a row of their own.
+    Column("user_id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    # NULL: no bound.
+    Column("most", BigInteger),
+    CheckConstraint(check_in("name", Quota), name="name"),
+)
+
+user_kept = Table(
+    "user_kept",
+    metadata,
+    # The size of the content of a user, deleted items included.
+    Column("user_id", Text, primary_key=True),
+    _count("bytes", BigInteger),
+    # True if it has reached the quota of bytes: tasks of the user wait.
+    _flag("is_full"),
+)
+
+kept_change = Table(
+    "kept_change",
+    metadata,
+    # Triggers insert a row for each statement that changes the size of content. The leader adds
+    # these rows to `user_kept`, and deletes them.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _text("user_id"),
+    Column("bytes", BigInteger, nullable=False),
 )
 
 hint = Table(

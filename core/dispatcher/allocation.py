@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from core.dispatcher.domain import WINDOW_SECONDS
@@ -19,7 +19,7 @@ from core.limits.budgets import UnitRequest, UnitsLeft
 from core.limits.keys import account_key, from_json, limit_key, lowered, overridden, weight
 from core.settings import LimitOverride
 from core.states import Lane
-from core.worker.reserve import reserved
+from core.worker.reserve import needs_bound, reserved
 
 AGED_SECONDS = 0.25
 """The age in seconds from which a queued task counts as slow: a thread probably runs it."""
@@ -127,18 +127,30 @@ class Places:
     Attributes:
       window: The number of places in the window.
       threads: The number of threads.
+      processes: The number of processes with these threads. Default: one.
+      bound: The number of places of one holder, beside its share. Default: no bound.
     """
 
     window: int
     threads: int
+    processes: int = 1
+    bound: float = inf
 
     def without_reserve(self) -> Places:
         """Return the places that one user may hold, even alone.
 
         Running tasks are not preempted. The last tenth of the threads serves users that hold none.
+        Processes keep it, unless too many of them have one thread: then no user has more tasks than
+        the other threads.
         """
         kept = reserved(self.threads)
-        return Places(max(self.window - kept, 1), max(self.threads - kept, 1))
+        bound = self.threads - kept if needs_bound(self.threads, self.processes) else inf
+        return replace(
+            self,
+            window=max(self.window - kept, 1),
+            threads=max(self.threads - kept, 1),
+            bound=bound,
+        )
 
     def share(self, rivals: int, *, alone: bool) -> Places:
         """Return the share of one of several rivals.
@@ -150,11 +162,16 @@ class Places:
         """
         if alone:
             return self
-        return Places(max(self.window // max(rivals, 2), 1), max(self.threads // rivals, 1))
+        return replace(
+            self,
+            window=max(self.window // max(rivals, 2), 1),
+            threads=max(self.threads // rivals, 1),
+        )
 
     def most(self, held: Held) -> int:
         """Return the number of places that this share has for its holder."""
-        return int(min(self.threads + held.rate * WINDOW_SECONDS, self.window))
+        quick = self.threads + held.rate * WINDOW_SECONDS
+        return int(min(quick, self.window, self.bound))
 
     def is_slow(self, held: Held) -> bool:
         """Return True if the holder has used half of these threads for `AGED_SECONDS`."""

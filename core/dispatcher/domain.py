@@ -89,6 +89,7 @@ class Domain:
     Attributes:
       threads: The number of threads of live workers that serve it. Without threads, the leader
         does not scan it.
+      processes: The number of their processes.
       neighbours: The domains that some of these threads serve too.
       after: The account at which the latest look ended; the next one starts behind it.
       fresh_after: The same for looks for users that hold no place.
@@ -112,6 +113,7 @@ class Domain:
     """
 
     threads: int = 0
+    processes: int = 0
     neighbours: frozenset[str] = frozenset()
     after: UUID = RING_START
     fresh_after: UUID = RING_START

@@ -370,10 +370,11 @@ class Dispatcher:
         paused = pauses.lasting(conn)
         served = processes.neighbours(conn)
         for name in self._domains.keys() | (serving.keys() & self._costs.keys()):
-            threads = 0 if name in paused else serving.get(name, (0, 0))[0]
-            self._domains[name].threads = threads
+            found = (0, 0) if name in paused else serving.get(name, (0, 0))
+            domain = self._domains[name]
+            domain.threads, domain.processes = found
             around = served.get(name, set()) & self._costs.keys()
-            self._domains[name].neighbours = frozenset(around - {name})
+            domain.neighbours = frozenset(around - {name})
         self._report_stuck(conn)
         self._wake(conn, self._served())
 
@@ -419,7 +420,7 @@ class Dispatcher:
             return 0
         domain.begin_scan()
         try:
-            return self._dispatch(conn, name, domain, free, Places(window, domain.threads), crowded)
+            return self._dispatch(conn, name, domain, free, _places(domain, window), crowded)
         except SettingsError as error:
             log.error(
                 "cannot dispatch tasks of %s; retrying in %.0f s: %s", name, MISTAKEN_SECONDS, error
@@ -625,7 +626,7 @@ class Dispatcher:
             flying, elsewhere = self._in_flight(conn, name, domain)
             user_rate = partial(self._user_rate, name, domain)
             held = held_by_user([*flying, *elsewhere], user_rate)
-            beyond = beyond_share(Places(domain.window(), domain.threads), held)
+            beyond = beyond_share(_places(domain, domain.window()), held)
             if beyond:
                 self._take_back_messages(conn, name, beyond)
 
@@ -726,3 +727,7 @@ def _exhausted(
         or claimed[portion.account, portion.lane] >= portion.most
         for portion in portions
     )
+
+
+def _places(domain: Domain, window: int) -> Places:
+    return Places(window, domain.threads, domain.processes)

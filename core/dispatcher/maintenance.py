@@ -32,6 +32,7 @@ from core.ledger import (
     pauses,
     processes,
     pruning,
+    quotas,
     rereads,
     scheduling,
 )
@@ -148,6 +149,7 @@ class Maintenance:
         self._hinting = Job(1.0, self._open_hinted)
         self._carrying = Job(1.0, self._carry_on)
         self._pausing = Job(2.0, self._pause_and_resume)
+        self._quotas = quotas.Judge()
         self._rereading = Job(5.0, self._reread_outdated)
         self._far_ahead = Job(5.0, self._make_due)
         self._watched_at: float | None = None
@@ -168,6 +170,8 @@ class Maintenance:
             self._pausing,
             self._rereading,
             Job(5.0, self.register),
+            Job(10.0, self._set_quotas),
+            Job(2.0, self._judge_quotas),
             Job(10.0, self.check_epoch, needs_redis=True),
             Job(10.0, self._check_ticks),
             *([self._claiming] if self._claims else []),
@@ -498,6 +502,14 @@ class Maintenance:
             log.warning("database restore detected; discarding messages and results from before it")
             leadership.renew_epoch(conn, leadership.status(conn).epoch)
             self._queues.mark("seq", last)
+
+    def _set_quotas(self, conn: Conn) -> None:
+        quotas.set_default(conn, self._settings.quotas.model_dump())
+
+    def _judge_quotas(self, conn: Conn) -> None:
+        """Add up the content of users, and compare it with their quotas."""
+        if self._quotas.look(conn) and not self._redis_is_away:
+            self._queues.wake()
 
     def _claim_due(self, conn: Conn) -> None:
         """Open runs for due accounts. If there may be more, the job runs again in the next round.

@@ -43,6 +43,15 @@ STEPS: Mapping[str, Steps] = {
         cli="Resume it: polling integrations resume {domain}",
         dashboard="Resume it on the page of integrations",
     ),
+    "free-quota": Steps(
+        "Erase content that is not needed, or ask the operator for a larger quota",
+        cli="Erase an account: polling disconnect ID --delete-content. Or raise the quota:"
+        " polling users USER --quota bytes=SIZE",
+    ),
+    "raise-quota": Steps(
+        "Wait for the next day, or ask the operator for a larger quota",
+        cli="Wait for the next day, or raise the quota: polling users USER --quota runs=NUMBER",
+    ),
     "add-old-key": Steps("Add the key that encrypted them to POLLING_SECRET_KEYS"),
     "append-key": Steps("Append this key to their POLLING_SECRET_KEYS and restart them"),
     "move-key-first": Steps("Move this key to the front of their keys and restart them"),

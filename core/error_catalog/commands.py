@@ -29,6 +29,18 @@ ENTRIES: Catalog = {
         "Give at least one condition",
         cli="For example: polling tasks retry 17, or: polling tasks retry --account ID",
     ),
+    "quota-without-user": entry(
+        422,
+        "--quota needs a user",
+        COMMAND_LINE,
+        cli="For example: polling users ann --quota runs=500",
+    ),
+    "quota-invalid": entry(
+        422,
+        "{text!r} is not a valid quota",
+        COMMAND_LINE,
+        cli="Give accounts, bytes or runs, and a number, none or default: --quota bytes=10GiB",
+    ),
     "set-without-value": entry(
         422, "--set needs key=value", COMMAND_LINE, cli="For example: --set pages=3"
     ),

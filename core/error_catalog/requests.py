@@ -166,6 +166,26 @@ ENTRIES: Catalog = {
     "runs-exhausted": entry(
         429, "this user has requested {most} runs in this hour", "Try again in an hour"
     ),
+    "accounts-quota-reached": entry(
+        409,
+        "user {user} has {number} accounts; the quota is {most}",
+        "Erase an account that is not used, or ask the operator for a larger quota",
+        cli="Erase an account: polling disconnect ID --delete-content. Or raise the quota:"
+        " polling users USER --quota accounts=NUMBER",
+    ),
+    "bytes-quota-reached": entry(
+        409,
+        "the content of user {user} has {kept:,} bytes; the quota is {most:,}",
+        "Erase content that is not needed, or ask the operator for a larger quota",
+        cli="Erase an account: polling disconnect ID --delete-content. Or raise the quota:"
+        " polling users USER --quota bytes=SIZE",
+    ),
+    "runs-quota-reached": entry(
+        429,
+        "user {user} has begun {begun} of {most} runs of this day (UTC)",
+        "Wait for the next day, or ask the operator for a larger quota",
+        cli="Wait for the next day, or raise the quota: polling users USER --quota runs=NUMBER",
+    ),
     "idempotency-keys-exhausted": entry(
         429,
         "this user has used {most} values of Idempotency-Key in 24 hours",

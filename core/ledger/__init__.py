@@ -20,7 +20,7 @@ listeners    holders of listeners    serialization  objects from named fields
 
 Modules for use:
 
-use          the use of users
+use          the use of users        quotas         what users may have
 
 Modules for pauses and clocks:
 

@@ -5,11 +5,13 @@ A stopped task is parked, deferred or cancelled, and has no copy in another run.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
+from core.ledger import quotas
 from core.ledger.carry_over import copy_tasks
 from core.ledger.completion import COUNTS, RECORD_COUNTS, TASKS_OF_RUN
 from core.ledger.opening import open_run
@@ -25,9 +27,14 @@ from core.states import (
 )
 
 LOCK_ACCOUNTS_OF_TASKS = """
-SELECT id FROM user_integration
+SELECT id, user_id FROM user_integration
 WHERE id IN (SELECT user_integration_id FROM sync_task WHERE id = ANY(%s))
 ORDER BY id FOR NO KEY UPDATE
+"""
+# Served by `sync_run_open`.
+OPEN_LANES = f"""
+SELECT user_integration_id, lane FROM sync_run
+WHERE user_integration_id = ANY(%s) AND state = '{RunState.RUNNING}'
 """
 LOCK_TASKS_TO_RETRY = """
 SELECT id, user_integration_id, lane, state, retried_as
@@ -72,17 +79,20 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
     """Insert copies of stopped tasks into the open run of their account.
 
     If no run is open in the lane of a task, a new one is opened. Locks, in this order: the
-    accounts, the tasks, the runs FOR SHARE.
+    accounts, the tasks, the numbers of their users, the runs FOR SHARE.
 
     Returns:
       The ids of the copies.
 
     Raises:
       NotFound: A task does not exist.
-      WrongState: A task is not deferred, parked or cancelled, or already has a copy.
+      WrongState: A task is not deferred, parked or cancelled, or already has a copy; or the
+        content of its user has reached its quota.
+      TooManyRequests: New runs would exceed the quota of a user.
     """
     with conn.transaction():
-        conn.execute(LOCK_ACCOUNTS_OF_TASKS, (list(tasks),))
+        owners = conn.execute(LOCK_ACCOUNTS_OF_TASKS, (list(tasks),)).fetchall()
+        users: dict[UUID, str] = dict(owners)
         rows = conn.execute(LOCK_TASKS_TO_RETRY, (list(tasks),)).fetchall()
         _require_all(tasks, [row[0] for row in rows])
         by_run: dict[tuple[UUID, str], list[int]] = {}
@@ -92,6 +102,9 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
             if retried_as is not None:
                 raise WrongState("task-retried", task=task, copy=retried_as)
             by_run.setdefault((account, lane), []).append(task)
+        open_lanes = set(conn.execute(OPEN_LANES, (list(users),)).fetchall())
+        wanted = Counter(users[account] for account, lane in by_run.keys() - open_lanes)
+        quotas.take_runs(conn, wanted)
         copies = []
         for (account, lane), named in sorted(by_run.items()):
             run = open_run(conn, account, lane=lane, trigger=Trigger.RETRY)

@@ -15,6 +15,7 @@ from core.db.clocks import lasts, passed
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.integration.base import START
+from core.ledger import quotas
 from core.ledger.breakers import PROBE_DUE, WHOLE_ACCOUNT
 from core.ledger.outcomes import Dispatch
 from core.states import AccountState, Lane, RunState, TaskState
@@ -76,11 +77,12 @@ _ANSWERS = f"""NOT EXISTS (SELECT FROM breaker b WHERE b.user_integration_id = r
     AND b.limit_name = '{WHOLE_ACCOUNT}' AND b.opened_at IS NOT NULL AND NOT {PROBE_DUE})"""
 
 # Accounts with ready tasks: first accounts of users that hold no place, then accounts of all users
-# but the full ones. Accounts are skipped that are not active or do not answer, or whose tasks are
-# all for later. Each search has a slice of the ring of accounts with open runs, from behind the
-# latest look: the slice bounds the number of accounts that a look passes over. The first search
-# also covers the accounts of the tasks that became available last; `now()` can be a condition on an
-# index, and `clock_timestamp()` cannot. The first columns name the ends of both slices.
+# but the full ones. Accounts are skipped that are not active or do not answer, whose tasks are all
+# for later, or whose user has reached the quota of bytes. Each search has a slice of the ring of
+# accounts with open runs, from behind the latest look: the slice bounds the number of accounts that
+# a look passes over. The first search also covers the accounts of the tasks that became available
+# last; `now()` can be a condition on an index, and `clock_timestamp()` cannot. The first columns
+# name the ends of both slices.
 WAITING = f"""
 WITH slice AS MATERIALIZED (
     SELECT id, lap FROM (
@@ -109,12 +111,14 @@ WITH slice AS MATERIALIZED (
     (SELECT id, -1 AS lap, live, backfill FROM (
         SELECT ring.id, {_LANES} FROM fresh ring
         WHERE (SELECT u.sync_status = '{AccountState.ACTIVE}' AND u.user_id <> ALL (%(busy)s)
+                AND NOT EXISTS ({quotas.IS_FULL})
             FROM user_integration u WHERE u.id = ring.id) AND {_ANSWERS} OFFSET 0
     ) able WHERE live OR backfill LIMIT %(most)s)
     UNION ALL
     (SELECT id, lap, live, backfill FROM (
         SELECT ring.id, ring.lap, {_LANES} FROM slice ring
         WHERE (SELECT u.sync_status = '{AccountState.ACTIVE}' AND u.user_id <> ALL (%(full)s)
+                AND NOT EXISTS ({quotas.IS_FULL})
             FROM user_integration u WHERE u.id = ring.id) AND {_ANSWERS} OFFSET 0
     ) able WHERE live OR backfill LIMIT %(most)s)
 )

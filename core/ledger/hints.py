@@ -7,6 +7,7 @@ that wait, at most `MAX_PARTS`, so that any number of hints costs one row.
   run opens the next one in the same transaction.
 * A run of hints that found nothing looks again after 5 and 30 seconds, because a provider may send
   an event before its API shows the change.
+* A user without a run left on this day (UTC) waits for the next one.
 * A run of hints begins at most every `MIN_SECONDS`, and a user has at most `MAX_RUNS_PER_USER` such
   runs in that time. The leader opens the runs that had to wait.
 
@@ -23,7 +24,7 @@ from uuid import UUID, uuid4
 from core.db.clocks import MIN_HINT_SECONDS, passed, recent
 from core.db.pool import Conn
 from core.errors import NotFound
-from core.ledger import carry_over
+from core.ledger import carry_over, quotas
 from core.ledger.opening import ADD_ROOT, OPEN_RUN, ROOT_KEY
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.results.text import is_storable
@@ -46,6 +47,9 @@ POLL_FIRST_SECONDS = 5.0
 
 Without it, runs of hints that follow one another would keep the account from its polls.
 """
+
+QUOTA_SECONDS = 60.0
+"""The pause before the leader looks again whether the user has a run left on this day."""
 
 PORTION = 200
 """The number of accounts whose runs the leader opens at a time."""
@@ -123,7 +127,7 @@ UPDATE hint SET
 FROM (SELECT %(nothing)s AND looks < {len(LOOK_AGAIN_SECONDS)} AND run_id = %(run)s AS again
     FROM hint WHERE user_integration_id = %(account)s) e
 WHERE user_integration_id = %(account)s AND (parts <> '{{}}' OR run_id = %(run)s)
-RETURNING due_at <= clock_timestamp()
+RETURNING due_at <= clock_timestamp(), user_id
 """
 PARTS = "SELECT taken FROM hint WHERE user_integration_id = %s AND run_id = %s"
 
@@ -213,6 +217,10 @@ def run_ended(conn: Conn, run: Mapping[str, Any]) -> bool:
     if run["trigger"] == Trigger.HINT and run["poll_due"]:
         conn.execute(POSTPONE, (POLL_FIRST_SECONDS, account))
         return False
+    # The caller handles the runs of several users, and must not lock their numbers in this order.
+    # The leader opens the run.
+    if quotas.are_bounded(conn, row[1]):
+        return False
     return _open(conn, account)
 
 
@@ -262,6 +270,11 @@ def _open_if_due(
     if begun >= MAX_RUNS_PER_USER:
         conn.execute(POSTPONE, (MIN_HINT_SECONDS, account))
         return False
+    locked = quotas.lock_runs(conn, [user])
+    if user in locked and not locked[user].left:
+        conn.execute(POSTPONE, (QUOTA_SECONDS, account))
+        return False
+    quotas.count_runs(conn, locked, {user: 1})
     params: dict[str, Any] = {"account": account, "lane": Lane.LIVE, "complete": False}
     params |= {"id": uuid4(), "domain": domain, "trigger": Trigger.HINT, "root": ROOT_KEY}
     conn.execute(OPEN_RUN, params)

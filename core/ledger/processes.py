@@ -52,10 +52,11 @@ QUEUES = f"""
 SELECT DISTINCT queues FROM process WHERE kind = 'worker' AND NOT draining AND {ALIVE}
 """
 
-# The threads of the live worker processes that serve the same queues as one of them, their number,
-# and its place among them.
+# The threads of the live worker processes that serve the same queues as one of them. They may
+# reserve all but one of each process: the number of these, and of those before this process.
 GROUP = f"""
-SELECT coalesce(sum(p.threads), 0)::int, count(*)::int, count(*) FILTER (WHERE p.id < me.id)::int
+SELECT coalesce(sum(p.threads), 0)::int, coalesce(sum(p.threads) - count(*), 0)::int,
+    coalesce(sum(p.threads - 1) FILTER (WHERE p.id < me.id), 0)::int
 FROM process me JOIN process p ON p.queues = me.queues AND p.kind = 'worker' AND NOT p.draining
     AND {recent("process.seen_at", "p.seen_at")}
 WHERE me.id = %s
@@ -250,7 +251,8 @@ def group(conn: Conn, process: UUID) -> tuple[int, int, int]:
     """Return the group of a process: the live worker processes that serve the same queues.
 
     Returns:
-      The number of their threads, the number of processes, and the place of this one among them.
+      The number of their threads, of threads that they may reserve, and of those in the processes
+      before this one.
     """
     row = conn.execute(GROUP, (process,)).fetchone()
     return (0, 0, 0) if row is None else row

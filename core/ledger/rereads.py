@@ -14,6 +14,7 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.integration.base import REREAD
+from core.ledger import quotas
 from core.ledger.opening import not_active, open_run
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.ledger.processes import ALIVE
@@ -33,7 +34,8 @@ LOCK_ACCOUNT = f"""
 SELECT a.sync_status, a.integration_domain, a.config_version, coalesce(
     (SELECT max((p.readers->>a.integration_domain)::int) FROM process p
         WHERE p.kind = 'worker' AND a.integration_domain = ANY (p.queues) AND {ALIVE}),
-    (SELECT i.reader_version FROM integration i WHERE i.domain = a.integration_domain), 0)
+    (SELECT i.reader_version FROM integration i WHERE i.domain = a.integration_domain), 0),
+    a.user_id
 FROM user_integration a WHERE a.id = %s FOR NO KEY UPDATE OF a
 """
 # A task of the account that was dispatched before this number may save an item as an older reader,
@@ -101,7 +103,7 @@ ORDER BY reader_version, id LIMIT %s
 """
 
 
-def request_reread(conn: Conn, account: UUID) -> tuple[UUID, bool]:
+def request_reread(conn: Conn, account: UUID, *, counts: bool = False) -> tuple[UUID, bool]:
     """Begin to read the kept items of an account again, or join the open reread.
 
     The reread is part of the account's backfill run. Locks, in this order: the account, its
@@ -110,19 +112,22 @@ def request_reread(conn: Conn, account: UUID) -> tuple[UUID, bool]:
     Args:
       conn: A connection in autocommit mode or in a transaction.
       account: The account.
+      counts: True if a new reread counts as a run of the user. Default: it does not.
 
     Returns:
       The id of the run, and True if the reread is new.
 
     Raises:
       NotFound: The account does not exist.
-      WrongState: The account is not active, or its integration has no reader.
+      WrongState: The account is not active, or its integration has no reader. If it counts: the
+        content of its user has reached its quota.
+      TooManyRequests: All runs of the day have begun that the quota of its user allows.
     """
     with conn.transaction():
         row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
         if row is None:
             raise NotFound("account-not-found", account=account)
-        status, domain, config, reader = row
+        status, domain, config, reader, user = row
         if status != AccountState.ACTIVE:
             raise not_active(status, account)
         if not reader:
@@ -132,6 +137,8 @@ def request_reread(conn: Conn, account: UUID) -> tuple[UUID, bool]:
         joined = conn.execute(OPEN_REREAD, params).fetchone()
         if joined is not None:
             return joined[0], False
+        if counts:
+            quotas.take_runs(conn, {user: 1})
         run = open_run(conn, account, lane=Lane.BACKFILL, trigger=Trigger.REREAD)
         ((before,),) = conn.execute(LAST_SEQUENCE)
         payload = {"reader": reader, "config": config, "before": before}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,10 +13,10 @@ from uuid import UUID, uuid4
 from core.db.pool import Conn
 from core.errors import NotFound
 from core.integration.base import START
-from core.ledger import breakers, carry_over
+from core.ledger import breakers, carry_over, quotas
 from core.ledger.opening import ADD_ROOT, NO_PAYLOAD, OPEN_RUN, ROOT_KEY, not_active
 from core.ledger.pauses import PAUSED_DOMAINS
-from core.states import AccountState, HeldState, Lane, RunState, Trigger
+from core.states import AccountState, HeldState, Lane, Quota, RunState, Trigger
 
 # `user_integration_due` serves it: `now()` can be a condition on an index, and `clock_timestamp()`
 # cannot. The planner takes the last condition for true in this form. In the form `<> ALL (…)`, it
@@ -44,7 +45,7 @@ WITH due AS (
     SELECT a.id, a.integration_domain, a.resync_due, a.drop_state, a.config_version,
         a.updated_at > coalesce(a.last_sync_at, '-infinity') AS changed,
         clock_timestamp() + a.poll_interval_minutes * interval '1 minute' * {AHEAD} AS next_sync_at
-    {_DUE}
+    {_DUE} AND (%(only)s::uuid[] IS NULL OR a.id = ANY (%(only)s))
     ORDER BY a.next_sync_at LIMIT %(batch)s FOR NO KEY UPDATE OF a SKIP LOCKED
 ), run AS (
     INSERT INTO sync_run AS r (
@@ -77,6 +78,19 @@ WITH due AS (
 SELECT run.id, due.id, run.is_new, due.drop_state, due.changed
 FROM due JOIN run ON run.user_integration_id = due.id
 """
+# Locks due accounts like `CLAIM_DUE`.
+LOCK_DUE = f"""
+SELECT a.id, a.user_id {_DUE}
+ORDER BY a.next_sync_at LIMIT %s FOR NO KEY UPDATE OF a SKIP LOCKED
+"""
+# The day's runs of the user have all begun. The accounts ask again after their interval, or early
+# on the next day, spread over their interval.
+WAIT_FOR_QUOTA = f"""
+UPDATE user_integration SET next_sync_at = least(
+    {quotas.TOMORROW} + random() * poll_interval_minutes * interval '1 minute',
+    clock_timestamp() + poll_interval_minutes * interval '1 minute')
+WHERE id = ANY(%s)
+"""
 
 # Claims read the first entries of the index of due accounts. If the planner expected few due
 # accounts, it would otherwise read and sort all of them.
@@ -85,7 +99,7 @@ IN_ORDER = "SET LOCAL enable_bitmapscan = off"
 TICK = "UPDATE engine_state SET last_tick_at = clock_timestamp()"
 
 LOCK_ACCOUNT = """
-SELECT sync_status, integration_domain, resync_due, drop_state
+SELECT sync_status, integration_domain, resync_due, drop_state, user_id
 FROM user_integration WHERE id = %s FOR NO KEY UPDATE
 """
 # The caller has locked the account, so the run cannot end. A run that somebody joined is kept.
@@ -126,27 +140,34 @@ class Claim:
     Attributes:
       runs: A pair of (run, account) for each new run.
       joined: The number of accounts that joined their open run.
+      waiting: The number of accounts whose user has no run left on this day.
     """
 
     runs: list[tuple[UUID, UUID]]
     joined: int
+    waiting: int = 0
 
     @property
     def handled(self) -> int:
         """The number of accounts that were due. Fewer than the batch: no other one was due."""
-        return len(self.runs) + self.joined
+        return len(self.runs) + self.joined + self.waiting
 
 
 def claim_due(conn: Conn, batch: int) -> Claim:
     """Open runs for at most `batch` due accounts.
 
     Concurrent schedulers or ticks open one run per account. Locks, in this order: accounts that no
-    other scheduler has locked, their new runs, state, stopped tasks, backfill runs.
+    other scheduler has locked, the runs of their users, their new runs, state, stopped tasks,
+    backfill runs.
     """
     with conn.transaction():
         conn.execute(IN_ORDER)
-        found = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
+        due = _Due(conn, batch) if quotas.any_of(conn, Quota.RUNS) else None
+        params = {"batch": batch, "root": ROOT_KEY, "only": due.allowed if due else None}
+        found = conn.execute(CLAIM_DUE, params).fetchall()
         rows = [row for row in found if row[2]]
+        if due is not None:
+            due.count(conn, [account for _, account, *_ in rows])
         for _, account, _, drop_state, _ in rows:
             if drop_state:
                 conn.execute(DROP_STATE, (account,))
@@ -156,7 +177,39 @@ def claim_due(conn: Conn, batch: int) -> Claim:
                 # The leader postpones the deferred tasks of an account that is not active. After a
                 # person has changed the account, its next run tries all of them.
                 carry_over.continue_tasks(conn, run, account, all_deferred=changed)
-    return Claim([(run, account) for run, account, *_ in rows], len(found) - len(rows))
+    runs = [(run, account) for run, account, *_ in rows]
+    return Claim(runs, len(found) - len(rows), len(due.refused) if due else 0)
+
+
+class _Due:
+    """Due accounts, locked: those that may begin a run, and those whose user has none left.
+
+    Args:
+      conn: A connection in a transaction.
+      batch: The maximum number of accounts.
+
+    Attributes:
+      allowed: The accounts that may begin a run.
+      refused: The accounts whose user has no run left on this day.
+    """
+
+    def __init__(self, conn: Conn, batch: int) -> None:
+        self._users: dict[UUID, str] = dict(conn.execute(LOCK_DUE, (batch,)).fetchall())
+        self._locked = quotas.lock_runs(conn, self._users.values())
+        left = {user: runs.left for user, runs in self._locked.items()}
+        self.allowed: list[UUID] = []
+        self.refused: list[UUID] = []
+        for account, user in self._users.items():
+            if left.get(user, 1) > 0:
+                self.allowed.append(account)
+                left[user] = left.get(user, 1) - (user in left)
+            else:
+                self.refused.append(account)
+        conn.execute(WAIT_FOR_QUOTA, (self.refused,))
+
+    def count(self, conn: Conn, begun: Sequence[UUID]) -> None:
+        """Count the runs that begin."""
+        quotas.count_runs(conn, self._locked, Counter(self._users[account] for account in begun))
 
 
 def any_due(conn: Conn) -> bool:
@@ -195,7 +248,8 @@ def request_run(conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL) -> 
     """Open a live run of an account now, or join its open run.
 
     The next probe of an account that does not answer is due immediately. Locks, in this order: the
-    account, its breakers, its live run, state, stopped tasks, its backfill run.
+    account, its breakers, the runs of its user, its live run, state, stopped tasks, its backfill
+    run.
 
     Args:
       conn: A connection in autocommit mode.
@@ -208,16 +262,18 @@ def request_run(conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL) -> 
 
     Raises:
       NotFound: The account does not exist.
-      WrongState: The account is not active.
+      WrongState: The account is not active, or the content of its user has reached its quota.
+      TooManyRequests: All runs of the day have begun that the quota of its user allows.
     """
     with conn.transaction():
-        domain, resync_due, drop_state = _lock_active(conn, account)
+        domain, resync_due, drop_state, user = _lock_active(conn, account)
         breakers.probe_now(conn, account)
         joined = conn.execute(OPEN_LIVE_RUN, (account,)).fetchone()
         if joined is not None:
             if not joined[1]:
                 conn.execute(JOIN_RUN, joined[:1])
             return joined[0], False
+        quotas.take_runs(conn, {user: 1})
         if trigger == Trigger.MANUAL and resync_due:
             trigger = Trigger.RESYNC
         complete = trigger == Trigger.RESYNC or _has_accepted(conn, account)
@@ -252,23 +308,23 @@ def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
 
     Raises:
       NotFound: The account does not exist.
-      WrongState: The account is not active.
+      WrongState, TooManyRequests: As for `request_run`; then no resync is due.
     """
     with conn.transaction():
         _lock_active(conn, account)
         conn.execute(REQUEST_RESYNC, (account,))
-    return request_run(conn, account, trigger=Trigger.RESYNC)
+        return request_run(conn, account, trigger=Trigger.RESYNC)
 
 
-def _lock_active(conn: Conn, account: UUID) -> tuple[str, bool, bool]:
+def _lock_active(conn: Conn, account: UUID) -> tuple[str, bool, bool, str]:
     """Lock an account.
 
     Returns:
-      Its domain, True if a resync is due, and True if the next run drops its cursors.
+      Its domain, True if a resync is due, True if the next run drops its cursors, and its user.
     """
     row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
     if row is None:
         raise NotFound("account-not-found", account=account)
     if row[0] != AccountState.ACTIVE:
         raise not_active(row[0], account)
-    return row[1], row[2], row[3]
+    return row[1], row[2], row[3], row[4]

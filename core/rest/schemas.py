@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from core.accounts import MAX_POLL_INTERVAL_MINUTES
+from core.ledger.quotas import MAX_QUOTA
 from core.scopes import MAX_TOKEN_DAYS, Scope
 from core.service.backend import CheckStatus
 from core.states import (
@@ -755,6 +756,40 @@ class UserDay(Used):
     """The use of a user on a day."""
 
     day: date = Field(description="The day (UTC)")
+
+
+class QuotaUse(BaseModel):
+    """A quota of a user, and its use."""
+
+    used: int = Field(description="The use")
+    most: int | None = Field(description="The quota; null: no bound")
+    is_default: bool = Field(description="True if it is the quota of all users without their own")
+
+
+class UserQuotas(BaseModel):
+    """The quotas of a user."""
+
+    user_id: str = Field(description="The ID of the user")
+    accounts: QuotaUse = Field(description="Accounts in every state")
+    bytes: QuotaUse = Field(description="The size of the kept content, deleted items included")
+    runs: QuotaUse = Field(
+        description="The runs that began today (UTC). They are counted while a quota bounds them"
+    )
+    runs_reset_at: datetime = Field(description="The time at which the next day begins")
+
+
+NewQuota = Annotated[
+    Annotated[int, Field(ge=0, le=MAX_QUOTA, strict=True)] | Literal["default"] | None,
+    Field(description="A number; null: no bound; `default`: that of users without their own"),
+]
+
+
+class QuotaChange(BaseModel, extra="forbid"):
+    """New quotas of a user; omitted ones stay."""
+
+    accounts: NewQuota = None
+    bytes: NewQuota = None
+    runs: NewQuota = None
 
 
 class Token(BaseModel):

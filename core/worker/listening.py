@@ -108,6 +108,7 @@ class Listening:
         self._egress = egress
         self._me: UUID | None = None
         self._stopping = threading.Event()
+        self._taking = threading.Lock()
         self._held: dict[Place, _Held] = {}
         self._stuck: dict[Place, _Held] = {}
         self._threads: list[threading.Thread] = []
@@ -137,10 +138,12 @@ class Listening:
 
     def close(self) -> None:
         """Stop all listeners, and release their leases. A listener may ignore it."""
-        self._stopping.set()
+        # A listener that is being taken either stops here, or does not start.
+        with self._taking:
+            self._stopping.set()
+            self._stop(list(self._held))
         if not self._threads:
             return
-        self._stop(list(self._held))
         until = time.monotonic() + CLOSE_SECONDS
         for thread in (*self._threads, *(held.thread for held in self._stuck.values())):
             thread.join(max(0.0, until - time.monotonic()))
@@ -176,9 +179,10 @@ class Listening:
         with self._database.connection() as conn:
             places = listeners.hold(conn, self._me, self._domains, list(self._stuck))
         self._renewed = began
-        self._stop([place for place in self._held if place not in places])
-        for place in places - self._held.keys():
-            self._held[place] = _Held(self, place, self._registry.integrations[place[0]])
+        with self._taking:
+            self._stop([place for place in self._held if place not in places])
+            for place in () if self._stopping.is_set() else places - self._held.keys():
+                self._held[place] = _Held(self, place, self._registry.integrations[place[0]])
 
     def _stop(self, places: Sequence[Place]) -> None:
         for place in places:

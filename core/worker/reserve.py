@@ -17,8 +17,10 @@ def reserved(threads: int) -> int:
 class Reserve:
     """The part of its group's reserve that this process keeps.
 
-    The group's reserve is divided among its processes by their places, so that they agree without
-    asking each other. Until the first heartbeat, the process counts itself alone.
+    The group's reserve is divided among its processes in the order of their ids, so that they agree
+    without asking each other. Each process has at least one thread for all users. So processes with
+    one thread keep nothing, and the dispatcher keeps a reserve that does not fit into the others.
+    Until the first heartbeat, the process counts itself alone.
 
     Attributes:
       threads: The number of threads of this process.
@@ -33,15 +35,24 @@ class Reserve:
         """Set the number of threads of this process."""
         self.threads, self.kept = threads, reserved(threads)
 
-    def divide(self, threads: int, processes: int, place: int) -> None:
+    def divide(self, threads: int, spare: int, before: int) -> None:
         """Take this process's part.
 
         Args:
           threads: The number of threads of the group.
-          processes: The number of its processes.
-          place: The place of this process among them, from 0.
+          spare: The number of them that may be reserved: all but one of each process.
+          before: The number of those in the processes before this one.
         """
-        if not processes:
+        if not threads:
             return
-        each, rest = divmod(reserved(threads), processes)
-        self.kept = each + (place < rest)
+        own, most = self.threads - 1, min(reserved(threads), spare)
+        self.kept = (before + own) * most // spare - before * most // spare if spare else 0
+
+
+def needs_bound(threads: int, processes: int) -> bool:
+    """Return True if the processes of a group cannot keep its reserve.
+
+    Too many of them have one thread, and do not know the running tasks of the others. Then the
+    dispatcher sends no more tasks of a user than it may hold threads.
+    """
+    return threads - processes < reserved(threads)

@@ -1,6 +1,6 @@
 """A poll changes fewer indexes: rows of accounts stay in their page
 
-Revision: 0022, after 0020
+Revision: 0022, after 0021
 
 The index `sync_run_unpruned` replaces one that had open runs too. It serves the statements of the
 previous version.
@@ -14,7 +14,7 @@ from alembic import op
 from core.db.migrate import build_index
 
 revision = "0022"
-down_revision = "0020"
+down_revision = "0021"
 
 
 def upgrade() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from integration_polling_hello_world import HelloWorld
 from integration_polling_hostile import Hostile
 from support.accounts import connect, sync
@@ -33,14 +34,20 @@ def _occupy(deployment: Deployment) -> None:
     sync(deployment, connect(deployment, Hostile, config, user="greedy"))
 
 
+@pytest.mark.parametrize(("processes", "threads", "most"), [(2, 4, 7), (4, 1, 3)])
 def test_slow_tasks_of_one_user_leave_a_thread_to_others(
-    make_fleet: Callable[..., Fleet], deployment: Deployment
+    processes: int,
+    threads: int,
+    most: int,
+    make_fleet: Callable[..., Fleet],
+    deployment: Deployment,
 ) -> None:
     """All but the last tenth of the threads work for the user alone, on both domains together."""
     fleet = make_fleet(**HOSTILE)
-    fleet.workers(processes=2, threads=4)
+    fleet.workers(processes=processes, threads=threads)
+    fleet.ready()
     _occupy(deployment)
-    fleet.until(lambda: deployment.rows(RUNNING) == [(7,)], "one user holds 7 of 8 threads", 60)
+    fleet.until(lambda: deployment.rows(RUNNING) == [(most,)], "one user holds the others", 60)
     for integration in (HelloWorld, Hostile):
         for number in range(3):
             config = {"name": f"quick-{number}", "pages": 1} if integration is HelloWorld else {}

@@ -372,9 +372,9 @@ def test_a_group_is_the_live_processes_that_serve_the_same_queues(desk) -> None:
         process = processes.Process(UUID(int=number), "worker", "h", number, queues, 4)
         processes.heartbeat(desk.conn, process, None)
     desk.conn.execute("UPDATE process SET draining = true WHERE pid = 4")
-    assert processes.group(desk.conn, UUID(int=1)) == (8, 2, 0)
-    assert processes.group(desk.conn, UUID(int=2)) == (8, 2, 1)
-    assert processes.group(desk.conn, UUID(int=3)) == (4, 1, 0)
+    assert processes.group(desk.conn, UUID(int=1)) == (8, 6, 0)
+    assert processes.group(desk.conn, UUID(int=2)) == (8, 6, 3)
+    assert processes.group(desk.conn, UUID(int=3)) == (4, 3, 0)
     assert processes.neighbours(desk.conn) == {"a": {"a", "b"}, "b": {"a", "b"}}
 
 

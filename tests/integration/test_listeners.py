@@ -156,6 +156,31 @@ def let_leases_end(desk: Any) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
+def test_a_listener_that_the_process_takes_while_it_ends_stops_too(
+    desk, account, process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, taken, closing = set(threading.enumerate()), threading.Event(), threading.Event()
+    hold, stop = listeners.hold, Listening._stop
+
+    def slow(*given: Any) -> Any:
+        places = hold(*given)
+        if places:
+            taken.set()
+            assert closing.wait(20)
+        return places
+
+    def stopped(self: Listening, places: Any) -> None:
+        stop(self, places)
+        closing.set()
+
+    monkeypatch.setattr(listeners, "hold", slow)
+    monkeypatch.setattr(Listening, "_stop", stopped)
+    with process():
+        assert taken.wait(20)
+    left = {thread for thread in set(threading.enumerate()) - before if "listen" in thread.name}
+    until(lambda: not any(thread.is_alive() for thread in left), "no listener is left")
+
+
 def test_a_listener_has_one_holder_at_a_time(desk, account, process) -> None:
     with process() as first:
         until(lambda: is_connected(desk), "it is connected")

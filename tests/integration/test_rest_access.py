@@ -21,8 +21,9 @@ OPEN = {"/healthz", "/readyz", "/v1/hints/{domain}"}
 """Routes without a token. Their answers contain nothing about any account."""
 
 FOR_ALL = {"list_integrations", "get_integration", "create_user_integration"}
-# Numbers of a user's accounts, without rows: `test_outages.py` and `test_use.py` compare users.
-SUMMARIES = {"list_outages", "list_users", "read_use"}
+# Numbers of a user's accounts, without rows: `test_outages.py`, `test_use.py` and
+# `test_quotas.py` compare users.
+SUMMARIES = {"list_outages", "list_users", "read_use", "read_quotas"}
 MARK = "only-the-owner-may-read-this"
 
 

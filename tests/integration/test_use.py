@@ -12,14 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from core import TaskOutput
 from core.accounts.vault import new_key
 from core.environment import Environment
-from core.ledger import pruning
+from core.ledger import pruning, quotas
 from core.ledger.outcomes import Outcome
 from core.ledger.use import Use, add_use
 from core.metrics.use import UserUse
 from core.service import use
 from core.service.accounts.erase import erase_user
 from core.settings import Settings
-from core.states import TaskState
+from core.states import Quota, TaskState
 from core.transport.queues import Queues
 from core.worker.process import WorkerProcess
 
@@ -115,3 +115,24 @@ def test_metrics_name_the_largest_users_and_sum_up_the_others(
     assert len(values) == use.NAMED_USERS + 1
     assert values["user-39"] == 39.0
     assert values[""] == sum(range(20))
+
+
+def test_the_dashboard_shows_operators_all_users_and_a_user_its_own_use(
+    dashboard, desk, conn
+) -> None:
+    add_use(conn, {"ann": SOME, "b<b>": Use(thread_seconds=9.0)})
+    desk.account(user_id="ann")
+    quotas.set_quotas(conn, "ann", {Quota.ACCOUNTS: 1, Quota.RUNS: 0})
+    operator, ann = dashboard.sign_in(), dashboard.sign_in("ann")
+    every = operator.get("/users").text
+    assert 'href="/users?user=ann&amp;days=30"' in every
+    assert "b&lt;b&gt;" in every
+    assert every.count("reached") == 2
+    for page in (ann.get("/users").text, operator.get("/users?user=ann&days=7").text):
+        assert "1 of 1" in page
+        assert "0 of 0" in page
+        assert "All runs of this day have begun" in page
+        assert "2.5 s" in page
+        assert "b&lt;b&gt;" not in page
+    assert ann.get("/users?user=bob").status_code == 403
+    assert "No use in these days" in operator.get("/users?user=nobody").text

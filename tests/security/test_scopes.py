@@ -27,7 +27,7 @@ NOBODY = {"/healthz", "/readyz", "/v1/hints/{domain}"}
 
 ROUTES = {
     "list_integrations get_integration list_outages list_user_integrations get_user_integration"
-    " list_runs get_run list_users read_use": STATUS,
+    " list_runs get_run list_users read_use read_quotas": STATUS,
     "get_state list_tasks get_task list_held_deletions get_held_deletion list_held_items": DETAILS,
     "list_content get_content get_raw_content get_thread read_changes export_content": {CONTENT},
     "create_user_integration change_user_integration delete_user_integration"
@@ -35,14 +35,15 @@ ROUTES = {
     " redeem_connect_code": {CONNECT},
     "pause_integration resume_integration pause_user_integration resume_user_integration"
     " sync_user_integration resync_user_integration reread_user_integration cancel_run retry_tasks"
-    " discard_tasks retry_task discard_task accept_held_deletion refuse_held_deletion": {OPERATE},
+    " discard_tasks retry_task discard_task accept_held_deletion refuse_held_deletion"
+    " change_quotas": {OPERATE},
     "metrics": {METRICS},
     "list_tokens create_token revoke_token": {TOKENS},
 }
 """The scopes of which one allows a route of the API."""
 
 PAGES_ALLOWED = {
-    "account_list account_page integrations list_runs": STATUS,
+    "account_list account_page integrations list_runs list_users": STATUS,
     "show_run show_task list_parked list_deletions show_deletion": DETAILS,
     "list_content show_content preview_content raw_content show_thread": {CONTENT},
     "settings_page change_settings credentials_page reconnect connect.authorize edit.authorize"

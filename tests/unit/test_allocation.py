@@ -483,6 +483,23 @@ def test_slow_tasks_count_their_threads_and_quick_ones_their_places() -> None:
     assert given_beside(9, "ab", 0.0) == {"b": 9}
 
 
+@given(READY, st.integers(4, 64), st.integers(0, 2**32))
+def test_no_user_has_more_tasks_than_unreserved_threads_of_single_processes(
+    ready: dict, threads: int, seed: int
+) -> None:
+    """A process with one thread does not know which users hold threads in the others."""
+    places, random = Places(3 * threads, threads, threads), Random(seed)
+    world = World(ready, users={})
+    kept = max(threads // 10, 1)
+    for _ in range(6):
+        flying = world.in_flight()
+        free = places.window - sum(flight.count for flight in flying)
+        world.claim(allocate(free, places, flying, world.waiting(), rules()), random)
+        held = held_by_user(world.in_flight())
+        assert all(each.tasks <= threads - kept for each in held.values())
+        world.finish(random, 0.2)
+
+
 def test_a_task_that_hangs_keeps_no_share() -> None:
     hangs = InFlight("a", "a", None, [], "live", "list", 1, hung=1)
     assert allocate(2, Places(2, 1), [hangs], [waits("a")], rules()) == [Portion("a", "live", 2)]

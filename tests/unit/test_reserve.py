@@ -8,20 +8,24 @@ from hypothesis import strategies as st
 
 from core.dispatcher import ages
 from core.dispatcher.ages import DispatchAges
-from core.worker.reserve import Reserve, reserved
+from core.worker.reserve import Reserve, needs_bound, reserved
 
 
 @given(st.lists(st.integers(1, 32), min_size=1, max_size=20))
 def test_the_processes_of_a_group_keep_its_reserve_together(threads: list[int]) -> None:
-    total, kept = sum(threads), []
-    for place, own in enumerate(threads):
+    total, kept, before = sum(threads), [], 0
+    spare = total - len(threads)
+    for own in threads:
         reserve = Reserve()
         reserve.open(own)
-        reserve.divide(total, len(threads), place)
+        reserve.divide(total, spare, before)
+        before += own - 1
         kept.append(reserve.kept)
-    assert sum(kept) == reserved(total)
     assert reserved(total) == (0 if total < 4 else max(total // 10, 1))
-    assert max(kept) - min(kept) <= 1
+    # A process without a thread for all users would not know which users hold threads elsewhere.
+    assert all(each < own or not each for each, own in zip(kept, threads, strict=True))
+    assert sum(kept) == min(reserved(total), spare)
+    assert needs_bound(total, len(threads)) == (sum(kept) < reserved(total))
 
 
 def test_ages_know_which_dispatches_are_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,10 @@ SQL = re.compile(
 FRAGMENT = re.compile(r"statement|\w+_COLUMNS")
 """Names of further variables that contain SQL, besides constants with a statement."""
 
-AT_IMPORT = {("core/service/pagination.py", "__post_init__")}
+AT_IMPORT = {
+    ("core/service/pagination.py", "__post_init__"),
+    ("core/ledger/quotas.py", "most"),
+}
 """Functions that compose statements for module constants at import."""
 
 TEMPLATES = ROOT / "core" / "dashboard" / "templates"

@@ -7,11 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from core.rest.routes import problems
-from core.rest.schemas import Erased, Page, UserDay, UserUse
-from core.service import use
+from core.rest.schemas import Erased, Page, QuotaChange, UserDay, UserQuotas, UserUse
+from core.service import quotas, use
 from core.service.accounts import erase as account_erase
+from core.states import Quota
 from core.web.dependencies import NO_NUL, Engine
-from core.web.permissions import Connector, StatusReader
+from core.web.permissions import Connector, FleetAdmin, StatusReader
 from core.web.problems import HttpProblem
 
 router = APIRouter(prefix="/v1/users", tags=["users"])
@@ -50,6 +51,31 @@ def read_use(
     with engine.database.connection() as conn:
         rows = use.by_day(conn, user_id, days)
     return Page[UserDay].model_validate({"items": rows, "cursor": None})
+
+
+@router.get("/{user_id:path}/quotas", responses=problems(401, 403, 422))
+def read_quotas(engine: Engine, principal: StatusReader, user_id: UserId) -> UserQuotas:
+    """Return the quotas of a user, and their use."""
+    if not principal.owns(user_id):
+        raise HttpProblem("token-of-another-user")
+    with engine.database.connection() as conn:
+        return UserQuotas.model_validate(quotas.of_user(conn, user_id))
+
+
+@router.patch("/{user_id:path}/quotas", responses=problems(401, 403, 422))
+def change_quotas(
+    engine: Engine,
+    principal: FleetAdmin,  # noqa: ARG001  for operators only
+    user_id: UserId,
+    body: QuotaChange,
+) -> UserQuotas:
+    """Change quotas of a user. This needs an operator's token.
+
+    A user who has more than a quota keeps it. The user gets no further account, and no run begins;
+    for bytes, open runs wait.
+    """
+    changes = {Quota(name): getattr(body, name) for name in body.model_fields_set}
+    return UserQuotas.model_validate(quotas.change(engine, user_id, changes))
 
 
 @router.delete("/{user_id:path}", responses=problems(401, 403, 422))

@@ -20,7 +20,7 @@ from core.integration.base import BaseIntegration, Integration
 from core.integration.ceilings import within_ceilings
 from core.integration.limits import AccountIdentity
 from core.integration.rehearsal import Rehearsal
-from core.ledger import breakers
+from core.ledger import breakers, quotas
 from core.ledger.looks import wait_until_seen
 from core.limits.keys import to_json
 from core.results.text import is_storable, sanitize
@@ -50,9 +50,6 @@ UPDATE user_integration SET poll_interval_minutes = %(minutes)s,
     updated_at = now()
 WHERE id = %(id)s
 """
-
-# The unique index that begins with the user serves it.
-COUNT_OF_USER = "SELECT count(*) FROM user_integration WHERE user_id = %s"
 
 DEFAULT_INTERVAL_MINUTES = 15
 
@@ -128,6 +125,7 @@ def connect(
       NotFound: The integration does not exist.
       InvalidInput: A value is invalid, the provider rejects the credentials, or the plugin's
         rehearsal refuses the account.
+      WrongState: The user has as many accounts as the quota allows.
       TooManyRequests: The user has too many accounts.
       PollingError: The provider is unavailable.
     """
@@ -217,10 +215,11 @@ def _store(
 ) -> ConnectedAccount:
     identity = checked.identity
     domain, key = integration.manifest.domain, key_of(identity)
+    quotas.lock_accounts(conn, user_id)
     known = conn.execute(FIND_BY_IDENTITY, (user_id, domain, key)).fetchone()
-    if known is None and public_only:
-        ((number,),) = conn.execute(COUNT_OF_USER, (user_id,)).fetchall()
-        if number >= MAX_ACCOUNTS_PER_USER:
+    if known is None:
+        number = quotas.require_place(conn, user_id)
+        if public_only and number >= MAX_ACCOUNTS_PER_USER:
             raise TooManyRequests("accounts-exhausted", most=MAX_ACCOUNTS_PER_USER)
     kept_name, before, kept_interval = (
         known[1:] if known else (identity.name, {}, DEFAULT_INTERVAL_MINUTES)

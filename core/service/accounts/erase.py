@@ -9,6 +9,7 @@ from uuid import UUID
 from core.content.blobs import UNREFERENCED_SECONDS
 from core.db.pool import Conn
 from core.errors import NotFound, StoreUnavailable, WrongState
+from core.ledger import quotas
 from core.ledger.looks import wait_until_seen
 from core.ledger.monotonic import old_enough
 from core.service.accounts import disconnect as account_disconnect
@@ -123,13 +124,14 @@ def erase_user(backend: Backend, user_id: str) -> Erased:
 
 
 def _delete_user(conn: Conn, user_id: str) -> bool:
-    """Delete the tokens and pending connections of a user; return False if there is an account."""
+    """Delete all other rows of a user; return False if there is an account."""
     with conn.transaction():
         conn.execute(LOCK_TOKENS, (user_id,))
         if conn.execute(ACCOUNTS, (user_id,)).fetchone() is not None:
             return False
         for statement in (DELETE_FLOWS, DELETE_RESPONSES, DELETE_TOKENS, DELETE_USE):
             conn.execute(statement, (user_id,))
+        quotas.erase(conn, user_id)
     return True
 
 

@@ -36,7 +36,8 @@ QUEUE_AGE = f"""
 WITH stopped AS MATERIALIZED (
     SELECT DISTINCT a.id FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id
     WHERE r.state = '{RunState.RUNNING}'
-      AND (a.sync_status <> '{AccountState.ACTIVE}' OR a.integration_domain IN ({PAUSED_DOMAINS}))
+      AND (a.sync_status <> '{AccountState.ACTIVE}' OR a.integration_domain IN ({PAUSED_DOMAINS})
+        OR a.user_id IN (SELECT k.user_id FROM user_kept k WHERE k.is_full))
 )
 SELECT integration_domain AS domain,
     greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds

@@ -33,7 +33,8 @@ def sync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
 
     Raises:
       NotFound: The account does not exist.
-      WrongState: The account is paused, in error, or disconnected.
+      WrongState: The account is paused, in error, or disconnected, or its user has reached a quota.
+      TooManyRequests: Its user has reached the quota of runs.
     """
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
@@ -50,7 +51,8 @@ def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
 
     Raises:
       NotFound: The account does not exist.
-      WrongState: The account is paused, in error, or disconnected.
+      WrongState: The account is paused, in error, or disconnected, or its user has reached a quota.
+      TooManyRequests: Its user has reached the quota of runs.
     """
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
@@ -67,11 +69,13 @@ def reread(backend: Backend, account: UUID) -> tuple[UUID, bool]:
 
     Raises:
       NotFound: The account does not exist.
-      WrongState: The account is not active, or its integration cannot read items again.
+      WrongState: The account is not active, its integration cannot read items again, or its user
+        has reached a quota.
+      TooManyRequests: Its user has reached the quota of runs.
     """
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
-        run = rereads.request_reread(conn, account)
+        run = rereads.request_reread(conn, account, counts=True)
     backend.wake()
     return run
 
@@ -92,8 +96,9 @@ def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
 
     Raises:
       NotFound: A task does not exist; no task is retried.
-      WrongState: A task is not deferred, parked or cancelled, or was already retried; no task is
-        retried.
+      WrongState: A task is not deferred, parked or cancelled, or was already retried, or its user
+        has reached a quota; no task is retried.
+      TooManyRequests: Its user has reached the quota of runs; no task is retried.
     """
     with backend.database.connection() as conn:
         copies = controls.retry(conn, tasks)

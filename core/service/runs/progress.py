@@ -17,12 +17,13 @@ from core.errors import Advice, NotFound
 from core.ledger import leadership, processes
 from core.ledger.completion import COUNTS, DELETIONS_HELD, SKIPPED, TASKS_OF_RUN
 from core.ledger.pauses import Pause
+from core.ledger.quotas import TODAY, TOMORROW, most
 from core.limits.keys import WHOLE_ACCOUNT
 from core.service.accounts.actions import stopped
 from core.service.accounts.owed import Owed
 from core.service.fleet import pauses
-from core.service.formatting import moment, number
-from core.states import AccountState, RunState, TaskState
+from core.service.formatting import moment, number, size
+from core.states import AccountState, Quota, RunState, TaskState
 from core.worker.reserve import reserved
 
 COUNTERS = (
@@ -76,6 +77,15 @@ SELECT a.id, a.user_id, a.name, count(*)::int AS tasks
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = ANY(%(domains)s)
 GROUP BY a.id ORDER BY count(*) DESC, a.id
+"""
+
+# The use of the quotas for which accounts wait. The primary keys serve it.
+REACHED = f"""
+SELECT u.id AS user_id, k.bytes, coalesce(k.is_full, false) AS is_full,
+    {most(Quota.BYTES, "u.id")} AS most_bytes, {most(Quota.RUNS, "u.id")} AS most_runs,
+    coalesce((SELECT d.runs FROM user_day d WHERE d.user_id = u.id AND d.day = {TODAY}), 0) AS runs,
+    {TOMORROW} AS tomorrow
+FROM unnest(%(users)s::text[]) AS u (id) LEFT JOIN user_kept k ON k.user_id = u.id
 """
 
 # Served by the primary key. The breaker of the complete account comes first.
@@ -191,6 +201,7 @@ def blockers(conn: Conn, account: Account, now: Progress | None = None) -> list[
         *_status(account),
         *_paused(fleet, account),
         *_workers(fleet, account),
+        *_quotas(conn, [account], is_open=now is not None)[account.id],
         *_breakers(conn, [account])[account.id],
         *_blocks(conn, [account])[account.id],
     ]
@@ -205,11 +216,13 @@ def first_blockers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, Blocke
     The number of queries does not depend on the number of accounts.
     """
     fleet, breakers, blocks = _fleet(conn), _breakers(conn, accounts), _blocks(conn, accounts)
+    quotas = _quotas(conn, accounts)
     reasons = {
         account.id: [
             *_status(account),
             *_paused(fleet, account),
             *_workers(fleet, account),
+            *quotas[account.id],
             *breakers[account.id],
             *blocks[account.id],
         ]
@@ -298,6 +311,31 @@ def _threads(conn: Conn, fleet: _Fleet, account: Account, now: Progress) -> list
     if sum(row["tasks"] for row in rows) >= threads:
         return [Blocker(f"all threads of {domain} are busy with accounts of other users")]
     return []
+
+
+def _quotas(
+    conn: Conn, accounts: Sequence[Account], *, is_open: bool = False
+) -> dict[UUID, list[Blocker]]:
+    """Return the quotas that the users of accounts have reached.
+
+    Args:
+      conn: A connection.
+      accounts: The accounts.
+      is_open: True for an open run: it needs no further run of the day.
+    """
+    users = sorted({account.user_id for account in accounts})
+    reached: dict[str, list[Blocker]] = {user: [] for user in users}
+    for row in fetch(conn, REACHED, {"users": users}):
+        if row["is_full"]:
+            kept = f"{size(row['bytes'])} of {size(row['most_bytes'])}"
+            reached[row["user_id"]].append(
+                Blocker(f"the user's content has {kept}", advice=Advice("free-quota"))
+            )
+        if not is_open and row["most_runs"] is not None and row["runs"] >= row["most_runs"]:
+            text = f"the user has begun {row['runs']} of {row['most_runs']} runs of this day (UTC)"
+            advice = Advice("raise-quota")
+            reached[row["user_id"]].append(Blocker(text, row["tomorrow"], advice))
+    return {account.id: reached[account.user_id] for account in accounts}
 
 
 def _breakers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]]:

@@ -1,10 +1,11 @@
 """A reread of 20,000 kept mails of which nothing changes, against reading the same mails alone.
 
 Reading alone is one thread that calls the plugin's reader on mails in memory: no database, no
-engine. The engine reads them from PostgreSQL, compares every row, and commits its tasks. A second
-figure is the pace of a sync of no-op tasks beside a reread, in the same workers: the median of
-pairs of short syncs, one without and one beside the reread.
-The benchmark takes about 6 minutes on two cores.
+engine. The engine reads them from PostgreSQL, compares every row, and commits its tasks.
+
+A second figure is the pace of a sync of no-op tasks beside a reread, in the same workers. It is the
+median of pairs of short syncs: one without the reread, and one beside it. The benchmark takes about
+6 minutes on two cores.
 """
 
 from __future__ import annotations

@@ -470,7 +470,11 @@ class Maintenance:
     def _watch_clock(self, conn: Conn) -> None:
         """Record how long the monotonic clock of this leader has run."""
         now = time.monotonic()
-        days = max(self._settings.retention_days, self._settings.give_up_after_days)
+        days = max(
+            self._settings.retention_days,
+            self._settings.give_up_after_days,
+            self._settings.deleted_retention_days or 0,
+        )
         sample(conn, 0.0 if self._watched_at is None else now - self._watched_at, days * DAY)
         self._watched_at = now
 
@@ -542,7 +546,11 @@ class Maintenance:
             self._pruning.due = time.monotonic() + DELETE_AGAIN_SECONDS
 
     def _prune_content(self, conn: Conn) -> None:
-        if not pruning.prune_content(conn, DELETE_SECONDS):
+        is_done = pruning.prune_content(conn, DELETE_SECONDS)
+        if (days := self._settings.deleted_retention_days) is not None:
+            judge = partial(old_enough, conn)
+            is_done &= pruning.remove_deleted(conn, days, DELETE_SECONDS, judge)
+        if not is_done:
             self._pruning_content.due = time.monotonic() + DELETE_AGAIN_SECONDS
 
     def _collect_blobs(self, conn: Conn) -> None:

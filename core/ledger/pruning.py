@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from core.content import holds, seen
+from core.content import holds, removal, seen
 from core.db import clocks
 from core.db.pool import Conn
 from core.ledger.breakers import PRUNE_LIMITS
@@ -101,6 +101,13 @@ PRUNE_USE = """
 DELETE FROM user_day WHERE (user_id, day) IN (
     SELECT user_id, day FROM user_day
     WHERE day < least(now() - %s * interval '1 second', %s)::date ORDER BY day LIMIT 5000)
+"""
+# The latest transaction that the change feed had passed at that age, and the time of that look.
+# `monotonic_sample_watched` serves it. The samples cover the retention times.
+REPORTED = """
+SELECT horizon, at FROM monotonic_sample
+WHERE at < least(now() - %s * interval '1 day', %s) AND horizon IS NOT NULL
+ORDER BY watched DESC, id DESC LIMIT 1
 """
 MARK_PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"
 # The age in seconds, and the time before which a row is surely that old.
@@ -241,3 +248,23 @@ def prune_content(conn: Conn, seconds: float) -> bool:
       True if nothing is left.
     """
     return holds.prune(conn, seconds) & seen.prune(conn, seconds)
+
+
+def remove_deleted(
+    conn: Conn, retention_days: float, seconds: float, old_enough: OldEnough = any_age
+) -> bool:
+    """Remove the rows of items whose deletion the change feed reported long ago, in portions.
+
+    Args:
+      conn: A connection in autocommit mode.
+      retention_days: The number of days since then.
+      seconds: The time after which to stop.
+      old_enough: Judges the age of the report. Default: by the database's clock alone.
+
+    Returns:
+      True if nothing is left.
+    """
+    if (before := old_enough(retention_days * clocks.DAY)) is None:
+        return True
+    reported = conn.execute(REPORTED, (retention_days, before)).fetchone()
+    return reported is None or removal.remove(conn, *reported, seconds)

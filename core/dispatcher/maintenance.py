@@ -56,9 +56,15 @@ CARRY_SECONDS = 0.05
 """Seconds after which a round of the leader begins no further portion of carried tasks."""
 
 DELETE_SECONDS = 0.5
-"""The maximum time for which a job deletes old tasks or blobs, in seconds.
+"""The maximum time for which a job deletes content or blobs, in seconds.
 
 It is short because the leader has other work, and a bucket may respond slowly.
+"""
+
+PRUNE_SECONDS, PRUNE_AGAIN_SECONDS = 0.1, 0.5
+"""The maximum time for which the job deletes old runs, and the pause before the next time.
+
+The leader dispatches tasks in between.
 """
 
 MAX_STEP_SECONDS = 1.0
@@ -138,7 +144,7 @@ class Maintenance:
         self._claims = is_frequent(settings.cron_schedule)
         self._claiming = Job(1.0, self._claim_due)
         self._pruning = Job(60.0, self._prune)
-        self._run_pruner = pruning.RunPruner()
+        self._kept_run_pruner = pruning.KeptRunPruner()
         self._pruning_content = Job(60.0, self._prune_content)
         self._collecting = Job(60.0, self._collect_blobs)
         self._forgetting = Job(5.0, self._end_forgotten_runs)
@@ -541,9 +547,9 @@ class Maintenance:
 
     def _prune(self, conn: Conn) -> None:
         days, judge = self._settings.retention_days, partial(old_enough, conn)
-        is_done = pruning.prune_tasks(conn, days, DELETE_SECONDS / 2, judge)
-        if not self._run_pruner.prune(conn, days, DELETE_SECONDS / 2, judge) or not is_done:
-            self._pruning.due = time.monotonic() + DELETE_AGAIN_SECONDS
+        is_done = pruning.prune_runs(conn, days, PRUNE_SECONDS, judge)
+        if not self._kept_run_pruner.prune(conn, days, PRUNE_SECONDS / 2, judge) or not is_done:
+            self._pruning.due = time.monotonic() + PRUNE_AGAIN_SECONDS
 
     def _prune_content(self, conn: Conn) -> None:
         is_done = pruning.prune_content(conn, DELETE_SECONDS)

@@ -61,8 +61,8 @@ DELETE_SECONDS = 0.5
 It is short because the leader has other work, and a bucket may respond slowly.
 """
 
-PRUNE_SECONDS, PRUNE_AGAIN_SECONDS = 0.1, 0.5
-"""The maximum time for which the job deletes old runs, and the pause before the next time.
+PRUNE_SECONDS, PRUNE_AGAIN_SECONDS = 0.05, 0.05
+"""The time for which the job deletes old runs, and the pause before the next time, in seconds.
 
 The leader dispatches tasks in between.
 """
@@ -201,6 +201,11 @@ class Maintenance:
     def asking(self) -> bool:
         """True while the leader waits for answers of workers."""
         return self._asked is not None
+
+    @property
+    def is_pruning(self) -> bool:
+        """True while there may be more old runs to delete."""
+        return self._pruning.due <= time.monotonic() + PRUNE_AGAIN_SECONDS
 
     def redis_is_away(self) -> None:
         """Omit the jobs that need Redis, and suspect no task, until `redis_is_back`."""

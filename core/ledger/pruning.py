@@ -18,7 +18,7 @@ from core.ledger.monotonic import OldEnough, any_age
 from core.ledger.processes import DELETE_DEAD
 from core.states import Lane, RunState, TaskState, Trigger
 
-RUNS_PER_STATEMENT = 500
+RUNS_PER_STATEMENT = 200
 """The number of runs that one statement deletes."""
 
 TASKS_PER_STATEMENT = 5_000
@@ -271,4 +271,7 @@ def remove_deleted(
     if (before := old_enough(retention_days * clocks.DAY)) is None:
         return True
     reported = conn.execute(REPORTED, (retention_days, before)).fetchone()
-    return reported is None or removal.remove(conn, *reported, seconds)
+    if reported is None:
+        return True
+    horizon, at = reported
+    return removal.remove(conn, horizon, at, seconds)

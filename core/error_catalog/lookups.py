@@ -90,7 +90,7 @@ ENTRIES: Catalog = {
         410,
         "this cursor is older than deleted items that were removed, so the feed may miss deletions",
         "Start again without a cursor, and delete items that are not listed again",
-        cli="Start again without a cursor, in a new directory: delete the cursor file",
+        cli="Delete the cursor file and the old exports, and export again",
     ),
     "parquet-package-missing": entry(
         422,

@@ -199,17 +199,21 @@ def test_items_are_removed_in_portions(desk, account, monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("account")
-@pytest.mark.parametrize("days", [None, 30.0])
-def test_the_leader_removes_items_only_if_the_setting_says_so(
-    desk, settings, database, queues, days
+@pytest.mark.parametrize(
+    ("retention_days", "watched_days", "is_removed"),
+    [(None, 40, False), (30.0, 40, True), (30.0, 1, False)],
+    ids=["no setting", "after 40 days", "the clock stepped ahead"],
+)
+def test_the_leader_removes_items_if_the_setting_and_its_own_clock_say_so(
+    desk, settings, database, queues, retention_days, watched_days, is_removed
 ) -> None:
-    changed = settings.model_copy(update={"deleted_retention_days": days})
+    changed = settings.model_copy(update={"deleted_retention_days": retention_days})
     maintenance = Maintenance(uuid4(), changed, database, queues, Registry())
     monotonic.sample(desk.conn, 0.0, 1e9)
     desk.conn.execute(AGE, {"days": 40})
-    monotonic.sample(desk.conn, 40 * 86_400.0, 1e9)
+    monotonic.sample(desk.conn, watched_days * 86_400.0, 1e9)
     maintenance._prune_content(desk.conn)
-    assert ids(desk) == ({"a", "b", "gone"} if days is None else {"a", "b"})
+    assert ids(desk) == ({"a", "b"} if is_removed else {"a", "b", "gone"})
 
 
 def test_the_api_answers_410_for_an_expired_cursor(api, desk, account) -> None:

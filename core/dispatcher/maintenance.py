@@ -552,9 +552,10 @@ class Maintenance:
 
     def _prune(self, conn: Conn) -> None:
         days, judge = self._settings.retention_days, partial(old_enough, conn)
-        is_done = pruning.prune_runs(conn, days, PRUNE_SECONDS, judge)
-        if not self._kept_run_pruner.prune(conn, days, PRUNE_SECONDS / 2, judge) or not is_done:
+        if not pruning.prune_runs(conn, days, PRUNE_SECONDS, judge):
             self._pruning.due = time.monotonic() + PRUNE_AGAIN_SECONDS
+        elif not self._kept_run_pruner.prune(conn, days, PRUNE_SECONDS, judge):
+            self._pruning.due = time.monotonic() + DELETE_AGAIN_SECONDS
 
     def _prune_content(self, conn: Conn) -> None:
         is_done = pruning.prune_content(conn, DELETE_SECONDS)

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     """Seconds that a task may run, unless its `@task` sets another limit."""
     retention_days: PositiveFloat = 30.0
     """Days until an ended run and its tasks are deleted. Parked and deferred tasks stay."""
+    deleted_retention_days: PositiveFloat | None = None
+    """Days until an item that was deleted at the source is removed. Default: never."""
     max_deleted_share: float = Field(0.5, ge=0, le=1)
     """The share of a listing that one sweep may delete. A larger deletion waits for a person."""
     min_guarded_items: int = Field(20, ge=0)

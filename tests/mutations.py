@@ -917,6 +917,35 @@ MUTATIONS = [
         ("tests/integration/test_completion.py",),
     ),
     Mutation(
+        "the place at which deleted items were removed",
+        (("core/content/removal.py", "FROM last, source\n    WHERE",
+          "FROM last, source\n    WHERE false AND"),),
+        ("tests/integration/test_removal.py",),
+    ),
+    Mutation(
+        "deletions that the feed has not reported",
+        (("core/content/removal.py", "AND changed_xid < %(horizon)s AND deleted_at < %(at)s",
+          "AND deleted_at < %(at)s"),),
+        ("tests/integration/test_removal.py",),
+    ),
+    Mutation(
+        "deletions of another cluster",
+        (("core/content/removal.py", "AND deleted_at < %(at)s", ""),),
+        ("tests/integration/test_removal.py",),
+    ),
+    Mutation(
+        "removals while a page is read",
+        (("core/service/content/changes.py", "    listed, rows = _read(conn, visible)\n", ""),
+         ("core/service/content/changes.py", "    is_full = len(listed)",
+          "    listed, rows = _read(conn, visible)\n    is_full = len(listed)"),),
+        ("tests/integration/test_removal.py",),
+    ),
+    Mutation(
+        "first readings that outlast a removal",
+        (("core/service/content/changes.py", "AND removed_xid >= %(began)s\n", "\n"),),
+        ("tests/integration/test_removal.py",),
+    ),
+    Mutation(
         "runs that somebody joined are kept",
         (("core/ledger/completion.py", "AND NOT r.joined AND", "AND"),),
         ("tests/integration/test_completion.py",),

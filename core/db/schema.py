@@ -606,6 +606,13 @@ user_integration_content = Table(
         "external_id",
         postgresql_where=text("deleted_at IS NULL"),
     ),
+    # The leader removes items that were deleted long ago.
+    Index(
+        "user_integration_content_tombstones",
+        "changed_xid",
+        "id",
+        postgresql_where=text("deleted_at IS NOT NULL"),
+    ),
     Index(
         "user_integration_content_blob", "blob_key", postgresql_where=text("blob_key IS NOT NULL")
     ),
@@ -830,6 +837,8 @@ monotonic_sample = Table(
     # The seconds for which the monotonic clocks of all leaders have run, and the database's time.
     Column("watched", Float, nullable=False),
     _moment("at", default=True),
+    # The transaction before which the change feed ended. NULL if an older version wrote the row.
+    Column("horizon", BigInteger),
     Index("monotonic_sample_watched", "watched"),
 )
 
@@ -852,6 +861,11 @@ engine_state = Table(
     _moment("previous_nonce_at"),
     # The domains in which tasks have waited for a thread for more than a minute.
     Column("stuck", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    # The last place in the change feed at which a deleted item was removed, and the cluster whose
+    # transactions it counts. Readers with an older cursor start again.
+    _text("removed_source", nullable=True),
+    Column("removed_xid", BigInteger),
+    Column("removed_id", BigInteger),
     CheckConstraint("singleton", name="singleton"),
 )
 

@@ -670,7 +670,7 @@ class Dispatcher:
             return
         scans = [domain.next_scan_in(self._pause) for _, domain in self._served()]
         seconds = max(min([POLL_SECONDS, *scans]), MIN_PAUSE_SECONDS)
-        if self._maintenance.asking:
+        if self._maintenance.asking or self._maintenance.is_pruning:
             seconds = min(seconds, MAX_PAUSE_SECONDS)
         self._pause = min(self._pause * 1.5, MAX_PAUSE_SECONDS)
         if seconds <= MAX_PAUSE_SECONDS:

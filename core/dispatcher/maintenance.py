@@ -57,9 +57,15 @@ CARRY_SECONDS = 0.05
 """Seconds after which a round of the leader begins no further portion of carried tasks."""
 
 DELETE_SECONDS = 0.5
-"""The maximum time for which a job deletes old tasks or blobs, in seconds.
+"""The maximum time for which a job deletes content or blobs, in seconds.
 
 It is short because the leader has other work, and a bucket may respond slowly.
+"""
+
+PRUNE_SECONDS, PRUNE_AGAIN_SECONDS = 0.05, 0.05
+"""The time for which the job deletes old runs, and the pause before the next time, in seconds.
+
+The leader dispatches tasks in between.
 """
 
 MAX_STEP_SECONDS = 1.0
@@ -139,7 +145,7 @@ class Maintenance:
         self._claims = is_frequent(settings.cron_schedule)
         self._claiming = Job(1.0, self._claim_due)
         self._pruning = Job(60.0, self._prune)
-        self._run_pruner = pruning.RunPruner()
+        self._kept_run_pruner = pruning.KeptRunPruner()
         self._pruning_content = Job(60.0, self._prune_content)
         self._collecting = Job(60.0, self._collect_blobs)
         self._forgetting = Job(5.0, self._end_forgotten_runs)
@@ -199,6 +205,11 @@ class Maintenance:
     def asking(self) -> bool:
         """True while the leader waits for answers of workers."""
         return self._asked is not None
+
+    @property
+    def is_pruning(self) -> bool:
+        """True while there may be more old runs to delete."""
+        return self._pruning.due <= time.monotonic() + PRUNE_AGAIN_SECONDS
 
     def redis_is_away(self) -> None:
         """Omit the jobs that need Redis, and suspect no task, until `redis_is_back`."""
@@ -474,7 +485,11 @@ class Maintenance:
     def _watch_clock(self, conn: Conn) -> None:
         """Record how long the monotonic clock of this leader has run."""
         now = time.monotonic()
-        days = max(self._settings.retention_days, self._settings.give_up_after_days)
+        days = max(
+            self._settings.retention_days,
+            self._settings.give_up_after_days,
+            self._settings.deleted_retention_days or 0,
+        )
         sample(conn, 0.0 if self._watched_at is None else now - self._watched_at, days * DAY)
         self._watched_at = now
 
@@ -549,12 +564,17 @@ class Maintenance:
 
     def _prune(self, conn: Conn) -> None:
         days, judge = self._settings.retention_days, partial(old_enough, conn)
-        is_done = pruning.prune_tasks(conn, days, DELETE_SECONDS / 2, judge)
-        if not self._run_pruner.prune(conn, days, DELETE_SECONDS / 2, judge) or not is_done:
+        if not pruning.prune_runs(conn, days, PRUNE_SECONDS, judge):
+            self._pruning.due = time.monotonic() + PRUNE_AGAIN_SECONDS
+        elif not self._kept_run_pruner.prune(conn, days, PRUNE_SECONDS, judge):
             self._pruning.due = time.monotonic() + DELETE_AGAIN_SECONDS
 
     def _prune_content(self, conn: Conn) -> None:
-        if not pruning.prune_content(conn, DELETE_SECONDS):
+        is_done = pruning.prune_content(conn, DELETE_SECONDS)
+        if (days := self._settings.deleted_retention_days) is not None:
+            judge = partial(old_enough, conn)
+            is_done &= pruning.remove_deleted(conn, days, DELETE_SECONDS, judge)
+        if not is_done:
             self._pruning_content.due = time.monotonic() + DELETE_AGAIN_SECONDS
 
     def _collect_blobs(self, conn: Conn) -> None:

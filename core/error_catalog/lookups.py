@@ -86,6 +86,12 @@ ENTRIES: Catalog = {
         "this cursor belongs to another database, or to the time before a restore",
         "Start again without a cursor, and delete items that are not listed again",
     ),
+    "cursor-expired": entry(
+        410,
+        "this cursor is older than deleted items that were removed, so the feed may miss deletions",
+        "Start again without a cursor, and delete items that are not listed again",
+        cli="Delete the cursor file and the old exports, and export again",
+    ),
     "parquet-package-missing": entry(
         422,
         "Parquet needs the package pyarrow, which is not installed",

@@ -25,8 +25,10 @@ KEPT_SECONDS = 86_400.0
 """Seconds for which samples stay, beyond the longest age that the engine judges."""
 
 SAMPLE = """
-INSERT INTO monotonic_sample (watched, at)
-SELECT coalesce(max(watched), 0) + %s, clock_timestamp() FROM monotonic_sample
+INSERT INTO monotonic_sample (watched, at, horizon)
+SELECT coalesce(max(watched), 0) + %s, clock_timestamp(),
+    pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+FROM monotonic_sample
 """
 PRUNE_SAMPLES = """
 DELETE FROM monotonic_sample WHERE watched < (SELECT max(watched) FROM monotonic_sample) - %s

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from core.content import holds, seen
+from core.content import holds, removal, seen
 from core.db import clocks
 from core.db.pool import Conn
 from core.ledger.breakers import PRUNE_LIMITS
@@ -18,8 +18,11 @@ from core.ledger.monotonic import OldEnough, any_age
 from core.ledger.processes import DELETE_DEAD
 from core.states import Lane, RunState, TaskState, Trigger
 
-RUNS_PER_STATEMENT = 500
+RUNS_PER_STATEMENT = 200
 """The number of runs that one statement deletes."""
+
+TASKS_PER_STATEMENT = 5_000
+"""The number of tasks that one statement deletes."""
 
 BEGINNING = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 """The place before all runs."""
@@ -51,33 +54,30 @@ SELECT user_integration_id, lane FROM slice
 ORDER BY user_integration_id DESC, lane DESC
 """
 
-# Tasks are pruned run by run, so that the statement reads no rows if no run is old. A parked task
-# without a retry is never pruned.
+# The next runs whose tasks are not deleted, from the oldest one on. Served by `sync_run_unpruned`;
+# `at` makes each statement pass over the runs that the ones before it have deleted.
 RUNS_TO_PRUNE = """
-SELECT id FROM sync_run WHERE NOT pruned AND finished_at < least(now() - %s * interval '1 day', %s)
-ORDER BY finished_at LIMIT 100
+SELECT finished_at, id FROM sync_run
+WHERE NOT pruned AND finished_at < least(now() - %(days)s * interval '1 day', %(before)s)
+  AND finished_at >= %(at)s
+ORDER BY finished_at LIMIT %(most)s
 """
-PRUNE_TASKS = f"""
-DELETE FROM sync_task WHERE id = ANY (ARRAY(
-    SELECT id FROM sync_task
-    WHERE run_id = %s AND (state = '{TaskState.DONE}' OR retried_as IS NOT NULL)
-    LIMIT 5000))
-"""
-# The next runs whose tasks are deleted, as far as they may be. Served by `sync_run_pruned`.
+# The next runs that stay because of their tasks. Served by `sync_run_pruned`.
 NEXT_PRUNED = """
 SELECT finished_at, id FROM sync_run
 WHERE pruned AND finished_at < least(now() - %(days)s * interval '1 day', %(before)s)
   AND (finished_at, id) > (%(at)s, %(id)s)
 ORDER BY finished_at, id LIMIT %(most)s
 """
-# Tasks that were discarded or retried after the other tasks of their run were deleted.
-PRUNE_LATE_TASKS = f"""
+# The limits keep the plan a search for each run, in the unique index of tasks. A parked task stays
+# unless it was retried.
+PRUNE_TASKS = f"""
 DELETE FROM sync_task WHERE id = ANY (ARRAY(
     SELECT t.id FROM unnest(%s::uuid[]) AS run (id) CROSS JOIN LATERAL (
         SELECT id FROM sync_task
         WHERE run_id = run.id AND (state = '{TaskState.DONE}' OR retried_as IS NOT NULL)
-        LIMIT 1000) t
-    LIMIT 5000))
+        LIMIT {TASKS_PER_STATEMENT}) t
+    LIMIT {TASKS_PER_STATEMENT}))
 """
 # A run stays as long as it has a parked or deferred task. The account keeps the time of its latest
 # listing.
@@ -106,7 +106,14 @@ DELETE FROM user_day WHERE (user_id, day) IN (
     SELECT user_id, day FROM user_day
     WHERE day < least(now() - %s * interval '1 second', %s)::date ORDER BY day LIMIT 5000)
 """
-MARK_PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"
+# The latest transaction that the change feed had passed at that age, and the time of that look.
+# `monotonic_sample_watched` serves it. The samples cover the retention times.
+REPORTED = """
+SELECT horizon, at FROM monotonic_sample
+WHERE at < least(now() - %s * interval '1 day', %s) AND horizon IS NOT NULL
+ORDER BY watched DESC, id DESC LIMIT 1
+"""
+MARK_PRUNED = "UPDATE sync_run SET pruned = true WHERE id = ANY(%s)"
 # The age in seconds, and the time before which a row is surely that old.
 PRUNE_BLOCKS = """
 DELETE FROM limit_block WHERE until < least(now() - %s * interval '1 second', %s)
@@ -167,37 +174,41 @@ def mark_over_limit(conn: Conn, after: RunPosition = FIRST_RUN) -> RunPosition:
     return FIRST_RUN if len(rows) < MAX_RUNS_PER_LOOK else rows[0]
 
 
-def prune_tasks(
+def prune_runs(
     conn: Conn, retention_days: float, seconds: float, old_enough: OldEnough = any_age
 ) -> bool:
-    """Delete the tasks of old runs, in portions.
+    """Delete old runs and their tasks, in portions. Runs with parked or deferred tasks are marked.
 
     Args:
       conn: A connection in autocommit mode.
-      retention_days: The age, in days since the end of its run, at which a task is old.
+      retention_days: The age, in days since its end, at which a run is old.
       seconds: The time after which to stop.
       old_enough: Judges the age of runs. Default: by the database's clock alone.
 
     Returns:
-      True if no old task is left.
+      True if each old run is deleted or marked.
     """
     deadline = time.monotonic() + seconds
     if (before := old_enough(retention_days * clocks.DAY)) is None:
         return True
-    while runs := conn.execute(RUNS_TO_PRUNE, (retention_days, before)).fetchall():
-        for (run,) in runs:
-            while conn.execute(PRUNE_TASKS, (run,)).rowcount:
-                if time.monotonic() >= deadline:
-                    return False
-            conn.execute(MARK_PRUNED, (run,))
+    params = {"days": retention_days, "before": before, "most": RUNS_PER_STATEMENT}
+    at = BEGINNING[0]
+    while runs := conn.execute(RUNS_TO_PRUNE, {**params, "at": at}).fetchall():
+        named = [run for _, run in runs]
+        while conn.execute(PRUNE_TASKS, (named,)).rowcount == TASKS_PER_STATEMENT:
             if time.monotonic() >= deadline:
                 return False
+        conn.execute(DELETE_RUNS, (named,))
+        conn.execute(MARK_PRUNED, (named,))
+        at = runs[-1][0]
+        if time.monotonic() >= deadline:
+            return False
     return True
 
 
 @dataclass(slots=True)
-class RunPruner:
-    """Deletes old runs in portions, in a circle: a run with a parked task stays.
+class KeptRunPruner:
+    """Deletes marked runs whose last tasks were discarded or retried, in a circle.
 
     Attributes:
       place: The end time and the id of the last run that it has looked at.
@@ -208,7 +219,7 @@ class RunPruner:
     def prune(
         self, conn: Conn, retention_days: float, seconds: float, old_enough: OldEnough = any_age
     ) -> bool:
-        """Delete the runs whose tasks were deleted. Arguments as in `prune_tasks`.
+        """Delete the marked runs that have no tasks any more. Arguments as in `prune_runs`.
 
         Returns:
           True if it has come to the end of the circle.
@@ -226,7 +237,7 @@ class RunPruner:
             runs = conn.execute(NEXT_PRUNED, params).fetchall()
             if runs:
                 named = ([run for _, run in runs],)
-                conn.execute(PRUNE_LATE_TASKS, named)
+                conn.execute(PRUNE_TASKS, named)
                 conn.execute(DELETE_RUNS, named)
             is_last = len(runs) < RUNS_PER_STATEMENT
             self.place = BEGINNING if is_last else (runs[-1][0], runs[-1][1])
@@ -245,3 +256,26 @@ def prune_content(conn: Conn, seconds: float) -> bool:
       True if nothing is left.
     """
     return holds.prune(conn, seconds) & seen.prune(conn, seconds)
+
+
+def remove_deleted(
+    conn: Conn, retention_days: float, seconds: float, old_enough: OldEnough = any_age
+) -> bool:
+    """Remove the rows of items whose deletion the change feed reported long ago, in portions.
+
+    Args:
+      conn: A connection in autocommit mode.
+      retention_days: The number of days since then.
+      seconds: The time after which to stop.
+      old_enough: Judges the age of the report. Default: by the database's clock alone.
+
+    Returns:
+      True if nothing is left.
+    """
+    if (before := old_enough(retention_days * clocks.DAY)) is None:
+        return True
+    reported = conn.execute(REPORTED, (retention_days, before)).fetchone()
+    if reported is None:
+        return True
+    horizon, at = reported
+    return removal.remove(conn, horizon, at, seconds)

@@ -1,6 +1,6 @@
 """The search for runs that carry tasks reads no other open runs
 
-Revision: 0024, after 0022
+Revision: 0024, after 0023
 
 With bad statistics, the planner took an index of all open runs instead of `sync_run_carrying`. No
 other index can serve the new statement. The previous version reads an index of all open runs.
@@ -14,7 +14,7 @@ from alembic import op
 from core.db.migrate import build_index
 
 revision = "0024"
-down_revision = "0022"
+down_revision = "0023"
 
 
 def upgrade() -> None:

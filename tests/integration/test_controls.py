@@ -264,11 +264,30 @@ def test_pruning_leaves_parked_and_recent_tasks(desk) -> None:
 
     account = desk.account()
     bad = one_parked(desk, account)
-    assert pruning.prune_tasks(desk.conn, 30, 60)
+    assert pruning.prune_runs(desk.conn, 30, 60)
     assert len(desk.tasks()) == 2
     desk.conn.execute("UPDATE sync_run SET finished_at = now() - interval '31 days'")
-    assert pruning.prune_tasks(desk.conn, 30, 60)
+    assert pruning.prune_runs(desk.conn, 30, 60)
     assert desk.tasks() == {bad.task_id: "parked"}
+    assert desk.rows("SELECT pruned FROM sync_run") == [(True,)]
+
+
+def test_a_run_of_many_tasks_is_pruned_in_portions(desk, monkeypatch) -> None:
+    from core.ledger import pruning
+
+    monkeypatch.setattr(pruning, "TASKS_PER_STATEMENT", 2)
+    monkeypatch.setattr(pruning, "PRUNE_TASKS", pruning.PRUNE_TASKS.replace("5000", "2"))
+    root = desk.root(desk.account())
+    desk.finish(root, tasks=[Task("step", {"number": number}) for number in range(7)])
+    desk.conn.execute("UPDATE sync_task SET state = 'done'")
+    desk.conn.execute(
+        "UPDATE sync_run SET state = 'succeeded', finished_at = now() - interval '31 days'"
+    )
+    for left in (6, 4, 2, 0):
+        assert not pruning.prune_runs(desk.conn, 30, 0)
+        assert len(desk.tasks()) == left
+    pruning.prune_runs(desk.conn, 30, 0)
+    assert desk.runs() == []
 
 
 OLD_RUNS = """
@@ -285,13 +304,14 @@ SELECT id, user_integration_id, 'shop', 'live', 'start', '{}', '', 'done' FROM o
 """
 
 
-def test_any_number_of_old_runs_is_pruned_in_portions(desk) -> None:
+def test_any_number_of_old_runs_is_pruned_in_portions(desk, monkeypatch) -> None:
     from core.ledger import pruning
 
     desk.conn.execute(OLD_RUNS, (desk.account(),))
-    assert not pruning.prune_tasks(desk.conn, 30, 0)
-    assert 0 < len(desk.tasks()) < 250
-    assert pruning.prune_tasks(desk.conn, 30, 60)
+    monkeypatch.setattr(pruning, "RUNS_PER_STATEMENT", 100)
+    assert not pruning.prune_runs(desk.conn, 30, 0)
+    assert len(desk.tasks()) == len(desk.runs()) == 150
+    assert pruning.prune_runs(desk.conn, 30, 60)
     assert desk.tasks() == {}
 
 
@@ -302,10 +322,12 @@ def test_old_runs_are_deleted_unless_they_have_a_parked_task(desk, monkeypatch) 
     account = desk.account()
     bad = one_parked(desk, account)
     desk.conn.execute("UPDATE sync_run SET finished_at = now() - interval '40 days'")
-    desk.conn.execute(OLD_RUNS, (account,))
     recent = desk.run(account)
-    assert pruning.prune_tasks(desk.conn, 30, 60)
-    pruner = pruning.RunPruner()
+    assert pruning.prune_runs(desk.conn, 30, 60)
+    assert len(desk.runs()) == 2
+    desk.conn.execute(OLD_RUNS, (account,))
+    desk.conn.execute("UPDATE sync_run SET pruned = true WHERE state <> 'running'")
+    pruner = pruning.KeptRunPruner()
     assert not pruner.prune(desk.conn, 30, 0)
     assert 2 < len(desk.runs()) < 252
     assert pruner.prune(desk.conn, 30, 60)
@@ -326,8 +348,8 @@ def test_an_account_stays_complete_when_its_latest_run_is_deleted(desk) -> None:
     desk.conn.execute("UPDATE user_integration SET listing_began_at = NULL")
     complete = owed_by(desk.conn, account).complete_as_of
     desk.conn.execute("UPDATE sync_run SET finished_at = now() - interval '31 days'")
-    assert pruning.prune_tasks(desk.conn, 30, 60)
-    assert pruning.RunPruner().prune(desk.conn, 30, 60)
+    assert pruning.prune_runs(desk.conn, 30, 60)
+    assert pruning.KeptRunPruner().prune(desk.conn, 30, 60)
     assert desk.runs() == []
     assert owed_by(desk.conn, account).complete_as_of == complete
 

@@ -12,7 +12,7 @@ _MEANINGS = {
     403: "The token does not allow this",
     404: "The object does not exist, or belongs to another user",
     409: "The current state does not allow this",
-    410: "The cursor is outdated; start again without one",
+    410: "The cursor is outdated or expired; start again without one",
     413: "The body is too large",
     422: "The request is invalid",
     429: "Too many requests of this kind, or too many invalid tokens",

@@ -8,6 +8,10 @@ with smaller numbers have ended, so no change can appear among them later (ADR 0
 A reread moves an item to a new position and keeps its earlier one in `synced_xid`. A reader that
 leaves out rereads finds the item there, whenever the reread happened. So it misses no other change
 of the item, and it meets no change that only a reread made.
+
+Rows of deleted items may be removed (`core.content.removal`). A reader whose cursor is older than a
+removed row may have missed the deletion, so it has to start again. A reader that has started since
+the deletion never had the item. So the cursors of its first reading name where the feed ended then.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from core.service.content.queries import CONTENT_COLUMNS_OF_C
 from core.service.pagination import (
     Keyset,
     bounded,
+    decode_cursor,
     encode_cursor,
     fetch_page,
     invalid_cursor,
@@ -42,6 +47,9 @@ CONTENT, ERASED = 0, 1
 
 KEY = Keyset({"source": "text", "changed_xid": "bigint", "kind": "bigint", "id": "bigint"})
 
+FIRST_READING = Keyset({**KEY.columns, "began": "bigint"})
+"""The key of a reader that has not yet passed the place at which the feed ended when it began."""
+
 # The number of a transaction is meaningless in another cluster, and after a restore to an earlier
 # time. So a cursor names the cluster and its timeline.
 SOURCE = """
@@ -58,6 +66,14 @@ SELECT greatest(
 FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin) h
 """
 HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_xid"
+
+# True if the reader may have missed the deletion of a removed row. `began` is -1 after the first
+# reading.
+MISSED = """
+SELECT EXISTS (SELECT FROM engine_state
+    WHERE removed_source = %(source)s AND removed_xid >= %(began)s
+      AND (removed_xid, removed_id) > (%(changed_xid)s, %(content_id)s)) AS missed
+"""
 
 # Each part reads its index from the cursor: on (changed_xid, id), and for readers that leave out
 # rereads also on (synced_xid, id). Such a reader passes the later positions of reread items.
@@ -160,6 +176,9 @@ class Feed:
 
 Position = tuple[int, int, int]
 
+PASSED = -1
+"""The value of `began` after the first reading of a reader."""
+
 
 def read(
     conn: Conn,
@@ -188,18 +207,18 @@ def read(
       until: A cursor of `end`. Later changes are left out. Default: none are.
 
     Raises:
-      InvalidInput: A cursor is invalid or outdated. If it is outdated, the reader has to start
-        again.
+      InvalidInput: A cursor is invalid or outdated, or deletions after it were removed. Unless it
+        is invalid, the reader has to start again.
     """
     limit = bounded(limit)
     source = fetch(conn, SOURCE, {})[0]["source"]
-    place = _position(conn, source, after)
+    place, began = _position(conn, source, after)
     sees_all = principal.is_admin and account is None and not without_rereads
     most = limit if sees_all else MAX_SCANNED_ROWS
     params = _params(place) | {
         "most": most,
         "without_rereads": without_rereads,
-        "until": None if until is None else _position(conn, source, until)[0] + 1,
+        "until": None if until is None else _position(conn, source, until)[0][0] + 1,
     }
     scanned = fetch(conn, SCAN, params)
     wanted = [row for row in scanned if not (without_rereads and row["is_reread"])]
@@ -207,6 +226,9 @@ def read(
         row for row in _visible(conn, principal, wanted) if account in (None, row["account"])
     ][:limit]
     listed, rows = _read(conn, visible)
+    # After the rows were read, so that no row is removed in between.
+    if fetch(conn, MISSED, params | {"source": source, "began": began})[0]["missed"]:
+        raise InvalidInput("cursor-expired")
     is_full = len(listed) == limit or len(listed) < len(visible)
     if is_full:
         place = _position_of(listed[-1])
@@ -214,7 +236,7 @@ def read(
         place = _position_of(scanned[-1])
     return Feed(
         _changes(listed, rows, without_rereads=without_rereads),
-        encode_cursor([source, *place]),
+        _encode(source, place, began),
         is_full or len(scanned) == most,
         fetch(conn, HELD, {"user": principal.user_id})[0]["held"],
     )
@@ -223,7 +245,7 @@ def read(
 def end(conn: Conn) -> str:
     """Return the cursor of the latest change. A reader that starts there gets only later ones."""
     source = fetch(conn, SOURCE, {})[0]["source"]
-    return encode_cursor([source, *_position(conn, source, LATEST)])
+    return encode_cursor([source, *_position(conn, source, LATEST)[0]])
 
 
 def _params(place: Position) -> Row:
@@ -239,17 +261,27 @@ def _position_of(row: Row) -> Position:
     return row["changed_xid"], row["kind"], row["id"]
 
 
-def _position(conn: Conn, source: str, after: str | None) -> Position:
+def _encode(source: str, place: Position, began: int) -> str:
+    return encode_cursor([source, *place, *([began] if began > place[0] else [])])
+
+
+def _position(conn: Conn, source: str, after: str | None) -> tuple[Position, int]:
+    """Return the place of a cursor, and where the feed ended when its reader began, or `PASSED`."""
     if after is None:
-        return -1, CONTENT, 0
+        return (-1, CONTENT, 0), _horizon(conn)
     if after == LATEST:
-        return fetch(conn, HORIZON, {})[0]["changed_xid"] - 1, ERASED, LAST_ID
-    made_by, changed_xid, kind, id = KEY.decode(after)
+        return (_horizon(conn) - 1, ERASED, LAST_ID), PASSED
+    is_first = len(decode_cursor(after)) == len(FIRST_READING.columns)
+    made_by, changed_xid, kind, id, *began = (FIRST_READING if is_first else KEY).decode(after)
     if min(changed_xid, id) < -1 or kind not in (CONTENT, ERASED):
         raise invalid_cursor()
     if made_by != source:
         raise InvalidInput("cursor-outdated")
-    return changed_xid, kind, id
+    return (changed_xid, kind, id), began[0] if is_first else PASSED
+
+
+def _horizon(conn: Conn) -> int:
+    return int(fetch(conn, HORIZON, {})[0]["changed_xid"])
 
 
 def _visible(conn: Conn, principal: Principal, scanned: Sequence[Row]) -> list[Row]:

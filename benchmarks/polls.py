@@ -193,6 +193,7 @@ def _seeded(bed: Testbed, form: Form, accounts: int, ended: int, kept: Kept) -> 
     """Return the URL of the form's database. Create it unless an earlier call did."""
     name = f"polls_{form.name}"
     if kept.of(f"seeded {form.name}"):
+        migrate(bed.address(name))
         return bed.address(name)
     url, begun = bed.database(name), time.monotonic()
     migrate(url)

@@ -36,16 +36,17 @@ def slow(log: str) -> list[tuple[str, float]]:
 @cache
 def name(query: str) -> str:
     """Return the name of a statement: its module and its constant. PostgreSQL may cut its text."""
-    shape = _shape(query)[:-10] if len(query) > 1000 else _shape(query)
+    shape = re.sub(r"\$\d+", "?", query).strip()
+    cut = shape[:-10] if len(query) > 1000 else None
     for known, found in _statements().items():
-        if known == shape or (len(query) > 1000 and known.startswith(shape)):
+        if known == shape or (cut is not None and known.startswith(cut)):
             return found
     return " ".join(query.split())[:40]
 
 
 @cache
 def _statements() -> dict[str, str]:
-    """Return the names of the engine's statements, by the text that PostgreSQL shows."""
+    """Return the names of the engine's statements, by their text without names of parameters."""
     modules = [
         module.name
         for package in (core.content, core.ledger, core.service, core.accounts)
@@ -60,5 +61,6 @@ def _statements() -> dict[str, str]:
 
 
 def _shape(text: str) -> str:
-    """Return a statement without the names or numbers of its parameters."""
-    return re.sub(r"%\(\w+\)s|%s|\$\d+", "?", text).replace("%%", "%").strip()
+    return re.sub(
+        r"%(?:%|s|\(\w+\)s)", lambda match: "%" if match[0] == "%%" else "?", text
+    ).strip()

@@ -598,6 +598,13 @@ user_integration_content = Table(
         "external_id",
         postgresql_where=text("gone_at_source IS NOT NULL"),
     ),
+    # A listing of deleted items reads no others.
+    Index(
+        "user_integration_content_deleted",
+        "user_integration_id",
+        "external_id",
+        postgresql_where=text("deleted_at IS NOT NULL"),
+    ),
     # A sweep reads a listing in portions.
     Index(
         "user_integration_content_listing",

@@ -8,12 +8,12 @@ their statements reads, and the rows that its plan handles.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
 import pytest
-from support.plans import Plan, explained
+from support.plans import Plan, explained, plan_of
 
 from benchmarks import statements
 from core import TaskOutput
@@ -33,7 +33,8 @@ from core.ledger import (
 from core.ledger.dispatching import Portion
 from core.service.accounts import daily
 from core.service.authorization import Principal
-from core.service.content import changes
+from core.service.content import changes, listing
+from core.service.content.listing import ContentFilter
 from core.service.fleet import health
 
 BATCH = 20
@@ -54,6 +55,12 @@ INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger
 SELECT gen_random_uuid(), id, 'shop', 'live', 'manual', 'succeeded', 0,
     now() - n * interval '1 day', now() - n * interval '1 day', n > 1
 FROM user_integration, generate_series(1, %s) n
+"""
+ITEMS = """
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
+    name, content_text, size, digest, content_seq, metadata_seq)
+SELECT %(account)s, 'shop', 'item-' || n, 'item', 'Item', 'hello', 5, '\\x00', 0, 0
+FROM generate_series(1, %(number)s) n
 """
 CONTENT = """
 INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
@@ -139,6 +146,9 @@ A new row has an entry in each index. A join within a batch compares each row wi
 FEW = 300
 """The most pages and rows for the catalog and the first pages of indexes."""
 
+FEW_PAGES = 20
+"""The most pages of a listing without results."""
+
 STATES = (empty, new, grown, stale, analyzed_small)
 
 
@@ -172,6 +182,22 @@ def test_hot_statements_cost_what_they_return(
         if plan.pages > FEW + PAGES * step.most or plan.rows > FEW + ROWS * step.most
     }
     assert costly == {}
+
+
+@pytest.mark.parametrize(
+    "narrowed",
+    [ContentFilter(deleted=True), ContentFilter(gone=True), ContentFilter(parent="a folder")],
+    ids=["deleted", "gone", "parent"],
+)
+def test_a_listing_without_results_reads_no_other_items(desk, narrowed: ContentFilter) -> None:
+    """The engine plans a listing for its parameters, so there is no generic plan."""
+    conn = desk.conn
+    account = desk.account()
+    conn.execute(ITEMS, {"account": account, "number": 10_000})
+    _analyze(conn)
+    conn.execute(TUNE, ("30000",))
+    params = asdict(replace(narrowed, account=account)) | listing.KEY.params(50, None)
+    assert plan_of(conn, listing.PAGE, params).pages < FEW_PAGES
 
 
 def _name(step: str, plan: Plan) -> str:

@@ -49,9 +49,8 @@ class _Explaining(Cursor[Any]):
         if plans is not None and isinstance(query, str) and EXPLAINED.match(query):
             self.connection.plans = None  # type: ignore[attr-defined]
             try:
-                plans += [
-                    _plan(self.connection, query, params, generic) for generic in (False, True)
-                ]
+                for generic in (False, True):
+                    plans.append(plan_of(self.connection, query, params, generic=generic))
             finally:
                 self.connection.plans = plans  # type: ignore[attr-defined]
         return super().execute(query, params, **options)
@@ -70,7 +69,8 @@ def explained(conn: Conn) -> Iterator[list[Plan]]:
         del conn.plans  # type: ignore[attr-defined]
 
 
-def _plan(conn: Any, query: str, params: Any, generic: bool) -> Plan:
+def plan_of(conn: Any, query: str, params: Any, *, generic: bool = False) -> Plan:
+    """Execute a statement, roll it back, and return its plan."""
     literals: list[str] = []
     text = _numbered(query, params, conn, literals)
     with conn.transaction(force_rollback=True):

@@ -20,6 +20,8 @@ from benchmarks import __main__ as command_line
 from benchmarks.page import page, read, write
 from benchmarks.processes import ended, wait_until
 from benchmarks.report import Budget, Report, ratio
+from benchmarks.statements import slow
+from core.ledger import pruning
 
 ROOT = Path(__file__).parents[2]
 TAKEN = {"quick": False, "date": "2026-01-02", "machine": {"CPU": "Abacus", "cores": "2"}}
@@ -137,6 +139,18 @@ def test_cases_that_were_not_measured_keep_their_stored_figures(
     }  # fmt: skip
     assert (found["ours"], found["ratio"], found["seconds"]) == (9, 9, 20)
     assert command_line.completed("ftp", measured(2, "a", memory=9))["ours"] == 2
+
+
+def test_slow_statements_are_named_after_their_constants() -> None:
+    over_limit = pruning.OVER_LIMIT.replace("%s::uuid, %s::text", "$1::uuid, $2::text")
+    indented = over_limit.replace("%%", "%").replace("\n", "\n\t")
+    log = (
+        "2026-01-02 [7] LOG:  checkpoint complete\n"
+        f"2026-01-02 [8] LOG:  duration: 123.456 ms  execute _pg3_0: {indented}\n"
+        "2026-01-02 [8] DETAIL:  Parameters: $1 = '100'\n"
+        "2026-01-02 [9] LOG:  duration: 101.000 ms  statement: COMMIT\n"
+    )
+    assert slow(log) == [("ledger.pruning.OVER_LIMIT", 123.456), ("COMMIT", 101.0)]
 
 
 def test_each_server_of_the_benchmark_has_an_address_of_its_own() -> None:

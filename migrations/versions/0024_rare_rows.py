@@ -1,4 +1,4 @@
-"""The search for runs that carry tasks reads no other open runs
+"""Searches for rare rows read no other rows: runs that carry tasks, and deleted items
 
 Revision: 0024, after 0023
 
@@ -24,6 +24,12 @@ def upgrade() -> None:
         ["user_integration_id", "lane"],
         postgresql_where=sa.text("carry_until IS NOT NULL AND finished_at IS NULL"),
     )
+    build_index(
+        "user_integration_content_deleted",
+        "user_integration_content",
+        ["user_integration_id", "external_id"],
+        postgresql_where=sa.text("deleted_at IS NOT NULL"),
+    )
     with op.get_context().autocommit_block():
         op.drop_index("sync_run_carrying", "sync_run", postgresql_concurrently=True, if_exists=True)
 
@@ -35,4 +41,5 @@ def downgrade() -> None:
         ["user_integration_id", "lane"],
         postgresql_where=sa.text("state = 'running' AND carry_until IS NOT NULL"),
     )
+    op.drop_index("user_integration_content_deleted", "user_integration_content")
     op.drop_index("sync_run_carries", "sync_run")

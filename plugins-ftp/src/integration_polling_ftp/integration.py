@@ -22,6 +22,7 @@ from core import (
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
 from integration_polling_ftp.connection import Connection
+from integration_polling_ftp.detecting import with_protocol
 from integration_polling_ftp.directory import read
 from integration_polling_ftp.download import fetch_large
 from integration_polling_ftp.errors import CONNECTIONS, Missing, UnknownHost
@@ -57,7 +58,8 @@ class Ftp(BaseIntegration[Config, Credentials]):
 
     @cached_property
     def session(self) -> Connection:
-        """The connection to the server, opened on first use."""
+        """The connection to the server, opened on first use. It knows the protocol then."""
+        self.config = with_protocol(self.config, self.credentials)
         return self._connection(self.config)
 
     def _connection(self, config: Config) -> Connection:
@@ -77,7 +79,7 @@ class Ftp(BaseIntegration[Config, Credentials]):
         self.session.close()
 
     def check(self) -> AccountIdentity:
-        """Log in, and enter the root directory.
+        """Log in, and enter the root directory. The config gets the protocol in place of `auto`.
 
         Returns:
           The id `user@host:port/root`.

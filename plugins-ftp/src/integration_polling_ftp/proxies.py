@@ -78,7 +78,7 @@ class Proxy:
 
         Raises:
           CredentialsInvalid: The proxy rejects the login.
-          ConfigurationError: The proxy does not permit this host or port, or speaks another protocol.
+          ConfigurationError: The proxy does not permit this host or port, or speaks something else.
           Dropped: The proxy cannot reach the server.
         """
         if self.kind == SOCKS5:

@@ -289,6 +289,14 @@ class Config(BaseModel, extra="forbid"):
             " report.csv.done beside report.csv, or a name such as _SUCCESS for a directory"
         ),
     )
+    checksum_files: bool = Field(
+        True,
+        title="Checksum files",
+        description=(
+            "Compare new and changed files with the checksum files beside them, such as SHA256SUMS"
+            " or report.csv.md5, and do not copy files that differ"
+        ),
+    )
     growing: bool = Field(
         False,
         title="Growing files",

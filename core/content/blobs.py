@@ -369,8 +369,19 @@ class SpooledWriter:
         _ = self._open
         return self._size
 
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the bytes written so far."""
+        return self._hash.hexdigest()
+
     def restart(self) -> None:
-        """Delete the bytes written so far."""
+        """Delete the bytes written so far.
+
+        Raises:
+          ValueError: `blob` was read; the store may have taken the file.
+        """
+        if self._blob is not None:
+            raise ValueError("the content is finished: restart before `blob` is read")
         self._open.seek(0)
         self._open.truncate()
         self._hash = hashlib.sha256()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 from integration_polling_ftp import Ftp
-from integration_polling_ftp.checksums import MISMATCH, Digest
+from integration_polling_ftp.checksums import MISMATCH, Digest, Mismatch
+from integration_polling_ftp.download import _Head
 from integration_polling_ftp.refusals import BUSY_PAUSE_SECONDS
 from ssh_server import serve_ssh
 
 from core.testing import Harness
+from core.testing.blobs import MemoryStore, MemoryWriter
 
 ALGORITHMS = ["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]
 
@@ -132,13 +138,69 @@ def test_files_of_every_size_are_compared(
     assert proofs(harness) == {"/good": algorithm}
 
 
-def test_the_strongest_checksum_decides(ftp_server: Any) -> None:
+@pytest.mark.parametrize("weak", ["MD5SUMS", "a.md5"])
+def test_the_strongest_checksum_decides(ftp_server: Any, weak: str) -> None:
     ftp_server.write("a", b"content")
-    ftp_server.write("MD5SUMS", f"{'0' * 32}  a\n".encode())
+    ftp_server.write(weak, f"{'0' * 32}  a\n".encode())
     ftp_server.write("SHA256SUMS", f"{digest('sha256', b'content')}  a\n".encode())
     harness = connect(ftp_server)
     assert dict(harness.sync().skipped_items) == {}
     assert proofs(harness) == {"/a": "sha256"}
+
+
+def test_bytes_that_differ_are_not_resumed(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = b"g" * 4_500_000, b"b" * 4_500_000
+    file = ftp_server.write("a", bad)
+    ftp_server.write("a.sha256", digest("sha256", good).encode())
+    harness = connect(ftp_server)
+    assert dict(harness.sync().skipped_items) == {MISMATCH: 1}
+    modified = file.stat().st_mtime_ns
+    file.write_bytes(good)
+    os.utime(file, ns=(modified, modified))
+    later = time.time() + BUSY_PAUSE_SECONDS + 60
+    monkeypatch.setattr("integration_polling_ftp.refusals.time.time", lambda: later)
+    assert dict(harness.sync().skipped_items) == {}
+    assert kept(harness)["/a"] == good
+
+
+@pytest.mark.parametrize(("algorithm", "proof"), [("sha256", "sha256"), ("md5", "")])
+def test_bytes_of_an_earlier_attempt_count(algorithm: str, proof: str) -> None:
+    """The engine hashes them with SHA-256 only."""
+    for content, outcome in ((b"half and rest", nullcontext()), (b"x", pytest.raises(Mismatch))):
+        wanted = f"{algorithm}:{digest(algorithm, content)}"
+        with MemoryWriter(bytearray(b"half "), MemoryStore()) as blob:
+            head = _Head(blob, wanted)
+            head.write(memoryview(b"and rest"))
+            with outcome if proof else nullcontext():
+                assert head.proof(wanted) == proof
+                continue
+            assert blob.tell() == 0  # the next attempt starts again
+
+
+def test_a_second_look_reads_the_checksum_files_again(tmp_path: Path) -> None:
+    """Programs write the checksum file after the file."""
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "a.md5").write_text("0" * 32)
+
+    class Changing(asyncssh.SFTPServer):
+        """Changes the checksum file before the second listing."""
+
+        listings = 0
+
+        async def scandir(self, path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
+            Changing.listings += 1
+            if Changing.listings == 2:
+                (tmp_path / "a.md5").write_text(digest("md5", b"content"))
+            async for name in super().scandir(path):
+                yield name
+
+    with serve_ssh(tmp_path, sftp=Changing) as server:
+        harness = connect(server, root="/", settle_seconds=10)
+        harness.sync()
+        harness.close()
+    assert proofs(harness) == {"/a": "md5"}
 
 
 def test_a_selection_that_leaves_out_checksum_files_uses_them(ftp_server: Any) -> None:

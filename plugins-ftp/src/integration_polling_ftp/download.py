@@ -122,7 +122,7 @@ class _Head:
         """
         algorithm, _, wanted = checksum.partition(":")
         if algorithm == "sha256":
-            is_equal = self._blob.blob.sha256 == wanted
+            is_equal = self._blob.sha256 == wanted
         elif self._digest is None:
             return ""
         else:

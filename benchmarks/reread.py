@@ -76,6 +76,7 @@ def run(bed: Testbed, options: Options) -> Report:
         _fill(engine, other, sources[: count // BESIDE_SHARE])
         ours, alone, paces = [], [], []
         with engine.workers():
+            _await_rereads(engine)
             for _ in range(min(options.rounds, MAX_ROUNDS)):
                 alone.append(count / _read_alone(sources))
                 ours.append(count / _reread(engine, account, count))
@@ -87,6 +88,17 @@ def run(bed: Testbed, options: Options) -> Report:
         Budget("pace of a sync beside a reread", median(paces), at_least=0.9),
     ]  # fmt: skip
     return Report("reread", "mails/s", ours, alone, "the reader alone, in memory", budgets)
+
+
+def _await_rereads(engine: Engine) -> None:
+    """Wait for the rereads that the engine itself opens: no worker of before has named a reader."""
+    reread = "SELECT count(*) FROM sync_run WHERE trigger = 'reread' AND state = 'succeeded'"
+    wait_until(
+        lambda: engine.conn.execute(reread).fetchall() == [(2,)],
+        "the first rereads did not end",
+        seconds=900,
+        pause=0.1,
+    )
 
 
 def _source(number: int) -> bytes:

@@ -1313,8 +1313,9 @@ MUTATIONS = [
     ),
     Mutation(
         "slow tasks count as threads",
-        (("core/dispatcher/allocation.py", "return 2 * held.aged >= self.threads",
-          "return False"),),
+        (("core/dispatcher/allocation.py",
+          "return int(min(self.threads + held.rate * WINDOW_SECONDS, self.window))",
+          "return self.window"),),
         ("tests/unit/test_allocation.py",),
     ),
     Mutation(

@@ -24,12 +24,6 @@ from core.worker.reserve import reserved
 AGED_SECONDS = 0.25
 """The age in seconds from which a queued task counts as slow: a thread probably runs it."""
 
-SPARE_SECONDS = 0.1
-"""The tasks beyond its threads that a holder of slow tasks may have, in seconds of its rate.
-
-They wait for the next free thread, so that no thread waits for the dispatcher.
-"""
-
 PLENTY = 0.9
 """The share of a rate limit of which more is left if its units need not be divided yet."""
 
@@ -105,13 +99,14 @@ class Held:
       tasks: The number of its queued tasks, without those that hang.
       aged: The number of tasks that were dispatched early enough for a thread to run them.
       backfill: The number of tasks of the backfill.
-      rate: The number of tasks that were sent for it lately, per second.
+      rate: The number of tasks that were sent for it lately, per second. Default: infinite,
+        so that the window bounds its places.
     """
 
     tasks: int = 0
     aged: int = 0
     backfill: int = 0
-    rate: float = 0.0
+    rate: float = inf
 
     def add(self, flight: InFlight) -> None:
         """Count queued tasks."""
@@ -125,9 +120,9 @@ class Held:
 class Places:
     """The places that are shared: those of a window, and the threads behind it.
 
-    A window is wider than its threads, so that no thread waits for a message. A holder whose tasks
-    are slow has fewer places: those of its threads, and the tasks that they end within
-    `SPARE_SECONDS`.
+    A window is wider than its threads, so that no thread waits for a message. A holder has the
+    places of its threads, and some more for the tasks that they end soon, by its rate. So quick
+    tasks fill the window, and slow ones do not.
 
     Attributes:
       window: The number of places in the window.
@@ -159,10 +154,7 @@ class Places:
 
     def most(self, held: Held) -> int:
         """Return the number of places that this share has for its holder."""
-        if not self.is_slow(held):
-            return self.window
-        quick = max(self.threads + held.rate * SPARE_SECONDS, held.rate * WINDOW_SECONDS)
-        return min(int(quick), self.window)
+        return int(min(self.threads + held.rate * WINDOW_SECONDS, self.window))
 
     def is_slow(self, held: Held) -> bool:
         """Return True if the holder has used half of these threads for `AGED_SECONDS`."""
@@ -170,7 +162,7 @@ class Places:
 
 
 def held_by_user(
-    flying: Iterable[InFlight], rate: Callable[[str], float] = lambda _: 0.0
+    flying: Iterable[InFlight], rate: Callable[[str], float] = lambda _: inf
 ) -> dict[str, Held]:
     """Count the places that each user holds. `rate` returns the rate of a user."""
     held: dict[str, Held] = {}
@@ -213,8 +205,8 @@ def allocate(
     waiting: Sequence[Waiting],
     rules: Rules,
     elsewhere: Sequence[InFlight] = (),
-    user_rate: Callable[[str], float] = lambda _: 0.0,
-    account_rate: Callable[[str], float] = lambda _: 0.0,
+    user_rate: Callable[[str], float] = lambda _: inf,
+    account_rate: Callable[[str], float] = lambda _: inf,
 ) -> list[Portion]:
     """Return portions that fill free places of a window.
 
@@ -229,8 +221,9 @@ def allocate(
       waiting: Accounts with ready tasks.
       rules: The costs and limits of the domain.
       elsewhere: Counts of queued tasks of the other domains that the same threads serve.
-      user_rate: Returns the tasks that were sent for a user lately, per second. Default: 0.
-      account_rate: The same for an account. Default: 0.
+      user_rate: Returns the tasks that were sent for a user lately, per second. Default: infinite,
+        so that the window bounds its places.
+      account_rate: The same for an account.
     """
     ready: dict[str, list[Waiting]] = defaultdict(list)
     for account in waiting:
@@ -240,17 +233,18 @@ def allocate(
         return []
     by_user = held_by_user([*flying, *elsewhere], user_rate)
     by_account: dict[str, Held] = {}
-    for flight in flying:
-        if flight.account not in by_account:
-            by_account[flight.account] = Held(rate=account_rate(flight.account))
-        by_account[flight.account].add(flight)
+    for each in (*flying, *waiting):
+        if each.account not in by_account:
+            by_account[each.account] = Held(rate=account_rate(each.account))
+        if isinstance(each, InFlight):
+            by_account[each.account].add(each)
     used = _used(flying, rules)
     users = {flight.user for flight in flying} | ready.keys()
     share = places.without_reserve().share(len(ready), alone=len(users) == 1)
     turn = max(free // len(ready), 1)
     portions: list[Portion] = []
     for user, accounts in ready.items():
-        held = by_user.get(user, Held())
+        held = by_user.get(user) or Held(rate=user_rate(user))
         slots = min(share.most(held) - held.tasks, turn, free)
         if slots > 0:
             rivals = {flight.account for flight in flying if flight.user == user}
@@ -274,7 +268,7 @@ def _of_user(
     turn = max(slots // len(accounts), 1)
     portions: list[Portion] = []
     for account in accounts:
-        held = by_account.get(account.account, Held())
+        held = by_account[account.account]
         most = share.most(held)
         count = min(most - held.tasks, turn, slots)
         if count > 0:

@@ -25,8 +25,8 @@ def test_repeated_flushes_lose_no_message_and_suspect_no_task(
 ) -> None:
     """Lost messages are sent again before any lease expires, and no task becomes a suspect.
 
-    The leader may return some of the tasks to the ledger meanwhile, because the user exceeds its
-    share of the threads. Such a task has a second dispatch.
+    The leader may return some of the tasks to the ledger, because the user exceeds its share of the
+    threads. Such a task has a second dispatch.
     """
     fleet = make_fleet(POLLING_LEASE_SECONDS="60")
     fleet.workers()

@@ -118,8 +118,11 @@ def test_units_that_became_too_old_in_initialize_are_taken_again(
 ) -> None:
     """The instance stays, so that the next try does not connect again."""
     called: list[str] = []
-    account = SimpleNamespace(public_hosts_only=False)
+    account = SimpleNamespace(id=task.account_id, public_hosts_only=False)
     loaded = SimpleNamespace(account=account)
+
+    def run_task(*_: Any) -> None:
+        raise AssertionError("the task ran with units that are too old")
 
     class Pool:
         release = staticmethod(lambda _: called.append("release"))
@@ -127,7 +130,7 @@ def test_units_that_became_too_old_in_initialize_are_taken_again(
 
         def take(self, loaded: Any) -> Any:
             outlive(0.1)
-            return SimpleNamespace()
+            return SimpleNamespace(integration=SimpleNamespace(run_task=run_task))
 
     services = Services(
         database,

@@ -449,68 +449,68 @@ def test_a_user_with_many_accounts_has_the_share_of_one() -> None:
 def test_no_user_holds_the_reserved_threads_with_slow_tasks(
     ready: dict, threads: int, seed: int, users: dict[str, str]
 ) -> None:
-    """Even alone. As soon as half of its share is slow, a user gets no more places than threads."""
+    """Even alone. A user whose tasks do not end gets no more places than threads."""
     places, random = Places(3 * threads, threads), Random(seed)
     world = World(ready, users=users)
     kept = max(threads // 10, 1)
     for _ in range(6):
-        slow = [replace(each, aged=each.count) for each in world.in_flight()]
-        before = {user: held.tasks for user, held in held_by_user(slow).items()}
+        before = {user: held.tasks for user, held in held_by_user(world.in_flight()).items()}
         free = places.window - sum(before.values())
-        portions = allocate(free, places, slow, world.waiting(), rules())
+        portions = allocate(
+            free, places, world.in_flight(), world.waiting(), rules(), user_rate=lambda _: 0.0
+        )
         given_ = Counter[str]()
         for portion in portions:
             given_[users.get(portion.account, portion.account)] += portion.most
         for user, most in given_.items():
-            if 2 * before.get(user, 0) >= threads - kept:
-                assert most + before[user] <= threads - kept
-            assert most + before.get(user, 0) <= places.window - kept
+            assert most + before.get(user, 0) <= threads - kept
         world.claim(portions, random)
         world.finish(random, 0.2)
 
 
 def test_slow_tasks_count_their_threads_and_quick_ones_their_places() -> None:
     places = Places(60, 20)
-    slow = InFlight("a", "a", None, [], "live", "list", 9, aged=9)
-    quick = replace(slow, count=30, aged=0)
-    assert allocate(30, places, [quick], [waits("a")], rules()) == [Portion("a", "live", 28)]
-    assert allocate(51, places, [slow], [waits("a")], rules()) == [Portion("a", "live", 9)]
+
+    def given_beside(flying: int, users: str, rate: float) -> dict[str, int]:
+        queued = [InFlight("a", "a", None, [], "live", "list", flying)]
+        waiting = [waits(user) for user in users]
+        portions = allocate(60 - flying, places, queued, waiting, rules(), user_rate=lambda _: rate)
+        return {portion.account: portion.most for portion in portions}
+
+    assert given_beside(30, "a", 400.0) == {"a": 28}
+    assert given_beside(9, "a", 0.0) == {"a": 9}
     # Beside another user that waits, the threads are halved.
-    portions = allocate(51, places, [slow], [waits("a"), waits("b")], rules())
-    assert {portion.account: portion.most for portion in portions} == {"b": 25}
+    assert given_beside(9, "ab", 0.0) == {"b": 9}
 
 
 def test_a_task_that_hangs_keeps_no_share() -> None:
     hangs = InFlight("a", "a", None, [], "live", "list", 1, hung=1)
     assert allocate(2, Places(2, 1), [hangs], [waits("a")], rules()) == [Portion("a", "live", 2)]
-    slow = replace(hangs, hung=0, aged=1)
-    assert allocate(2, Places(3, 1), [slow], [waits("a")], rules()) == []
+    slow = replace(hangs, hung=0)
+    assert allocate(2, Places(3, 1), [slow], [waits("a")], rules(), user_rate=lambda _: 0.0) == []
 
 
 def test_tasks_of_other_domains_count_for_their_user() -> None:
-    elsewhere = InFlight("a", "z", None, [], "live", "other", 19, aged=19)
-    portions = allocate(60, Places(60, 20), [], [waits("a")], rules(), [elsewhere])
+    elsewhere = InFlight("a", "z", None, [], "live", "other", 19)
+    portions = allocate(
+        60, Places(60, 20), [], [waits("a")], rules(), [elsewhere], user_rate=lambda _: 0.0
+    )
     assert portions == []
     for count, full in ((18, ["a"]), (17, [])):
-        held = held_by_user([replace(elsewhere, count=count, aged=count)])
+        held = held_by_user([replace(elsewhere, count=count)], lambda _: 0.0)
         assert full_users(Places(60, 20), held, compete=False) == full
 
 
-def test_a_user_whose_tasks_are_slow_keeps_the_places_that_it_uses_up() -> None:
-    """Tasks of 0.2 s are slow, but five of them end in each thread and second."""
-    held = {"a": Held(tasks=20, aged=12, rate=50.0)}
-    most = Places(60, 20).without_reserve().most(held["a"])
-    assert most == 18 + 5
-    held["a"].rate = 400.0
-    assert Places(60, 20).without_reserve().most(held["a"]) == 58
-    held["a"].rate = 0.0
-    assert Places(60, 20).without_reserve().most(held["a"]) == 18
+def test_a_user_has_the_places_of_its_threads_and_of_what_it_ends_soon() -> None:
+    share = Places(60, 20).without_reserve()
+    assert [share.most(Held(rate=rate)) for rate in (0.0, 50.0, 400.0)] == [18, 18 + 12, 58]
 
 
 def test_places_beyond_the_share_of_slow_tasks_are_taken_back() -> None:
     places = Places(60, 20)
-    slow, quick = Held(tasks=58, aged=30), Held(tasks=58, aged=8)
+    slow, new = Held(tasks=58, aged=30, rate=0.0), Held(tasks=58, aged=8, rate=0.0)
     assert beyond_share(places, {"a": slow}) == {"a": 40}
-    assert beyond_share(places, {"a": quick}) == {}
-    assert beyond_share(places, {"a": slow, "b": Held(tasks=9, aged=9)}) == {"a": 49}
-    assert beyond_share(places, {"a": Held(tasks=18, aged=18)}) == {}
+    assert beyond_share(places, {"a": new}) == {}
+    assert beyond_share(places, {"a": replace(slow, rate=400.0)}) == {}
+    assert beyond_share(places, {"a": slow, "b": Held(tasks=9, aged=9, rate=0.0)}) == {"a": 49}
+    assert beyond_share(places, {"a": Held(tasks=18, aged=18, rate=0.0)}) == {}

@@ -93,6 +93,14 @@ def test_sfv_files_are_read(ftp_server: Any) -> None:
     assert "/d.bin" not in kept(harness)
 
 
+def test_without_checksum_files_the_server_prepares_no_transfer(ftp_server: Any) -> None:
+    ftp_server.write("a", b"content")
+    connect(ftp_server).sync()
+    transfers = [ftp_server.sent(command) for command in ("LIST", "MLSD", "RETR")]
+    assert len(ftp_server.sent("PASV")) == sum(map(len, transfers))
+    assert len(ftp_server.sent("RETR")) == 1
+
+
 def test_the_kept_version_stays_when_the_next_one_differs(ftp_server: Any) -> None:
     ftp_server.write("a", b"good")
     ftp_server.write("SHA256SUMS", f"{digest('sha256', b'good')}  a\n".encode())

@@ -307,6 +307,7 @@ class SpooledWriter:
         self._resumable = resumable
         self._file: IO[bytes] | None = None
         self._hash = hashlib.sha256()
+        self._size = 0
         self._blob: StoredBlob | None = None
 
     def __enter__(self) -> Self:
@@ -326,6 +327,7 @@ class SpooledWriter:
         self._file.seek(0)
         while chunk := self._file.read(CHUNK):
             self._hash.update(chunk)
+            self._size += len(chunk)
         return self
 
     def __exit__(
@@ -358,17 +360,32 @@ class SpooledWriter:
         self._hash.update(data)
         file = self._open
         with self._blobs.available(OSError):
-            return file.write(data)
+            written = file.write(data)
+        self._size += written
+        return written
 
     def tell(self) -> int:
         """Return the number of bytes written so far, by earlier attempts too."""
-        return self._open.seek(0, 2)
+        _ = self._open
+        return self._size
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the bytes written so far."""
+        return self._hash.hexdigest()
 
     def restart(self) -> None:
-        """Delete the bytes written so far."""
+        """Delete the bytes written so far.
+
+        Raises:
+          ValueError: `blob` was read; the store may have taken the file.
+        """
+        if self._blob is not None:
+            raise ValueError("the content is finished: restart before `blob` is read")
         self._open.seek(0)
         self._open.truncate()
         self._hash = hashlib.sha256()
+        self._size = 0
 
     @property
     def blob(self) -> StoredBlob:

@@ -146,6 +146,9 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
     def check(self) -> AccountIdentity:
         """Test the credentials, and return the account that they belong to.
 
+        The method may complete `self.config`, for example with a protocol that it has found. When
+        an account is connected or its config is changed, the engine stores that config.
+
         Returns:
           The account's identity. Two accounts with the same `id` are one account.
 

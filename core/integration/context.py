@@ -95,6 +95,11 @@ class BlobWriter(Protocol):
         ...
 
     @property
+    def sha256(self) -> str:
+        """The SHA-256 of the bytes written so far, in lower-case hexadecimal."""
+        ...
+
+    @property
     def blob(self) -> Blob:
         """The finished blob, for `TaskOutput.content`."""
         ...

@@ -54,8 +54,19 @@ class MemoryWriter:
         """Return the number of bytes written so far, those of earlier attempts included."""
         return len(self._opened())
 
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the bytes written so far."""
+        return hashlib.sha256(self._opened()).hexdigest()
+
     def restart(self) -> None:
-        """Discard the bytes written so far."""
+        """Discard the bytes written so far.
+
+        Raises:
+          ValueError: `blob` was read.
+        """
+        if self._blob is not None:
+            raise ValueError("the content is finished: restart before `blob` is read")
         self._opened().clear()
 
     @property

@@ -34,7 +34,7 @@ def test_the_fields_that_decide_who_gets_the_password_are_marked_as_destination(
         name for name, one in fields if any(isinstance(m, Destination) for m in one.metadata)
     } == {
         "host", "port", "protocol", "tls_ca", "tls_fingerprint", "host_key", "jump_host",
-        "jump_host_key", "legacy_algorithms",
+        "jump_host_key", "legacy_algorithms", "proxy",
     }  # fmt: skip
 
 

@@ -16,7 +16,14 @@ from integration_polling_ftp import sftp as sessions
 from integration_polling_ftp.connection import Stat
 from integration_polling_ftp.errors import Dropped, Missing
 from integration_polling_ftp.sftp import SftpSession
-from integration_polling_ftp.sftp_protocol import MAX_PACKET_BYTES, READ_BYTES, Reply, Request
+from integration_polling_ftp.sftp_protocol import (
+    MAX_PACKET_BYTES,
+    MAX_READ_BYTES,
+    READ_BYTES,
+    Extension,
+    Reply,
+    Request,
+)
 from integration_polling_ftp.walking import LARGE_BYTES
 from ssh_server import PASSWORD, serve_ssh
 
@@ -106,8 +113,9 @@ def read(session: SftpSession) -> None:
 def test_the_plugin_can_send_only_requests_that_read() -> None:
     assert {one.name: one.value for one in Request} == {
         "INIT": 1, "OPEN": 3, "CLOSE": 4, "READ": 5, "FSTAT": 8, "OPENDIR": 11, "READDIR": 12,
-        "REALPATH": 16, "STAT": 17,
+        "REALPATH": 16, "STAT": 17, "EXTENDED": 200,
     }  # fmt: skip
+    assert [one.value for one in Extension] == [b"limits@openssh.com"]
     assert number(1) == sftp_protocol.FOR_READING
     tree = ast.parse(Path(sftp_protocol.__file__).read_text())
     [sender] = [
@@ -119,6 +127,10 @@ def test_the_plugin_can_send_only_requests_that_read() -> None:
         if isinstance(one, ast.Attribute) and one.attr == "write"
     ]
     assert len(writes) == 1
+    extended = [
+        one for one in ast.walk(tree) if isinstance(one, ast.Attribute) and one.attr == "EXTENDED"
+    ]
+    assert len(extended) == 2  # the request and its reply, in _ask_extension
     assert sender.lineno < writes[0] <= (sender.end_lineno or 0)
 
 
@@ -150,7 +162,7 @@ def test_the_server_receives_no_request_that_writes(tmp_path: Path) -> None:
 # Servers that send less, or more
 
 
-@pytest.mark.parametrize("most", [1_000, READ_BYTES - 1, READ_BYTES])
+@pytest.mark.parametrize("most", [1_000, READ_BYTES - 1, READ_BYTES, MAX_READ_BYTES])
 def test_a_server_may_send_less_than_requested(tmp_path: Path, most: int) -> None:
     class Short(asyncssh.SFTPServer):
         def read(self, file_obj: Any, offset: int, size: int) -> bytes:
@@ -167,6 +179,56 @@ def test_a_server_may_send_less_than_requested(tmp_path: Path, most: int) -> Non
         assert dict(session.retrieve_many(jobs)) == {path: None for path, _ in jobs}
         assert {size: bytes(content) for size, content in found.items()} == wanted
         session.close()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "requested"),
+    [
+        (None, READ_BYTES),  # the server has no limits
+        (0, READ_BYTES),  # it does not know its limit
+        (1_000, READ_BYTES),  # it sends less than requested
+        (100_000, 100_000),
+        (4 * 1024**2, MAX_READ_BYTES),
+    ],
+)
+def test_a_read_is_as_large_as_the_limit_of_the_server(
+    tmp_path: Path, allowed: int | None, requested: int
+) -> None:
+    extension = b"" if allowed is None else string(Extension.LIMITS.value) + string(b"1")
+    limits = number(2**20, 8) + number(allowed or 0, 8) + number(0, 8) * 2
+    asked: list[int] = []
+    answer = Hostile(Request.INIT, packet(Reply.VERSION, number(3) + extension))
+
+    def server(kind: int, number_: bytes, body: bytes) -> bytes:
+        if kind == Request.EXTENDED:
+            assert body == string(Extension.LIMITS.value)
+            return packet(Reply.EXTENDED, number_ + limits)
+        if kind == Request.READ:
+            asked.append(int.from_bytes(body[-4:], "big"))
+        return answer(kind, number_, body)
+
+    with serve_ssh(tmp_path, answer=server) as running:
+        session = SftpSession(Config(**running.config), Credentials(**running.credentials))
+        read(session)
+        session.close()
+    assert asked == [requested]
+
+
+def test_a_server_that_refuses_to_name_its_limits_is_read(tmp_path: Path) -> None:
+    extension = string(Extension.LIMITS.value) + string(b"1")
+    refusal = answered(Reply.STATUS, number(8) + string(b"no") + string(b""))
+    answer = Hostile(Request.EXTENDED, refusal)
+
+    def server(kind: int, number_: bytes, body: bytes) -> bytes:
+        if kind == Request.INIT:
+            return packet(Reply.VERSION, number(3) + extension)
+        return answer(kind, number_, body)
+
+    with serve_ssh(tmp_path, answer=server) as running:
+        session = SftpSession(Config(**running.config), Credentials(**running.credentials))
+        read(session)
+        session.close()
+    assert Request.EXTENDED in answer.asked
 
 
 @pytest.mark.parametrize("size", [None, 0, 3])

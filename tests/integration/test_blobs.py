@@ -269,6 +269,29 @@ def test_a_writer_that_is_not_resumable_leaves_no_file(blobs) -> None:
     assert list(blobs.spool.iterdir()) == []
 
 
+def test_the_hash_of_the_written_bytes_contains_those_of_earlier_attempts(blobs) -> None:
+    with suppress(ConnectionError), SpooledWriter(blobs, "f", resumable=True) as f:
+        f.write(b"half")
+        raise ConnectionError
+    with SpooledWriter(blobs, "f", resumable=True) as f:
+        assert (f.tell(), f.sha256) == (4, hashlib.sha256(b"half").hexdigest())
+        f.write(b" and the rest")
+        assert f.sha256 == hashlib.sha256(b"half and the rest").hexdigest()
+        f.restart()
+        assert (f.tell(), f.sha256) == (0, hashlib.sha256().hexdigest())
+
+
+def test_a_finished_file_is_not_emptied(blobs) -> None:
+    """The store may have taken the file, and other items may have the same content."""
+    data = b"x" * (MAX_INLINE_BYTES + 1)
+    with SpooledWriter(blobs, "f", resumable=True) as f:
+        f.write(data)
+        key = f.blob.key
+        with pytest.raises(ValueError, match="finished"):
+            f.restart()
+    assert blobs.get(key) == data
+
+
 @pytest.mark.parametrize("resumable", [False, True])
 def test_a_restart_discards_the_written_bytes(blobs, resumable: bool) -> None:
     with SpooledWriter(blobs, "f", resumable=resumable) as f:

@@ -169,11 +169,12 @@ def test_a_config_that_changed_during_the_check_is_not_overwritten(
     asked = account_actions._check_same
 
     def slowly(*arguments, **more):
-        asked(*arguments, **more)
+        checked = asked(*arguments, **more)
         desk.conn.execute(
             "UPDATE user_integration SET config = config || %s::jsonb",
             (f'{{"port": {other.port}}}',),
         )
+        return checked
 
     monkeypatch.setattr(account_actions, "_check_same", slowly)
     answer = api.user("u").patch(account, json={"config": {"port": own.port, "folder": "out"}})

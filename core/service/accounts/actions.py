@@ -149,7 +149,6 @@ def connect(
             backend,
             integration,
             checked,
-            valid,
             user_id,
             name,
             interval_minutes,
@@ -205,7 +204,6 @@ def _store(
     backend: Backend,
     integration: Integration,
     checked: CheckResult,
-    config: BaseModel,
     user_id: str,
     name: str | None,
     interval_minutes: int | None,
@@ -213,7 +211,7 @@ def _store(
     public_only: bool,
     issued: bool,
 ) -> ConnectedAccount:
-    identity = checked.identity
+    identity, config = checked.identity, checked.config
     domain, key = integration.manifest.domain, key_of(identity)
     quotas.lock_accounts(conn, user_id)
     known = conn.execute(FIND_BY_IDENTITY, (user_id, domain, key)).fetchone()
@@ -333,7 +331,7 @@ def check_account(backend: Backend, id: UUID) -> AccountIdentity:
       InvalidInput: The provider rejects the credentials or the config.
     """
     account, integration, config = _load(backend, id)
-    return _check_same(backend, account, integration, config)
+    return _check_same(backend, account, integration, config).identity
 
 
 def _check_same(
@@ -343,14 +341,14 @@ def _check_same(
     config: BaseModel,
     *,
     public_only: bool = False,
-) -> AccountIdentity:
+) -> CheckResult:
     """Check the stored credentials; raise InvalidInput if they belong to another account."""
     guarded = _is_public_only(backend, public_only or account.public_hosts_only)
     credentials, renew = _credentials(backend, account), _renewing(backend, account)
     with check_slot(backend, account, integration, config):
         checked = check(integration, config, credentials, renew, egress=guarded)
     _require_same(account, checked.identity)
-    return checked.identity
+    return checked
 
 
 def configure(
@@ -424,6 +422,7 @@ def _set_config(
                 integration, config, credentials_of(integration, credentials), egress=guarded
             )
         _require_same(account, checked.identity)
+        config = checked.config
         group = checked.identity.group
         if public_only:
             group = _own(account.user_id, group, account.limit_group)
@@ -432,7 +431,7 @@ def _set_config(
             "group": group,
         }
     elif account.sync_status != AccountState.DISCONNECTED:
-        _check_same(backend, account, integration, config, public_only=public_only)
+        config = _check_same(backend, account, integration, config, public_only=public_only).config
     resync = needs_resync(integration.config_model, account.config, stored(config))
     limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
     params: dict[str, Any] = {"id": id, "public_hosts_only": public_only, "resync": resync}

@@ -43,14 +43,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The account's identity and its working credentials.
+    """The account's identity, its working credentials and its config.
 
-    The credentials differ from the given ones if they had to be renewed. The rehearsal is empty
-    unless the caller has asked for one.
+    The credentials differ from the given ones if they had to be renewed. The config differs if
+    `check()` has completed it. The rehearsal is empty unless the caller has asked for one.
     """
 
     identity: AccountIdentity
     credentials: BaseModel
+    config: BaseModel
     rehearsal: Rehearsal = field(default_factory=Rehearsal)
 
 
@@ -108,14 +109,14 @@ def _check(
             bounded.renewing = False
         else:
             rehearsal = _rehearsed(instance, bounded) if rehearse else Rehearsal()
-            return CheckResult(identity, credentials, rehearsal)
+            return CheckResult(identity, credentials, instance.config, rehearsal)
     with (
         _translated_errors(integration, newer),
         _opened(integration, config, newer) as instance,
     ):
         identity = _identity(instance)
         rehearsal = _rehearsed(instance, bounded) if rehearse else Rehearsal()
-        return CheckResult(identity, newer, rehearsal)
+        return CheckResult(identity, newer, instance.config, rehearsal)
 
 
 def _identity(instance: BaseIntegration[Any, Any]) -> AccountIdentity:

@@ -25,6 +25,7 @@ from pydantic.config import JsonDict
 
 from core import Destination, ResyncOnChange
 from integration_polling_ftp.addresses import host_of, split
+from integration_polling_ftp.proxies import Proxy
 
 
 def _one_line(text: str) -> str:
@@ -138,6 +139,11 @@ def _jump(text: str) -> str:
     return text
 
 
+def _proxy(text: str) -> str:
+    Proxy.of(_one_line(text))
+    return text
+
+
 PORTS = {"ftp": 21, "ftps": 21, "ftps-implicit": 990, "sftp": 22}
 """The default TCP port of each protocol."""
 
@@ -152,12 +158,15 @@ class Config(BaseModel, extra="forbid"):
             " sftp://files.example.org:2222/out, which also sets protocol, port and root"
         ),
     )
-    protocol: Annotated[Literal["ftp", "ftps", "ftps-implicit", "sftp"], Destination()] = Field(
-        "ftp",
-        description=(
-            "ftp is not encrypted. ftps encrypts with TLS after the greeting; ftps-implicit"
-            " encrypts from the first byte. sftp is the file transfer of SSH"
-        ),
+    protocol: Annotated[Literal["ftp", "ftps", "ftps-implicit", "sftp", "auto"], Destination()] = (
+        Field(
+            "ftp",
+            description=(
+                "ftp is not encrypted. ftps encrypts with TLS after the greeting; ftps-implicit"
+                " encrypts from the first byte. sftp is the file transfer of SSH. auto finds the"
+                " encrypted one that the server speaks"
+            ),
+        )
     )
     port: Annotated[int | None, Destination()] = Field(
         None,
@@ -280,6 +289,14 @@ class Config(BaseModel, extra="forbid"):
             " report.csv.done beside report.csv, or a name such as _SUCCESS for a directory"
         ),
     )
+    checksum_files: bool = Field(
+        True,
+        title="Checksum files",
+        description=(
+            "Compare new and changed files with the checksum files beside them, such as SHA256SUMS"
+            " or report.csv.md5, and do not copy files that differ"
+        ),
+    )
     growing: bool = Field(
         False,
         title="Growing files",
@@ -341,6 +358,15 @@ class Config(BaseModel, extra="forbid"):
         description="For sftp: also use weak algorithms, for old servers (CBC, SHA-1, ssh-rsa)",
     )
 
+    proxy: Annotated[str, Destination(), AfterValidator(_proxy)] = Field(
+        "",
+        max_length=1_000,
+        description=(
+            "Proxy for all connections to the server, as socks5://user@host:port or"
+            " http://user@host:port (HTTP CONNECT). Default: connect directly"
+        ),
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _split_address(cls, values: object) -> object:
@@ -348,8 +374,8 @@ class Config(BaseModel, extra="forbid"):
 
     @property
     def effective_port(self) -> int:
-        """The TCP port to connect to."""
-        return self.port or PORTS[self.protocol]
+        """The TCP port to connect to; 0 until the protocol is known."""
+        return self.port or PORTS.get(self.protocol, 0)
 
     @model_validator(mode="after")
     def _check_versions(self) -> Self:
@@ -414,6 +440,18 @@ class Credentials(BaseModel, extra="forbid"):
         description="Password for the jump host. Default: the same as for the server",
         json_schema_extra=NOT_PROMPTED,
     )
+    proxy_password: SecretStr | None = Field(
+        None,
+        max_length=1_000,
+        title="Password of the proxy",
+        description="Password for the proxy, if it asks for one",
+        json_schema_extra=NOT_PROMPTED,
+    )
+
+
+def proxy_of(config: Config, credentials: Credentials) -> Proxy | None:
+    """Return the account's proxy; None if it has none."""
+    return Proxy.of(config.proxy, secret(credentials.proxy_password))
 
 
 def secret(value: SecretStr | None) -> str:

@@ -79,7 +79,7 @@ def split(values: Mapping[str, Any]) -> dict[str, Any]:
         if (
             name != "host"
             and given not in (None, "", value, str(value))
-            and not (name == "protocol" and given == DEFAULT_PROTOCOL)
+            and not (name == "protocol" and given in (DEFAULT_PROTOCOL, "auto"))
         ):
             return found
     return found | parts

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from integration_polling_ftp.errors import Dropped, Truncated, network_errors
+from integration_polling_ftp.proxies import Proxy, connect
 from integration_polling_ftp.tls import Tls, look
 
 COMMANDS = frozenset(
@@ -83,7 +84,7 @@ class Control:
     """An open control connection.
 
     Attributes:
-      is_ipv6: True if the server was reached over IPv6.
+      is_ipv6: True if the server was reached over IPv6, or may have been by a proxy.
       is_telnet: True if the server reads commands by the rules of Telnet (RFC 854), which repeat
         the byte 255. ProFTPD does; most servers do not. Default: False.
       takes_newlines: True if the server takes NUL for a LF in a name, as vsftpd does. Other servers
@@ -93,23 +94,26 @@ class Control:
       host: The host name or address.
       port: The TCP port.
       timeout: Seconds without any byte until a connection counts as lost.
+      proxy: The proxy for all connections. Default: none.
 
     Raises:
       Dropped: The server cannot be reached.
     """
 
-    def __init__(self, host: str, port: int, timeout: float) -> None:
+    def __init__(self, host: str, port: int, timeout: float, proxy: Proxy | None = None) -> None:
         self.timeout = timeout
+        self._host = host
+        self._proxy = proxy
+        self._socket = connect(host, port, timeout, proxy)
         with network_errors():
-            self._socket = socket.create_connection((host, port), timeout)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             keep_alive(self._socket)
         self._tls: Tls | None = None
+        self._tls_session: ssl.SSLSession | None = None
         self._peer = self._socket.getpeername()
         self._rest = b""
         self.is_telnet = False
         self.takes_newlines = False
-        self.is_ipv6 = self._socket.family == socket.AF_INET6
+        self.is_ipv6 = self._socket.family == socket.AF_INET6 or proxy is not None
 
     def close(self) -> None:
         """Close the connection, without a farewell that could block."""
@@ -210,7 +214,8 @@ class Control:
         """Open the data connection that a reply to PASV or EPSV offers.
 
         The address in the reply is ignored: the connection goes to the host of the control
-        connection. So a server cannot point the plugin at another host, and NAT does no harm.
+        connection, through the same proxy. So a server cannot point the plugin at another host, and
+        NAT does no harm.
 
         Returns:
           The data connection; None if the reply offers none.
@@ -221,6 +226,9 @@ class Control:
         port = passive_port(reply)
         if port is None:
             return None
+        if self._proxy is not None:
+            connection = connect(self._host, port, self.timeout, self._proxy)
+            return Data(connection, self._tls, self._session())
         connection = socket.socket(self._socket.family, socket.SOCK_STREAM)
         try:
             with network_errors():
@@ -232,8 +240,13 @@ class Control:
         return Data(connection, self._tls, self._session())
 
     def _session(self) -> ssl.SSLSession | None:
-        """Return the TLS session to resume. TLS 1.3 gives a new one after the handshake."""
-        return self._socket.session if isinstance(self._socket, ssl.SSLSocket) else None
+        """Return the TLS session to resume. TLS 1.3 gives it some time after the handshake.
+
+        It is read once: Python copies it each time, which takes a tenth of a small file's time.
+        """
+        if self._tls_session is None and isinstance(self._socket, ssl.SSLSocket):
+            self._tls_session = self._socket.session
+        return self._tls_session
 
 
 class Data:

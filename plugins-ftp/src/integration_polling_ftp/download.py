@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core import BlobWriter, Context, TaskOutput, TransientError
 from integration_polling_ftp import names
+from integration_polling_ftp.checksums import MISMATCH, Digest, Mismatch
 from integration_polling_ftp.connection import Connection
 from integration_polling_ftp.content_types import HEAD_BYTES, content_type
 from integration_polling_ftp.errors import Unsupported
@@ -22,7 +23,13 @@ TRIES = 3
 
 
 def fetch_large(
-    session: Connection, ctx: Context, path: str, parent: str, version: str, look: Look
+    session: Connection,
+    ctx: Context,
+    path: str,
+    parent: str,
+    version: str,
+    look: Look,
+    checksum: str = "",
 ) -> TaskOutput:
     """Download a file.
 
@@ -36,6 +43,7 @@ def fetch_large(
       parent: The path of its directory.
       version: `Entry.version` of the listing.
       look: What is known before the transfer.
+      checksum: The checksum that the file should have, as `Digest` takes it. Default: unknown.
 
     Returns:
       The file, or a complete prefix of one that grows.
@@ -43,6 +51,7 @@ def fetch_large(
     Raises:
       Missing: The file does not exist, or reading it is not permitted.
       TransientError: The transfer was interrupted, or the file was rewritten during it.
+      Mismatch: The file has another checksum.
     """
     before = listed = stat_of_version(version)
     # Bytes that were read while the version was racy are not proven by a later look.
@@ -52,7 +61,7 @@ def fetch_large(
             blob.restart()
         if not blob.tell():
             _start_with_prefix(session, ctx, path, blob, before.size)
-        head = _Head(blob)
+        head = _Head(blob, checksum)
         for _ in range(TRIES):
             if before.size is None or blob.tell() < before.size:
                 _receive(session, path, blob, head, before.size)
@@ -68,32 +77,60 @@ def fetch_large(
             raise too_short(path, size, before.size)
         if verdict in UNSTABLE:
             raise TransientError(f"{path} {UNSTABLE[verdict]}")
+        proof = head.proof(checksum) if verdict == "kept" else ""
     now = before if after.size is None else after
     if path not in look.exact and precision(now.modified) != 1:
         look.exact |= session.times([path])
     kept = look.version(path, size, listed, now, verdict)
     kind = content_type(names.base_name(path), head.bytes)
-    return file_output(path, parent, blob.blob, size, kept, session.source, kind)
+    return file_output(path, parent, blob.blob, size, kept, session.source, kind, proof)
 
 
 class _Head:
-    """Passes bytes to a writer, and keeps the first ones.
+    """Passes bytes to a writer, keeps the first ones, and computes their checksum.
 
-    They are unknown if the writer has bytes of an earlier attempt.
+    These are unknown if the writer has bytes of an earlier attempt.
     """
 
-    def __init__(self, blob: BlobWriter) -> None:
+    def __init__(self, blob: BlobWriter, checksum: str) -> None:
         self._blob = blob
         self._bytes = bytearray()
         self._is_known = False
+        self._checksum = checksum
+        self._digest: Digest | None = None
 
     def write(self, block: memoryview) -> None:
         """Write a block."""
         if not self._blob.tell():
             self._is_known, self._bytes = True, bytearray()
+            self._digest = Digest(self._checksum) if self._checksum else None
+        if self._digest is not None:
+            self._digest.update(block)
         if len(self._bytes) < HEAD_BYTES:
             self._bytes += block[: HEAD_BYTES - len(self._bytes)]
         self._blob.write(block)
+
+    def proof(self, checksum: str) -> str:
+        """Compare the written bytes with a checksum.
+
+        Returns:
+          The algorithm; empty if there is no checksum, or the first bytes are of an earlier
+          attempt. The engine itself computes SHA-256, for those too.
+
+        Raises:
+          Mismatch: The checksums differ. The bytes are discarded.
+        """
+        algorithm, _, wanted = checksum.partition(":")
+        if algorithm == "sha256":
+            is_equal = self._blob.sha256 == wanted
+        elif self._digest is None:
+            return ""
+        else:
+            is_equal = self._digest.matches()
+        if not is_equal:
+            self._blob.restart()
+            raise Mismatch(MISMATCH)
+        return algorithm
 
     @property
     def bytes(self) -> bytes | None:

@@ -24,6 +24,7 @@ __all__ = [
     "Dropped",
     "Empty",
     "Missing",
+    "Silent",
     "Truncated",
     "UnknownHost",
     "Unsupported",
@@ -72,6 +73,10 @@ class Unsupported(PermanentError):
 
 class Dropped(Unavailable):
     """The server does not answer: no connection, a lost or silent one, or 421."""
+
+
+class Silent(Dropped):
+    """The server did not respond within the timeout."""
 
 
 class UnknownHost(Dropped):
@@ -124,7 +129,7 @@ def network_errors() -> Iterator[None]:
         kind = UnknownHost if error.errno in _NO_ADDRESS else Dropped
         raise kind(f"cannot look up the host name: {error.strerror}") from None
     except TimeoutError:
-        raise Dropped("the server did not respond in time") from None
+        raise Silent("the server did not respond in time") from None
     except OSError as error:
         raise Dropped(f"connection failed: {error.strerror or error}") from None
 

@@ -15,6 +15,7 @@ from core import (
     TransientError,
 )
 from integration_polling_ftp import names
+from integration_polling_ftp.checksums import Digest
 from integration_polling_ftp.connection import Connection, Job, Stat
 from integration_polling_ftp.content_types import HEAD_BYTES, content_type
 from integration_polling_ftp.errors import Dropped
@@ -38,6 +39,7 @@ class Received:
       spooled: The writer of a larger file, open until `content` is read.
       head: The first bytes of a larger file.
       error: The error of the server; None after a complete transfer.
+      digest: The checksum that the file should have; None if it is unknown.
     """
 
     ctx: Context
@@ -45,6 +47,7 @@ class Received:
     spooled: BlobWriter | None = None
     head: bytes = b""
     error: IntegrationError | None = None
+    digest: Digest | None = None
 
     @property
     def size(self) -> int:
@@ -53,6 +56,8 @@ class Received:
 
     def write(self, block: memoryview) -> None:
         """Add bytes; those of a file that becomes large go to the spool."""
+        if self.digest is not None:
+            self.digest.update(block)
         if self.spooled is None and len(self.held) + len(block) > MAX_SMALL_BYTES:
             self.spooled = self.ctx.blob()
             self.spooled.__enter__()
@@ -89,11 +94,13 @@ def receive(
     sizes: Mapping[str, int | None],
     room: int,
     enough: Callable[[], bool],
+    checksums: Mapping[str, str],
 ) -> Iterator[tuple[str, Received]]:
     """Fetch files until `enough` returns True, or `room` bytes are in memory.
 
     `sizes` has the listed size of each file, by path; None if it is unknown. A file that has all
-    its bytes is complete, even if the server does not confirm the transfer.
+    its bytes is complete, even if the server does not confirm the transfer. `checksums` has the
+    expected ones, by path.
 
     A connection that is lost after a file ends the iteration: the files that arrived are kept, and
     the caller leaves the rest to a follow-up. If the first file loses the connection again in the
@@ -109,7 +116,8 @@ def receive(
         for index, path in enumerate(sizes):
             if index and (held >= room or enough()):
                 return
-            arrived[path] = Received(ctx)
+            digest = Digest(checksums[path]) if path in checksums else None
+            arrived[path] = Received(ctx, digest=digest)
             yield path, arrived[path].write
 
     is_first = True

@@ -16,6 +16,9 @@ Place = tuple[str, tuple[str, ...]]
 NewFile = tuple[str, str, bool]
 """A file to fetch: its name as it is stored, its listed version, and whether it is a link."""
 
+ListedFile = NewFile | tuple[str, str, bool, str]
+"""A file in a follow-up, with the checksum that it should have, if that is known."""
+
 
 def task_of(type: str, **payload: object) -> FollowUp:
     """Return a follow-up with a payload of JSON values."""

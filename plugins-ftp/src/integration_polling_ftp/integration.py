@@ -22,10 +22,11 @@ from core import (
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
 from integration_polling_ftp.connection import Connection
+from integration_polling_ftp.detecting import with_protocol
 from integration_polling_ftp.directory import read
 from integration_polling_ftp.download import fetch_large
 from integration_polling_ftp.errors import CONNECTIONS, Missing, UnknownHost
-from integration_polling_ftp.follow_ups import Place, batches, split
+from integration_polling_ftp.follow_ups import ListedFile, Place, batches, split
 from integration_polling_ftp.rehearsing import rehearse
 from integration_polling_ftp.session import Session
 from integration_polling_ftp.walking import (
@@ -57,7 +58,8 @@ class Ftp(BaseIntegration[Config, Credentials]):
 
     @cached_property
     def session(self) -> Connection:
-        """The connection to the server, opened on first use."""
+        """The connection to the server, opened on first use. It knows the protocol then."""
+        self.config = with_protocol(self.config, self.credentials)
         return self._connection(self.config)
 
     def _connection(self, config: Config) -> Connection:
@@ -77,7 +79,7 @@ class Ftp(BaseIntegration[Config, Credentials]):
         self.session.close()
 
     def check(self) -> AccountIdentity:
-        """Log in, and enter the root directory.
+        """Log in, and enter the root directory. The config gets the protocol in place of `auto`.
 
         Returns:
           The id `user@host:port/root`.
@@ -165,7 +167,7 @@ class Ftp(BaseIntegration[Config, Credentials]):
     def fetch(
         self,
         ctx: Context,
-        items: list[tuple[str, str, bool]],
+        items: list[ListedFile],
         parent: str,
         size: int,
         settled: float = 0.0,
@@ -174,37 +176,44 @@ class Ftp(BaseIntegration[Config, Credentials]):
 
         Args:
           ctx: The task's context.
-          items: Each file's name as it is stored, its listed version, and True for a link.
+          items: Each file's name as it is stored, its listed version, True for a link, and the
+            checksum that it should have, if that is known.
           parent: The path of the directory.
           size: The number of entries of the directory.
           settled: The seconds since the first look at the files. Default: 0.
         """
         walk = self._walk(ctx)
-        left = walk.fetch(parent, items, size, settled)
+        left = walk.fetch(parent, walk.with_known(parent, items), size, settled)
+        again = walk.with_checksums(parent, left)
         walk.tasks += batches(
-            "fetch", left, len(left) or 1, parent=parent, size=size, settled=settled
+            "fetch", again, len(left) or 1, parent=parent, size=size, settled=settled
         )
         return walk.result()
 
     @task(time_limit=3600)
-    def settle(
-        self, ctx: Context, items: list[tuple[str, str, bool]], parent: str, size: int
-    ) -> TaskResult:
+    def settle(self, ctx: Context, items: list[ListedFile], parent: str, size: int) -> TaskResult:
         """Look at new and changed files again, and fetch those that did not change in between.
 
         Args:
           ctx: The task's context.
-          items: Each file's name as it is stored, its listed version, and True for a link.
+          items: Each file's name as it is stored, its listed version, True for a link, and the
+            checksum that it should have, if that is known.
           parent: The path of the directory.
           size: The number of entries of the directory.
         """
         walk = self._walk(ctx)
-        walk.settle(parent, items, size)
+        walk.settle(parent, walk.with_known(parent, items), size)
         return walk.result()
 
     @task(time_limit=6 * 3600)
     def download(
-        self, ctx: Context, path: str, parent: str, version: str, settled: float = 0.0
+        self,
+        ctx: Context,
+        path: str,
+        parent: str,
+        version: str,
+        settled: float = 0.0,
+        checksum: str = "",
     ) -> TaskResult:
         """Download a large or growing file.
 
@@ -214,6 +223,7 @@ class Ftp(BaseIntegration[Config, Credentials]):
           parent: The path of its directory.
           version: Size and time in the listing; see `Entry.version`.
           settled: The seconds since the first look at the file. Default: 0.
+          checksum: The checksum that the file should have. Default: unknown.
         """
         walk = self._walk(ctx)
         file = (names.base_name(path), version, False)
@@ -221,7 +231,9 @@ class Ftp(BaseIntegration[Config, Credentials]):
             if not walk.drop_unchanged(parent, [file]):
                 return walk.result()
             look = walk.look({path: file}, settled)
-            walk.output.append(fetch_large(self.session, ctx, path, parent, version, look))
+            walk.output.append(
+                fetch_large(self.session, ctx, path, parent, version, look, checksum)
+            )
             walk.memory.worked(parent, names.base_name(path))
         except PermanentError as error:
             walk.failed(path, version, error, walk.listing_of(parent))

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from core import ConfigurationError, IntegrationError
-from integration_polling_ftp.account import Config, Credentials, secret
+from integration_polling_ftp.account import Config, Credentials, proxy_of, secret
 from integration_polling_ftp.control import Control, Reply
 from integration_polling_ftp.errors import NOT_IMPLEMENTED, Untrusted, meaning, without_secrets
 from integration_polling_ftp.replies import readable
@@ -58,6 +58,7 @@ class Login:
         self._username = credentials.username
         self._password = credentials.password.get_secret_value()
         self._account = secret(credentials.account)
+        self._proxy = proxy_of(config, credentials)
         self._tls = Tls(config, credentials) if config.protocol != "ftp" else None
 
     def open(self) -> Server:
@@ -97,7 +98,7 @@ class Login:
 
     def _connect(self) -> Control:
         config = self._config
-        return Control(config.host, config.effective_port, config.timeout_seconds)
+        return Control(config.host, config.effective_port, config.timeout_seconds, self._proxy)
 
     def _greet(self, control: Control) -> Server:
         """Read the greeting, and encrypt the connection before any secret is sent.

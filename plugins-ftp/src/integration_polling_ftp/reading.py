@@ -71,13 +71,19 @@ def file_output(
     version: Version,
     source: str,
     content_type: str | None,
+    checksum: str = "",
 ) -> TaskOutput:
-    """Return the output of a file. `source` is the command that gave its time."""
+    """Return the output of a file.
+
+    `source` is the command that gave its time, and `checksum` the algorithm that proved its bytes.
+    """
     metadata: dict[str, int | bool | str] = {"size": size}
     if version.mark == GROWING:
         metadata["growing"] = True
     elif version.time is not None:
         metadata["time_source"] = "MDTM" if version.exact else source
+    if checksum:
+        metadata["checksum"] = checksum
     return TaskOutput(
         path, content, kind="file", parent=parent, name=names.base_name(path),  # type: ignore[arg-type]
         metadata=metadata, timestamp=version.time, fingerprint=version.text,

@@ -21,7 +21,7 @@ from integration_polling_ftp.connection import Job, Stat, Write
 from integration_polling_ftp.errors import Dropped, Missing, without_secrets
 from integration_polling_ftp.listing import Entry, Kind
 from integration_polling_ftp.listing.entry import MAX_SIZE
-from integration_polling_ftp.sftp_protocol import READ_BYTES, Attributes, Name, SftpChannel
+from integration_polling_ftp.sftp_protocol import Attributes, Name, SftpChannel
 from integration_polling_ftp.ssh import Login, ssh_errors
 from integration_polling_ftp.ssh_loop import Loop
 
@@ -30,9 +30,9 @@ T = TypeVar("T")
 FILES_AHEAD = 32
 """The number of small files that are requested at a time."""
 
-READS_AHEAD = 64
-READS_AHEAD_OF_MANY = 4
-"""The number of reads that are requested at a time: of one file, and of each of many."""
+AHEAD_BYTES = 2 * 1024**2
+AHEAD_BYTES_OF_MANY = 256 * 1024
+"""The bytes that are requested at a time: of one file, and of each of many."""
 
 MAX_LISTING_BYTES = 2 * 1024**3
 """The maximum size of a listing."""
@@ -189,7 +189,7 @@ class SftpSession:
         """Pass the bytes of a file to `write`, with several reads requested at a time."""
         self.ping()
         with _local_errors():
-            self._run(self._fetch(path, write, offset, READS_AHEAD))
+            self._run(self._fetch(path, write, offset, AHEAD_BYTES))
 
     def retrieve_many(self, jobs: Iterable[Job]) -> Iterator[tuple[str, IntegrationError | None]]:
         """Fetch files, up to `FILES_AHEAD` of them at a time. They are yielded in their order."""
@@ -216,7 +216,7 @@ class SftpSession:
     async def _outcome(self, path: str, write: Write) -> IntegrationError | None:
         try:
             with ssh_errors():
-                await self._fetch(path, write, 0, READS_AHEAD_OF_MANY)
+                await self._fetch(path, write, 0, AHEAD_BYTES_OF_MANY)
         except IntegrationError as error:
             return error
         return None
@@ -312,18 +312,19 @@ async def _read(channel: SftpChannel, handle: bytes, write: Write, offset: int, 
       handle: The open file.
       write: The receiver.
       offset: The first byte.
-      ahead: The number of reads that are requested at a time.
+      ahead: The bytes that are requested at a time.
     """
-    reads: deque[tuple[int, Future[bytes]]] = deque()
+    reads: deque[tuple[int, Future[memoryview]]] = deque()
     following, size = offset, 0
+    portion = channel.read_bytes
     facts = channel.stat_open(handle)
     while True:
-        while not reads or (len(reads) < ahead and following < size):
-            reads.append((following, channel.read(handle, following, READ_BYTES)))
-            following += READ_BYTES
+        while not reads or ((len(reads) + 1) * portion <= ahead and following < size):
+            reads.append((following, channel.read(handle, following, portion)))
+            following += portion
         size = await _size(facts)
         position, read = reads.popleft()
-        end, data = position + READ_BYTES, await read
+        end, data = position + portion, await read
         while data:
             _write(write, data)
             position += len(data)
@@ -356,9 +357,9 @@ class _LocalError(Exception):
         self.error = error
 
 
-def _write(write: Write, data: bytes) -> None:
+def _write(write: Write, data: memoryview) -> None:
     try:
-        write(memoryview(data))
+        write(data)
     except OSError as error:
         raise _LocalError(error) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Any, Generic, TypeVar
 
 import asyncssh
@@ -17,7 +17,10 @@ T = TypeVar("T")
 
 
 class Request(IntEnum):
-    """The requests that the plugin can send. They only read (sections 4 and 6 of the draft)."""
+    """The requests that the plugin can send. They only read (sections 4 and 6 of the draft).
+
+    `EXTENDED` is sent with the names in `Extension` only.
+    """
 
     INIT = 1
     OPEN = 3
@@ -28,6 +31,13 @@ class Request(IntEnum):
     READDIR = 12
     REALPATH = 16
     STAT = 17
+    EXTENDED = 200
+
+
+class Extension(Enum):
+    """The extensions that the plugin can use. They only read."""
+
+    LIMITS = b"limits@openssh.com"
 
 
 class Reply(IntEnum):
@@ -39,6 +49,7 @@ class Reply(IntEnum):
     DATA = 103
     NAME = 104
     ATTRS = 105
+    EXTENDED = 201
 
 
 VERSION = 3
@@ -50,6 +61,9 @@ MAX_PACKET_BYTES = 256 * 1024
 
 READ_BYTES = 32 * 1024
 """The bytes of a read. Every server must accept a packet of this size (section 3)."""
+
+MAX_READ_BYTES = MAX_PACKET_BYTES - 1024
+"""The bytes of a read, if the server's limits allow it. Each read has a fixed cost."""
 
 MAX_HANDLE_BYTES = 256
 """The maximum size of a handle (section 6.2)."""
@@ -119,6 +133,18 @@ class Packet:
     def text(self) -> bytes:
         """Return the next string, which follows its length."""
         return self.take(self.number())
+
+    def view(self) -> memoryview:
+        """Return the next string without a copy."""
+        length = self.number()
+        begin, self._at = self._at, self._at + length
+        if self._at > len(self._data):
+            raise Dropped(INVALID)
+        return memoryview(self._data)[begin : self._at]
+
+    def is_over(self) -> bool:
+        """Return True after the last field."""
+        return self._at >= len(self._data)
 
     def attributes(self) -> Attributes:
         """Return the next attributes (section 5)."""
@@ -192,6 +218,9 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
 
     Args:
       answered: Is called when the server answers.
+
+    Attributes:
+      read_bytes: The bytes that one read may request.
     """
 
     def __init__(self, answered: Callable[[], None]) -> None:
@@ -202,6 +231,7 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
         self._number = 0
         self._open: dict[int, _Question[Any] | None] = {}
         self._error: IntegrationError | None = None
+        self.read_bytes = READ_BYTES
 
     # The callbacks of asyncssh
 
@@ -221,7 +251,8 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
                     raise Dropped(f"the server sent an SFTP packet of {length:,} bytes")
                 if len(self._buffer) < 4 + length:
                     return
-                packet = Packet(bytes(self._buffer[4 : 4 + length]))
+                with memoryview(self._buffer) as view, view[4 : 4 + length] as part:
+                    packet = Packet(bytes(part))
                 del self._buffer[: 4 + length]
                 self._settle(packet)
         except Dropped as error:
@@ -239,12 +270,20 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
     # Requests
 
     async def start(self) -> None:
-        """Agree on the version of the protocol."""
-        question = self._question(Reply.VERSION, Packet.number)
+        """Agree on the version of the protocol, and ask for the limits. Nothing waits for these."""
+        question = self._question(Reply.VERSION, _read_version)
         self._open[0] = question  # the reply has no number
         self._send(Request.INIT, _number(VERSION))
-        if await question.future < VERSION:
+        version, extensions = await question.future
+        if version < VERSION:
             raise Dropped("the server does not support version 3 of SFTP")
+        if Extension.LIMITS.value in extensions:
+            self._ask_extension(Extension.LIMITS, self._read_limits)
+
+    def _read_limits(self, packet: Packet) -> None:
+        """Keep the limit of reads. It is 0 if the server does not know it."""
+        packet.number(8)
+        self.read_bytes = max(READ_BYTES, min(packet.number(8), MAX_READ_BYTES))
 
     def real_path(self, path: bytes) -> asyncio.Future[bytes]:
         """Return a path without links, `.` and `..`."""
@@ -263,17 +302,17 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
         """Return the attributes of an open file."""
         return self._ask(Request.FSTAT, _string(handle), Reply.ATTRS, Packet.attributes)
 
-    def read(self, handle: bytes, offset: int, length: int) -> asyncio.Future[bytes]:
+    def read(self, handle: bytes, offset: int, length: int) -> asyncio.Future[memoryview]:
         """Return bytes of an open file, at least one of them; none at its end."""
 
-        def data(packet: Packet) -> bytes:
-            found = packet.text()
+        def data(packet: Packet) -> memoryview:
+            found = packet.view()
             if len(found) > length:
                 raise Dropped(INVALID)
             return found
 
         body = _string(handle) + offset.to_bytes(8, "big") + _number(length)
-        return self._ask(Request.READ, body, Reply.DATA, data, end=bytes)
+        return self._ask(Request.READ, body, Reply.DATA, data, end=_nothing)
 
     def open_directory(self, path: bytes) -> asyncio.Future[bytes]:
         """Open a directory. Return its handle."""
@@ -305,6 +344,12 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
         else:
             question.give_up(self._error)
         return question.future
+
+    def _ask_extension(
+        self, extension: Extension, read: Callable[[Packet], T]
+    ) -> asyncio.Future[T]:
+        body = _string(Extension(extension).value)
+        return self._ask(Request.EXTENDED, body, Reply.EXTENDED, read)
 
     def _request(self, request: Request, body: bytes, question: _Question[Any] | None) -> None:
         self._number = self._number % 0xFFFFFFFF + 1  # 0 is for the version
@@ -346,6 +391,20 @@ def _number(value: int) -> bytes:
 
 def _string(data: bytes) -> bytes:
     return _number(len(data)) + data
+
+
+def _nothing() -> memoryview:
+    return memoryview(b"")
+
+
+def _read_version(packet: Packet) -> tuple[int, frozenset[bytes]]:
+    """Return the version and the names of the server's extensions (section 4 of the draft)."""
+    version = packet.number()
+    extensions = set()
+    while not packet.is_over():
+        extensions.add(packet.text())
+        packet.text()
+    return version, frozenset(extensions)
 
 
 def _read_handle(packet: Packet) -> bytes:

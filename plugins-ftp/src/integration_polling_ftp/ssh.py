@@ -11,16 +11,34 @@ from typing import Any
 import asyncssh
 
 from core import ConfigurationError, CredentialsInvalid, IntegrationError, RateLimited
-from integration_polling_ftp.account import ANONYMOUS_PASSWORD, Config, Credentials, Jump, secret
+from integration_polling_ftp.account import (
+    ANONYMOUS_PASSWORD,
+    Config,
+    Credentials,
+    Jump,
+    proxy_of,
+    secret,
+)
 from integration_polling_ftp.control import keep_alive
 from integration_polling_ftp.errors import CONNECTIONS, Dropped, Untrusted, network_errors
 from integration_polling_ftp.host_keys import FAMILIES, HostKeys
+from integration_polling_ftp.proxies import connect
 from integration_polling_ftp.ssh_keys import import_key
 
+CIPHERS = (
+    "aes256-gcm@openssh.com",
+    "aes128-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes256-ctr",
+    "aes192-ctr",
+    "aes128-ctr",
+)
+"""The ciphers of asyncssh, the fastest first: most processors have instructions for AES."""
+
+LEGACY_CIPHERS = ("aes256-cbc", "aes192-cbc", "aes128-cbc", "3des-cbc")
 LEGACY: dict[str, str] = {
     "kex_algs": "+diffie-hellman-group14-sha1,diffie-hellman-group-exchange-sha1,"
     "diffie-hellman-group1-sha1",
-    "encryption_algs": "+aes256-cbc,aes192-cbc,aes128-cbc,3des-cbc",
     "mac_algs": "+hmac-sha1,hmac-md5",
     "signature_algs": "+ssh-rsa",
 }
@@ -171,6 +189,7 @@ class Login:
                 host, port, client_factory=lambda: client,
                 known_hosts=client.keys.known_hosts,
                 server_host_key_algs=client.keys.algorithms(host, port, family, legacy=legacy),
+                encryption_algs=[*CIPHERS, *(LEGACY_CIPHERS if legacy else ())],
                 username=username, password=password or None, client_keys=self._key,
                 login_timeout=timeout, keepalive_interval=timeout, keepalive_count_max=1,
                 **(LEGACY if legacy else {}), **ONLY_THE_ACCOUNT, **way,
@@ -182,9 +201,9 @@ class Login:
 
     def _socket(self, host: str, port: int) -> socket.socket:
         """Open a TCP connection, in the task's context: the engine judges its address."""
+        proxy = proxy_of(self._config, self._credentials)
+        connection = connect(host, port, self._config.timeout_seconds, proxy)
         with network_errors():
-            connection = socket.create_connection((host, port), self._config.timeout_seconds)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             keep_alive(connection)
             connection.setblocking(False)
         return connection

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -27,6 +27,7 @@ from core import (
 from core import Task as FollowUp
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config
+from integration_polling_ftp.checksums import MISMATCH, Mismatch, expected
 from integration_polling_ftp.connection import Connection, Stat, stat_of
 from integration_polling_ftp.directory import SPECIAL, Directory, read
 from integration_polling_ftp.errors import Dropped
@@ -36,7 +37,7 @@ from integration_polling_ftp.fetching import (
     judge,
     receive,
 )
-from integration_polling_ftp.follow_ups import NewFile, Place, batches, task_of
+from integration_polling_ftp.follow_ups import ListedFile, NewFile, Place, batches, task_of
 from integration_polling_ftp.listing import Entry, Kind, timestamp
 from integration_polling_ftp.loops import leads_back
 from integration_polling_ftp.markers import Markers
@@ -123,6 +124,7 @@ class Walk:
     fetching_seconds: float = 0.0
     copied: int = 0
     gone: set[str] = field(default_factory=set)
+    checksums: dict[str, str] = field(default_factory=dict)
     memory: Memory = field(init=False)
     selection: Selection = field(init=False)
 
@@ -221,6 +223,7 @@ class Walk:
         """
         found.raise_if_unreadable()
         markers = Markers(self.config.ready_marker, self.session, found)
+        listed = set(found.files) if self.config.checksum_files else set()
         self.selection.apply(found)
         known = self.ctx.fingerprints(found.files)
         self._drop_special(found, known)
@@ -230,7 +233,9 @@ class Walk:
             self.ctx.log.warning("unreadable line in the listing of %r: %r", found.path, line)
         self.output += (TaskOutput.gone(path) for path, value in known.items() if value is None)
         self.seen += found.directories  # each is kept when it is entered
-        if not self._files(found, known, markers):  # the kept bytes must stay until they are copied
+        if not self._files(
+            found, known, markers, listed
+        ):  # the kept bytes must stay until they are copied
             self.tasks.append(
                 task_of("list_directory", path=found.path, trail=list(trail), again=again + 1)
             )
@@ -305,8 +310,12 @@ class Walk:
 
     # Files
 
-    def _files(self, found: Directory, known: dict[str, str | None], markers: Markers) -> bool:
+    def _files(
+        self, found: Directory, known: dict[str, str | None], markers: Markers, listed: set[str]
+    ) -> bool:
         """Fetch new and changed files: few of them here, many in follow-ups.
+
+        `listed` has the paths of all files of the directory, to find checksum files.
 
         Returns:
           True, unless renamed files are left to copy.
@@ -335,10 +344,12 @@ class Walk:
         renamed = copied | waiting
         new = [file for file in new if names.join(found.path, file[0]) not in renamed]
         unsettled = [file for file in unsettled if names.join(found.path, file[0]) not in renamed]
+        self._find_checksums(found.path, listed, [*new, *unsettled])
         new = self._leave_large(found.path, new, known)
         self._fetch_or_leave(found.path, new, found.size)
+        waiting_files = self.with_checksums(found.path, unsettled)
         for task in batches(
-            "settle", unsettled, MAX_BATCH_FILES, parent=found.path, size=found.size
+            "settle", waiting_files, MAX_BATCH_FILES, parent=found.path, size=found.size
         ):
             self.tasks.append(replace(task, delay=self.config.settle_seconds))
         return not waiting
@@ -381,12 +392,19 @@ class Walk:
         for name, version, is_link in files:
             path = names.join(parent, name)
             if (stat_of_version(version).size or 0) >= LARGE_BYTES or _needs_own_task(path, known):
-                self.tasks.append(
-                    task_of("download", path=path, parent=parent, version=version, settled=settled)
-                )
+                self._download(path, parent, version, settled)
             else:
                 small.append((name, version, is_link))
         return small
+
+    def _download(self, path: str, parent: str, version: str, settled: float = 0.0) -> None:
+        """Leave a file to a task of its own."""
+        checksum = {"checksum": self.checksums[path]} if path in self.checksums else {}
+        self.tasks.append(
+            task_of(
+                "download", path=path, parent=parent, version=version, settled=settled, **checksum
+            )
+        )
 
     def _copy_renamed(self, found: Directory, new: Sequence[str]) -> tuple[set[str], set[str]]:
         """Keep renamed files with the bytes that are kept.
@@ -465,6 +483,8 @@ class Walk:
                 self._changing(path, parent, before, now)
             else:
                 new.append((name, version, is_link))
+        if self.config.checksum_files and after.names is not None:
+            self._find_checksums(parent, after.names, new)
         settled = self.config.settle_seconds
         new = self._leave_large(parent, new, known, settled)
         self._fetch_or_leave(parent, new, entries, settled)
@@ -491,7 +511,33 @@ class Walk:
         batch = -(-len(new) // max(self.config.max_connections, 1))
         seconds = max(BATCH_SECONDS, BATCH_ROUND_TRIPS * self.session.round_trip)
         batch = min(max(batch, int(seconds / self.pace())), MAX_BATCH_FILES)
-        self.tasks += batches("fetch", new, batch, parent=parent, size=entries, settled=settled)
+        left = self.with_checksums(parent, new)
+        self.tasks += batches("fetch", left, batch, parent=parent, size=entries, settled=settled)
+
+    def _find_checksums(
+        self, parent: str, listed: Collection[str], files: Sequence[NewFile]
+    ) -> None:
+        """Read the checksum files of a directory, for some files of it."""
+        paths = [names.join(parent, name) for name, *_ in files]
+        for path in paths:
+            self.checksums.pop(path, None)
+        self.checksums |= expected(self.session, self.config.encoding, parent, listed, paths)
+
+    def with_checksums(self, parent: str, files: Sequence[NewFile]) -> list[ListedFile]:
+        """Return files for a follow-up, with the checksums that they should have."""
+        return [
+            (*file, checksum)
+            if (checksum := self.checksums.get(names.join(parent, file[0])))
+            else file
+            for file in files
+        ]
+
+    def with_known(self, parent: str, files: Sequence[ListedFile]) -> list[NewFile]:
+        """Return the files of a follow-up, and remember their checksums."""
+        for name, _, _, *checksum in files:
+            if checksum:
+                self.checksums[names.join(parent, name)] = checksum[0]
+        return [(name, version, is_link) for name, version, is_link, *_ in files]
 
     def fetch(
         self, parent: str, files: Sequence[NewFile], entries: int, settled: float = 0.0
@@ -517,7 +563,9 @@ class Walk:
         room, began = MAX_HELD_BYTES - self.held, time.monotonic()
         arrived: list[tuple[str, Received]] = []
         try:
-            for path, received in receive(self.session, self.ctx, sizes, room, self.is_over):
+            for path, received in receive(
+                self.session, self.ctx, sizes, room, self.is_over, self.checksums
+            ):
                 arrived.append((path, received))
             self.fetched += len(arrived)
             self.fetching_seconds += time.monotonic() - began
@@ -583,7 +631,7 @@ class Walk:
         """Keep a file that arrived, or say why not."""
         name, version, is_link = file
         if isinstance(received.error, Dropped):
-            self.tasks.append(task_of("download", path=path, parent=parent, version=version))
+            self._download(path, parent, version)
             return
         if received.error is not None:
             self.failed(path, version, received.error, after)
@@ -599,12 +647,18 @@ class Walk:
                 "%r skipped: %s (%d bytes, listed %s)", path, UNSTABLE[verdict], size, version
             )
             return
+        proof = ""
+        if received.digest is not None and verdict == "kept":
+            if not received.digest.matches():
+                self._refused(path, version, Mismatch(MISMATCH))
+                return
+            proof = received.digest.algorithm
         kept = look.version(path, size, before, before if is_link else now or before, verdict)
         source = "MDTM" if is_link and self.session.source == "LIST" else self.session.source
         self.memory.worked(parent, name)
         self.held += min(size, MAX_INLINE_BYTES)
         kind, content = received.content_type(path), received.content()
-        self.output.append(file_output(path, parent, content, size, kept, source, kind))
+        self.output.append(file_output(path, parent, content, size, kept, source, kind, proof))
 
     def listing_of(self, parent: str) -> After:
         """Return a new listing of a directory, as far as it can be read."""
@@ -628,7 +682,7 @@ class Walk:
     ) -> None:
         parent, name = path.rpartition("/")[0] or "/", names.base_name(path)
         version = version if kind == "file" else kind
-        may_pass = isinstance(error, TransientError)
+        may_pass = isinstance(error, TransientError | Mismatch)
         self.memory.refused(parent, name, version, str(error), may_pass=may_pass)
         self.skipped[_reason(str(error))] += 1
         self.ctx.log.warning("%s %r skipped: %s", kind, path, error)
@@ -651,6 +705,8 @@ def _needs_own_task(path: str, known: dict[str, str | None]) -> bool:
 
 def _reason(error: str) -> str:
     """Return a reason for counting: the reply code, without the text that names a path."""
+    if error == MISMATCH:
+        return MISMATCH
     code = error[:3]
     if code.isdecimal():
         return f"refused by the server ({code})"

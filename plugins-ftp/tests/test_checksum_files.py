@@ -94,7 +94,7 @@ def test_sfv_files_are_read(ftp_server: Any) -> None:
 
 
 def test_without_checksum_files_the_server_is_not_asked() -> None:
-    """A request for a data connection that nobody uses would block some servers."""
+    """A request for an unused data connection would block some servers."""
     nowhere: Any = None
     assert expected(nowhere, "utf-8", "/", {"/a", "/b"}, ["/a"]) == {}
     assert expected(nowhere, "utf-8", "/", {"/a", "/a.md5", "/SHA256SUMS"}, []) == {}

@@ -248,10 +248,10 @@ def _steps(desk: Any):
     yield "deferred", Step(lambda: carry_over.continue_deferred(conn, BATCH), 1)
     yield "limits", Step(lambda: breakers.overdue_limits(conn), 1)
     yield "prune", Step(lambda: pruning.prune(conn), 1)
-    yield "prune tasks", Step(lambda: pruning.prune_tasks(conn, 0.5, 0.0), 100)
+    yield "prune runs", Step(lambda: pruning.prune_runs(conn, 7.5, 0.0), pruning.RUNS_PER_STATEMENT)
     yield (
-        "prune runs",
-        Step(lambda: pruning.RunPruner().prune(conn, 7.5, 0.0), pruning.RUNS_PER_STATEMENT),
+        "prune kept runs",
+        Step(lambda: pruning.KeptRunPruner().prune(conn, 0.5, 0.0), pruning.RUNS_PER_STATEMENT),
     )
     account = conn.execute("SELECT id FROM user_integration LIMIT 1").fetchone()
     if account is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from core.db.pool import Conn
-from core.errors import TooManyRequests, WrongState
+from core.errors import QuotaReached
 from core.states import Quota
 
 EVERYONE = ""
@@ -181,8 +181,8 @@ def take_runs(conn: Conn, wanted: Mapping[str, int]) -> None:
       wanted: The number of runs, by user.
 
     Raises:
-      TooManyRequests: The runs would exceed a quota.
-      WrongState: The content of a user has reached its quota. Tasks would not run.
+      QuotaReached: The runs would exceed a quota; or the content of a user has reached its quota,
+        and tasks would not run.
     """
     if not wanted:
         return
@@ -191,7 +191,7 @@ def take_runs(conn: Conn, wanted: Mapping[str, int]) -> None:
     locked = lock_runs(conn, wanted)
     for user, runs in sorted(locked.items()):
         if wanted[user] > runs.left:
-            raise TooManyRequests("runs-quota-reached", user=user, begun=runs.begun, most=runs.most)
+            raise QuotaReached("runs-quota-reached", user=user, begun=runs.begun, most=runs.most)
     count_runs(conn, locked, wanted)
 
 
@@ -208,10 +208,10 @@ def any_of(conn: Conn, name: Quota) -> bool:
 
 
 def require_room(conn: Conn, user: str) -> None:
-    """Raise WrongState if the content of a user has reached its quota."""
+    """Raise QuotaReached if the content of a user has reached its quota."""
     row = conn.execute(KEPT, (user,)).fetchone()
     if row is not None:
-        raise WrongState("bytes-quota-reached", user=user, kept=row[0], most=row[1])
+        raise QuotaReached("bytes-quota-reached", user=user, kept=row[0], most=row[1])
 
 
 def lock_accounts(conn: Conn, user: str) -> None:
@@ -226,11 +226,11 @@ def require_place(conn: Conn, user: str) -> int:
       The number of accounts of the user.
 
     Raises:
-      WrongState: The user has as many accounts as the quota allows.
+      QuotaReached: The user has as many accounts as the quota allows.
     """
     ((quota, number),) = conn.execute(ACCOUNTS, {"user": user})
     if quota is not None and number >= quota:
-        raise WrongState("accounts-quota-reached", user=user, number=number, most=quota)
+        raise QuotaReached("accounts-quota-reached", user=user, number=number, most=quota)
     return int(number)
 
 

@@ -285,22 +285,18 @@ def test_nothing_of_an_erased_user_stays(api, desk) -> None:
 
 def test_a_reached_default_is_found_for_all_users(desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.ledger.quotas.MAX_JUDGED", 2)
-    monkeypatch.setattr(
-        "core.ledger.quotas.NEXT_USERS",
-        quotas.NEXT_USERS.replace(f"LIMIT {1_000}", "LIMIT 2"),
-    )
     for number in range(5):
         user = f"user-{number}"
         desk.keep(desk.account(user, user_id=user), TaskOutput("1", "x" * number))
-    judge = Judge()
-    judge.look(desk.conn)
     quotas.set_default(desk.conn, {"bytes": 3})
-    bound(desk.conn, "user-4", bytes=None)
+    quotas.set_quotas(desk.conn, "user-4", {Quota.BYTES: None})
+    judge = Judge()
     for _ in range(3):
         judge.look(desk.conn)
     full = "SELECT user_id FROM user_kept WHERE is_full ORDER BY 1"
     assert desk.rows(full) == [("user-3",)]
     quotas.set_default(desk.conn, {"bytes": None})
+    judge = Judge()
     for _ in range(3):
         judge.look(desk.conn)
     assert desk.rows(full) == []

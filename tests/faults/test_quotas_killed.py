@@ -117,4 +117,7 @@ def test_a_run_waits_for_a_larger_quota_of_bytes(
     with deployment.connection() as conn:
         quotas.set_quotas(conn, "ann", {Quota.BYTES: None})
     fleet.until(lambda: deployment.value(OPEN) == 0, "the run ends", 120)
-    assert deployment.rows(KEPT) == deployment.rows(STORED)
+    fleet.until(
+        lambda: deployment.rows(KEPT) == deployment.rows(STORED),
+        "the leader has added the last changes",
+    )

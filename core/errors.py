@@ -215,6 +215,10 @@ class TooManyRequests(PollingError):
     """A user has used up what one user may do at a time."""
 
 
+class QuotaReached(TooManyRequests):
+    """A user has as much as an operator allows."""
+
+
 class WrongState(InvalidInput):
     """The account, run or task is in a state that does not allow the action."""
 

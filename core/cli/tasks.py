@@ -334,7 +334,9 @@ def _report(
         return
     say(text.format(f"{done:,}") if done else "No tasks match.")
     if refused:
-        note(f"{counted(refused, 'task')} skipped: no longer parked or deferred.")
+        note(
+            f"{counted(refused, 'task')} skipped: no longer parked or deferred, or beyond a quota."
+        )
 
 
 def _task_list(ids: list[int]) -> str:

@@ -86,9 +86,8 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
 
     Raises:
       NotFound: A task does not exist.
-      WrongState: A task is not deferred, parked or cancelled, or already has a copy; or the
-        content of its user has reached its quota.
-      TooManyRequests: New runs would exceed the quota of a user.
+      WrongState: A task is not deferred, parked or cancelled, or already has a copy.
+      QuotaReached: The user of a task has no run left on this day, or too much content.
     """
     with conn.transaction():
         owners = conn.execute(LOCK_ACCOUNTS_OF_TASKS, (list(tasks),)).fetchall()

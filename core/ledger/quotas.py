@@ -6,12 +6,14 @@ settings. Requests lock an account before rows of this module, and several users
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import date
 
 from core.db.pool import Conn
-from core.errors import TooManyRequests, WrongState
+from core.errors import QuotaReached
 from core.states import Quota
 
 EVERYONE = ""
@@ -25,6 +27,9 @@ MAX_CHANGES = 10_000
 
 MAX_JUDGED = 1_000
 """The number of users whose content one look compares with their quotas."""
+
+JUDGE_SECONDS = 10.0
+"""The pause after which the leader begins to judge all users again."""
 
 TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
 TOMORROW = f"(({TODAY} + 1)::timestamp AT TIME ZONE 'UTC')"
@@ -49,6 +54,7 @@ INSERT INTO user_quota (user_id, name, most) VALUES (%(user)s, %(name)s, %(most)
 ON CONFLICT (user_id, name) DO UPDATE SET most = excluded.most
 WHERE user_quota.most IS DISTINCT FROM excluded.most
 """
+DEFAULTS = f"SELECT name, most FROM user_quota WHERE user_id = '{EVERYONE}'"
 RESET = "DELETE FROM user_quota WHERE user_id = %(user)s AND name = %(name)s"
 RESET_ALL = "DELETE FROM user_quota WHERE user_id = %s"
 ANY_QUOTA = "SELECT EXISTS (SELECT FROM user_quota WHERE name = %s AND most IS NOT NULL)"
@@ -99,7 +105,7 @@ UPDATE user_kept k SET is_full = NOT k.is_full
 WHERE k.user_id = ANY(%s) AND k.is_full <> {_IS_FULL}
 RETURNING k.user_id, k.is_full
 """
-NEXT_USERS = f"SELECT user_id FROM user_kept WHERE user_id > %s ORDER BY user_id LIMIT {MAX_JUDGED}"
+NEXT_USERS = "SELECT user_id FROM user_kept WHERE user_id > %s ORDER BY user_id LIMIT %s"
 FORGET_EMPTY = "DELETE FROM user_kept WHERE user_id = ANY(%s) AND bytes = 0"
 KEPT = f"""
 SELECT k.bytes, {most(Quota.BYTES, "k.user_id")} FROM user_kept k
@@ -127,36 +133,40 @@ class Runs:
         return max(self.most - self.begun, 0)
 
 
-@dataclass(slots=True)
 class Judge:
-    """Compares the kept bytes of users with their quotas, some users at a time.
+    """Compares the kept bytes of users with their quotas, some users at a time."""
 
-    Attributes:
-      after: The user at which the latest look has ended.
-    """
-
-    after: str = field(default="")
+    def __init__(self) -> None:
+        self._after = ""
+        self._due = 0.0
 
     def look(self, conn: Conn) -> bool:
-        """Add up the changes of content, and compare the next users with their quotas.
+        """Add up the changes of content, and judge the users whose content has changed.
+
+        Every `JUDGE_SECONDS`, it begins to judge all users, because a default may have changed.
 
         Returns:
           True if tasks of a user may continue that have waited.
         """
-        changed = add_changes(conn)
-        users = [user for (user,) in conn.execute(NEXT_USERS, (self.after,))]
-        self.after = users[-1] if len(users) == MAX_JUDGED else ""
-        return judge(conn, [*changed, *users])
+        users = add_changes(conn)
+        if time.monotonic() >= self._due:
+            more = [user for (user,) in conn.execute(NEXT_USERS, (self._after, MAX_JUDGED))]
+            is_last = len(more) < MAX_JUDGED
+            self._after = "" if is_last else more[-1]
+            self._due = time.monotonic() + JUDGE_SECONDS if is_last else 0.0
+            users += more
+        return judge(conn, users)
 
 
 def set_default(conn: Conn, quotas: Mapping[str, int | None]) -> None:
     """Set the quotas of users without one of their own; a name with None has no bound."""
-    with conn.transaction():
-        for name, number in quotas.items():
-            if number is None:
-                conn.execute(RESET, {"user": EVERYONE, "name": name})
-            else:
-                conn.execute(SET, {"user": EVERYONE, "name": name, "most": number})
+    wanted = {name: number for name, number in quotas.items() if number is not None}
+    present: dict[str, int] = dict(conn.execute(DEFAULTS).fetchall())
+    with conn.transaction() if present != wanted else nullcontext():
+        for name in present.keys() - wanted.keys():
+            conn.execute(RESET, {"user": EVERYONE, "name": name})
+        for name, number in wanted.items() - present.items():
+            conn.execute(SET, {"user": EVERYONE, "name": name, "most": number})
 
 
 def lock_runs(conn: Conn, users: Iterable[str]) -> dict[str, Runs]:
@@ -181,8 +191,8 @@ def take_runs(conn: Conn, wanted: Mapping[str, int]) -> None:
       wanted: The number of runs, by user.
 
     Raises:
-      TooManyRequests: The runs would exceed a quota.
-      WrongState: The content of a user has reached its quota. Tasks would not run.
+      QuotaReached: The runs would exceed a quota; or the content of a user has reached its quota,
+        and tasks would not run.
     """
     if not wanted:
         return
@@ -191,7 +201,7 @@ def take_runs(conn: Conn, wanted: Mapping[str, int]) -> None:
     locked = lock_runs(conn, wanted)
     for user, runs in sorted(locked.items()):
         if wanted[user] > runs.left:
-            raise TooManyRequests("runs-quota-reached", user=user, begun=runs.begun, most=runs.most)
+            raise QuotaReached("runs-quota-reached", user=user, begun=runs.begun, most=runs.most)
     count_runs(conn, locked, wanted)
 
 
@@ -208,10 +218,10 @@ def any_of(conn: Conn, name: Quota) -> bool:
 
 
 def require_room(conn: Conn, user: str) -> None:
-    """Raise WrongState if the content of a user has reached its quota."""
+    """Raise QuotaReached if the content of a user has reached its quota."""
     row = conn.execute(KEPT, (user,)).fetchone()
     if row is not None:
-        raise WrongState("bytes-quota-reached", user=user, kept=row[0], most=row[1])
+        raise QuotaReached("bytes-quota-reached", user=user, kept=row[0], most=row[1])
 
 
 def lock_accounts(conn: Conn, user: str) -> None:
@@ -226,11 +236,11 @@ def require_place(conn: Conn, user: str) -> int:
       The number of accounts of the user.
 
     Raises:
-      WrongState: The user has as many accounts as the quota allows.
+      QuotaReached: The user has as many accounts as the quota allows.
     """
     ((quota, number),) = conn.execute(ACCOUNTS, {"user": user})
     if quota is not None and number >= quota:
-        raise WrongState("accounts-quota-reached", user=user, number=number, most=quota)
+        raise QuotaReached("accounts-quota-reached", user=user, number=number, most=quota)
     return int(number)
 
 

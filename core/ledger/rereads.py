@@ -119,9 +119,8 @@ def request_reread(conn: Conn, account: UUID, *, counts: bool = False) -> tuple[
 
     Raises:
       NotFound: The account does not exist.
-      WrongState: The account is not active, or its integration has no reader. If it counts: the
-        content of its user has reached its quota.
-      TooManyRequests: All runs of the day have begun that the quota of its user allows.
+      WrongState: The account is not active, or its integration has no reader.
+      QuotaReached: It counts, and its user has no run left on this day, or too much content.
     """
     with conn.transaction():
         row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()

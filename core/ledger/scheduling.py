@@ -262,8 +262,8 @@ def request_run(conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL) -> 
 
     Raises:
       NotFound: The account does not exist.
-      WrongState: The account is not active, or the content of its user has reached its quota.
-      TooManyRequests: All runs of the day have begun that the quota of its user allows.
+      WrongState: The account is not active.
+      QuotaReached: The user of the account has no run left on this day, or too much content.
     """
     with conn.transaction():
         domain, resync_due, drop_state, user = _lock_active(conn, account)
@@ -308,7 +308,7 @@ def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
 
     Raises:
       NotFound: The account does not exist.
-      WrongState, TooManyRequests: As for `request_run`; then no resync is due.
+      WrongState, QuotaReached: As for `request_run`; then no resync is due.
     """
     with conn.transaction():
         _lock_active(conn, account)

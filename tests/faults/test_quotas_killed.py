@@ -105,7 +105,7 @@ def test_a_run_waits_for_a_larger_quota_of_bytes(
     fleet = make_fleet(POLLING_QUOTAS=json.dumps({"bytes": 2_000}))
     fleet.workers(processes=2, threads=4)
     fleet.ready()
-    config = {"name": "large", "pages": 60, "items": 10, "delay_ms": 100}
+    config = {"name": "large", "pages": 300, "items": 10, "delay_ms": 200}
     sync(deployment, connect(deployment, HelloWorld, config, user="ann"))
     sync(deployment, connect(deployment, HelloWorld, {"name": "small", "pages": 1}, user="bob"))
     full = "SELECT count(*) FROM user_kept WHERE is_full AND user_id = 'ann'"
@@ -117,4 +117,7 @@ def test_a_run_waits_for_a_larger_quota_of_bytes(
     with deployment.connection() as conn:
         quotas.set_quotas(conn, "ann", {Quota.BYTES: None})
     fleet.until(lambda: deployment.value(OPEN) == 0, "the run ends", 120)
-    assert deployment.rows(KEPT) == deployment.rows(STORED)
+    fleet.until(
+        lambda: deployment.rows(KEPT) == deployment.rows(STORED),
+        "the leader has added the last changes",
+    )

@@ -134,7 +134,7 @@ def test_a_task_that_is_no_longer_parked_does_not_stop_the_others(dashboard, des
     answer = who.post("/parked/discard", task=[one, two, three, 999_999])
     assert (
         said(who.get(answer.headers["location"]))
-        == "2 tasks discarded. 2 skipped: no longer parked."
+        == "2 tasks discarded. 2 skipped: no longer parked, or beyond a quota."
     )
     now = states(desk)
     assert (now[one], now[two], now[three]) == ("done", "retried", "done")

@@ -11,12 +11,13 @@ import pytest
 
 from core import Listing, TaskOutput
 from core.db.pool import Conn, Database
-from core.errors import TooManyRequests, WrongState
+from core.errors import QuotaReached
 from core.ledger import controls, dispatching, hints, quotas, scheduling
 from core.ledger.quotas import EVERYONE, Judge
 from core.service import quotas as service
 from core.service.accounts.erase import erase_account, erase_user
-from core.service.runs import actions
+from core.service.runs import actions, parked
+from core.service.runs.parked import ParkedFilter
 from core.states import Quota
 
 BEGUN = "SELECT coalesce(sum(runs), 0)::int FROM user_day WHERE user_id = %s"
@@ -135,14 +136,14 @@ def test_requests_beside_each_other_begin_no_more_runs_than_the_quota(
 
     answers = together(*(request(account) for account in accounts))
     assert sum(answer is True for answer in answers) == 3
-    assert all(isinstance(each, bool | TooManyRequests) for each in answers)
+    assert all(isinstance(each, bool | QuotaReached) for each in answers)
     assert len(desk.runs()) == 3
 
 
 def test_a_refused_resync_changes_nothing(desk) -> None:
     account = desk.account()
     bound(desk.conn, runs=0)
-    with pytest.raises(TooManyRequests) as refused:
+    with pytest.raises(QuotaReached) as refused:
         scheduling.request_resync(desk.conn, account)
     assert (refused.value.code, refused.value.status) == ("runs-quota-reached", 429)
     assert not desk.value("SELECT resync_due OR drop_state FROM user_integration")
@@ -178,9 +179,23 @@ def test_a_retry_counts_a_run_only_if_it_opens_one(desk) -> None:
     desk.conn.execute("UPDATE sync_task SET state = 'parked' WHERE id IN (%s, %s)", (first, second))
     assert len(controls.retry(desk.conn, [first])) == 1
     desk.conn.execute("UPDATE sync_run SET state = 'failed'")
-    with pytest.raises(TooManyRequests):
+    with pytest.raises(QuotaReached):
         controls.retry(desk.conn, [second])
     assert desk.value("SELECT retried_as FROM sync_task WHERE id = %s", second) is None
+
+
+def test_a_quota_of_one_user_does_not_end_the_bulk_retry_of_an_operator(api, desk) -> None:
+    for user in ("u", "v"):
+        task = desk.add(desk.run(desk.account(user, user_id=user)), "1")[0]
+        desk.conn.execute("UPDATE sync_task SET state = 'parked' WHERE id = %s", (task,))
+    desk.conn.execute("DELETE FROM sync_task WHERE type = 'start'")
+    desk.conn.execute("UPDATE sync_run SET state = 'partial'")
+    bound(desk.conn, runs=0)
+    own = ParkedFilter(user="u")
+    with pytest.raises(QuotaReached):
+        parked.apply_to_all(api.backend, actions.retry, own)
+    every = parked.apply_to_all(api.backend, actions.retry, ParkedFilter(user=None))
+    assert (every.done, every.refused) == (1, 1)
 
 
 # Bytes
@@ -243,7 +258,7 @@ def test_requests_for_work_are_refused_while_there_is_no_room(api, desk) -> None
     desk.keep(account, TaskOutput("1", "x" * 100))
     bound(desk.conn, bytes=100)
     for request in (actions.sync, actions.resync):
-        with pytest.raises(WrongState) as refused:
+        with pytest.raises(QuotaReached) as refused:
             request(api.backend, account)
         assert (refused.value.code, refused.value.status) == ("bytes-quota-reached", 409)
     assert desk.runs() == ["succeeded"]
@@ -270,22 +285,18 @@ def test_nothing_of_an_erased_user_stays(api, desk) -> None:
 
 def test_a_reached_default_is_found_for_all_users(desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.ledger.quotas.MAX_JUDGED", 2)
-    monkeypatch.setattr(
-        "core.ledger.quotas.NEXT_USERS",
-        quotas.NEXT_USERS.replace(f"LIMIT {1_000}", "LIMIT 2"),
-    )
     for number in range(5):
         user = f"user-{number}"
         desk.keep(desk.account(user, user_id=user), TaskOutput("1", "x" * number))
-    judge = Judge()
-    judge.look(desk.conn)
     quotas.set_default(desk.conn, {"bytes": 3})
-    bound(desk.conn, "user-4", bytes=None)
+    quotas.set_quotas(desk.conn, "user-4", {Quota.BYTES: None})
+    judge = Judge()
     for _ in range(3):
         judge.look(desk.conn)
     full = "SELECT user_id FROM user_kept WHERE is_full ORDER BY 1"
     assert desk.rows(full) == [("user-3",)]
     quotas.set_default(desk.conn, {"bytes": None})
+    judge = Judge()
     for _ in range(3):
         judge.look(desk.conn)
     assert desk.rows(full) == []
@@ -313,7 +324,7 @@ def test_requests_beside_each_other_connect_no_more_accounts_than_the_quota(
     bound(desk.conn, accounts=2)
     names = [str(uuid4()) for _ in range(6)]
     answers = together(*(lambda name=name: connect(api.backend, name) for name in names))
-    refused = [each for each in answers if isinstance(each, WrongState)]
+    refused = [each for each in answers if isinstance(each, QuotaReached)]
     assert len(refused) == 4
     assert {(each.code, each.status) for each in refused} == {("accounts-quota-reached", 409)}
     assert desk.value("SELECT count(*) FROM user_integration WHERE user_id = 'u'") == 2
@@ -325,7 +336,7 @@ def test_an_account_that_is_connected_again_needs_no_place(api, desk, together) 
     assert len({each.id for each in answers}) == 1
     bound(desk.conn, accounts=0)
     assert not connect(api.backend, "same").is_new
-    with pytest.raises(WrongState):
+    with pytest.raises(QuotaReached):
         connect(api.backend, "another")
 
 
@@ -373,3 +384,64 @@ def test_operators_set_quotas_and_users_see_their_own(api, desk) -> None:
     assert api.user("bob").get(path).status_code == 403
     for wrong in ({"runs": -1}, {"runs": 2**63}, {"runs": "many"}, {"tasks": 1}):
         assert api.admin.patch(path, json=wrong).status_code == 422
+
+
+def test_all_ways_in_beside_each_other_exceed_no_quota(
+    dashboard, desk, connections, together
+) -> None:
+    """Commands, REST, forms, hints, the schedule and a leader compete for two quotas."""
+    bound(desk.conn, "ann", accounts=3, runs=5)
+    user, browser = dashboard.user("ann"), dashboard.sign_in("ann")
+    names = [str(number) for number in range(9)]
+
+    def over_rest(name: str) -> int:
+        body = {"integration_domain": "locked", "config": {"name": name}}
+        body["credentials"] = {"password": "right"}
+        return int(user.post("/v1/user-integrations", json=body).status_code)
+
+    def by_form(name: str) -> int:
+        page = "/integrations/locked/connect"
+        fields = {"config.name": name, "credentials.password": "right"}
+        return int(browser.submit(page, page, fields).status_code)
+
+    def by_command(name: str) -> int:
+        return 201 if connect(dashboard.backend, name, "ann").is_new else 200
+
+    ways = (over_rest, by_form, by_command)
+    answers = together(
+        *(lambda name=name, way=ways[int(name) % 3]: way(name) for name in names)  # type: ignore[misc]
+    )
+    made = [each for each in answers if each in (201, 303)]
+    assert len(made) == 3, answers
+    accounts = [id for (id,) in desk.rows("SELECT id FROM user_integration WHERE user_id = 'ann'")]
+    assert len(accounts) == 3
+
+    def scheduled() -> int:
+        with connections() as conn:
+            return len(scheduling.claim_due(conn, 2).runs)
+
+    def hinted(account: UUID) -> int:
+        with connections() as conn:
+            return int(hints.add(conn, account))
+
+    def ended() -> None:
+        """End all runs, so that the next ones may begin."""
+        with connections() as conn:
+            conn.execute("UPDATE sync_run SET state = 'succeeded', finished_at = now()")
+            conn.execute("UPDATE user_integration SET next_sync_at = clock_timestamp()")
+
+    for _ in range(4):
+        ended()
+        path = f"/v1/user-integrations/{accounts[0]}/sync"
+        together(
+            scheduled,
+            scheduled,
+            lambda path=path: user.post(path).status_code,  # type: ignore[misc]
+            lambda: browser.post(f"/accounts/{accounts[1]}/sync").status_code,
+            lambda: hinted(accounts[2]),
+            lambda: hinted(accounts[0]),
+        )
+    begun = (
+        "SELECT count(*) FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id"
+    )
+    assert desk.value(f"{begun} WHERE a.user_id = 'ann'") == desk.value(BEGUN, "ann") == 5

@@ -311,7 +311,7 @@ class Filled:
         ]  # fmt: skip
 
 
-LISTS = ["/", "/runs", "/parked", "/content", "/accounts", "/integrations", "/deletions"]
+LISTS = ["/", "/runs", "/parked", "/content", "/accounts", "/integrations", "/deletions", "/users"]
 """Pages that show many texts together."""
 
 _numbers = itertools.count(1)

@@ -125,7 +125,7 @@ def connect(
       NotFound: The integration does not exist.
       InvalidInput: A value is invalid, the provider rejects the credentials, or the plugin's
         rehearsal refuses the account.
-      WrongState: The user has as many accounts as the quota allows.
+      QuotaReached: The user has as many accounts as the quota allows.
       TooManyRequests: The user has too many accounts.
       PollingError: The provider is unavailable.
     """

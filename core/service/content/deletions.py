@@ -8,7 +8,7 @@ from uuid import UUID
 
 from core.db.pool import Conn
 from core.db.rows import Row
-from core.errors import TooManyRequests, WrongState
+from core.errors import QuotaReached, WrongState
 from core.ledger import scheduling
 from core.service.backend import Backend
 from core.service.errors import not_found
@@ -135,6 +135,6 @@ def _confirm(conn: Conn, account: UUID) -> UUID | None:
     """Open the run that confirms; None if it starts later: after a run, a pause, or a quota."""
     try:
         run, is_new = scheduling.request_run(conn, account)
-    except (WrongState, TooManyRequests):
+    except (WrongState, QuotaReached):
         return None
     return run if is_new else None

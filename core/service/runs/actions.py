@@ -33,8 +33,8 @@ def sync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
 
     Raises:
       NotFound: The account does not exist.
-      WrongState: The account is paused, in error, or disconnected, or its user has reached a quota.
-      TooManyRequests: Its user has reached the quota of runs.
+      WrongState: The account is paused, in error, or disconnected.
+      QuotaReached: Its user has no run left on this day, or too much content.
     """
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
@@ -51,8 +51,8 @@ def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
 
     Raises:
       NotFound: The account does not exist.
-      WrongState: The account is paused, in error, or disconnected, or its user has reached a quota.
-      TooManyRequests: Its user has reached the quota of runs.
+      WrongState: The account is paused, in error, or disconnected.
+      QuotaReached: Its user has no run left on this day, or too much content.
     """
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
@@ -69,9 +69,8 @@ def reread(backend: Backend, account: UUID) -> tuple[UUID, bool]:
 
     Raises:
       NotFound: The account does not exist.
-      WrongState: The account is not active, its integration cannot read items again, or its user
-        has reached a quota.
-      TooManyRequests: Its user has reached the quota of runs.
+      WrongState: The account is not active, or its integration cannot read items again.
+      QuotaReached: Its user has no run left on this day, or too much content.
     """
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
@@ -96,9 +95,9 @@ def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
 
     Raises:
       NotFound: A task does not exist; no task is retried.
-      WrongState: A task is not deferred, parked or cancelled, or was already retried, or its user
-        has reached a quota; no task is retried.
-      TooManyRequests: Its user has reached the quota of runs; no task is retried.
+      WrongState: A task is not deferred, parked or cancelled, or was already retried; no task is
+        retried.
+      QuotaReached: A user has no run left on this day, or too much content; no task is retried.
     """
     with backend.database.connection() as conn:
         copies = controls.retry(conn, tasks)

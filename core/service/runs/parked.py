@@ -12,7 +12,7 @@ from uuid import UUID
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.errors import NotFound, TooManyRequests, WrongState
+from core.errors import NotFound, QuotaReached, TooManyRequests, WrongState
 from core.service.backend import Backend
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
@@ -112,7 +112,7 @@ class BulkResult:
 
     Attributes:
       done: Number of tasks that the action changed.
-      refused: Number of tasks that do not exist or were no longer parked.
+      refused: Number of tasks that do not exist, were no longer parked, or exceed a quota.
       cursor: The place at which the request stopped; None if it processed all matching tasks. The
         caller passes it to the next request of the same command. Otherwise, a task that fails again
         quickly would be retried repeatedly.
@@ -253,12 +253,20 @@ def _apply(
     """Act on tasks of one account, in one transaction.
 
     Raises:
-      TooManyRequests: The user has requested too many runs in this hour. A retry may open one.
+      TooManyRequests: The user has requested too many runs in this hour, or has reached a quota. A
+        retry may open a run. For an operator, tasks beyond a quota are refused instead.
     """
     if act is run_actions.retry:
         run_actions.count_request(backend, user)
     ids = [task["id"] for task in tasks]
-    done = len(ids) if _acts(backend, act, ids) else sum(_acts(backend, act, [id]) for id in ids)
+    try:
+        all_done = _acts(backend, act, ids)
+    except QuotaReached:
+        if user is not None:
+            raise
+        result.refused += len(ids)  # an operator acts on tasks of other users, too
+        return
+    done = len(ids) if all_done else sum(_acts(backend, act, [id]) for id in ids)
     result.done += done
     result.refused += len(ids) - done
 

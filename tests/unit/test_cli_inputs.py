@@ -11,8 +11,10 @@ from pydantic import AfterValidator, BaseModel, SecretStr
 
 from core import BaseIntegration, Manifest, ResyncOnChange
 from core.cli import inputs
+from core.cli.users import parse_quota
 from core.errors import InvalidInput
 from core.service.accounts.validation import config_of, credentials_of, needs_resync
+from core.states import Quota
 
 SECRET = "correct-horse-battery"
 
@@ -166,3 +168,30 @@ def test_only_marked_fields_start_a_resync() -> None:
     assert not needs_resync(Config, before, before | {"name": "other", "count": 2})
     assert needs_resync(Config, before, before | {"query": "in:inbox"})
     assert not needs_resync(Config, {}, before), "a field that was added later has its default"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("runs=500", (Quota.RUNS, 500)),
+        ("accounts=0", (Quota.ACCOUNTS, 0)),
+        ("bytes=10GiB", (Quota.BYTES, 10 * 1_024**3)),
+        ("bytes=1.5 kB", (Quota.BYTES, 1_500)),
+        ("bytes=7", (Quota.BYTES, 7)),
+        ("runs=none", (Quota.RUNS, None)),
+        ("bytes=default", (Quota.BYTES, "default")),
+    ],
+)
+def test_a_quota_is_a_number_a_size_or_a_word(text: str, expected: tuple[Quota, object]) -> None:
+    assert parse_quota(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["runs", "runs=", "runs=-1", "runs=1.5", "runs=10GiB", "tasks=1", "bytes=10XB", "bytes=9999PiB",
+     "bytes=1e9", "=5"],
+)  # fmt: skip
+def test_another_quota_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_quota(text)
+    assert refused.value.code == "quota-invalid"

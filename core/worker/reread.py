@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,12 @@ from core.worker.context import Services
 
 PORTION_ROWS = 500
 """The maximum number of content rows that one task reads through."""
+
+ROWS_AHEAD = 50
+"""The number of items whose rows are loaded at once.
+
+Beside syncs, a task reads some 30 items. The rows of all items of a portion would cost more.
+"""
 
 PORTION_SECONDS = 1.0
 """Seconds after which a task returns its changes so far."""
@@ -128,14 +134,12 @@ def _read(
     """Read items, until the time or the size of a portion is reached."""
     dispatch = portion.outcome.dispatch
     is_chain = dispatch.payload.get("ids") is None
-    with services.database.connection() as conn:
-        trees = stored.trees(conn, dispatch.account_id, reader.kinds, named)
     contents = StoredContents(
         services.database, services.blobs, dispatch.account_id, f"reread-{dispatch.id}"
     )
     integration = _without_credentials(loaded)
     deadline = time.monotonic() + PORTION_SECONDS
-    for tree, item in zip(trees, contents.items(trees, reader), strict=True):
+    for tree, item in _items(named, contents, reader, dispatch, services):
         began = time.monotonic()
         changes = _changes(portion, integration, tree, item, loaded, services)
         portion.outcome.unchanged += changes.unchanged
@@ -150,6 +154,21 @@ def _read(
             return
         if services.syncing():
             time.sleep(min((ended - began) * YIELD_FACTOR, MAX_YIELD_SECONDS))
+
+
+def _items(
+    named: Sequence[str],
+    contents: StoredContents,
+    reader: Reader,
+    dispatch: Dispatch,
+    services: Services,
+) -> Iterator[tuple[Sequence[KeptRow], StoredItem]]:
+    """Yield the kept items with their rows. Each item is valid until the next."""
+    for first in range(0, len(named), ROWS_AHEAD):
+        ids = named[first : first + ROWS_AHEAD]
+        with services.database.connection() as conn:
+            trees = stored.trees(conn, dispatch.account_id, reader.kinds, ids)
+        yield from zip(trees, contents.items(trees, reader), strict=True)
 
 
 def _changes(

@@ -1,4 +1,4 @@
-"""The command users: what users take of the fleet, and their quotas."""
+"""The command users: the use of the fleet by user, and quotas."""
 
 from __future__ import annotations
 
@@ -31,36 +31,46 @@ _UNITS = {
 
 def users(
     user_id: Annotated[
-        str | None, typer.Argument(metavar="USER", help="Show the days of this user.")
+        str | None, typer.Argument(metavar="USER", help="Show this user by day.")
     ] = None,
     days: Annotated[
         int | None,
-        typer.Option(min=1, max=400, help="The latest days (UTC). Default: 1; with USER, 30."),
+        typer.Option(
+            min=1,
+            max=400,
+            help="Number of days (UTC), today included. Default: 1; with USER, 30.",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="Maximum number of users.")] = 50,
     shows_quotas: Annotated[
-        bool, typer.Option("--quotas", help="Show the quotas of users, and their use.")
+        bool, typer.Option("--quotas", help="Show quotas, and how much is used.")
     ] = False,
     changes: Annotated[
         list[str] | None,
         typer.Option(
             "--quota",
             metavar="NAME=MOST",
-            help="Set a quota of USER: accounts, bytes, or runs (a day, UTC). MOST is a number, a"
-            " size such as 10GiB, none, or default. Can be repeated.",
+            help="Set a quota of USER. NAME is accounts, bytes, or runs (on a day, UTC). MOST is a"
+            " number, none (no bound) or default; for bytes also a size such as 10GiB. Can be"
+            " repeated.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """List what users take of the fleet: polls, tasks, time of threads, and bytes; set quotas.
+    """Show the use of the fleet by user: polls, tasks, thread-seconds and bytes; set quotas.
 
-    The user with the most thread-seconds comes first. The numbers are some seconds old.
+    The user with the most thread-seconds comes first. The numbers are some seconds old. BYTES IN is
+    the content that tasks returned, and BYTES KEPT the part of it that was new or had changed.
+
+    With --quotas, the list has the users with accounts or quotas of their own, in the order of
+    their IDs.
 
     \b
     Examples:
       polling users
       polling users ann --days 7
       polling users --quotas
+      polling users ann --quotas
       polling users ann --quota accounts=20 --quota bytes=10GiB --quota runs=default
     """
     if changes or shows_quotas:

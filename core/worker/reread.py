@@ -34,7 +34,7 @@ PORTION_ROWS = 500
 """The maximum number of content rows that one task reads through."""
 
 ROWS_AHEAD = 50
-"""The number of items whose rows are loaded at once.
+"""The number of items whose rows are loaded together.
 
 Beside syncs, a task reads some 30 items. The rows of all items of a portion would cost more.
 """

@@ -1578,9 +1578,16 @@ MUTATIONS = [
         ("tests/integration/test_looks.py",),
     ),
     Mutation(
+        "tasks behind slow ones are left to others sooner",
+        (("core/worker/inflight.py", "limit = now - (min(seconds, stalled_seconds) if is_stalled "
+          "else seconds)", "limit = now - seconds"),),
+        ("tests/unit/test_inflight.py",),
+    ),
+    Mutation(
         "fetched tasks that are left to others",
         (("core/worker/process.py",
-          "        self.release(self.inflight.withdraw(MAX_WAIT_SECONDS))\n", "        return\n"),),
+          "        self.release(self.inflight.withdraw(MAX_WAIT_SECONDS, STALLED_SECONDS))\n",
+          "        return\n"),),
         ("tests/faults/test_stopping.py",),
     ),
     Mutation(

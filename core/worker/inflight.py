@@ -218,19 +218,26 @@ class InflightTasks:
                 if task.thread is not None and not task.thread.is_alive()
             ]
 
-    def withdraw(self, seconds: float = 0.0) -> list[Dispatch]:
+    def withdraw(
+        self, seconds: float = 0.0, stalled_seconds: float = float("inf")
+    ) -> list[Dispatch]:
         """Withdraw tasks that no thread has started, so that no thread starts them any more.
 
         Their leases are renewed until `release`.
 
         Args:
           seconds: The minimum time since a task was received. Default: 0, all of them.
+          stalled_seconds: The same, if threads run tasks and have started none in this time.
+            Default: `seconds` applies.
 
         Returns:
           The withdrawn tasks, including those of earlier calls.
         """
-        limit = time.monotonic() - seconds
+        now = time.monotonic()
         with self._lock:
+            latest = max((task.changed for task in self._running.values()), default=float("inf"))
+            is_stalled = latest <= now - stalled_seconds
+            limit = now - (min(seconds, stalled_seconds) if is_stalled else seconds)
             for task in self._tasks.values():
                 task.withdrawn |= not task.started and task.changed <= limit
             return [task.dispatch for task in self._tasks.values() if task.withdrawn]

@@ -56,6 +56,15 @@ A process fetches no more than its threads start within a second, judged by its 
 that waits longer is behind slower ones, which may take minutes.
 """
 
+STALLED_SECONDS = 0.5
+"""The same, in a process whose threads have started no task in this time.
+
+Its tasks are slow, and it fetched the others before that was known.
+"""
+
+BEAT_SECONDS = 0.25
+"""The interval of the thread that renews leases and returns tasks, in seconds."""
+
 RELEASE_SECONDS = 3.0
 """Seconds to wait for a connection that returns tasks. Without one, their leases expire."""
 
@@ -314,7 +323,7 @@ class WorkerProcess:
             self.slots.check()
 
     def _beat(self) -> None:
-        while not self._ended.wait(min(0.5, self._shortest_lease / 3)):
+        while not self._ended.wait(min(BEAT_SECONDS, self._shortest_lease / 3)):
             # If one of them cannot be written, the others may be.
             for step in (
                 self._renew_if_due,
@@ -357,7 +366,7 @@ class WorkerProcess:
             self._beaten = now
 
     def _release_waiting(self) -> None:
-        self.release(self.inflight.withdraw(MAX_WAIT_SECONDS))
+        self.release(self.inflight.withdraw(MAX_WAIT_SECONDS, STALLED_SECONDS))
 
     def _record_progress_if_due(self) -> None:
         now = time.monotonic()

@@ -96,6 +96,18 @@ def test_a_withdrawn_task_does_not_start_and_keeps_its_lease(dispatch: Make) -> 
     assert inflight.start(waits, 60)
 
 
+def test_tasks_behind_slow_ones_are_withdrawn_sooner(dispatch: Make) -> None:
+    inflight = InflightTasks()
+    runs, waits, quick = (dispatch(task_id=number) for number in (1, 2, 3))
+    inflight.receive(runs)
+    inflight.receive(waits)
+    assert inflight.withdraw(60, 0.0) == []  # no thread has started a task
+    inflight.start(runs, 60)
+    assert inflight.withdraw(60, 30) == []
+    inflight.receive(quick)
+    assert inflight.withdraw(60, 0.0) == [waits, quick]
+
+
 def test_threads_with_long_tasks_are_counted_by_domain(dispatch: Make) -> None:
     inflight = InflightTasks()
     for number, domain in enumerate(("mail", "mail", "files")):

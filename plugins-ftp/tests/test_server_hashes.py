@@ -55,7 +55,7 @@ def kept(harness: Harness) -> dict[str, Any]:
 
 def proofs(harness: Harness) -> dict[str, str]:
     found = {path: item.metadata.get("server_hash") for path, item in harness.content.items()}
-    return {path: proof for path, proof in found.items() if proof}
+    return {path: str(proof) for path, proof in found.items() if proof}
 
 
 def connect(server: Any, **config: Any) -> Harness:

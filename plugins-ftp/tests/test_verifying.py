@@ -7,13 +7,14 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from integration_polling_ftp import Ftp, verifying
 from integration_polling_ftp.checksums import MISMATCH
+from integration_polling_ftp.directory import read as list_directory
 from integration_polling_ftp.errors import Dropped, Missing
 from integration_polling_ftp.verifying import PARTITION, Progress, Verification
 from real_servers import RealServer, serve
@@ -134,7 +135,7 @@ def test_the_time_is_a_share_of_the_time_that_passed(facts_server: Any) -> None:
 
 def test_a_long_pause_saves_up_a_bounded_time() -> None:
     progress = Progress()
-    harness_now = verifying.datetime(2026, 1, 1)
+    harness_now = datetime(2026, 1, 1, tzinfo=UTC)
     progress.earn(harness_now, 50)
     progress.earn(harness_now + timedelta(days=30), 50)
     assert progress.seconds == verifying.MAX_SAVED_SECONDS
@@ -307,7 +308,7 @@ def test_an_outage_leaves_nothing_out(facts_server: Any, monkeypatch: pytest.Mon
     fill(facts_server)
     harness = connect(facts_server)
     harness.sync("schedule")
-    original = verifying.read
+    original = list_directory
     left = [0]
 
     def read(session: Any, path: str, after: str) -> Any:
@@ -354,7 +355,7 @@ def test_a_refused_directory_is_passed_over(
     fill(facts_server)
     harness = connect(facts_server)
     harness.sync("schedule")
-    original = verifying.read
+    original = list_directory
 
     def read(session: Any, path: str, after: str) -> Any:
         if path == "/d":

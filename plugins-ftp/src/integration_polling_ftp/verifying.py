@@ -252,7 +252,7 @@ class Verification:
 
         Portions before the position are left out.
         """
-        self._place = ""  # a directory on the way is not left out
+        self._place = ""  # a directory above the position is not left out
         found = found or self._read(path, "")
         if found is not None and rest and found.after and rest[0] > found.after:
             found = self._read(path, rest[0][:-1])

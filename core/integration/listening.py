@@ -125,9 +125,13 @@ class WebhookResponse:
       status: The HTTP status. Use 401 for a wrong signature. Default: 200.
       body: A short text, such as the challenge that some providers send first. Default: empty.
       content_type: The type of the body. Default: `text/plain`.
+      id: The event's id, if the provider gives the same one when it sends the event again; at most
+        500 characters. A process of the engine that has stored an event ignores it the next time.
+        Default: empty, for none.
     """
 
     hints: Sequence[Hint] = field(default_factory=tuple)
     status: int = 200
     body: str = ""
     content_type: Literal["text/plain", "application/json"] = "text/plain"
+    id: str = ""

@@ -63,7 +63,7 @@ def checked_response(response: object) -> WebhookResponse:
 
     Raises:
       TypeError: It has another type.
-      ValueError: It has too many hints, or an invalid status, body or type.
+      ValueError: It has too many hints, or an invalid status, body, type or id.
     """
     if not isinstance(response, WebhookResponse):
         raise TypeError("webhook() did not return a WebhookResponse")
@@ -80,6 +80,8 @@ def checked_response(response: object) -> WebhookResponse:
         raise ValueError("the status is a number from 200 to 599")
     if response.status in (204, 205, 304) and response.body:
         raise ValueError(f"a response with status {response.status} has no body")
+    if not isinstance(response.id, str) or len(response.id) > MAX_KEY_CHARS:
+        raise ValueError(f"the id of an event is a text of at most {MAX_KEY_CHARS} characters")
     if response.content_type not in CONTENT_TYPES:
         raise ValueError(f"the content type is one of {', '.join(CONTENT_TYPES)}")
     return response

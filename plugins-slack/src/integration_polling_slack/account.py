@@ -168,7 +168,7 @@ def _http(url: str) -> str:
 
 
 class SlackSettings(BaseSettings):
-    """The operator's settings: the address of Slack, and the OAuth client."""
+    """The operator's settings: the address of Slack, the OAuth client, and the app's events."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
 
@@ -177,3 +177,9 @@ class SlackSettings(BaseSettings):
     )
     client_id: str = Field("", validation_alias="SLACK_CLIENT_ID")
     client_secret: SecretStr = Field(SecretStr(""), validation_alias="SLACK_CLIENT_SECRET")
+    signing_secret: SecretStr = Field(SecretStr(""), validation_alias="SLACK_SIGNING_SECRET")
+
+    @property
+    def receives_events(self) -> bool:
+        """True if the operator's app sends events."""
+        return bool(self.signing_secret.get_secret_value())

@@ -512,6 +512,7 @@ def test_unknown_integrations_and_those_without_a_webhook_are_problems(api) -> N
         lambda request: WebhookResponse([Hint("T1")] * 101),
         lambda request: WebhookResponse(["T1"]),
         lambda request: WebhookResponse(status=1000),
+        lambda request: WebhookResponse(id="x" * 501),
         lambda request: WebhookResponse(body="<script>", content_type="text/html"),
     ],
 )
@@ -521,6 +522,30 @@ def test_a_webhook_that_fails_tells_the_sender_nothing(api, desk, known, answers
     assert (response.status_code, response.json()["code"]) == (500, "webhook-failed")
     assert SECRET not in response.text
     assert desk.rows("SELECT 1 FROM hint") == []
+
+
+def test_an_event_that_was_stored_is_ignored_when_it_is_sent_again(
+    api, desk, known, monkeypatch
+) -> None:
+    Heard.answers = lambda request: WebhookResponse([Hint("T1", "C1")], id=request.body.decode())
+    stored, failing = [], [True]
+
+    def add(database: Any, queues: Any, domain: str, address: str, part: str | None) -> int:
+        if failing.pop() if failing else False:
+            raise RuntimeError("the database is away")
+        stored.append((address, part))
+        return 1
+
+    monkeypatch.setattr(webhooks, "add", add)
+    monkeypatch.setattr(webhooks, "MAX_REMEMBERED", 3)
+    codes = [api.client(None).post(HOOK, content="Ev1").status_code for _ in range(4)]
+    assert codes == [500, 200, 200, 200]
+    assert stored == [("T1", "C1")], "a retry of a failed request counts, and no other"
+    for id in ("Ev2", "Ev3", "Ev4", "Ev1", ""):
+        api.client(None).post(HOOK, content=id)
+    assert len(stored) == 6, "the process remembers a bounded number"
+    api.client(None).post(HOOK, content="")
+    assert len(stored) == 7, "without an id, all requests count"
 
 
 def test_a_webhook_that_hangs_is_answered_and_bounded(api, desk, known, monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""Runs of hints: they ask only for what events name, and keep what polls would have kept."""
+"""Runs of hints ask only for the named parts, and keep the same content as polls."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The events of Slack as hints: each names the part of a workspace that has changed.
 
-An event is never data. What it says of a message is not kept; the run of the hint asks Slack.
+An event is never data: the copy has nothing of it. The run of the hint asks Slack.
 
 Sources: https://docs.slack.dev/apis/events-api and https://docs.slack.dev/reference/events
 """
@@ -53,7 +53,7 @@ REACTION_EVENTS = frozenset({"reaction_added", "reaction_removed"})
 FILE_EVENTS = frozenset({"file_change", "file_deleted", "file_public", "file_unshared"})
 
 COMPLETE_EVENTS = frozenset({"app_uninstalled", "channel_id_changed", "tokens_revoked"})
-"""The events after which the complete account must be looked at."""
+"""The events after which a run looks at the complete account."""
 
 _VERSION = b"v0"
 _SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)

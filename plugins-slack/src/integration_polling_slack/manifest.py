@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the manifest.
 
     Args:
-      arguments: The arguments of the command line. Default: those of the process.
+      arguments: The arguments. Default: the command line of the process.
     """
     parser = argparse.ArgumentParser(
         prog="python -m integration_polling_slack.manifest",

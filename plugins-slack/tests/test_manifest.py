@@ -60,6 +60,13 @@ def test_a_person_has_user_scopes_and_user_events() -> None:
     assert "features" not in found
 
 
+def test_socket_mode_needs_no_address() -> None:
+    settings = manifest.manifest(Config(), socket_mode=True)["settings"]
+    assert settings["socket_mode_enabled"]
+    assert list(settings["event_subscriptions"]) == ["bot_events"]
+    assert set(settings["event_subscriptions"]["bot_events"]) == events_of()
+
+
 def test_without_events_the_manifest_has_the_scopes_only() -> None:
     found = manifest.manifest(Config())
     assert "event_subscriptions" not in found["settings"]

@@ -167,6 +167,11 @@ def _http(url: str) -> str:
     return url.rstrip("/") + "/"
 
 
+def _app_token(secret: SecretStr) -> SecretStr:
+    """Check the app-level token; an empty one stands for none."""
+    return _header_safe(secret) if secret.get_secret_value() else secret
+
+
 class SlackSettings(BaseSettings):
     """The operator's settings: the address of Slack, the OAuth client, and the app's events."""
 
@@ -178,8 +183,16 @@ class SlackSettings(BaseSettings):
     client_id: str = Field("", validation_alias="SLACK_CLIENT_ID")
     client_secret: SecretStr = Field(SecretStr(""), validation_alias="SLACK_CLIENT_SECRET")
     signing_secret: SecretStr = Field(SecretStr(""), validation_alias="SLACK_SIGNING_SECRET")
+    app_token: Annotated[SecretStr, AfterValidator(_app_token)] = Field(
+        SecretStr(""), validation_alias="SLACK_APP_TOKEN"
+    )
+
+    @property
+    def uses_socket_mode(self) -> bool:
+        """True if the operator's app sends events over a connection of Socket Mode."""
+        return bool(self.app_token.get_secret_value())
 
     @property
     def receives_events(self) -> bool:
         """True if the operator's app sends events."""
-        return bool(self.signing_secret.get_secret_value())
+        return self.uses_socket_mode or bool(self.signing_secret.get_secret_value())

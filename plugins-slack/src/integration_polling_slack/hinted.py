@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 
 from core import (
     Context,
+    Hints,
     ListenableAccount,
     Listener,
     PermanentError,
@@ -19,7 +21,7 @@ from core import (
     WebhookResponse,
     task,
 )
-from integration_polling_slack import channels, events, messages, names, timestamps
+from integration_polling_slack import channels, events, messages, names, socket_mode, timestamps
 from integration_polling_slack.account import SlackSettings
 from integration_polling_slack.channels import Followed, Ref, Workspace
 from integration_polling_slack.directory import FOLLOWED, WORKSPACE
@@ -51,7 +53,13 @@ class Hinted(Reconciliation):
         if not isinstance(settings, SlackSettings) or not settings.receives_events:
             return []
         teams = {one.id: one.identity.partition(":")[0] for one in accounts}
-        return [Listener(APP, teams, listens=False)]
+        return [Listener(APP, teams, listens=settings.uses_socket_mode)]
+
+    @classmethod
+    # One app sends the events of all accounts.
+    def listen(cls, listener: Listener, hints: Hints, stopping: threading.Event) -> None:  # noqa: ARG003
+        """Receive the events of Socket Mode."""
+        socket_mode.receive(SlackSettings(), hints, stopping)
 
     @classmethod
     def webhook(cls, request: WebhookRequest) -> WebhookResponse:
@@ -114,7 +122,11 @@ class Hinted(Reconciliation):
         if state is None or not state.newest_ts:
             return self.get_channel.task(channel=channel)
         walk = Walk(mode="live", oldest=state.newest_ts)
-        return self.get_channel_history.task(channel=channel, walk=walk)
+        return self._history_task(channel, walk)
+
+    def _history_task(self, channel: str, walk: Walk) -> Task:
+        """Return the task that fetches a page of a channel's history."""
+        raise NotImplementedError
 
     def _messages_tasks(self, channel: str, ts: str, root: str) -> list[Task]:
         """Return the task that asks for one message; none for one that is older than `since`."""

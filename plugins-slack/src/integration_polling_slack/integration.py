@@ -150,6 +150,9 @@ class Slack(Hinted):
     def _in_background(self, channel: str, walk: Walk) -> Task:
         return replace(self.get_channel_history.task(channel=channel, walk=walk), background=True)
 
+    def _history_task(self, channel: str, walk: Walk) -> Task:
+        return self.get_channel_history.task(channel=channel, walk=walk)
+
     def _channel_task(self, channel: Ref, *, is_known: bool = False) -> Task:
         # An archived channel may need no call, and the row of a new one precedes its messages.
         is_look = is_known and not channel.is_archived

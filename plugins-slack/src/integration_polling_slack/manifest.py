@@ -1,5 +1,6 @@
 """The manifest of the Slack app: scopes and events for a config.
 
+    python -m integration_polling_slack.manifest --socket-mode
     python -m integration_polling_slack.manifest --events-url https://…/v1/hints/slack
 
 Source: https://docs.slack.dev/reference/app-manifest
@@ -66,14 +67,17 @@ def events(granted: frozenset[str]) -> list[str]:
     return sorted(found | {"app_uninstalled", "tokens_revoked"})
 
 
-def manifest(config: Config, *, events_url: str = "") -> dict[str, Any]:
+def manifest(config: Config, *, events_url: str = "", socket_mode: bool = False) -> dict[str, Any]:
     """Return the manifest of an app for accounts with this config.
+
+    Without an address and without Socket Mode, Slack sends no events.
 
     Args:
       config: The config.
-      events_url: The address to which Slack sends events. Default: Slack sends no events.
+      events_url: The address to which Slack sends events. Default: none.
+      socket_mode: True to send events over connections of Socket Mode. Default: False.
     """
-    with_events = bool(events_url)
+    with_events = socket_mode or bool(events_url)
     granted = scopes.needed(config) | scopes.OPTIONAL
     granted |= scopes.REACTIONS if with_events else frozenset()
     is_person = config.connect_as == "person"
@@ -84,12 +88,13 @@ def manifest(config: Config, *, events_url: str = "") -> dict[str, Any]:
     found["oauth_config"] = {"scopes": {"user" if is_person else "bot": sorted(granted)}}
     settings: dict[str, Any] = {
         "org_deploy_enabled": False,
-        "socket_mode_enabled": False,
+        "socket_mode_enabled": socket_mode,
         "token_rotation_enabled": False,
     }
     if with_events:
         kind = "user_events" if is_person else "bot_events"
-        settings["event_subscriptions"] = {"request_url": events_url, kind: events(granted)}
+        address = {} if socket_mode else {"request_url": events_url}
+        settings["event_subscriptions"] = {**address, kind: events(granted)}
     return {**found, "settings": settings}
 
 
@@ -104,14 +109,16 @@ def main(arguments: list[str] | None = None) -> None:
         description="Print the manifest of a Slack app.",
     )
     parser.add_argument("--config", default="{}", help="config of the accounts, as JSON")
-    parser.add_argument("--events-url", default="", help="address to which Slack sends events")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--socket-mode", action="store_true", help="send events over Socket Mode")
+    ways.add_argument("--events-url", default="", help="address to which Slack sends events")
     given = parser.parse_args(arguments)
     try:
         config = Config.model_validate_json(given.config)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)[0]
-        parser.error(f"--config: {'.'.join(map(str, found['loc']))}: {found['msg']}")
-    found = manifest(config, events_url=given.events_url)
+        first = error.errors(include_url=False, include_input=False)[0]
+        parser.error(f"--config: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+    found = manifest(config, events_url=given.events_url, socket_mode=given.socket_mode)
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from core.integration.base import BaseIntegration
+
+M = TypeVar("M", bound=BaseModel)
 
 MAX_KEY_CHARS = 500
 """The length of a listener's key, and of an account's address."""
@@ -32,6 +34,28 @@ class ListenableAccount:
     identity: str
     group: str | None
     config: Mapping[str, Any]
+
+
+class HintedAccount(Protocol):
+    """An account for which a hint has arrived, for `BaseIntegration.follows`."""
+
+    @property
+    def id(self) -> str:
+        """The account's id."""
+        ...
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The account's config, as JSON."""
+        ...
+
+    def state(self, partition: str, model: type[M], /) -> M | None:
+        """Return the value of a state partition, or None if it is empty.
+
+        Raises:
+          CursorExpired: The kept value does not fit the model.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,6 +209,19 @@ def test_accounts_are_known_by_their_workspace() -> None:
     assert not listener.listens
 
 
+def test_an_account_of_another_app_gets_no_events() -> None:
+    accounts = [
+        ListenableAccount("bot", "ann", "T1:UBOT", "T1:A1", {}),
+        ListenableAccount("other bot", "ann", "T1:UBOT2", "T1:A2", {}),
+        ListenableAccount("person", "ann", "T1:U1", "T1:1111.2222", {}),
+        ListenableAccount("new", "ann", "T1:U2", None, {}),
+    ]
+    [listener] = Slack.listeners(settings(SLACK_APP_TOKEN="xapp-1-A1-1111-fake"), accounts)
+    assert set(listener.accounts) == {"bot", "person", "new"}
+    [listener] = Slack.listeners(settings(SLACK_APP_TOKEN="xapp-unknown"), accounts)
+    assert len(listener.accounts) == 4
+
+
 def test_a_secret_is_not_shown() -> None:
     assert SIGNING_SECRET not in repr(settings())
     assert SIGNING_SECRET not in json.dumps(settings().model_dump(mode="json"))

@@ -240,6 +240,8 @@ def test_members_change_within_one_run(
     row = f"{secret.id}:members"
     left = {"type": "member_left_channel", "channel": secret.id, "user": "U2"}
     assert harness.content[row].metadata["members"] == ["U1", "U2", "UBOT"]
+    assert harness.follows(f"{secret.id}:members")
+    assert not harness.follows("C0001:members")
     secret.members.remove("U2")
     receive(harness, left)
     assert harness.content[row].metadata["members"] == ["U1", "UBOT"]
@@ -276,6 +278,10 @@ def test_a_channel_that_is_not_followed_is_not_asked(
     receive(harness, *[posted(other, one) for one in (ts, reply)], changed(other, ts))
     receive(harness, reacted(other, ts), deleted(other, dict(other.messages[reply])))
     assert not fake.calls
+    for part in ("C0002", f"C0002:{ts}", f"C0002:{ts}:{reply}"):
+        assert not harness.follows(part), "the engine stores a hint"
+        assert harness.follows(part.replace("C0002", "C0001")) == ("private" not in str(config))
+    assert harness.follows("C0002:settings")
     receive(harness, {"type": "channel_rename", "channel": {"id": "C0002", "name": "x"}})
     assert asked(fake) == {"conversations.info C0002": 1}
     assert "C0002" not in harness.content
@@ -301,6 +307,7 @@ def test_files_that_are_not_kept_cost_no_call(
 ) -> None:
     sync(harness := connect(files="none"))
     fake.calls.clear()
+    assert not harness.follows("F1:file")
     receive(harness, {"type": "file_change", "file_id": "F1"})
     assert not fake.calls
 
@@ -321,6 +328,7 @@ def test_the_first_run_of_an_account_is_complete(
     fake: Fake, general: Channel, connect: Any
 ) -> None:
     harness: Harness = connect()
+    assert harness.follows("C0009")
     ts = fake.workspace.post(general, "news")
     receive(harness, posted(general, ts))
     assert len(texts(harness)) == 5
@@ -333,6 +341,7 @@ def test_an_unknown_part_stands_for_the_complete_account(
     fake.workspace.post(general, "news")
     assert harness.hint(part).state == "succeeded"
     assert "news" in texts(harness).values()
+    assert harness.follows(part)
 
 
 def test_after_a_change_of_the_config_the_lists_come_first(
@@ -340,6 +349,7 @@ def test_after_a_change_of_the_config_the_lists_come_first(
 ) -> None:
     harness.close()
     harness.config = harness._worker._config = Config(channels=["other"])
+    assert harness.follows("C0009")
     receive(harness, posted(general, fake.workspace.post(general, "news")))
     assert "news" not in texts(harness).values()
     assert fake.called("conversations.list")

@@ -122,6 +122,23 @@ def test_the_listener_closes_a_replaced_connection(
         assert heard.error is None
 
 
+def test_a_refused_replacement_ends_the_listener(served: SocketMode) -> None:
+    with connected(served) as heard:
+        served.refuses = 503
+        served.disconnect("refresh_requested")
+        assert "503" in str(failure(heard))
+        served.until(connections=0)
+
+
+def test_a_connection_that_ends_before_its_greeting_is_a_failure(served: SocketMode) -> None:
+    served.greets = False
+    with listening(Slack, LISTENER) as heard:
+        served.until(connections=1)
+        served.disconnect("too_many_websockets")
+        assert isinstance(failure(heard), socket_mode.Unanswered)
+        assert heard.connections == 0
+
+
 def test_a_lost_connection_ends_the_listener(served: SocketMode) -> None:
     with connected(served) as heard:
         served.open[0].socket.close()

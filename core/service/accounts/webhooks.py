@@ -67,7 +67,7 @@ def receive(
         if response.id and _is_stored(domain, response.id):
             return response
         for hint in response.hints:
-            add(backend.database, backend.queues, domain, hint.account, hint.part)
+            add(backend.database, backend.queues, integration, hint.account, hint.part)
         if response.id:
             _remember(domain, response.id)
         return response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, Literal
@@ -20,6 +21,9 @@ RESTRICTED_PAGE = 15
 """The number of messages in a response to a distributed app."""
 
 ChannelType = Literal["public", "private", "im", "mpim"]
+
+
+_APP_TOKEN = re.compile(r"xapp-[0-9]+-(A[A-Z0-9]+)-", re.ASCII)
 
 
 def _header_safe(secret: SecretStr) -> SecretStr:
@@ -186,6 +190,12 @@ class SlackSettings(BaseSettings):
     app_token: Annotated[SecretStr, AfterValidator(_app_token)] = Field(
         SecretStr(""), validation_alias="SLACK_APP_TOKEN"
     )
+
+    @property
+    def app_id(self) -> str:
+        """The app of the app-level token, as the token contains it; empty if it is unknown."""
+        found = _APP_TOKEN.match(self.app_token.get_secret_value())
+        return found[1] if found else ""
 
     @property
     def uses_socket_mode(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 from core import (
     Context,
+    HintedAccount,
     Hints,
     ListenableAccount,
     Listener,
@@ -35,6 +37,8 @@ from integration_polling_slack.walking import ChannelState, Walk, partition
 APP = "app"
 """The key of the listener: the operator's app sends the events of all accounts."""
 
+_APP_ID = re.compile(r"A[A-Z0-9]+", re.ASCII)
+
 MAX_SHARES = 50
 """The number of messages with a file to ask for."""
 
@@ -49,10 +53,17 @@ class Hinted(Reconciliation):
     def listeners(
         cls, settings: BaseModel | None, accounts: Iterable[ListenableAccount]
     ) -> Sequence[Listener]:
-        """Receive the events of the operator's app. They name accounts by their workspace."""
+        """Receive the events of the operator's app. They name accounts by their workspace.
+
+        Accounts that are known to have a token of another app get no events.
+        """
         if not isinstance(settings, SlackSettings) or not settings.receives_events:
             return []
-        teams = {one.id: one.identity.partition(":")[0] for one in accounts}
+        teams = {
+            one.id: one.identity.partition(":")[0]
+            for one in accounts
+            if settings.app_id in ("", _app(one) or settings.app_id)
+        }
         return [Listener(APP, teams, listens=settings.uses_socket_mode)]
 
     @classmethod
@@ -68,6 +79,25 @@ class Hinted(Reconciliation):
         return events.answer(
             request, given if isinstance(given, SlackSettings) else SlackSettings()
         )
+
+    @classmethod
+    def follows(cls, part: str, account: HintedAccount) -> bool:
+        """Return False for a part of a channel that the account does not copy."""
+        named = Part.parse(part)
+        followed = account.state(FOLLOWED, Followed)
+        workspace = account.state(WORKSPACE, Workspace)
+        if named is None or followed is None or workspace is None:
+            return True
+        config = cls.config_model.model_validate(account.config)
+        if followed.selection != channels.selection(config):
+            return True
+        if named.kind in ("file", "settings"):
+            return named.kind == "settings" or config.files != "none"
+        first = {now: id for id, now in workspace.moved.items()}
+        id = first.get(named.id, named.id)
+        if named.kind == "members":
+            return id not in followed.ids or followed.kinds.get(id) == "private"
+        return id in followed.ids
 
     def start(self, ctx: Context) -> TaskResult:
         """Ask for the parts that hints name; otherwise begin with the workspace."""
@@ -267,6 +297,12 @@ class Hinted(Reconciliation):
         places = [(first.get(channel, channel), *one) for channel, *one in _shares(data)]
         found = [one for one in places if one[0] in followed][:MAX_SHARES]
         return TaskResult(tasks=[task for one in found for task in self._messages_tasks(*one)])
+
+
+def _app(account: ListenableAccount) -> str:
+    """Return the app of an account's token; empty if it is unknown, as for a person's token."""
+    app = (account.group or "").partition(":")[2]
+    return app if _APP_ID.fullmatch(app) else ""
 
 
 def _shares(file: Any) -> Iterator[tuple[str, str, str]]:

@@ -130,9 +130,12 @@ class _Receiver:
         self._connections.append(made)
         while not self._stopping.is_set():
             message = self._message(made, CHECK_SECONDS)
-            if message.get("type") == "hello":
-                self._hints.connected()
-                return
+            match message.get("type"):
+                case "hello":
+                    self._hints.connected()
+                    return
+                case "disconnect":
+                    raise Unanswered("Slack ends the new connection without a greeting")
             self._handle(made, message)
             if time.monotonic() >= until:
                 raise Unanswered("Slack does not greet the new connection")
@@ -154,15 +157,16 @@ class _Receiver:
         return url
 
     def _read(self, one: _Connection) -> None:
-        """Read at most one message of a connection."""
+        """Read at most one message of a connection. A replaced one may end."""
+        pause = CHECK_SECONDS if len(self._connections) == 1 else SHARED_SECONDS
         try:
-            pause = CHECK_SECONDS if len(self._connections) == 1 else SHARED_SECONDS
-            self._handle(one, self._message(one, pause))
+            message = self._message(one, pause)
         except ConnectionError:
             if one.ends_at is None:
                 raise
             self._end(one)
             return
+        self._handle(one, message)
         if one.is_over:
             self._end(one)
 
@@ -216,7 +220,8 @@ class _Receiver:
         try:
             one.socket.send(json.dumps({"envelope_id": envelope}))
         except ConnectionClosed:
-            raise ConnectionError("the connection ended before an answer") from None
+            if one.ends_at is None:
+                raise ConnectionError("the connection ended before an answer") from None
 
     def _replace(self, one: _Connection, reason: object) -> None:
         """Open the next connection before Slack closes this one.

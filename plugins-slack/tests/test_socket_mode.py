@@ -224,6 +224,13 @@ def test_a_refused_connection_ends_the_listener(served: SocketMode, status: int)
         assert "ticket" not in str(error)
 
 
+def test_a_redirect_is_not_followed(served: SocketMode) -> None:
+    served.refuses, served.location = 302, "/redirected"
+    with listening(Slack, LISTENER) as heard:
+        assert "302" in str(failure(heard))
+    assert not heard.connections
+
+
 def test_the_address_must_be_slacks(fake: Fake, served: SocketMode) -> None:
     real = SlackSettings.model_validate({"SLACK_API_URL": "https://slack.com/api/"})
     for url in ("wss://wss-primary.slack.com/link/?ticket=1", "wss://wss-mobile.slack-gov.com/"):

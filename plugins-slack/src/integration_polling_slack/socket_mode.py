@@ -236,6 +236,18 @@ class _Receiver:
             self._open()
 
 
+class _Client(ClientConnection):
+    """The library's connection, without redirects: they may lead to any host."""
+
+    def handshake(self, *args: Any, **kwargs: Any) -> None:
+        """Fail with the status of a refusal or redirect."""
+        try:
+            super().handshake(*args, **kwargs)
+        except InvalidStatus as error:
+            status = error.response.status_code
+            raise ConnectionError(f"Slack refused the connection: HTTP {status}") from None
+
+
 def _connected(address: str) -> ClientConnection:
     """Open a connection. The errors do not repeat the address, which contains the ticket.
 
@@ -246,11 +258,10 @@ def _connected(address: str) -> ClientConnection:
         return connect(
             address, open_timeout=OPEN_SECONDS, ping_interval=PING_SECONDS,
             ping_timeout=PING_SECONDS, close_timeout=CLOSE_SECONDS, max_size=MAX_FRAME_BYTES,
-            logger=_SILENT,
+            logger=_SILENT, create_connection=_Client,
         )  # fmt: skip
-    except InvalidStatus as error:
-        status = error.response.status_code
-        raise ConnectionError(f"Slack refused the connection: HTTP {status}") from None
+    except ConnectionError:
+        raise
     except (OSError, WebSocketException) as error:
         raise ConnectionError(f"no connection to Slack ({type(error).__name__})") from None
 

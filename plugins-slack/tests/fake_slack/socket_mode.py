@@ -33,6 +33,7 @@ class SocketMode:
       url: The address of the server.
       greets: False for connections without a greeting.
       refuses: The HTTP status with which the next connections are refused; 0 for none.
+      location: The address of a redirect.
       tickets: The number of addresses that were given.
       acknowledged: The ids of the answered envelopes, in order.
       open: The open connections, oldest first.
@@ -42,6 +43,7 @@ class SocketMode:
     url: str = ""
     greets: bool = True
     refuses: int = 0
+    location: str = ""
     tickets: int = 0
     acknowledged: list[str] = field(default_factory=list)
     open: list[ServerConnection] = field(default_factory=list)
@@ -56,8 +58,13 @@ class SocketMode:
         return {"url": f"{self.url}/link/?ticket={self.tickets}&app_id=A1"}
 
     def request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Refuse a connection, if the test says so."""
-        return connection.respond(self.refuses, "") if self.refuses else None
+        """Refuse or redirect a connection, if the test says so."""
+        if not self.refuses or request.path == "/redirected":
+            return None
+        response = connection.respond(self.refuses, "")
+        if self.location:
+            response.headers["Location"] = self.location
+        return response
 
     def handle(self, connection: ServerConnection) -> None:
         """Greet a client, and record its answers."""

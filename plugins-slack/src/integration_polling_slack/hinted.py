@@ -24,7 +24,7 @@ from core import (
     task,
 )
 from integration_polling_slack import channels, events, messages, names, socket_mode, timestamps
-from integration_polling_slack.account import SlackSettings
+from integration_polling_slack.account import Config, SlackSettings
 from integration_polling_slack.channels import Followed, Ref, Workspace
 from integration_polling_slack.directory import FOLLOWED, WORKSPACE
 from integration_polling_slack.errors import OF_A_CHANNEL, Unreadable
@@ -88,7 +88,7 @@ class Hinted(Reconciliation):
         workspace = account.state(WORKSPACE, Workspace)
         if named is None or followed is None or workspace is None:
             return True
-        config = cls.config_model.model_validate(account.config)
+        config = Config.model_validate(account.config)
         if followed.selection != channels.selection(config):
             return True
         if named.kind in ("file", "settings"):

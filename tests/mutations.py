@@ -70,6 +70,19 @@ MUTATIONS = [
         ("tests/integration/test_plans.py",),
     ),
     Mutation(
+        "an event that was stored is ignored when it is sent again",
+        (("core/service/accounts/webhooks.py",
+          "if response.id and _is_stored(domain, response.id):", "if False:"),),
+        ("tests/integration/test_listeners.py",),
+    ),
+    Mutation(
+        "a part that the account does not follow makes no hint",
+        (("core/worker/listening.py",
+          "if ledger_hints.is_waiting(conn, id, part) or _follows(conn, integration, id, part):",
+          "if True:"),),
+        ("tests/integration/test_listeners.py",),
+    ),
+    Mutation(
         "a listener has one holder",
         (("core/ledger/listeners.py", "AND (holder = %(me)s OR holder IS NULL OR",
           "AND (true OR holder = %(me)s OR"),),

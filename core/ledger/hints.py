@@ -149,6 +149,12 @@ UPDATE hint SET due_at = clock_timestamp() WHERE user_integration_id IN (
 """
 
 
+def is_waiting(conn: Conn, account: UUID, part: str) -> bool:
+    """Return True if a hint of this part, or of the complete account, waits already."""
+    params = {"account": account, "part": part}
+    return is_storable(part) and conn.execute(IS_WAITING, params).fetchone() is not None
+
+
 def add(conn: Conn, account: UUID, part: str | None = None) -> bool:
     """Record a hint, and open a run for it if none is open and none began a moment ago.
 

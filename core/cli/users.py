@@ -86,7 +86,6 @@ def users(
     Examples:
       polling users
       polling users ann --days 7
-      polling users --quotas
       polling users --quotas --after ann
       polling users ann --quotas
       polling users ann --quota accounts=20 --quota bytes=10GiB --quota runs=default

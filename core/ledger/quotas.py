@@ -269,9 +269,12 @@ def judge(conn: Conn, users: Iterable[str]) -> bool:
     if not named:
         return False
     conn.execute(ADD_EMPTY, (named,))
-    rows = conn.execute(JUDGE, (named,)).fetchall()
+    has_room = False
+    # Again after a change: a quota may have changed since the statement began.
+    while rows := conn.execute(JUDGE, (named,)).fetchall():
+        has_room |= any(not is_full for _, is_full in rows)
     conn.execute(FORGET_EMPTY, (named,))
-    return any(not is_full for _, is_full in rows)
+    return has_room
 
 
 def set_quotas(conn: Conn, user: str, quotas: Mapping[Quota, int | None]) -> None:

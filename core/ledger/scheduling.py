@@ -83,8 +83,8 @@ LOCK_DUE = f"""
 SELECT a.id, a.user_id {_DUE}
 ORDER BY a.next_sync_at LIMIT %s FOR NO KEY UPDATE OF a SKIP LOCKED
 """
-# Those of the locked accounts that join their open run: it cannot end while they are locked. Each
-# is one search of `sync_run_open`.
+# The locked accounts that join their open run, which cannot end while they are locked. Each is one
+# search of `sync_run_open`.
 JOINING = f"""
 SELECT a.id FROM unnest(%s::uuid[]) AS a (id) CROSS JOIN LATERAL (
     SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'

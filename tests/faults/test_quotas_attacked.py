@@ -71,7 +71,7 @@ class Crowd:
 
     Attributes:
       answers: The number of answers, by way and code.
-      faults: What no answer and no look at the tables may show.
+      faults: Wrong answers and wrong rows.
     """
 
     def __init__(self, fleet: Fleet, ports: list[int], secrets: list[str], random: Random) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -311,7 +311,7 @@ def test_a_quota_of_no_bytes_is_reached_without_content(api, desk) -> None:
 
 
 def test_an_erased_user_keeps_the_quotas_and_the_runs_of_the_day(api, desk) -> None:
-    """Otherwise, a user with a token of its own could remove them."""
+    """A user whose token may erase cannot remove them."""
     desk.account(user_id="ann")
     ann = api.user("ann")
     add_use(desk.conn, {"ann": Use(polls=2, tasks=3, thread_seconds=1.5, bytes_in=4)})
@@ -431,6 +431,9 @@ def test_operators_set_quotas_and_users_see_their_own(api, desk) -> None:
     api.admin.patch(path, json={"bytes": None, "runs": 0})
     problem = ann.post(f"/v1/user-integrations/{account}/sync")
     assert (problem.status_code, problem.json()["code"]) == (429, "runs-quota-reached")
+    resets_at = datetime.fromisoformat(ann.get(path).json()["runs_reset_at"])
+    left = (resets_at - datetime.now(UTC)).total_seconds()
+    assert left <= int(problem.headers["Retry-After"]) <= left + 60
     assert "0 of 0 runs" in str(ann.get(f"/v1/user-integrations/{account}").json())
     assert api.admin.patch(path, json={"runs": "default"}).json()["runs"]["is_default"]
     assert ann.patch(path, json={"runs": 9}).status_code == 403

@@ -95,7 +95,7 @@ LATEST = 256
 WAKEUP_CHECK_SECONDS = 0.05
 """Seconds between two checks for a wake-up while a busy domain keeps the leader from listening."""
 
-MAX_ACCOUNTS_PER_LOOK = 64
+MAX_ACCOUNTS_PER_LOOK = 128
 """The number of accounts in one scan; the next scan starts behind them."""
 
 CATALOG_SECONDS = 30.0

@@ -32,7 +32,7 @@ instance. The second time it waits for `RETRY_SECONDS`, and then twice as long e
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Instance:
     """An initialized integration of one account."""
 
@@ -175,8 +175,8 @@ class InstancePool:
             old = [
                 instance for idle in self._idle.values() for instance in idle if is_old(instance)
             ]
-            for id in list(self._idle):
-                self._idle[id] = [each for each in self._idle[id] if each not in old]
+            for id in {instance.account_id for instance in old}:
+                self._idle[id] = [each for each in self._idle[id] if not is_old(each)]
                 if not self._idle[id]:
                     del self._idle[id]
         for instance in old:

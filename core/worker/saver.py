@@ -31,8 +31,8 @@ from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.ended_runs import announce
 from core.worker.inflight import InflightTasks
 
-GATHER_SECONDS = 0.02
-"""Seconds that outcomes without new tasks wait for more outcomes, while other tasks run."""
+GATHER_SECONDS = 0.05
+"""Seconds that outcomes without new tasks wait for more, while the process has other tasks."""
 
 MAX_BATCH_OUTCOMES = 256
 MAX_BATCH_ROWS = 5_000
@@ -204,7 +204,7 @@ class Saver:
     def _gather(self, queue: _SaveQueue) -> list[Outcome]:
         with queue.arrived:
             queue.arrived.wait_for(lambda: queue.waiting or self._stopping)
-            if queue.patience and self._inflight.running:
+            if queue.patience and len(self._inflight) > len(queue.waiting):
                 queue.arrived.wait_for(lambda: queue.full or self._stopping, queue.patience)
             batch: list[Outcome] = []
             rows = size = 0

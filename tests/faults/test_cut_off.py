@@ -51,17 +51,19 @@ def test_a_leader_that_cannot_reach_redis_hands_over(
     "seconds", [0, pytest.param(600, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
 )
 def test_without_redis_the_leader_stays_and_works_on(
-    seconds: int, fleet: Fleet, deployment: Deployment, own_servers: Servers
+    seconds: int, make_fleet: Callable[..., Fleet], deployment: Deployment, own_servers: Servers
 ) -> None:
     """It expires leases, ends runs and polls. An expired lease makes no suspect.
 
     No candidate reaches Redis either, so the leader stays the same.
     """
+    slow, done, due = (connect(deployment, HelloWorld, SLOW) for _ in range(3))
+    deployment.rows("UPDATE user_integration SET next_sync_at = now() + interval '1 day'")
+    fleet = make_fleet(POLLING_CRON_SCHEDULE="* * * * *")
     fleet.workers(processes=1)
     fleet.workers(processes=1)
     fleet.ready()
     leader = deployment.value(LEADER)
-    slow, done, due = (connect(deployment, HelloWorld, SLOW) for _ in range(3))
     sync(deployment, slow)
     running = "SELECT id FROM sync_task WHERE state = 'queued' AND type <> 'start'"
     fleet.until(lambda: len(deployment.rows(running)) == 2, "tasks run")
@@ -76,11 +78,11 @@ def test_without_redis_the_leader_stays_and_works_on(
         fleet.until(lambda: deployment.value(ended, forgotten), "a run ends")
         set_due(deployment, due)
         polled = "SELECT count(*) FROM sync_run WHERE user_integration_id = %s"
+        fleet.until(lambda: deployment.value(polled, due), "an account is polled")
         while time.monotonic() < started + seconds:
             assert deployment.value(LEADER) == leader
             time.sleep(1)
         assert deployment.value(LEADER) == leader
-        assert not seconds or deployment.value(polled, due)
         assert not deployment.value("SELECT bool_or(suspect) FROM sync_task")
     finally:
         own_servers.valkey.start()

@@ -53,6 +53,40 @@ def test_results_with_tasks_do_not_wait_behind_content(desk, database, queues, c
     saver.stop(20)
 
 
+def test_results_wait_for_others_while_the_process_has_other_tasks(
+    desk, database, queues, monkeypatch
+) -> None:
+    """Also while no thread runs one: tasks that do nothing end before the next one starts."""
+    monkeypatch.setattr("core.worker.saver.GATHER_SECONDS", 60.0)
+    monkeypatch.setattr("core.worker.saver.MAX_BATCH_OUTCOMES", 2)
+    inflight = InflightTasks()
+    first, second, _ = roots = [desk.root(desk.account(name)) for name in ("a", "b", "c")]
+    for root in roots:
+        inflight.receive(root)
+    saver = Saver(database, queues, inflight, Registry(), guard=DeleteGuard())
+    saver.start()
+    done = "SELECT count(DISTINCT xmin::text), count(*) FROM sync_task WHERE state = 'done'"
+    saver.hand_over(desk.outcome(first))
+    for _ in range(200):
+        assert desk.rows(done) == [(0, 0)]
+    saver.hand_over(desk.outcome(second))
+    until(lambda: desk.rows(done) == [(1, 2)], "both are saved in one transaction")
+    saver.stop(20)
+
+
+def test_the_result_of_the_only_task_of_a_process_does_not_wait(
+    desk, database, queues, monkeypatch
+) -> None:
+    monkeypatch.setattr("core.worker.saver.GATHER_SECONDS", 60.0)
+    inflight, root = InflightTasks(), desk.root(desk.account("one"))
+    inflight.receive(root)
+    saver = Saver(database, queues, inflight, Registry(), guard=DeleteGuard())
+    saver.start()
+    saver.hand_over(desk.outcome(root))
+    until(lambda: desk.runs() == ["succeeded"], "its run has ended")
+    saver.stop(20)
+
+
 def test_results_do_not_wait_behind_the_settlement_of_a_large_held_deletion(
     desk, database, queues, connect, monkeypatch
 ) -> None:

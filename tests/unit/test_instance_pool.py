@@ -85,6 +85,28 @@ def test_idle_instances_are_closed_once(
     assert instances.take(mine) is not idle
 
 
+def test_instances_are_closed_without_comparing_them_with_each_other(
+    loaded: LoadedAccount,
+) -> None:
+    """A process that polls 200,000 accounts has thousands of idle instances."""
+    compared: list[object] = []
+
+    class Compared(BaseIntegration):
+        manifest = Manifest("compared", "Compared")
+
+        def __eq__(self, other: object) -> bool:
+            compared.append(other)
+            return self is other
+
+        __hash__ = object.__hash__
+
+    instances, mine = InstancePool(Egress()), replace(loaded, integration=Compared)
+    for instance in [instances.take(mine) for _ in range(5)]:
+        instances.release(instance)
+    instances.close_idle(older_than=0)
+    assert not compared
+
+
 @pytest.mark.parametrize(
     "error",
     [RuntimeError("no"), SystemExit(1), GeneratorExit()],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
+from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -13,11 +15,12 @@ from integration_polling_ftp.writer_thread import MAX_WAITING, WriterThread
 from ssh_server import serve_ssh
 from support.waiting import until
 
+interrupt = ctypes.pythonapi.PyThreadState_SetAsyncExc
 BLOCKS = [memoryview(bytes([number]) * 1000) for number in range(50)]
 
 
-def write_all(writer: WriterThread) -> None:
-    for block in BLOCKS:
+def write_all(writer: WriterThread, blocks: Sequence[memoryview] = BLOCKS) -> None:
+    for block in blocks:
         writer.write(block)
 
 
@@ -74,6 +77,27 @@ def test_a_slow_receiver_stops_its_caller() -> None:
             passed.append(block)
     assert received == BLOCKS
     assert MAX_WAITING < max(leads) <= MAX_WAITING + 2
+
+
+def test_a_time_limit_leaves_no_thread_behind() -> None:
+    """The engine raises it in the thread of the task, wherever this waits."""
+
+    class TimeLimitError(BaseException):
+        pass
+
+    received, blocks = list[memoryview](), BLOCKS[: MAX_WAITING + 1]
+    task = threading.get_ident()
+
+    def receive(block: memoryview) -> None:
+        if not received:
+            until(writer._blocks.full, "the end waits for room")
+            interrupt(ctypes.c_long(task), ctypes.py_object(TimeLimitError))
+        received.append(block)
+
+    with pytest.raises(TimeLimitError), WriterThread(receive) as writer:
+        write_all(writer, blocks)
+    assert received == blocks
+    assert "sftp-writer" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_the_thread_has_the_context_of_its_task(tmp_path: Path) -> None:

@@ -60,10 +60,17 @@ class WriterThread:
         Raises:
           BaseException: The receiver raised it.
         """
-        self._blocks.put(None)
-        self._thread.join()
+        try:
+            self._end()
+        except BaseException:  # a time limit interrupts the caller, and only once
+            self._end()
+            raise
         if self._error is not None and self._error is not error:
             raise self._error
+
+    def _end(self) -> None:
+        self._blocks.put(None)
+        self._thread.join()
 
     def _run(self) -> None:
         while (block := self._blocks.get()) is not None:

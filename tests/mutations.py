@@ -1426,6 +1426,18 @@ MUTATIONS = [
         ("tests/integration/test_quotas.py",),
     ),
     Mutation(
+        "an account that joins its open run takes none of the day's runs",
+        (("core/ledger/scheduling.py", "            if account in joining:\n",
+          "            if False:\n"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "the hints of a user who may begin no run wait together",
+        (("core/ledger/hints.py", "    WHERE user_id = %(user)s AND {passed",
+          "    WHERE user_id = %(user)s AND false AND {passed"),),
+        ("tests/integration/test_hints.py",),
+    ),
+    Mutation(
         "threads that were replaced keep no share",
         (("core/worker/work_queue.py", "            self._forget_ended()\n", ""),),
         ("tests/unit/test_work_queue.py",),

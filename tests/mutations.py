@@ -1398,7 +1398,7 @@ MUTATIONS = [
     ),
     Mutation(
         "no more runs than the quota",
-        (("core/ledger/scheduling.py", "            if left.get(user, 1) > 0:",
+        (("core/ledger/scheduling.py", "            elif left.get(user, 1) > 0:",
           "            if True:"),),
         ("tests/integration/test_quotas.py",),
     ),
@@ -1426,7 +1426,7 @@ MUTATIONS = [
         ("tests/integration/test_quotas.py",),
     ),
     Mutation(
-        "an account that joins its open run takes none of the day's runs",
+        "an account that joins its open run takes no run of the day",
         (("core/ledger/scheduling.py", "            if account in joining:\n",
           "            if False:\n"),),
         ("tests/integration/test_quotas.py",),

@@ -35,6 +35,7 @@ from core.integration.limits import (
 )
 from core.integration.listening import (
     Hint,
+    HintedAccount,
     Hints,
     ListenableAccount,
     Listener,
@@ -78,6 +79,7 @@ __all__ = [
     "CursorExpired",
     "Destination",
     "Hint",
+    "HintedAccount",
     "Hints",
     "HttpSession",
     "IntegrationError",

@@ -70,6 +70,19 @@ MUTATIONS = [
         ("tests/integration/test_plans.py",),
     ),
     Mutation(
+        "an event that was stored is ignored when it is sent again",
+        (("core/service/accounts/webhooks.py",
+          "if response.id and _is_stored(domain, response.id):", "if False:"),),
+        ("tests/integration/test_listeners.py",),
+    ),
+    Mutation(
+        "a part that the account does not follow makes no hint",
+        (("core/worker/listening.py",
+          "if ledger_hints.is_waiting(conn, id, part) or _follows(conn, integration, id, part):",
+          "if True:"),),
+        ("tests/integration/test_listeners.py",),
+    ),
+    Mutation(
         "a listener has one holder",
         (("core/ledger/listeners.py", "AND (holder = %(me)s OR holder IS NULL OR",
           "AND (true OR holder = %(me)s OR"),),
@@ -1398,7 +1411,7 @@ MUTATIONS = [
     ),
     Mutation(
         "no more runs than the quota",
-        (("core/ledger/scheduling.py", "            if left.get(user, 1) > 0:",
+        (("core/ledger/scheduling.py", "            elif left.get(user, 1) > 0:",
           "            if True:"),),
         ("tests/integration/test_quotas.py",),
     ),
@@ -1424,6 +1437,18 @@ MUTATIONS = [
         (("migrations/versions/0021_quotas.py", "-size AS bytes FROM before_change",
           "0 AS bytes FROM before_change"),),
         ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "an account that joins its open run takes no run of the day",
+        (("core/ledger/scheduling.py", "            if account in joining:\n",
+          "            if False:\n"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "the hints of a user who may begin no run wait together",
+        (("core/ledger/hints.py", "    WHERE user_id = %(user)s AND {passed",
+          "    WHERE user_id = %(user)s AND false AND {passed"),),
+        ("tests/integration/test_hints.py",),
     ),
     Mutation(
         "threads that were replaced keep no share",

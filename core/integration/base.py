@@ -14,6 +14,7 @@ from core.field_problems import first_problem
 from core.integration.context import Context
 from core.integration.limits import AccountIdentity, Limit, Manifest
 from core.integration.listening import (
+    HintedAccount,
     Hints,
     ListenableAccount,
     Listener,
@@ -282,6 +283,20 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
           stopping: Set when this process has to stop listening.
         """
         raise NotImplementedError(f"{cls.__name__} does not implement listen()")
+
+    @classmethod
+    def follows(cls, part: str, account: HintedAccount) -> bool:  # noqa: ARG003
+        """Return True if an account needs a run for this part. Default: it does.
+
+        The engine calls it before it stores a hint that names a part. So events of parts that the
+        account does not copy open no run. Return True in doubt, as for a part that may be new. It
+        does no I/O besides `account.state`. If it raises, the engine stores the hint.
+
+        Args:
+          part: The part that the hint names.
+          account: The account.
+        """
+        return True
 
     @classmethod
     def webhook(cls, request: WebhookRequest) -> WebhookResponse:

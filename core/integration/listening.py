@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from core.integration.base import BaseIntegration
+
+M = TypeVar("M", bound=BaseModel)
 
 MAX_KEY_CHARS = 500
 """The length of a listener's key, and of an account's address."""
@@ -32,6 +34,28 @@ class ListenableAccount:
     identity: str
     group: str | None
     config: Mapping[str, Any]
+
+
+class HintedAccount(Protocol):
+    """An account for which a hint has arrived, for `BaseIntegration.follows`."""
+
+    @property
+    def id(self) -> str:
+        """The account's id."""
+        ...
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The account's config, as JSON."""
+        ...
+
+    def state(self, partition: str, model: type[M], /) -> M | None:
+        """Return the value of a state partition, or None if it is empty.
+
+        Raises:
+          CursorExpired: The kept value does not fit the model.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +149,13 @@ class WebhookResponse:
       status: The HTTP status. Use 401 for a wrong signature. Default: 200.
       body: A short text, such as the challenge that some providers send first. Default: empty.
       content_type: The type of the body. Default: `text/plain`.
+      id: The event's id, if the provider gives the same one when it sends the event again; at most
+        500 characters. A process of the engine that has stored an event ignores it the next time.
+        Default: empty, for none.
     """
 
     hints: Sequence[Hint] = field(default_factory=tuple)
     status: int = 200
     body: str = ""
     content_type: Literal["text/plain", "application/json"] = "text/plain"
+    id: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 
 from core.integration.listening import MAX_KEY_CHARS, Hint, Listener, WebhookResponse
@@ -63,26 +63,32 @@ def checked_response(response: object) -> WebhookResponse:
 
     Raises:
       TypeError: It has another type.
-      ValueError: It has too many hints, or an invalid status, body or type.
+      ValueError: It has too many hints, or an invalid status, body, type or id.
     """
     if not isinstance(response, WebhookResponse):
         raise TypeError("webhook() did not return a WebhookResponse")
-    if len(response.hints) > MAX_HINTS:
-        raise ValueError(f"webhook() returned more than {MAX_HINTS} hints")
-    for hint in response.hints:
-        if not isinstance(hint, Hint) or not isinstance(hint.account, str):
-            raise TypeError("a hint of webhook() is a Hint with the address of an account")
-        if hint.part is not None and not isinstance(hint.part, str):
-            raise TypeError("the part of a hint is a text")
+    _check_hints(response.hints)
     if not isinstance(response.body, str) or len(response.body) > MAX_ANSWER_CHARS:
         raise ValueError(f"the body is a text of at most {MAX_ANSWER_CHARS:,} characters")
     if type(response.status) is not int or not 200 <= response.status < 600:
         raise ValueError("the status is a number from 200 to 599")
     if response.status in (204, 205, 304) and response.body:
         raise ValueError(f"a response with status {response.status} has no body")
+    if not isinstance(response.id, str) or len(response.id) > MAX_KEY_CHARS:
+        raise ValueError(f"the id of an event is a text of at most {MAX_KEY_CHARS} characters")
     if response.content_type not in CONTENT_TYPES:
         raise ValueError(f"the content type is one of {', '.join(CONTENT_TYPES)}")
     return response
+
+
+def _check_hints(hints: Sequence[object]) -> None:
+    if len(hints) > MAX_HINTS:
+        raise ValueError(f"webhook() returned more than {MAX_HINTS} hints")
+    for hint in hints:
+        if not isinstance(hint, Hint) or not isinstance(hint.account, str):
+            raise TypeError("a hint of webhook() is a Hint with the address of an account")
+        if hint.part is not None and not isinstance(hint.part, str):
+            raise TypeError("the part of a hint is a text")
 
 
 def _short(text: object, what: str) -> str:

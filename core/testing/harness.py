@@ -26,6 +26,7 @@ from core.testing.content import ContentTable, Item
 from core.testing.context import Account, HarnessContext
 from core.testing.faults import Faults, Injector
 from core.testing.ledger import Ledger
+from core.testing.listening import Hinted
 from core.testing.outcome import SyncResult
 from core.testing.queue import Queue
 from core.testing.rereading import RereadResult, reread_items
@@ -165,6 +166,15 @@ class Harness:
         """
         self._account.hints = tuple(sorted(set(parts)))
         return self.sync(Trigger.HINT)
+
+    def follows(self, part: str) -> bool:
+        """Return the result of `follows` for a part of the account, with its present state.
+
+        Args:
+          part: A part that a hint names.
+        """
+        config, states = self.config.model_dump(mode="json"), self._account.state
+        return self.integration.follows(part, Hinted(self._account.info.id, config, states))
 
     def reread(self) -> RereadResult:
         """Read all kept items again, as `polling reread` does.

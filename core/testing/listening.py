@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from core.integration.base import BaseIntegration, Integration
 from core.integration.listening import Hint, Listener
+from core.integration.stored import state_value
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Hinted:
+    """The harness's account, for `BaseIntegration.follows`. It implements `core.HintedAccount`."""
+
+    id: str
+    config: Mapping[str, Any]
+    states: Mapping[str, Any]
+
+    def state(self, partition: str, model: type[M], /) -> M | None:
+        """Return the value of a state partition, or None if it is empty."""
+        return state_value(partition, self.states.get(partition), model)
 
 
 @dataclass

@@ -14,13 +14,17 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from contextvars import copy_context
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from uuid import UUID
 
+from pydantic import BaseModel
+
 from core.accounts.redaction import error_text
+from core.content.stored import READ_STATE
 from core.db.clocks import LISTEN_SECONDS
 from core.db.errors import describe
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database
@@ -29,6 +33,7 @@ from core.errors import NotFound
 from core.integration.base import BaseIntegration, Integration, has_own
 from core.integration.listening import ListenableAccount, Listener
 from core.integration.operator import load_settings
+from core.integration.stored import state_value
 from core.known_secrets import KNOWN
 from core.ledger import hints as ledger_hints
 from core.ledger import listeners
@@ -52,24 +57,34 @@ MAX_ADDRESSED = 20
 
 MAX_SAME_ADDRESS = 100_000
 
+CONFIG = "SELECT config FROM user_integration WHERE id = %s"
+
+M = TypeVar("M", bound=BaseModel)
+
 log = logging.getLogger(__name__)
 
 Place = tuple[str, str]
 """The domain and key of a listener."""
 
 
-def add(database: Database, queues: Queues, domain: str, address: str, part: str | None) -> int:
+def add(
+    database: Database,
+    queues: Queues,
+    integration: Integration,
+    address: str,
+    part: str | None,
+) -> int:
     """Store a hint for the accounts with this address. Returns the number of accounts."""
     if not is_storable(address):
         return 0
-    opened = False
+    domain, opened = integration.manifest.domain, False
     with database.connection() as conn:
         ids = listeners.addressed(conn, domain, address, MAX_SAME_ADDRESS)
         if len(ids) > MAX_ADDRESSED:
             for number in range(0, len(ids), listeners.PORTION):
                 ledger_hints.add_all(conn, ids[number : number + listeners.PORTION])
         else:
-            for id in ids:
+            for id in _followers(conn, integration, ids, part):
                 try:
                     opened |= ledger_hints.add(conn, id, part)
                 except NotFound:  # erased in the meantime
@@ -80,6 +95,44 @@ def add(database: Database, queues: Queues, domain: str, address: str, part: str
         except REDIS_UNAVAILABLE as error:
             log.debug("Redis is unavailable; the leader finds the run within a second: %s", error)
     return len(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hinted:
+    """An account for which a hint has arrived. It implements `core.HintedAccount`."""
+
+    id: str
+    config: Mapping[str, Any]
+    _conn: Conn
+
+    def state(self, partition: str, model: type[M], /) -> M | None:
+        row = self._conn.execute(READ_STATE, (self.id, partition)).fetchone()
+        return state_value(partition, row[0] if row is not None else None, model)
+
+
+def _followers(
+    conn: Conn, integration: Integration, ids: Sequence[UUID], part: str | None
+) -> Iterator[UUID]:
+    """Yield the accounts that follow a part, and those for which a hint of it waits already."""
+    if part is None or not has_own(integration, "follows"):
+        yield from ids
+        return
+    for id in ids:
+        if ledger_hints.is_waiting(conn, id, part) or _follows(conn, integration, id, part):
+            yield id
+
+
+def _follows(conn: Conn, integration: Integration, id: UUID, part: str) -> bool:
+    row = conn.execute(CONFIG, (id,)).fetchone()
+    if row is None:  # erased in the meantime
+        return False
+    try:
+        return integration.follows(part, _Hinted(str(id), row[0], conn)) is not False
+    except DATABASE_UNAVAILABLE:
+        raise
+    except Exception as error:  # noqa: BLE001  plugin code
+        log.warning("follows() of %s failed: %s", integration.manifest.domain, operator_text(error))
+        return True
 
 
 class Listening:
@@ -247,7 +300,7 @@ class _Held:
         self.thread.start()
 
     def add(self, account: str, part: str | None = None) -> None:
-        add(self._owner._database, self._owner._queues, self._domain, account, part)
+        add(self._owner._database, self._owner._queues, self._integration, account, part)
 
     def connected(self) -> None:
         owner = self._owner

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fake_slack import Fake, serve
 from fake_slack.server import BOT, CLIENT_ID, CLIENT_SECRET
+from fake_slack.socket_mode import APP_TOKEN, SocketMode, serving
 from integration_polling_slack import Slack
 from support.processes import (  # noqa: F401  fixtures
     deployment,
@@ -27,6 +28,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
         monkeypatch.setenv("SLACK_CLIENT_ID", CLIENT_ID)
         monkeypatch.setenv("SLACK_CLIENT_SECRET", CLIENT_SECRET)
         yield fake
+
+
+@pytest.fixture
+def socket_mode(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Iterator[SocketMode]:
+    """The fake's Socket Mode, for which the operator has the token."""
+    with serving(fake) as served:
+        monkeypatch.setenv("SLACK_APP_TOKEN", APP_TOKEN)
+        yield served
 
 
 Connect = Callable[..., Harness]

@@ -52,6 +52,7 @@ class Heard(BaseIntegration[NoFields, Keys]):
     raw: Any = None
     listens: Any = None
     answers: Any = None
+    judges: Any = None
 
     def check(self) -> AccountIdentity:
         return AccountIdentity("me", "Me")
@@ -70,6 +71,14 @@ class Heard(BaseIntegration[NoFields, Keys]):
     @classmethod
     def webhook(cls, request: WebhookRequest) -> Any:
         return Heard.answers(request)
+
+    @classmethod
+    def follows(cls, part: str, account: Any) -> bool:
+        return Heard.judges(part, account)
+
+
+class LeftOut(BaseModel):
+    left_out: list[str]
 
 
 def together(accounts: Any) -> Any:
@@ -90,6 +99,7 @@ def integrations():
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     Heard.named, Heard.raw, Heard.listens = together, None, patient
     Heard.answers = lambda request: WebhookResponse()
+    Heard.judges = lambda part, account: True
     monkeypatch.setattr(listening, "TRY_SECONDS", 0.05)
     monkeypatch.setattr(listeners, "NAMING_SECONDS", 0.0)
 
@@ -512,6 +522,7 @@ def test_unknown_integrations_and_those_without_a_webhook_are_problems(api) -> N
         lambda request: WebhookResponse([Hint("T1")] * 101),
         lambda request: WebhookResponse(["T1"]),
         lambda request: WebhookResponse(status=1000),
+        lambda request: WebhookResponse(id="x" * 501),
         lambda request: WebhookResponse(body="<script>", content_type="text/html"),
     ],
 )
@@ -521,6 +532,62 @@ def test_a_webhook_that_fails_tells_the_sender_nothing(api, desk, known, answers
     assert (response.status_code, response.json()["code"]) == (500, "webhook-failed")
     assert SECRET not in response.text
     assert desk.rows("SELECT 1 FROM hint") == []
+
+
+def test_a_part_that_the_account_does_not_follow_makes_no_hint(api, desk, known) -> None:
+    desk.conn.execute(
+        "UPDATE user_integration SET config = %s WHERE id = %s", ('{"only": "C1"}', known)
+    )
+    state = (
+        "INSERT INTO sync_state (user_integration_id, partition, value, version, dispatch_seq)"
+        " VALUES (%s, 'x', %s, 1, 1)"
+    )
+    desk.conn.execute(state, (known, '{"left_out": ["C2"]}'))
+    asked = list[str]()
+
+    def follows(part: str, one: Any) -> bool:
+        asked.append(part)
+        left_out = one.state("x", LeftOut).left_out
+        assert one.state("y", LeftOut) is None
+        assert (one.id, one.config) == (str(known), {"only": "C1"})
+        if part == "broken":
+            raise RuntimeError(SECRET)
+        return part not in left_out
+
+    Heard.judges = follows
+    Heard.answers = lambda request: WebhookResponse([Hint("T1", request.body.decode() or None)])
+    parts = "SELECT array_agg(part) FROM hint, unnest(parts || taken) part"
+    for body, wanted in (("C2", None), ("C1", ["C1"]), ("broken", ["broken", "C1"])):
+        assert api.client(None).post(HOOK, content=body).status_code == 200
+        assert desk.value(parts) == wanted
+    api.client(None).post(HOOK, content="broken")
+    assert asked == ["C2", "C1", "broken"], "a waiting hint asks nothing"
+    api.client(None).post(HOOK)
+    assert "" in desk.value(parts), "the complete account is always followed"
+
+
+def test_an_event_that_was_stored_is_ignored_when_it_is_sent_again(
+    api, desk, known, monkeypatch
+) -> None:
+    Heard.answers = lambda request: WebhookResponse([Hint("T1", "C1")], id=request.body.decode())
+    stored, failing = [], [True]
+
+    def add(database: Any, queues: Any, integration: Any, address: str, part: Any) -> int:
+        if failing.pop() if failing else False:
+            raise RuntimeError("the database is away")
+        stored.append((address, part))
+        return 1
+
+    monkeypatch.setattr(webhooks, "add", add)
+    monkeypatch.setattr(webhooks, "MAX_REMEMBERED", 3)
+    codes = [api.client(None).post(HOOK, content="Ev1").status_code for _ in range(4)]
+    assert codes == [500, 200, 200, 200]
+    assert stored == [("T1", "C1")], "a retry of a failed request counts, and no other"
+    for id in ("Ev2", "Ev3", "Ev4", "Ev1", ""):
+        api.client(None).post(HOOK, content=id)
+    assert len(stored) == 6, "the process remembers a bounded number"
+    api.client(None).post(HOOK, content="")
+    assert len(stored) == 7, "without an id, all requests count"
 
 
 def test_a_webhook_that_hangs_is_answered_and_bounded(api, desk, known, monkeypatch) -> None:

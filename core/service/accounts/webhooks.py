@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -24,6 +24,9 @@ from core.worker.listening import add, operator_text
 MAX_CONCURRENT = 4
 ANSWER_SECONDS = 5.0
 
+MAX_REMEMBERED = 10_000
+"""The number of stored events that a process remembers, to ignore them when they are repeated."""
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,9 @@ log = logging.getLogger(__name__)
 _places: Mapping[str, threading.Semaphore] = defaultdict(
     lambda: threading.BoundedSemaphore(MAX_CONCURRENT)
 )
+
+_stored = OrderedDict[tuple[str, str], None]()
+_stored_lock = threading.Lock()
 
 
 def receive(
@@ -58,8 +64,12 @@ def receive(
     def answer() -> WebhookResponse:
         with any_host():
             response = checked_response(integration.webhook(request))
+        if response.id and _is_stored(domain, response.id):
+            return response
         for hint in response.hints:
-            add(backend.database, backend.queues, domain, hint.account, hint.part)
+            add(backend.database, backend.queues, integration, hint.account, hint.part)
+        if response.id:
+            _remember(domain, response.id)
         return response
 
     try:
@@ -69,6 +79,18 @@ def receive(
     except Exception as error:  # noqa: BLE001  plugin code
         log.error("the webhook of %s failed: %s", domain, operator_text(error))
         raise PollingError("webhook-failed", domain=domain) from None
+
+
+def _is_stored(domain: str, event: str) -> bool:
+    with _stored_lock:
+        return (domain, event) in _stored
+
+
+def _remember(domain: str, event: str) -> None:
+    with _stored_lock:
+        _stored[domain, event] = None
+        while len(_stored) > MAX_REMEMBERED:
+            _stored.popitem(last=False)
 
 
 def _bounded(domain: str, work: Callable[[], T]) -> T:

@@ -26,6 +26,7 @@ from integration_polling_ftp.sftp_protocol import HASH, Attributes, Name, SftpCh
 from integration_polling_ftp.ssh import Login, ssh_errors
 from integration_polling_ftp.ssh_commands import sha256sum
 from integration_polling_ftp.ssh_loop import Loop
+from integration_polling_ftp.writer_thread import WriterThread
 
 T = TypeVar("T")
 
@@ -224,10 +225,13 @@ class SftpSession:
     # Transfers
 
     def retrieve(self, path: str, write: Write, offset: int = 0) -> None:
-        """Pass the bytes of a file to `write`, with several reads requested at a time."""
+        """Pass the bytes of a file to `write`, with several reads requested at a time.
+
+        `write` is called in another thread. All calls have ended when the method returns or raises.
+        """
         self.ping()
-        with _local_errors():
-            self._run(self._fetch(path, write, offset, AHEAD_BYTES))
+        with _local_errors(), WriterThread(write) as writer:
+            self._run(self._fetch(path, writer.write, offset, AHEAD_BYTES))
 
     def retrieve_many(self, jobs: Iterable[Job]) -> Iterator[tuple[str, IntegrationError | None]]:
         """Fetch files, up to `FILES_AHEAD` of them at a time. They are yielded in their order."""

@@ -60,6 +60,9 @@ FOR_READING = b"\0\0\0\1"
 MAX_PACKET_BYTES = 256 * 1024
 """The maximum size of a packet. OpenSSH's client and server have the same bound."""
 
+LENGTH_BYTES = 4
+"""The size of the length before each packet."""
+
 READ_BYTES = 32 * 1024
 """The bytes of a read. Every server must accept a packet of this size (section 3)."""
 
@@ -113,19 +116,25 @@ class Packet:
     """The fields of a packet, read one after another.
 
     Every method raises `Dropped` if the packet is too short.
+
+    Args:
+      data: Received bytes.
+      begin: The position of the packet's type in them.
+      end: The end of the packet.
     """
 
-    __slots__ = ("_at", "_data", "type")
+    __slots__ = ("_at", "_data", "_end", "type")
 
-    def __init__(self, data: bytes) -> None:
-        self.type = data[0]
+    def __init__(self, data: bytes, begin: int, end: int) -> None:
+        self.type = data[begin]
         self._data = data
-        self._at = 1
+        self._at = begin + 1
+        self._end = end
 
     def take(self, length: int) -> bytes:
         """Return the next bytes."""
         end = self._at + length
-        if end > len(self._data):
+        if end > self._end:
             raise Dropped(INVALID)
         taken, self._at = self._data[self._at : end], end
         return taken
@@ -142,13 +151,13 @@ class Packet:
         """Return the next string without a copy."""
         length = self.number()
         begin, self._at = self._at, self._at + length
-        if self._at > len(self._data):
+        if self._at > self._end:
             raise Dropped(INVALID)
         return memoryview(self._data)[begin : self._at]
 
     def is_over(self) -> bool:
         """Return True after the last field."""
-        return self._at >= len(self._data)
+        return self._at >= self._end
 
     def attributes(self) -> Attributes:
         """Return the next attributes (section 5)."""
@@ -231,7 +240,8 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
         self._answered = answered
         self._loop = asyncio.get_running_loop()
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
-        self._buffer = bytearray()
+        self._parts: list[bytes] = []
+        self._missing = LENGTH_BYTES
         self._number = 0
         self._open: dict[int, _Question[Any] | None] = {}
         self._error: IntegrationError | None = None
@@ -244,23 +254,36 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
         self._channel = chan
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        """Handle each complete packet."""
+        """Handle each complete packet. The parts of a large one are joined once, at its end."""
         if datatype is not None or self._error is not None:
             return
-        self._buffer += data
+        self._parts.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return
+        received = b"".join(self._parts)
         try:
-            while len(self._buffer) >= 4:
-                length = int.from_bytes(self._buffer[:4], "big")
-                if not 5 <= length <= MAX_PACKET_BYTES:
-                    raise Dropped(f"the server sent an SFTP packet of {length:,} bytes")
-                if len(self._buffer) < 4 + length:
-                    return
-                with memoryview(self._buffer) as view, view[4 : 4 + length] as part:
-                    packet = Packet(bytes(part))
-                del self._buffer[: 4 + length]
-                self._settle(packet)
+            rest = self._settle_all(received)
         except Dropped as error:
             self._fail(error)
+        else:
+            self._parts = [received[rest:]]
+
+    def _settle_all(self, received: bytes) -> int:
+        """Handle the complete packets in the received bytes. Return the end of the last one."""
+        begin, end = 0, len(received)
+        self._missing = LENGTH_BYTES
+        while (first := begin + LENGTH_BYTES) <= end:
+            length = int.from_bytes(received[begin:first], "big")
+            if not 5 <= length <= MAX_PACKET_BYTES:
+                raise Dropped(f"the server sent an SFTP packet of {length:,} bytes")
+            if first + length > end:
+                self._missing += length
+                break
+            self._settle(Packet(received, first, first + length))
+            begin = first + length
+        self._missing -= end - begin
+        return begin
 
     def eof_received(self) -> bool:
         """End all requests: the server sends nothing more."""
@@ -392,7 +415,7 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
     def _fail(self, error: IntegrationError) -> None:
         if self._error is None:
             self._error = error
-        self._buffer.clear()
+        self._parts.clear()
         for question in self._open.values():
             if question is not None:
                 question.give_up(self._error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, Literal
@@ -20,6 +21,9 @@ RESTRICTED_PAGE = 15
 """The number of messages in a response to a distributed app."""
 
 ChannelType = Literal["public", "private", "im", "mpim"]
+
+
+_APP_TOKEN = re.compile(r"xapp-[0-9]+-(A[A-Z0-9]+)-", re.ASCII)
 
 
 def _header_safe(secret: SecretStr) -> SecretStr:
@@ -167,8 +171,13 @@ def _http(url: str) -> str:
     return url.rstrip("/") + "/"
 
 
+def _app_token(secret: SecretStr) -> SecretStr:
+    """Check the app-level token; an empty one stands for none."""
+    return _header_safe(secret) if secret.get_secret_value() else secret
+
+
 class SlackSettings(BaseSettings):
-    """The operator's settings: the address of Slack, and the OAuth client."""
+    """The operator's settings: the address of Slack, the OAuth client, and the app's events."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
 
@@ -177,3 +186,23 @@ class SlackSettings(BaseSettings):
     )
     client_id: str = Field("", validation_alias="SLACK_CLIENT_ID")
     client_secret: SecretStr = Field(SecretStr(""), validation_alias="SLACK_CLIENT_SECRET")
+    signing_secret: SecretStr = Field(SecretStr(""), validation_alias="SLACK_SIGNING_SECRET")
+    app_token: Annotated[SecretStr, AfterValidator(_app_token)] = Field(
+        SecretStr(""), validation_alias="SLACK_APP_TOKEN"
+    )
+
+    @property
+    def app_id(self) -> str:
+        """The app of the app-level token, as the token contains it; empty if it is unknown."""
+        found = _APP_TOKEN.match(self.app_token.get_secret_value())
+        return found[1] if found else ""
+
+    @property
+    def uses_socket_mode(self) -> bool:
+        """True if the operator's app sends events over a connection of Socket Mode."""
+        return bool(self.app_token.get_secret_value())
+
+    @property
+    def receives_events(self) -> bool:
+        """True if the operator's app sends events."""
+        return self.uses_socket_mode or bool(self.signing_secret.get_secret_value())

@@ -167,6 +167,18 @@ class Followed(BaseModel):
         words = {word: id for word, id in self.words.items() if word in written}
         return self.model_copy(update={"listed_at": time, "words": words | selected.by_word})
 
+    def including(self, ref: Ref) -> Followed:
+        """Return the value with a channel that was read alone."""
+        others = [id for id in self.members if id != ref.id]
+        return self.model_copy(
+            update={
+                "ids": sorted({*self.ids, ref.id}),
+                "marks": self.marks | {ref.id: ref.mark},
+                "kinds": self.kinds | {ref.id: ref.type},
+                "members": sorted([*others, *([ref.id] if ref.is_member else [])]),
+            }
+        )
+
     def after(
         self,
         wanted: Iterable[Ref],
@@ -266,9 +278,9 @@ class HasNames(Protocol):
         ...
 
 
-def refs(items: Iterable[Mapping[str, Any]], names: HasNames) -> list[Ref]:
+def refs(items: Iterable[Any], names: HasNames) -> list[Ref]:
     """Return the channels of a page that have a valid id."""
-    return [_ref(item, names) for item in items if is_id(item.get("id"))]
+    return [_ref(one, names) for one in items if isinstance(one, dict) and is_id(one.get("id"))]
 
 
 def _ref(item: Mapping[str, Any], names: HasNames) -> Ref:

@@ -37,6 +37,7 @@ TIERS = {
     "conversations.list": 20,
     "users.conversations": 50,
     "conversations.join": 50,
+    "conversations.info": 50,
     "conversations.members": 100,
     "conversations.history": 50,
     "conversations.replies": 50,
@@ -189,8 +190,8 @@ class Directory(BaseIntegration[Config, Credentials]):
 
     @classmethod
     def oauth_parameters(cls, config: Config) -> Mapping[str, str]:
-        """Request the scopes that the config needs, for a bot or for a person."""
-        return scopes.requested(config)
+        """Request the scopes that the config and events need, for a bot or for a person."""
+        return scopes.requested(config, with_events=SlackSettings().receives_events)
 
     @classmethod
     def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -73,8 +73,8 @@ OF_A_CHANNEL = (
 
 READS_CHANNEL = frozenset(
     {
-        "conversations.history", "conversations.replies", "conversations.join",
-        "conversations.members",
+        "conversations.history", "conversations.info", "conversations.join",
+        "conversations.members", "conversations.replies",
     }
 )  # fmt: skip
 SELECTS = frozenset({"conversations.list", "users.conversations", "conversations.join"})

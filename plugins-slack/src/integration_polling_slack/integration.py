@@ -26,9 +26,9 @@ from integration_polling_slack.attachments import Kept
 from integration_polling_slack.channels import Ref
 from integration_polling_slack.directory import limits
 from integration_polling_slack.errors import InvalidCursor, Unreadable
+from integration_polling_slack.hinted import Hinted
 from integration_polling_slack.names import Names
 from integration_polling_slack.owed import still_owed
-from integration_polling_slack.reconciliation import Reconciliation
 from integration_polling_slack.text import READER_VERSION
 from integration_polling_slack.threads import written
 from integration_polling_slack.walking import (
@@ -40,7 +40,7 @@ from integration_polling_slack.walking import (
 )
 
 
-class Slack(Reconciliation):
+class Slack(Hinted):
     """The Slack integration: it keeps messages by channel and timestamp.
 
     Each run fetches new messages and looks back for changes; the backfill fetches older messages.
@@ -149,6 +149,9 @@ class Slack(Reconciliation):
 
     def _in_background(self, channel: str, walk: Walk) -> Task:
         return replace(self.get_channel_history.task(channel=channel, walk=walk), background=True)
+
+    def _history_task(self, channel: str, walk: Walk) -> Task:
+        return self.get_channel_history.task(channel=channel, walk=walk)
 
     def _channel_task(self, channel: Ref, *, is_known: bool = False) -> Task:
         # An archived channel may need no call, and the row of a new one precedes its messages.

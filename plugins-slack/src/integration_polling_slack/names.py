@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 from zlib import crc32
 
 from pydantic import BaseModel
@@ -29,7 +29,7 @@ M = TypeVar("M", bound=BaseModel)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
-def is_id(value: object) -> bool:
+def is_id(value: object) -> TypeGuard[str]:
     """Return True if the value has the format of an id of a person, channel, group or file."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 

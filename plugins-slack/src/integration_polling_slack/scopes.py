@@ -26,6 +26,8 @@ LISTS = {
 
 FILES = frozenset({"files:read"})
 JOIN = frozenset({"channels:join"})
+REACTIONS = frozenset({"reactions:read"})
+"""The scope for the events of reactions. Without it, the lookback finds them."""
 
 EVERY = ALWAYS | OPTIONAL | FILES | JOIN | frozenset().union(*BY_TYPE.values())
 
@@ -43,15 +45,19 @@ def needed(config: Config) -> frozenset[str]:
     return found | JOIN if config.join_public and config.connect_as == "bot" else found
 
 
-def requested(config: Config) -> dict[str, str]:
+def requested(config: Config, *, with_events: bool = False) -> dict[str, str]:
     """Return the parameters of the authorization request: the scopes, separated by commas.
 
     Slack separates scopes with commas, where RFC 6749 requires spaces. A person's scopes are in
     another parameter than those of a bot. A person joins no channel for the copy.
 
     Source: https://docs.slack.dev/authentication/installing-with-oauth
+
+    Args:
+      config: The account's config.
+      with_events: True if the app sends events. Default: False.
     """
-    wanted = needed(config) | OPTIONAL
+    wanted = needed(config) | OPTIONAL | (REACTIONS if with_events else frozenset())
     if config.connect_as == "person":
         return {"scope": "", "user_scope": ",".join(sorted(wanted - JOIN))}
     return {"scope": ",".join(sorted(wanted))}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import TypeGuard
 
 EARLIEST = "0"
 
@@ -16,7 +17,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def is_ts(value: object) -> bool:
+def is_ts(value: object) -> TypeGuard[str]:
     """Return True if the value is the timestamp of a message."""
     return isinstance(value, str) and _TS.fullmatch(value) is not None
 

@@ -6,6 +6,11 @@ It follows the reference at https://docs.slack.dev.
     methods     the Web API's methods
     server      HTTP: tokens, rate limits, faults, a log of all calls
     bulk        large workspaces
+
+Slack's events are in two further modules:
+
+    events      their payloads and signatures
+    socket_mode connections over real WebSockets
 """
 
 from fake_slack.server import Call, Fake, serve

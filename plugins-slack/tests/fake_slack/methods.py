@@ -32,7 +32,7 @@ def needed(fake: Fake, method: str, arguments: Arguments) -> set[str]:
     """Return the scopes that a call needs, as in the reference of each method."""
     if method in ("conversations.list", "users.conversations"):
         return {READ[one] for one in arguments.get("types", "public_channel").split(",")}
-    if method == "conversations.members":
+    if method in ("conversations.members", "conversations.info"):
         channel = fake.workspace.channels.get(arguments.get("channel", ""))
         return {READ[channel.type]} if channel else set()
     if method in ("conversations.history", "conversations.replies"):
@@ -146,6 +146,14 @@ def conversations_replies(fake: Fake, arguments: Arguments, kind: str) -> dict[s
     }
 
 
+def conversations_info(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    """Describe a channel; a private one only to its members."""
+    channel = fake.workspace.channels.get(arguments.get("channel", ""))
+    if channel is None or (channel.type != "public_channel" and not channel.is_member):
+        raise SlackError("channel_not_found")
+    return {"channel": channel.described()}
+
+
 def conversations_members(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
     channel = _channel(fake, arguments, kind)
     page, metadata = _page(fake, channel.members, arguments, f"members:{channel.id}")
@@ -182,6 +190,7 @@ METHODS: dict[str, Callable[[Fake, Arguments, str], dict[str, Any]]] = {
     "conversations.list": conversations_list,
     "users.conversations": users_conversations,
     "conversations.history": conversations_history,
+    "conversations.info": conversations_info,
     "conversations.replies": conversations_replies,
     "conversations.members": conversations_members,
     "conversations.join": conversations_join,

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from fake_slack.methods import METHODS, SlackError, needed
+from fake_slack.socket_mode import APP_TOKEN, SocketMode
 from fake_slack.workspace import Workspace
 
 LOGIN_PAGE = b"<!DOCTYPE html><html><body>Sign in to Acme</body></html>"
@@ -65,6 +66,7 @@ class Fake:
       before: Called with method and arguments before each response; it may change the workspace.
       file_mode: `direct`, `redirect` (same host), `elsewhere` (another host, which gets no token),
         `login`, `cut` or `insecure`.
+      socket_mode: The connections of the app; None without Socket Mode.
     """
 
     workspace: Workspace = field(default_factory=Workspace)
@@ -80,6 +82,7 @@ class Fake:
     cursor_epoch: int = 0
     before: Callable[[str, dict[str, str]], None] | None = None
     file_mode: str = "direct"
+    socket_mode: SocketMode | None = None
     origin: str = ""
     calls: list[Call] = field(default_factory=list)
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
@@ -161,6 +164,10 @@ class Fake:
         return 200, json.dumps({"ok": True, **found}).encode(), headers
 
     def _call(self, method: str, arguments: dict[str, str], token: str) -> dict[str, Any]:
+        if method == "apps.connections.open":
+            if token != APP_TOKEN or self.socket_mode is None:
+                raise SlackError("invalid_auth")
+            return self.socket_mode.ticket()
         kind = self.tokens.get(token, "invalid_auth" if token else "not_authed")
         if kind == "expired":
             raise SlackError("token_expired")

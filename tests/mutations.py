@@ -2084,8 +2084,8 @@ MUTATIONS = [
         (
             (
                 "plugins-ftp/src/integration_polling_ftp/verifying.py",
-                "name <= self._progress.after",
-                "False",
+                "self._progress.after if rest is not None else",
+                '"" if rest is not None else',
             ),
         ),
         ("plugins-ftp/tests/test_verifying.py::test_a_position_that_is_gone_is_passed_over",),

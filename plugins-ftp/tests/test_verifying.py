@@ -243,6 +243,19 @@ def test_a_difference_is_compared_with_its_checksum_file(facts_server: Any) -> N
     assert kept(harness)["/a"] == b"good"
 
 
+def test_a_file_whose_exact_time_is_known_is_fetched_too(list_server: Any) -> None:
+    """Its time in listings was racy, so its exact time decides about other downloads."""
+    at = 1_795_000_000 // 60 * 60 + 2
+    file = list_server.write("file", b"aaaa", at=at)
+    harness = connect(list_server, settle_seconds=0)
+    harness.now = datetime.fromtimestamp(at + 20, UTC)
+    harness.sync("schedule")
+    assert (harness.content["/file"].fingerprint or "").endswith("?")
+    rewrite(file, b"bbbb")
+    later(harness, timedelta(days=3))
+    assert kept(harness) == {"/file": b"bbbb"}
+
+
 def test_the_hash_of_the_server_replaces_the_read(facts_server: Any) -> None:
     hashing(facts_server, ("XSHA256",), of_file("sha256"))
     fill(facts_server)

@@ -252,7 +252,6 @@ class Verification:
 
         Portions before the position are left out.
         """
-        self._place = ""  # a directory above the position is not left out
         found = found or self._read(path, "")
         if found is not None and rest and found.after and rest[0] > found.after:
             found = self._read(path, rest[0][:-1])
@@ -262,7 +261,6 @@ class Verification:
             found = None
             yield sorted(map(names.base_name, kept))
             if after:
-                self._place = ""
                 found = self._read(path, after)
 
     def _enter(self, path: str, after: str) -> Directory | None:
@@ -302,15 +300,14 @@ class Verification:
         return at >= len(files)
 
     def _files(self, found: Directory) -> list[_File]:
-        """Return the files behind the position that have the size and time of their copies."""
+        """Return the files that have the size and time of their copies."""
         known = self._ctx.fingerprints(found.files)
         files = []
         for path, entry in found.files.items():
             name, version = names.base_name(path), Version.parse(known.get(path))
-            if version is None or name <= self._progress.after:
+            if version is None or not version.is_current(stat_of(entry), self._ctx.now):
                 continue
-            refusal = self._walk.memory.waiting(found.path, name, entry.version)
-            if version.is_current(stat_of(entry), self._ctx.now) and refusal is None:
+            if self._walk.memory.waiting(found.path, name, entry.version) is None:
                 files.append(_File(path, name, entry, path in found.links))
         return sorted(files, key=lambda file: file.name)
 

@@ -24,6 +24,10 @@ NAMES: Mapping[str, str] = {
     "readers": (
         "a sync with 200 readers of the API and the dashboard, against the same sync without them"
     ),
+    "reading": (
+        "listings, search, the overview and the change feed with 5 million items, 200,000 accounts"
+        " and millions of runs and tasks"
+    ),
     "hostile": (
         "response times of the API with 2,000 hostile connections, against those without them"
     ),

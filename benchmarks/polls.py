@@ -17,7 +17,6 @@ of the engine come from the database's clock, from `user_integration.last_sync_a
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -32,6 +31,7 @@ import psycopg
 from redis import Redis
 
 from benchmarks.engine import PROCESSES, THREADS, Engine, Testbed
+from benchmarks.kept import Kept, Step
 from benchmarks.peers import procrastinate
 from benchmarks.processes import program, wait_until
 from benchmarks.report import Budget, Options, Report
@@ -124,31 +124,6 @@ FORMS = (
     Form("punctuality", 200_000, 900.0, steps=3, provider=0.2, threads=4 * THREADS),
     Form("growth", 20_000, 0.0, steps=10, cycles=CYCLES_OF_A_DAY),
 )
-Step = dict[str, Any]
-
-
-class Kept:
-    """The steps measured so far, in a file beside the servers' data."""
-
-    def __init__(self, path: Path, minutes: float | None) -> None:
-        self._path, self._minutes, self._begun = path, minutes, time.monotonic()
-        self.steps: dict[str, list[Step]] = json.loads(path.read_text()) if path.exists() else {}
-
-    def add(self, name: str, step: Step) -> None:
-        """Keep a step."""
-        self.steps.setdefault(name, []).append(step)
-        self._path.write_text(json.dumps(self.steps))
-        print(f"{name}: {step}", file=sys.stderr, flush=True)
-
-    def of(self, name: str) -> list[Step]:
-        """Return the steps of this name."""
-        return self.steps.get(name, [])
-
-    def may_begin(self, seconds: float) -> bool:
-        """Return True if a step of about this many seconds still fits into this call."""
-        if self._minutes is None:
-            return True
-        return time.monotonic() - self._begun + seconds < self._minutes * 60
 
 
 def run(bed: Testbed, options: Options) -> Report:

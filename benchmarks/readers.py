@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from benchmarks.clients import readers
 from benchmarks.engine import PROCESSES, Engine, Testbed
 from benchmarks.processes import program, wait_until
-from benchmarks.reading import readers
 from benchmarks.report import Budget, Options, Report, ratio
 from benchmarks.source import service
 from core.service import tokens
@@ -82,6 +82,7 @@ def run(bed: Testbed, options: Options) -> Report:
 def served(engine: Engine) -> Iterator[str]:
     """Run `polling serve`, and yield its address."""
     log = engine.home / "serve.log"
+    log.unlink(missing_ok=True)  # of an earlier run in a kept folder
     with program(SERVE, engine.environment, log):
         wait_until(
             lambda: log.exists() and _address(log.read_text()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -55,8 +56,10 @@ def _statements() -> dict[str, str]:
     return {
         _shape(text): f"{module.removeprefix('core.')}.{constant}"
         for module in modules
-        for constant, text in vars(importlib.import_module(module)).items()
-        if constant.isupper() and isinstance(text, str) and not constant.startswith("_")
+        for constant, value in vars(importlib.import_module(module)).items()
+        if constant.isupper() and not constant.startswith("_")
+        for text in (value.values() if isinstance(value, Mapping) else (value,))
+        if isinstance(text, str)
     }
 
 

@@ -457,6 +457,8 @@ sync_task = Table(
     _moment("finished_at"),
     CheckConstraint(check_in("state", TaskState), name="state"),
     UniqueConstraint("run_id", "dedup_key"),
+    # Listings of the tasks of a run.
+    Index("sync_task_of_run", "run_id", "id"),
     # The dispatcher reads it by domain and account. The completion check searches it for the open
     # tasks of a lane.
     Index(
@@ -591,7 +593,9 @@ user_integration_content = Table(
         "id",
         postgresql_where=text("synced_xid IS NOT NULL"),
     ),
-    Index("user_integration_content_parent", "user_integration_id", "parent"),
+    # Listings of a parent or of a kind, for one account and for all accounts.
+    Index("user_integration_content_children", "parent", "user_integration_id", "external_id"),
+    Index("user_integration_content_kind", "kind", "user_integration_id", "external_id"),
     Index(
         "user_integration_content_gone",
         "user_integration_id",

@@ -70,14 +70,14 @@ class Query:
     """A parsed query.
 
     Attributes:
-      text: All conditions as a `tsquery`; empty if there are none.
+      conditions: The conditions, all of which must hold, each as a `tsquery`.
       ranked: The words that count for the rank, as a `tsquery`; empty if there are none.
       exact: The same words as a `tsquery`, without longer words and other forms.
       since, until: The range of the items' own times, without `until` itself. None: any.
       shown: The words that a snippet marks.
     """
 
-    text: str
+    conditions: tuple[str, ...]
     ranked: str
     exact: str
     since: datetime | None
@@ -85,9 +85,14 @@ class Query:
     shown: tuple[str, ...]
 
     @property
+    def text(self) -> str:
+        """All conditions as one `tsquery`; empty if there are none."""
+        return " & ".join(self.conditions)
+
+    @property
     def has_conditions(self) -> bool:
         """Return True if the query restricts anything."""
-        return bool(self.text) or self.since is not None or self.until is not None
+        return bool(self.conditions) or self.since is not None or self.until is not None
 
 
 def parse(query: str, resolve: Resolve) -> Query:
@@ -183,7 +188,7 @@ class _Parser:
     def result(self) -> Query:
         """Return the query."""
         return Query(
-            " & ".join(f"( {' | '.join(group)} )" for group in self._groups),
+            tuple(f"( {' | '.join(group)} )" for group in self._groups),
             " | ".join(self._ranked),
             " | ".join(self._exact),
             max(self._since, default=None),

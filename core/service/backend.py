@@ -12,6 +12,7 @@ from core.db.pool import Database
 from core.egress import Egress
 from core.environment import Environment
 from core.plugins import Registry, get_registry
+from core.service.count_cache import CountCache
 from core.service.provider_slots import ProviderSlots
 from core.service.query_timeout import QuerySlots
 from core.service.single_flight import SingleFlight
@@ -51,6 +52,7 @@ class Backend:
       provider_slots: Bounds concurrent requests that call a provider.
       preview_slots: Bounds concurrent previews of content.
       health_flight: The check of all parts that is in progress.
+      counts: Counts of many rows.
     """
 
     settings: Settings
@@ -63,6 +65,7 @@ class Backend:
     provider_slots: ProviderSlots = field(default_factory=ProviderSlots)
     preview_slots: Slots = field(default_factory=_preview_slots)
     health_flight: SingleFlight[str, CheckStatus] = field(default_factory=SingleFlight)
+    counts: CountCache = field(default_factory=CountCache)
 
     @property
     def blobs(self) -> Blobs:

@@ -4,7 +4,9 @@ A cursor is the key of the last row of a page. So the cost of a page does not de
 position.
 
 A page is bounded by rows and by bytes, because users and providers decide how large a row is. A
-page that reaches the bound on bytes ends earlier, and has a cursor (ADR 83).
+page that reaches the bound on bytes ends earlier, and has a cursor (ADR 83). Where no index serves
+a filter, a page is also bounded by the rows that it compares. It may then be empty, and has a
+cursor (ADR 101).
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ from core.service.errors import not_found
 
 MAX_PAGE_ROWS = 1_000
 
+MAX_SCANNED_ROWS = 10_000
+"""The rows that one page compares with its filters. A page that reaches it ends earlier."""
+
 MAX_PAGE_BYTES = 8 * 1024 * 1024
 """The memory of a page's rows, in bytes, unless its first row alone is larger.
 
@@ -42,6 +47,13 @@ PLURALS = {
 
 Type = Literal["bigint", "text", "timestamptz", "uuid"]
 """The PostgreSQL types that a key may have."""
+
+
+# Rows come from an index in the order of the key. The planner expects few rows, and would otherwise
+# read and sort all that an account has.
+IN_ORDER = """
+SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,18 @@ class Keyset:
         """The key of the cursor as a row of placeholders: `(%(after_id)s::bigint)`."""
         placeholders = (f"%(after_{column})s::{kind}" for column, kind in self.columns.items())
         return f"({', '.join(placeholders)})"
+
+    @property
+    def end(self) -> str:
+        """The key of the last row that a page compares, as a row of placeholders."""
+        placeholders = (f"%(end_{column})s::{kind}" for column, kind in self.columns.items())
+        return f"({', '.join(placeholders)})"
+
+    @property
+    def is_endless(self) -> str:
+        """The condition in SQL that is true if a page compares all rows after its cursor."""
+        column, kind = next(iter(self.columns.items()))
+        return f"%(end_{column})s::{kind} IS NULL"
 
     @property
     def column_list(self) -> str:
@@ -115,6 +139,26 @@ class Keyset:
         """
         rows, is_cut = fetch_page(conn, statement, params, shape=shape)
         return self.page(rows, params["limit"] - 1, is_cut=is_cut)
+
+    def read_bounded(self, conn: Conn, statement: str, end: str, params: Row) -> Page:
+        """Read a page that compares at most `MAX_SCANNED_ROWS` rows with its filters.
+
+        Args:
+          conn: A connection in a transaction.
+          statement: A query of this key that compares no row beyond `end`.
+          end: A query for the key of the row after `skipped` others, in the order of the first
+            query, without its filters. Only an index must serve it.
+          params: The parameters of both, with those of `params`.
+        """
+        conn.execute(IN_ORDER)
+        ends = fetch(conn, end, params | {"skipped": MAX_SCANNED_ROWS - 1}, prepare=False)
+        last = ends[0] if ends else dict.fromkeys(self.columns)
+        page = self.read(
+            conn, statement, params | {f"end_{column}": last[column] for column in self.columns}
+        )
+        if page.cursor is None and ends:
+            return Page(page.rows, self.encode(last))
+        return page
 
     def page(self, rows: Sequence[Row], limit: int, *, is_cut: bool = False) -> Page:
         """Return the page of rows that were read with `params` and the same limit.

@@ -12,7 +12,7 @@ from integration_polling_hello_world import HelloWorld
 from support import oracle
 from support.accounts import connect, sync
 
-from benchmarks.reading import readers
+from benchmarks.clients import readers
 from core.service import tokens
 
 SERVE = [sys.executable, "-c", "from core.cli import main; main()", "serve", "--port", "0"]

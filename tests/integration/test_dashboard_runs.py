@@ -10,6 +10,7 @@ import pytest
 from support.signed_in import signed_in
 
 from core import Task
+from core.service import pagination
 from core.service.runs import tree as run_tree
 
 TREE = "/runs/{}?parent={}"
@@ -202,8 +203,8 @@ def test_task_types_that_add_each_other_are_shown_once() -> None:
     ]
 
 
-@pytest.mark.parametrize("statement", [run_tree.TYPES, run_tree.ROOTS, run_tree.CHILDREN])
-def test_the_plan_for_a_large_recent_run_is_not_quadratic(backend, desk, made, statement) -> None:
+def plan_for_a_large_recent_run(backend, desk, made, statement: str, settings: str) -> str:
+    """Return the plan for a run of many tasks, with the settings of the dashboard's connections."""
     account, _, root, _ = made
     desk.rows(  # statistics for runs with one task each
         """INSERT INTO sync_task (
@@ -221,14 +222,24 @@ def test_the_plan_for_a_large_recent_run_is_not_quadratic(backend, desk, made, s
            FROM generate_series(1, 5000) n RETURNING 1""",
         run, account, root,
     )  # fmt: skip
-    names = {"run": run, "parent": root} | run_tree.KEY.params(50, None)
-    with (
-        backend.database.connection() as conn,
-        conn.transaction(),
-    ):  # the settings of the dashboard's connections
-        conn.execute(run_tree.HASHED)
-        plan = "\n".join(line for (line,) in conn.execute("EXPLAIN " + statement, names))
+    names = {"run": run, "parent": root, "end_id": None, "skipped": 9} | run_tree.KEY.params(
+        50, None
+    )
+    with backend.database.connection() as conn, conn.transaction():
+        conn.execute(settings)
+        return "\n".join(line for (line,) in conn.execute("EXPLAIN " + statement, names))
+
+
+def test_the_plan_for_the_types_of_a_large_run_is_not_quadratic(backend, desk, made) -> None:
+    plan = plan_for_a_large_recent_run(backend, desk, made, run_tree.TYPES, run_tree.HASHED)
     assert "Nested Loop" not in plan, plan
+    assert "Seq Scan on sync_task" not in plan, plan
+
+
+@pytest.mark.parametrize("statement", [run_tree.ROOTS, run_tree.CHILDREN, run_tree.END])
+def test_a_page_of_a_large_run_reads_its_tasks_in_order(backend, desk, made, statement) -> None:
+    plan = plan_for_a_large_recent_run(backend, desk, made, statement, pagination.IN_ORDER)
+    assert "sync_task_of_run" in plan, plan
     assert "Seq Scan on sync_task" not in plan, plan
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -184,20 +185,72 @@ def test_hot_statements_cost_what_they_return(
     assert costly == {}
 
 
-@pytest.mark.parametrize(
-    "narrowed",
-    [ContentFilter(deleted=True), ContentFilter(gone=True), ContentFilter(parent="a folder")],
-    ids=["deleted", "gone", "parent"],
-)
-def test_a_listing_without_results_reads_no_other_items(desk, narrowed: ContentFilter) -> None:
-    """The engine plans a listing for its parameters, so there is no generic plan."""
+FILTERS = {
+    "deleted": ContentFilter(deleted=True),
+    "gone": ContentFilter(gone=True),
+    "parent": ContentFilter(parent="a folder"),
+    "parent, deleted too": ContentFilter(parent="a folder", deleted=None),
+    "kind": ContentFilter(kind="nothing"),
+    "external ID": ContentFilter(external_id="nothing"),
+}
+LATER = datetime(2099, 1, 1, tzinfo=UTC)
+SLOW_FILTERS = {
+    "updated_since": ContentFilter(updated_since=LATER),
+    "since": ContentFilter(since=LATER),
+    "gone and kind": ContentFilter(gone=False, kind="item", since=LATER),
+}
+FEW_SCANNED = 500
+"""The number of rows that a page compares in these tests."""
+
+ACCOUNTS_OF_USER = 3
+PAGES_OF_SCAN = 1_000
+"""The most pages of a listing that compares `FEW_SCANNED` items. Each has a page of its own."""
+
+
+def _filled_listing(desk: Any) -> UUID:
+    """Fill accounts of two users with items, and return the largest one."""
     conn = desk.conn
-    account = desk.account()
-    conn.execute(ITEMS, {"account": account, "number": 10_000})
-    _analyze(conn)
+    large = desk.account("large", user_id="user-1")
+    conn.execute(ITEMS, {"account": large, "number": 10_000})
+    for number in range(1, ACCOUNTS_OF_USER):
+        id = desk.account(f"account-{number}", user_id="user-1")
+        conn.execute(ITEMS, {"account": id, "number": 2_000})
+    conn.execute(ITEMS, {"account": desk.account("theirs", user_id="v"), "number": 2_000})
+    return large
+
+
+def _listing_pages(conn: Conn, content_filter: ContentFilter) -> int:
+    """Return the number of pages that a listing reads.
+
+    The engine plans a listing for its parameters, so there is no generic plan.
+    """
+    statement, end = listing.statements(content_filter)
+    params = asdict(content_filter) | listing.KEY.params(50, None)
+    params |= {"skipped": FEW_SCANNED - 1}
+    ends = fetch(conn, end, params, prepare=False)
+    last = ends[0] if ends else dict.fromkeys(listing.KEY.columns)
+    params |= {f"end_{column}": last[column] for column in listing.KEY.columns}
+    return plan_of(conn, end, params).pages + plan_of(conn, statement, params).pages
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["without-statistics", "analyzed"])
+@pytest.mark.parametrize("scope", ["account", "user", "all"])
+def test_a_listing_reads_only_what_its_index_leaves(desk, scope: str, analyzed: bool) -> None:
+    conn, large = desk.conn, _filled_listing(desk)
+    if analyzed:
+        _analyze(conn)
     conn.execute(TUNE, ("30000",))
-    params = asdict(replace(narrowed, account=account)) | listing.KEY.params(50, None)
-    assert plan_of(conn, listing.PAGE, params).pages < FEW_PAGES
+    scopes = {"account": {"account": large}, "user": {"user": "user-1"}, "all": {}}
+    read = {
+        name: _listing_pages(conn, replace(narrowed, **scopes[scope]))
+        for name, narrowed in FILTERS.items()
+    }
+    assert {name: pages for name, pages in read.items() if pages >= 2 * FEW_PAGES} == {}
+    read = {
+        name: _listing_pages(conn, replace(narrowed, **scopes[scope]))
+        for name, narrowed in SLOW_FILTERS.items()
+    }
+    assert {name: pages for name, pages in read.items() if pages >= PAGES_OF_SCAN} == {}
 
 
 def _name(step: str, plan: Plan) -> str:

@@ -248,8 +248,9 @@ def test_an_erasure_keeps_a_blob_that_only_a_wrong_clock_calls_old(api, desk) ->
 def test_a_query_that_takes_too_long_releases_its_connection(api, desk, monkeypatch) -> None:
     desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "x"))
     monkeypatch.setattr(content_listing, "MAX_SEARCH_SECONDS", 0.2)
-    slow = content_listing.PAGE.replace("c.kind =", "pg_sleep(30) IS NOT NULL AND c.kind =")
-    monkeypatch.setattr(content_listing, "PAGE", slow)
+    pages = content_listing.PAGES_OF_USER
+    slow = pages["kind"].replace("c.kind =", "pg_sleep(30) IS NOT NULL AND c.kind =")
+    monkeypatch.setitem(pages, "kind", slow)
     user = api.user("u")
     answer = user.get(PLACE, params={"kind": "item"})
     assert (answer.status_code, "too long" in answer.json()["detail"]) == (422, True)

@@ -79,42 +79,80 @@ def found(api, query: str, **more: Any) -> list[str]:
     return [item["external_id"] for item in answer.json()["items"]]
 
 
-@pytest.mark.parametrize(
-    ("query", "wanted"),
-    [
-        ("in:#harbour crane", "C1:1"),
-        ("in:harbour bollard", "C1:2"),
-        ("in:inbox vertrag", "m1"),
-        ("in:/a zugfestigkeit", "/a/b.txt"),
-        ("from:keeper", "C1:1"),
-        ("from:lager.example buddy", "m1/1"),
-        ("has:file bollard", "C1:2"),
-        ("has:attachments bollard", "C1:2"),
-        ("filename:deckblatt", "m1/1"),
-        ("filename:docx", "m1/1"),
-        ('subject:"ubersicht"', "m1"),
-        ("-subject:ubersicht vertrag", ""),
-        ("in:a zugfestigkeit", "/a/b.txt"),
-        ("(from:*@lager.example vertrag)", "m1"),
-        ("has:file -bollard -buddy -kind:file vertrag", "m1"),
-        ("vertrag", "m1"),
-        ("Lieferungen", "m1"),
-        ("ubersicht", "m1"),
-        ("uebersicht", "m1"),
-        ("creme brulee", "m2"),
-        ("发票", "m3"),
-        ("票发", ""),
-        ("brul after:2026-03 before:2026-04", "m2"),
-        ("brul before:2026-03-05", ""),
-        ("äußere", "/a/b.txt"),
-        ('"onboarding buddy"', "m1/1"),
-        ('"buddy onboarding"', ""),
-        ("-crane after:2026-03-05 before:2026-03-06", "m2"),
-        ("!!! ((", ""),
-    ],
+QUESTIONS = (
+    ("in:#harbour crane", "C1:1"),
+    ("in:harbour bollard", "C1:2"),
+    ("in:inbox vertrag", "m1"),
+    ("in:/a zugfestigkeit", "/a/b.txt"),
+    ("from:keeper", "C1:1"),
+    ("from:lager.example buddy", "m1/1"),
+    ("has:file bollard", "C1:2"),
+    ("has:attachments bollard", "C1:2"),
+    ("filename:deckblatt", "m1/1"),
+    ("filename:docx", "m1/1"),
+    ('subject:"ubersicht"', "m1"),
+    ("-subject:ubersicht vertrag", ""),
+    ("in:a zugfestigkeit", "/a/b.txt"),
+    ("(from:*@lager.example vertrag)", "m1"),
+    ("has:file -bollard -buddy -kind:file vertrag", "m1"),
+    ("vertrag", "m1"),
+    ("Lieferungen", "m1"),
+    ("ubersicht", "m1"),
+    ("uebersicht", "m1"),
+    ("creme brulee", "m2"),
+    ("发票", "m3"),
+    ("票发", ""),
+    ("brul after:2026-03 before:2026-04", "m2"),
+    ("brul before:2026-03-05", ""),
+    ("äußere", "/a/b.txt"),
+    ('"onboarding buddy"', "m1/1"),
+    ('"buddy onboarding"', ""),
+    ("-crane after:2026-03-05 before:2026-03-06", "m2"),
+    ("!!! ((", ""),
 )
+
+
+@pytest.mark.parametrize(("query", "wanted"), QUESTIONS)
 def test_a_question_finds_its_items(api, kept, query: str, wanted: str) -> None:
     assert sorted(found(api, query)) == wanted.split()
+
+
+@pytest.mark.parametrize("source", listing.FOUND)
+def test_each_source_of_matches_finds_the_same_items(api, kept, monkeypatch, source: str) -> None:
+    def chosen(conn: Any, params: dict[str, Any], conditions: list[str]) -> tuple[str, str]:
+        params["most_of_each"] = len(ITEMS)
+        return source, conditions[-1]
+
+    monkeypatch.setattr(listing, "_source", chosen)
+    answers = {query: " ".join(sorted(found(api, query))) for query, _ in QUESTIONS}
+    assert answers == dict(QUESTIONS)
+
+
+def test_a_common_word_is_searched_among_the_newest_items(api, desk, kept, monkeypatch) -> None:
+    monkeypatch.setattr(listing, "MIN_COMMON", 0)
+    monkeypatch.setattr(listing, "MIN_NEWEST", 1)
+    monkeypatch.setattr(listing, "MAX_EXAMINED", 1)
+    chosen = []
+    choose = listing._source
+
+    def source(*arguments: Any) -> tuple[str, str]:
+        chosen.append(choose(*arguments))
+        return chosen[-1]
+
+    monkeypatch.setattr(listing, "_source", source)
+    # The item with the last external id, of the only account of the user.
+    desk.keep(kept, message("zz", "a hawser and a hawser"), message("a0", "hawser"))
+    follow(api, desk)
+    monkeypatch.setattr(listing, "HAS_MANY", "SELECT true AS has_many")
+    assert found(api, "hawser") == ["zz"]
+    assert found(api, "crane") == ["C1:1", "C2:1"]
+    assert [source for source, _ in chosen] == ["newest of accounts", "words"]
+
+
+def test_the_index_searches_the_rarest_conditions(desk, monkeypatch) -> None:
+    rows = {"common": 1_000_000, "rare": 10, "rather": 40, "seldom": 41}
+    monkeypatch.setattr(listing, "_estimate", lambda _, condition: rows[condition])
+    assert listing._rarest(desk.conn, list(rows)) == "rare & rather"
 
 
 def test_a_match_in_a_name_comes_first(api, kept) -> None:

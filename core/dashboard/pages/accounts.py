@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Response
 
 from core.accounts import store
 from core.dashboard import query_filters
-from core.dashboard.cached_count import CachedCount
 from core.dashboard.responses import Renderer
 from core.dashboard.session import StatusViewer
 from core.db.pool import Conn
@@ -115,11 +114,10 @@ def render(
     Raises:
       NotFound: The account does not exist, or belongs to another user.
     """
-    totals = CachedCount(lambda conn: account_queries.account_totals(conn, account))
 
     def load(conn: Conn) -> dict[str, Any]:
         authorization.require(conn, principal, "account", account)
-        return _collect(engine, conn, account, totals, in_full=principal.is_admin) | {
+        return _collect(engine, conn, account, in_full=principal.is_admin) | {
             "wrong": wrong,
             "wrong_name": wrong_name,
         }
@@ -130,14 +128,12 @@ def render(
         return renderer.page("account.html", load(conn), status)
 
 
-def _collect(
-    engine: Backend, conn: Conn, account: UUID, totals: CachedCount, *, in_full: bool
-) -> dict[str, Any]:
+def _collect(engine: Backend, conn: Conn, account: UUID, *, in_full: bool) -> dict[str, Any]:
     row = account_queries.shown_accounts.one(conn, "account", account)
     stored_account = store.load(conn, account)
     runs = run_queries.runs.page(conn, limit=RUNS_SHOWN, user_integration_id=account)
     open_runs = {
-        run["id"]: progress.progress(conn, run["id"])
+        run["id"]: progress.cached(conn, engine.counts, run["id"])
         for run in runs.rows
         if run["state"] == RunState.RUNNING
     }
@@ -167,7 +163,8 @@ def _collect(
         "open": open_runs,
         "more_runs": runs.cursor is not None,
         "parked": account_listing.parked_summary(conn, account),
-        "totals": totals.get(conn),
+        "totals": account_queries.shown_totals(conn, account),
+        "most_counted": account_queries.MAX_COUNTED_ITEMS,
         "states": account_queries.shown_states.page(
             conn, limit=PARTITIONS_SHOWN, user_integration_id=account, deleted=False
         ),

@@ -31,7 +31,7 @@ def overview(engine: Engine, viewer: SignedIn, renderer: Renderer) -> Response:
 
 
 def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
-    fleet = snapshot.collect(conn, engine.settings)
+    fleet = snapshot.summarize(conn, engine.settings, engine.counts)
     hour = activity.last_hour(conn)
     processes = activity.processes(conn)
     return {

@@ -19,7 +19,6 @@ from core.errors import InvalidInput, NotFound
 from core.service import authorization
 from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
-from core.service.query_timeout import QuerySlots
 from core.service.runs import actions as run_actions
 from core.service.runs import listing as run_listing
 from core.service.runs import progress
@@ -85,8 +84,7 @@ def show_run(
     """Show one run with its progress, its blockers and its tasks."""
     with engine.database.connection() as conn:
         _require(conn, viewer, run, parent)
-    slots = engine.query_slots
-    return renderer.live("run.html", lambda conn: _run(conn, slots, viewer, run, parent, after))
+    return renderer.live("run.html", lambda conn: _run(conn, engine, viewer, run, parent, after))
 
 
 @router.post("/runs/{run}/cancel")
@@ -139,7 +137,7 @@ def _require(conn: Conn, viewer: Viewer, run: UUID, parent: int | None) -> None:
 
 def _run(
     conn: Conn,
-    slots: QuerySlots,
+    engine: Backend,
     viewer: Viewer,
     run: UUID,
     parent: int | None,
@@ -147,7 +145,8 @@ def _run(
 ) -> Mapping[str, Any]:
     _require(conn, viewer, run, parent)
     row = run_queries.runs.one(conn, "run", run)
-    now = progress.progress(conn, run)
+    slots, counts = engine.query_slots, engine.counts
+    now = progress.cached(conn, counts, run)
     account = progress.load_account(conn, now)
     running = row["state"] == RunState.RUNNING
     tasks = run_tree.tasks(conn, slots, run, parent, user=viewer.user_id, after=after)
@@ -160,7 +159,7 @@ def _run(
         "bar": _bar(now),
         "waits": progress.blockers(conn, account, now) if running else [],
         "is_active": account.sync_status == AccountState.ACTIVE,
-        "branches": run_tree.by_type(conn, slots, run, viewer.user_id),
+        "branches": run_tree.cached_by_type(conn, slots, counts, run, viewer.user_id),
         "parent": parent,
         "above": run_tree.ancestors(conn, parent) if parent is not None else [],
         "tasks": tasks.rows,

@@ -104,7 +104,11 @@ def list_content(
     limit: Limit = 50,
     after: After = None,
 ) -> Page[FoundContent]:
-    """List content, ordered by account and external ID; with `q`, the best matches first."""
+    """List content, ordered by account and external ID; with `q`, the best matches first.
+
+    With filters, a page may have fewer items than `limit`, or none. The last page has a null
+    `cursor`.
+    """
     content_filter = content_listing.ContentFilter(
         account=account,
         user=visible_user(principal, user_id),

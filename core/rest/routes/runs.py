@@ -14,6 +14,7 @@ from core.service.accounts.owed import owed_by
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
+from core.service.runs import listing as run_listing
 from core.service.runs import progress
 from core.service.runs import queries as run_queries
 from core.states import RunState, TaskState
@@ -47,10 +48,22 @@ def list_tasks(
     limit: Limit = 50,
     after: After = None,
 ) -> Page[Task]:
-    """List the tasks of a run, the newest first."""
+    """List the tasks of a run, the newest first.
+
+    With `state`, a page of a large run may have fewer rows than `limit`, or none. The last page has
+    a null `cursor`.
+    """
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "run", run)
-        page = run_queries.tasks.page(conn, limit=limit, after=after, run_id=run, state=state)
+        page = run_listing.tasks(
+            conn,
+            engine.query_slots,
+            run,
+            user=principal.user_id,
+            state=state,
+            limit=limit,
+            after=after,
+        )
     return Page[Task].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
@@ -58,7 +71,7 @@ def _read(engine: Backend, principal: Principal, run: UUID) -> RunInFull:
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "run", run)
         row: dict[str, Any] = run_queries.runs.one(conn, "run", run)
-        now = progress.progress(conn, run)
+        now = progress.cached(conn, engine.counts, run)
         running = row["state"] == RunState.RUNNING
         owed = owed_by(conn, row["user_integration_id"])
         waits = progress.blockers(conn, progress.load_account(conn, now), now) if running else []

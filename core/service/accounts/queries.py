@@ -76,6 +76,27 @@ SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS items, count(deleted_at) AS
     coalesce(sum(size) FILTER (WHERE deleted_at IS NULL), 0)::bigint AS bytes
 FROM user_integration_content WHERE user_integration_id = %(id)s
 """
+MAX_COUNTED_ITEMS = 10_000
+"""The number of items that a page counts. The planner's statistics estimate more."""
+
+COUNTED_AT_MOST = """
+SELECT count(*) AS items, coalesce(sum(size), 0)::bigint AS bytes FROM (
+    SELECT size FROM user_integration_content
+    WHERE user_integration_id = %(id)s AND deleted_at IS NULL LIMIT %(most)s
+) counted
+"""
+# The partial indexes on deleted items and on items that are gone serve it.
+RARE_AT_MOST = """
+SELECT (SELECT count(*) FROM (SELECT FROM user_integration_content
+        WHERE user_integration_id = %(id)s AND deleted_at IS NOT NULL LIMIT %(most)s) counted
+    ) AS deleted,
+    (SELECT count(*) FROM (SELECT FROM user_integration_content
+        WHERE user_integration_id = %(id)s AND gone_at_source IS NOT NULL
+          AND deleted_at IS NULL LIMIT %(most)s) counted) AS gone_at_source
+"""
+ESTIMATED = """
+EXPLAIN (FORMAT JSON) SELECT FROM user_integration_content WHERE user_integration_id = %(id)s
+"""
 KINDS = """
 SELECT kind, count(*) AS items, coalesce(sum(size), 0)::bigint AS bytes,
     count(content_text) AS texts, count(content_bytes) AS binaries, count(blob_key) AS blobs
@@ -116,6 +137,46 @@ def next_sync(row: Row) -> NextSync:
     if at is None:
         return NextSync(word="paused")
     return NextSync(word="due now") if at <= datetime.now(UTC) else NextSync(at)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTotals:
+    """The stored items and bytes of an account, for people.
+
+    Attributes:
+      items, bytes: All items that are not deleted, and their size; estimates for many items.
+      is_estimated: True if they are estimates, rounded to two digits.
+      deleted, gone_at_source: Counts up to `MAX_COUNTED_ITEMS`.
+      held: The latest held deletions.
+    """
+
+    items: int
+    bytes: int
+    is_estimated: bool
+    deleted: int
+    gone_at_source: int
+    held: list[Row]
+
+
+def shown_totals(conn: Conn, id: UUID) -> ShownTotals:
+    """Count up to `MAX_COUNTED_ITEMS` items of an account, and estimate the number of more."""
+    params = {"id": id, "most": MAX_COUNTED_ITEMS}
+    counted = fetch(conn, COUNTED_AT_MOST, params)[0]
+    items, bytes = counted["items"], counted["bytes"]
+    is_estimated = items == MAX_COUNTED_ITEMS
+    if is_estimated:
+        plan = fetch(conn, ESTIMATED, {"id": id}, prepare=False)[0]["QUERY PLAN"]
+        estimate = max(items, plan[0]["Plan"]["Plan Rows"])
+        items, bytes = _rounded(estimate), _rounded(bytes * estimate // items)
+    held = deletions.page(conn, limit=MAX_TOTALED_DELETIONS, user_integration_id=id)
+    return ShownTotals(
+        items, bytes, is_estimated, held=held.rows, **fetch(conn, RARE_AT_MOST, params)[0]
+    )
+
+
+def _rounded(number: int) -> int:
+    """Round a number to two digits."""
+    return round(number, 2 - len(str(number)))
 
 
 def account_kinds(conn: Conn, id: UUID) -> list[Row]:

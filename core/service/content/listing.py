@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
@@ -42,56 +42,186 @@ AND (%(deleted)s::boolean IS NULL OR (c.deleted_at IS NOT NULL) = %(deleted)s)
 AND (%(gone)s::boolean IS NULL OR (c.gone_at_source IS NOT NULL) = %(gone)s)
 """
 
-# Accounts in the order of their ids, each with its content in the order of external ids. The unique
-# index on both columns serves every page, for one account and for all accounts of a user. Because
-# the rows are sorted by the account's id first, the sort is incremental: it reads the next account
-# only when the previous one is exhausted.
-PAGE = f"""
+# Each filter with an index on (…, account, external id). A page reads the rows that one of them
+# leaves, and compares at most `MAX_SCANNED_ROWS` of them with the other filters.
+PATHS: Mapping[str, str] = {
+    "external_id": "c.external_id = %(external_id)s",
+    "parent": "c.parent = %(parent)s",
+    "gone": "c.gone_at_source IS NOT NULL",
+    "deleted": "c.deleted_at IS NOT NULL",
+    "kind": "c.kind = %(kind)s",
+    "all": "true",
+}
+
+_AFTER = f"({KEY.is_first_page} OR (c.user_integration_id, c.external_id) > {KEY.place})"
+_UNTIL = f"({KEY.is_endless} OR (c.user_integration_id, c.external_id) <= {KEY.end})"
+_OF_DOMAIN = "(%(domain)s::text IS NULL OR c.integration_domain = %(domain)s)"
+
+# The content of one account, or of all accounts. The sort order within the inner query keeps the
+# filters out of it, so that the planner takes the index of the path.
+_OF_ACCOUNT = """
+(%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s)
+AND (%(user)s::text IS NULL OR EXISTS (SELECT FROM user_integration a
+    WHERE a.id = %(account)s AND a.user_id = %(user)s))
+"""
+PAGES: Mapping[str, str] = {
+    name: f"""
+SELECT * FROM (
+    SELECT {CONTENT_COLUMNS_OF_C} FROM user_integration_content c
+    WHERE {path} AND {_OF_ACCOUNT} AND {_AFTER} AND {_UNTIL}
+    ORDER BY c.user_integration_id, c.external_id OFFSET 0
+) c
+WHERE {_OF_DOMAIN} {_NARROWED}
+ORDER BY c.user_integration_id, c.external_id LIMIT %(limit)s
+"""
+    for name, path in PATHS.items()
+}
+ENDS: Mapping[str, str] = {
+    name: f"""
+SELECT c.user_integration_id, c.external_id FROM user_integration_content c
+WHERE {path} AND {_OF_ACCOUNT} AND {_AFTER}
+ORDER BY c.user_integration_id, c.external_id OFFSET %(skipped)s LIMIT 1
+"""
+    for name, path in PATHS.items()
+}
+
+# The accounts of a user in the order of their ids, each with its content in the order of external
+# ids. Because the rows are sorted by the account's id first, the sort is incremental: it reads the
+# next account only when the previous one is exhausted.
+_ACCOUNTS_IN_ORDER = f"""
+SELECT id FROM user_integration a
+WHERE (%(user)s::text IS NULL OR a.user_id = %(user)s)
+  AND (%(domain)s::text IS NULL OR a.integration_domain = %(domain)s)
+  AND ({KEY.is_first_page} OR a.id >= %(after_user_integration_id)s)
+"""
+PAGES_OF_USER: Mapping[str, str] = {
+    name: f"""
 SELECT c.* FROM (
-    SELECT id FROM user_integration a
-    WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s)
-      AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
-      AND (%(domain)s::text IS NULL OR a.integration_domain = %(domain)s)
-      AND (%(after_user_integration_id)s::uuid IS NULL OR a.id >= %(after_user_integration_id)s)
+    {_ACCOUNTS_IN_ORDER} AND ({KEY.is_endless} OR a.id <= %(end_user_integration_id)s)
     ORDER BY a.id
 ) a CROSS JOIN LATERAL (
-    SELECT {CONTENT_COLUMNS_OF_C} FROM user_integration_content c
-    WHERE c.user_integration_id = a.id {_NARROWED}
-      AND c.external_id > CASE WHEN a.id = %(after_user_integration_id)s::uuid
-          THEN %(after_external_id)s::text ELSE '' END
-    ORDER BY c.external_id LIMIT %(limit)s
+    SELECT * FROM (
+        SELECT {CONTENT_COLUMNS_OF_C} FROM user_integration_content c
+        WHERE {path} AND c.user_integration_id = a.id AND {_AFTER} AND {_UNTIL}
+        ORDER BY c.external_id OFFSET 0
+    ) c
+    WHERE true {_NARROWED} ORDER BY c.external_id LIMIT %(limit)s
 ) c
 ORDER BY a.id, c.external_id LIMIT %(limit)s
 """
+    for name, path in PATHS.items()
+}
+ENDS_OF_USER: Mapping[str, str] = {
+    name: f"""
+SELECT a.id AS user_integration_id, c.external_id FROM (
+    {_ACCOUNTS_IN_ORDER} ORDER BY a.id
+) a CROSS JOIN LATERAL (
+    SELECT c.external_id FROM user_integration_content c
+    WHERE {path} AND c.user_integration_id = a.id AND {_AFTER}
+    ORDER BY c.external_id LIMIT %(skipped)s + 1
+) c
+ORDER BY a.id, c.external_id OFFSET %(skipped)s LIMIT 1
+"""
+    for name, path in PATHS.items()
+} | {
+    # An account has at most one such item, so the number of accounts is bounded.
+    "external_id": f"""
+SELECT a.id AS user_integration_id, %(external_id)s::text AS external_id
+FROM ({_ACCOUNTS_IN_ORDER}) a ORDER BY a.id OFFSET %(skipped)s LIMIT 1
+"""
+}
 
 FOUND_KEY = Keyset({"rank": "bigint", "moment": "timestamptz", "id": "bigint"})
 
-MAX_RANKED = 10_000
-"""The number of matches that are ranked. The index returns them in the order of their storage."""
+MAX_RANKED = 1_000
+"""The number of matches that are ranked."""
+
+MAX_EXAMINED = 5_000
+"""The number of items whose words are compared without the index of words."""
+
+MIN_COMMON = 50_000
+"""The estimated number of matches from which a search compares the newest items first."""
+
+MIN_NEWEST = 100
+"""The number of matches among the newest items from which a search leaves out older ones."""
+
+MAX_ESTIMATED = 8
+"""The conditions on words whose matches are estimated. The index does not search the others."""
+
+RARE_FACTOR = 4
+"""The index searches the conditions with up to this many times the matches of the rarest one."""
 
 MAX_ACCOUNTS = 50
 """The number of accounts whose items the index finds itself; of more, the rows are filtered."""
 
-# The words and the accounts are searched in the index. A match in a name counts ten times as much
-# as one in the text. Each form of a word counts, so the word itself counts once more. The best
-# matches come first, and of equal ones the newest. The bound counts only the matches that
-# the filters leave: others' items, and other days, take no place in it.
-SEARCH = f"""
-WITH found AS MATERIALIZED (
-    SELECT c.id, coalesce(c.external_timestamp, c.created_at) AS moment, s.document
-    FROM content_search s JOIN user_integration_content c ON c.id = s.content_id
-    JOIN (SELECT id AS account_id, user_id
-        FROM user_integration) a ON a.account_id = c.user_integration_id
-    WHERE s.document @@ %(q)s::tsquery
-      AND (%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s)
-      AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
-      AND (%(domain)s::text IS NULL OR c.integration_domain = %(domain)s) {_NARROWED}
-      AND (%(after_day)s::timestamptz IS NULL
-        OR coalesce(c.external_timestamp, c.created_at) >= %(after_day)s)
-      AND (%(before_day)s::timestamptz IS NULL
-        OR coalesce(c.external_timestamp, c.created_at) < %(before_day)s)
-    LIMIT %(most_ranked)s
-), ranked AS MATERIALIZED (
+_FILTERED = f"""
+(%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s)
+AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+AND (%(domain)s::text IS NULL OR c.integration_domain = %(domain)s) {_NARROWED}
+AND (%(after_day)s::timestamptz IS NULL
+    OR coalesce(c.external_timestamp, c.created_at) >= %(after_day)s)
+AND (%(before_day)s::timestamptz IS NULL
+    OR coalesce(c.external_timestamp, c.created_at) < %(before_day)s)
+"""
+_JOINED = """
+JOIN user_integration_content c ON c.id = s.content_id
+JOIN (SELECT id AS account_id, user_id FROM user_integration) a
+    ON a.account_id = c.user_integration_id
+"""
+_MATCH = "c.id, coalesce(c.external_timestamp, c.created_at) AS moment, s.document"
+
+# The matches that are ranked, from one of three sources. The bound counts only the matches that the
+# filters leave: others' items, and other days, take no place in it.
+FOUND: Mapping[str, str] = {
+    # All items of a few accounts that have few items.
+    "accounts": f"""
+    SELECT {_MATCH}
+    FROM (
+        SELECT i.id AS item FROM user_integration o
+        JOIN user_integration_content i ON i.user_integration_id = o.id
+        WHERE (%(account)s::uuid IS NULL OR o.id = %(account)s)
+          AND (%(user)s::text IS NULL OR o.user_id = %(user)s)
+        OFFSET 0
+    ) i JOIN content_search s ON s.content_id = i.item {_JOINED}
+    WHERE s.document @@ %(q)s::tsquery AND {_FILTERED} LIMIT %(most_ranked)s
+    """,
+    # The newest items, for common words.
+    "newest": f"""
+    SELECT {_MATCH}
+    FROM (SELECT * FROM content_search ORDER BY content_id DESC LIMIT {MAX_EXAMINED}) s {_JOINED}
+    WHERE s.document @@ %(q)s::tsquery AND {_FILTERED} LIMIT %(most_ranked)s
+    """,
+    # The items of each account with the last external ids, which are the newest of most services.
+    # Because of BETWEEN, the planner does not expect a small account, and reads them in this order.
+    "newest of accounts": f"""
+    SELECT {_MATCH}
+    FROM (
+        SELECT i.id AS item FROM user_integration o CROSS JOIN LATERAL (
+            SELECT id FROM user_integration_content
+            WHERE user_integration_id BETWEEN o.id AND o.id
+            ORDER BY user_integration_id DESC, external_id DESC LIMIT %(most_of_each)s
+        ) i
+        WHERE (%(account)s::uuid IS NULL OR o.id = %(account)s)
+          AND (%(user)s::text IS NULL OR o.user_id = %(user)s)
+        LIMIT {MAX_EXAMINED}
+    ) i JOIN content_search s ON s.content_id = i.item {_JOINED}
+    WHERE s.document @@ %(q)s::tsquery AND {_FILTERED} LIMIT %(most_ranked)s
+    """,
+    # The index of words, which returns matches in the order of their storage. It searches the
+    # rarest conditions: reading a common word takes longer than comparing the others. No other
+    # index can serve the inner query, however common the planner thinks that the words are.
+    "words": f"""
+    SELECT {_MATCH}
+    FROM (SELECT * FROM content_search WHERE document @@ %(rarest)s::tsquery OFFSET 0) s {_JOINED}
+    WHERE s.document @@ %(q)s::tsquery AND {_FILTERED} LIMIT %(most_ranked)s
+    """,
+}
+
+# A match in a name counts ten times as much as one in the text. Each form of a word counts, so the
+# word itself counts once more. The best matches come first, and of equal ones the newest.
+SEARCHES: Mapping[str, str] = {
+    source: f"""
+WITH found AS MATERIALIZED ({found}), ranked AS MATERIALIZED (
     SELECT id, moment,
         ((ts_rank_cd('{{0.1, 0.2, 0.4, 1}}', document, %(exact)s::tsquery, 1)
             + ts_rank_cd('{{0.1, 0.2, 0.4, 1}}', document, %(ranked)s::tsquery, 1) / 4)
@@ -107,6 +237,29 @@ FROM (
 LEFT JOIN extracted_text x ON x.content_id = c.id AND x.hash = c.hash
 ORDER BY ranked.rank DESC, ranked.moment DESC, ranked.id DESC
 """
+    for source, found in FOUND.items()
+}
+
+# True if the accounts have more items than a search compares without the index of words.
+HAS_MANY = f"""
+SELECT EXISTS (
+    SELECT FROM user_integration o
+    JOIN user_integration_content i ON i.user_integration_id = o.id
+    WHERE (%(account)s::uuid IS NULL OR o.id = %(account)s)
+      AND (%(user)s::text IS NULL OR o.user_id = %(user)s)
+    OFFSET {MAX_EXAMINED}) AS has_many
+"""
+COUNT_ACCOUNTS = """
+SELECT count(*) AS number FROM user_integration
+WHERE (%(account)s::uuid IS NULL OR id = %(account)s)
+  AND (%(user)s::text IS NULL OR user_id = %(user)s)
+"""
+ESTIMATE = """
+EXPLAIN (FORMAT JSON) SELECT FROM content_search WHERE document @@ %(condition)s::tsquery
+"""
+COUNTS: Mapping[str, str] = {
+    source: f"SELECT count(*) AS number FROM ({found}) found" for source, found in FOUND.items()
+}
 
 ACCOUNTS = f"""
 SELECT id FROM user_integration
@@ -120,7 +273,8 @@ MAX_RESOLVED = 200
 """The number of people, channels, labels and folders with a name that are compared."""
 
 NAMED = f"""
-SELECT c.external_id, c.name FROM content_search s
+SELECT c.external_id, c.name
+FROM (SELECT * FROM content_search WHERE document @@ %(rarest)s::tsquery OFFSET 0) s
 JOIN user_integration_content c ON c.id = s.content_id
 WHERE s.document @@ %(q)s::tsquery AND c.deleted_at IS NULL LIMIT {MAX_RESOLVED}
 """
@@ -168,7 +322,8 @@ def page(
 ) -> Page:
     """Read one page: ordered by account and external id, or by rank if there is a search query.
 
-    Rows of a search have a `snippet`: the part of the text with the words.
+    Rows of a search have a `snippet`: the part of the text with the words. A page without a search
+    query may have fewer rows than `limit`, or none, and a cursor.
 
     Raises:
       InvalidInput: The cursor or the search query is invalid, or the query takes too long.
@@ -177,8 +332,31 @@ def page(
     if content_filter.q is not None:
         return _search(conn, slots, content_filter, content_filter.q, limit, after)
     params = asdict(content_filter) | KEY.params(limit, after)
+    statement, end = statements(content_filter)
     with slots.transaction(conn, MAX_SEARCH_SECONDS, user=content_filter.user):
-        return KEY.read(conn, PAGE, params)
+        return KEY.read_bounded(conn, statement, end, params)
+
+
+def statements(content_filter: ContentFilter) -> tuple[str, str]:
+    """Return the query of a page, and that of the last row which it compares with the filters."""
+    path = _path(content_filter)
+    by_account = content_filter.account is None and (
+        content_filter.user is not None or path == "external_id"
+    )
+    return (PAGES_OF_USER[path], ENDS_OF_USER[path]) if by_account else (PAGES[path], ENDS[path])
+
+
+def _path(content_filter: ContentFilter) -> str:
+    """Return the filter whose index a page reads: the one that usually leaves the fewest rows."""
+    if content_filter.external_id is not None:
+        return "external_id"
+    if content_filter.parent is not None:
+        return "parent"
+    if content_filter.gone:
+        return "gone"
+    if content_filter.deleted:
+        return "deleted"
+    return "kind" if content_filter.kind is not None else "all"
 
 
 def _search(
@@ -196,7 +374,7 @@ def _search(
             if accounts == "":
                 return Page([], None)
             query = search_query.parse(text, lambda kind, name: _named(conn, accounts, kind, name))
-            conditions = [one for one in (accounts, query.text) if one]
+            conditions = [one for one in (accounts, *query.conditions) if one]
             if not query.has_conditions or not conditions:
                 return Page([], None)
             params |= {
@@ -207,12 +385,57 @@ def _search(
                 "after_day": query.since,
                 "before_day": query.until,
             }
+            source, params["rarest"] = _source(conn, params, conditions)
             page = FOUND_KEY.read(
-                conn, SEARCH, params, shape=lambda row: _with_snippet(row, query.shown)
+                conn,
+                SEARCHES[source],
+                params,
+                shape=lambda row: _with_snippet(row, query.shown),
             )
     except (psycopg.InternalError, ProgramLimitExceeded):
         raise InvalidInput("search-invalid") from None
     return Page([_without(row, "rank", "moment") for row in page.rows], page.cursor)
+
+
+def _source(conn: Conn, params: Row, conditions: Sequence[str]) -> tuple[str, str]:
+    """Return the source of a search's matches that reads the fewest rows.
+
+    Args:
+      conn: A connection.
+      params: The parameters of the search. The function adds parameters of the source.
+      conditions: The conditions on words, all of which must hold.
+
+    Returns:
+      A key of `FOUND`, and the conditions that the index of words searches.
+    """
+    everything = " & ".join(conditions)
+    params["most_of_each"] = MAX_EXAMINED
+    is_of_few = params["account"] is not None or params["user"] is not None
+    if is_of_few and not fetch(conn, HAS_MANY, params, prepare=False)[0]["has_many"]:
+        return "accounts", everything
+    if _estimate(conn, everything) >= MIN_COMMON:
+        source = "newest of accounts" if is_of_few else "newest"
+        if is_of_few:
+            number = fetch(conn, COUNT_ACCOUNTS, params, prepare=False)[0]["number"]
+            params["most_of_each"] = max(1, MAX_EXAMINED // max(number, 1))
+        counted = params | {"most_ranked": MIN_NEWEST}
+        if fetch(conn, COUNTS[source], counted, prepare=False)[0]["number"] >= MIN_NEWEST:
+            return source, everything
+    return "words", _rarest(conn, conditions)
+
+
+def _rarest(conn: Conn, conditions: Sequence[str]) -> str:
+    """Return those conditions on words that the index of words searches."""
+    rows = {one: _estimate(conn, one) for one in conditions[:MAX_ESTIMATED]}
+    most = RARE_FACTOR * min(rows.values())
+    return " & ".join(one for one, number in rows.items() if number <= most)
+
+
+def _estimate(conn: Conn, condition: str) -> int:
+    """Return the number of items that meet a condition on words, as the planner estimates it."""
+    plan = fetch(conn, ESTIMATE, {"condition": condition}, prepare=False)[0]["QUERY PLAN"]
+    rows: int = plan[0]["Plan"]["Plan Rows"]
+    return rows
 
 
 def _with_snippet(row: Row, shown: Sequence[str]) -> Row:
@@ -243,8 +466,9 @@ def _named(conn: Conn, accounts: str | None, operator: str, name: str) -> list[s
         return []
     kind = " | ".join(quoted(operator_lexeme("kind", one)) for one in kinds)
     named = " & ".join(quoted(word.folded) + (":*" if operator == "from" else "") for word in found)
-    query = " & ".join(filter(None, [accounts, f"( {kind} )", f"( {named} )"]))
-    rows = fetch(conn, NAMED, {"q": query})
+    conditions = [*filter(None, [accounts]), f"( {kind} )", f"( {named} )"]
+    params = {"q": " & ".join(conditions), "rarest": _rarest(conn, conditions)}
+    rows = fetch(conn, NAMED, params, prepare=False)
     if operator == "from":
         return [row["external_id"] for row in rows]
     wanted = folded(name.strip("#@/"))

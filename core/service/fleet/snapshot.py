@@ -11,6 +11,7 @@ from core.ledger import leadership
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.service import use
 from core.service.content import search_index
+from core.service.count_cache import CountCache
 from core.service.fleet import liveness
 from core.service.fleet.liveness import ALIVE
 from core.service.runs.parked import CONDITION, ERROR_CLASS
@@ -123,6 +124,38 @@ class Snapshot:
     horizon_seconds: float
     unsearchable: int
     use: list[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The numbers of the overview at one moment, as those of `Snapshot`."""
+
+    tasks: list[Row]
+    queue_age: list[Row]
+    parked: list[Row]
+    runs: list[Row]
+    accounts: list[Row]
+    overdue: list[Row]
+    blocked: int
+    held: int
+
+
+def summarize(conn: Conn, settings: Settings, counts: CountCache) -> Summary:
+    """Collect the numbers of the overview. The counts of many accounts may be some seconds old."""
+    return Summary(
+        tasks=fetch(conn, TASKS, {}),
+        queue_age=fetch(conn, QUEUE_AGE, {}),
+        parked=fetch(conn, COUNT_PARKED, {}),
+        runs=fetch(conn, RUNS, {}),
+        accounts=counts.get("accounts", lambda: fetch(conn, ACCOUNTS, {}), _total),
+        overdue=fetch(conn, COUNT_OVERDUE, liveness.overdue_params(settings)),
+        blocked=fetch(conn, BLOCKED, {})[0]["number"],
+        held=fetch(conn, HELD, {})[0]["number"],
+    )
+
+
+def _total(rows: list[Row]) -> int:
+    return sum(row["number"] for row in rows)
 
 
 def collect(conn: Conn, settings: Settings) -> Snapshot:

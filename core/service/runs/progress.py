@@ -21,6 +21,7 @@ from core.ledger.quotas import TODAY, TOMORROW, most
 from core.limits.keys import WHOLE_ACCOUNT
 from core.service.accounts.actions import stopped
 from core.service.accounts.owed import Owed
+from core.service.count_cache import CountCache
 from core.service.fleet import pauses
 from core.service.formatting import moment, number, size
 from core.states import AccountState, Quota, RunState, TaskState
@@ -192,6 +193,15 @@ def progress(conn: Conn, run: UUID) -> Progress:
     if not rows:
         raise NotFound("run-not-found", run=run)
     return Progress(rows[0], **fetch(conn, CURRENT, {"run": run})[0])
+
+
+def cached(conn: Conn, counts: CountCache, run: UUID) -> Progress:
+    """Return the progress of a run. That of a run with many tasks may be some seconds old.
+
+    Raises:
+      NotFound: The run does not exist.
+    """
+    return counts.get(("progress", run), lambda: progress(conn, run), lambda counted: counted.known)
 
 
 def blockers(conn: Conn, account: Account, now: Progress | None = None) -> list[Blocker]:

@@ -1,8 +1,8 @@
 """The tree of a run's tasks: their number by type, and the tasks themselves, page by page.
 
-The statements read all tasks of the run, so their cost grows with the run: one or two seconds for a
-million tasks. An index on the parent would make reading cheaper, but writing every task more
-expensive.
+Counting reads all tasks of the run: one or two seconds for a million tasks. A page compares at most
+`MAX_SCANNED_ROWS` tasks. An index on the parent would make reading cheaper, but writing every task
+more expensive.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.ledger.completion import COUNTED
+from core.service.count_cache import CountCache
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
 from core.states import Lane, TaskState
 
 # The unique index that begins with the run serves it. Follow-ups for the background belong to
 # another run. In that run, a task whose parent is not in the same run is a root.
-_OF_RUN = """
+TYPES = f"""
 WITH tasks AS MATERIALIZED (
     SELECT id, parent_id, run_id, type, state, retried_as FROM sync_task WHERE run_id = %(run)s
 )
-"""
-TYPES = f"""{_OF_RUN}
 SELECT t.type, p.type AS made_by, min(t.id) AS first, count(*) AS known,
     count(*) FILTER (WHERE t.state = '{TaskState.DONE}') AS done,
     count(*) FILTER (WHERE t.state = '{TaskState.PARKED}') AS parked,
@@ -49,13 +48,24 @@ SELECT id, run_id, type, state, left(payload::text, 300) AS payload, attempts,
     created_at, started_at, finished_at
 FROM sync_task WHERE id = ANY(%(ids)s) ORDER BY id
 """
-ROOTS = f"""{_OF_RUN}
-SELECT t.id FROM tasks t WHERE NOT EXISTS (SELECT FROM tasks p WHERE p.id = t.parent_id)
-  AND t.id > coalesce(%(after_id)s, 0) ORDER BY t.id LIMIT %(limit)s
+# The tasks in the order of their ids. `sync_task_of_run` serves it: because of BETWEEN, the planner
+# does not take the order from the primary key. A task's follow-ups have greater ids.
+_IN_ORDER = """
+WHERE run_id BETWEEN %(run)s AND %(run)s
+  AND id > greatest(%(after_id)s::bigint, %(parent)s::bigint, 0)
 """
-CHILDREN = f"""{_OF_RUN}
-SELECT id FROM tasks WHERE parent_id = %(parent)s AND id > coalesce(%(after_id)s, 0)
-ORDER BY id LIMIT %(limit)s
+_TASKS_IN_ORDER = f"""
+(SELECT id, run_id, parent_id FROM sync_task {_IN_ORDER}
+  AND (%(end_id)s::bigint IS NULL OR id <= %(end_id)s) ORDER BY run_id, id OFFSET 0)
+"""
+END = f"SELECT id FROM sync_task {_IN_ORDER} ORDER BY run_id, id OFFSET %(skipped)s LIMIT 1"
+ROOTS = f"""
+SELECT t.id FROM {_TASKS_IN_ORDER} t
+WHERE NOT EXISTS (SELECT FROM sync_task p WHERE p.id = t.parent_id AND p.run_id = t.run_id)
+ORDER BY t.id LIMIT %(limit)s
+"""
+CHILDREN = f"""
+SELECT id FROM {_TASKS_IN_ORDER} t WHERE parent_id = %(parent)s ORDER BY id LIMIT %(limit)s
 """
 # Reads the ancestors of a task through the primary key. A parent has a smaller id than its
 # follow-ups, so the chain ends.
@@ -121,6 +131,17 @@ def by_type(conn: Conn, slots: QuerySlots, run: UUID, user: str | None) -> list[
         return nest(fetch(conn, TYPES, {"run": run}))
 
 
+def cached_by_type(
+    conn: Conn, slots: QuerySlots, counts: CountCache, run: UUID, user: str | None
+) -> list[Branch]:
+    """Count the tasks of a run by type. The count of many tasks may be some seconds old."""
+    return counts.get(
+        ("types", run),
+        lambda: by_type(conn, slots, run, user),
+        lambda branches: sum(branch.known for branch in branches),
+    )
+
+
 def nest(rows: Sequence[Row]) -> list[Branch]:
     """Arrange the counts by type and creator as a tree, in depth-first order.
 
@@ -168,6 +189,8 @@ def tasks(
 ) -> Page:
     """List the follow-ups of a task in this run, in the order of their creation.
 
+    A page of a large run may have fewer rows than `limit`, or none, and a cursor.
+
     Args:
       conn: A connection.
       slots: The slots of slow queries.
@@ -183,8 +206,7 @@ def tasks(
     """
     params = {"run": run, "parent": parent} | KEY.params(limit, after)
     with slots.transaction(conn, user=user):
-        conn.execute(HASHED)
-        page = KEY.read(conn, ROOTS if parent is None else CHILDREN, params)
+        page = KEY.read_bounded(conn, ROOTS if parent is None else CHILDREN, END, params)
     with slots.transaction(conn, user=user):
         rows = fetch(conn, _SHOWN, {"ids": [row["id"] for row in page.rows]})
     return Page(rows, page.cursor)

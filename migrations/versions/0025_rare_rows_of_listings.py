@@ -1,6 +1,6 @@
 """Listings find rare items and old tasks without reading others
 
-Revision: 0026, after 0024
+Revision: 0025, after 0024
 
 The index on parent, account and external ID replaces the one on account and parent, which the
 previous version uses for the same conditions.
@@ -12,7 +12,7 @@ from alembic import op
 
 from core.db.migrate import build_index
 
-revision = "0026"
+revision = "0025"
 down_revision = "0024"
 
 

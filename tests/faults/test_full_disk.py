@@ -20,7 +20,7 @@ from support.serving import Served, polling_serve
 CONFIG = {"pages": 4, "items": 6, "fanout_depth": 1, "delay_ms": 100}
 SLOWER = oracle.LARGE | {"delay_ms": 50}
 
-LEADER = "SELECT leader FROM engine_state WHERE leader_until > clock_timestamp()"
+LEADER = "SELECT leader FROM engine_state"
 SUSPECTS = "SELECT id, type FROM sync_task WHERE suspect"
 
 KINDS = [

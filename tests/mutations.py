@@ -1411,7 +1411,7 @@ MUTATIONS = [
     ),
     Mutation(
         "no more runs than the quota",
-        (("core/ledger/scheduling.py", "            if left.get(user, 1) > 0:",
+        (("core/ledger/scheduling.py", "            elif left.get(user, 1) > 0:",
           "            if True:"),),
         ("tests/integration/test_quotas.py",),
     ),
@@ -1437,6 +1437,18 @@ MUTATIONS = [
         (("migrations/versions/0021_quotas.py", "-size AS bytes FROM before_change",
           "0 AS bytes FROM before_change"),),
         ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "an account that joins its open run takes no run of the day",
+        (("core/ledger/scheduling.py", "            if account in joining:\n",
+          "            if False:\n"),),
+        ("tests/integration/test_quotas.py",),
+    ),
+    Mutation(
+        "the hints of a user who may begin no run wait together",
+        (("core/ledger/hints.py", "    WHERE user_id = %(user)s AND {passed",
+          "    WHERE user_id = %(user)s AND false AND {passed"),),
+        ("tests/integration/test_hints.py",),
     ),
     Mutation(
         "threads that were replaced keep no share",
@@ -2033,6 +2045,50 @@ MUTATIONS = [
             ),
         ),
         ("plugins-ftp/tests/test_changes.py::test_directories_that_look_like_the_ones_above_them_are_kept",),
+    ),
+    Mutation(
+        "the hash of a server that differs",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/download.py",
+                "        if found != wanted:",
+                "        if False:",
+            ),
+        ),
+        ("plugins-ftp/tests/test_server_hashes.py::test_downloads_are_proven_and_refused",),
+    ),
+    Mutation(
+        "the range of a server's hash",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/server_hashes.py",
+                "if is_complete and _fits",
+                "if _fits",
+            ),
+        ),
+        ("plugins-ftp/tests/test_server_hashes.py::test_a_reply_to_hash_that_means_something_else_is_no_hash",),
+    ),
+    Mutation(
+        "files that the verification leaves to downloads",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/verifying.py",
+                "            self._different.append(file.listed)",
+                "            pass",
+            ),
+        ),
+        ("plugins-ftp/tests/test_verifying.py::test_a_file_that_changed_in_secret_is_fetched_again",),
+    ),
+    Mutation(
+        "the position of the verification",
+        (
+            (
+                "plugins-ftp/src/integration_polling_ftp/verifying.py",
+                "name <= self._progress.after",
+                "False",
+            ),
+        ),
+        ("plugins-ftp/tests/test_verifying.py::test_a_position_that_is_gone_is_passed_over",),
     ),
     Mutation(
         "exact times that decide about a shifted listing",

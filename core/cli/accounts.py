@@ -202,30 +202,42 @@ def disconnect(
     delete_content: Annotated[
         bool, typer.Option("--delete-content", help="Delete the account's content.")
     ] = False,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Delete the account with all its data.")
+    ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Delete content without a confirmation prompt.")
     ] = False,
 ) -> None:
-    """Disconnect an account: delete its credentials. Its content needs one of two options.
+    """Disconnect an account: delete its credentials. Its content needs one of three options.
 
-    Use --keep-content or --delete-content.
+    Use --keep-content, --delete-content or --erase. An account that is not erased is still listed,
+    and counts for its user's quota of accounts.
 
     \b
     Examples:
       polling disconnect hello --keep-content
       polling disconnect hello --delete-content --yes
+      polling disconnect hello --erase --yes
     """
     from core.service.accounts import disconnect as account_disconnect
+    from core.service.accounts import erase as account_erase
 
-    if keep_content == delete_content:
-        raise typer.BadParameter("use either --keep-content or --delete-content")
-    if delete_content and not yes and not sys.stdin.isatty():
-        raise typer.BadParameter("without a terminal, --delete-content needs --yes")
+    if keep_content + delete_content + erase != 1:
+        raise typer.BadParameter("use one of --keep-content, --delete-content and --erase")
+    if not keep_content and not yes and not sys.stdin.isatty():
+        option = "--erase" if erase else "--delete-content"
+        raise typer.BadParameter(f"without a terminal, {option} needs --yes")
     with backend() as engine:
         account_id = _resolve(engine, id)
         with engine.database.connection() as conn:
-            if delete_content and not yes:
+            if not keep_content and not yes:
                 _confirm(account_disconnect.count_content(conn, account_id))
+        if erase:
+            with busy("Erasing the account …"):
+                account_erase.erase_account(engine, account_id)
+            say("Erased. The account and all its data were deleted.")
+            return
         account_disconnect.disconnect_account(engine, account_id)
         if delete_content:
             with busy("Deleting content …"), engine.database.connection() as conn:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.cli.output import dump_all, say, table
+from core.cli.listing import PAGE
+from core.cli.output import dump_all, note, say, table
 from core.cli.session import backend
 from core.cli.types import Json
 from core.errors import InvalidInput
@@ -41,7 +43,14 @@ def users(
             help="Number of days (UTC), today included. Default: 1; with USER, 30.",
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="Maximum number of users.")] = 50,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=500,
+            help="Maximum number of users. Default: 50; with --quotas and --json, all.",
+        ),
+    ] = None,
     shows_quotas: Annotated[
         bool, typer.Option("--quotas", help="Show quotas, and how much is used.")
     ] = False,
@@ -55,6 +64,14 @@ def users(
             " repeated.",
         ),
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER",
+            help="With --quotas: show the next page, after this user. Each page ends with the user"
+            " to use here.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show the use of the fleet by user: polls, tasks, thread-seconds and bytes; set quotas.
@@ -63,20 +80,22 @@ def users(
     the content that tasks returned, and BYTES KEPT the part of it that was new or had changed.
 
     With --quotas, the list has the users with accounts or quotas of their own, in the order of
-    their IDs.
+    their IDs. RUNS are counted only while a quota bounds them.
 
     \b
     Examples:
       polling users
       polling users ann --days 7
-      polling users --quotas
+      polling users --quotas --after ann
       polling users ann --quotas
       polling users ann --quota accounts=20 --quota bytes=10GiB --quota runs=default
     """
     if changes or shows_quotas:
-        _quotas(user_id, changes or [], limit, json=json)
+        _quotas(user_id, changes or [], limit, after, json=json)
+    elif after is not None:
+        raise typer.BadParameter("--after needs --quotas")
     else:
-        _use(user_id, days, limit, json=json)
+        _use(user_id, days, limit or PAGE, json=json)
 
 
 def _use(user_id: str | None, days: int | None, limit: int, *, json: bool) -> None:
@@ -97,28 +116,43 @@ def _use(user_id: str | None, days: int | None, limit: int, *, json: bool) -> No
         table(columns, (_cells(row, first) for row in rows), wide=heading)
 
 
-def _quotas(user_id: str | None, changes: Sequence[str], limit: int, *, json: bool) -> None:
+def _quotas(
+    user_id: str | None,
+    changes: Sequence[str],
+    limit: int | None,
+    after: str | None,
+    *,
+    json: bool,
+) -> None:
     from core.service import quotas
 
     if changes and user_id is None:
         raise InvalidInput("quota-without-user")
+    if after is not None and user_id is not None:
+        raise typer.BadParameter("--after needs the list of users, without USER")
     named = dict(parse_quota(change) for change in changes)
+    following: str | None = None
     with backend() as engine:
         if user_id is not None and named:
-            rows = [quotas.change(engine, user_id, named)]
+            rows: Iterable[Row] = [quotas.change(engine, user_id, named)]
         else:
             with engine.database.connection() as conn:
                 if user_id is not None:
                     rows = [quotas.of_user(conn, user_id)]
+                elif json and limit is None and after is None:
+                    dump_all(quotas.of_all(conn))
+                    return
                 else:
-                    rows = quotas.following(conn, limit=limit)
+                    rows, following = quotas.page(conn, after or "", limit or PAGE)
     if json:
         dump_all(rows)
     elif not rows:
-        say("No users.")
+        say("No users." if after is None else "No more users.")
     else:
         columns = ("USER", *(name.upper() for name in Quota))
         table(columns, (_of_quotas(row) for row in rows), wide="USER")
+    if following is not None:
+        note(f"Next page: repeat the command with --after {shlex.quote(following)}")
 
 
 def _of_quotas(row: Row) -> tuple[str, ...]:
@@ -126,7 +160,10 @@ def _of_quotas(row: Row) -> tuple[str, ...]:
     for name in Quota:
         shown = size if name is Quota.BYTES else number
         used, most = row[name]["used"], row[name]["most"]
-        cells.append(shown(used) if most is None else f"{shown(used)} of {shown(most)}")
+        if most is not None:
+            cells.append(f"{shown(used)} of {shown(most)}")
+        else:
+            cells.append("-" if name is Quota.RUNS else shown(used))
     return tuple(cells)
 
 
@@ -136,17 +173,20 @@ def parse_quota(text: str) -> tuple[Quota, Change]:
     Raises:
       InvalidInput: The name or the number is not valid.
     """
+    from core.ledger.quotas import MAX_QUOTA
+
     name, _, most = text.partition("=")
     if name not in list(Quota):
         raise InvalidInput("quota-invalid", text=text)
     if most in ("none", "default"):
         return Quota(name), None if most == "none" else "default"
-    match = re.fullmatch(r"(\d{1,18})(?:\.(\d{1,3}))? ?([A-Za-z]*)", most)
-    factor = _UNITS.get(match[3].lower()) if match and name == Quota.BYTES else None
-    if match is None or (factor is None and (match[2] or match[3])):
+    match = re.fullmatch(r"([0-9]{1,18})(?:\.([0-9]{1,3}))? ?([A-Za-z]*)", most)
+    units = _UNITS if name == Quota.BYTES else {"": 1}
+    factor = units.get(match[3].lower()) if match else None
+    if match is None or factor is None or (match[2] and factor == 1):
         raise InvalidInput("quota-invalid", text=text)
-    bound = int(Decimal(f"{match[1]}.{match[2] or 0}") * (factor or 1))
-    if bound >= 2**63:
+    bound = int(Decimal(f"{match[1]}.{match[2] or 0}") * factor)
+    if bound > MAX_QUOTA:
         raise InvalidInput("quota-invalid", text=text)
     return Quota(name), bound
 

@@ -170,7 +170,7 @@ ENTRIES: Catalog = {
         409,
         "user {user} has {number} accounts; the quota is {most}",
         "Erase an account that is not used, or ask the operator for a larger quota",
-        cli="Erase an account: polling disconnect ID --delete-content. Or raise the quota:"
+        cli="Erase an account: polling disconnect ID --erase. Or raise the quota:"
         " polling users USER --quota accounts=NUMBER",
     ),
     "bytes-quota-reached": entry(

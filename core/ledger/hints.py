@@ -54,6 +54,9 @@ QUOTA_SECONDS = 60.0
 PORTION = 200
 """The number of accounts whose runs the leader opens at a time."""
 
+MAX_LOOKS = 10
+"""The number of portions after which the leader continues a second later."""
+
 COMPLETE_ACCOUNT = ""
 """The part that stands for the complete account."""
 
@@ -109,6 +112,17 @@ POSTPONE = """
 UPDATE hint SET due_at = clock_timestamp() + %s * interval '1 second'
 WHERE user_integration_id = %s
 """
+# The user may begin no run now. The due hints of all accounts of the user wait, in their order, so
+# that the leader does not look at each of them. It skips hints that another transaction has locked.
+# Served by `hint_user`.
+POSTPONE_USER = f"""
+UPDATE hint SET due_at = clock_timestamp() + %(seconds)s * interval '1 second'
+    + late.place * interval '1 microsecond'
+FROM (SELECT user_integration_id, row_number() OVER (ORDER BY due_at) AS place FROM (
+    SELECT user_integration_id, due_at FROM hint
+    WHERE user_id = %(user)s AND {passed("hint.due_at")} FOR UPDATE SKIP LOCKED) locked) late
+WHERE hint.user_integration_id = late.user_integration_id
+"""
 # The account is not active. The run that follows its return looks at everything.
 DROP = "DELETE FROM hint WHERE user_integration_id = %s"
 
@@ -133,7 +147,8 @@ PARTS = "SELECT taken FROM hint WHERE user_integration_id = %s AND run_id = %s"
 
 # Served by `hint_due`.
 DUE = f"""
-SELECT user_integration_id FROM hint WHERE {passed("hint.due_at")} ORDER BY due_at LIMIT {PORTION}
+SELECT user_integration_id, user_id FROM hint
+WHERE {passed("hint.due_at")} ORDER BY due_at LIMIT {PORTION}
 """
 # An older version ends runs without looking at hints, and so does a person who cancels one. Served
 # by `hint_held`.
@@ -182,7 +197,7 @@ def add(conn: Conn, account: UUID, part: str | None = None) -> bool:
         if not row[2]:
             return False
         conn.execute(ADD_HINT, {**params, "user": row[0]})
-        return _open_if_due(conn, account, *row)
+        return bool(_open_if_due(conn, account, *row))
 
 
 def add_all(conn: Conn, accounts: Sequence[UUID]) -> None:
@@ -227,7 +242,7 @@ def run_ended(conn: Conn, run: Mapping[str, Any]) -> bool:
     # The leader opens the run.
     if quotas.are_bounded(conn, row[1]):
         return False
-    return _open(conn, account)
+    return bool(_open(conn, account))
 
 
 def open_due(conn: Conn) -> int:
@@ -237,9 +252,19 @@ def open_due(conn: Conn) -> int:
       conn: A connection in autocommit mode.
     """
     opened = 0
-    for (account,) in conn.execute(DUE).fetchall():
-        with conn.transaction():
-            opened += _open(conn, account)
+    for _ in range(MAX_LOOKS):
+        due, full = conn.execute(DUE).fetchall(), set[str]()
+        for account, user in due:
+            if user in full:
+                continue
+            with conn.transaction():
+                is_new = _open(conn, account)
+            if is_new is None:
+                full.add(user)
+            opened += bool(is_new)
+        # The users behind those that may begin no run follow immediately.
+        if not full or len(due) < PORTION or opened >= PORTION:
+            break
     return opened
 
 
@@ -248,9 +273,9 @@ def release(conn: Conn) -> None:
     conn.execute(RELEASE)
 
 
-def _open(conn: Conn, account: UUID) -> bool:
+def _open(conn: Conn, account: UUID) -> bool | None:
     row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
-    return row is not None and _open_if_due(conn, account, *row)
+    return False if row is None else _open_if_due(conn, account, *row)
 
 
 def _open_if_due(
@@ -262,8 +287,12 @@ def _open_if_due(
     resync_due: bool,
     paused: bool,
     is_open: bool,
-) -> bool:
-    """Open a run for the hints of a locked account if they are due and it may run now."""
+) -> bool | None:
+    """Open a run for the hints of a locked account if they are due and it may run now.
+
+    Returns:
+      True if a run was opened. None: the user may begin no run now, and all hints of the user wait.
+    """
     if conn.execute(LOCK_DUE, (account,)).fetchone() is None:
         return False
     if not active:
@@ -274,12 +303,12 @@ def _open_if_due(
         return False
     ((begun,),) = conn.execute(RUNS_OF_USER, (user,))
     if begun >= MAX_RUNS_PER_USER:
-        conn.execute(POSTPONE, (MIN_HINT_SECONDS, account))
-        return False
+        conn.execute(POSTPONE_USER, {"user": user, "seconds": MIN_HINT_SECONDS})
+        return None
     locked = quotas.lock_runs(conn, [user])
     if user in locked and not locked[user].left:
-        conn.execute(POSTPONE, (QUOTA_SECONDS, account))
-        return False
+        conn.execute(POSTPONE_USER, {"user": user, "seconds": QUOTA_SECONDS})
+        return None
     quotas.count_runs(conn, locked, {user: 1})
     params: dict[str, Any] = {"account": account, "lane": Lane.LIVE, "complete": False}
     params |= {"id": uuid4(), "domain": domain, "trigger": Trigger.HINT, "root": ROOT_KEY}

@@ -106,6 +106,15 @@ DELETE FROM user_day WHERE (user_id, day) IN (
     SELECT user_id, day FROM user_day
     WHERE day < least(now() - %s * interval '1 second', %s)::date ORDER BY day LIMIT 5000)
 """
+# Rows that only count runs for a quota: nothing of the user has run, or the user was erased. It
+# reads two days, with `user_day_day`.
+PRUNE_UNUSED = """
+WITH bound AS (SELECT least(now() - %s * interval '1 second', %s)::date AS day)
+DELETE FROM user_day WHERE (user_id, day) IN (
+    SELECT user_id, day FROM user_day
+    WHERE day < (SELECT day FROM bound) AND day >= (SELECT day - 2 FROM bound)
+      AND polls = 0 AND tasks = 0 AND thread_seconds = 0 LIMIT 5000)
+"""
 # The latest transaction that the change feed had passed at that age, and the time of that look.
 # `monotonic_sample_watched` serves it. The samples cover the retention times.
 REPORTED = """
@@ -141,6 +150,7 @@ PRUNED = (
     (PRUNE_CHANGES, clocks.age("control_change.changed_at")),
     (PRUNE_DAYS, FIGURES_SECONDS),
     (PRUNE_USE, FIGURES_SECONDS),
+    (PRUNE_UNUSED, clocks.DAY),
 )
 """Statements that delete old rows, and the age of these rows in seconds."""
 

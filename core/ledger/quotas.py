@@ -56,7 +56,6 @@ WHERE user_quota.most IS DISTINCT FROM excluded.most
 """
 DEFAULTS = f"SELECT name, most FROM user_quota WHERE user_id = '{EVERYONE}'"
 RESET = "DELETE FROM user_quota WHERE user_id = %(user)s AND name = %(name)s"
-RESET_ALL = "DELETE FROM user_quota WHERE user_id = %s"
 ANY_QUOTA = "SELECT EXISTS (SELECT FROM user_quota WHERE name = %s AND most IS NOT NULL)"
 
 # Locks the numbers of this day of the users that have a quota, so that no run begins beside.
@@ -74,6 +73,11 @@ SELECT l.user_id, l.day, b.most, l.runs FROM locked l JOIN bounded b ON b.id = l
 # The rows are locked.
 COUNT_RUNS = """
 UPDATE user_day SET runs = runs + %(number)s WHERE user_id = %(user)s AND day = %(day)s
+"""
+ERASE_USE = f"DELETE FROM user_day WHERE user_id = %(user)s AND (day <> {TODAY} OR runs = 0)"
+RESET_USE = """
+UPDATE user_day SET polls = 0, tasks = 0, thread_seconds = 0, bytes_in = 0, bytes_kept = 0
+WHERE user_id = %(user)s
 """
 IS_BOUNDED = f"SELECT {most(Quota.RUNS, '%(user)s')} IS NOT NULL"
 
@@ -105,8 +109,13 @@ UPDATE user_kept k SET is_full = NOT k.is_full
 WHERE k.user_id = ANY(%s) AND k.is_full <> {_IS_FULL}
 RETURNING k.user_id, k.is_full
 """
+# Without content, only a quota of 0 is reached. Other users without content have no row.
+ADD_EMPTY = f"""
+INSERT INTO user_kept (user_id) SELECT u.id FROM unnest(%s::text[]) AS u (id)
+WHERE {most(Quota.BYTES, "u.id")} = 0 ORDER BY u.id ON CONFLICT (user_id) DO NOTHING
+"""
 NEXT_USERS = "SELECT user_id FROM user_kept WHERE user_id > %s ORDER BY user_id LIMIT %s"
-FORGET_EMPTY = "DELETE FROM user_kept WHERE user_id = ANY(%s) AND bytes = 0"
+FORGET_EMPTY = "DELETE FROM user_kept WHERE user_id = ANY(%s) AND bytes = 0 AND NOT is_full"
 KEPT = f"""
 SELECT k.bytes, {most(Quota.BYTES, "k.user_id")} FROM user_kept k
 WHERE k.user_id = %s AND k.is_full
@@ -259,9 +268,13 @@ def judge(conn: Conn, users: Iterable[str]) -> bool:
     named = sorted(set(users))
     if not named:
         return False
-    rows = conn.execute(JUDGE, (named,)).fetchall()
+    conn.execute(ADD_EMPTY, (named,))
+    has_room = False
+    # Again after a change: a quota may have changed since the statement began.
+    while rows := conn.execute(JUDGE, (named,)).fetchall():
+        has_room |= any(not is_full for _, is_full in rows)
     conn.execute(FORGET_EMPTY, (named,))
-    return any(not is_full for _, is_full in rows)
+    return has_room
 
 
 def set_quotas(conn: Conn, user: str, quotas: Mapping[Quota, int | None]) -> None:
@@ -277,8 +290,13 @@ def reset_quotas(conn: Conn, user: str, names: Iterable[Quota]) -> None:
 
 
 def erase(conn: Conn, user: str) -> None:
-    """Delete the quotas and the totals of a user whose content is deleted."""
-    conn.execute(RESET_ALL, (user,))
+    """Delete the total of a user whose content is deleted, and the use of the user.
+
+    The quotas stay, and so does the number of runs of this day: a user with a token that may erase
+    would otherwise have more than the operator allows. `pruning.PRUNE_UNUSED` deletes the number.
+    """
+    conn.execute(ERASE_USE, {"user": user})
+    conn.execute(RESET_USE, {"user": user})
     while add_changes(conn, user):
         pass
-    conn.execute(FORGET_EMPTY, ([user],))
+    judge(conn, [user])

@@ -83,6 +83,13 @@ LOCK_DUE = f"""
 SELECT a.id, a.user_id {_DUE}
 ORDER BY a.next_sync_at LIMIT %s FOR NO KEY UPDATE OF a SKIP LOCKED
 """
+# The locked accounts that join their open run, which cannot end while they are locked. Each is one
+# search of `sync_run_open`.
+JOINING = f"""
+SELECT a.id FROM unnest(%s::uuid[]) AS a (id) CROSS JOIN LATERAL (
+    SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
+        AND r.state = '{RunState.RUNNING}' LIMIT 1) run
+"""
 # The day's runs of the user have all begun. The accounts ask again after their interval, or early
 # on the next day, spread over their interval.
 WAIT_FOR_QUOTA = f"""
@@ -189,7 +196,7 @@ class _Due:
       batch: The maximum number of accounts.
 
     Attributes:
-      allowed: The accounts that may begin a run.
+      allowed: The accounts that may begin a run, and those that join their open one.
       refused: The accounts whose user has no run left on this day.
     """
 
@@ -197,10 +204,13 @@ class _Due:
         self._users: dict[UUID, str] = dict(conn.execute(LOCK_DUE, (batch,)).fetchall())
         self._locked = quotas.lock_runs(conn, self._users.values())
         left = {user: runs.left for user, runs in self._locked.items()}
+        joining = {id for (id,) in conn.execute(JOINING, (list(self._users),))} if left else set()
         self.allowed: list[UUID] = []
         self.refused: list[UUID] = []
         for account, user in self._users.items():
-            if left.get(user, 1) > 0:
+            if account in joining:
+                self.allowed.append(account)
+            elif left.get(user, 1) > 0:
                 self.allowed.append(account)
                 left[user] = left.get(user, 1) - (user in left)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from core.db.pool import Conn
@@ -71,10 +71,23 @@ def of_user(conn: Conn, user: str) -> Row:
     return of_users(conn, [user])[0]
 
 
-def following(conn: Conn, after: str = "", limit: int = 50) -> list[Row]:
-    """Return the quotas of the users after this one, in the order of their ids."""
-    named = conn.execute(NEXT_USERS, {"after": after, "limit": limit}).fetchall()
-    return of_users(conn, [user for (user,) in named])
+def page(conn: Conn, after: str = "", limit: int = 50) -> tuple[list[Row], str | None]:
+    """Return the quotas of the users after this one, in the order of their ids.
+
+    Returns:
+      The rows, and the user after whom the next page begins; None: no user follows.
+    """
+    named = conn.execute(NEXT_USERS, {"after": after, "limit": limit + 1}).fetchall()
+    users = [user for (user,) in named[:limit]]
+    return of_users(conn, users), users[-1] if len(named) > limit else None
+
+
+def of_all(conn: Conn) -> Iterator[Row]:
+    """Yield the quotas of all users that have accounts or quotas of their own."""
+    after: str | None = ""
+    while after is not None:
+        rows, after = page(conn, after, limit=500)
+        yield from rows
 
 
 def change(backend: Backend, user: str, changes: Mapping[Quota, Change]) -> Row:

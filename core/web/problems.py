@@ -6,6 +6,8 @@ They never repeat values from the request, which may be secrets.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -43,6 +45,13 @@ RETRY_AFTER: Mapping[str, str] = {
     "wrong-tokens-too-many": "60",
 }
 """Seconds to wait before the next request, for errors that differ from their status."""
+
+PERIODS: Mapping[str, int] = {
+    "runs-quota-reached": 86_400,
+    "runs-exhausted": 3_600,
+    "sign-ins-exhausted": 3_600,
+}
+"""Periods of UTC in seconds, for errors that last until the next one begins."""
 
 MAX_LOCATION_CHARS = 200
 MAX_ERRORS = 20
@@ -108,6 +117,8 @@ def problem(
 def headers_of(error: PollingError) -> dict[str, str]:
     """Return the headers of the response for an error."""
     wait = RETRY_AFTER.get(error.code)
+    if period := PERIODS.get(error.code):
+        wait = str(math.ceil(period - time.time() % period))
     return {**HEADERS.get(error.status, {}), **({} if wait is None else {"Retry-After": wait})}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 import warnings
@@ -42,6 +43,7 @@ class Server:
     commands: list[str]
     loop: IOLoop
     sessions: set[FTPHandler] = field(default_factory=set)
+    host: str = "127.0.0.1"
     times: Iterator[int] = field(default_factory=lambda: count(int(time.time()) - MONTH, 60))
     credentials: dict[str, str] = field(
         default_factory=lambda: {"username": USERNAME, "password": PASSWORD}
@@ -49,7 +51,7 @@ class Server:
 
     @property
     def config(self) -> dict[str, Any]:
-        return {"host": "127.0.0.1", "port": self.port, "timeout_seconds": 5}
+        return {"host": self.host, "port": self.port, "timeout_seconds": 5}
 
     def write(self, path: str, content: bytes = b"content", at: float | None = None) -> Path:
         """Write a file. It is a month old, and each one is a minute younger than the one before."""
@@ -76,7 +78,7 @@ class Server:
         return [line for line in self.commands if line.split()[0] == command]
 
 
-def start(home: Path, without: tuple[str, ...] = ()) -> Iterator[Server]:
+def start(home: Path, without: tuple[str, ...] = (), host: str = "127.0.0.1") -> Iterator[Server]:
     authorizer = DummyAuthorizer()
     authorizer.add_user(USERNAME, PASSWORD, str(home), perm="elr")
     loop, sessions, commands = IOLoop(), set[FTPHandler](), list[str]()
@@ -102,7 +104,7 @@ def start(home: Path, without: tuple[str, ...] = ()) -> Iterator[Server]:
             super(FTPHandler, self).push(data.encode(self.encoding, self.unicode_errors))
 
     Handler.authorizer = authorizer
-    server = FTPServer(("127.0.0.1", 0), Handler, ioloop=loop)
+    server = FTPServer((host, 0), Handler, ioloop=loop)
     stopping = threading.Event()
 
     def serve() -> None:
@@ -113,7 +115,7 @@ def start(home: Path, without: tuple[str, ...] = ()) -> Iterator[Server]:
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        yield Server(home, server.address[1], Handler, commands, loop, sessions)
+        yield Server(home, server.address[1], Handler, commands, loop, sessions, host=host)
     finally:
         stopping.set()
         thread.join(10)
@@ -141,3 +143,13 @@ def list_server(tmp_path: Path) -> Iterator[Server]:
 def nlst_server(tmp_path: Path) -> Iterator[Server]:
     """A server that lists names only."""
     yield from start(tmp_path, (*LIST_ONLY, "LIST"))
+
+
+@pytest.fixture
+def ipv6_server(tmp_path: Path) -> Iterator[Server]:
+    """A server with MLSD at `::1`."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    yield from start(tmp_path, host="::1")

@@ -88,8 +88,31 @@ def test_an_unknown_host_name_is_an_error_of_the_config(
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     code = socket.EAI_NONAME
-    with pytest.raises(ConfigurationError, match=r"no\.such\.host\.invalid"):
+    with pytest.raises(ConfigurationError, match=r"no\.such\.host\.invalid.*the field host"):
         harness.check()
     code = socket.EAI_AGAIN
     with pytest.raises(Unavailable):
         harness.check()
+
+
+@pytest.mark.parametrize("form", ["[::1]:{}", "ftp://[::1]:{}/", "::1"])
+def test_a_server_at_an_ipv6_address_is_copied(ipv6_server: Any, form: str) -> None:
+    """Data connections then need EPSV (RFC 2428)."""
+    ipv6_server.write("file")
+    port = {"port": ipv6_server.port} if form == "::1" else {}
+    config = {"host": form.format(ipv6_server.port), **port}
+    harness = Harness(Ftp, config, ipv6_server.credentials)
+    assert harness.check().id.endswith(f"@::1:{ipv6_server.port}/")
+    assert harness.sync().state == "succeeded"
+    assert set(harness.content) == {"/file"}
+    assert ipv6_server.sent("EPSV")
+    assert not ipv6_server.sent("PASV")
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ftp://127.0.0.1:{}/sub", "localhost:{}"])
+def test_a_pasted_address_is_copied(facts_server: Any, form: str) -> None:
+    facts_server.write("sub/file")
+    config = {"host": form.format(facts_server.port)}
+    harness = Harness(Ftp, config, facts_server.credentials)
+    assert harness.sync().state == "succeeded"
+    assert "/sub/file" in harness.content

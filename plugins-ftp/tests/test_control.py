@@ -26,7 +26,8 @@ SOURCES = sorted(Path(integration_polling_ftp.__file__).parent.glob("*.py"))
 
 READING = {
     "AUTH", "PBSZ", "PROT", "USER", "PASS", "FEAT", "OPTS", "NOOP", "CWD", "PWD", "TYPE", "PASV",
-    "ACCT", "PRET", "EPSV", "REST", "RETR", "MLSD", "MLST", "LIST", "NLST", "SIZE", "MDTM",
+    "ACCT", "PRET", "EPSV", "REST", "RETR", "MLSD", "MLST", "LIST", "NLST", "SIZE", "MDTM", "HASH",
+    "XSHA256", "XSHA512", "XSHA1", "XSHA", "XMD5", "MD5", "XCRC",
 }  # fmt: skip
 
 WRITING = {

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import real_servers
-from integration_polling_ftp import Ftp
+from integration_polling_ftp import Ftp, login
+from integration_polling_ftp.control import Reply
 from integration_polling_ftp.session import Session
+from integration_polling_ftp.walking import Walk
 from real_servers import RealServer, serve
 
 from core.testing import Harness
@@ -144,4 +146,84 @@ def test_a_server_in_another_zone_gives_the_right_times(
             if item.name != "large"
         } == times
         harness.sync()
+        assert harness.sync().outputs_saved == 0
+
+
+def between_the_looks(patch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Call a function once, before the second look at files."""
+    changes = [change]
+    original = Walk.settle
+
+    def settle(self: Walk, *args: Any) -> None:
+        while changes:
+            changes.pop()()
+        original(self, *args)
+
+    patch.setattr(Walk, "settle", settle)
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_a_file_that_grows_is_complete_when_it_rests(
+    server: RealServer, monkeypatch: pytest.MonkeyPatch, growing: bool
+) -> None:
+    def grow() -> None:
+        with (server.home / "log").open("ab") as file:
+            file.write(b" and the rest")
+
+    write(server, "log", b"the first part", time.time())
+    write(server, "rests", b"1", time.time())
+    between_the_looks(monkeypatch, grow)
+    harness = connect(server, growing=growing)
+    first = harness.sync()
+    assert first.state == "succeeded", first.failures
+    whole = b"the first part and the rest"
+    if growing:
+        assert whole.startswith(kept(harness, server)["/log"])
+    else:
+        assert dict(first.skipped_items) == {"still changing": 1}
+        assert kept(harness, server) == {"/rests": b"1"}
+    assert harness.sync().skipped_items.total() == 0
+    assert kept(harness, server) == {"/log": whole, "/rests": b"1"}
+
+
+def test_markers_and_suffixes_decide(server: RealServer) -> None:
+    for name in ("a.csv", "a.csv.done", "b.csv", "c.csv.part"):
+        write(server, name, name.encode(), PAST)
+    harness = connect(server, ready_marker="*.done")
+    result = harness.sync()
+    assert (result.state, result.skipped_items["without ready_marker"]) == ("succeeded", 1)
+    assert set(kept(harness, server)) == {"/a.csv", "/a.csv.done"}
+    write(server, "b.csv.done", b"", PAST)
+    (server.home / "c.csv.part").rename(server.home / "c.csv")
+    harness.sync()
+    assert set(kept(harness, server)) == {"/a.csv", "/a.csv.done", "/b.csv", "/b.csv.done"}
+
+
+def test_a_loop_without_ids_is_not_entered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `-b`, pure-ftpd's LIST shows links as the directories that they lead to."""
+    start, features = real_servers.STARTS["pure-ftpd"], login._features
+
+    def hiding(*args: Any) -> Any:
+        command, credentials = start(*args)
+        return [*command, "-b"], credentials
+
+    def without_facts(reply: Reply) -> dict[str, str]:
+        return {name: each for name, each in features(reply).items() if name != "MLST"}
+
+    monkeypatch.setitem(real_servers.STARTS, "pure-ftpd", hiding)
+    monkeypatch.setattr(login, "_features", without_facts)
+    with serve("pure-ftpd") as server:
+        write(server, "file", b"1", PAST)
+        write(server, "sub/inside", b"2", PAST)
+        write(server, "sub/deep/er/last", b"3", PAST)
+        (server.home / "sub/loop").symlink_to("..")
+        (server.home / "sub/deep/er/up").symlink_to("../..")
+        (server.home / "sub/here").symlink_to(".")
+        for folder, _, _ in os.walk(server.home, topdown=False):
+            os.utime(folder, (PAST, PAST))
+        harness = connect(server)
+        result = harness.sync()
+        assert result.state == "succeeded", result.failures
+        assert set(kept(harness, server)) == {"/file", "/sub/inside", "/sub/deep/er/last"}
+        assert dict(result.skipped_items) == {"link to a directory above it": 3}
         assert harness.sync().outputs_saved == 0

@@ -206,8 +206,8 @@ def test_a_listing_that_failed_with_226_is_an_error(
     """The server is vsftpd, and it cannot read the directory."""
     reply = Control.reply
 
-    def failing(self: Control) -> Reply:
-        text = reply(self)
+    def failing(self: Control, deadline: float = 0.0) -> Reply:
+        text = reply(self, deadline)
         return (
             Reply("226", "226 Transfer done (but failed to open directory).")
             if (text.code == "226")

@@ -115,7 +115,7 @@ def test_the_plugin_can_send_only_requests_that_read() -> None:
         "INIT": 1, "OPEN": 3, "CLOSE": 4, "READ": 5, "FSTAT": 8, "OPENDIR": 11, "READDIR": 12,
         "REALPATH": 16, "STAT": 17, "EXTENDED": 200,
     }  # fmt: skip
-    assert [one.value for one in Extension] == [b"limits@openssh.com"]
+    assert [one.value for one in Extension] == [b"limits@openssh.com", b"check-file-name"]
     assert number(1) == sftp_protocol.FOR_READING
     tree = ast.parse(Path(sftp_protocol.__file__).read_text())
     [sender] = [

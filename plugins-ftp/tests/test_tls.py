@@ -85,6 +85,21 @@ def test_a_tree_arrives_complete_over_tls(server: RealServer, newest: str) -> No
     assert harness.sync().outputs_saved == 0
 
 
+def test_an_encrypted_session_uses_epsv_and_is_kept_alive(server: RealServer) -> None:
+    """A firewall cannot read the port in an encrypted reply to PASV, and forgets idle sessions."""
+    fill(server)
+    session = Session(Config(**server.config), Credentials(**server.credentials))
+    try:
+        session.retrieve("/a/1 ä.bin", len)
+        opened = session._client.opened()
+        assert (opened.preferred, opened.passive) == ("EPSV", "EPSV")
+        connection = opened.control._socket
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+    finally:
+        session.close()
+
+
 @pytest.mark.parametrize("name", ["vsftpd", "proftpd"])
 def test_a_tree_arrives_complete_over_implicit_tls(name: str) -> None:
     with serve(name, tls=Security(AUTHORITY, CERTIFICATE, implicit=True)) as server:

@@ -190,6 +190,8 @@ def test_the_readme_has_each_config_field_with_its_default() -> None:
         ({"delay_ms": 30_001}, {"delay_ms": 30_000}),
         ({"item_bytes": 1_048_577}, {"item_bytes": 1_048_576}),
         ({"fail_rate": {"exit": 0.1}}, {"fail_rate": {"crash": 0.1}}),
+        ({"pages": 10_001}, {"pages": 10_000}),
+        *(({name: 1_001}, {name: 1_000}) for name in ("items", "hidden", "grow", "fanout_depth")),
     ],
 )
 def test_what_harms_others_needs_the_setting_of_the_operator(

@@ -373,8 +373,8 @@ def test_disconnecting_keeps_or_deletes_the_content_as_requested(cli: Cli) -> No
         cli.ok("sync", id, "--wait")
         cli.fails("disconnect", id, code=2)
         contradiction = cli.fails("disconnect", id, "--keep-content", "--delete-content", code=2)
-        assert "--keep-content" in contradiction
-        assert "--delete-content" in contradiction
+        for choice in ("--keep-content", "--delete-content", "--erase"):
+            assert choice in contradiction
         if not left:
             assert "--yes" in cli.fails("disconnect", id, option, code=2)
         assert cli.ok("accounts", "show", id, "--json").json()["sync_status"] == "active"
@@ -383,6 +383,44 @@ def test_disconnecting_keeps_or_deletes_the_content_as_requested(cli: Cli) -> No
         assert cli.ok("accounts", "show", id, "--json").json()["sync_status"] == "disconnected"
         assert "disconnected" in cli.fails("sync", id)
         assert bool(cli.ok("runs", "--account", id, "--json").out) == bool(left)
+
+
+def test_an_erased_account_makes_room_for_another(cli: Cli) -> None:
+    """The error of a reached quota names the command that helps."""
+    config = ["--config", '{"name": "first"}', "--user-id", "ann", "--json"]
+    id = cli.ok("connect", "hello-world", *config).json()["id"]
+    cli.ok("users", "ann", "--quota", "accounts=1")
+    config[1] = '{"name": "second"}'
+    error = cli.fails("connect", "hello-world", *config)
+    assert "user ann has 1 accounts; the quota is 1" in error
+    assert "polling disconnect ID --erase" in error
+    cli.ok("disconnect", id, "--delete-content", "--yes")
+    cli.fails("connect", "hello-world", *config)
+    assert "--yes" in cli.fails("disconnect", id, "--erase", code=2)
+    assert cli.ok("disconnect", id, "--erase", "--yes").out.startswith("Erased.")
+    cli.fails("accounts", "show", id)
+    cli.ok("disconnect", cli.ok("connect", "hello-world", *config).json()["id"], "--erase", "--yes")
+    cli.ok("users", "ann", "--quota", "accounts=default")
+
+
+def test_quotas_of_users_come_in_pages(cli: Cli) -> None:
+    for user in ("ann", "bob", "it's cleo"):
+        cli.ok("users", user, "--quota", "runs=5")
+    cli.ok("users", "bob", "--quota", "runs=default", "--quota", "accounts=none")
+    page = cli.ok("users", "--quotas", "--limit", "2")
+    assert "0 of 5" in page.out
+    (bob,) = [line for line in page.out.splitlines() if line.startswith("bob")]
+    assert bob.split()[-1] == "-"
+    assert page.err.strip() == "Next page: repeat the command with --after bob"
+    last = cli.ok("users", "--quotas", "--after", "bob")
+    assert "it's cleo" in last.out
+    assert "bob" not in last.out
+    assert last.err == ""
+    every = cli.ok("users", "--quotas", "--json").rows()
+    assert {"ann", "bob", "it's cleo"} <= {row["user_id"] for row in every}
+    assert "--quotas" in cli.fails("users", "--after", "bob", code=2)
+    for user in ("ann", "bob", "it's cleo"):
+        cli.ok("users", user, "--quota", "runs=default", "--quota", "accounts=default")
 
 
 def test_no_output_contains_the_ftp_password(cli: Cli, tmp_path: Path) -> None:

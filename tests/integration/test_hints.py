@@ -13,8 +13,9 @@ import pytest
 from core import Listing, TaskOutput
 from core.db.pool import Conn, Database
 from core.errors import NotFound
-from core.ledger import controls, hints, pauses, scheduling
-from core.ledger.hints import MAX_PARTS, MAX_RUNS_PER_USER
+from core.ledger import controls, hints, pauses, quotas, scheduling
+from core.ledger.hints import MAX_PARTS, MAX_RUNS_PER_USER, PORTION
+from core.states import Quota
 
 RUNS = """
 SELECT trigger, state FROM sync_run WHERE user_integration_id = %s ORDER BY started_at, id
@@ -245,6 +246,21 @@ def test_the_runs_of_a_user_are_bounded(desk: Any) -> None:
     for account in accounts:
         later(desk, account, 3)
     assert hints.open_due(desk.conn) == 5
+
+
+def test_the_hints_of_a_user_without_a_run_left_delay_no_others(desk: Any) -> None:
+    """The leader looks at one account of the user, and passes over the others."""
+    accounts = [desk.account(f"a{number}") for number in range(PORTION + 30)]
+    other = desk.account("theirs", user_id="someone-else")
+    quotas.set_quotas(desk.conn, "u", {Quota.RUNS: 0})
+    hints.add_all(desk.conn, accounts)
+    hints.add_all(desk.conn, [other])
+    in_order = "SELECT user_integration_id FROM hint WHERE user_id = 'u' ORDER BY due_at"
+    before = desk.rows(in_order)
+    assert hints.open_due(desk.conn) == 1
+    assert desk.rows(RUNS, other) == [("hint", "running")]
+    assert desk.value("SELECT count(*) FROM hint WHERE due_at <= clock_timestamp()") == 0
+    assert desk.rows(in_order) == before
 
 
 @pytest.mark.parametrize("status", ["paused", "error", "disconnected"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,16 +12,18 @@ import pytest
 from core import Listing, TaskOutput
 from core.db.pool import Conn, Database
 from core.errors import QuotaReached
-from core.ledger import controls, dispatching, hints, quotas, scheduling
+from core.ledger import controls, dispatching, hints, pruning, quotas, scheduling
 from core.ledger.quotas import EVERYONE, Judge
+from core.ledger.use import Use, add_use
 from core.service import quotas as service
-from core.service.accounts.erase import erase_account, erase_user
+from core.service.accounts.erase import erase_account
 from core.service.runs import actions, parked
 from core.service.runs.parked import ParkedFilter
 from core.states import Quota
 
 BEGUN = "SELECT coalesce(sum(runs), 0)::int FROM user_day WHERE user_id = %s"
 KEPT = "SELECT bytes FROM user_kept WHERE user_id = %s"
+READY = "SELECT user_integration_id FROM sync_task WHERE state = 'ready'"
 STORED = """
 SELECT coalesce(sum(c.size), 0)::bigint FROM user_integration_content c
 JOIN user_integration a ON a.id = c.user_integration_id WHERE a.user_id = %s
@@ -47,9 +49,9 @@ def kept(desk: Any, user: str = "u") -> int:
     return total
 
 
-def waiting(desk: Any) -> set[str]:
+def waiting(desk: Any, domain: str = "shop") -> set[str]:
     """Return the accounts with ready tasks that the dispatcher finds."""
-    look = dispatching.look(desk.conn, "shop", 100)
+    look = dispatching.look(desk.conn, domain, 100)
     return {each.account for each in look.accounts}
 
 
@@ -100,6 +102,22 @@ def test_an_account_that_joins_its_open_run_counts_no_run(desk) -> None:
     make_due(desk.conn)
     assert scheduling.claim_due(desk.conn, 100).joined == 1
     assert desk.run(account) == desk.run(account)
+    assert desk.value(BEGUN, "u") == 1
+
+
+def test_a_due_account_that_joins_its_run_takes_no_run_from_another(desk) -> None:
+    """The user has one run left. The first account needs none, and the second one begins it."""
+    busy, idle = desk.account("busy"), desk.account("idle")
+    desk.run(busy)
+    bound(desk.conn, runs=1)
+    due = "UPDATE user_integration SET next_sync_at = clock_timestamp() - %s * interval '1 s'"
+    for account, seconds in ((busy, 2), (idle, 1)):
+        desk.conn.execute(f"{due} WHERE id = %s", (seconds, account))
+    claim = scheduling.claim_due(desk.conn, 100)
+    assert [account for _, account in claim.runs] == [idle]
+    assert (claim.joined, claim.waiting) == (1, 0)
+    make_due(desk.conn)
+    assert scheduling.claim_due(desk.conn, 100).joined == 2
     assert desk.value(BEGUN, "u") == 1
 
 
@@ -275,12 +293,47 @@ def test_erased_content_makes_room(api, desk) -> None:
     assert waiting(desk) == {str(other)}
 
 
-def test_nothing_of_an_erased_user_stays(api, desk) -> None:
-    desk.keep(desk.account(), TaskOutput("1", "x" * 100))
-    bound(desk.conn, bytes=1_000, runs=9)
-    erase_user(api.backend, "u")
-    for table in ("user_quota", "user_kept", "kept_change", "user_day"):
-        assert desk.rows(f"SELECT * FROM {table} WHERE user_id = 'u'") == []
+def test_a_quota_of_no_bytes_is_reached_without_content(api, desk) -> None:
+    bound(desk.conn, bytes=0)
+    bound(desk.conn, "w", runs=9)
+    account = connect(api.backend, "first").id
+    foreign = connect(api.backend, "first", "w").id
+    make_due(desk.conn)
+    scheduling.claim_due(desk.conn, 100)
+    assert {id for (id,) in desk.rows(READY)} == {account, foreign}
+    assert waiting(desk, "locked") == {str(foreign)}
+    for _ in range(2):
+        Judge().look(desk.conn)
+        assert waiting(desk, "locked") == {str(foreign)}
+    service.change(api.backend, "u", {Quota.BYTES: 1})
+    assert waiting(desk, "locked") == {str(account), str(foreign)}
+    assert desk.rows("SELECT * FROM user_kept") == []
+
+
+def test_an_erased_user_keeps_the_quotas_and_the_runs_of_the_day(api, desk) -> None:
+    """A user whose token may erase cannot remove them."""
+    desk.account(user_id="ann")
+    ann = api.user("ann")
+    add_use(desk.conn, {"ann": Use(polls=2, tasks=3, thread_seconds=1.5, bytes_in=4)})
+    desk.keep(desk.account("full", user_id="ann"), TaskOutput("1", "x" * 100))
+    bound(desk.conn, "ann", accounts=2, bytes=100, runs=1)
+    scheduling.claim_due(desk.conn, 100)
+    assert ann.delete("/v1/users/ann").status_code == 200
+    assert ann.get("/v1/users/ann/quotas").status_code == 401
+    shown = service.of_user(desk.conn, "ann")
+    assert [shown[name]["most"] for name in Quota] == [2, 100, 1]
+    assert [shown[name]["used"] for name in Quota] == [0, 0, 1]
+    assert desk.rows("SELECT * FROM user_kept") == []
+    (use,) = desk.rows("SELECT * FROM user_day WHERE user_id = 'ann'")
+    assert use[2:] == (0, 0, 0.0, 0, 0, 1)
+    desk.account("back", user_id="ann")
+    claim = scheduling.claim_due(desk.conn, 100)
+    assert (len(claim.runs), claim.waiting) == (0, 1)
+    pruning.prune(desk.conn)
+    assert desk.value(BEGUN, "ann") == 1
+    desk.conn.execute("UPDATE user_day SET day = day - 2")
+    pruning.prune(desk.conn)
+    assert desk.rows("SELECT * FROM user_day") == []
 
 
 def test_a_reached_default_is_found_for_all_users(desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +408,7 @@ def test_a_user_without_a_quota_of_its_own_has_the_default(desk) -> None:
     assert [shown[name]["is_default"] for name in Quota] == [True, False, False]
     quotas.set_default(desk.conn, {"accounts": 5, "bytes": None, "runs": 8})
     assert service.of_user(desk.conn, "w")["runs"]["most"] == 8
-    assert [row["user_id"] for row in service.following(desk.conn)] == ["u"]
+    assert [row["user_id"] for row in service.of_all(desk.conn)] == ["u"]
     assert EVERYONE not in desk.rows("SELECT user_id FROM user_day")
 
 
@@ -378,6 +431,9 @@ def test_operators_set_quotas_and_users_see_their_own(api, desk) -> None:
     api.admin.patch(path, json={"bytes": None, "runs": 0})
     problem = ann.post(f"/v1/user-integrations/{account}/sync")
     assert (problem.status_code, problem.json()["code"]) == (429, "runs-quota-reached")
+    resets_at = datetime.fromisoformat(ann.get(path).json()["runs_reset_at"])
+    left = (resets_at - datetime.now(UTC)).total_seconds()
+    assert left <= int(problem.headers["Retry-After"]) <= left + 60
     assert "0 of 0 runs" in str(ann.get(f"/v1/user-integrations/{account}").json())
     assert api.admin.patch(path, json={"runs": "default"}).json()["runs"]["is_default"]
     assert ann.patch(path, json={"runs": 9}).status_code == 403

@@ -56,7 +56,7 @@ def test_results_with_tasks_do_not_wait_behind_content(desk, database, queues, c
 def test_results_wait_for_others_while_the_process_has_other_tasks(
     desk, database, queues, monkeypatch
 ) -> None:
-    """Also while no thread runs one: tasks that do nothing end before the next one starts."""
+    """Tasks that do nothing end before the next one starts, so no thread runs one in between."""
     monkeypatch.setattr("core.worker.saver.GATHER_SECONDS", 60.0)
     monkeypatch.setattr("core.worker.saver.MAX_BATCH_OUTCOMES", 2)
     inflight = InflightTasks()

@@ -189,7 +189,7 @@ def test_a_quota_is_a_number_a_size_or_a_word(text: str, expected: tuple[Quota, 
 @pytest.mark.parametrize(
     "text",
     ["runs", "runs=", "runs=-1", "runs=1.5", "runs=10GiB", "tasks=1", "bytes=10XB", "bytes=9999PiB",
-     "bytes=1e9", "=5"],
+     "bytes=1e9", "=5", "runs=٣", "bytes=1.5", "bytes=1.5B", "bytes=NaN", "runs=1_000", "runs= 5"],
 )  # fmt: skip
 def test_another_quota_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput) as refused:

@@ -82,7 +82,8 @@ def change_quotas(
 def erase_user(engine: Engine, principal: Connector, user_id: UserId) -> Erased:
     """Erase all data of a user: accounts, content, blobs and tokens.
 
-    The tokens include that of this request, if it belongs to the user.
+    The tokens include that of this request, if it belongs to the user. The quotas that an operator
+    has set for the user stay, and so does the number of runs of this day.
 
     Erasing a large amount of data takes a long time. After an interruption, send the request again
     to erase the rest.

@@ -239,6 +239,8 @@ def _store(
         public_hosts_only=public_only,
     )
     breakers.probe_now(conn, account)
+    if is_new:
+        quotas.judge(conn, [user_id])
     return ConnectedAccount(account, name, identity, is_new, checked.rehearsal)
 
 

@@ -47,7 +47,6 @@ DELETE FROM user_integration a WHERE id = %s AND sync_status = '{AccountState.DI
 DELETE_FLOWS = "DELETE FROM oauth_flow WHERE user_id = %s"
 # Recorded responses to an operator's requests also contain the user id, for a day.
 DELETE_RESPONSES = "DELETE FROM idempotency_key WHERE answer->>'user_id' = %s"
-DELETE_USE = "DELETE FROM user_day WHERE user_id = %s"
 DELETE_TOKENS = "DELETE FROM api_token WHERE user_id = %s"
 # A request with one of the tokens may still check an account. It locks its token to store the
 # account: either before this statement returns, or never.
@@ -105,7 +104,10 @@ def _delete_account(conn: Conn, account: UUID) -> bool:
 
 
 def erase_user(backend: Backend, user_id: str) -> Erased:
-    """Delete all data of a user: accounts, content, blobs, pending connections and tokens."""
+    """Delete all data of a user: accounts, content, blobs, pending connections and tokens.
+
+    The quotas of the user stay, because an operator has set them.
+    """
     total = Erased()
     while True:
         with backend.database.connection() as conn:
@@ -129,7 +131,7 @@ def _delete_user(conn: Conn, user_id: str) -> bool:
         conn.execute(LOCK_TOKENS, (user_id,))
         if conn.execute(ACCOUNTS, (user_id,)).fetchone() is not None:
             return False
-        for statement in (DELETE_FLOWS, DELETE_RESPONSES, DELETE_TOKENS, DELETE_USE):
+        for statement in (DELETE_FLOWS, DELETE_RESPONSES, DELETE_TOKENS):
             conn.execute(statement, (user_id,))
         quotas.erase(conn, user_id)
     return True

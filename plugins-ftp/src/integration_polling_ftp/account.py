@@ -264,9 +264,9 @@ class Config(BaseModel, extra="forbid"):
         le=3600,
         title="Settling time (seconds)",
         description=(
-            "Look again at files that changed within the last day after this number of seconds, and"
-            " fetch only files whose size and time did not change. 0: fetch them without a second"
-            " look"
+            "After this number of seconds, look again at files that changed within the last 26"
+            " hours, and fetch only files whose size and time did not change. 0: fetch them without"
+            " a second look"
         ),
     )
     unfinished_suffixes: Annotated[tuple[str, ...], ResyncOnChange(), AfterValidator(_suffixes)] = (
@@ -295,6 +295,24 @@ class Config(BaseModel, extra="forbid"):
         description=(
             "Compare new and changed files with the checksum files beside them, such as SHA256SUMS"
             " or report.csv.md5, and do not copy files that differ"
+        ),
+    )
+    server_hashes: bool = Field(
+        True,
+        title="Server hashes",
+        description=(
+            "Compare each download of at least 4 MiB with the hash that the server computes, if it"
+            " can, and do not copy files that differ"
+        ),
+    )
+    verify_percent: float = Field(
+        0,
+        ge=0,
+        le=50,
+        title="Verification (%)",
+        description=(
+            "Share of the time in which scheduled runs use one connection to compare copied files"
+            " with the server, although their size and time did not change. 0: do not compare them"
         ),
     )
     growing: bool = Field(
@@ -356,6 +374,15 @@ class Config(BaseModel, extra="forbid"):
         False,
         title="Legacy algorithms",
         description="For sftp: also use weak algorithms, for old servers (CBC, SHA-1, ssh-rsa)",
+    )
+
+    sha256sum: bool = Field(
+        False,
+        title="Run sha256sum",
+        description=(
+            "For sftp: run the command sha256sum in the server's shell to compute hashes. The shell"
+            " must have the same paths as SFTP"
+        ),
     )
 
     proxy: Annotated[str, Destination(), AfterValidator(_proxy)] = Field(

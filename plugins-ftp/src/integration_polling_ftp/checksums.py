@@ -38,14 +38,14 @@ _ESCAPES = {"\\n": "\n", "\\r": "\r", "\\\\": "\\"}
 
 
 class Mismatch(PermanentError):
-    """The bytes of a file are not those that its checksum file describes."""
+    """The bytes of a file are not those that its checksum file or the server describes."""
 
 
 class Digest:
     """The checksum of bytes, computed while they arrive.
 
     Args:
-      expected: The algorithm and the checksum, as `sha256:9f86…`.
+      expected: The algorithm and the checksum, as `sha256:9f86…`, or the algorithm alone.
     """
 
     def __init__(self, expected: str) -> None:
@@ -64,8 +64,11 @@ class Digest:
 
     def matches(self) -> bool:
         """Return True if the bytes have the expected checksum."""
-        found = self._hash.hexdigest() if self._hash is not None else f"{self._crc:08x}"
-        return found == self._wanted
+        return self.hexdigest() == self._wanted
+
+    def hexdigest(self) -> str:
+        """Return the checksum of the bytes so far, in lower-case hexadecimal."""
+        return self._hash.hexdigest() if self._hash is not None else f"{self._crc:08x}"
 
 
 def expected(

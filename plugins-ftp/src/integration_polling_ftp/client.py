@@ -13,6 +13,7 @@ from integration_polling_ftp.connection import Job, Write
 from integration_polling_ftp.control import BLOCK, Data, Reply
 from integration_polling_ftp.errors import NOT_IMPLEMENTED, Dropped, Unsupported
 from integration_polling_ftp.login import Login, Server
+from integration_polling_ftp.server_hashes import BYTES_PER_SECOND, Method
 
 
 class Client:
@@ -32,6 +33,8 @@ class Client:
         self._server: Server | None = None
         self._offer: Reply | None = None
         self._closes_properly = False
+        self._max_hashed_bytes = int(config.timeout_seconds * BYTES_PER_SECOND)
+        self._refused_hashes: set[Method] = set()
         self._buffer = bytearray()
         self.login_seconds = 0.0
         self.round_trip = 0.0
@@ -132,6 +135,56 @@ class Client:
                 self.close()
             raise error
         return reply
+
+    # Hashes
+
+    @property
+    def hash_algorithm(self) -> str:
+        """The algorithm of `hash`; empty if the server does not compute hashes."""
+        method = self._hash_method()
+        return method.algorithm if method else ""
+
+    def hash(self, path: str, size: int) -> str:
+        """Return the server's hash of a file as `algorithm:digits`; empty if it gives none.
+
+        A server that does not answer in time loses the connection, and is not asked again.
+
+        Args:
+          path: The file's path as it is stored.
+          size: Its size. A file that takes too long to hash is left out.
+        """
+        wire = self.wire(path)
+        while (method := self._hash_method()) is not None:
+            if size > self._max_hashed_bytes or not method.can_name(wire):
+                return ""
+            try:
+                reply = self._ask_hash(method, wire)
+            except Dropped:
+                self._max_hashed_bytes = 0
+                return ""
+            if reply.code not in NOT_IMPLEMENTED:
+                return "" if reply.is_error else method.read(reply, wire, size)
+            self._refused_hashes.add(method)
+        return ""
+
+    def _hash_method(self) -> Method | None:
+        offered = self.opened().hashes if self._max_hashed_bytes else []
+        return next((each for each in offered if each not in self._refused_hashes), None)
+
+    def _ask_hash(self, method: Method, wire: str) -> Reply:
+        self.begin("TYPE I")
+        server = self.opened()
+        if method.option and server.hash_option != method.option:
+            if self.ask(f"OPTS HASH {method.option}").is_error:
+                return Reply("504", "")
+            server.hash_option = method.option
+        deadline = time.monotonic() + server.control.timeout
+        try:
+            server.control.send(f"{method.command} {wire}")
+            return server.control.final(server.control.reply(deadline), deadline)
+        except Dropped:
+            self.close()
+            raise
 
     # Transfers
 

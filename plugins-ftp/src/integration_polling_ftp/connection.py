@@ -128,6 +128,15 @@ class Connection(Protocol):
         """Return the size and time of a file or of a link's target."""
         ...
 
+    @property
+    def hash_algorithm(self) -> str:
+        """The algorithm of `hash`; empty if the server does not compute hashes."""
+        ...
+
+    def hash(self, path: str, size: int) -> str:
+        """Return the server's hash of a file as `algorithm:digits`; empty if it gives none."""
+        ...
+
     def retrieve(self, path: str, write: Write, offset: int = 0) -> None:
         """Pass the bytes of a file from an offset on to `write`."""
 

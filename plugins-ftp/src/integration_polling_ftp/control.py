@@ -43,6 +43,14 @@ COMMANDS = frozenset(
         "NLST",
         "SIZE",
         "MDTM",
+        "HASH",
+        "XSHA256",
+        "XSHA512",
+        "XSHA1",
+        "XSHA",
+        "XMD5",
+        "MD5",
+        "XCRC",
     ]
 )
 """The commands that the plugin can send. They only read."""
@@ -164,13 +172,17 @@ class Control:
                     self._socket.recv(1)
                 raise
 
-    def reply(self) -> Reply:
+    def reply(self, deadline: float = 0.0) -> Reply:
         """Return the next reply, which may have several lines (RFC 959, section 4.2).
+
+        Args:
+          deadline: The time until which it must be complete, by the monotonic clock. Default: in
+            `REPLY_TIMEOUTS` times the timeout.
 
         Raises:
           Dropped: The connection is lost, or the reply is too long, too slow or not a reply.
         """
-        deadline = time.monotonic() + self.timeout * REPLY_TIMEOUTS
+        deadline = deadline or time.monotonic() + self.timeout * REPLY_TIMEOUTS
         first = self._line(deadline)
         code, lines, size = first[:3], [first], len(first)
         if not (code.isdecimal() and len(code) == 3):
@@ -182,8 +194,12 @@ class Control:
                 raise Dropped(f"a reply of the server has over {MAX_REPLY_BYTES:,} bytes")
         return Reply(code, "\n".join(lines))
 
-    def final(self, reply: Reply) -> Reply:
+    def final(self, reply: Reply, deadline: float = 0.0) -> Reply:
         """Return the first reply from this one on that is not preliminary (1xx).
+
+        Args:
+          reply: The first reply.
+          deadline: The time until which the last one must be complete, as in `reply`.
 
         Raises:
           Dropped: As in `reply`; or there are more than `MAX_PRELIMINARY` preliminary replies.
@@ -191,7 +207,7 @@ class Control:
         for _ in range(MAX_PRELIMINARY):
             if not reply.code.startswith("1"):
                 return reply
-            reply = self.reply()
+            reply = self.reply(deadline)
         raise Dropped("the server sends preliminary replies only")
 
     def _line(self, deadline: float) -> str:

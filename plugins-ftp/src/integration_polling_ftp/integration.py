@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from core import (
@@ -19,7 +20,7 @@ from core import (
     TaskResult,
     task,
 )
-from integration_polling_ftp import names
+from integration_polling_ftp import names, verifying
 from integration_polling_ftp.account import Config, Credentials
 from integration_polling_ftp.connection import Connection
 from integration_polling_ftp.detecting import with_protocol
@@ -94,7 +95,9 @@ class Ftp(BaseIntegration[Config, Credentials]):
         try:
             self.session.enter(self.root)
         except UnknownHost as error:
-            raise ConfigurationError(f"unknown host {self.config.host}: {error}") from None
+            raise ConfigurationError(
+                f"unknown host {self.config.host}: {error}", remedy="Correct the field host"
+            ) from None
         except Missing as error:
             raise ConfigurationError(f"no directory {self.root} on the server: {error}") from None
         host = self.config.host.lower()
@@ -116,8 +119,11 @@ class Ftp(BaseIntegration[Config, Credentials]):
         return rehearse(self.session, self.config, self.root, self._connection)
 
     def start(self, ctx: Context) -> TaskResult:
-        """List the root directory. The server names the default one."""
-        return TaskResult(tasks=[self.list_directory.task(path=names.from_user(self.config.root))])
+        """List the root directory, and continue the verification. The server names the root."""
+        tasks = [self.list_directory.task(path=names.from_user(self.config.root))]
+        if self.config.verify_percent and ctx.run.trigger == "schedule":
+            tasks.append(replace(self.verify.task(), priority=verifying.PRIORITY))
+        return TaskResult(tasks=tasks)
 
     @task(time_limit=3600)
     def list_directory(
@@ -171,6 +177,8 @@ class Ftp(BaseIntegration[Config, Credentials]):
         parent: str,
         size: int,
         settled: float = 0.0,
+        *,
+        again: bool = False,
     ) -> TaskResult:
         """Fetch small files of one directory, one after another.
 
@@ -181,17 +189,26 @@ class Ftp(BaseIntegration[Config, Credentials]):
           parent: The path of the directory.
           size: The number of entries of the directory.
           settled: The seconds since the first look at the files. Default: 0.
+          again: True to fetch files whose size and time did not change. Default: False.
         """
-        walk = self._walk(ctx)
-        left = walk.fetch(parent, walk.with_known(parent, items), size, settled)
-        again = walk.with_checksums(parent, left)
+        walk = self._walk(ctx, again=again)
+        remaining = walk.fetch(parent, walk.with_known(parent, items), size, settled)
+        left = walk.with_checksums(parent, remaining)
         walk.tasks += batches(
-            "fetch", again, len(left) or 1, parent=parent, size=size, settled=settled
+            "fetch", left, len(left) or 1, parent=parent, size=size, settled=settled, **walk.marks()
         )
         return walk.result()
 
     @task(time_limit=3600)
-    def settle(self, ctx: Context, items: list[ListedFile], parent: str, size: int) -> TaskResult:
+    def settle(
+        self,
+        ctx: Context,
+        items: list[ListedFile],
+        parent: str,
+        size: int,
+        *,
+        again: bool = False,
+    ) -> TaskResult:
         """Look at new and changed files again, and fetch those that did not change in between.
 
         Args:
@@ -200,8 +217,10 @@ class Ftp(BaseIntegration[Config, Credentials]):
             checksum that it should have, if that is known.
           parent: The path of the directory.
           size: The number of entries of the directory.
+          again: True for files that differ from their copies, with the same size and time.
+            Default: False.
         """
-        walk = self._walk(ctx)
+        walk = self._walk(ctx, again=again)
         walk.settle(parent, walk.with_known(parent, items), size)
         return walk.result()
 
@@ -214,6 +233,8 @@ class Ftp(BaseIntegration[Config, Credentials]):
         version: str,
         settled: float = 0.0,
         checksum: str = "",
+        *,
+        again: bool = False,
     ) -> TaskResult:
         """Download a large or growing file.
 
@@ -224,20 +245,38 @@ class Ftp(BaseIntegration[Config, Credentials]):
           version: Size and time in the listing; see `Entry.version`.
           settled: The seconds since the first look at the file. Default: 0.
           checksum: The checksum that the file should have. Default: unknown.
+          again: True to fetch it although its size and time did not change. Default: False.
         """
-        walk = self._walk(ctx)
+        walk = self._walk(ctx, again=again)
         file = (names.base_name(path), version, False)
         try:
-            if not walk.drop_unchanged(parent, [file]):
+            if not again and not walk.drop_unchanged(parent, [file]):
                 return walk.result()
             look = walk.look({path: file}, settled)
             walk.output.append(
-                fetch_large(self.session, ctx, path, parent, version, look, checksum)
-            )
+                fetch_large(
+                    self.session, ctx, path, parent, version, look, checksum,
+                    hashes=self.config.server_hashes, again=again,
+                )
+            )  # fmt: skip
             walk.memory.worked(parent, names.base_name(path))
         except PermanentError as error:
             walk.failed(path, version, error, walk.listing_of(parent))
         return walk.result()
+
+    @task(time_limit=3600)
+    def verify(self, ctx: Context, step: int = 0) -> TaskResult:
+        """Compare copied files with the server, for some seconds.
+
+        Args:
+          ctx: The task's context.
+          step: The number of earlier tasks of this run. Default: 0.
+        """
+        result, goes_on = verifying.verify(self._walk(ctx), self.config.verify_percent)
+        if not goes_on:
+            return result
+        following = replace(self.verify.task(step=step + 1), priority=verifying.PRIORITY)
+        return replace(result, tasks=[*result.tasks, following])
 
     def run_task(self, task: Task, ctx: Context) -> TaskResult:
         """Run a task, and keep the connection afterwards for as long as its login is worth."""
@@ -247,9 +286,9 @@ class Ftp(BaseIntegration[Config, Credentials]):
             login = self.session.login_seconds * LOGINS
             self.idle_seconds = min(max(login, MIN_IDLE_SECONDS), MAX_IDLE_SECONDS)
 
-    def _walk(self, ctx: Context, seconds: float = SECONDS) -> Walk:
+    def _walk(self, ctx: Context, seconds: float = SECONDS, *, again: bool = False) -> Walk:
         seconds = min(seconds, SUSPECT_SECONDS) if ctx.task.is_suspect else seconds
-        return Walk(ctx, self.session, self.config, self.root, seconds)
+        return Walk(ctx, self.session, self.config, self.root, seconds, again=again)
 
     def _rest(self, walk: Walk, left: Sequence[Place]) -> TaskResult:
         """Leave directories to follow-ups, so that each connection has work."""

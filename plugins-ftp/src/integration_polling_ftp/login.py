@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core import ConfigurationError, IntegrationError
 from integration_polling_ftp.account import Config, Credentials, proxy_of, secret
 from integration_polling_ftp.control import Control, Reply
 from integration_polling_ftp.errors import NOT_IMPLEMENTED, Untrusted, meaning, without_secrets
 from integration_polling_ftp.replies import readable
+from integration_polling_ftp.server_hashes import Method, methods
 from integration_polling_ftp.tls import Tls
 
 IN_SEQUENCE = ("vsftpd", "proftpd", "pure-ftpd")
@@ -33,6 +34,8 @@ class Server:
       features: The features that it announces.
       announces: True if it wants `PRET` before each transfer.
       round_trip: The time from a command to its reply, in seconds.
+      hashes: The ways to ask it for the hash of a file, the preferred one first.
+      hash_option: The algorithm that is selected for `HASH`.
     """
 
     control: Control
@@ -43,6 +46,8 @@ class Server:
     features: frozenset[str] = frozenset()
     announces: bool = False
     round_trip: float = 0.0
+    hashes: list[Method] = field(default_factory=list)
+    hash_option: str = ""
 
     def ask(self, command: str) -> Reply:
         """Send a command, and return its reply, which may be an error."""
@@ -78,7 +83,8 @@ class Login:
             if self._tls:
                 self._protect(server)
             asked = time.monotonic()
-            server.features = _features(server.ask("FEAT"))
+            announced = _features(server.ask("FEAT"))
+            server.features, server.hashes = frozenset(announced), methods(announced)
             server.round_trip = time.monotonic() - asked
             # pure-ftpd has PRET and does not need it.
             server.announces = "PRET" in server.features and not server.pipelines
@@ -194,10 +200,14 @@ class Login:
             server.ask("OPTS MLST type;size;modify;unique;")
 
 
-def _features(reply: Reply) -> frozenset[str]:
-    """Return the features that the server announces in reply to `FEAT` (RFC 2389)."""
+def _features(reply: Reply) -> dict[str, str]:
+    """Return the features that the server announces in reply to `FEAT` (RFC 2389).
+
+    Each has its parameters by the first word.
+    """
     lines = reply.text.split("\n")[1:-1] if reply.code == "211" else []
-    return frozenset(line.split()[0].upper() for line in lines if line.strip())
+    parts = [line.strip().partition(" ") for line in lines if line.strip()]
+    return {name.upper(): parameters for name, _, parameters in parts}
 
 
 def _wire(text: str) -> str:

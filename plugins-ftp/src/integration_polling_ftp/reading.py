@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
 from core import TaskOutput
 from integration_polling_ftp import names
@@ -71,19 +73,19 @@ def file_output(
     version: Version,
     source: str,
     content_type: str | None,
-    checksum: str = "",
+    proofs: Mapping[str, str] = MappingProxyType({}),
 ) -> TaskOutput:
     """Return the output of a file.
 
-    `source` is the command that gave its time, and `checksum` the algorithm that proved its bytes.
+    `source` is the command that gave its time. `proofs` has the algorithms that proved its bytes,
+    by their field of the metadata: `checksum` for a checksum file, `server_hash` for the server.
     """
     metadata: dict[str, int | bool | str] = {"size": size}
     if version.mark == GROWING:
         metadata["growing"] = True
     elif version.time is not None:
         metadata["time_source"] = "MDTM" if version.exact else source
-    if checksum:
-        metadata["checksum"] = checksum
+    metadata |= proofs
     return TaskOutput(
         path, content, kind="file", parent=parent, name=names.base_name(path),  # type: ignore[arg-type]
         metadata=metadata, timestamp=version.time, fingerprint=version.text,

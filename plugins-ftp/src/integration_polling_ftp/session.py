@@ -371,6 +371,17 @@ class Session:
     def _facts(self, path: str) -> Entry | None:
         return _facts(self._client.first(f"MLST {self.wire(path)}"))
 
+    # Hashes
+
+    @property
+    def hash_algorithm(self) -> str:
+        """The algorithm of `hash`; empty if the server does not compute hashes."""
+        return self._client.hash_algorithm
+
+    def hash(self, path: str, size: int) -> str:
+        """Return the server's hash of a file; see `Client.hash`."""
+        return self._client.hash(path, size)
+
     # Transfers
 
     def retrieve(self, path: str, write: Write, offset: int = 0) -> None:

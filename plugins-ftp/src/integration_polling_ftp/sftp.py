@@ -18,12 +18,15 @@ from core import IntegrationError, PermanentError, RateLimited, TransientError
 from integration_polling_ftp import names
 from integration_polling_ftp.account import Config, Credentials
 from integration_polling_ftp.connection import Job, Stat, Write
-from integration_polling_ftp.errors import Dropped, Missing, without_secrets
+from integration_polling_ftp.errors import Dropped, Missing, Unsupported, without_secrets
 from integration_polling_ftp.listing import Entry, Kind
 from integration_polling_ftp.listing.entry import MAX_SIZE
-from integration_polling_ftp.sftp_protocol import Attributes, Name, SftpChannel
+from integration_polling_ftp.server_hashes import BYTES_PER_SECOND
+from integration_polling_ftp.sftp_protocol import HASH, Attributes, Name, SftpChannel
 from integration_polling_ftp.ssh import Login, ssh_errors
+from integration_polling_ftp.ssh_commands import sha256sum
 from integration_polling_ftp.ssh_loop import Loop
+from integration_polling_ftp.writer_thread import WriterThread
 
 T = TypeVar("T")
 
@@ -64,6 +67,8 @@ class SftpSession:
         self._loop: Loop | None = None
         self._opened: list[asyncssh.SSHClientConnection] = []
         self._channel: SftpChannel | None = None
+        self._checks_files = True
+        self._max_hashed_bytes = int(config.timeout_seconds * BYTES_PER_SECOND)
         self.login_seconds = 0.0
         self.round_trip = 0.0
 
@@ -183,13 +188,50 @@ class SftpSession:
     def _kind(self, path: str) -> Kind:
         return _kind_of(self._call(lambda channel: channel.stat(self.wire(path))))
 
+    # Hashes
+
+    @property
+    def hash_algorithm(self) -> str:
+        """`sha256`; empty if the server does not compute it, as far as that is known."""
+        can_hash = self._checks_files or self._config.sha256sum
+        return HASH.decode() if can_hash and self._max_hashed_bytes else ""
+
+    def hash(self, path: str, size: int) -> str:
+        """Return the server's hash of a file as `algorithm:digits`; empty if it gives none.
+
+        The server computes it with the extension `check-file`, or its shell does, if the account
+        permits that. A server that does not answer in time is not asked again.
+        """
+        if not self.hash_algorithm or size > self._max_hashed_bytes:
+            return ""
+        self.ping()
+        try:
+            digits = self._ask(lambda channel: self._hash(channel, self.wire(path)))
+        except (TransientError, Unsupported):
+            self._max_hashed_bytes = 0
+            return ""
+        except PermanentError:
+            return ""
+        return f"{HASH.decode()}:{digits}" if digits else ""
+
+    async def _hash(self, channel: SftpChannel, path: bytes) -> str:
+        if self._checks_files:
+            try:
+                return await channel.hash(path)
+            except Unsupported:
+                self._checks_files = False
+        return await sha256sum(self._opened[-1], path) if self._config.sha256sum else ""
+
     # Transfers
 
     def retrieve(self, path: str, write: Write, offset: int = 0) -> None:
-        """Pass the bytes of a file to `write`, with several reads requested at a time."""
+        """Pass the bytes of a file to `write`, with several reads requested at a time.
+
+        `write` is called in another thread. All calls have ended when the method returns or raises.
+        """
         self.ping()
-        with _local_errors():
-            self._run(self._fetch(path, write, offset, AHEAD_BYTES))
+        with _local_errors(), WriterThread(write) as writer:
+            self._run(self._fetch(path, writer.write, offset, AHEAD_BYTES))
 
     def retrieve_many(self, jobs: Iterable[Job]) -> Iterator[tuple[str, IntegrationError | None]]:
         """Fetch files, up to `FILES_AHEAD` of them at a time. They are yielded in their order."""

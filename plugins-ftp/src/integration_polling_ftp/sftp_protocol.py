@@ -38,6 +38,7 @@ class Extension(Enum):
     """The extensions that the plugin can use. They only read."""
 
     LIMITS = b"limits@openssh.com"
+    CHECK_FILE = b"check-file-name"
 
 
 class Reply(IntEnum):
@@ -59,11 +60,17 @@ FOR_READING = b"\0\0\0\1"
 MAX_PACKET_BYTES = 256 * 1024
 """The maximum size of a packet. OpenSSH's client and server have the same bound."""
 
+LENGTH_BYTES = 4
+"""The size of the length before each packet."""
+
 READ_BYTES = 32 * 1024
 """The bytes of a read. Every server must accept a packet of this size (section 3)."""
 
 MAX_READ_BYTES = MAX_PACKET_BYTES - 1024
 """The bytes of a read, if the server's limits allow it. Each read has a fixed cost."""
+
+HASH, HASH_BYTES = b"sha256", 32
+"""The only hash that the plugin asks for: the engine computes it for each file."""
 
 MAX_HANDLE_BYTES = 256
 """The maximum size of a handle (section 6.2)."""
@@ -109,19 +116,25 @@ class Packet:
     """The fields of a packet, read one after another.
 
     Every method raises `Dropped` if the packet is too short.
+
+    Args:
+      data: Received bytes.
+      begin: The position of the packet's type in them.
+      end: The end of the packet.
     """
 
-    __slots__ = ("_at", "_data", "type")
+    __slots__ = ("_at", "_data", "_end", "type")
 
-    def __init__(self, data: bytes) -> None:
-        self.type = data[0]
+    def __init__(self, data: bytes, begin: int, end: int) -> None:
+        self.type = data[begin]
         self._data = data
-        self._at = 1
+        self._at = begin + 1
+        self._end = end
 
     def take(self, length: int) -> bytes:
         """Return the next bytes."""
         end = self._at + length
-        if end > len(self._data):
+        if end > self._end:
             raise Dropped(INVALID)
         taken, self._at = self._data[self._at : end], end
         return taken
@@ -138,13 +151,13 @@ class Packet:
         """Return the next string without a copy."""
         length = self.number()
         begin, self._at = self._at, self._at + length
-        if self._at > len(self._data):
+        if self._at > self._end:
             raise Dropped(INVALID)
         return memoryview(self._data)[begin : self._at]
 
     def is_over(self) -> bool:
         """Return True after the last field."""
-        return self._at >= len(self._data)
+        return self._at >= self._end
 
     def attributes(self) -> Attributes:
         """Return the next attributes (section 5)."""
@@ -227,7 +240,8 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
         self._answered = answered
         self._loop = asyncio.get_running_loop()
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
-        self._buffer = bytearray()
+        self._parts: list[bytes] = []
+        self._missing = LENGTH_BYTES
         self._number = 0
         self._open: dict[int, _Question[Any] | None] = {}
         self._error: IntegrationError | None = None
@@ -240,23 +254,36 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
         self._channel = chan
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
-        """Handle each complete packet."""
+        """Handle each complete packet. The parts of a large one are joined once, at its end."""
         if datatype is not None or self._error is not None:
             return
-        self._buffer += data
+        self._parts.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return
+        received = b"".join(self._parts)
         try:
-            while len(self._buffer) >= 4:
-                length = int.from_bytes(self._buffer[:4], "big")
-                if not 5 <= length <= MAX_PACKET_BYTES:
-                    raise Dropped(f"the server sent an SFTP packet of {length:,} bytes")
-                if len(self._buffer) < 4 + length:
-                    return
-                with memoryview(self._buffer) as view, view[4 : 4 + length] as part:
-                    packet = Packet(bytes(part))
-                del self._buffer[: 4 + length]
-                self._settle(packet)
+            rest = self._settle_all(received)
         except Dropped as error:
             self._fail(error)
+        else:
+            self._parts = [received[rest:]]
+
+    def _settle_all(self, received: bytes) -> int:
+        """Handle the complete packets in the received bytes. Return the end of the last one."""
+        begin, end = 0, len(received)
+        self._missing = LENGTH_BYTES
+        while (first := begin + LENGTH_BYTES) <= end:
+            length = int.from_bytes(received[begin:first], "big")
+            if not 5 <= length <= MAX_PACKET_BYTES:
+                raise Dropped(f"the server sent an SFTP packet of {length:,} bytes")
+            if first + length > end:
+                self._missing += length
+                break
+            self._settle(Packet(received, first, first + length))
+            begin = first + length
+        self._missing -= end - begin
+        return begin
 
     def eof_received(self) -> bool:
         """End all requests: the server sends nothing more."""
@@ -314,6 +341,16 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
         body = _string(handle) + offset.to_bytes(8, "big") + _number(length)
         return self._ask(Request.READ, body, Reply.DATA, data, end=_nothing)
 
+    def hash(self, path: bytes) -> asyncio.Future[str]:
+        """Return the SHA-256 of a complete file (draft-ietf-secsh-filexfer-extensions-00).
+
+        It is empty if the reply means something else. Not every server that has the extension
+        announces it in version 3. The others refuse it with `Unsupported`.
+        """
+        everything = _number(0) * 4  # the first byte, and the length: up to the end
+        body = _string(path) + _string(HASH) + everything + _number(0)  # one hash, without blocks
+        return self._ask_extension(Extension.CHECK_FILE, _read_hash, body)
+
     def open_directory(self, path: bytes) -> asyncio.Future[bytes]:
         """Open a directory. Return its handle."""
         return self._ask(Request.OPENDIR, _string(path), Reply.HANDLE, _read_handle)
@@ -346,9 +383,9 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
         return question.future
 
     def _ask_extension(
-        self, extension: Extension, read: Callable[[Packet], T]
+        self, extension: Extension, read: Callable[[Packet], T], body: bytes = b""
     ) -> asyncio.Future[T]:
-        body = _string(Extension(extension).value)
+        body = _string(Extension(extension).value) + body
         return self._ask(Request.EXTENDED, body, Reply.EXTENDED, read)
 
     def _request(self, request: Request, body: bytes, question: _Question[Any] | None) -> None:
@@ -378,7 +415,7 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
     def _fail(self, error: IntegrationError) -> None:
         if self._error is None:
             self._error = error
-        self._buffer.clear()
+        self._parts.clear()
         for question in self._open.values():
             if question is not None:
                 question.give_up(self._error)
@@ -412,6 +449,19 @@ def _read_handle(packet: Packet) -> bytes:
     if len(handle) > MAX_HANDLE_BYTES:
         raise Dropped(INVALID)
     return handle
+
+
+def _read_hash(packet: Packet) -> str:
+    """Return the hash; empty if it is of another algorithm or length.
+
+    Some servers send the name of the extension before that of the algorithm.
+    """
+    name = packet.text()
+    algorithm = packet.text() if name == b"check-file" else name
+    if algorithm != HASH:
+        return ""
+    digits = packet.take(HASH_BYTES).hex()
+    return digits if packet.is_over() else ""
 
 
 def _only_name(packet: Packet) -> bytes:

@@ -25,7 +25,7 @@ from core import (
     TransientError,
 )
 from core import Task as FollowUp
-from integration_polling_ftp import names
+from integration_polling_ftp import names, server_hashes
 from integration_polling_ftp.account import Config
 from integration_polling_ftp.checksums import MISMATCH, Mismatch, expected
 from integration_polling_ftp.connection import Connection, Stat, stat_of
@@ -105,7 +105,10 @@ ENTRIES_PER_FILE = 10
 
 @dataclass(slots=True)
 class Walk:
-    """One task's work: what it has listed, fetched and left out."""
+    """One task's work: what it has listed, fetched and left out.
+
+    With `again`, it fetches files although their size and time did not change.
+    """
 
     ctx: Context
     session: Connection
@@ -125,6 +128,7 @@ class Walk:
     copied: int = 0
     gone: set[str] = field(default_factory=set)
     checksums: dict[str, str] = field(default_factory=dict)
+    again: bool = False
     memory: Memory = field(init=False)
     selection: Selection = field(init=False)
 
@@ -402,9 +406,10 @@ class Walk:
         checksum = {"checksum": self.checksums[path]} if path in self.checksums else {}
         self.tasks.append(
             task_of(
-                "download", path=path, parent=parent, version=version, settled=settled, **checksum
+                "download", path=path, parent=parent, version=version, settled=settled,
+                **checksum, **self.marks(),
             )
-        )
+        )  # fmt: skip
 
     def _copy_renamed(self, found: Directory, new: Sequence[str]) -> tuple[set[str], set[str]]:
         """Keep renamed files with the bytes that are kept.
@@ -485,7 +490,7 @@ class Walk:
                 new.append((name, version, is_link))
         if self.config.checksum_files and after.names is not None:
             self._find_checksums(parent, after.names, new)
-        settled = self.config.settle_seconds
+        settled = 0.0 if self.again else self.config.settle_seconds
         new = self._leave_large(parent, new, known, settled)
         self._fetch_or_leave(parent, new, entries, settled)
 
@@ -512,7 +517,19 @@ class Walk:
         seconds = max(BATCH_SECONDS, BATCH_ROUND_TRIPS * self.session.round_trip)
         batch = min(max(batch, int(seconds / self.pace())), MAX_BATCH_FILES)
         left = self.with_checksums(parent, new)
-        self.tasks += batches("fetch", left, batch, parent=parent, size=entries, settled=settled)
+        self.tasks += batches(
+            "fetch", left, batch, parent=parent, size=entries, settled=settled, **self.marks()
+        )
+
+    def marks(self) -> dict[str, bool]:
+        """Return the arguments of follow-ups that fetch the same files."""
+        return {"again": True} if self.again else {}
+
+    def leave_different(self, parent: str, files: Sequence[NewFile], entries: int) -> None:
+        """Leave files to tasks that fetch them, although their size and time did not change."""
+        self.tasks += batches(
+            "settle", files, MAX_BATCH_FILES, parent=parent, size=entries, again=True
+        )
 
     def _find_checksums(
         self, parent: str, listed: Collection[str], files: Sequence[NewFile]
@@ -553,7 +570,7 @@ class Walk:
         Returns:
           The files that are left: the time was over, or the connection was lost.
         """
-        files = self.drop_unchanged(parent, list(files))
+        files = list(files) if self.again else self.drop_unchanged(parent, list(files))
         left = {names.join(parent, file[0]): file for file in files}
         look = self.look(left, settled)
         sizes = {
@@ -647,18 +664,18 @@ class Walk:
                 "%r skipped: %s (%d bytes, listed %s)", path, UNSTABLE[verdict], size, version
             )
             return
-        proof = ""
+        proofs = {}
         if received.digest is not None and verdict == "kept":
             if not received.digest.matches():
                 self._refused(path, version, Mismatch(MISMATCH))
                 return
-            proof = received.digest.algorithm
+            proofs = {"checksum": received.digest.algorithm}
         kept = look.version(path, size, before, before if is_link else now or before, verdict)
         source = "MDTM" if is_link and self.session.source == "LIST" else self.session.source
         self.memory.worked(parent, name)
         self.held += min(size, MAX_INLINE_BYTES)
         kind, content = received.content_type(path), received.content()
-        self.output.append(file_output(path, parent, content, size, kept, source, kind, proof))
+        self.output.append(file_output(path, parent, content, size, kept, source, kind, proofs))
 
     def listing_of(self, parent: str) -> After:
         """Return a new listing of a directory, as far as it can be read."""
@@ -705,8 +722,8 @@ def _needs_own_task(path: str, known: dict[str, str | None]) -> bool:
 
 def _reason(error: str) -> str:
     """Return a reason for counting: the reply code, without the text that names a path."""
-    if error == MISMATCH:
-        return MISMATCH
+    if error in (MISMATCH, server_hashes.MISMATCH):
+        return error
     code = error[:3]
     if code.isdecimal():
         return f"refused by the server ({code})"

@@ -50,6 +50,8 @@ ERRORS: Mapping[Failure, type[Exception]] = {
 
 MAX_DELAY_MS = 30_000
 MAX_ITEM_BYTES = 1024 * 1024
+MAX_PAGES = 10_000
+MAX_ITEMS = 1_000
 """The bounds of an account's config where the operator does not allow the test bench."""
 
 BENCH_ONLY: frozenset[Failure] = frozenset({"exit"})
@@ -113,6 +115,17 @@ class Config(BaseModel, extra="forbid"):
     @classmethod
     def _is_small(cls, value: int) -> int:
         return _allowed(value, value <= MAX_ITEM_BYTES, f"at most {MAX_ITEM_BYTES:,}")
+
+    # A task lists its pages, and the items that it skips or adds, in memory.
+    @field_validator("pages")
+    @classmethod
+    def _has_few_pages(cls, value: int) -> int:
+        return _allowed(value, value <= MAX_PAGES, f"at most {MAX_PAGES:,}")
+
+    @field_validator("items", "hidden", "grow", "fanout_depth")
+    @classmethod
+    def _has_few_items(cls, value: int) -> int:
+        return _allowed(value, value <= MAX_ITEMS, f"at most {MAX_ITEMS:,}")
 
     @field_validator("fail_rate")
     @classmethod

@@ -35,7 +35,7 @@ class HelloSettings(BaseSettings):
     hello_world_test_bench: bool = Field(
         False,
         description="Accounts may hold threads for more than 30 s, return items above 1 MiB,"
-        " and end worker processes",
+        " have more than 10,000 pages of 1,000 items, and end worker processes",
     )
 
 

@@ -85,8 +85,10 @@ def test_signed_requests_become_rows_of_each_account_of_the_workspace(
     accounts = [connected(deployment), connected(deployment, "another")]
     set_due(deployment, *accounts)
     until_known(fleet, deployment, 2)
-    with polling_serve(deployment, tmp_path, **given) as served:
-        client = httpx2.Client(base_url=served.url, timeout=10, trust_env=False)
+    with (
+        polling_serve(deployment, tmp_path, **given) as served,
+        httpx2.Client(base_url=served.url, timeout=10, trust_env=False) as client,
+    ):
 
         def request(payload: Any, **options: Any) -> httpx2.Response:
             body, headers = signed(payload, **options)

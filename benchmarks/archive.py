@@ -1,9 +1,9 @@
 """A database of many accounts and years of content, for the benchmark `reading`.
 
-The rows have real kinds, sizes and order: they arrived over three years, and the items of all
-accounts lie between each other. One account has a fifth of the items, and ten
-others have another fifth. Each text comes from one of 5,000 texts of made-up words: a few words are
-in a third of the texts, and most words are rare. The search documents are those of the engine.
+The rows have real kinds, sizes and order. They arrived over three years, and the items of all
+accounts lie between each other. One account has a fifth of the items, and ten others have another
+fifth. Each text comes from one of 5,000 texts of made-up words: a few words are in a third of the
+texts, and most words are rare. The engine's own code makes the search documents.
 
 The steps insert rows without indexes and then create the indexes, so that 5 million items take some
 minutes. A call that ends early continues with the next step.

@@ -82,7 +82,7 @@ def run(bed: Testbed, options: Options) -> Report:
 def served(engine: Engine) -> Iterator[str]:
     """Run `polling serve`, and yield its address."""
     log = engine.home / "serve.log"
-    log.unlink(missing_ok=True)  # of an earlier run in a kept folder
+    log.unlink(missing_ok=True)  # a kept folder has that of an earlier run
     with program(SERVE, engine.environment, log):
         wait_until(
             lambda: log.exists() and _address(log.read_text()),

@@ -70,6 +70,11 @@ MUTATIONS = [
         ("tests/integration/test_plans.py",),
     ),
     Mutation(
+        "the fence searches each task",
+        (("core/ledger/fence.py", " AND t.id = ANY (%(tasks)s::bigint[])", ""),),
+        ("tests/integration/test_plans.py",),
+    ),
+    Mutation(
         "an event that was stored is ignored when it is sent again",
         (("core/service/accounts/webhooks.py",
           "if response.id and _is_stored(domain, response.id):", "if False:"),),
@@ -849,8 +854,8 @@ MUTATIONS = [
     Mutation(
         "the renewal of leases",
         (("core/ledger/leases.py",
-          "UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id",
-          "UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id AND false"),),
+          "UPDATE sync_task t SET {_RENEWED} WHERE t.id = ANY (ARRAY(SELECT id FROM held))",
+          "UPDATE sync_task t SET {_RENEWED} WHERE false"),),
         ("tests/integration/test_leases.py",),
     ),
     Mutation(

@@ -156,7 +156,10 @@ UPDATE sync_run r SET state = c.state, {RECORD_COUNTS}, error = c.error
 FROM judged c WHERE r.id = c.id AND NOT c.folds RETURNING r.*
 """
 FOLD = "DELETE FROM sync_run r USING judged c WHERE r.id = c.id AND c.folds RETURNING r.*"
-FOLD_TASKS = "DELETE FROM sync_task t USING judged c WHERE t.run_id = c.id AND c.folds"
+# With an array, the plan is a search for each run, also if vacuum last found no task (ADR 0095).
+FOLD_TASKS = """
+DELETE FROM sync_task WHERE run_id = ANY (ARRAY(SELECT c.id FROM judged c WHERE c.folds))
+"""
 
 _TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
 # The figures of the day. Polls that found nothing are counted in the row of the account, which

@@ -16,8 +16,9 @@ from core.states import Deletions, Lane, TaskState, Trigger
 
 # THE FENCE. Locks, by id, exactly the named tasks that are still queued with this dispatch_no and
 # token. A message of a version without tokens has none; its result is compared by number alone.
-# Served by the primary key: the form of the condition keeps the planner from `sync_task_queued`,
-# which is small only while vacuum can remove dead entries.
+# Served by the primary key. The form of the condition keeps the planner from `sync_task_queued`,
+# which is small only while vacuum can remove dead entries. The array keeps the plan a probe for
+# each id, also if vacuum last found no task (ADR 0095).
 FENCE = f"""
 SELECT t.id, t.dispatch_no, named.token, (SELECT epoch FROM engine_state),
     r.start_seq, r.started_at,
@@ -25,8 +26,8 @@ SELECT t.id, t.dispatch_no, named.token, (SELECT epoch FROM engine_state),
     a.deletions = '{Deletions.KEEP}', r.over_limit, EXISTS (
         SELECT FROM breaker b WHERE b.user_integration_id = t.user_integration_id)
 FROM sync_task t
-JOIN unnest(%s::bigint[], %s::int[], %s::bigint[]) AS named(id, dispatch_no, token)
-    ON named.id = t.id
+JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[], %(tokens)s::bigint[])
+    AS named(id, dispatch_no, token) ON named.id = t.id AND t.id = ANY (%(tasks)s::bigint[])
 JOIN sync_run r ON r.id = t.run_id
 JOIN user_integration a ON a.id = t.user_integration_id
 WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no
@@ -64,9 +65,9 @@ def pass_fence(
       limit is replaced: its task is parked.
     """
     named = {each.dispatch.lease: each for each in outcomes}
-    tasks, numbers, tokens = map(_array, zip(*named, strict=True))
+    tasks, numbers, tokens = map(array, zip(*named, strict=True))
     passed, runs, watched = [], {}, set()
-    for row in conn.execute(FENCE, (tasks, numbers, tokens)):
+    for row in conn.execute(FENCE, {"tasks": tasks, "numbers": numbers, "tokens": tokens}):
         task, number, token, epoch, start_seq, began, carried, keeps, over_limit, has_breakers = row
         outcome = named[task, number, token]
         if outcome.dispatch.epoch != epoch or task in runs:
@@ -80,6 +81,6 @@ def pass_fence(
     return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq), runs, watched
 
 
-def _array(numbers: Iterable[int | None]) -> str:
+def array(numbers: Iterable[int | None]) -> str:
     """Return an array literal of PostgreSQL; psycopg would adapt element by element."""
     return "{" + ",".join("NULL" if n is None else str(n) for n in numbers) + "}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.db.pool import Conn
+from core.ledger.fence import array
 from core.ledger.outcomes import Outcome
 from core.results.text import json_text
 from core.states import TaskState
@@ -15,7 +16,8 @@ MAX_ERRORS = 20
 """The number of latest errors that a task's row keeps."""
 
 # The fence has locked the rows. A task that is snoozed does not fail: the wait, such as for a key,
-# moves the time of its first failure, from which `POLLING_GIVE_UP_AFTER_DAYS` counts.
+# moves the time of its first failure, from which `POLLING_GIVE_UP_AFTER_DAYS` counts. The array
+# keeps the plan a probe for each id (ADR 0095).
 FINISH = f"""
 UPDATE sync_task t SET
     state = f.state,
@@ -40,11 +42,11 @@ UPDATE sync_task t SET
     outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted,
     outputs_gone = f.gone, skipped = f.skipped, followups = f.followups,
     finished_at = CASE WHEN f.state = '{TaskState.READY}' THEN NULL ELSE clock_timestamp() END
-FROM json_to_recordset(%s::json) AS f(
+FROM json_to_recordset(%(rows)s::json) AS f(
     id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
     reason text, error text, saved int, unchanged int, deleted int, gone int, skipped jsonb,
     followups int)
-WHERE t.id = f.id
+WHERE t.id = f.id AND t.id = ANY (%(tasks)s::bigint[])
 RETURNING t.id, t.state
 """
 
@@ -65,7 +67,8 @@ def finish(
 ) -> dict[int, str]:
     """Write the next state of each task. Returns the states by task."""
     rows = [_row(outcome, counts[outcome.dispatch.task_id]) for outcome in outcomes]
-    return dict(conn.execute(FINISH, (json_text(rows),)).fetchall())
+    tasks = array(row["id"] for row in rows)
+    return dict(conn.execute(FINISH, {"rows": json_text(rows), "tasks": tasks}).fetchall())
 
 
 def _row(outcome: Outcome, counts: TaskCounts) -> dict[str, Any]:

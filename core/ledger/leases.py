@@ -20,9 +20,10 @@ from core.states import TaskState
 DIED = "its process died or hung while it ran"
 """The reason of a suspect whose lease expired after its start was committed."""
 
-# A lease without a token is one that a message of a version without tokens names.
+# A lease without a token is one that a message of a version without tokens names. The array keeps
+# the plan a probe for each id, also if vacuum last found no task (ADR 0095).
 _SAME_DISPATCH = """h.id = t.id AND h.dispatch_no = t.dispatch_no
-        AND (h.token IS NULL OR h.token = t.token)"""
+        AND (h.token IS NULL OR h.token = t.token) AND t.id = ANY (%(tasks)s::bigint[])"""
 
 _RENEWED = "lease_until = clock_timestamp() + %(lease)s * interval '1 second'"
 # Skips rows that a saver or EXPIRE has locked: another transaction decides their state.
@@ -33,7 +34,7 @@ WITH held AS MATERIALIZED (
         AS h(id, dispatch_no, token) ON {_SAME_DISPATCH}
     WHERE t.state = '{TaskState.QUEUED}' ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
-UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
+UPDATE sync_task t SET {_RENEWED} WHERE t.id = ANY (ARRAY(SELECT id FROM held))
 """
 
 # The statement renews only leases that have used more than 40 % of their time. In a healthy queue,
@@ -47,7 +48,7 @@ WITH held AS MATERIALIZED (
       AND t.lease_until < clock_timestamp() + %(lease)s * interval '0.6 second'
     ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
-UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
+UPDATE sync_task t SET {_RENEWED} WHERE t.id = ANY (ARRAY(SELECT id FROM held))
 """
 
 # The third crash parks a task: Cause.CRASHES of core.results.parking. The death of a process counts
@@ -65,7 +66,8 @@ UPDATE sync_task t SET
     reason = CASE WHEN {_CRASHED} THEN '{DIED}' ELSE t.reason END,
     finished_at = CASE WHEN {_CONVICTED} THEN clock_timestamp() END,
     suspect = t.suspect OR %(suspect)s, available_at = clock_timestamp(), lease_until = NULL
-FROM expired e LEFT JOIN probes p ON p.probe_task = e.id WHERE t.id = e.id
+FROM expired e LEFT JOIN probes p ON p.probe_task = e.id
+WHERE t.id = e.id AND t.id = ANY (ARRAY(SELECT id FROM expired))
 RETURNING t.id AS task_id, t.dispatch_no, t.integration_domain AS domain, t.state,
     t.run_id::text AS run_id, t.user_integration_id::text AS account_id, t.type
 """
@@ -87,7 +89,7 @@ WITH held AS MATERIALIZED (
     WHERE t.state = '{TaskState.QUEUED}' ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
 UPDATE sync_task t SET progress_done = held.done, progress_total = held.total FROM held
-WHERE t.id = held.id
+WHERE t.id = held.id AND t.id = ANY (ARRAY(SELECT id FROM held))
 """
 
 RELEASE_LEASES = f"""
@@ -97,8 +99,8 @@ WITH held AS MATERIALIZED (
         AS h(id, dispatch_no, token) ON {_SAME_DISPATCH}
     WHERE t.state = '{TaskState.QUEUED}' ORDER BY t.id FOR UPDATE OF t
 )
-UPDATE sync_task t SET state = '{TaskState.READY}', lease_until = NULL FROM held
-WHERE t.id = held.id
+UPDATE sync_task t SET state = '{TaskState.READY}', lease_until = NULL
+WHERE t.id = ANY (ARRAY(SELECT id FROM held))
 """
 
 

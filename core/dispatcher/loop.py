@@ -339,6 +339,9 @@ class Dispatcher:
             # This process was stopped or cut off. Others may have been too, and could not renew
             # their leases.
             self._maintenance.after_gap()
+        if not self._leading and self._queues.disk_is_full():
+            # The leader cannot renew its row either, and stays.
+            return False
         can_send = self._away_since is None if self._leading else self._queues.can_send()
         if not self._leading:
             self._nonce, self._occupy_due = secrets.randbits(63), 0.0

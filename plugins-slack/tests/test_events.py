@@ -118,31 +118,32 @@ def test_the_challenge_is_answered() -> None:
         assert ask(*signed({**challenge, "challenge": wrong})).status == 400
 
 
-def forged() -> list[Any]:
+def forged() -> dict[str, tuple[bytes, dict[str, str]]]:
+    """Return requests that Slack has not signed lately."""
     now, payload = time.time(), callback(MESSAGE)
     body, headers = signed(payload, at=now)
     name, at = "x-slack-signature", "x-slack-request-timestamp"
-    return [
-        pytest.param(*signed(payload, "wrong secret"), id="another secret"),
-        pytest.param(*signed(payload, ""), id="an empty secret"),
-        pytest.param(body + b" ", headers, id="another body"),
-        pytest.param(body, {at: headers[at]}, id="no signature"),
-        pytest.param(body, {name: headers[name]}, id="no time"),
-        pytest.param(body, {**headers, at: str(int(now) - 1)}, id="another time"),
-        pytest.param(*signed(payload, at=now - 400), id="an old time"),
-        pytest.param(*signed(payload, at=now + 400), id="a time in the future"),
-        pytest.param(body, {**headers, at: "\N{ARABIC-INDIC DIGIT ONE}"}, id="a strange digit"),
-        pytest.param(body, {**headers, at: "9" * 10_000}, id="a huge time"),
-        pytest.param(body, {**headers, at: "nan"}, id="not a number"),
-        pytest.param(body, {**headers, name: "v0=\N{SNOWMAN}"}, id="a strange signature"),
-        pytest.param(body, {**headers, name: headers[name][3:]}, id="without its version"),
-    ]
+    return {
+        "another secret": signed(payload, "wrong secret"),
+        "an empty secret": signed(payload, ""),
+        "another body": (body + b" ", headers),
+        "no signature": (body, {at: headers[at]}),
+        "no time": (body, {name: headers[name]}),
+        "another time": (body, {**headers, at: str(int(now) - 1)}),
+        "an old time": signed(payload, at=now - 400),
+        "a time in the future": signed(payload, at=now + 400),
+        "a strange digit": (body, {**headers, at: "\N{ARABIC-INDIC DIGIT ONE}"}),
+        "a huge time": (body, {**headers, at: "9" * 10_000}),
+        "not a number": (body, {**headers, at: "nan"}),
+        "a strange signature": (body, {**headers, name: "v0=\N{SNOWMAN}"}),
+        "without its version": (body, {**headers, name: headers[name][3:]}),
+    }
 
 
-@pytest.mark.parametrize(("body", "headers"), forged())
-def test_a_forged_or_old_request_is_refused(body: bytes, headers: dict[str, str]) -> None:
-    response = ask(body, headers)
-    assert (response.status, response.hints, response.id) == (401, (), "")
+def test_a_forged_or_old_request_is_refused() -> None:
+    for name, request in forged().items():
+        response = ask(*request)
+        assert (response.status, response.hints, response.id) == (401, (), ""), name
 
 
 def test_every_request_is_refused_without_a_secret() -> None:

@@ -226,7 +226,7 @@ def test_many_searches_of_one_user_leave_room_for_others(dashboard, desk, databa
         holder.execute("LOCK TABLE content_search IN ACCESS EXCLUSIVE MODE")
         waiting = """
         SELECT count(*) FROM pg_stat_activity
-        WHERE wait_event_type = 'Lock' AND query LIKE '%FROM content_search s JOIN%'
+        WHERE wait_event_type = 'Lock' AND query LIKE '%content_search s %'
         """
         sent = [
             threads.submit(person.get, "/v1/user-integration-content", params={"q": "much"})

@@ -186,7 +186,8 @@ class Crowd:
         self.answers["command", str(process.returncode)] += 1
         if process.returncode not in (0, 1, -signal.SIGKILL) or "Traceback" in error:
             self.faults.append((words, process.returncode, error))
-        if "quota" in error and (process.returncode != 1 or "error: user " not in error):
+        ends = (1, -signal.SIGKILL)  # it may be killed behind its last line
+        if "quota" in error and (process.returncode not in ends or "error: user " not in error):
             self.faults.append((words, process.returncode, error))
 
     def makes_due(self) -> None:

@@ -34,7 +34,7 @@ from core.service import tokens
 SECONDS_OF_A_QUESTION = 1.0
 MIN_REQUESTS, MAX_REQUESTS = 5, 200
 SLOW_SECONDS = 5.0
-"""A question that takes longer is asked no more."""
+"""The client asks no question again that takes longer."""
 
 USER = "user-0"
 """The user whose token asks: the owner of the largest account."""

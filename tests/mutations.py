@@ -1168,6 +1168,12 @@ MUTATIONS = [
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
+        "items below deleted items that were never kept",
+        (("core/ledger/content.py",
+          "    left += [(writer.account, id) for writer, id in placed]\n", ""),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
         "portions that end with their time",
         (("core/db/short_transactions.py", "elif now >= self._end:", "elif False:"),),
         ("tests/unit/test_short_transactions.py",),

@@ -151,8 +151,10 @@ def _delete_gone(
         confirmed += of_run[1]
     deleted = store.mark_deleted(conn, confirmed, alone=True)
     deleted.update(store.mark_deleted(conn, allowed, floor=guard.floor))
+    placed = [*confirmed, *allowed, *absent]
+    store.insert_placeholders(conn, placed)
+    left += [(writer.account, id) for writer, id in placed]
     orphans.mark_parents(conn, left)
-    store.insert_placeholders(conn, [*confirmed, *allowed, *absent])
     return deleted, large
 
 

@@ -442,6 +442,26 @@ def test_a_later_listing_deletes_what_was_saved_below_a_deleted_item(desk, paren
     assert desk.alive() == {"kept"}
 
 
+def test_a_later_listing_deletes_what_is_below_a_deleted_item_that_was_never_kept(desk) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("kept"), TaskOutput("x", parent="d"))
+    desk.finish(desk.root(account), output=[TaskOutput.gone("d")], seen=["kept"])
+    assert (desk.alive(), marked(desk)) == ({"kept", "x"}, {"d"})
+    desk.finish(desk.root(account), seen=["kept"], listed=[Listing()])
+    steps(desk)
+    assert desk.alive() == {"kept"}
+
+
+def test_only_its_own_listing_reaches_what_is_below_a_parent_that_was_never_kept(desk) -> None:
+    """Such a parent may be a name that stands for no item."""
+    account = desk.account()
+    desk.keep(account, TaskOutput("kept"), TaskOutput("x", parent="d"))
+    desk.finish(desk.root(account), seen=["kept"], listed=[Listing()])
+    assert (steps(desk), desk.alive()) == (0, {"kept", "x"})
+    desk.finish(desk.root(account), seen=["kept"], listed=[Listing("d")])
+    assert (steps(desk), desk.alive()) == (0, {"kept"})
+
+
 def test_what_is_below_an_item_that_returns_is_its_own_again(desk) -> None:
     account = desk.account()
     desk.keep(account, TaskOutput("kept"), TaskOutput("d"), TaskOutput("d/x", parent="d"))

@@ -1,8 +1,9 @@
 """An integration for a source that a test changes at any time: a file with a tree of items.
 
 Each folder is listed in pages. A changed item is returned by its page, or by a task that downloads
-it, before or after the last page. Calls may fail. `SHELVES_ROWS` makes the portions of deletions
-small.
+it, before or after the last page. No listing reaches what is below a folder that was never kept. So
+each task also returns the folders above its items that are not kept yet. Calls may fail.
+`SHELVES_ROWS` makes the portions of deletions small.
 """
 
 from __future__ import annotations
@@ -97,6 +98,16 @@ class Source(BaseModel):
     failures: float = 0.0
     seconds: float = 0.0
 
+    def above(self, ids: Sequence[str]) -> list[str]:
+        """Return all folders above these items."""
+        found: dict[str, None] = {}
+        for id in ids:
+            parent = self.items[id].parent
+            while parent is not None and parent not in found:
+                found[parent] = None
+                parent = self.items[parent].parent
+        return list(found)
+
     def write(self, path: Path) -> None:
         """Replace the file."""
         path.with_suffix(".new").write_text(self.model_dump_json(), "utf-8")
@@ -134,8 +145,9 @@ class Shelves(BaseIntegration[Config]):
         ids = list(dict.fromkeys(source.log[before.read :]))
         gone = [TaskOutput.gone(id) for id in ids if id not in source.items]
         here = [id for id in ids if id in source.items]
+        folders = self._folders(ctx, source, here)
         output, seen, tasks = self._changed(source, here)
-        return TaskResult([*gone, *output], tasks, seen=seen, state={"log": cursor})
+        return TaskResult([*gone, *folders, *output], tasks, seen=seen, state={"log": cursor})
 
     @task
     def folder(self, ctx: Context, parent: str | None, after: str, since: int | None) -> TaskResult:
@@ -154,7 +166,9 @@ class Shelves(BaseIntegration[Config]):
         ids = inside[:PAGE]
         known = ctx.fingerprints(ids)
         same = [id for id in ids if known.get(id) == source.items[id].fingerprint]
+        folders = self._folders(ctx, source, ids)
         output, seen, tasks = self._changed(source, [id for id in ids if id not in same])
+        output = [*folders, *output]
         tasks += [
             self.folder.task(parent=id, after="", since=since)
             for id in ids
@@ -173,7 +187,13 @@ class Shelves(BaseIntegration[Config]):
             if random.random() < 0.5:
                 raise SkipItem("gone")
             return TaskResult(output=[TaskOutput.gone(id)])
-        return TaskResult([_output(id, source.items[id])])
+        return TaskResult([*self._folders(ctx, source, [id]), _output(id, source.items[id])])
+
+    def _folders(self, ctx: Context, source: Source, ids: Sequence[str]) -> list[TaskOutput]:
+        """Return the folders above these items that are not kept."""
+        above = source.above(ids)
+        known = ctx.fingerprints(above)
+        return [_output(id, source.items[id]) for id in above if id not in known]
 
     def _changed(
         self, source: Source, ids: Sequence[str]

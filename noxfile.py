@@ -20,7 +20,7 @@ PLUGINS = sorted(str(path.parent) for path in Path().glob("plugins-*/pyproject.t
 SHOWN = ["plugins-hello-world", "plugins-ftp"]
 FAULTS = [
     "tests/faults",
-    *(f"plugins-slack/tests/test_{name}.py" for name in ("fleet", "methods_away")),
+    *(f"plugins-slack/tests/test_{name}.py" for name in ("engine_cases", "fleet", "methods_away")),
 ]
 FORMS = Path(".github/ISSUE_TEMPLATE")
 GITHUB = {
@@ -107,7 +107,7 @@ def bench(session: nox.Session) -> None:
 
     For one benchmark only: `nox -s bench -- chain`.
     """
-    _install(session, "bench", core=".[embedded]", plugins=SHOWN)
+    _install(session, "bench", core=".[embedded]", plugins=[*SHOWN, "plugins-slack"])
     words = session.posargs or ["all"]
     keep = [] if "--quick" in words else ["--keep"]
     session.run("python", "-m", "benchmarks", *words, *keep, interrupt_timeout=LONG)

@@ -45,6 +45,7 @@ NAMES: Mapping[str, str] = {
         "copies of FTP servers with small files, latency, a limit and large files, against rclone,"
         " lftp and curl"
     ),
+    "slack": "the age of messages in a workspace of 1,000 channels, and its first copy",
     "idle": "statements/s and CPU of an idle fleet",
     "size": "memory and cost per task of runs up to 100,000 tasks",
 }

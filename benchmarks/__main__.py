@@ -145,11 +145,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only",
         default="",
-        help="measure only the cases of `ftp`, or the forms of `polls`, whose name contains this"
-        " text; `--keep` keeps the stored others of `ftp`",
+        help="measure only the cases of `ftp`, the forms of `polls` or the parts of `slack` whose"
+        " name contains this text; `--keep` keeps the stored others of `ftp`",
     )
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="size of `polls`, relative to the full one"
+        "--scale",
+        type=float,
+        default=1.0,
+        help="size of `polls` and speed of the clock of `slack`, relative to the full one",
     )
     parser.add_argument(
         "--folder",
@@ -157,7 +160,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a folder for the servers' data, which stay; `polls` continues there in a later call",
     )
     parser.add_argument(
-        "--minutes", type=float, help="begin no step of `polls` that would end later"
+        "--minutes",
+        type=float,
+        help="begin no step of `polls` that would end later; post no later message in `slack`",
     )
     return parser
 

@@ -20,7 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from core.db.pool import Conn
-from core.search.documents import Item, document
+from core.search.documents import FORM, Item, document
 
 ITEMS, ACCOUNTS, RUNS, TASKS_OF_ONE_RUN = 5_000_000, 200_000, 2_000_000, 1_000_000
 
@@ -95,17 +95,18 @@ SELECT md5('account-' || account)::uuid, (ARRAY['gmail', 'slack', 'ftp'])[1 + do
 FROM named ORDER BY n
 """
 
-FILL_SEARCH = """
-INSERT INTO content_search (content_id, document, form)
+FILL_SEARCH = f"""
+INSERT INTO content_search (content_id, document, form, user_integration_id, moment)
 SELECT c.id, t.document || format($$'@%%s' '@kind:%%s' '@thread:%%s' 'number%%s':1$$,
-    replace(c.user_integration_id::text, '-', ''), c.kind, c.id / 8, c.id / 50)::tsvector, 1
+    replace(c.user_integration_id::text, '-', ''), c.kind, c.id / 8, c.id / 50)::tsvector,
+    {FORM}, c.user_integration_id, c.external_timestamp
 FROM user_integration_content c
 JOIN template t ON t.number = (c.id - 1) * 31 %% %(templates)s
 WHERE c.id BETWEEN %(first)s + 1 AND %(last)s + 1
 """
 
 # The channels of the large accounts of Slack, with a twentieth of the account's messages each.
-FILL_CHANNELS = """
+FILL_CHANNELS = f"""
 WITH channel AS (
     INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id,
         kind, name, digest, content_seq, metadata_seq)
@@ -113,9 +114,10 @@ WITH channel AS (
     FROM generate_series(1, 10, 3) account, generate_series(0, 19) n
     ON CONFLICT DO NOTHING RETURNING *
 )
-INSERT INTO content_search (content_id, document, form)
+INSERT INTO content_search (content_id, document, form, user_integration_id, moment)
 SELECT id, format($$'@%s' '@kind:channel' '%s':1A$$,
-    replace(user_integration_id::text, '-', ''), name)::tsvector, 1
+    replace(user_integration_id::text, '-', ''), name)::tsvector,
+    {FORM}, user_integration_id, created_at
 FROM channel
 """
 

@@ -140,7 +140,12 @@ class Engine:
         with program(arguments, self.environment, log) as pid:
             self._workers = pid
             try:
-                wait_until(lambda: self.ready(processes), "the workers were not ready", pause=0.05)
+                wait_until(
+                    lambda: self.ready(processes),
+                    "the workers were not ready",
+                    seconds=180,
+                    pause=0.05,
+                )
                 yield pid
             except Exception as error:
                 # The log is deleted with its folder, so the error includes the end of it.

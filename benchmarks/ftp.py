@@ -33,7 +33,8 @@ ROUND_TRIP = 0.1
 MAX_WORKER_MIB = 250
 MIB = 1024**2
 HUGE = "huge directory"
-SAMPLE_SECONDS = 0.05
+SAMPLE_SECONDS = 0.5
+"""A sample walks through all pages of the workers, which cannot allocate memory until its end."""
 
 FILES = """
 SELECT count(*) FILTER (WHERE kind = 'file'), coalesce(sum(size) FILTER (WHERE kind = 'file'), 0)

@@ -101,8 +101,8 @@ def _content(conn: Conn, size: Size) -> Iterator[Question]:
     assert item
     deep = encode_cursor(list(middle))
     scopes: dict[str, dict[str, Any]] = {
-        "a large account": {"account": large},
-        "a small account": {"account": "{small}"},
+        "a large account": {"user_integration_id": large},
+        "a small account": {"user_integration_id": "{small}"},
         "a user with 1,000 accounts": {"user_id": "user-many"},
         "all accounts": {},
     }
@@ -125,13 +125,17 @@ def _content(conn: Conn, size: Size) -> Iterator[Question]:
             yield Question(
                 LISTING, f"content of {scope}: {name}", _of(CONTENT, **of_scope, **narrowed)
             )
-    yield Question(LISTING, "content of all accounts: domain", _of(CONTENT, domain="slack"))
-    yield Question(LISTING, "content of all accounts: unknown domain", _of(CONTENT, domain="none"))
+    for name, domain in {"domain": "slack", "unknown domain": "none"}.items():
+        yield Question(
+            LISTING, f"content of all accounts: {name}", _of(CONTENT, integration_domain=domain)
+        )
     yield Question(LISTING, "content of a user", _of(CONTENT), of_user=True)
     yield Question(LISTING, "content of a user: kind, none", _of(CONTENT, kind="x"), of_user=True)
     for name, after in (("deep page", deep), ("last page", encode_cursor(list(last)))):
         yield Question(
-            LISTING, f"content of a large account: {name}", _of(CONTENT, account=large, after=after)
+            LISTING,
+            f"content of a large account: {name}",
+            _of(CONTENT, user_integration_id=large, after=after),
         )
         yield Question(LISTING, f"content of all accounts: {name}", _of(CONTENT, after=after))
     yield Question(LISTING, "content of a large account", _of("/content", account=large), "html")
@@ -150,7 +154,7 @@ def _accounts(size: Size) -> Iterator[Question]:
     for name, narrowed in {
         "user": {"user_id": "user-5000"},
         "unknown user": {"user_id": "nobody"},
-        "domain": {"domain": "slack"},
+        "domain": {"integration_domain": "slack"},
         "state, none": {"sync_status": "error"},
         "due, none": {"due_before": LONG_AGO},
     }.items():
@@ -239,8 +243,8 @@ def _feed(conn: Conn, size: Size) -> Iterator[Question]:
 def _searches() -> Iterator[Question]:
     scopes: dict[str, dict[str, Any]] = {
         "all accounts": {},
-        "a large account": {"account": archive.account(0)},
-        "a small account": {"account": "{small}"},
+        "a large account": {"user_integration_id": archive.account(0)},
+        "a small account": {"user_integration_id": "{small}"},
         "a user with 1,000 accounts": {"user_id": "user-many"},
     }
     queries = {

@@ -17,10 +17,12 @@ class Options:
       quick: Use sizes so small that the figures are meaningless, to check that a benchmark works.
         Default: False.
       rows: The number of rows in the largest table of `upsert`. Default: None, its own default.
-      only: Measure only the cases of `ftp`, or the forms of `polls`, whose name contains this
-        text. Default: all of them.
-      scale: The size of `polls` and `lookups`, relative to the full one. Default: 1.
-      minutes: The time after which `polls` begins no further step. Default: None, no limit.
+      only: Measure only the cases of `ftp`, the forms of `polls` or the parts of `slack` whose
+        name contains this text. Default: all of them.
+      scale: The size of `polls` and `lookups`, and the speed of the clock of `slack`, relative to
+        the full one. Default: 1.
+      minutes: The time after which `polls` begins no further step, and the part `polls` of `slack`
+        ends. Default: None, no limit.
     """
 
     rounds: int = 3

@@ -168,7 +168,7 @@ def _sweep(engine: Engine, large: UUID, other: UUID, workers: int) -> Watched:
 
 
 def _erase(engine: Engine, large: UUID, other: UUID) -> Watched:
-    words = [*CLI, "disconnect", str(large), "--delete-content", "--yes"]
+    words = [*CLI, "disconnect", str(large), "--delete-content", "--now", "--yes"]
     log, base = engine.home / "disconnect.log", _command_bytes(engine)
     begun = time.monotonic()
     with (
@@ -187,7 +187,7 @@ def _command_bytes(engine: Engine) -> int:
     """Return the memory of the command where it has little to delete."""
     small = engine.account("swept")
     fill(engine.conn, small, 1_000)
-    words = [*CLI, "disconnect", str(small), "--delete-content", "--yes"]
+    words = [*CLI, "disconnect", str(small), "--delete-content", "--now", "--yes"]
     most = 0
     with program(words, engine.environment, engine.home / "small.log") as command:
         processes = family(command)

@@ -34,6 +34,8 @@ from core.integration.limits import (
     Reader,
 )
 from core.integration.listening import (
+    EVENTS,
+    EventDelivery,
     Hint,
     HintedAccount,
     Hints,
@@ -42,14 +44,18 @@ from core.integration.listening import (
     WebhookRequest,
     WebhookResponse,
 )
+from core.integration.members import Member
 from core.integration.rehearsal import Rehearsal, RehearsalSection, Sample
 from core.integration.results import (
     COMPARISON,
     MAX_ID_BYTES,
     MAX_INLINE_BYTES,
+    MEMBERS,
+    NOTICE,
     Blob,
     Comparison,
     Listing,
+    Notice,
     Skipped,
     Task,
     TaskOutput,
@@ -64,8 +70,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPARISON",
+    "EVENTS",
     "MAX_ID_BYTES",
     "MAX_INLINE_BYTES",
+    "MEMBERS",
+    "NOTICE",
     "AccountIdentity",
     "AccountInfo",
     "BaseIntegration",
@@ -78,6 +87,7 @@ __all__ = [
     "CredentialsInvalid",
     "CursorExpired",
     "Destination",
+    "EventDelivery",
     "Hint",
     "HintedAccount",
     "Hints",
@@ -88,7 +98,9 @@ __all__ = [
     "Listener",
     "Listing",
     "Manifest",
+    "Member",
     "NoFields",
+    "Notice",
     "OAuth",
     "PermanentError",
     "Rate",

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from core.error_catalog import ADVICE, CATALOG, Surface
+
+AccountPart = Literal["config", "credentials"]
+"""The parts of an account that a person fills in."""
 
 
 class IntegrationError(Exception):
@@ -81,9 +85,10 @@ class SkipItem(IntegrationError):
 class _WithRemedy(Exception):
     """The part of an error that stops an account: a reason, and the next step of a person."""
 
-    def __init__(self, reason: str = "", *, remedy: str = "") -> None:
+    def __init__(self, reason: str = "", *, remedy: str = "", field: str = "") -> None:
         super().__init__(reason)
         self.remedy = remedy
+        self.field = field
 
     @property
     def reason(self) -> str:
@@ -104,6 +109,8 @@ class CredentialsInvalid(_WithRemedy, IntegrationError):
       remedy: The next step of a person, as a sentence without a full stop. The engine shows it
         when an account is connected, and after the reason of a stopped account. Default: the
         engine's own text.
+      field: The name of the invalid field of the credentials. When an account is connected, its
+        form shows the reason at this field. Default: the reason concerns no single field.
     """
 
 
@@ -113,6 +120,8 @@ class ConfigurationError(_WithRemedy, IntegrationError):
     Args:
       reason: The reason, shown to people. Default: none.
       remedy: The next step of a person; see `CredentialsInvalid`. Default: the engine's own text.
+      field: The name of the invalid field of the config; see `CredentialsInvalid`. Default: the
+        reason concerns no single field.
     """
 
 
@@ -217,6 +226,31 @@ class TooManyRequests(PollingError):
 
 class QuotaReached(TooManyRequests):
     """A user has as much as an operator allows."""
+
+
+class InvalidFields(InvalidInput):
+    """An invalid config, or invalid credentials.
+
+    Args:
+      code: A code of `core.error_catalog`.
+      part: The part of the account that has the fields.
+      problems: The message for each invalid field, by name. A message about the complete part has
+        the empty name. Messages repeat no secret.
+      fields: The values that the message and the next steps of this code contain.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        /,
+        *,
+        part: AccountPart,
+        problems: Mapping[str, str],
+        **fields: object,
+    ) -> None:
+        super().__init__(code, **fields)
+        self.part = part
+        self.problems = problems
 
 
 class WrongState(InvalidInput):

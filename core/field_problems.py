@@ -63,3 +63,8 @@ def field_problem(detail: Mapping[str, Any]) -> FieldProblem:
     return FieldProblem(
         tuple(str(part) for part in location if part != KEY), detail["type"], message
     )
+
+
+def entry_of(problem: FieldProblem) -> Mapping[str, Any]:
+    """Return a problem as an entry of pydantic's `errors()`, for checks that it cannot express."""
+    return {"type": problem.kind, "loc": problem.location, "msg": problem.message}

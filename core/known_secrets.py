@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
+from typing import Any
 from uuid import uuid4
 
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter
 
 MIN_SECRET_CHARS = 4
 """The length of the shortest secret that is redacted.
@@ -30,6 +31,12 @@ MIN_FOREIGN_CHARS = 8
 """The length of the shortest secret that is redacted in a text of another task, or of none.
 
 A shorter password of one user would remove ordinary words from the lines of all others.
+"""
+
+MIN_UNDECLARED_CHARS = 8
+"""The length of the shortest text that is redacted although no model declares it to be a secret.
+
+Words of small letters, such as `service_account`, need 16 characters.
 """
 
 MIN_BASE64_CHARS = 6
@@ -54,6 +61,11 @@ REDACTED = "***"
 
 SECRET_TYPES = (SecretStr, SecretBytes, Secret)
 """The types of fields that hold a secret."""
+
+_PUBLIC = re.compile(
+    r"[^\s@:/]+@[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z]{2,}|https?://[^\s@/?#]+/?|(?=.{1,15}$)[a-z _.-]+"
+)
+"""An e-mail address, the address of a server, or some words. Messages contain them."""
 
 _GRAM = 4
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]+")
@@ -243,20 +255,42 @@ def secrets_of(value: object) -> Iterator[str]:
     The fields themselves are read: a model may have a serializer that reveals its secrets as texts.
     """
     if isinstance(value, SECRET_TYPES):
-        yield from _texts_in(value.get_secret_value())
+        yield from texts_in(value.get_secret_value())
         return
     for item in _items(value):
         yield from secrets_of(item)
 
 
-def _texts_in(value: object) -> Iterator[str]:
+def secrets_in(model: type[BaseModel], values: Mapping[str, object]) -> Iterator[str]:
+    """Yield the secrets in values that are a part of a model, such as an organization's.
+
+    In a valid field, a text is secret if the model declares it so. A text of another field may be
+    secret if it has `MIN_UNDECLARED_CHARS`, and is not an address or a few words.
+    """
+    fields = dict(model.model_fields)
+    fields |= {field.alias: field for field in fields.values() if field.alias}
+    for name, value in values.items():
+        try:
+            declaration: Any = fields[name].annotation
+            declared = TypeAdapter(declaration).validate_python(value)
+        except Exception:  # noqa: BLE001  an unknown or invalid field; a model may raise anything
+            yield from filter(_may_be_secret, texts_in(value))
+        else:
+            yield from secrets_of(declared)
+
+
+def _may_be_secret(text: str) -> bool:
+    return len(text) >= MIN_UNDECLARED_CHARS and not _PUBLIC.fullmatch(text)
+
+
+def texts_in(value: object) -> Iterator[str]:
     """Yield the texts in the value of a secret, which may be a collection."""
     items = [value] if isinstance(value, str | bytes) else _items(value)
     if isinstance(value, bytes):
         yield value.decode(errors="replace")
     elif items:
         for item in items:
-            yield from [item] if isinstance(item, str) else _texts_in(item)
+            yield from [item] if isinstance(item, str) else texts_in(item)
     elif value is not None:
         yield str(value)
 

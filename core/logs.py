@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextvars import ContextVar
 from typing import Any, Literal
 
 from core.log_redaction import install
@@ -35,6 +36,9 @@ HTTP_LIBRARIES = (
 )
 """Loggers of libraries that log addresses, headers or bodies of requests: warnings only."""
 
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The name of the HTTP request that this context handles."""
+
 _library_levels: dict[str, int] = {}
 
 
@@ -61,7 +65,9 @@ def configure(level: str, form: Form = "text") -> None:
       form: `text`, `json`, or `auto`: JSON unless standard error is a terminal.
     """
     install()
-    logging.basicConfig(level=level, format=FORMAT)
+    lines = logging.StreamHandler()
+    lines.setFormatter(_Text(FORMAT))
+    logging.basicConfig(level=level, handlers=[lines])
     root = logging.getLogger()
     if root.level == logging.CRITICAL and level != "CRITICAL":
         # The process was a silent command and becomes a service: show the warnings of libraries.
@@ -75,6 +81,14 @@ def configure(level: str, form: Form = "text") -> None:
         formatter = _json()
         for handler in logging.getLogger().handlers:
             handler.setFormatter(formatter)
+
+
+class _Text(logging.Formatter):
+    """The format of lines of text. A line about an HTTP request names it at its end."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        line, request = super().formatMessage(record), request_id.get()
+        return line if request is None else f"{line} [request {request}]"
 
 
 def _quieten_libraries(level: int) -> None:
@@ -93,6 +107,7 @@ def _json() -> logging.Formatter:
         foreign_pre_chain=[
             structlog.contextvars.merge_contextvars,
             structlog.stdlib.ExtraAdder(allow=NAMES),
+            _with_request,
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
             _redacted_traceback,
@@ -104,6 +119,13 @@ def _json() -> logging.Formatter:
             structlog.processors.JSONRenderer(default=str),
         ],
     )
+
+
+def _with_request(_logger: Any, _method: str, event: Any) -> Any:
+    """Add the name of the HTTP request."""
+    if (request := request_id.get()) is not None:
+        event["request_id"] = request
+    return event
 
 
 def _redacted_traceback(_logger: Any, _method: str, event: Any) -> Any:

@@ -35,6 +35,10 @@ class Scope(Word):
         "Read the states of accounts and runs. With an operator's token: also read the overview and"
         " metrics.",
     )
+    AUDIT_READ = (
+        "audit:read",
+        "Read the audit trail. With a user's token: the acts on that user's data.",
+    )
     TOKENS_ADMIN = "tokens:admin", "Create, list and revoke tokens."
 
 
@@ -46,7 +50,7 @@ DEFAULT = (
     Scope.FLEET_OPERATE,
     Scope.METRICS_READ,
 )
-"""The scopes of a token that names none: everything except tokens.
+"""The scopes of a token that names none: everything except tokens and the audit trail.
 
 Tokens from before scopes existed have them, too.
 """

@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -47,6 +48,9 @@ class Quotas(BaseModel, extra="forbid"):
     bytes: NonNegativeInt | None = None
     runs: NonNegativeInt | None = None
 
+
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
+"""The origin of a page: https://www.rfc-editor.org/rfc/rfc6454#section-6.2."""
 
 _PARSERS = {"database_url": setting_urls.database_url, "redis_url": setting_urls.redis_url}
 
@@ -94,6 +98,12 @@ class Settings(BaseSettings):
     """Days until an ended run and its tasks are deleted. Parked and deferred tasks stay."""
     deleted_retention_days: PositiveFloat | None = None
     """Days until an item that was deleted at the source is removed. Default: never."""
+    audit_retention_days: PositiveFloat = 365.0
+    """Days until a row of the audit trail is deleted."""
+    erase_after_minutes: NonNegativeFloat = 60.0
+    """Minutes for which the content of an erased account is hidden before it is deleted."""
+    access_log: bool = False
+    """Log each request to `polling serve` with its client and its duration."""
     max_deleted_share: float = Field(0.5, ge=0, le=1)
     """The share of a listing that one sweep may delete. A larger deletion waits for a person."""
     min_guarded_items: int = Field(20, ge=0)
@@ -130,6 +140,8 @@ class Settings(BaseSettings):
     """Let accounts made with a user's token connect to loopback, private and link-local hosts."""
     redirect_urls: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated addresses to which OAuth may redirect a browser, besides `public_url`."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated origins whose scripts may call the API from a browser. Default: none."""
     redis_namespace: str = Field("polling", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """The prefix of every key in Redis."""
     plugins: Annotated[tuple[str, ...], NoDecode] = ()
@@ -144,6 +156,7 @@ class Settings(BaseSettings):
         "redirect_urls",
         "allowed_hosts",
         "trusted_proxies",
+        "cors_origins",
         mode="before",
     )
     @classmethod
@@ -170,6 +183,14 @@ class Settings(BaseSettings):
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
             ip_network(network)
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if ORIGIN.fullmatch(origin) is None:
+                raise ValueError("an origin is like https://app.example.org, without a path")
         return value
 
     @field_validator("home")

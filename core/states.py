@@ -49,7 +49,7 @@ class AccountState(Word):
     ACTIVE = "active", "Runs start when they are due."
     PAUSED = "paused", "A person paused the account. `resume` ends the pause."
     ERROR = "error", "The engine stopped the account. Its reason names the error to correct."
-    ERASING = "erasing", "The content is hidden, and is deleted after a delay.", PLANNED
+    ERASING = "erasing", "The credentials are deleted. The content is hidden, and deleted later."
     DISCONNECTED = "disconnected", "The credentials are deleted. The content may stay."
 
 
@@ -100,6 +100,57 @@ class Trigger(Word):
     RETRY = "retry", "The run retries deferred, parked or cancelled tasks."
     HINT = "hint", "An event from the provider opened the run. It never sweeps."
     REREAD = "reread", "The run reads stored sources again, without the provider."
+
+
+class Channel(Word):
+    """The way by which an act came: `audit.channel`."""
+
+    API = "api", "A request with a token."
+    DASHBOARD = "dashboard", "A page of the dashboard, in a session."
+    BROWSER = "browser", "A page without a session, such as the sign-in."
+    COMMAND = "command", "A command on a machine that reaches the database."
+
+
+class AuditTarget(Word):
+    """The kind of an act's object: `audit.target_type`."""
+
+    ACCOUNT = "account", "An account."
+    USER = "user", "A user."
+    TOKEN = "token", "A token of the API."
+    SESSION = "session", "A session of the dashboard."
+    HELD_DELETION = "held_deletion", "A held deletion."
+    ORGANIZATION = "organization", "An organization."
+    KEYS = "keys", "The secret keys."
+
+
+class Act(Word):
+    """An act in the audit trail: `audit.act`."""
+
+    ACCOUNT_CONNECT = "account.connect", "Connected a new account."
+    ACCOUNT_RECONNECT = "account.reconnect", "Replaced the credentials of an account."
+    ACCOUNT_CONFIGURE = "account.configure", "Changed the properties of an account."
+    ACCOUNT_DISCONNECT = "account.disconnect", "Deleted the credentials of an account."
+    ACCOUNT_ERASE_CONTENT = (
+        "account.erase_content",
+        "Deleted the credentials and the content of an account.",
+    )
+    ACCOUNT_ERASE = "account.erase", "Deleted an account with all its data."
+    USER_ERASE = "user.erase", "Deleted all data of a user."
+    ORGANIZATION_CONNECT = (
+        "organization.connect",
+        "Connected an organization, or replaced its credentials.",
+    )
+    ORGANIZATION_DISCONNECT = (
+        "organization.disconnect",
+        "Deleted the credentials of an organization.",
+    )
+    DELETION_ACCEPT = "deletion.accept", "Accepted a held deletion."
+    DELETION_REFUSE = "deletion.refuse", "Refused a held deletion."
+    TOKEN_CREATE = "token.create", "Created a token."
+    TOKEN_REVOKE = "token.revoke", "Revoked a token."
+    SESSION_OPEN = "sign_in.open", "Signed in to the dashboard."
+    SESSION_REFUSE = "sign_in.refuse", "Tried to sign in with a wrong token."
+    KEYS_ROTATE = "keys.rotate", "Started to encrypt everything with the newest key."
 
 
 class Deletions(Word):
@@ -221,17 +272,17 @@ ACCOUNTS = Machine(
         Transition(_A.ACTIVE, _A.PAUSED, "pause"),
         Transition(_A.PAUSED, _A.ACTIVE, "resume, reconnect"),
         Transition(_A.ACTIVE, _A.ERROR, "credentials or configuration rejected"),
-        Transition(_A.ERROR, _A.ACTIVE, "reconnect, configuration corrected"),
+        Transition(_A.ERROR, _A.ACTIVE, "resume, reconnect, configuration corrected"),
         Transition(_A.ACTIVE, _A.DISCONNECTED, "disconnect"),
         Transition(_A.PAUSED, _A.DISCONNECTED, "disconnect"),
         Transition(_A.ERROR, _A.DISCONNECTED, "disconnect"),
         Transition(_A.DISCONNECTED, _A.ACTIVE, "reconnect"),
-        Transition(_A.ACTIVE, _A.ERASING, "disconnect, deleting content", PLANNED),
-        Transition(_A.PAUSED, _A.ERASING, "disconnect, deleting content", PLANNED),
-        Transition(_A.ERROR, _A.ERASING, "disconnect, deleting content", PLANNED),
-        Transition(_A.DISCONNECTED, _A.ERASING, "delete content", PLANNED),
-        Transition(_A.ERASING, _A.ACTIVE, "reconnect before content is deleted", PLANNED),
-        Transition(_A.ERASING, _A.DISCONNECTED, "content deleted", PLANNED),
+        Transition(_A.ACTIVE, _A.ERASING, "disconnect, deleting content"),
+        Transition(_A.PAUSED, _A.ERASING, "disconnect, deleting content"),
+        Transition(_A.ERROR, _A.ERASING, "disconnect, deleting content"),
+        Transition(_A.DISCONNECTED, _A.ERASING, "delete content"),
+        Transition(_A.ERASING, _A.ACTIVE, "reconnect before content is deleted"),
+        Transition(_A.ERASING, _A.DISCONNECTED, "content deleted"),
     ),
 )
 

@@ -60,7 +60,7 @@ class Supervisor:
     def __init__(
         self, programs: Sequence[Program], *, echo: Echo | None = None, grace: float = 30.0
     ) -> None:
-        self._echo = echo or _print
+        self._echo = echo or print_line
         self._children = [_Child(program, self._echo) for program in programs]
         self._grace = grace
         self._kill_at: float | None = None
@@ -335,6 +335,7 @@ def _meaning(code: int) -> str:
     return f"exit code {code}"
 
 
-def _print(name: str, line: str) -> None:
+def print_line(name: str, line: str) -> None:
+    """Print a line of the output of a program, with the name of the program."""
     sys.stdout.write(f"{name:<10} | {line}\n")
     sys.stdout.flush()

@@ -26,6 +26,7 @@ COPIED = [
     "benchmarks",
     "core",
     "deploy",
+    "docs",
     "migrations",
     "tests",
     "pyproject.toml",
@@ -52,6 +53,37 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "content of an erased account is hidden",
+        (("core/service/visible.py", "SELECT id FROM user_integration WHERE sync_status =",
+          "SELECT id FROM user_integration WHERE false AND sync_status ="),),
+        ("tests/integration/test_hidden_content.py",),
+    ),
+    Mutation(
+        "items of a restored account get new places in the feed",
+        (("core/accounts/store.py",
+          "restored_after = CASE sync_status WHEN '{AccountState.ERASING}' THEN ''",
+          "restored_after = CASE sync_status WHEN 'never' THEN ''"),),
+        ("tests/integration/test_erasures.py",),
+    ),
+    Mutation(
+        "an erasure waits for its delay",
+        (("core/ledger/erasure.py", "(erasure_begun OR erasing_since < %s)",
+          "(erasure_begun OR %s::timestamptz IS NULL OR true)"),),
+        ("tests/integration/test_erasures.py",),
+    ),
+    Mutation(
+        "an erasure that has begun cannot be undone",
+        (("core/accounts/store.py",
+          "WHERE id = %(id)s AND NOT erasure_begun", "WHERE id = %(id)s"),),
+        ("tests/integration/test_erasures.py",),
+    ),
+    Mutation(
+        "no delay while an API of an earlier version runs",
+        (("core/accounts/store.py",
+          "OR EXISTS (SELECT FROM process WHERE kind = 'api' AND hides_erasing IS NOT TRUE)", ""),),
+        ("tests/integration/test_erasures.py",),
+    ),
+    Mutation(
         "the end of runs reads no other open runs",
         (("core/ledger/completion.py", "SELECT * FROM sync_run WHERE id = candidate.id OFFSET 0",
           "SELECT * FROM sync_run WHERE id = candidate.id AND state = 'running' OFFSET 0"),),
@@ -72,6 +104,16 @@ MUTATIONS = [
     Mutation(
         "the fence searches each task",
         (("core/ledger/fence.py", " AND t.id = ANY (%(tasks)s::bigint[])", ""),),
+        ("tests/integration/test_plans.py",),
+    ),
+    Mutation(
+        "the index of ready tasks by time serves no other search",
+        (("migrations/versions/0026_ready_tasks_by_time.py", " AND dispatch_no >= 0", ""),),
+        ("tests/integration/test_plans.py",),
+    ),
+    Mutation(
+        "an index of runs does not search for open tasks",
+        (("core/ledger/completion.py", "(t.run_id = r.id) IS TRUE", "t.run_id = r.id"),),
         ("tests/integration/test_plans.py",),
     ),
     Mutation(
@@ -259,8 +301,8 @@ MUTATIONS = [
     ),
     Mutation(
         "requests of a user have a rate",
-        (("core/web/request_rates.py", "        if not self._users.take(user, cost):",
-          "        if not self._users.take(user, 0):"),),
+        (("core/web/request_rates.py", "        if not self.users.take(user, cost):",
+          "        if not self.users.take(user, 0):"),),
         ("tests/security/test_request_rates.py",),
     ),
     Mutation(
@@ -368,6 +410,41 @@ MUTATIONS = [
         ("tests/integration/test_openapi.py",),
     ),
     Mutation(
+        "unknown query parameters",
+        (("core/rest/contract.py", "            if name not in known\n",
+          "            if False and name not in known\n"),),
+        ("tests/integration/test_rest_strict.py",),
+    ),
+    Mutation(
+        "answers with secrets are stored encrypted",
+        (("core/rest/idempotency.py", "        if path.endswith(SECRET_ANSWERS):\n",
+          "        if False:\n"),),
+        ("tests/integration/test_rest_strict.py",),
+    ),
+    Mutation(
+        "acts in the audit trail",
+        (("core/service/accounts/disconnect.py",
+          "        if act is not None and not is_repeated:\n", "        if False:\n"),),
+        ("tests/integration/test_audit.py",),
+    ),
+    Mutation(
+        "an erased account, and one of an ended organization, is not added again",
+        (("core/ledger/organizations.py",
+          "            if conn.execute(LOCK, params).fetchone() is None:\n",
+          "            if False:\n"),),
+        ("tests/integration/test_organizations.py",),
+    ),
+    Mutation(
+        "a stolen token cannot prevent its revocation",
+        (("core/ledger/audit.py", " or act in NEVER_REFUSED", ""),),
+        ("tests/integration/test_audit.py",),
+    ),
+    Mutation(
+        "acts of one user",
+        (("core/ledger/audit.py", "    if user is None or act in", "    if True or act in"),),
+        ("tests/integration/test_audit.py",),
+    ),
+    Mutation(
         "keys of requests of one user",
         (("core/rest/idempotency.py", "    if principal.user_id is None:\n", "    if True:\n"),),
         ("tests/security/test_user_rows.py",),
@@ -468,6 +545,65 @@ MUTATIONS = [
         "responses do not wait for acknowledgements",
         (("core/web/server.py", "kind, socket.IPPROTO_TCP,", "kind, 0,"),),
         ("tests/security/test_connections.py",),
+    ),
+    Mutation(
+        "the key of an organization is not copied to its accounts",
+        (("core/accounts/shared.py", "if not _is_shared(value, shared.get(name))", "if True"),),
+        ("tests/integration/test_organizations.py",),
+    ),
+    Mutation(
+        "the account of a member who has left is paused",
+        (("core/ledger/organizations.py", "for member in known.keys() - plan.present]",
+          "for member in ()]"),),
+        ("tests/integration/test_organizations.py",),
+    ),
+    Mutation(
+        "a request leaves a large organization to a worker process",
+        (("core/service/organizations.py",
+          "return is_over and not self._needs_active", "return False"),),
+        ("tests/integration/test_organizations.py",),
+    ),
+    Mutation(
+        "an organization whose listing hangs is left out",
+        (("core/worker/members.py",
+          "organizations.claim(conn, domain, list(stuck))", "organizations.claim(conn, domain)"),),
+        ("tests/integration/test_member_listings.py",),
+    ),
+    Mutation(
+        "the short secrets of an organization",
+        (("core/worker/member_listing.py",
+          "return KNOWN.redact_all(self._redact(text))", "return KNOWN.redact_all(text)"),),
+        ("tests/integration/test_member_listings.py",),
+    ),
+    Mutation(
+        "the declared secrets of an organization",
+        (("core/known_secrets.py",
+          "            yield from secrets_of(declared)\n", "            yield from ()\n"),),
+        ("tests/unit/test_redaction.py",),
+    ),
+    Mutation(
+        "an event of Gmail is acknowledged after its hint is stored",
+        (("plugins-gmail/src/integration_polling_gmail/push.py",
+          "        for event in events:\n",
+          "        subscription.acknowledge(ids)\n        for event in events:\n"),),
+        ("plugins-gmail/tests/test_push.py",),
+    ),
+    Mutation(
+        "runs renew Gmail's watch",
+        (("plugins-gmail/src/integration_polling_gmail/push.py",
+          "            if not is_over(watched.at, pause):\n", "            if True:\n"),),
+        ("plugins-gmail/tests/test_push.py",),
+    ),
+    Mutation(
+        "a run of hints leaves an expired history to the next poll",
+        (("plugins-gmail/src/integration_polling_gmail/integration.py",
+          "if history.is_listing and not _is_of_hints(ctx)", "if history.is_listing"),),
+        ("plugins-gmail/tests/test_push.py",),
+    ),
+    Mutation(
+        "an account whose own events have stopped shows it",
+        (("core/ledger/listeners.py", "    if down is None:\n", "    if True:\n"),),
+        ("tests/integration/test_listeners.py",),
     ),
     Mutation(
         "the parts of a mail share a budget",
@@ -694,8 +830,50 @@ MUTATIONS = [
     ),
     Mutation(
         "an account that owes a task is not complete",
-        (("core/service/accounts/owed.py", "CASE WHEN NOT EXISTS ({_TASKS}) AND", "CASE WHEN"),),
+        (("core/service/accounts/owed.py", "CASE WHEN EXISTS ({_TASKS}) THEN NULL\n    WHEN",
+          "CASE WHEN"),),
         ("tests/integration/test_owed.py",),
+    ),
+    Mutation(
+        "a retried task is owed since the failure of its original",
+        (("core/service/accounts/owed.py", "FROM sync_task WHERE id = history.retry_of",
+          "FROM sync_task WHERE false"),),
+        ("tests/integration/test_owed.py",),
+    ),
+    Mutation(
+        "the views of content leave out deleted items",
+        (("migrations/versions/0032_views_of_content.py", "WHERE c.deleted_at IS NULL AND",
+          "WHERE"),),
+        ("tests/integration/test_content_views.py",),
+    ),
+    Mutation(
+        "an account in error resumes only if its provider accepts it",
+        (("core/service/accounts/actions.py",
+          "            check_account(backend, id)\n    statement",
+          "            pass\n    statement"),),
+        ("tests/integration/test_dashboard_accounts.py",),
+    ),
+    Mutation(
+        "only operators edit the payload of a task",
+        (("core/rest/routes/tasks.py", "    TO_OPERATE_ALL.check(principal)\n", ""),),
+        ("tests/integration/test_rest_tasks.py",),
+    ),
+    Mutation(
+        "an edited payload fits the parameters of its task",
+        (("core/service/runs/actions.py",
+          "        integration.task_specs[type].arguments(row.payload)\n", ""),),
+        ("tests/integration/test_rest_tasks.py",),
+    ),
+    Mutation(
+        "an update of a page waits while a button of the pointer is down",
+        (("core/dashboard/static/live.js", "    isPressed ||\n", ""),),
+        ("tests/browser/test_live_part.py",),
+    ),
+    Mutation(
+        "an update of a page keeps the elements that stay",
+        (("core/dashboard/static/live.js", "Idiomorph.morph(part, html, MORPH);",
+          "part.innerHTML = html;"),),
+        ("tests/browser/test_live_part.py",),
     ),
     Mutation(
         "the fence",
@@ -953,9 +1131,10 @@ MUTATIONS = [
     ),
     Mutation(
         "removals while a page is read",
-        (("core/service/content/changes.py", "    listed, rows = _read(conn, visible)\n", ""),
+        (("core/service/content/changes.py",
+          "    listed, rows = _read(conn, visible, texts=with_texts)\n", ""),
          ("core/service/content/changes.py", "    is_full = len(listed)",
-          "    listed, rows = _read(conn, visible)\n    is_full = len(listed)"),),
+          "    listed, rows = _read(conn, visible, texts=with_texts)\n    is_full = len(listed)"),),
         ("tests/integration/test_removal.py",),
     ),
     Mutation(
@@ -1054,7 +1233,7 @@ MUTATIONS = [
     Mutation(
         "held shares in the view of an account that keeps items",
         (("core/service/content/deletions.py",
-          "WHERE a.deletions = '{Deletions.MARK}' OR h.state", "WHERE true OR h.state"),),
+          "WHERE (a.deletions = '{Deletions.MARK}' OR h.state", "WHERE (true OR h.state"),),
         ("tests/integration/test_held_deletions.py",),
     ),
     Mutation(
@@ -1180,7 +1359,7 @@ MUTATIONS = [
     ),
     Mutation(
         "portions that continue after the last row",
-        (("core/service/accounts/disconnect.py",
+        (("core/ledger/erasure.py",
           "%(part)s AND external_id > %(after)s", "%(part)s AND %(after)s::text IS NOT NULL"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
@@ -1615,15 +1794,20 @@ MUTATIONS = [
     ),
     Mutation(
         "tasks behind slow ones are left to others sooner",
-        (("core/worker/inflight.py", "limit = now - (min(seconds, stalled_seconds) if is_stalled "
-          "else seconds)", "limit = now - seconds"),),
+        (("core/worker/inflight.py",
+          "limit = now - (min(seconds, sooner) if is_stalled else seconds)",
+          "limit = now - seconds"),),
+        ("tests/unit/test_inflight.py",),
+    ),
+    Mutation(
+        "tasks of users without a thread are left to others sooner",
+        (("core/worker/inflight.py", "new_user_seconds if is_new else ", ""),),
         ("tests/unit/test_inflight.py",),
     ),
     Mutation(
         "fetched tasks that are left to others",
-        (("core/worker/process.py",
-          "        self.release(self.inflight.withdraw(MAX_WAIT_SECONDS, STALLED_SECONDS))\n",
-          "        return\n"),),
+        (("core/worker/process.py", "    def _release_waiting(self) -> None:\n",
+          "    def _release_waiting(self) -> None:\n        return\n"),),
         ("tests/faults/test_stopping.py",),
     ),
     Mutation(
@@ -1631,6 +1815,54 @@ MUTATIONS = [
         (("core/ledger/fence.py",
           "if outcome.dispatch.epoch != epoch or task in runs:", "if task in runs:"),),
         ("tests/integration/test_commit.py",),
+    ),
+    Mutation(
+        "lists of members end with the connection of their account",
+        (("core/service/accounts/disconnect.py", "conn.execute(DELETE_MEMBERS, (account,))",
+          "pass"),),
+        ("tests/integration/test_members_and_notices.py",),
+    ),
+    Mutation(
+        "slack: polls are short while events arrive",
+        (("plugins-slack/src/integration_polling_slack/listing.py",
+          'ctx.run.trigger == "schedule" and self._receives_events(ctx)', "False"),),
+        ("plugins-slack/tests/test_hinted.py",),
+    ),
+    Mutation(
+        "slack: a poll beside events ends within moments",
+        (("plugins-slack/src/integration_polling_slack/looks.py", ", calls // 2), 1)",
+          ", calls * 9), 1)"),),
+        ("plugins-slack/tests/test_slack_looks.py",),
+    ),
+    Mutation(
+        "slack: a channel without a look comes first",
+        (("plugins-slack/src/integration_polling_slack/looks.py", "            return inf",
+          "            return 0.0"),),
+        ("plugins-slack/tests/test_slack_looks.py",),
+    ),
+    Mutation(
+        "slack: the bound of a channel includes two runs",
+        (("plugins-slack/src/integration_polling_slack/looks.py", "+ 2 * self.cycle)",
+          "+ 0 * self.cycle)"),),
+        ("plugins-slack/tests/test_slack_looks.py",),
+    ),
+    Mutation(
+        "slack: a named channel without the bot is a reason of the run",
+        (("plugins-slack/src/integration_polling_slack/listing.py",
+          "for id in sorted(outside.difference(now.of(at.lost)))", "for id in ()"),),
+        ("plugins-slack/tests/test_selection.py",),
+    ),
+    Mutation(
+        "slack: a search looks back at late messages",
+        (("plugins-slack/src/integration_polling_slack/searching.py", "LATE_SECONDS = 600",
+          "LATE_SECONDS = 0"),),
+        ("plugins-slack/tests/test_searching.py",),
+    ),
+    Mutation(
+        "slack: the token of an organization names the workspace",
+        (("plugins-slack/src/integration_polling_slack/directory.py",
+          'arguments["team_id"] = self.config.team', "pass"),),
+        ("plugins-slack/tests/test_organizations.py",),
     ),
     Mutation(
         "a server error of one method of Slack",
@@ -1798,7 +2030,7 @@ MUTATIONS = [
     Mutation(
         "an erasure waits for accounts that are being stored",
         (("core/service/accounts/erase.py",
-          "        conn.execute(LOCK_TOKENS, (user_id,))\n", ""),),
+          "        conn.execute(erasure.LOCK_TOKENS, (user_id,))\n", ""),),
         ("tests/security/test_ended_access.py",),
     ),
     Mutation(

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from psycopg.rows import class_row
 
 from core.db.pool import Conn
-from core.errors import NotFound
+from core.errors import NotFound, WrongState
 from core.states import AccountState, AccountStateReason, Deletions, HeldState
 
 LOWER_LIMIT = """
@@ -25,7 +25,11 @@ WHERE id = %(id)s AND jsonb_array_length(limits) > 0
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One user's connected account of an integration. `credentials` is ciphertext."""
+    """One user's connected account of an integration.
+
+    `credentials` is ciphertext, and so is `shared_credentials`: the part that the account's
+    organization has.
+    """
 
     id: UUID
     user_id: str
@@ -42,17 +46,18 @@ class Account:
     status_reason: str | None
     status_detail: str | None
     public_hosts_only: bool = False
+    shared_credentials: str | None = None
 
     def __repr__(self) -> str:
         return f"Account({self.id}, {self.integration_domain}, {self.name!r})"
 
 
 _COLUMNS = """
-SELECT id, user_id, integration_domain, name, identity, limit_group, config, credentials,
-    credentials_version, version, limits, sync_status, status_reason, status_detail,
-    public_hosts_only
-FROM user_integration"""
-LOAD = f"{_COLUMNS} WHERE id = %s"
+SELECT a.id, a.user_id, a.integration_domain, a.name, a.identity, a.limit_group, a.config,
+    a.credentials, a.credentials_version, a.version, a.limits, a.sync_status, a.status_reason,
+    a.status_detail, a.public_hosts_only, o.credentials AS shared_credentials
+FROM user_integration a LEFT JOIN organization o ON o.id = a.organization_id"""
+LOAD = f"{_COLUMNS} WHERE a.id = %s"
 # A config and credentials may have 64 KiB each, and a page has many accounts.
 LOAD_STATUS = """
 SELECT id, user_id, integration_domain, name, identity, limit_group, '{}'::jsonb AS config,
@@ -78,27 +83,37 @@ ON CONFLICT (user_id, integration_domain, identity) DO UPDATE SET
     credentials_version = user_integration.credentials_version + 1,
     version = user_integration.version + 1,
     sync_status = '{AccountState.ACTIVE}', status_reason = NULL, status_detail = NULL,
-    consecutive_failures = 0,
+    consecutive_failures = 0, erasing_since = NULL, erases_account = false,
+    erases_user = false,
+    restored_after = CASE user_integration.sync_status WHEN '{AccountState.ERASING}' THEN ''
+        ELSE user_integration.restored_after END,
+    organization_id = NULL, member = NULL, left_at = NULL,
     resync_due = user_integration.resync_due OR user_integration.config <> excluded.config
         AND %(resync)s,
     drop_state = user_integration.drop_state OR user_integration.config <> excluded.config
         AND %(resync)s,
     reader_version = CASE WHEN %(reread)s THEN 0 ELSE user_integration.reader_version END,
     next_sync_at = now(), updated_at = now()
+WHERE NOT user_integration.erasure_begun
 RETURNING id, version = 1
 """
 
+# Credentials restore an account whose content is hidden, unless the engine deletes the content.
 SET_CREDENTIALS = f"""
 UPDATE user_integration SET credentials = %(credentials)s,
     credentials_version = credentials_version + 1,
     version = version + 1, limit_group = coalesce(%(group)s, limit_group),
     public_hosts_only = public_hosts_only OR %(public_hosts_only)s, refresh_holder = NULL,
-    refresh_until = NULL,
+    refresh_until = NULL, organization_id = NULL, member = NULL, left_at = NULL,
     sync_status = '{AccountState.ACTIVE}', status_reason = NULL, status_detail = NULL,
-    consecutive_failures = 0,
+    consecutive_failures = 0, erasing_since = NULL, erases_account = false,
+    erases_user = false,
+    restored_after = CASE sync_status WHEN '{AccountState.ERASING}' THEN '' ELSE restored_after END,
     next_sync_at = now(), updated_at = now()
-WHERE id = %(id)s
+WHERE id = %(id)s AND NOT erasure_begun
 """
+
+SET_NOTICE = "UPDATE user_integration SET notice = %s WHERE id = %s"
 
 # An account that stopped while its integration was paused may have no time of its next poll.
 _CORRECTED = f"status_reason = '{AccountStateReason.CONFIGURATION}'"
@@ -128,38 +143,70 @@ UPDATE held_deletion SET state = '{HeldState.DROPPED}'
 WHERE user_integration_id = %s AND state IN ('{HeldState.HELD}', '{HeldState.ACCEPTED}')
 """
 
-# `resume` does not start an account in error or a disconnected one. New credentials or a new config
-# do.
+# `PAUSE` and `RESUME` do not start an account in error, nor a disconnected one. The decision of a
+# person stays, also for a member who has left an organization, and returns.
 PAUSE = f"""
-UPDATE user_integration SET sync_status = '{AccountState.PAUSED}', updated_at = now()
+UPDATE user_integration SET sync_status = '{AccountState.PAUSED}', left_at = NULL,
+    status_detail = CASE WHEN left_at IS NULL THEN status_detail END, updated_at = now()
 WHERE id = %s AND sync_status IN ('{AccountState.ACTIVE}', '{AccountState.PAUSED}')
 """
 RESUME = f"""
 UPDATE user_integration SET sync_status = '{AccountState.ACTIVE}',
+    status_detail = CASE WHEN left_at IS NULL THEN status_detail END,
     next_sync_at = least(coalesce(next_sync_at, now()), now()), updated_at = now()
 WHERE id = %s AND sync_status IN ('{AccountState.ACTIVE}', '{AccountState.PAUSED}')
+"""
+
+# The provider has just accepted the account, so the cause of its error has passed.
+RESUME_STOPPED = f"""
+UPDATE user_integration SET sync_status = '{AccountState.ACTIVE}', status_reason = NULL,
+    status_detail = NULL, consecutive_failures = 0,
+    next_sync_at = least(coalesce(next_sync_at, now()), now()), updated_at = now()
+WHERE id = %s AND sync_status IN ('{AccountState.ERROR}', '{AccountState.ACTIVE}')
 """
 
 # The account stops only if the rejected credentials are still the latest.
 STOP = f"""
 UPDATE user_integration SET sync_status = '{AccountState.ERROR}', status_reason = %(reason)s,
-    status_detail = %(detail)s, updated_at = now()
+    status_detail = %(detail)s, stopped_at = clock_timestamp(), stopped_by = %(task)s,
+    updated_at = now()
 WHERE id = %(id)s AND sync_status = '{AccountState.ACTIVE}'
   AND credentials_version = %(credentials_version)s
 RETURNING id
 """
 
-# Returns the state before.
+_WITHOUT_CREDENTIALS = """status_reason = NULL, status_detail = NULL, credentials = NULL,
+    credentials_version = credentials_version + 1, version = version + 1, refresh_holder = NULL,
+    refresh_until = NULL, next_sync_at = NULL, updated_at = now()"""
+# Returns the state before. An account whose content is hidden stays hidden.
 DISCONNECT = f"""
-UPDATE user_integration a SET sync_status = '{AccountState.DISCONNECTED}', status_reason = NULL,
-    status_detail = NULL,
-    credentials = NULL, credentials_version = credentials_version + 1,
-    version = version + 1, refresh_holder = NULL, refresh_until = NULL, next_sync_at = NULL,
-    updated_at = now()
+UPDATE user_integration a SET sync_status = '{AccountState.DISCONNECTED}', {_WITHOUT_CREDENTIALS}
 FROM (SELECT id, sync_status FROM user_integration WHERE id = %s FOR UPDATE) before
-WHERE a.id = before.id
+WHERE a.id = before.id AND before.sync_status <> '{AccountState.ERASING}'
 RETURNING before.sync_status
 """
+# Hides the content. It does not wait with the deletion if an API of an earlier version may run,
+# which would show the content. A process that has not deregistered may be stopped, and resume.
+# `process` has few rows.
+HIDE = f"""
+UPDATE user_integration a SET sync_status = '{AccountState.ERASING}', {_WITHOUT_CREDENTIALS},
+    erasing_since = coalesce(a.erasing_since, now()),
+    erases_account = a.erases_account OR %(erases_account)s,
+    erases_user = a.erases_user OR %(erases_user)s,
+    erasure_begun = a.erasure_begun OR %(now)s
+        OR EXISTS (SELECT FROM process WHERE kind = 'api' AND hides_erasing IS NOT TRUE)
+FROM (SELECT id, sync_status, erases_account, erases_user, erasure_begun FROM user_integration
+    WHERE id = %(id)s FOR UPDATE) before
+WHERE a.id = before.id
+RETURNING a.erasure_begun,
+    (before.sync_status, before.erases_account, before.erases_user, before.erasure_begun)
+    IS DISTINCT FROM (a.sync_status, a.erases_account, a.erases_user, a.erasure_begun)
+"""
+
+LOCK_SEALED_ORGANIZATIONS = """
+SELECT id, credentials FROM organization WHERE id > %s ORDER BY id LIMIT 100 FOR UPDATE
+"""
+RESEAL_ORGANIZATION = "UPDATE organization SET credentials = %s WHERE id = %s"
 
 LOCK_SEALED = """
 SELECT id, credentials FROM user_integration
@@ -179,6 +226,22 @@ def load(conn: Conn, account_id: UUID | str) -> Account:
     if account is None:
         raise NotFound("account-not-found", account=account_id)
     return account
+
+
+def set_credentials(conn: Conn, params: Mapping[str, Any]) -> None:
+    """Store new credentials of an account, which resumes. If its content is hidden, restore it.
+
+    Args:
+      conn: A connection.
+      params: The parameters of `SET_CREDENTIALS`.
+
+    Raises:
+      NotFound: The account does not exist.
+      WrongState: The engine deletes the account's content.
+    """
+    if conn.execute(SET_CREDENTIALS, params).rowcount == 0:
+        load(conn, params["id"])
+        raise WrongState("account-erasure-begun")
 
 
 def set_deletions(conn: Conn, account: UUID, deletions: Deletions) -> None:
@@ -232,6 +295,9 @@ def connect(
 
     Returns:
       The id of the account, and True if it is new.
+
+    Raises:
+      WrongState: The engine deletes the account's content.
     """
     row = conn.execute(
         CONNECT,
@@ -251,5 +317,6 @@ def connect(
             "public_hosts_only": public_hosts_only,
         },
     ).fetchone()
-    assert row is not None
+    if row is None:
+        raise WrongState("account-erasure-begun")
     return row[0], row[1]

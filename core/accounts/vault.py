@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -67,6 +67,21 @@ class Vault:
             raise VaultError("credentials-not-decrypted") from None
         except ValidationError:
             raise VaultError("credentials-outdated") from None
+
+    def seal_json(self, values: Mapping[str, Any]) -> str:
+        """Encrypt credentials that are not of a model, because they are a part."""
+        return self._fernet.encrypt(json.dumps(values).encode()).decode()
+
+    def open_json(self, sealed: str) -> dict[str, Any]:
+        """Decrypt a part of credentials.
+
+        Raises:
+          VaultError: No key decrypts it.
+        """
+        try:
+            return dict(json.loads(self._fernet.decrypt(sealed)))
+        except InvalidToken:
+            raise VaultError("credentials-not-decrypted") from None
 
     def seal_text(self, text: str) -> str:
         """Encrypt a text."""

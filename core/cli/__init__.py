@@ -14,7 +14,11 @@ Modules that run a command:
     app           the list of commands
     entry         one call and its exit code
     session       settings, servers and the backend
-    launcher      the services that `up` starts
+
+Modules of `up`:
+
+    launcher      the services that it starts
+    plugin_code   changes of the code of plugins while it runs
 
 Modules that read options:
 

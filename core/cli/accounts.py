@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from core.cli import listing
-from core.cli.output import describe, dump, note, say, short
+from core.cli.output import describe, dump, fail, note, say, short
 from core.cli.progress import with_advice
 from core.cli.session import backend, busy
 from core.cli.types import After, Id, Json, JsonObject, Limit
@@ -20,10 +20,15 @@ if TYPE_CHECKING:
     from core.service.backend import Backend
 
     UsedState = AccountState
+    ResumedState = AccountState
 else:
     UsedState = Literal[tuple(state.value for state in AccountState.used())]
+    ResumedState = Literal[AccountState.PAUSED.value, AccountState.ERROR.value]
 
 app = typer.Typer()
+
+RESUMED = (AccountState.PAUSED, AccountState.ERROR)
+"""The states from which an account can be resumed."""
 
 
 @app.callback(invoke_without_command=True)
@@ -101,7 +106,7 @@ def show(id: Id, json: JsonObject = False) -> None:
     from core.accounts import store
     from core.ledger import listeners
     from core.service import lookup
-    from core.service.accounts import comparison
+    from core.service.accounts import comparison, partitions
     from core.service.accounts import queries as account_queries
     from core.service.accounts.listening import sentence, state_of
     from core.service.accounts.owed import owed_by
@@ -116,6 +121,7 @@ def show(id: Id, json: JsonObject = False) -> None:
         complete: dict[str, Any] = {"complete_as_of": owed.complete_as_of}
         compared = comparison.latest(conn, account_id)
         listening = listeners.of_account(conn, account_id)
+        notice = partitions.notice(conn, account_id)
         if json:
             reasons = [wait.reason for wait in waits]
             owing = {"owed": owed.tasks, "owed_since": owed.since}
@@ -125,9 +131,12 @@ def show(id: Id, json: JsonObject = False) -> None:
             heard = listening and {
                 "state": state_of(listening),
                 "since": listening.connected_at if listening.connected else listening.down_at,
-                "error": listening.error,
+                "error": listening.reason(in_full=True),
+                "event_at": listening.event_at,
             }
-            found = {"comparison": found, "listener": heard, "waits": reasons}
+            found = {
+                "comparison": found, "listener": heard, "notice": notice, "waits": reasons
+            }  # fmt: skip
             dump(row | totals | complete | owing | found)
             return
         if compared is not None:
@@ -138,6 +147,9 @@ def show(id: Id, json: JsonObject = False) -> None:
         shown = account_queries.next_sync(row)
         row["next_sync_at"] = shown.word or shown.at
         row.pop("is_running")
+        if row["sync_status"] != AccountState.ERROR:
+            row.pop("stopped_at")
+            row.pop("stopped_by")
         describe(row | totals | {"bytes": size(totals["bytes"])} | complete)
         if held:
             number = counted(len(held), "held deletion")
@@ -146,6 +158,8 @@ def show(id: Id, json: JsonObject = False) -> None:
             note(owed.sentence)
         if listening is not None:
             note(sentence(listening, row["poll_interval_minutes"]))
+        if notice is not None:
+            note(notice)
         waiting = "Waiting: " if row["sync_status"] == AccountState.ACTIVE else ""
         for wait in waits:
             note(f"{waiting}{with_advice(wait)}")
@@ -180,18 +194,73 @@ def pause(id: Id) -> None:
     say(f"Paused. Resume it: polling resume {short(account_id)}")
 
 
-def resume(id: Id) -> None:
-    """Resume a paused account.
+def resume(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ID", help="The accounts' UUIDs, unique prefixes of them, or their names."
+        ),
+    ] = None,
+    state: Annotated[
+        ResumedState | None,
+        typer.Option(help="Resume all accounts in this state."),
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="Resume all accounts of this integration.")
+    ] = None,
+    user_id: Annotated[
+        str | None, typer.Option("--user-id", help="Resume all accounts of this user.")
+    ] = None,
+) -> None:
+    """Resume paused accounts, and accounts in error.
+
+    The engine checks an account in error with its provider first. It resumes if the provider
+    accepts it. Name the accounts, or select them with options. The exit code is 1 if an account
+    was not resumed.
 
     \b
-    Example:
+    Examples:
       polling resume hello
+      polling resume --state error --domain gmail
     """
+    chosen = {"sync_status": state, "integration_domain": domain, "user_id": user_id}
+    if bool(ids) == any(chosen.values()):
+        raise typer.BadParameter("name accounts, or select them with --state, --domain, --user-id")
+    with backend() as engine:
+        accounts = [_resolve(engine, id) for id in ids or ()] or _stopped(engine, chosen)
+        failed = [id for id in accounts if not _resumes(engine, id)]
+    done = len(accounts) - len(failed)
+    if done or not failed:
+        say(f"Resumed {counted(done, 'account')}." if accounts else "No stopped accounts match.")
+    if done:
+        note("Their next runs are due now.")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _stopped(engine: Backend, chosen: dict[str, str | None]) -> list[Any]:
+    """Return the ids of the paused accounts and those in error that match."""
+    from core.service.accounts import queries as account_queries
+
+    with engine.database.connection() as conn:
+        return [
+            row["id"]
+            for row in account_queries.accounts.pages(conn, **chosen)
+            if row["sync_status"] in RESUMED
+        ]
+
+
+def _resumes(engine: Backend, id: Any) -> bool:
+    """Resume an account; print the error, and return False, if that is not possible."""
+    from core.errors import PollingError
     from core.service.accounts import actions as account_actions
 
-    with backend() as engine:
-        account_actions.resume(engine, _resolve(engine, id))
-    say("Resumed. The next run is due now.")
+    try:
+        account_actions.resume(engine, id)
+    except PollingError as error:
+        fail(f"account {short(id)}: {error.message}", error.next_step("cli"))
+        return False
+    return True
 
 
 def disconnect(
@@ -200,10 +269,13 @@ def disconnect(
         bool, typer.Option("--keep-content", help="Keep the account's content.")
     ] = False,
     delete_content: Annotated[
-        bool, typer.Option("--delete-content", help="Delete the account's content.")
+        bool, typer.Option("--delete-content", help="Delete the account's content, after a delay.")
     ] = False,
     erase: Annotated[
-        bool, typer.Option("--erase", help="Delete the account with all its data.")
+        bool, typer.Option("--erase", help="Delete the account with all its data, after a delay.")
+    ] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Delete immediately. Nothing restores the content.")
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Delete content without a confirmation prompt.")
@@ -214,17 +286,22 @@ def disconnect(
     Use --keep-content, --delete-content or --erase. An account that is not erased is still listed,
     and counts for its user's quota of accounts.
 
+    Content is hidden immediately, and deleted POLLING_ERASE_AFTER_MINUTES (60) later. Until then,
+    polling reconnect restores the account.
+
     \b
     Examples:
       polling disconnect hello --keep-content
       polling disconnect hello --delete-content --yes
-      polling disconnect hello --erase --yes
+      polling disconnect hello --erase --now --yes
     """
     from core.service.accounts import disconnect as account_disconnect
     from core.service.accounts import erase as account_erase
 
     if keep_content + delete_content + erase != 1:
         raise typer.BadParameter("use one of --keep-content, --delete-content and --erase")
+    if keep_content and now:
+        raise typer.BadParameter("--now needs --delete-content or --erase")
     if not keep_content and not yes and not sys.stdin.isatty():
         option = "--erase" if erase else "--delete-content"
         raise typer.BadParameter(f"without a terminal, {option} needs --yes")
@@ -233,23 +310,32 @@ def disconnect(
         with engine.database.connection() as conn:
             if not keep_content and not yes:
                 _confirm(account_disconnect.count_content(conn, account_id))
-        if erase:
-            with busy("Erasing the account …"):
-                account_erase.erase_account(engine, account_id)
-            say("Erased. The account and all its data were deleted.")
+        if keep_content:
+            account_disconnect.disconnect_account(engine, account_id)
+            say("Disconnected. The credentials were deleted, and the content was kept.")
             return
-        account_disconnect.disconnect_account(engine, account_id)
-        if delete_content:
-            with busy("Deleting content …"), engine.database.connection() as conn:
-                for _ in account_disconnect.erase(conn, account_id):
-                    pass
-    content = "was kept" if keep_content else "was deleted"
-    say(f"Disconnected. The credentials were deleted, and the content {content}.")
+        with busy("Deleting content …"):
+            if now:
+                account_erase.erase_account(engine, account_id, keeps_account=delete_content)
+                waits = False
+            else:
+                waits = account_erase.hide_account(engine, account_id, keeps_account=delete_content)
+        minutes = engine.settings.erase_after_minutes
+    if waits:
+        what = "content" if delete_content else "account"
+        say(
+            f"Disconnected. The credentials were deleted, and the content is hidden. The {what} is"
+            f" deleted in {minutes:g} min. Until then, restore it: polling reconnect {account_id}"
+        )
+    elif delete_content:
+        say("Disconnected. The credentials and the content were deleted.")
+    else:
+        say("Erased. The account and all its data were deleted.")
 
 
 def _confirm(items: int) -> None:
     """Ask for confirmation on the terminal."""
-    if not typer.confirm(f"Disconnect, and delete {counted(items, 'item')} permanently?", err=True):
+    if not typer.confirm(f"Disconnect, and delete {counted(items, 'item')}?", err=True):
         note("Nothing was changed.")
         raise typer.Exit(1)
 

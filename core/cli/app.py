@@ -10,6 +10,8 @@ import typer
 
 from core.cli import (
     accounts,
+    audit,
+    completion,
     connect,
     content,
     deletions,
@@ -19,6 +21,7 @@ from core.cli import (
     export,
     integrations,
     keys,
+    organizations,
     processes,
     runs,
     serve,
@@ -83,6 +86,7 @@ def command() -> Any:
     """Return the command that parses the command line."""
     from typer.main import get_command
 
+    completion.answer_shell()
     root = get_command(build())
     _complete(root)
     return root
@@ -136,6 +140,7 @@ def _start(app: typer.Typer) -> None:
     app.command("scheduler", rich_help_panel=START, context_settings=FORWARDED)(processes.scheduler)
     app.command("serve", rich_help_panel=START)(serve.serve)
     app.command("doctor", rich_help_panel=START)(doctor.doctor)
+    app.command("completion", rich_help_panel=START)(completion.completion)
 
 
 def _accounts(app: typer.Typer) -> None:
@@ -147,6 +152,7 @@ def _accounts(app: typer.Typer) -> None:
     app.command("reconnect", rich_help_panel=ACCOUNTS)(connect.reconnect)
     app.command("config", rich_help_panel=ACCOUNTS)(connect.config)
     app.command("disconnect", rich_help_panel=ACCOUNTS)(accounts.disconnect)
+    app.add_typer(organizations.app, name="organizations", rich_help_panel=ACCOUNTS)
 
 
 def _work(app: typer.Typer) -> None:
@@ -167,6 +173,7 @@ def _operations(app: typer.Typer) -> None:
     app.add_typer(keys.app, name="keys", rich_help_panel=OPERATIONS)
     app.add_typer(tokens.app, name="tokens", rich_help_panel=OPERATIONS)
     app.command("users", rich_help_panel=OPERATIONS)(users.users)
+    app.command("audit", rich_help_panel=OPERATIONS)(audit.audit)
     app.command("drain", rich_help_panel=OPERATIONS)(drain.drain)
 
 

@@ -36,7 +36,7 @@ def config(
     Raises:
       InvalidInput: A field is unknown or secret, or the JSON is invalid.
     """
-    values = dict(base) if document is None else _json_object(document, "--config")
+    values = dict(base) if document is None else json_object(document, "--config")
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
@@ -58,7 +58,7 @@ def credentials(integration: Integration, argument: str | None) -> Values | None
         return None
     if argument != "-" and not argument.startswith("@"):
         raise InvalidInput("secret-on-command-line")
-    values = _json_object(argument, "--credentials")
+    values = json_object(argument, "--credentials")
     if not integration.credentials_model.model_fields and values:
         raise InvalidInput(
             "integration-takes-no-credentials", integration=integration.manifest.domain
@@ -137,7 +137,7 @@ def resolve(schema: Schema, field: Schema) -> Schema:
     return dict(schema.get("$defs", {}).get(name, {})) if name else field
 
 
-def _json_object(argument: str, option: str) -> Values:
+def json_object(argument: str, option: str) -> Values:
     """Return the JSON object of an option, from its text, a file or standard input.
 
     Error messages do not repeat the text, which may hold secrets.

@@ -7,13 +7,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from core.cli import serve
+from core.cli import plugin_code, serve
 from core.cli.output import clean
 from core.db.pool import DATABASE_UNAVAILABLE, open_connection
 from core.ledger import leadership
 from core.programs import command, worker_command
 from core.service.fleet import liveness
-from core.supervisor import Program, Supervisor
+from core.supervisor import Program, Supervisor, print_line
 from core.transport.queues import Queues
 
 if TYPE_CHECKING:
@@ -61,12 +61,21 @@ def run(
         target=_announce,
         args=(settings, environment, processes, port, _running_workers(environment), ended),
     )
+    watcher = threading.Thread(
+        target=plugin_code.watch, args=(settings.plugins, _report_change, ended)
+    )
     announcer.start()
+    watcher.start()
     try:
         return Supervisor(_programs(settings, environment, processes, threads, port)).run()
     finally:
         ended.set()
         announcer.join()
+        watcher.join()
+
+
+def _report_change(plugin: str) -> None:
+    print_line("plugins", clean(f"the code of {plugin} changed; to use it, restart polling up"))
 
 
 def _programs(

@@ -29,6 +29,7 @@ STATES: dict[str, str] = {
     AccountState.PAUSED: "yellow",
     RunState.PARTIAL: "yellow",
     TaskState.DEFERRED: "yellow",
+    "stopped": "yellow",
     "warn": "yellow",
     AccountState.ERROR: "red",
     RunState.FAILED: "red",
@@ -36,6 +37,7 @@ STATES: dict[str, str] = {
     "fail": "red",
     TaskState.CANCELLED: "dim",
     AccountState.DISCONNECTED: "dim",
+    AccountState.ERASING: "dim",
 }
 """The colours of states and of the results of checks."""
 
@@ -46,6 +48,7 @@ LABELS = {
     "consecutive_failures": "failed runs in a row",
     "deletions_held": "items in held deletions",
     "dispatch_no": "dispatch number",
+    "erasing_since": "hidden since",
     "external_timestamp": "time at the source",
     "gone_at_source": "gone at the source",
     "identity": "provider account",
@@ -64,6 +67,8 @@ LABELS = {
     "snoozed_seconds": "seconds postponed",
     "snoozes": "times postponed",
     "status_detail": "state detail",
+    "stopped_at": "stopped",
+    "stopped_by": "stopped by task",
     "status_reason": "state reason",
     "sync_status": "state",
     "total": "total items",

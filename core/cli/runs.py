@@ -68,7 +68,7 @@ def list_runs(
     with backend() as engine, engine.database.connection() as conn:
         listing.print_page(
             conn,
-            run_queries.runs,
+            run_queries.listed_runs,
             ("ID", "ACCOUNT", "INTEGRATION", "STATE", "STARTED", "DURATION", "SAVED", "PARKED"),
             _cells,
             nouns="runs",
@@ -83,6 +83,8 @@ def list_runs(
 
 
 def _cells(row: Row) -> tuple[object, ...]:
+    from core.service.runs.queries import shown_run_state
+
     duration = (
         span((row["finished_at"] - row["started_at"]).total_seconds()) if row["finished_at"] else ""
     )
@@ -90,7 +92,7 @@ def _cells(row: Row) -> tuple[object, ...]:
         short(row["id"]),
         short(row["user_integration_id"]),
         row["integration_domain"],
-        row["state"],
+        shown_run_state(row["state"], row["account_state"]),
         ago(row["started_at"]),
         duration,
         row["outputs_saved"] if duration else "",
@@ -116,11 +118,9 @@ def show(id: RunId, json: Json = False) -> None:
         row = run_queries.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
         owed = owed_by(conn, row["user_integration_id"])
-        waits = (
-            progress.blockers(conn, progress.load_account(conn, now), now)
-            if now.state == RunState.RUNNING
-            else []
-        )
+        account = progress.load_account(conn, now)
+        is_open = now.state == RunState.RUNNING
+        waits = progress.blockers(conn, account, now) if is_open else []
     open_tasks: dict[str, int | None] = {
         "tasks_known": now.known,
         "tasks_queued": now.queued,
@@ -133,7 +133,8 @@ def show(id: RunId, json: Json = False) -> None:
         dump(row | {"waits": [wait.reason for wait in waits]})
         return
     shown = {name: value for name, value in row.items() if name not in INTERNAL}
-    describe(shown | {"lane": LANES[Lane(row["lane"])]})
+    state = run_queries.shown_run_state(row["state"], account.sync_status)
+    describe(shown | {"state": state, "lane": LANES[Lane(row["lane"])]})
     for wait in waits:
         note(f"Waiting: {with_advice(wait)}")
 

@@ -190,6 +190,13 @@ def retry(
     reason: Reason = None,
     since: Since = None,
     state: Stopped = None,
+    payload: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON|@FILE",
+            help="Retry one task, named by its ID, with this payload instead of its own.",
+        ),
+    ] = None,
     yes: Yes = False,
     json: JsonObject = False,
 ) -> None:
@@ -204,9 +211,13 @@ def retry(
       polling tasks retry 17 18
       polling tasks retry --account hello --reason "503"
       polling tasks retry --type download --since 2h
+      polling tasks retry 17 --payload '{"page": 3}'
     """
+    from core.cli import inputs
     from core.service.runs import actions as run_actions
 
+    if payload is not None and len(ids or ()) != 1:
+        raise typer.BadParameter("--payload needs the ID of one task")
     with backend() as engine:
         chosen = _filter(engine, account, domain, type, reason, since, state)
         if not _by_ids(ids, chosen):
@@ -214,7 +225,11 @@ def retry(
             _confirm(engine, chosen, "Retry {}?", yes=yes)
             _report(run_actions.retry, engine, chosen, "Number of retried tasks: {}.", json=json)
             return
-        copies = run_actions.retry(engine, _numbers(ids))
+        if payload is None:
+            copies = run_actions.retry(engine, _numbers(ids))
+        else:
+            edited = inputs.json_object(payload, "--payload")
+            copies = [run_actions.retry_edited(engine, _numbers(ids)[0], edited)]
     dump({"tasks": copies}) if json else say(f"Retrying as {_task_list(copies)}.")
 
 

@@ -41,7 +41,7 @@ def create(
         list[Scope] | None,
         typer.Option(
             help="A scope of the token. Can be repeated. Default: all scopes; with --user-id, all"
-            " except tokens:admin."
+            " except audit:read and tokens:admin."
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …, "token": …}.')] = False,
@@ -49,7 +49,7 @@ def create(
     """Create a token and print it.
 
     Copy the token now: it is not shown again. Its permissions are called scopes: content:read,
-    accounts:connect, fleet:operate, metrics:read and tokens:admin.
+    accounts:connect, fleet:operate, metrics:read, audit:read and tokens:admin.
 
     \b
     Examples:

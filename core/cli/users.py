@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +13,10 @@ import typer
 
 from core.cli.listing import PAGE
 from core.cli.output import dump_all, note, say, table
-from core.cli.session import backend
+from core.cli.session import backend, busy
 from core.cli.types import Json
 from core.errors import InvalidInput
-from core.service.formatting import number, size
+from core.service.formatting import counted, number, size
 from core.states import Quota
 
 if TYPE_CHECKING:
@@ -72,9 +73,18 @@ def users(
             " to use here.",
         ),
     ] = None,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Erase all data of USER, after a delay.")
+    ] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="With --erase: delete immediately, without the delay.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --erase: do not ask for confirmation.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Show the use of the fleet by user: polls, tasks, thread-seconds and bytes; set quotas.
+    """Show the use of the fleet by user: polls, tasks, thread-seconds and bytes; set quotas, erase.
 
     The user with the most thread-seconds comes first. The numbers are some seconds old. BYTES IN is
     the content that tasks returned, and BYTES KEPT the part of it that was new or had changed.
@@ -82,15 +92,23 @@ def users(
     With --quotas, the list has the users with accounts or quotas of their own, in the order of
     their IDs. RUNS are counted only while a quota bounds them.
 
+    --erase hides all accounts of USER immediately. They are deleted POLLING_ERASE_AFTER_MINUTES
+    (60) later, with the tokens. Until then, polling reconnect restores an account.
+
     \b
     Examples:
       polling users
       polling users ann --days 7
       polling users --quotas --after ann
       polling users ann --quotas
-      polling users ann --quota accounts=20 --quota bytes=10GiB --quota runs=default
+      polling users ann --quota accounts=20 --quota runs=default
+      polling users ann --erase --yes
     """
-    if changes or shows_quotas:
+    if (now or yes) and not erase:
+        raise typer.BadParameter("--now and --yes need --erase")
+    if erase:
+        _erase(user_id, now=now, yes=yes)
+    elif changes or shows_quotas:
         _quotas(user_id, changes or [], limit, after, json=json)
     elif after is not None:
         raise typer.BadParameter("--after needs --quotas")
@@ -103,7 +121,7 @@ def _use(user_id: str | None, days: int | None, limit: int, *, json: bool) -> No
 
     with backend() as engine, engine.database.connection() as conn:
         if user_id is None:
-            rows, first = use.of_users(conn, days=days or 1, limit=limit), "user_id"
+            rows, first = use.of_users(conn, days=days or 1, limit=limit).rows, "user_id"
         else:
             rows, first = use.by_day(conn, user_id, days or 30), "day"
     if json:
@@ -114,6 +132,29 @@ def _use(user_id: str | None, days: int | None, limit: int, *, json: bool) -> No
         heading = "USER" if user_id is None else "DAY"
         columns = (heading, "POLLS", "TASKS", "THREAD SECONDS", "BYTES IN", "BYTES KEPT")
         table(columns, (_cells(row, first) for row in rows), wide=heading)
+
+
+def _erase(user_id: str | None, *, now: bool, yes: bool) -> None:
+    from core.service.accounts import erase as account_erase
+
+    if user_id is None:
+        raise typer.BadParameter("--erase needs USER")
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("without a terminal, --erase needs --yes")
+    if not yes and not typer.confirm(f"Erase all data of {user_id}?", err=True):
+        note("Nothing was changed.")
+        raise typer.Exit(1)
+    with backend() as engine, busy("Erasing the user …"):
+        erase = account_erase.erase_user if now else account_erase.hide_user
+        hidden = erase(engine, user_id).hidden
+        minutes = engine.settings.erase_after_minutes
+    if hidden:
+        say(
+            f"{counted(hidden, 'account')} disconnected and hidden. All data of the user are"
+            f" deleted in {minutes:g} min. Until then, restore an account: polling reconnect ID"
+        )
+    else:
+        say("Erased. All data of the user were deleted.")
 
 
 def _quotas(

@@ -201,8 +201,13 @@ class Blobs:
         """
         return b"".join(map(bytes, self.stream(key)))
 
-    def stream(self, key: str) -> Iterator[Any]:
+    def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[Any]:
         """Yield the content of a large blob in chunks.
+
+        Args:
+          key: The key of the blob.
+          start: The first byte. Default: that of the blob.
+          end: The byte after the last one; more than `start`. Default: the end of the blob.
 
         Raises:
           FileNotFoundError: The store does not contain it.
@@ -210,7 +215,8 @@ class Blobs:
         """
         with self.available():
             try:
-                chunks = obstore.get(self.store, key).stream(min_chunk_size=CHUNK)
+                part: obstore.GetOptions = {} if end is None else {"range": (start, end)}
+                chunks = obstore.get(self.store, key, options=part).stream(min_chunk_size=CHUNK)
             except FileNotFoundError as error:
                 if _lacks_bucket(error):
                     raise

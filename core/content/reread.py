@@ -11,14 +11,13 @@ feed of the latest other change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from core.content.store import Key, changed_keys
 from core.db.pool import Conn
 from core.results.reread import RereadRow
 from core.results.text import json_text
-
-Key = tuple[str, str]
 
 # Locks the rows that were read, in the order of all writers. The unique index serves it.
 LOCK_READ = """
@@ -109,7 +108,7 @@ def write(
         for fields in row.writes
     ]  # fmt: skip
     gone = [{"account": account, "id": id} for account, _, row in current for id in row.gone]
-    return _keys(conn, WRITE_REREAD, writes), _keys(conn, DELETE_REREAD, gone), stale
+    return changed_keys(conn, WRITE_REREAD, writes), changed_keys(conn, DELETE_REREAD, gone), stale
 
 
 def _locked(conn: Conn, rows: Any) -> dict[Key, tuple[int, int]]:
@@ -120,9 +119,3 @@ def _locked(conn: Conn, rows: Any) -> dict[Key, tuple[int, int]]:
         (account, id): (seq, changed)
         for account, id, seq, changed in conn.execute(LOCK_READ, (json_text(named),))
     }
-
-
-def _keys(conn: Conn, statement: str, rows: Sequence[Mapping[str, Any]]) -> set[Key]:
-    if not rows:
-        return set()
-    return {(account, id) for account, id in conn.execute(statement, (json_text(rows),))}

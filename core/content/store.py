@@ -267,7 +267,7 @@ def upsert(conn: Conn, writes: Sequence[Write]) -> set[Key]:
         }
         for writer, row in writes
     ]
-    return _keys(conn, UPSERT, rows)
+    return changed_keys(conn, UPSERT, rows)
 
 
 def update(conn: Conn, writes: Sequence[Write]) -> set[Key]:
@@ -282,10 +282,11 @@ def update(conn: Conn, writes: Sequence[Write]) -> set[Key]:
         }
         for writer, row in writes
     ]
-    return _keys(conn, UPDATE, rows)
+    return changed_keys(conn, UPDATE, rows)
 
 
-def _keys(conn: Conn, statement: str, rows: Sequence[Mapping[str, Any]]) -> set[Key]:
+def changed_keys(conn: Conn, statement: str, rows: Sequence[Mapping[str, Any]]) -> set[Key]:
+    """Write rows with a statement; return the keys of those that it changed."""
     if not rows:
         return set()
     return {(account, id) for account, id in conn.execute(statement, (json_text(rows),))}
@@ -340,7 +341,7 @@ def show_again(conn: Conn, seen: Iterable[tuple[Writer, str]]) -> set[Key]:
     accounts = sorted({writer.account for writer, _ in shown})
     have_gone = {account for (account,) in conn.execute(HAVE_GONE, (accounts,))} if accounts else ()
     again = [(writer, id) for writer, id in shown if writer.account in have_gone]
-    return _keys(conn, SHOW_AGAIN, _item_rows(again))
+    return changed_keys(conn, SHOW_AGAIN, _item_rows(again))
 
 
 def sweep(

@@ -6,20 +6,17 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from core.accounts import MAX_POLL_INTERVAL_MINUTES
 from core.dashboard import forms
 from core.dashboard.session import Form
-from core.dashboard.wording import sentence, sentences
-from core.errors import PollingError
+from core.dashboard.wording import sentences
+from core.errors import AccountPart, InvalidFields, PollingError
 from core.integration.base import Integration
 from core.service.accounts import actions as account_actions
 from core.service.accounts import validation
-from core.service.accounts.validation import InvalidFields
 from core.states import Deletions
-
-FormPart = Literal["config", "credentials"]
 
 UNPROCESSABLE = 422
 
@@ -58,6 +55,7 @@ class AccountForm:
         self.wrong: str | None = None
         self.status = 200
         self._form = form
+        self._submitted: set[AccountPart] = set()
         self._stored = config
         self._plain = plain
         self._fields = {
@@ -83,7 +81,7 @@ class AccountForm:
         ]
 
     def _render(
-        self, part: FormPart, stored: Mapping[str, Any] | None
+        self, part: AccountPart, stored: Mapping[str, Any] | None
     ) -> list[forms.RenderedField]:
         typed = self._form.below(f"{part}.") if self._form is not None else None
         prefix = f"{part}."
@@ -110,7 +108,7 @@ class AccountForm:
         except InvalidForm:
             self.status = UNPROCESSABLE
         except InvalidFields as error:
-            self._record("credentials" if error.code == "credentials-invalid" else "config", error)
+            self._record(error)
             self.status = UNPROCESSABLE
         except PollingError as error:
             self.wrong, self.status = sentences(error), error.status
@@ -120,18 +118,19 @@ class AccountForm:
         """True if an error was recorded."""
         return self.status >= 400
 
-    def values(self, *parts: FormPart) -> list[dict[str, Any]]:
+    def values(self, *parts: AccountPart) -> list[dict[str, Any]]:
         """Return the submitted values of some parts of the form.
 
         Raises:
           InvalidForm: The values do not validate.
         """
+        self._submitted = set(parts)
         values = [self._values(part) for part in parts]
         if self.problems or self.wrong:
             raise InvalidForm
         return values
 
-    def _values(self, part: FormPart) -> dict[str, Any]:
+    def _values(self, part: AccountPart) -> dict[str, Any]:
         assert self._form is not None
         fields, check = (
             self._fields[part],
@@ -153,17 +152,18 @@ class AccountForm:
         try:
             check(self.integration, values)
         except InvalidFields as error:
-            self._record(part, error)
+            self._record(error)
         return values
 
-    def _record(self, part: FormPart, error: InvalidFields) -> None:
-        """Record problems by field; a problem of an unknown field concerns the form."""
-        known = {field.name for field in self._fields[part]}
+    def _record(self, error: InvalidFields) -> None:
+        """Record problems by field. Without a field that was submitted, they concern the form."""
+        is_shown = error.part in self._submitted
+        shown = {field.name for field in self._fields[error.part]} if is_shown else set()
         self.problems |= {
-            f"{part}.{name}": text for name, text in error.problems.items() if name in known
+            f"{error.part}.{name}": text for name, text in error.problems.items() if name in shown
         }
-        if not known & set(error.problems):
-            self.wrong = sentence(error.message)
+        if not shown & set(error.problems):
+            self.wrong = sentences(error)
 
     def name(self) -> str | None:
         """Return the name of the account; None if the field is empty.

@@ -19,12 +19,15 @@ from core.dashboard.pages import (
     access,
     accounts,
     actions,
+    audit,
     auth,
+    bulk,
     connect,
     content,
     deletions,
     edit,
     oauth,
+    organizations,
     overview,
     parked,
     runs,
@@ -37,6 +40,7 @@ from core.rest.app import Headers
 from core.service.accounts.oauth import CALLBACK
 from core.web import problems
 from core.web.body_limit import BodySize
+from core.web.representations import Head
 
 API = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json")
 STATIC = Path(__file__).with_name("static")
@@ -45,6 +49,7 @@ PAGES = (
     access,
     overview,
     accounts,
+    bulk,
     actions,
     edit,
     connect,
@@ -54,6 +59,8 @@ PAGES = (
     deletions,
     content,
     users,
+    audit,
+    organizations,
 )
 
 POLICY = (
@@ -92,7 +99,7 @@ def _is_api(scope: Scope) -> bool:
         return True
     path: str = scope["path"]
     # Providers have this address, but a person's browser opens it.
-    return path.startswith(API) and path != CALLBACK
+    return (path.startswith(API) and path != CALLBACK) or path == "/v1"
 
 
 def _build(rest: FastAPI) -> FastAPI:
@@ -112,6 +119,7 @@ def _build(rest: FastAPI) -> FastAPI:
     app.add_exception_handler(PoolTimeout, _busy)
     app.add_middleware(problems.UnexpectedErrors, respond=_failed)
     app.add_middleware(BodySize)
+    app.add_middleware(Head)
     app.add_middleware(PageHeaders)
     return app
 

@@ -21,7 +21,7 @@ from core.search.words import words
 from core.service import formatting
 from core.service.content.deletions import place_name
 from core.service.fleet.liveness import OVERDUE_INTERVALS
-from core.service.runs.queries import shown_state
+from core.service.runs.queries import shown_run_state, shown_state
 from core.states import (
     AccountState,
     AccountStateReason,
@@ -62,6 +62,7 @@ def environment() -> Environment:
         "host": host,
         "place_name": place_name,
         "task_state": shown_state,
+        "run_state": shown_run_state,
     }
     env.globals["query"] = query
     env.globals["MAX_POLL_INTERVAL_MINUTES"] = MAX_POLL_INTERVAL_MINUTES

@@ -22,6 +22,13 @@ FLASH_MESSAGES = {
         "This account was already connected. It now has this configuration and these credentials."
     ),
     "reconnected": "Account reconnected.",
+    "organization-connected": "Organization connected. Its accounts are due now.",
+    "organization-updated": "The organization has the new credentials and members.",
+    "organization-listed": "The members are listed.",
+    "organization-listing": "A worker process lists the members, and adds their accounts.",
+    "organization-disconnected": (
+        "Organization disconnected. Its credentials were deleted, and the content was kept."
+    ),
     "paused": "Account paused. Tasks that are already running will finish.",
     "resumed": "Account resumed.",
     "integration-paused": "Integration paused. Tasks that are already running will finish.",
@@ -35,9 +42,11 @@ FLASH_MESSAGES = {
     "works": "Check passed: the credentials work.",
     "disconnected": "Account disconnected. Its credentials were deleted.",
     "erased": "Account erased, with all its content.",
+    "hidden": "Account disconnected. Its content is hidden, and will be deleted.",
     "changed": "Settings saved.",
     "changed-lists-again": "Settings saved. The next run is due now and lists everything again.",
     "retried": "Task retried.",
+    "retried-edited": "Task retried with the edited payload.",
     "discarded": "Task discarded.",
     "deletions-accepted": (
         "Deletion accepted. A run has started. It looks for these items again, and marks the"

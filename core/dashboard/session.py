@@ -21,8 +21,9 @@ from core.db.pool import Conn
 from core.service import sessions
 from core.service.authorization import Principal
 from core.service.backend import Backend
+from core.states import Channel
 from core.web import permissions, session_cookie
-from core.web.dependencies import Engine, RawBody
+from core.web.dependencies import Engine, RawBody, act_as
 from core.web.permissions import Allowed
 from core.web.problems import HttpProblem
 from core.web.request_rates import caller_of
@@ -90,6 +91,11 @@ class Viewer:
         return self.principal.may(*permissions.TO_OPERATE.any_of)
 
     @property
+    def reads_audit(self) -> bool:
+        """True if the viewer may read the audit trail."""
+        return self.principal.may(*permissions.TO_READ_AUDIT.any_of)
+
+    @property
     def manages_tokens(self) -> bool:
         """True if the viewer may create and revoke tokens."""
         return self.principal.may(*permissions.TO_MANAGE_TOKENS.any_of)
@@ -107,7 +113,10 @@ def find_viewer(engine: Backend, request: Request) -> Viewer | None:
         return None
     with engine.database.connection() as conn:
         session = sessions.find_session(conn, id)
-    return Viewer(session) if session is not None else None
+    if session is None:
+        return None
+    act_as(Channel.DASHBOARD, session.principal, request)
+    return Viewer(session)
 
 
 async def require_viewer(request: Request, engine: Engine) -> Viewer:
@@ -124,6 +133,7 @@ async def require_viewer(request: Request, engine: Engine) -> Viewer:
         if caller is not None:
             caller.rejected()
         raise SignInRequired
+    act_as(Channel.DASHBOARD, viewer.principal, request)  # the thread above has its own context
     return viewer
 
 
@@ -156,6 +166,7 @@ ContentViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_READ_CON
 ConnectingViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_CONNECT))]
 OperatingViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_OPERATE))]
 FleetOperatingViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_OPERATE_ALL))]
+AuditViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_READ_AUDIT))]
 TokenViewer = Annotated[Viewer, Depends(_AllowedViewer(permissions.TO_MANAGE_TOKENS))]
 
 

@@ -154,6 +154,9 @@ user_integration = Table(
     _text("deletions", default=Deletions.MARK),
     _text("status_reason", nullable=True),
     _text("status_detail", nullable=True),
+    # The latest time at which the engine stopped the account, and the task that caused it.
+    _moment("stopped_at"),
+    Column("stopped_by", BigInteger),
     Column("poll_interval_minutes", Integer, nullable=False, server_default="15"),
     _moment("next_sync_at"),
     _moment("last_sync_at"),
@@ -178,6 +181,24 @@ user_integration = Table(
     _flag("public_hosts_only"),
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
+    # The organization that has the rest of the credentials, and the member's id in it.
+    Column("organization_id", UUID),
+    _text("member", nullable=True),
+    # The engine has paused the account, because the member has left.
+    _moment("left_at"),
+    # A fact that the plugin told when the account was connected, such as the end of the sign-in.
+    _text("notice", nullable=True),
+    # The time at which a person asked to erase the account; NULL in other states than `erasing`.
+    _moment("erasing_since"),
+    # The erasure deletes the account, too, and not only its content.
+    _flag("erases_account"),
+    # It deletes the user, too, if no other account of the user is left.
+    _flag("erases_user"),
+    # The engine deletes the content, so the account cannot be restored.
+    _flag("erasure_begun"),
+    # After a restore, all items get new places in the change feed. This is the external id of the
+    # last one that has its new place; NULL if all have.
+    _text("restored_after", nullable=True),
     CheckConstraint(check_in("sync_status", AccountState), name="sync_status"),
     CheckConstraint(check_in("deletions", Deletions), name="deletions"),
     CheckConstraint("poll_interval_minutes > 0", name="poll_interval"),
@@ -202,9 +223,47 @@ user_integration = Table(
         postgresql_where=text(f"sync_status = '{AccountState.ACTIVE}'"),
     ),
     Index("user_integration_name", "name"),
+    # Readers exclude these accounts, and the leader erases them.
+    Index(
+        "user_integration_erasing",
+        "id",
+        postgresql_where=text(f"sync_status = '{AccountState.ERASING}'"),
+    ),
+    Index("user_integration_restored", "id", postgresql_where=text("restored_after IS NOT NULL")),
+    Index(
+        "user_integration_organization",
+        "organization_id",
+        postgresql_where=text("organization_id IS NOT NULL"),
+    ),
     Index("user_integration_listing", "created_at", "id"),
     # Each poll updates the row twice. The new versions stay in the page of the old ones.
     postgresql_with={"fillfactor": "80", "autovacuum_vacuum_scale_factor": "0.05"},
+)
+
+organization = Table(
+    "organization",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    _text("user_id"),
+    _text("integration_domain"),
+    _text("name"),
+    Column("config", JSONB, nullable=False),
+    _text("credentials"),
+    # The members that a person has named. NULL: the plugin lists them.
+    Column("listed", JSONB),
+    # Members without an account: named by a person, and erased.
+    Column("excluded", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("erased", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("poll_interval_minutes", Integer, nullable=False, server_default="15"),
+    # The number of active members in the latest listing.
+    Column("members", Integer),
+    _text("problem", nullable=True),
+    _moment("members_due_at", default=True),
+    _moment("listed_at"),
+    _moment("created_at", default=True),
+    _moment("updated_at", default=True),
+    UniqueConstraint("integration_domain", "name"),
+    Index("organization_listing", "created_at", "id"),
 )
 
 sync_run = Table(
@@ -470,12 +529,13 @@ sync_task = Table(
         "id",
         postgresql_where=text(f"state = '{TaskState.READY}'"),
     ),
-    # The dispatcher asks whether any task of a domain is available, and which became so last.
+    # The dispatcher asks whether any task of a domain is available, and which became so last. The
+    # second condition, which is always true, keeps other searches away (ADR 0095).
     Index(
-        "sync_task_available",
+        "sync_task_by_time",
         "integration_domain",
         "available_at",
-        postgresql_where=text(f"state = '{TaskState.READY}'"),
+        postgresql_where=text(f"state = '{TaskState.READY}' AND dispatch_no >= 0"),
     ),
     Index(
         "sync_task_queued",
@@ -634,10 +694,18 @@ content_search = Table(
     metadata,
     _content_key(),
     Column("document", TSVECTOR, nullable=False),
-    # 0: written by a version that did not prepare documents. The indexer writes them again.
+    # The version of the form. The indexer writes documents of an earlier form again; those before 2
+    # have neither account nor moment.
     Column("form", SmallInteger, nullable=False, server_default=text("0")),
+    Column("user_integration_id", UUID),
+    # The item's own time, or the time at which it was stored. NULL for items that are never found.
+    _moment("moment"),
     Index("content_search_document", "document", postgresql_using="gin"),
+    # The version before uses it.
     Index("content_search_outdated", "content_id", postgresql_where=text("form = 0")),
+    Index("content_search_earlier_form", "content_id", postgresql_where=text("form < 2")),
+    Index("content_search_by_time", "moment", "content_id"),
+    Index("content_search_of_account", "user_integration_id", "moment", "content_id"),
 )
 
 # The text of files, such as PDF, for the search.
@@ -679,7 +747,10 @@ erased_account = Table(
     Column("user_integration_id", UUID, nullable=False, unique=True),
     _changed_xid(),
     _moment("erased_at", default=True),
+    # The owner, whose tokens see the entry; NULL once all data of the owner are erased.
+    _text("user_id", nullable=True),
     Index("erased_account_changes", "changed_xid", "id"),
+    Index("erased_account_user", "user_id", postgresql_where=text("user_id IS NOT NULL")),
 )
 
 held_deletion = Table(
@@ -830,6 +901,8 @@ process = Table(
     Column("readers", JSONB),
     # The length of the leases that it grants or renews; NULL for a process that is older.
     Column("lease_seconds", Float),
+    # True: it hides accounts that are being erased. NULL for a process that is older.
+    Column("hides_erasing", Boolean),
 )
 
 throughput = Table(
@@ -910,6 +983,29 @@ session = Table(
     Index("session_age", "expires_at"),
 )
 
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _changed_xid(),
+    _moment("at", default=True, nullable=False),
+    # A newer version may record acts and objects that this one does not know: no CHECK.
+    _text("act"),
+    _text("channel"),
+    _text("actor", nullable=True),
+    Column("token_id", UUID),
+    _text("actor_user_id", nullable=True),
+    _text("address", nullable=True),
+    _text("request_id", nullable=True),
+    _text("target_type"),
+    _text("target_id"),
+    _text("user_id", nullable=True),
+    Column("detail", JSONB, nullable=False, server_default=text("'{}'")),
+    Index("audit_changes", "changed_xid", "id"),
+    Index("audit_user", "user_id", "changed_xid", "id"),
+    Index("audit_age", "at"),
+)
+
 idempotency_key = Table(
     "idempotency_key",
     metadata,
@@ -919,6 +1015,7 @@ idempotency_key = Table(
     Column("request_digest", LargeBinary, nullable=False),
     Column("status", SmallInteger),
     Column("answer", JSONB),
+    _text("location", nullable=True),
     _moment("created_at", default=True, nullable=False),
     Index("idempotency_key_age", "created_at"),
 )

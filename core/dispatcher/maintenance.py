@@ -21,10 +21,12 @@ from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, DiskFull, passes
 from core.dispatcher.schedule import is_frequent, missed_seconds, tick_seconds
 from core.errors import StoreUnavailable
 from core.ledger import (
+    audit,
     breakers,
     carry_over,
     completion,
     dispatching,
+    erasure,
     far_ahead,
     hints,
     leadership,
@@ -148,6 +150,7 @@ class Maintenance:
         self._kept_run_pruner = pruning.KeptRunPruner()
         self._pruning_content = Job(60.0, self._prune_content)
         self._collecting = Job(60.0, self._collect_blobs)
+        self._erasing = Job(5.0, self._erase)
         self._forgetting = Job(5.0, self._end_forgotten_runs)
         self._marking = Job(60.0, self._mark_over_limit)
         self._forgotten_after = self._marked_after = completion.FIRST_RUN
@@ -188,6 +191,7 @@ class Maintenance:
             self._pruning,
             self._pruning_content,
             self._collecting,
+            self._erasing,
         ]
 
     def after_gap(self) -> None:
@@ -489,8 +493,11 @@ class Maintenance:
             self._settings.retention_days,
             self._settings.give_up_after_days,
             self._settings.deleted_retention_days or 0,
+            self._settings.audit_retention_days,
         )
-        sample(conn, 0.0 if self._watched_at is None else now - self._watched_at, days * DAY)
+        delay = self._settings.erase_after_minutes * 60
+        longest = max(days * DAY, delay, *(seconds for _, seconds in pruning.PRUNED))
+        sample(conn, 0.0 if self._watched_at is None else now - self._watched_at, longest)
         self._watched_at = now
 
     def _make_due(self, conn: Conn) -> None:
@@ -571,11 +578,23 @@ class Maintenance:
 
     def _prune_content(self, conn: Conn) -> None:
         is_done = pruning.prune_content(conn, DELETE_SECONDS)
+        is_done &= audit.prune(conn, self._settings.audit_retention_days, partial(old_enough, conn))
         if (days := self._settings.deleted_retention_days) is not None:
             judge = partial(old_enough, conn)
             is_done &= pruning.remove_deleted(conn, days, DELETE_SECONDS, judge)
         if not is_done:
             self._pruning_content.due = time.monotonic() + DELETE_AGAIN_SECONDS
+
+    def _erase(self, conn: Conn) -> None:
+        """Delete the data of erased accounts after the delay; move those of restored ones.
+
+        If there may be more, the job runs again soon.
+        """
+        before = old_enough(conn, self._settings.erase_after_minutes * 60)
+        if not erasure.erase_due(conn, before, DELETE_SECONDS):
+            self._erasing.due = time.monotonic() + DELETE_AGAIN_SECONDS
+        if not erasure.move_restored(conn, PRUNE_SECONDS):
+            self._erasing.due = time.monotonic() + PRUNE_AGAIN_SECONDS
 
     def _collect_blobs(self, conn: Conn) -> None:
         if (before := old_enough(conn, UNREFERENCED_SECONDS)) is None:

@@ -64,12 +64,17 @@ ENTRIES: Catalog = {
         rest=NEW_CREDENTIALS,
         dashboard="Reconnect it on the account's page",
     ),
-    "account-connected": entry(
+    "account-erasing": entry(
         409,
-        "the account is connected",
-        cli="Disconnect it first: polling disconnect {account}",
-        rest="Disconnect it first: DELETE /v1/user-integrations/{account}",
-        dashboard="Disconnect it first",
+        "the account is disconnected, and its content is hidden until it is deleted",
+        cli="Restore it: polling reconnect {account}",
+        rest="Restore it with new credentials: PATCH /v1/user-integrations/{account}",
+        dashboard="Reconnect it on the account's page to restore it",
+    ),
+    "account-erasure-begun": entry(
+        409,
+        "the engine deletes the content of this account",
+        "Wait until the account is disconnected or deleted, and connect it again",
     ),
     "account-has-no-credentials": entry(
         409,
@@ -263,6 +268,39 @@ ENTRIES: Catalog = {
         "Ask the operator to install its plugin",
         cli="{quarantined}How to install a plugin: docs/how-to/install-plugins.md",
     ),
+    "organization-not-found": entry(
+        404,
+        "organization {organization} not found",
+        cli="List organizations: polling organizations",
+        rest="List organizations: GET /v1/organizations",
+        dashboard="Choose one from the list of organizations",
+    ),
+    "organization-ambiguous": entry(
+        422,
+        "{text!r} matches several organizations",
+        "Use the UUID, or more of it",
+    ),
+    "organization-unsupported": entry(
+        422,
+        "{integration} cannot connect an organization",
+        "Connect each account",
+        cli="Connect each account: polling connect DOMAIN",
+    ),
+    "organization-credentials-invalid": entry(
+        422,
+        "the credentials of an organization must be a JSON object of at most 64 KiB",
+        'Give an object, such as {{"service_account": …}}',
+    ),
+    "organization-members-invalid": entry(
+        422,
+        "a list of members has at most {most:,} addresses, and no empty one",
+        "Correct the addresses",
+    ),
+    "organization-empty": entry(
+        422,
+        "the organization has no active member",
+        "Name other members, or let the provider list them",
+    ),
     "integration-not-paused": entry(
         409,
         "integration {domain!r} is not paused",
@@ -280,6 +318,9 @@ ENTRIES: Catalog = {
         "{text!r} is not a time",
         "Give a time in ISO 8601, or a span such as 2h",
         cli="Give a time such as 2026-01-31T08:00, or a span such as 2h or 3d",
+    ),
+    "span-invalid": entry(
+        422, "{text!r} is not a span of time", "Give a span such as 30s, 10min or 2h"
     ),
     "integration-quarantined": entry(
         404,

@@ -45,7 +45,7 @@ STEPS: Mapping[str, Steps] = {
     ),
     "free-quota": Steps(
         "Erase content that is not needed, or ask the operator for a larger quota",
-        cli="Erase an account: polling disconnect ID --delete-content. Or raise the quota:"
+        cli="Erase an account: polling disconnect ID --delete-content --now. Or raise the quota:"
         " polling users USER --quota bytes=SIZE",
     ),
     "raise-quota": Steps(

@@ -29,6 +29,9 @@ ENTRIES: Catalog = {
         "Give at least one condition",
         cli="For example: polling tasks retry 17, or: polling tasks retry --account ID",
     ),
+    "accounts-not-selected": entry(
+        422, "no condition selects accounts", "Give at least one condition"
+    ),
     "quota-without-user": entry(
         422,
         "--quota needs a user",

@@ -34,6 +34,17 @@ ENTRIES: Catalog = {
         "Only parked and deferred tasks can be retried or discarded",
         cli="List parked tasks: polling tasks --state parked",
     ),
+    "task-step-open": entry(
+        409,
+        "the account's open run has the step of task {task} already",
+        "Wait until the run has ended, and retry the task then",
+    ),
+    "payload-invalid": entry(
+        422,
+        "the payload does not fit the task: {reason}",
+        "Correct the payload",
+        cli="See the task's payload: polling tasks show ID",
+    ),
     "task-retried": entry(
         409,
         "task {task} was retried already, as task {copy}",

@@ -64,6 +64,7 @@ ENTRIES: Catalog = {
     "form-from-another-site": entry(403, "this form was sent from another site", RELOAD),
     "form-of-another-session": entry(403, "this form belongs to another session", RELOAD),
     "form-invalid": entry(422, "this form is malformed", RELOAD),
+    "no-account-selected": entry(422, "no account is selected", "Select accounts first"),
     "no-task-selected": entry(422, "no task is selected", "Select tasks first"),
     "address-not-found": entry(
         404,
@@ -77,6 +78,16 @@ ENTRIES: Catalog = {
         "this address does not support this method",
         "See the methods: GET /openapi.json",
         dashboard="Go back to the overview",
+    ),
+    "acts-exhausted": entry(
+        429,
+        "this user has reached the maximum of {most} acts within an hour",
+        "Send the request again in an hour",
+    ),
+    "range-not-satisfiable": entry(
+        416,
+        "the item has no such bytes",
+        "Send a range within the size, which `Content-Range` names",
     ),
     "request-timeout": entry(
         408, "the request's body did not arrive in time", "Send it again, on a faster connection"
@@ -170,14 +181,14 @@ ENTRIES: Catalog = {
         409,
         "user {user} has {number} accounts; the quota is {most}",
         "Erase an account that is not used, or ask the operator for a larger quota",
-        cli="Erase an account: polling disconnect ID --erase. Or raise the quota:"
+        cli="Erase an account: polling disconnect ID --erase --now. Or raise the quota:"
         " polling users USER --quota accounts=NUMBER",
     ),
     "bytes-quota-reached": entry(
         409,
         "the content of user {user} has {kept:,} bytes; the quota is {most:,}",
         "Erase content that is not needed, or ask the operator for a larger quota",
-        cli="Erase an account: polling disconnect ID --delete-content. Or raise the quota:"
+        cli="Erase an account: polling disconnect ID --delete-content --now. Or raise the quota:"
         " polling users USER --quota bytes=SIZE",
     ),
     "runs-quota-reached": entry(

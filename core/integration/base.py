@@ -9,7 +9,13 @@ from typing import Any, ClassVar, Generic, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeVar
 
-from core.errors import CredentialsInvalid, IntegrationError, TaskUnfit
+from core.errors import (
+    AccountPart,
+    ConfigurationError,
+    CredentialsInvalid,
+    IntegrationError,
+    TaskUnfit,
+)
 from core.field_problems import first_problem
 from core.integration.context import Context
 from core.integration.limits import AccountIdentity, Limit, Manifest
@@ -21,6 +27,7 @@ from core.integration.listening import (
     WebhookRequest,
     WebhookResponse,
 )
+from core.integration.members import Member
 from core.integration.rehearsal import Rehearsal
 from core.integration.results import Task, TaskResult
 from core.integration.stored import StoredItem
@@ -155,7 +162,7 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
 
         Raises:
           CredentialsInvalid: The provider rejects the credentials.
-          ConfigurationError: The config cannot work.
+          ConfigurationError: The config cannot work. If one field is wrong, name it in `field`.
           TransientError: The provider cannot be reached now.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement check()")
@@ -285,6 +292,32 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         raise NotImplementedError(f"{cls.__name__} does not implement listen()")
 
     @classmethod
+    def members(
+        cls,
+        settings: BaseModel | None,
+        credentials: Mapping[str, Any],
+        listed: Sequence[str] | None,
+    ) -> Iterable[Member]:
+        """List the members of an organization, for whom the engine keeps one account each.
+
+        A worker process calls this method each hour. A person can also ask for it. A member who is
+        no longer listed has left, and the engine pauses the account. If not all members can be
+        listed, raise an exception. Yield each member as soon as it is known: the engine may end the
+        listing after the first ones. It ignores a listing that takes longer than ten minutes.
+
+        Args:
+          settings: The operator's settings: an instance of `Manifest.settings`, or None.
+          credentials: The credentials of the organization, as JSON. A member's account uses them
+            together with `Member.credentials`.
+          listed: The members that a person has named. None: list them all at the provider.
+
+        Raises:
+          CredentialsInvalid, ConfigurationError: The provider refuses the listing. The engine shows
+            the reason. Other exceptions have the same effect.
+        """
+        raise NotImplementedError(f"{cls.__name__} does not implement members()")
+
+    @classmethod
     def follows(cls, part: str, account: HintedAccount) -> bool:  # noqa: ARG003
         """Return True if an account needs a run for this part. Default: it does.
 
@@ -300,7 +333,7 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
 
     @classmethod
     def webhook(cls, request: WebhookRequest) -> WebhookResponse:
-        """Answer a request to `POST /v1/hints/{domain}`. Do no I/O here: providers wait.
+        """Answer `POST /v1/hints/{integration_domain}`. Do no I/O here: providers wait.
 
         The engine does not authenticate the request. Check its signature before anything else. An
         exception answers the request with status 500, and a call that takes longer than 5 seconds
@@ -385,3 +418,16 @@ Integration = type[BaseIntegration[Any, Any]]
 def has_own(integration: Integration, method: str) -> bool:
     """Return True if an integration overrides this class method of `BaseIntegration`."""
     return getattr(integration, method).__func__ is not getattr(BaseIntegration, method).__func__
+
+
+def refused_field(
+    integration: Integration, error: ConfigurationError | CredentialsInvalid
+) -> tuple[AccountPart, str]:
+    """Return the part of the account that an error refuses, and the field of it that it names.
+
+    The field is empty if the error names none, or one that this part does not have.
+    """
+    is_config = isinstance(error, ConfigurationError)
+    model = integration.config_model if is_config else integration.credentials_model
+    known = model.model_json_schema().get("properties", {}) if error.field else ()
+    return "config" if is_config else "credentials", error.field if error.field in known else ""

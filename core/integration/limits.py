@@ -220,7 +220,8 @@ class AccountIdentity:
       group: The id of the group that shares limits with `by="group"`: a Slack workspace and app, or
         a Google client. Default: none.
       notice: A fact that a person must know now, as a sentence: when this sign-in will end. The
-        engine shows it when the account is connected. Default: none.
+        engine shows it when the account is connected. Later, it shows it with the account, until a
+        run writes a `Notice`. Default: none.
     """
 
     id: str

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 
 if TYPE_CHECKING:
     from core.integration.base import BaseIntegration
@@ -113,6 +113,25 @@ class Hints(Protocol):
           Exception: The account is not active, or its credentials or config cannot be read.
         """
         ...
+
+
+EVENTS = "events"
+"""The state partition with the `EventDelivery` of the account."""
+
+
+class EventDelivery(BaseModel):
+    """The delivery of one account's events, if the provider grants it for each account.
+
+    A plugin writes it to the state partition `EVENTS`. With a problem, or after `until`, the engine
+    shows the account's listener as down. A subclass may hold more.
+
+    Attributes:
+      until: The time at which the provider stops sending events. Default: never.
+      problem: The reason why no events arrive, as a clause for people. Default: events arrive.
+    """
+
+    until: AwareDatetime | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,32 @@ class Comparison(BaseModel):
     at: AwareDatetime
 
 
+NOTICE = "notice"
+"""The state partition with the `Notice` of the account."""
+
+
+class Notice(BaseModel):
+    """Facts that people should know about an account, as sentences.
+
+    A plugin that has such facts writes them to the state partition `NOTICE`. The engine shows them
+    with the account, instead of `AccountIdentity.notice`. When they no longer apply, the plugin
+    writes an empty text: without the partition, the account shows `AccountIdentity.notice` again.
+
+    Attributes:
+      text: The sentences; the engine shows at most 1,000 characters.
+    """
+
+    text: str
+
+
+MEMBERS = "members"
+"""The kind of items that list who may see another item.
+
+After an account is disconnected, such a list would no longer be true. So the engine then deletes
+it, even if the account's other content stays.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """An item that a task listed, and that this run will not fetch.

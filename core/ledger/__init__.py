@@ -18,9 +18,11 @@ leadership   the leader's lease      processes      the processes of the fleet
 pruning      deletes old rows        outcomes       the outcome of a task
 listeners    holders of listeners    serialization  objects from named fields
 
-Modules for use:
+Modules for users and organizations:
 
 use          the use of users        quotas         what users may have
+audit        acts and their authors  organizations  accounts of members
+erasure      deletes, or restores
 
 Modules for pauses and clocks:
 

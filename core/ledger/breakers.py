@@ -22,6 +22,7 @@ from core.db.pool import Conn
 from core.integration.base import REREAD, START
 from core.ledger.outcomes import Outcome
 from core.ledger.pauses import PAUSED_DOMAINS
+from core.limits.keys import WHOLE_ACCOUNT
 from core.results.decisions import Draw
 from core.results.text import json_text
 from core.states import STOPPED_TASKS, Lane, RunState, TaskState, literals
@@ -41,9 +42,6 @@ MAX_DEFERRED = 1_000
 
 MIN_POSTPONEMENT_SECONDS = 60
 """The shortest time for which a deferred task is postponed because a breaker is open."""
-
-WHOLE_ACCOUNT = ""
-"""The `limit_name` of an account's own breaker."""
 
 PROBE_DUE = f"""({passed("breaker.probe_at", "b.probe_at")} AND NOT EXISTS (
     SELECT FROM sync_task p WHERE p.id = b.probe_task AND p.state = '{TaskState.QUEUED}'))"""

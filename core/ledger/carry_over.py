@@ -23,7 +23,7 @@ from core.ledger.pauses import PAUSED_DOMAINS
 from core.results.decisions import MAX_DEFERRAL_SECONDS
 from core.states import CARRIED_TASKS, AccountState, Lane, RunState, TaskState, Trigger, literals
 
-PAUSED_SECONDS = 900.0
+PAUSED_INTEGRATION_SECONDS = 900.0
 """Seconds for which the deferred tasks of a paused integration are postponed at a time."""
 
 MAX_CARRIED_IN_CLAIM = 100
@@ -309,7 +309,7 @@ def _continue_deferred(conn: Conn, account: UUID, lane: str, tasks: list[int]) -
         _postpone(conn, [task for task, _ in due])
         return
     if status[1]:
-        _postpone(conn, [task for task, _ in due], PAUSED_SECONDS)
+        _postpone(conn, [task for task, _ in due], PAUSED_INTEGRATION_SECONDS)
         return
     if roots := [task for task, type in due if type == START]:
         _postpone(conn, roots)

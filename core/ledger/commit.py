@@ -112,8 +112,14 @@ def _stop_accounts(conn: Conn, outcomes: Sequence[Outcome]) -> None:
     for outcome in sorted(outcomes, key=lambda outcome: outcome.dispatch.account_id):
         if outcome.stop is not None:
             stop, account = outcome.stop, outcome.dispatch.account_id
-            params = {"id": account, "reason": stop.reason, "detail": stop.detail}
-            conn.execute(STOP, {**params, "credentials_version": stop.credentials_version})
+            params = {
+                "id": account,
+                "reason": stop.reason,
+                "detail": stop.detail,
+                "task": outcome.dispatch.task_id,
+                "credentials_version": stop.credentials_version,
+            }
+            conn.execute(STOP, params)
         if outcome.expired is not None:
             conn.execute(MARK_RESYNC_DUE, (outcome.dispatch.account_id,))
 

@@ -24,17 +24,20 @@ MAX_RUNS_PER_LOOK = 2_000
 # runs without a lock first, because most batches end no run.
 # Served by the partial indexes on ready and queued tasks. A lane of an account has at most one open
 # run, so that run's open tasks are the open tasks of the lane.
+# With `IS TRUE`, no index of runs serves it: that would read all done tasks of a run (ADR 0095).
 # The order is that of the index. Without it, the planner would read the table from its start, past
 # all done tasks. It is backwards because claims leave dead entries at the front of the index.
-OPEN_TASKS = f"""
+NO_OPEN_TASKS = f"""
 r.carry_until IS NULL
 AND (SELECT t.id FROM sync_task t
     WHERE t.state = '{TaskState.READY}' AND t.integration_domain = r.integration_domain
-    AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
+    AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane
+    AND (t.run_id = r.id) IS TRUE
     ORDER BY t.priority, t.id DESC LIMIT 1) IS NULL
 AND (SELECT t.id FROM sync_task t
     WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = r.integration_domain
-    AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
+    AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane
+    AND (t.run_id = r.id) IS TRUE
     LIMIT 1) IS NULL
 """
 
@@ -47,7 +50,7 @@ OPEN_CANDIDATES = f"""
 ) r WHERE r.state = '{RunState.RUNNING}') r
 """
 
-RUNS_TO_END = f"SELECT r.id::text FROM {OPEN_CANDIDATES} WHERE {OPEN_TASKS} ORDER BY r.id"
+RUNS_TO_END = f"SELECT r.id::text FROM {OPEN_CANDIDATES} WHERE {NO_OPEN_TASKS} ORDER BY r.id"
 # A slice of the open runs, and those among them without open tasks. `sync_run_open` serves it. The
 # cost is bounded, however many runs are open.
 FORGOTTEN_RUNS = f"""
@@ -56,7 +59,7 @@ WITH slice AS MATERIALIZED (
         AND (user_integration_id, lane) > (%s::uuid, %s::text)
     ORDER BY user_integration_id, lane LIMIT {MAX_RUNS_PER_LOOK}
 )
-SELECT r.id::text, r.user_integration_id, r.lane, {OPEN_TASKS} FROM slice r
+SELECT r.id::text, r.user_integration_id, r.lane, {NO_OPEN_TASKS} FROM slice r
 ORDER BY r.user_integration_id, r.lane
 """
 
@@ -148,7 +151,7 @@ FROM {OPEN_CANDIDATES} CROSS JOIN LATERAL (
                min(t.reason) FILTER (WHERE t.state = '{TaskState.DEFERRED}')) AS error
     FROM sync_task t WHERE t.run_id = r.id AND {COUNTED}
 ) c
-WHERE {OPEN_TASKS}
+WHERE {NO_OPEN_TASKS}
 """
 # `CANCEL_RUN` ends a run before its last task.
 KEEP = f"""

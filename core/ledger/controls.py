@@ -6,7 +6,8 @@ A stopped task is parked, deferred or cancelled, and has no copy in another run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from core.db.pool import Conn
@@ -15,6 +16,7 @@ from core.ledger import quotas
 from core.ledger.carry_over import copy_tasks
 from core.ledger.completion import COUNTS, RECORD_COUNTS, TASKS_OF_RUN
 from core.ledger.opening import open_run
+from core.results.text import json_text
 from core.states import (
     STOPPED_TASKS,
     TASKS,
@@ -40,6 +42,7 @@ LOCK_TASKS_TO_RETRY = """
 SELECT id, user_integration_id, lane, state, retried_as
 FROM sync_task WHERE id = ANY(%s) ORDER BY id FOR UPDATE
 """
+EDIT_PAYLOAD = "UPDATE sync_task SET payload = %s WHERE id = %s"
 DISCARDED = "discarded by hand"
 """The beginning of the reason of a discarded task."""
 
@@ -109,6 +112,24 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
             run = open_run(conn, account, lane=lane, trigger=Trigger.RETRY)
             copies += copy_tasks(conn, run, named, roots=True)
         return sorted(copies)
+
+
+def retry_edited(conn: Conn, task: int, payload: Mapping[str, Any]) -> int:
+    """Retry a stopped task as `retry` does, with another payload. The key of the task stays.
+
+    Returns:
+      The id of the copy.
+
+    Raises:
+      NotFound, QuotaReached: As for `retry`.
+      WrongState: As for `retry`; or the open run of the account has the same task already.
+    """
+    with conn.transaction():
+        copies = retry(conn, [task])
+        if not copies:
+            raise WrongState("task-step-open", task=task)
+        conn.execute(EDIT_PAYLOAD, (json_text(payload), copies[0]))
+    return copies[0]
 
 
 def discard(conn: Conn, tasks: Sequence[int]) -> list[int]:

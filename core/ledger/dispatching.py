@@ -16,8 +16,9 @@ from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.integration.base import START
 from core.ledger import quotas
-from core.ledger.breakers import PROBE_DUE, WHOLE_ACCOUNT
+from core.ledger.breakers import PROBE_DUE
 from core.ledger.outcomes import Dispatch
+from core.limits.keys import WHOLE_ACCOUNT
 from core.states import AccountState, Lane, RunState, TaskState
 
 AVAILABLE = passed("sync_task.available_at")
@@ -104,7 +105,7 @@ WITH slice AS MATERIALIZED (
         UNION ALL
         (SELECT t.user_integration_id, 2 FROM sync_task t
          WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s
-           AND t.available_at <= now()
+           AND t.dispatch_no >= 0 AND t.available_at <= now()
          ORDER BY t.available_at DESC LIMIT %(latest)s)
     ) found WHERE %(busy)s::text[] <> '{{}}' GROUP BY id
 ), waiting AS (
@@ -131,11 +132,11 @@ FROM (SELECT) one LEFT JOIN waiting w ON true LEFT JOIN user_integration a ON a.
 ORDER BY w.lap, a.id
 """
 
-# True if a task of the domain is available. It reads the first entry of `sync_task_available`. A
+# True if a task of the domain is available. It reads the first entry of `sync_task_by_time`. A
 # task that is further ahead than it can be does not count: no index serves that rule.
 ANY_AVAILABLE = f"""
 SELECT coalesce((SELECT available_at FROM sync_task
-    WHERE state = '{TaskState.READY}' AND integration_domain = %s
+    WHERE state = '{TaskState.READY}' AND integration_domain = %s AND dispatch_no >= 0
     ORDER BY available_at LIMIT 1) <= now(), false)
 """
 

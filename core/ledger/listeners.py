@@ -8,16 +8,17 @@ tries to take free ones. A holder that lives renews its leases in the same state
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from psycopg.rows import class_row
+from pydantic import ValidationError
 
 from core.db.clocks import HOUR, LISTEN_SECONDS, lasts, passed
 from core.db.pool import Conn
-from core.integration.listening import Listener
+from core.integration.listening import EVENTS, EventDelivery, Listener
+from core.results.text import sanitize
 from core.states import AccountState
 
 NAMING_SECONDS = 15.0
@@ -122,10 +123,17 @@ ORDER BY user_integration_id LIMIT %s
 OF_ACCOUNT = f"""
 SELECT l.key, l.listens, coalesce({lasts("listener.holder_until", "l.holder_until")}, false)
         AND l.connected_at IS NOT NULL AS connected,
-    l.connected_at, coalesce(l.down_at, l.holder_until) AS down_at, l.error
+    l.connected_at, coalesce(l.down_at, l.holder_until) AS down_at, l.error,
+    h.hinted_at AS event_at, s.value AS delivery, s.updated_at AS delivery_at
 FROM listener_account a JOIN listener l ON l.domain = a.domain AND l.key = a.key
-WHERE a.user_integration_id = %s
+LEFT JOIN hint h ON h.user_integration_id = a.user_integration_id
+LEFT JOIN sync_state s ON s.user_integration_id = a.user_integration_id
+    AND s.partition = %(events)s
+WHERE a.user_integration_id = %(account)s
 """
+
+MAX_PROBLEM_CHARS = 500
+DELIVERY_ENDED = "the provider has stopped sending the events of this account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +146,9 @@ class Listening:
       connected: True if a process receives its events.
       connected_at: Since when; None while it does not.
       down_at: Since when it has been down; None if it is connected or never was.
-      error: The error of the latest failure; None after a connection.
+      error: The error of the latest failure, for operators; None after a connection.
+      event_at: The time of the latest hint for the account; None before the first.
+      problem: Why the provider sends no events of this account alone; None if it does.
     """
 
     key: str
@@ -147,6 +157,16 @@ class Listening:
     connected_at: datetime | None
     down_at: datetime | None
     error: str | None
+    event_at: datetime | None
+    problem: str | None = None
+
+    def reason(self, *, in_full: bool) -> str | None:
+        """Return why no events arrive, as far as it is known.
+
+        Args:
+          in_full: True to return the listener's error too, for an operator.
+        """
+        return self.problem or (self.error if in_full else None)
 
 
 def claim_naming(conn: Conn, domain: str) -> bool:
@@ -276,5 +296,27 @@ def addressed(conn: Conn, domain: str, address: str, most: int) -> list[UUID]:
 
 def of_account(conn: Conn, account: UUID) -> Listening | None:
     """Return the listener of an account; None without one."""
-    cursor = conn.cursor(row_factory=class_row(Listening))
-    return cursor.execute(OF_ACCOUNT, (account,)).fetchone()
+    row = conn.execute(OF_ACCOUNT, {"account": account, "events": EVENTS}).fetchone()
+    if row is None:
+        return None
+    *shared, delivery, changed_at = row
+    listening = Listening(*shared)
+    down = _down(delivery, changed_at) if listening.connected else None
+    if down is None:
+        return listening
+    at, problem = down
+    return replace(listening, connected=False, connected_at=None, down_at=at, problem=problem)
+
+
+def _down(delivery: Any, changed_at: datetime) -> tuple[datetime, str] | None:
+    """Return since when, and why, an account alone gets no events; None if it gets them."""
+    try:
+        found = None if delivery is None else EventDelivery.model_validate(delivery)
+    except ValidationError:
+        return None
+    if found is None:
+        return None
+    if found.problem:
+        return changed_at, " ".join((sanitize(found.problem) or "").split())[:MAX_PROBLEM_CHARS]
+    is_over = found.until is not None and found.until <= datetime.now(UTC)
+    return (found.until, DELIVERY_ENDED) if found.until and is_over else None

@@ -95,4 +95,6 @@ def not_active(status: str, account: UUID) -> WrongState:
             return WrongState("account-paused", account=account)
         case AccountState.DISCONNECTED:
             return WrongState("account-disconnected", account=account)
+        case AccountState.ERASING:
+            return WrongState("account-erasing", account=account)
     return WrongState("account-stopped", account=account)

@@ -19,9 +19,9 @@ ALIVE = recent("process.seen_at")
 
 HEARTBEAT = """
 INSERT INTO process (id, kind, host, pid, queues, threads, clock, counters, encrypts_with,
-    decrypts_with, readers, lease_seconds)
+    decrypts_with, readers, lease_seconds, hides_erasing)
 VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s, %(counters)s,
-    %(encrypts_with)s, %(decrypts_with)s, %(readers)s, %(lease_seconds)s)
+    %(encrypts_with)s, %(decrypts_with)s, %(readers)s, %(lease_seconds)s, true)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.queues,
     threads = excluded.threads,
     clock = excluded.clock, counters = excluded.counters

@@ -12,7 +12,7 @@ from core.integration.limits import BACKFILL_SHARE, Concurrency, Limit, Rate
 from core.settings import LimitOverride
 
 WHOLE_ACCOUNT = ""
-"""The name of the limit that blocks a complete account."""
+"""The name of the limit, and of the breaker, of a complete account."""
 
 
 def overridden(limits: Iterable[Limit], overrides: Mapping[str, LimitOverride]) -> list[Limit]:

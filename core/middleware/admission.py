@@ -11,7 +11,7 @@ from dramatiq.middleware import SkipMessage
 from core.errors import ServerUnavailable
 from core.ledger.outcomes import Dispatch, Outcome
 from core.middleware.base import TaskMiddleware
-from core.results.decisions import PAUSED_SECONDS
+from core.results.decisions import INACTIVE_ACCOUNT_SECONDS
 from core.results.signals import AccountStopped
 from core.states import TaskState
 from core.worker.admission import Admission
@@ -53,7 +53,7 @@ class AdmissionCheck(TaskMiddleware):
         try:
             self._admission.check(dispatch)
         except AccountStopped as error:
-            self._release(dispatch, PAUSED_SECONDS, str(error))
+            self._release(dispatch, INACTIVE_ACCOUNT_SECONDS, str(error))
         except ServerUnavailable as error:
             if self._admission.cut_off and self._return_to_redis([dispatch]):
                 raise SkipMessage("this process is cut off from PostgreSQL") from None

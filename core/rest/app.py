@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.rest import contract
+from core.rest.contract import WRITES, Contract
+from core.rest.idempotency import PARAMETER, WITHOUT, Idempotency
 from core.rest.metrics import Metrics
 from core.rest.routes import (
+    audit,
     changes,
     content,
     export,
@@ -26,6 +32,7 @@ from core.rest.routes import (
     integrations,
     oauth,
     operations,
+    organizations,
     outages,
     runs,
     tasks,
@@ -33,12 +40,14 @@ from core.rest.routes import (
     user_integrations,
     users,
 )
+from core.rest.routes import problems as problem_responses
 from core.service.backend import Backend
 from core.service.content.document_texts import DocumentReader
 from core.service.content.search_index import SearchIndexer
 from core.web import problems
 from core.web.body_limit import BodySize
 from core.web.feed_watcher import FeedWatcher
+from core.web.representations import Head, Representations
 from core.web.wrong_tokens import WrongTokens
 
 ABOUT = """
@@ -70,8 +79,40 @@ ROUTERS = (
     users,
     oauth,
     tokens,
+    audit,
     operations,
+    organizations,
 )
+
+
+TAGS = {
+    "integrations": "The installed integrations and their outages.",
+    "user integrations": "The accounts that users have connected.",
+    "organizations": "Sets of credentials, each for the accounts of all members.",
+    "runs": "The syncs of accounts.",
+    "tasks": "The steps of runs, and actions on those that have stopped.",
+    "held deletions": "Unusually large deletions, which wait for a person.",
+    "content": "The items of accounts, with search, threads and downloads.",
+    "changes": "The change feed and exports.",
+    "hints": "Events that providers send.",
+    "users": "The users who own accounts, with their use and quotas.",
+    "oauth": "Connections in a browser.",
+    "tokens": "The tokens of this API.",
+    "audit": "The audit trail: who did what.",
+    "operations": "Liveness, readiness and metrics.",
+}
+"""The groups of routes, in the order of the document."""
+
+CORS_SENT = (
+    *("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "If-Range", "Range"),
+    "X-Request-Id",
+)
+CORS_EXPOSED = (
+    *("Content-Disposition", "Content-Range", "ETag", "Export-Cursor", "Idempotency-Replayed"),
+    *("Location", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After"),
+    "X-Request-Id",
+)
+"""Headers that scripts of the allowed origins may send and read."""
 
 
 def build(backend: Backend) -> FastAPI:
@@ -105,18 +146,34 @@ def build(backend: Backend) -> FastAPI:
         # A redirect would use the untrusted Host header, and HTTP behind a proxy that terminates
         # TLS.
         redirect_slashes=False,
+        dependencies=[Depends(contract.known_query)],
+        openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
+        servers=[{"url": "/", "description": "This server"}],
+        license_info={"name": "MIT", "identifier": "MIT"},
+        contact={"name": "The operator of this server"},
     )
     app.state.backend = backend
     app.state.metrics = Metrics(backend)
     app.state.wrong_tokens = WrongTokens()
     for module in ROUTERS:
         app.include_router(module.router)
+    app.state.contract = Contract(app, _routes())
+    app.add_middleware(Idempotency)
     problems.install(app)
+    app.add_exception_handler(405, problems.with_methods(app.state.contract.methods))
     app.add_middleware(BodySize)
+    app.add_middleware(Representations)
+    app.add_middleware(Head)
     app.add_middleware(Headers)
+    app.add_middleware(OtherOrigins, backend=backend)
     app.openapi = partial(_described, app.openapi)  # type: ignore[method-assign]
-    app.add_route("/openapi.json", _sender(app))
+    app.add_api_route("/openapi.json", _sender(app), include_in_schema=False)
     return app
+
+
+def _routes() -> Iterator[APIRoute]:
+    for module in ROUTERS:
+        yield from (route for route in module.router.routes if isinstance(route, APIRoute))
 
 
 def _sender(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
@@ -134,13 +191,58 @@ def _sender(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _described(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the OpenAPI document, with the schema of the problems that routes declare."""
+    """Return the OpenAPI document, with the properties that all routes share.
+
+    They are the schema of problems, the problem of an invalid request, and the keys of writes.
+    """
     openapi = document()
+    schemas = openapi["components"]["schemas"]
+    if "Problem" in schemas:
+        return openapi
     _, problem = models_json_schema(
         [(problems.Problem, "serialization")], ref_template="#/components/schemas/{model}"
     )
-    openapi["components"]["schemas"] |= problem["$defs"]
+    schemas |= problem["$defs"]
+    for path, methods in openapi["paths"].items():
+        for method, operation in methods.items():
+            operation["responses"] |= {
+                str(status): answer for status, answer in problem_responses(422).items()
+            }
+            if method in WRITES and not path.startswith(WITHOUT):
+                operation.setdefault("parameters", []).append(PARAMETER)
+                operation["responses"] |= {
+                    str(status): answer for status, answer in problem_responses(409).items()
+                }
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
     return openapi
+
+
+class OtherOrigins:
+    """Middleware that lets scripts of the allowed origins call the API.
+
+    Args:
+      app: The application.
+      backend: The backend, whose settings name the origins.
+    """
+
+    def __init__(self, app: ASGIApp, backend: Backend) -> None:
+        origins = backend.settings.cors_origins
+        self.app = (
+            CORSMiddleware(
+                app,
+                allow_origins=origins,
+                allow_methods=["GET", "HEAD", "POST", "PATCH", "DELETE"],
+                allow_headers=CORS_SENT,
+                expose_headers=CORS_EXPOSED,
+            )
+            if origins
+            else app
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request, or answer the question of a browser whether it may send one."""
+        await self.app(scope, receive, send)
 
 
 class Headers:

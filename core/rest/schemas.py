@@ -6,12 +6,13 @@ from datetime import date, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from core.accounts import MAX_POLL_INTERVAL_MINUTES
 from core.ledger.quotas import MAX_QUOTA
 from core.scopes import MAX_TOKEN_DAYS, Scope
 from core.service.backend import CheckStatus
+from core.service.runs.parked import BulkResult
 from core.states import (
     AccountState,
     AccountStateReason,
@@ -25,6 +26,7 @@ from core.states import (
     Trigger,
 )
 from core.web.dependencies import NO_NUL
+from core.web.timestamps import Timestamp
 
 T = TypeVar("T")
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=NO_NUL)]
@@ -181,7 +183,7 @@ class Page(BaseModel, Generic[T]):
 class Integration(BaseModel):
     """An installed integration: a kind of service whose accounts can be connected."""
 
-    domain: str = Field(description="The unique name of the integration, such as `ftp`")
+    integration_domain: str = Field(description="The unique name of the integration, such as `ftp`")
     name: str = Field(description="The display name")
     version: str | None = Field(description="The version of the plugin")
     docs: str | None = Field(description="The address of the documentation")
@@ -199,10 +201,10 @@ class Integration(BaseModel):
     credentials_schema: dict[str, Any] = Field(description="The JSON schema of `credentials`")
 
 
-class IntegrationPause(BaseModel):
+class IntegrationPause(_Request):
     """The pause of an integration."""
 
-    until: AwareDatetime | None = Field(
+    until: Timestamp | None = Field(
         None,
         description="The time at which the pause ends by itself. Default: never",
     )
@@ -274,6 +276,10 @@ class UserIntegration(BaseModel):
     status_detail: str | None = Field(
         description="The error message for the state `error`; null in other states"
     )
+    stopped_at: datetime | None = Field(
+        description="The latest time at which the engine stopped the account"
+    )
+    stopped_by: int | None = Field(description="The ID of the task that caused this stop")
     poll_interval_minutes: int = Field(
         description="Minutes from the end of a run to the start of the next"
     )
@@ -290,13 +296,22 @@ class UserIntegration(BaseModel):
     last_sync_at: datetime | None = Field(description="The time at which the last run ended")
     consecutive_failures: int = Field(description="The number of failed runs in a row")
     resync_due: bool = Field(description="True if the next run is a resync")
+    erasing_since: datetime | None = Field(
+        description=(
+            "The time at which the content was hidden, if the state is `erasing`; null in other"
+            " states"
+        )
+    )
+    erases_account: bool = Field(
+        description="True if the account is deleted, too, and not only its content"
+    )
     created_at: datetime = Field(description="The time at which the account was connected")
     updated_at: datetime = Field(description="The time of the last change")
     notice: str | None = Field(
         None,
         description=(
-            "A fact that a person must know, such as the end of the sign-in. Only in the response"
-            " that connects the account"
+            "Facts that people should know, such as the end of the sign-in. A list of accounts has"
+            " only the facts from the time of the connection"
         ),
     )
     rehearsal: Rehearsal | None = Field(
@@ -306,6 +321,90 @@ class UserIntegration(BaseModel):
             " account, and only if the plugin gives one"
         ),
     )
+
+
+class MemberChanges(BaseModel):
+    """The changes that a listing of an organization's members has made."""
+
+    members: int = Field(description="The number of active members")
+    added: int = Field(description="The number of new accounts")
+    returned: int = Field(
+        description="The number of accounts that resumed, because their members are back"
+    )
+    left: int = Field(
+        description="The number of accounts that were paused, because their members have left"
+    )
+    renamed: int = Field(description="The number of accounts whose members have new addresses")
+    skipped: int = Field(
+        description="The number of members whose accounts have other credentials already"
+    )
+    problem: str | None = Field(description="Why some members have no account; null if all have")
+    is_complete: bool = Field(
+        description=(
+            "False if there are too many members for a request. A worker process lists them within"
+            " a minute. Nothing has changed yet"
+        )
+    )
+
+
+class NewOrganization(_Request):
+    """An organization to connect."""
+
+    integration_domain: str = Field(max_length=63, description="The domain of the integration")
+    name: str = Field(max_length=500, description="The name of the organization")
+    credentials: dict[str, Any] = Field(
+        description="The credentials that all accounts share, such as the key of a service account"
+    )
+    config: dict[str, Any] = Field({}, description="The config of new accounts")
+    user_id: str = Field(
+        "default",
+        max_length=500,
+        description="The owner of the accounts. `{member}` stands for the address of each member",
+    )
+    members: list[str] | None = Field(
+        None,
+        max_length=10_000,
+        description="The members, by address. Default: the provider lists them",
+    )
+    excluded: list[str] = Field(
+        [], max_length=10_000, description="The members to leave out, by address"
+    )
+    poll_interval_minutes: Minutes = Field(
+        15, description="Minutes between two runs of a new account"
+    )
+
+
+class Organization(BaseModel):
+    """An organization: one set of credentials for the accounts of all members."""
+
+    id: UUID = Field(description="The ID of the organization")
+    user_id: str = Field(
+        description="The owner of the accounts. `{member}` stands for the address of each member"
+    )
+    integration_domain: str = Field(description="The domain of the integration")
+    name: str = Field(description="The name of the organization")
+    is_listed: bool = Field(
+        description="True if a person has named the members; false if the provider lists them"
+    )
+    excluded: list[str] = Field(description="The members to leave out, by address or ID")
+    poll_interval_minutes: int = Field(description="Minutes between two runs of a new account")
+    members: int | None = Field(description="The number of active members in the latest listing")
+    problem: str | None = Field(
+        description="Why the members could not be listed; null after a listing"
+    )
+    listed_at: datetime | None = Field(description="The time of the latest listing")
+    accounts: int = Field(description="The number of accounts")
+    active: int = Field(description="The number of active accounts")
+    in_error: int = Field(description="The number of accounts in error")
+    members_left: int = Field(description="The number of accounts whose members have left")
+    created_at: datetime = Field(description="The time at which the organization was connected")
+    updated_at: datetime = Field(description="The time of the last change")
+
+
+class OrganizationWithChanges(Organization):
+    """An organization that was just connected."""
+
+    changes: MemberChanges = Field(description="The changes of its accounts")
 
 
 class HeldDeletion(BaseModel):
@@ -393,13 +492,17 @@ class Listening(BaseModel):
 
     state: Literal["connected", "down", "webhook"] = Field(
         description="`connected`: events arrive. `down`: they do not, so that changes wait for the"
-        " next poll. `webhook`: the provider sends them to `/v1/hints/{domain}`"
+        " next poll. `webhook`: the provider sends them to `/v1/hints/{integration_domain}`"
     )
     since: datetime | None = Field(
         description="The start of this state; null if it is unknown, and for `webhook`"
     )
     error: str | None = Field(
-        description="The error of a listener that is down, for operators; null for users"
+        description="Why no events arrive. A user sees only a reason that concerns this account"
+        " alone; otherwise null"
+    )
+    event_at: datetime | None = Field(
+        description="The time of the latest event for the account; null before the first"
     )
 
 
@@ -577,13 +680,39 @@ class Task(BaseModel):
     finished_at: datetime | None = Field(description="The time at which the task ended")
 
 
+class StoppedTask(BaseModel):
+    """A task that has stopped, and waits for a person or for its next try."""
+
+    id: int = Field(description="The ID of the task")
+    run_id: UUID = Field(description="The ID of the run")
+    user_integration_id: UUID = Field(description="The ID of the account")
+    user_id: str = Field(description="The user who owns the account")
+    integration_domain: str = Field(description="The domain of the integration")
+    lane: Lane = Field(description="The lane of the run")
+    type: str = Field(description="The type of the task, as the plugin defines it")
+    state: StoppedState = Field(description="The state of the task")
+    attempts: int = Field(description="The number of failed attempts")
+    reason: str | None = Field(description="The reason for the state; its first 300 characters")
+    error: str | None = Field(description="The last error; its first 300 characters")
+    created_at: datetime = Field(description="The time at which the task was created")
+    finished_at: datetime | None = Field(description="The time at which the task stopped")
+
+
 class Retried(BaseModel):
     """The tasks that replace a retried task."""
 
     tasks: list[int] = Field(description="The IDs of the new tasks")
 
 
-class TaskFilter(BaseModel):
+class TaskRetry(_Request):
+    """The change of a task that is retried."""
+
+    payload: dict[str, Any] | None = Field(
+        None, description="The new parameters of the task. Default: the same parameters"
+    )
+
+
+class TaskFilter(_Request):
     """Conditions on stopped tasks. Null: any value. At least one is required."""
 
     user_integration_id: UUID | None = Field(None, description="The account of the tasks")
@@ -599,23 +728,45 @@ class TaskFilter(BaseModel):
         pattern=NO_NUL,
         description="A part of the tasks' reason; upper and lower case are equal",
     )
-    since: AwareDatetime | None = Field(
+    since: Timestamp | None = Field(
         None, description="The earliest time at which the tasks stopped"
     )
+    until: Timestamp | None = Field(None, description="The tasks stopped before this time")
     state: StoppedState | None = Field(None, description="The state of the tasks. Default: both")
 
 
-class BulkAction(BaseModel):
-    """The result of an action on many tasks."""
+class UserIntegrationFilter(_Request):
+    """Conditions on accounts. Null: any value. At least one is required."""
 
-    done: int = Field(description="The number of tasks that the action changed")
-    refused: int = Field(description="The number of tasks that had changed in the meantime")
+    user_id: UserId | None = Field(
+        None, description="The user of the accounts. With a user's token, it is always that user"
+    )
+    integration_domain: str | None = Field(
+        None, max_length=63, pattern=NO_NUL, description="The integration of the accounts"
+    )
+    sync_status: AccountState | None = Field(None, description="The state of the accounts")
+
+
+class BulkAction(BaseModel):
+    """The result of an action on many tasks or accounts."""
+
+    done: int = Field(description="The number of objects on which the action succeeded")
+    refused: int = Field(
+        description="The number of objects whose state, quota or provider did not allow the action"
+    )
     more: bool = Field(
-        description="True if the request stopped before it processed all matching tasks. Then"
+        description="True if the request stopped before it processed all matching objects. Then"
         " repeat the request with `cursor`"
     )
     cursor: str | None = Field(
-        description="Pass it as `after` to continue; null if all matching tasks were processed"
+        description="Pass it as `after` to continue; null if all matching objects were processed"
+    )
+
+
+def bulk_action(result: BulkResult) -> BulkAction:
+    """Return the result of an action on many objects in the form of a response."""
+    return BulkAction(
+        done=result.done, refused=result.refused, more=result.more, cursor=result.cursor
     )
 
 
@@ -683,6 +834,25 @@ class ThreadItem(Content):
     )
 
 
+class ChangedContent(Content):
+    """An item of the change feed."""
+
+    text: str | None = Field(
+        None,
+        description=(
+            "With `include=content`: the text, at most 100,000 characters; null if the content is"
+            " not text. Otherwise absent"
+        ),
+    )
+    truncated: bool | None = Field(
+        None,
+        description=(
+            "With `include=content`: true if the item has more content. Download it from `/raw`."
+            " Otherwise absent"
+        ),
+    )
+
+
 class Change(BaseModel):
     """A change of content.
 
@@ -693,11 +863,11 @@ class Change(BaseModel):
     change: Literal["created", "updated", "deleted", "erased"] = Field(
         description=(
             "The kind of change. `erased`: all content of the account was erased, and its items are"
-            " not listed. Only operators receive it"
+            " not listed. Operators receive it, and the user who owned the account"
         )
     )
     user_integration_id: UUID = Field(description="The ID of the account")
-    content: Content | None = Field(description="The item; null for `erased`")
+    content: ChangedContent | None = Field(description="The item; null for `erased`")
     cause: Literal["sync", "reread"] = Field(
         description=(
             "`reread`: a reread made the latest change. `sync`: the change came from the provider."
@@ -729,8 +899,9 @@ class Changes(BaseModel):
 
 
 class Erased(BaseModel):
-    """The numbers of deleted objects."""
+    """The numbers of hidden and of deleted objects."""
 
+    hidden: int = Field(description="The number of hidden accounts, which are deleted later")
     accounts: int = Field(description="The number of deleted accounts")
     rows: int = Field(description="The number of deleted rows")
     blobs: int = Field(description="The number of deleted blobs")
@@ -784,7 +955,7 @@ NewQuota = Annotated[
 ]
 
 
-class QuotaChange(BaseModel, extra="forbid"):
+class QuotaChange(_Request):
     """New quotas of a user; omitted ones stay."""
 
     accounts: NewQuota = None
@@ -822,6 +993,42 @@ class CreatedToken(BaseModel):
     expires_at: datetime | None = Field(
         description="The time at which it expires; null if it does not"
     )
+
+
+class AuditedAct(BaseModel):
+    """An act in the audit trail."""
+
+    id: int = Field(description="The ID of the entry")
+    at: datetime = Field(description="The time of the act")
+    act: str = Field(description="The act, such as `account.connect`")
+    target_type: str = Field(description="The kind of the object, such as `account`")
+    target_id: str = Field(description="The ID of the object")
+    user_id: str | None = Field(
+        description="The user whom the object belongs to; null for an object of operators"
+    )
+    actor_user_id: str | None = Field(
+        description="The user of the token; null for an operator, a command or an unknown person"
+    )
+    channel: str | None = Field(
+        description="The origin of the act: `api`, `dashboard`, `browser` or `command`"
+    )
+    actor: str | None = Field(description="For a command: the user of the operating system")
+    token_id: UUID | None = Field(description="The token of the request or of its session")
+    address: str | None = Field(description="The address of the client")
+    request_id: str | None = Field(description="The name of the request: its `X-Request-Id`")
+    detail: dict[str, Any] = Field(
+        description="Further facts, such as the names of changed fields. It has no values of fields"
+    )
+
+
+class AuditedActs(BaseModel):
+    """A page of the audit trail."""
+
+    acts: list[AuditedAct] = Field(description="The acts, the oldest first")
+    cursor: str = Field(
+        description="Pass it as `after` in the next request. It is present even without acts"
+    )
+    more: bool = Field(description="True if more acts may follow: request the next page")
 
 
 class Authorization(BaseModel):

@@ -68,7 +68,7 @@ MAX_DEFAULT_SNOOZE_SECONDS = 900.0
 SERVER_DOWN_SECONDS = (1.0, 3.0)
 """Bounds of the delay before a task runs again after PostgreSQL or Redis was unavailable."""
 
-PAUSED_SECONDS = 5.0
+INACTIVE_ACCOUNT_SECONDS = 5.0
 """Delay before the task of an inactive account is tried again."""
 
 KEY_SECONDS = 60.0
@@ -292,7 +292,7 @@ def _store_away(case: Case) -> Decision:
 
 
 def _stopped(case: Case) -> Decision:  # noqa: ARG001  all rules have the same signature
-    return Wait("the account is not active", PAUSED_SECONDS, keeps_suspicion=False)
+    return Wait("the account is not active", INACTIVE_ACCOUNT_SECONDS, keeps_suspicion=False)
 
 
 def _left_to_others(case: Case) -> Decision:

@@ -11,6 +11,9 @@ from typing import Any
 from core.search import languages, numbers
 from core.search.words import Word, folded, spelled_out, words
 
+FORM = 2
+"""The version of the form of documents. The indexer writes documents of earlier forms again."""
+
 MAX_TEXT_CHARS = 100_000
 """The number of characters of an item's text that are searchable."""
 

@@ -5,6 +5,7 @@
 - `content`: list, search, read, the change feed.
 - `fleet`: processes, health, `polling doctor`.
 - `tokens` and `authorization`: the principal of a request.
+- `visible`: the condition that hides accounts that are being erased.
 - `lookup`: ids from user input.
 - `pagination`: pages and cursors. The `queries` module of each package holds its paged queries.
 - `query_timeout`: the timeout of slow queries, and their slots.

@@ -11,6 +11,7 @@ from core import scopes
 from core.db.pool import Conn
 from core.scopes import Scope
 from core.service.errors import not_found
+from core.service.visible import ACCOUNT_IS_VISIBLE
 
 Authorize = Callable[[Conn], None]
 """A function that raises unless the request is still authorized, and keeps it so until the end of
@@ -18,24 +19,17 @@ the transaction. A request that takes long calls it in the transaction that stor
 
 OWNERS = {
     "account": "SELECT user_id FROM user_integration WHERE id = %s",
-    "run": """
-        SELECT a.user_id FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id
-        WHERE r.id = %s
-    """,
-    "task": """
-        SELECT a.user_id FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
-        WHERE t.id = %s
-    """,
-    "deletion": """
-        SELECT a.user_id FROM held_deletion h
-        JOIN user_integration a ON a.id = h.user_integration_id
-        WHERE h.id = %s
-    """,
-    "content": """
-        SELECT a.user_id FROM user_integration_content c
-        JOIN user_integration a ON a.id = c.user_integration_id
-        WHERE c.id = %s
-    """,
+} | {
+    kind: f"""
+        SELECT a.user_id FROM {table} r JOIN user_integration a ON a.id = r.user_integration_id
+        WHERE r.id = %s AND {ACCOUNT_IS_VISIBLE}
+    """
+    for kind, table in (
+        ("run", "sync_run"),
+        ("task", "sync_task"),
+        ("deletion", "held_deletion"),
+        ("content", "user_integration_content"),
+    )
 }
 
 
@@ -93,7 +87,7 @@ def require(conn: Conn, principal: Principal, kind: str, id: UUID | int) -> None
       id: The id of the row.
 
     Raises:
-      NotFound: The row does not exist, or it belongs to another user.
+      NotFound: The row does not exist, belongs to another user, or is hidden.
     """
     owner = conn.execute(OWNERS[kind].encode(), (id,)).fetchone()
     if owner is None or not principal.owns(owner[0]):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +32,9 @@ MAX_PAGE_ROWS = 1_000
 MAX_SCANNED_ROWS = 10_000
 """The rows that one page compares with its filters. A page that reaches it ends earlier."""
 
+MAX_SCATTERED_ROWS = 1_000
+"""The same for the items of all accounts of a user, which are far apart in the table."""
+
 MAX_PAGE_BYTES = 8 * 1024 * 1024
 """The memory of a page's rows, in bytes, unless its first row alone is larger.
 
@@ -45,7 +49,7 @@ PLURALS = {
     "content": "content",
 }
 
-Type = Literal["bigint", "text", "timestamptz", "uuid"]
+Type = Literal["bigint", "float8", "text", "timestamptz", "uuid"]
 """The PostgreSQL types that a key may have."""
 
 
@@ -140,7 +144,9 @@ class Keyset:
         rows, is_cut = fetch_page(conn, statement, params, shape=shape)
         return self.page(rows, params["limit"] - 1, is_cut=is_cut)
 
-    def read_bounded(self, conn: Conn, statement: str, end: str, params: Row) -> Page:
+    def read_bounded(
+        self, conn: Conn, statement: str, end: str, params: Row, *, is_scattered: bool = False
+    ) -> Page:
         """Read a page that compares at most `MAX_SCANNED_ROWS` rows with its filters.
 
         Args:
@@ -149,9 +155,11 @@ class Keyset:
           end: A query for the key of the row after `skipped` others, in the order of the first
             query, without its filters. Only an index must serve it.
           params: The parameters of both, with those of `params`.
+          is_scattered: True for at most `MAX_SCATTERED_ROWS` rows. Default: False.
         """
         conn.execute(IN_ORDER)
-        ends = fetch(conn, end, params | {"skipped": MAX_SCANNED_ROWS - 1}, prepare=False)
+        most = min(MAX_SCANNED_ROWS, MAX_SCATTERED_ROWS) if is_scattered else MAX_SCANNED_ROWS
+        ends = fetch(conn, end, params | {"skipped": most - 1}, prepare=False)
         last = ends[0] if ends else dict.fromkeys(self.columns)
         page = self.read(
             conn, statement, params | {f"end_{column}": last[column] for column in self.columns}
@@ -204,6 +212,7 @@ class PagedQuery:
         of its name for equality.
       bounds: The conditions of filters that are not an equality, by the name of the filter.
       where: A condition of every page.
+      visible: A condition of every row, also of one that is read by its id.
     """
 
     columns: str
@@ -213,6 +222,7 @@ class PagedQuery:
     filters: Mapping[str, str] = field(default_factory=dict)
     bounds: Mapping[str, str] = field(default_factory=dict)
     where: str = "true"
+    visible: str = "true"
     statement: str = field(init=False, repr=False)
     by_id: str = field(init=False, repr=False)
 
@@ -225,12 +235,12 @@ class PagedQuery:
         direction, further = ("DESC", "<") if self.newest_first else ("ASC", ">")
         order = ", ".join(f"{column} {direction}" for column in self.key.columns)
         statement = f"""
-        SELECT {self.columns} FROM {self.table} WHERE {self.where}{filters}
+        SELECT {self.columns} FROM {self.table} WHERE {self.visible} AND {self.where}{filters}
           AND ({self.key.is_first_page} OR ({self.key.column_list}) {further} {self.key.place})
         ORDER BY {order} LIMIT %(limit)s
         """
         object.__setattr__(self, "statement", statement)
-        by_id = f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s"
+        by_id = f"SELECT {self.columns} FROM {self.table} WHERE {self.visible} AND id = %(id)s"
         object.__setattr__(self, "by_id", by_id)
 
     def page(
@@ -336,6 +346,14 @@ def _number(value: Any) -> int:
     return value
 
 
+def _float(value: Any) -> float:
+    if type(value) is int:
+        value = _number(value)  # a larger one has no float
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError
+    return float(value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not is_storable(value):
         raise ValueError
@@ -351,6 +369,7 @@ def _moment(value: Any) -> datetime:
 
 _READ: Mapping[str, Callable[[Any], Any]] = {
     "bigint": _number,
+    "float8": _float,
     "text": _text,
     "timestamptz": _moment,
     "uuid": UUID,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.db.pool import Conn
+from core.ledger import audit
 from core.service import tokens
 from core.service.authorization import Principal
+from core.states import Act, AuditTarget, Channel
 
 HOURS = 12
 """The number of hours after which a session ends. The server enforces it."""
@@ -82,9 +84,28 @@ def open_session(conn: Conn, token: str) -> str | None:
         return None
     id = secrets.token_urlsafe(32)
     params = {"digest": digest_of(id), "token": principal.token_id, "hours": HOURS}
-    conn.execute(OPEN_SESSION, params)
-    conn.execute(END_OLDEST, {"token": principal.token_id, "most": MAX_SESSIONS})
+    actor = replace(
+        audit.current_actor(),
+        channel=Channel.DASHBOARD,
+        token_id=principal.token_id,
+        user_id=principal.user_id,
+    )
+    with audit.acting_as(actor), conn.transaction():
+        conn.execute(OPEN_SESSION, params)
+        conn.execute(END_OLDEST, {"token": principal.token_id, "most": MAX_SESSIONS})
+        audit.record(
+            conn,
+            Act.SESSION_OPEN,
+            AuditTarget.TOKEN,
+            principal.token_id,
+            user_id=principal.user_id,
+        )
     return id
+
+
+def record_refusal(conn: Conn) -> None:
+    """Record that a sign-in was refused. Nothing of the token is known."""
+    audit.record(conn, Act.SESSION_REFUSE, AuditTarget.SESSION, "")
 
 
 def find_session(conn: Conn, id: str) -> Session | None:

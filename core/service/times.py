@@ -32,6 +32,17 @@ def future(text: str) -> datetime:
     return _read(text, 1)
 
 
+def seconds(text: str) -> float:
+    """Return the seconds of a span such as `2h`.
+
+    Raises:
+      InvalidInput: The text is not a span.
+    """
+    if match := _SPAN.fullmatch(text.strip()):
+        return float(int(match[1]) * _SECONDS[match[2]])
+    raise InvalidInput("span-invalid", text=text[:80])
+
+
 def _read(text: str, direction: int) -> datetime:
     """Return a time. A time without an offset is in UTC."""
     try:

@@ -17,10 +17,12 @@ from uuid import UUID, uuid4
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput, NotFound, Refused, TooManyRequests
+from core.ledger import audit
 from core.results.text import is_storable
 from core.scopes import DEFAULT, Scope, in_order
 from core.service.authorization import Principal
 from core.service.pagination import Keyset, Page, PagedQuery
+from core.states import Act, AuditTarget
 
 PREFIX = "polling_"
 SHAPE = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
@@ -43,6 +45,7 @@ REVOKE = """
 UPDATE api_token SET revoked_at = now()
 WHERE id = %(id)s AND revoked_at IS NULL
   AND (%(user)s::text IS NULL OR user_id = %(user)s::text)
+RETURNING user_id, name
 """
 # The unique index on the digest serves it.
 FIND_BY_DIGEST = """
@@ -103,7 +106,7 @@ def create(
         all rows.
       name: A label for the list of tokens.
       days: Days until the token expires. Default: it never expires.
-      scopes: The permissions of the token. Default: all except `tokens:admin`.
+      scopes: The permissions of the token. Default: `DEFAULT` of `core.scopes`.
       not_after: The time at which the token expires at the latest.
 
     Raises:
@@ -121,8 +124,18 @@ def create(
     secret, id = PREFIX + secrets.token_urlsafe(32), uuid4()
     params = {"id": id, "name": name, "user_id": user_id, "digest": digest_of(secret)}
     limits = {"scopes": list(granted), "days": days, "not_after": not_after}
-    row = conn.execute(CREATE, params | limits).fetchone()
-    assert row is not None
+    with conn.transaction():
+        row = conn.execute(CREATE, params | limits).fetchone()
+        assert row is not None
+        audit.record(
+            conn,
+            Act.TOKEN_CREATE,
+            AuditTarget.TOKEN,
+            id,
+            user_id=user_id,
+            name=name,
+            scopes=list(granted),
+        )
     return CreatedToken(id, secret, granted, row[0])
 
 
@@ -178,8 +191,12 @@ def revoke(conn: Conn, id: UUID, *, user_id: str | None = None) -> None:
     Raises:
       NotFound: The token does not exist, belongs to another user, or is already revoked.
     """
-    if conn.execute(REVOKE, {"id": id, "user": user_id}).rowcount == 0:
-        raise NotFound("token-not-valid", token=id)
+    with conn.transaction():
+        row = conn.execute(REVOKE, {"id": id, "user": user_id}).fetchone()
+        if row is None:
+            raise NotFound("token-not-valid", token=id)
+        owner, name = row
+        audit.record(conn, Act.TOKEN_REVOKE, AuditTarget.TOKEN, id, user_id=owner, name=name)
 
 
 def authenticate(conn: Conn, secret: str) -> Principal | None:

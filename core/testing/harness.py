@@ -10,7 +10,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, JsonValue
 
-from core.integration.base import START, BaseIntegration
+from core.errors import ConfigurationError, CredentialsInvalid
+from core.integration.base import START, BaseIntegration, refused_field
 from core.integration.context import AccountInfo, RunInfo, TaskInfo
 from core.integration.limits import AccountIdentity, Rate
 from core.integration.listening import ListenableAccount, Listener
@@ -98,10 +99,19 @@ class Harness:
         )
 
     def check(self) -> AccountIdentity:
-        """Return the identity from `check()` of a fresh instance, or raise its exception."""
+        """Return the identity from `check()` of a fresh instance, or raise its exception.
+
+        Raises:
+          ValueError: The exception names a field that the config or credentials do not have.
+        """
         self.close()
         try:
             return self._worker.open().check()
+        except (ConfigurationError, CredentialsInvalid) as error:
+            part, field = refused_field(self.integration, error)
+            if error.field != field:
+                raise ValueError(f"no field {error.field!r} in the {part}") from error
+            raise
         finally:
             self.close()
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import Depends, Header, Path, Query, Request, Security
+from fastapi import Depends, Path, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from core.ledger.audit import Actor, set_actor
 from core.service import tokens
 from core.service.authorization import Principal
 from core.service.backend import Backend
+from core.states import Channel
 from core.web.problems import HttpProblem
 from core.web.request_rates import caller_of
+from core.web.timestamps import Timestamp
 from core.web.wrong_tokens import WrongTokens
 
 bearer = HTTPBearer(auto_error=False, description="A token, with the scopes that the route needs.")
@@ -45,11 +48,20 @@ async def authenticated(
     if principal is not None and caller is not None and await caller.authenticated(principal):
         principal = await run_in_threadpool(_principal, engine, token)
     if principal is not None:
+        act_as(Channel.API, principal, request)
         return principal
     if caller is not None:
         caller.rejected()
     await wrong_tokens_of(request).refuse(request)
     raise HttpProblem("token-invalid")
+
+
+def act_as(channel: Channel, principal: Principal, request: Request) -> None:
+    """Name the author of the acts of a request."""
+    address = request.client.host if request.client is not None else None
+    set_actor(
+        Actor(channel, token_id=principal.token_id, user_id=principal.user_id, address=address)
+    )
 
 
 def _principal(engine: Backend, token: str) -> Principal | None:
@@ -69,10 +81,13 @@ Authenticated = Annotated[Principal, Depends(authenticated)]
 NO_NUL = r"^[^\x00]*$"
 MAX_ID = 2**63 - 1
 
-AccountId = Annotated[UUID, Path(description="The ID of the account.")]
-RunId = Annotated[UUID, Path(description="The ID of the run.")]
-TaskId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the task.")]
-DeletionId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the held deletion.")]
+AccountId = Annotated[UUID, Path(alias="user_integration_id", description="The ID of the account.")]
+RunId = Annotated[UUID, Path(alias="run_id", description="The ID of the run.")]
+TaskId = Annotated[int, Path(alias="task_id", ge=1, le=MAX_ID, description="The ID of the task.")]
+DeletionId = Annotated[
+    int,
+    Path(alias="held_deletion_id", ge=1, le=MAX_ID, description="The ID of the held deletion."),
+]
 ContentId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the content item.")]
 Limit = Annotated[
     int,
@@ -104,20 +119,20 @@ UserFilter = Annotated[
 ]
 DomainFilter = Annotated[
     str | None,
-    Query(max_length=63, pattern=NO_NUL, description="Return only items of this integration."),
-]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
-        description=(
-            "A unique key for this request. If a request with the same key is sent again within 24"
-            " hours, the first response is returned and nothing is done twice."
-        ),
+    Query(
+        alias="integration_domain",
+        max_length=63,
+        pattern=NO_NUL,
+        description="Return only items of this integration.",
     ),
 ]
+AccountFilter = Annotated[
+    UUID | None,
+    Query(alias="user_integration_id", description="Return only items of this account."),
+]
+Since = Annotated[Timestamp | None, Query(description="Return only items of this time or later")]
+Until = Annotated[Timestamp | None, Query(description="Return only items before this time")]
+Order = Annotated[Literal["newest", "oldest"], Query(description="The items that are listed first")]
 
 
 def visible_user(principal: Principal, user: str | None) -> str | None:

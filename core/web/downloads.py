@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-from fastapi.responses import StreamingResponse
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.datastructures import Headers
 
 from core.service.backend import Backend
 from core.service.content import reader as content_reader
-from core.web.problems import AccessEnded
+from core.web.problems import AccessEnded, HttpProblem, problem
+from core.web.representations import is_known
 
 AUTHORIZATION_SECONDS = 15.0
 """The interval at which a download checks that its reader may still read, in seconds."""
@@ -47,17 +50,24 @@ because it can contain scripts.
 """
 
 
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+
+
 def download(
+    request: Request,
     engine: Backend,
     row: dict[str, Any],
     allowed: Callable[[], bool],
     *,
     image: bool = False,
     typed: bool = True,
-) -> StreamingResponse:
+) -> Response:
     """Return the bytes of an item as a download that browsers do not display.
 
+    A request may name a range of bytes, and the validator of bytes that it has already.
+
     Args:
+      request: The request.
       engine: The backend.
       row: The item, as a row of `core.service.content.queries.content`.
       allowed: A function that returns True while the reader may read the item. A download lasts as
@@ -70,9 +80,18 @@ def download(
     Raises:
       NotFound: The item or its blob does not exist.
     """
-    portions = content_reader.read(engine, row["id"])
+    body = content_reader.find(engine, row["id"])
+    tag = f'"{body.hash}"' if body.hash else None
+    if tag is not None and is_known(request.headers, tag):
+        return Response(status_code=304, headers={**HARMLESS, "ETag": tag})
+    wanted = _range(request.headers, body.size, tag)
+    if wanted is not None and wanted[0] >= wanted[1]:
+        missing = {"Content-Range": f"bytes */{body.size}", "Accept-Ranges": "bytes"}
+        return problem(HttpProblem("range-not-satisfiable"), headers=missing)
+    start, end = wanted or (0, body.size)
+    portions = body.read(*wanted) if wanted is not None else body.read()
     first = next(portions, b"")  # a missing blob must raise before the response starts
-    shown = image_type(first) if image else None
+    shown = image_type(first) if image and start == 0 else None
     headers = {
         **HARMLESS,
         "Content-Disposition": "inline"
@@ -84,10 +103,31 @@ def download(
         headers["Cross-Origin-Opener-Policy"] = "unsafe-none"
     # Starlette adds a charset to `media_type`; a header is sent unchanged.
     headers["Content-Type"] = shown or media_type(row["content_type"] if typed else None)
-    if row["hash"]:
-        headers["ETag"] = f'"{row["hash"]}"'
-    body = _while_allowed(itertools.chain([first], portions), allowed)
-    return StreamingResponse(body, headers=headers)
+    headers |= {"Accept-Ranges": "bytes", "Content-Length": str(end - start)}
+    if tag is not None:
+        headers["ETag"] = tag
+    if wanted is not None:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{body.size}"
+    sent = _while_allowed(itertools.chain([first], portions), allowed)
+    return StreamingResponse(sent, 200 if wanted is None else 206, headers=headers)
+
+
+def _range(request: Headers, size: int, tag: str | None) -> tuple[int, int] | None:
+    """Return the first byte that a request wants, and the one after the last.
+
+    None: it wants all bytes. A server may send all for several ranges, and does so for an unknown
+    range, and for a range of other bytes (https://www.rfc-editor.org/rfc/rfc9110#section-14.2). A
+    range without bytes is one that the item does not have.
+    """
+    match = _RANGE.fullmatch(request.get("range", "").strip())
+    if match is None or match.groups() == ("", "") or request.get("if-range", tag) != tag:
+        return None
+    first, last = match.groups()
+    if not first:
+        return max(0, size - int(last)), size
+    if last and int(last) < int(first):
+        return None
+    return int(first), min(int(last) + 1, size) if last else size
 
 
 def _while_allowed(portions: Iterator[bytes], allowed: Callable[[], bool]) -> Iterator[bytes]:

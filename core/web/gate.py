@@ -20,8 +20,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.ledger.audit import Actor, set_actor
 from core.public_addresses import is_loopback_name
 from core.settings import Settings
+from core.states import Channel
 from core.web.connections import BODY_SECONDS, network_of
 from core.web.problems import HttpProblem, headers_of, problem
 from core.web.request_rates import TOO_FAST, Caller, RequestRates
@@ -142,6 +144,7 @@ class Gate:
             return
         if client is not None:
             scope["client"] = (client, 0)
+        set_actor(Actor(Channel.BROWSER, address=client or peer or None))
         key, token = client and network_of(client), _token(headers)
         try:
             caller = self._rates.admit(scope, address, proxy)
@@ -189,6 +192,8 @@ class _Request:
             return await self._receive(receive)
 
         async def noted_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *self._caller.limits()]
             if _has_events(message):
                 self._caller.release()  # its number has a bound of its own
             elif self._begun and message.get("more_body", False):

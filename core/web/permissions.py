@@ -60,6 +60,7 @@ TO_CONNECT = Allowed(Scope.ACCOUNTS_CONNECT)
 TO_OPERATE = Allowed(Scope.FLEET_OPERATE)
 TO_OPERATE_ALL = Allowed(Scope.FLEET_OPERATE, operator=True)
 TO_READ_METRICS = Allowed(Scope.METRICS_READ, operator=True)
+TO_READ_AUDIT = Allowed(Scope.AUDIT_READ)
 TO_MANAGE_TOKENS = Allowed(Scope.TOKENS_ADMIN)
 
 StatusReader = Annotated[Principal, Depends(TO_SEE_STATUS)]
@@ -69,4 +70,5 @@ Connector = Annotated[Principal, Depends(TO_CONNECT)]
 FleetOperator = Annotated[Principal, Depends(TO_OPERATE)]
 FleetAdmin = Annotated[Principal, Depends(TO_OPERATE_ALL)]
 MetricsReader = Annotated[Principal, Depends(TO_READ_METRICS)]
+AuditReader = Annotated[Principal, Depends(TO_READ_AUDIT)]
 TokenAdmin = Annotated[Principal, Depends(TO_MANAGE_TOKENS)]

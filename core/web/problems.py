@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -24,9 +24,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.db.errors import describe
 from core.db.pool import passes
-from core.errors import PollingError
+from core.errors import InvalidFields, PollingError
 from core.field_problems import field_problem
-from core.logs import place
+from core.logs import place, request_id
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:integration-polling:problem:"
@@ -77,6 +77,9 @@ class Problem(BaseModel):
     )
     detail: str = Field(description="A description of the problem, for people")
     next_step: str = Field(description="The next step, for people")
+    request_id: str | None = Field(
+        None, description="The name of the request, as in the header `X-Request-Id` and in the log"
+    )
     errors: list[FieldError] | None = Field(None, description="Errors in parts of the request")
 
 
@@ -94,7 +97,7 @@ def problem(
 
     Args:
       error: The error.
-      errors: Errors in parts of the request. Default: none.
+      errors: Errors in parts of the request. Default: the problems of invalid fields.
       headers: Headers to add to the headers of the status. Default: none.
     """
     body = Problem(
@@ -104,7 +107,8 @@ def problem(
         code=error.code,
         detail=_clean(error.message),
         next_step=_clean(error.next_step("rest")),
-        errors=errors,
+        request_id=request_id.get(),
+        errors=errors or _errors_of(error),
     )
     return JSONResponse(
         body.model_dump(exclude_none=True),
@@ -112,6 +116,17 @@ def problem(
         headers={**headers_of(error), **(headers or {})},
         media_type=MEDIA_TYPE,
     )
+
+
+def _errors_of(error: PollingError) -> list[FieldError] | None:
+    """Return the errors of the invalid fields of a config or of credentials."""
+    if not isinstance(error, InvalidFields):
+        return None
+    places = [
+        (f"body.{error.part}{f'.{name}' if name else ''}", text)
+        for name, text in error.problems.items()
+    ]
+    return [_at(place, text) for place, text in places[:MAX_ERRORS]] or None
 
 
 def headers_of(error: PollingError) -> dict[str, str]:
@@ -143,11 +158,15 @@ async def _polling_error(request: Request, error: Exception) -> JSONResponse:  #
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
+    assert isinstance(error, RequestValidationError)
+    return invalid(error)
+
+
+def invalid(error: RequestValidationError) -> JSONResponse:
     """Return the locations and messages of Pydantic's errors.
 
     Omit the input, which may be a password.
     """
-    assert isinstance(error, RequestValidationError)
     errors = [_field_error(detail) for detail in error.errors()[:MAX_ERRORS]]
     return problem(HttpProblem("invalid-request"), errors=errors)
 
@@ -156,13 +175,32 @@ def _field_error(detail: Mapping[str, Any]) -> FieldError:
     problem = field_problem(detail)
     if problem.kind == "json_invalid":
         return FieldError(where="body", message="invalid JSON")
-    message = "invalid value" if problem.may_quote else problem.message
-    return FieldError(where=_clean(problem.place[:MAX_LOCATION_CHARS]), message=_clean(message))
+    return _at(problem.place, "invalid value" if problem.may_quote else problem.message)
+
+
+def _at(place: str, message: str) -> FieldError:
+    return FieldError(where=_clean(place[:MAX_LOCATION_CHARS]), message=_clean(message))
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
     assert isinstance(error, HTTPException)
     return problem(http_error(error.status_code), headers=error.headers)
+
+
+def with_methods(methods: Callable[[Request], list[str]]) -> Callable[..., Awaitable[JSONResponse]]:
+    """Return a handler of status 405 that names all methods of a path.
+
+    Starlette names the methods of one route only.
+
+    Args:
+      methods: A function that returns the methods of the path of a request.
+    """
+
+    async def not_allowed(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
+        headers = {"Allow": ", ".join(methods(request))}
+        return problem(HttpProblem("method-not-allowed"), headers=headers)
+
+    return not_allowed
 
 
 def http_error(status: int) -> PollingError:

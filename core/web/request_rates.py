@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections import OrderedDict
 
@@ -87,6 +88,15 @@ class Rate:
         self.charge(key, cost)
         return True
 
+    def left(self, key: object) -> tuple[int, int, int]:
+        """Return the requests of a burst, those that are left of it, and when it is complete again.
+
+        The last number is in seconds.
+        """
+        behind = max(0.0, self._due.get(key, 0.0) - time.monotonic())
+        left = max(0.0, self._burst_seconds - behind) * self.per_second
+        return int(self._burst_seconds * self.per_second), int(left), math.ceil(behind)
+
     def charge(self, key: object, cost: float) -> None:
         """Count requests, also beyond the rate. A negative cost takes requests back."""
         now = time.monotonic()
@@ -105,7 +115,7 @@ class RequestRates:
 
     def __init__(self, settings: Settings) -> None:
         self._addresses = Rate(settings.max_requests_per_second_per_address)
-        self._users = Rate(settings.max_requests_per_second_per_user)
+        self.users = Rate(settings.max_requests_per_second_per_user)
         self._proxies = Rate(PROXY_REQUESTS_PER_SECOND, PROXY_BURST_SECONDS)
         self._known: OrderedDict[bytes, str | None] = OrderedDict()  # users by credentials
         self._logged_at = -LOG_SECONDS
@@ -160,10 +170,10 @@ class RequestRates:
         caller.account = None
         if user is None:
             return
-        if not self._users.take(user, cost):
+        if not self.users.take(user, cost):
             self._report("user", user)
             raise HttpProblem("user-too-fast")
-        caller.account = (self._users, user)
+        caller.account = (self.users, user)
 
     async def delay(self) -> None:
         """Wait before the response to a request beyond the rate."""
@@ -235,6 +245,17 @@ class Caller:
             self._slot = self._rates.requests, principal.user_id
             return waited
         return False
+
+    def limits(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers with the rate of the user, as the IETF's drafts name them.
+
+        https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-ratelimit-headers-07
+        """
+        if self.account is None or self.account[0] is not self._rates.users:
+            return []
+        rate, key = self.account
+        names = (b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset")
+        return [(name, b"%d" % value) for name, value in zip(names, rate.left(key), strict=True)]
 
     def release(self) -> None:
         """Release the slot of the user: the request has ended, or waits."""

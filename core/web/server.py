@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from core.errors import SettingsError
 from core.settings import Settings
+from core.web.access_log import AccessLog
 from core.web.connections import (
     KEEP_ALIVE_SECONDS,
     MAX_HEADER_BYTES,
@@ -25,6 +26,7 @@ from core.web.connections import (
 from core.web.feed_watcher import FeedWatcher
 from core.web.gate import Gate, Proxies
 from core.web.problems import AccessEnded
+from core.web.request_ids import RequestIds
 from core.web.request_rates import Rate
 
 SHUTDOWN_SECONDS = 10
@@ -101,7 +103,7 @@ def configured(site: ASGIApp, settings: Settings, host: str) -> uvicorn.Config:
     )
     logging.getLogger("uvicorn.error").addFilter(_is_interesting)
     return uvicorn.Config(
-        gate,
+        RequestIds(AccessLog(gate) if settings.access_log else gate),
         http=cast("type[BoundedProtocol]", partial(BoundedProtocol, connections)),
         ws="none",
         log_config=None,

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from core.accounts.shared import open_credentials, seal_credentials
 from core.accounts.store import Account, load
 from core.accounts.vault import Vault
 from core.db.pool import Database
@@ -91,6 +92,9 @@ class Accounts:
 
     An account is current until a look reports that it has changed. Then the next task loads it
     again. All loaded accounts keep redacting.
+
+    Attributes:
+      vault: The vault of this process.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class Accounts:
         overrides: Mapping[str, Mapping[str, LimitOverride]],
     ) -> None:
         self._database = database
-        self._vault = vault
+        self.vault = vault
         self._registry = registry
         self._overrides = overrides
         self._lock = threading.Lock()
@@ -181,14 +185,14 @@ class Accounts:
             loaded = self._loaded.get(account_id)
         return loaded.redact if loaded is not None else str
 
-    def seal(self, credentials: BaseModel) -> str:
-        """Encrypt credentials for the database."""
-        return self._vault.seal(credentials)
+    def seal(self, account: Account, credentials: BaseModel) -> str:
+        """Encrypt new credentials of an account for the database."""
+        return seal_credentials(self.vault, account, credentials)
 
     def _open(self, account: Account) -> LoadedAccount:
         integration = self._registry.get(account.integration_domain)
         config = validated(integration.config_model, account.config)
-        credentials = self._vault.open(account.credentials, integration.credentials_model)
+        credentials = open_credentials(self.vault, account, integration.credentials_model)
         limits = overridden(
             integration.limits(config), self._overrides.get(account.integration_domain, {})
         )

@@ -259,7 +259,7 @@ class TaskContext:
             with renewing():
                 newer = self._instance.integration.refresh()
                 KNOWN.remember(str(account.id), secrets_of(newer))
-            return self._services.accounts.seal(newer)
+            return self._services.accounts.seal(self._loaded.account, newer)
 
         sealed = refresh.refresh(
             self._services.database, account.id, account.credentials_version, renew

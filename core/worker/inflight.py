@@ -219,7 +219,10 @@ class InflightTasks:
             ]
 
     def withdraw(
-        self, seconds: float = 0.0, stalled_seconds: float = float("inf")
+        self,
+        seconds: float = 0.0,
+        stalled_seconds: float = float("inf"),
+        new_user_seconds: float = float("inf"),
     ) -> list[Dispatch]:
         """Withdraw tasks that no thread has started, so that no thread starts them any more.
 
@@ -229,6 +232,8 @@ class InflightTasks:
           seconds: The minimum time since a task was received. Default: 0, all of them.
           stalled_seconds: The same, if threads run tasks and have started none in this time.
             Default: `seconds` applies.
+          new_user_seconds: The same as `stalled_seconds`, for tasks whose user holds no thread of
+            this process. Default: `stalled_seconds` applies.
 
         Returns:
           The withdrawn tasks, including those of earlier calls.
@@ -236,9 +241,12 @@ class InflightTasks:
         now = time.monotonic()
         with self._lock:
             latest = max((task.changed for task in self._running.values()), default=float("inf"))
-            is_stalled = latest <= now - stalled_seconds
-            limit = now - (min(seconds, stalled_seconds) if is_stalled else seconds)
+            users = {task.dispatch.user for task in self._running.values()}
             for task in self._tasks.values():
+                is_new = task.dispatch.user not in users
+                sooner = min(stalled_seconds, new_user_seconds if is_new else float("inf"))
+                is_stalled = latest <= now - sooner
+                limit = now - (min(seconds, sooner) if is_stalled else seconds)
                 task.withdrawn |= not task.started and task.changed <= limit
             return [task.dispatch for task in self._tasks.values() if task.withdrawn]
 

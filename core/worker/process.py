@@ -39,6 +39,7 @@ from core.worker.context import Services
 from core.worker.inflight import InflightTasks
 from core.worker.instance_pool import InstancePool
 from core.worker.listening import Listening
+from core.worker.members import Members
 from core.worker.reserve import Reserve
 from core.worker.result_messages import ResultForwarder
 from core.worker.runner import Runner
@@ -60,6 +61,13 @@ STALLED_SECONDS = 0.5
 """The same, in a process whose threads have started no task in this time.
 
 Its tasks are slow, and it fetched the others before that was known.
+"""
+
+NEW_USER_SECONDS = 0.2
+"""The same, for the tasks of users that hold no thread of the process.
+
+Other processes may have a thread for them. Slow tasks of one user end together, so its own next
+tasks wait longer.
 """
 
 BEAT_SECONDS = 0.25
@@ -142,6 +150,7 @@ class WorkerProcess:
         )
         self.runner = Runner(services, self.instances, registry)
         self.listening = Listening(self.database, queues, registry, self.egress, self.accounts)
+        self.members = Members(self.database, self.accounts.vault, registry, self.egress)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
@@ -163,6 +172,7 @@ class WorkerProcess:
         self._heart.start()
         self.admission.open(self._process.id)
         self.listening.open(self._process.id, serves, lambda: not self.accepting())
+        self.members.open(serves)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         threading.Thread(target=self._close_idle, name="closer", daemon=True).start()
         clean_spool(self.settings.home / "spool")
@@ -216,6 +226,7 @@ class WorkerProcess:
         """
         self.stopping.set()
         self.listening.close()
+        self.members.close()
         self.saver.stop(timeout)
         self.admission.close()
         try:
@@ -366,7 +377,7 @@ class WorkerProcess:
             self._beaten = now
 
     def _release_waiting(self) -> None:
-        self.release(self.inflight.withdraw(MAX_WAIT_SECONDS, STALLED_SECONDS))
+        self.release(self.inflight.withdraw(MAX_WAIT_SECONDS, STALLED_SECONDS, NEW_USER_SECONDS))
 
     def _record_progress_if_due(self) -> None:
         now = time.monotonic()

@@ -32,7 +32,12 @@ from core.worker.ended_runs import announce
 from core.worker.inflight import InflightTasks
 
 GATHER_SECONDS = 0.05
-"""Seconds that outcomes without new tasks wait for more, while the process has other tasks."""
+PAUSE_SECONDS = 0.01
+"""Seconds that outcomes without new tasks wait for more, while the process has other tasks.
+
+They wait for `GATHER_SECONDS` while further ones arrive, and until none has arrived for
+`PAUSE_SECONDS`. Slow tasks that end together then make room for the next ones without delay.
+"""
 
 MAX_BATCH_OUTCOMES = 256
 MAX_BATCH_ROWS = 5_000
@@ -205,7 +210,7 @@ class Saver:
         with queue.arrived:
             queue.arrived.wait_for(lambda: queue.waiting or self._stopping)
             if queue.patience and len(self._inflight) > len(queue.waiting):
-                queue.arrived.wait_for(lambda: queue.full or self._stopping, queue.patience)
+                self._wait_for_more(queue)
             batch: list[Outcome] = []
             rows = size = 0
             while queue.waiting and len(batch) < MAX_BATCH_OUTCOMES:
@@ -216,6 +221,13 @@ class Saver:
             self._bytes -= sum(outcome.size for outcome in batch)
             self._room.notify_all()
             return batch
+
+    def _wait_for_more(self, queue: _SaveQueue) -> None:
+        until, known = time.monotonic() + queue.patience, 0
+        while known < len(queue.waiting) and time.monotonic() < until:
+            known = len(queue.waiting)
+            if queue.arrived.wait_for(lambda: queue.full or self._stopping, PAUSE_SECONDS):
+                return
 
     def save(self, outcomes: Sequence[Outcome]) -> None:
         """Save outcomes, end runs that are complete, and acknowledge the outcomes' messages.

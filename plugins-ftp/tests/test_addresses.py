@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 import pytest
 from integration_polling_ftp import Config, Ftp
 from pydantic import ValidationError
 
-from core import ConfigurationError, Unavailable
 from core.testing import Harness
 
 USUAL = {"protocol": "ftp", "port": None, "root": ""}
@@ -74,25 +72,6 @@ def test_another_address_is_refused_with_the_reason(config: dict[str, Any], prob
     assert problem in f"{error['loc']} {error['msg']}"
     assert error["loc"][0] in ("host", "port")
     assert "hunter22" not in error["msg"]
-
-
-@pytest.mark.parametrize("protocol", ["ftp", "sftp"])
-def test_an_unknown_host_name_is_an_error_of_the_config(
-    protocol: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An outage of the name service is not one."""
-    harness = Harness(Ftp, {"host": "no.such.host.invalid", "protocol": protocol}, {})
-
-    def fail(*_: object, **__: object) -> Any:
-        raise socket.gaierror(code, "the reason")
-
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
-    code = socket.EAI_NONAME
-    with pytest.raises(ConfigurationError, match=r"no\.such\.host\.invalid.*the field host"):
-        harness.check()
-    code = socket.EAI_AGAIN
-    with pytest.raises(Unavailable):
-        harness.check()
 
 
 @pytest.mark.parametrize("form", ["[::1]:{}", "ftp://[::1]:{}/", "::1"])

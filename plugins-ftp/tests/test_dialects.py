@@ -33,7 +33,12 @@ def cases(name: str) -> list[Any]:
     return list(json.loads((CASES / f"{name}.json").read_text()))
 
 
-@pytest.mark.parametrize(("line", "expected"), cases("list"))
+def reported(kind: str) -> list[Any]:
+    """Return lines that users of other clients have reported, without their sources."""
+    return [row[:-1] for row in json.loads((CASES / "reported.json").read_text())[kind]]
+
+
+@pytest.mark.parametrize(("line", "expected"), cases("list") + reported("list"))
 def test_a_line_of_list_has_its_correct_values(line: str, expected: Any) -> None:
     entry = parse_line(line, NOW)
     if expected == "unreadable":
@@ -48,7 +53,7 @@ def test_a_line_of_list_has_its_correct_values(line: str, expected: Any) -> None
         assert bool(entry.modified) == bool(modified)
 
 
-@pytest.mark.parametrize(("line", "expected"), cases("mlsd"))
+@pytest.mark.parametrize(("line", "expected"), cases("mlsd") + reported("mlsd"))
 def test_a_line_of_mlsd_has_its_correct_values(line: str, expected: list[Any] | None) -> None:
     entry = parse_facts(line)
     assert (entry and [entry.text, entry.kind, entry.size]) == expected

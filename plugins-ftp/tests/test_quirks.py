@@ -257,6 +257,10 @@ QUIRKS: dict[str, Patch] = {
     "no unique fact": lacks_facts("unique"),
     "no modify fact": lacks_facts("modify"),
     "no size fact": lacks_facts("size"),
+    "no type fact": lacks_facts("type"),
+    "names without facts": lacks_facts(
+        "type", "perm", "size", "modify", "create", "unique", "unix.mode", "unix.uid", "unix.gid"
+    ),
     "226 with a path": replace_replies("226 ", '226 Successfully transferred "{arg}"'),
     "226 with a failure": replace_replies("226 ", '226 Transfer of "/fail" failed? No. {arg}'),
     "250 after a transfer": replace_replies("226 ", "250 Requested file action okay. "),

@@ -60,6 +60,24 @@ def test_a_change_in_the_same_second_is_found(server: RealServer) -> None:
     assert harness.sync().outputs_saved == 0
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_server_an_hour_off_hides_no_change(server: RealServer, hours: int) -> None:
+    """The second of the server's clock is the same as here, so a later change may have it too."""
+    now = int(time.time())
+    write(server, "old", b"old", PAST)
+    harness = connect(server, settle_seconds=0)
+    harness.now = datetime.fromtimestamp(now + 0.5, UTC)
+    for content in (b"aaaa", b"bbbb"):
+        write(server, "file", content, now + hours * 3600)
+        assert harness.sync().state == "succeeded"
+        assert kept(harness, server) == {"/file": content, "/old": b"old"}
+    [item] = [each for each in harness.content.values() if each.name == "file"]
+    assert item.timestamp == datetime.fromtimestamp(now + hours * 3600, UTC)
+    harness.now = datetime.fromtimestamp(now + 300, UTC)
+    harness.sync()
+    assert harness.sync().outputs_saved == 0
+
+
 def test_a_change_after_two_looks_is_found(server: RealServer) -> None:
     write(server, "file", b"aaaa", time.time())
     harness = connect(server)

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from integration_polling_ftp import errors
 from integration_polling_ftp.replies import Meaning, classify
 
-CASES = json.loads((Path(__file__).parent / "cases" / "replies.json").read_text())
+FOLDER = Path(__file__).parent / "cases"
+CASES = json.loads((FOLDER / "replies.json").read_text())
+REPORTED = json.loads((FOLDER / "reported.json").read_text())["replies"]
+"""Replies that users of other clients have reported, each with its source."""
+
+
+@pytest.mark.parametrize(("reply", "command", "meaning", "source"), REPORTED)
+def test_a_reported_reply_has_its_meaning(
+    reply: str, command: str, meaning: str, source: str
+) -> None:
+    assert classify(reply, command) == meaning, source
 
 
 @pytest.mark.parametrize(("reply", "command", "meaning", "error"), CASES)

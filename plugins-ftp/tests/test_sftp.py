@@ -125,6 +125,7 @@ def test_an_unknown_host_key_is_shown_and_stops_the_account(server: SshServer) -
     with pytest.raises(Untrusted) as caught:
         connect(server, host_key="").check()
     assert server.fingerprint in str(caught.value)
+    assert caught.value.field == "host_key"
     assert server.logins == []
 
 
@@ -144,8 +145,9 @@ def test_a_host_key_is_trusted_by_line_of_known_hosts_or_public_key(server: SshS
     for line in (f"other.example {public}", f"@revoked * {public}"):
         with pytest.raises(Untrusted):
             connect(server, host_key=line).check()
-    with pytest.raises(ConfigurationError, match="cannot read the host keys"):
+    with pytest.raises(ConfigurationError, match="cannot read the host keys") as caught:
         connect(server, host_key="nonsense").check()
+    assert caught.value.field == "host_key"
 
 
 @pytest.mark.parametrize("kind", ["ssh-rsa", "ecdsa-sha2-nistp256", "ssh-ed25519"])
@@ -236,9 +238,13 @@ def test_a_key_with_a_passphrase_logs_in(tmp_path: Path, kind: str) -> None:
     credentials = {"username": USERNAME, "private_key": text, "passphrase": "open sesame"}
     with serve_ssh(tmp_path, methods=("publickey",), user_key=key) as server:
         assert connect(server, credentials).check().id
-        for wrong in ({"passphrase": "wrong"}, {"passphrase": ""}, {"private_key": "nonsense"}):
-            with pytest.raises(CredentialsInvalid, match="private key"):
-                connect(server, {**credentials, **wrong}).check()
+        for field, value in (
+            ("passphrase", "wrong"), ("passphrase", ""),
+            ("private_key", "nonsense"), ("certificate", "nonsense"),
+        ):  # fmt: skip
+            with pytest.raises(CredentialsInvalid, match="cannot read the") as caught:
+                connect(server, {**credentials, field: value}).check()
+            assert caught.value.field == field
         assert server.logins == [USERNAME]
 
 
@@ -268,8 +274,9 @@ def test_a_jump_host_has_a_key_and_a_password_of_its_own(tmp_path: Path) -> None
         assert harness.sync().state == "succeeded"
         assert files(harness) == {"/file": b"1"}
         assert jump.logins
-        with pytest.raises(Untrusted, match="jump_host_key"):
+        with pytest.raises(Untrusted, match="jump_host_key") as caught:
             connect(server, **{**config, "jump_host_key": ""}).check()
+        assert caught.value.field == "jump_host_key"
         with pytest.raises(CredentialsInvalid):
             connect(server, {**server.credentials, "jump_password": "wrong"}, **config).check()
         with pytest.raises(Untrusted):

@@ -118,20 +118,21 @@ def test_the_plugin_can_send_only_requests_that_read() -> None:
     assert [one.value for one in Extension] == [b"limits@openssh.com", b"check-file-name"]
     assert number(1) == sftp_protocol.FOR_READING
     tree = ast.parse(Path(sftp_protocol.__file__).read_text())
-    [sender] = [
-        one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef) and one.name == "_send"
-    ]
+    functions = {one.name: one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)}
     writes = [
-        one.lineno
-        for one in ast.walk(tree)
-        if isinstance(one, ast.Attribute) and one.attr == "write"
+        one for one in ast.walk(tree) if isinstance(one, ast.Attribute) and one.attr == "write"
     ]
     assert len(writes) == 1
+    additions = [one for one in ast.walk(tree) if isinstance(one, ast.AugAssign)
+        and isinstance(one.target, ast.Attribute) and one.target.attr == "_outgoing"]  # fmt: skip
+    assert len(additions) == 1
     extended = [
         one for one in ast.walk(tree) if isinstance(one, ast.Attribute) and one.attr == "EXTENDED"
     ]
     assert len(extended) == 2  # the request and its reply, in _ask_extension
-    assert sender.lineno < writes[0] <= (sender.end_lineno or 0)
+    for name, [place] in (("flush", writes), ("_send", additions)):
+        function = functions[name]
+        assert function.lineno < place.lineno <= (function.end_lineno or 0)
 
 
 def test_the_server_receives_no_request_that_writes(tmp_path: Path) -> None:

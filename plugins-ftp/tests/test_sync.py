@@ -197,8 +197,9 @@ def test_recently_changed_files_are_skipped_with_quiet_seconds(ftp_server: Any) 
 def test_a_wrong_password_and_a_wrong_root_are_reported(ftp_server: Any) -> None:
     with pytest.raises(CredentialsInvalid, match="530"):
         Harness(Ftp, ftp_server.config, {**ftp_server.credentials, "password": "wrong"}).check()
-    with pytest.raises(ConfigurationError, match="no directory /nowhere"):
+    with pytest.raises(ConfigurationError, match="no directory /nowhere") as caught:
         connect(ftp_server, root="/nowhere").check()
+    assert caught.value.field == "root"
 
 
 def test_the_identity_contains_user_server_and_root(ftp_server: Any) -> None:

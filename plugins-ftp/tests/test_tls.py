@@ -23,7 +23,7 @@ from pydantic import SecretStr, ValidationError
 from real_servers import RealServer, Security, serve
 from test_control import speaking
 
-from core import ConfigurationError
+from core import ConfigurationError, CredentialsInvalid
 from core.testing import Harness
 
 AUTHORITY = certificates.authority()
@@ -143,6 +143,7 @@ def test_a_certificate_that_is_not_trusted_stops_the_account(
         with pytest.raises(Untrusted, match=reason) as caught:
             connect(server).check()
         assert certificate.fingerprint in str(caught.value)
+        assert caught.value.field == "tls_fingerprint"
         pinned = connect(server, tls_fingerprint=certificate.fingerprint.lower().replace(":", ""))
         assert pinned.check().id.startswith(f"{server.credentials['username']}@127.0.0.1")
         assert pinned.sync().state == "succeeded"
@@ -155,11 +156,16 @@ def test_another_certificate_than_the_pinned_one_stops_the_account() -> None:
             connect(server, tls_fingerprint=other.fingerprint).check()
         assert other.fingerprint in str(caught.value)
         assert CERTIFICATE.fingerprint in str(caught.value)
+        assert caught.value.field == "tls_fingerprint"
 
 
 def test_a_certificate_for_another_host_is_not_trusted() -> None:
-    with serve("proftpd", tls=SECURITY) as server, pytest.raises(Untrusted, match="localhost"):
+    with (
+        serve("proftpd", tls=SECURITY) as server,
+        pytest.raises(Untrusted, match="localhost") as caught,
+    ):
         connect(server, host="localhost").check()
+    assert caught.value.field == "host"
 
 
 def test_a_server_that_asks_for_a_certificate_gets_that_of_the_account() -> None:
@@ -176,26 +182,33 @@ def test_a_server_that_asks_for_a_certificate_gets_that_of_the_account() -> None
         harness = connect(server, shown)
         assert harness.sync().state == "succeeded"
         assert files(harness) == wanted
-        with pytest.raises(ConfigurationError, match="cannot use the client certificate"):
+        with pytest.raises(CredentialsInvalid, match="cannot use the client certificate") as wrong:
             connect(server, {**shown, "passphrase": "wrong"}).check()
+        assert wrong.value.field == "certificate"
 
 
 def test_an_old_version_of_tls_is_refused() -> None:
     old = Security(AUTHORITY, CERTIFICATE, newest="1.2")
     with (
         serve("proftpd", tls=old) as server,
-        pytest.raises(ConfigurationError, match="PROTOCOL_VERSION"),
+        pytest.raises(ConfigurationError, match="PROTOCOL_VERSION") as caught,
     ):
         connect(server, tls_min_version="1.3").check()
+    assert caught.value.field == "tls_min_version"
     with pytest.raises(ValidationError, match="newer"):
         Config(host="h", tls_min_version="1.3", tls_max_version="1.2")
 
 
 def test_a_server_without_tls_and_one_that_requires_it_are_named() -> None:
-    with serve("proftpd") as server, pytest.raises(ConfigurationError, match="support FTPS"):
-        connect(server, protocol="ftps").check()
-    with serve("proftpd", tls=SECURITY) as server, pytest.raises(ConfigurationError, match="550"):
-        connect(server, protocol="ftp").check()
+    for tls, protocol, reason in (
+        (None, "ftps", "support FTPS"),
+        (None, "ftps-implicit", "WRONG_VERSION"),
+        (SECURITY, "ftp", "550"),
+    ):
+        with serve("proftpd", tls=tls) as server:
+            with pytest.raises(ConfigurationError, match=reason) as caught:
+                connect(server, protocol=protocol).check()
+            assert caught.value.field == "protocol"
 
 
 # Servers of the tests' own

@@ -305,6 +305,7 @@ def test_a_response_that_is_not_json_is_tried_again(gmail: FakeGmail) -> None:
 @pytest.mark.parametrize(
     ("kind", "answer"),
     [
+        ("messages", {}), ("messages", {"status": "ok"}), ("labels", {"status": "ok"}),
         ("messages", {"messages": None}), ("messages", {"messages": {"0": {"id": "1"}}}),
         ("messages", {"messages": [None]}), ("messages", {"messages": [{"id": 1}]}),
         ("messages", {"messages": [], "nextPageToken": 5}),

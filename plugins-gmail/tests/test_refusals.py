@@ -25,7 +25,7 @@ def refused(credentials: Any) -> PollingError:
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)
 def test_a_refusal_is_explained_at_connect(gmail: FakeGmail, refusal: Refusal) -> None:
-    error = refused(refusal.produce(gmail))
+    error = refused(refusal.refuse(gmail))
     assert refusal.says in error.message
     for surface in ("cli", "rest", "dashboard"):
         assert refusal.remedy in error.next_step(surface)
@@ -36,8 +36,7 @@ def test_a_refusal_is_explained_at_connect(gmail: FakeGmail, refusal: Refusal) -
 def test_every_refusal_has_a_sentence_and_a_remedy_of_its_own(gmail: FakeGmail) -> None:
     found = {}
     for refusal in REFUSALS:
-        gmail.tokens.refusal, gmail.tokens.headers = None, {}
-        error = refused(refusal.produce(gmail))
+        error = refused(refusal.refuse(gmail))
         assert error.message.count(". ") == 0, "one sentence"
         if not refusal.later and refusal.name != "skew":
             found[refusal.name] = (error.message, error.next_step("cli"))
@@ -57,7 +56,7 @@ def test_without_a_network_there_is_nothing_to_correct(
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)
 def test_a_stopped_account_shows_reason_and_remedy(gmail: FakeGmail, refusal: Refusal) -> None:
-    given = refusal.produce(gmail)
+    given = refusal.refuse(gmail)
     error = Harness(Gmail, {}, given).sync().error
     if refusal.later:
         assert not isinstance(error, CredentialsInvalid | ConfigurationError)

@@ -93,6 +93,21 @@ def test_another_servers_answer_loses_nothing_of_a_first_sync(gmail: FakeGmail) 
     assert set(messages(harness)) == set(ids)
 
 
+def test_an_outage_during_the_first_sync_parks_no_message(gmail: FakeGmail, costs: Costs) -> None:
+    """The case `e2e-503-outage`: each request for a message answers 503, in several runs."""
+    ids = gmail.mailbox.fill(40)
+    outage = {"path": "/messages/", "status": 503, "reason": "backendError"}
+    gmail.rules = [Rule(outage | {"message": "The service is currently unavailable."})]
+    harness = connect(gmail)
+    for _ in range(4):
+        result = harness.sync("schedule")
+        assert result.error is None
+        assert not result.parked
+    gmail.rules = []
+    harness.sync("schedule")
+    assert set(messages(harness)) == set(ids)
+
+
 def test_another_servers_answer_expires_no_history(gmail: FakeGmail, costs: Costs) -> None:
     _, harness = kept(gmail, 5)
     new = gmail.mailbox.add(mail("New"))
@@ -233,14 +248,16 @@ def test_a_refusal_of_the_profile_too_stops_the_account(gmail: FakeGmail) -> Non
         check(gmail)
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_of_a_header_is_obeyed(gmail: FakeGmail, status: int) -> None:
-    gmail.mailbox.fill(1)
-    (rule,) = rules("e2e-retry-after-header", status=status, times=1)
-    gmail.rules = [rule]
+# A rate limit delays all messages, and an error only its own.
+@pytest.mark.parametrize(("status", "seconds"), [(429, 8 * 30), (503, 30)])
+def test_retry_after_of_a_header_is_obeyed(gmail: FakeGmail, status: int, seconds: int) -> None:
+    ids = gmail.mailbox.fill(8)
+    gmail.rules = rules("e2e-retry-after-header", status=status)
     harness = connect(gmail)
     synced(harness)
-    assert 30 <= harness.clock < 60
+    assert set(messages(harness)) == set(ids)
+    assert seconds <= harness.clock < seconds + 30
+    assert [call.status for call in gmail.calls].count(status) == 8
 
 
 # Chats

@@ -358,13 +358,6 @@ def test_scopes_are_checked_when_an_account_is_connected(many: Fake, connect: An
         connect(types=["public"], files="all", join_public=True).check()
 
 
-def test_a_token_for_an_organization_is_rejected(many: Fake, connect: Any) -> None:
-    body = b'{"ok": true, "team_id": "E1", "user_id": "U1", "is_enterprise_install": true}'
-    many.fail("auth.test", body=body)
-    with pytest.raises(ConfigurationError, match="organization"):
-        connect().check()
-
-
 def test_messages_are_kept_if_people_cannot_be_listed(many: Fake, connect: Any, sync: Any) -> None:
     many.fail("users.list", "missing_scope")
     many.fail("users.info", "missing_scope", times=100)

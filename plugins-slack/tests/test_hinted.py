@@ -374,3 +374,58 @@ def test_missed_events_are_found_by_the_next_poll(
     assert not fake.calls, "the bot's join is unknown"
     sync(harness, "schedule")
     assert {"in joined", "news"} <= set(texts(harness).values())
+
+
+def test_a_deleted_channel_is_a_reason_of_its_run(
+    fake: Fake, general: Channel, harness: Harness
+) -> None:
+    del fake.workspace.channels[general.id]
+    result = receive(harness, {"type": "channel_deleted", "channel": general.id})
+    assert result.skipped_items == {"a channel was deleted, or the token no longer sees it": 1}
+    assert harness.content[general.id].metadata["unreadable"] == "channel_not_found"
+
+
+@pytest.mark.parametrize("token", [BOT, USER])
+def test_events_shorten_polls(fake: Fake, connect: Any, sync: Any, token: str) -> None:
+    """The run of an event waits for the end of a poll. A person gets no events of some channels."""
+    made = [fake.workspace.add_channel(f"channel-{number:03}") for number in range(150)]
+    sync(account := connect(token))
+    account.now += timedelta(minutes=1)
+
+    def looks() -> int:
+        fake.calls.clear()
+        sync(account, "schedule")
+        account.now += timedelta(minutes=1)
+        return len(fake.called("conversations.history"))
+
+    assert looks() == 135
+    ts = fake.workspace.post(made[0], "news")
+    receive(account, posted(made[0], ts))
+    asked = [looks() for _ in range(20)]
+    if token == USER:
+        assert min(asked) >= 135
+        return
+    assert max(asked) <= 15
+    account.now += timedelta(minutes=30)
+    assert looks() >= 135, "events may have stopped"
+
+
+def test_a_repeated_run_for_the_complete_account_is_short(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
+    """The engine repeats a run of hints that found nothing, and events wait for its end."""
+    for number in range(150):
+        fake.workspace.add_channel(f"channel-{number:03}")
+    sync(account := connect())
+    counts = list[int]()
+    for _ in range(3):
+        fake.calls.clear()
+        assert account.hint().state == "succeeded"
+        counts.append(len(fake.called("conversations.history")))
+        account.now += timedelta(seconds=30)
+    assert counts[0] == 135, "events may have been lost"
+    assert max(counts[1:]) <= 25
+    account.now += timedelta(minutes=10)
+    fake.calls.clear()
+    account.hint()
+    assert len(fake.called("conversations.history")) >= 100

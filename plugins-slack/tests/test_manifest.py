@@ -77,6 +77,10 @@ def test_the_command_prints_the_manifest(capsys: pytest.CaptureFixture[str]) -> 
     manifest.main(["--config", '{"types": ["im"]}', "--events-url", URL])
     printed = json.loads(capsys.readouterr().out)
     assert printed == manifest.manifest(Config(types=["im"]), events_url=URL)
+    manifest.main(["--organization", "--rotation"])
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert settings["org_deploy_enabled"]
+    assert settings["token_rotation_enabled"]
     with pytest.raises(SystemExit):
         manifest.main(["--config", '{"types": ["nowhere"]}'])
     assert "types" in capsys.readouterr().err

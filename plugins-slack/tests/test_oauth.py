@@ -17,7 +17,7 @@ from integration_polling_slack import Config, Credentials, Slack, scopes
 from pydantic import ValidationError
 
 from core import CredentialsInvalid, OAuth
-from core.errors import InvalidInput, SettingsError
+from core.errors import InvalidInput, WrongState
 from core.service.accounts.oauth import _client, _exchange, authorization_url
 from core.testing import Harness
 
@@ -110,8 +110,9 @@ def test_the_authorization_request_has_comma_separated_scopes_and_no_pkce(
         "redirect_uri": CALLBACK,
     }  # fmt: skip
     monkeypatch.delenv("SLACK_CLIENT_SECRET")
-    with pytest.raises(SettingsError, match="SLACK_CLIENT_SECRET"):
+    with pytest.raises(WrongState) as refused:
         _client(oauth, CALLBACK)
+    assert refused.value.fields == {"setting": "SLACK_CLIENT_SECRET"}
 
 
 def asked_scopes(fake: Fake, **config: Any) -> dict[str, set[str]]:
@@ -135,7 +136,7 @@ def test_the_scopes_asked_for_follow_the_config(fake: Fake, config: dict[str, An
     needed = scopes.needed(Config(**config)) | {"usergroups:read"}
     assert asked_scopes(fake, **config) == {"scope": needed}
     person = asked_scopes(fake, connect_as="person", **config)
-    assert person == {"user_scope": needed - {"channels:join"}}
+    assert person == {"user_scope": needed - {"channels:join"} | {"search:read"}}
 
 
 def test_a_config_for_public_channels_asks_for_nothing_private(fake: Fake) -> None:

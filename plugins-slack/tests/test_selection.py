@@ -181,10 +181,33 @@ def test_a_named_channel_without_the_bot_says_to_invite_it(
     posted(fake, "other")
     harness = connect(channels=["sales", "other"])
     assert harness.check().notice == "The bot is not in #sales: invite it"
+    reason = "the bot is not in a channel that the config names: invite it"
     for trigger in ("schedule", "schedule", "manual"):
         result = sync(harness, trigger)
         assert rows(harness) == {"#sales": "not_in_channel", "#other": None}
-        assert not result.skipped_items
+        assert result.skipped_items == {reason: 1}
+    fake.workspace.channels["C0001"].is_member = True
+    assert not sync(harness, "schedule").skipped_items
+    assert rows(harness) == {"#sales": None, "#other": None}
+    fake.workspace.channels["C0001"].is_member = False
+    for _ in range(2):
+        assert sync(harness, "schedule").skipped_items == {reason: 1}
+    assert rows(harness) == {"#sales": "not_in_channel", "#other": None}
+
+
+@pytest.mark.parametrize("config", [{}, {"channels": ["s*"]}])
+def test_a_channel_that_vanishes_is_a_reason_of_its_run(
+    fake: Fake, connect: Any, sync: Any, config: dict[str, Any]
+) -> None:
+    posted(fake, "sales", type="private_channel")
+    posted(fake, "support")
+    sync(harness := connect(**config))
+    del fake.workspace.channels["C0001"]
+    result = sync(harness, "schedule")
+    assert result.skipped_items == {"a channel was deleted, or the token no longer sees it": 1}
+    for trigger in ("schedule", "manual"):
+        assert not sync(harness, trigger).skipped_items
+        assert rows(harness) == {"#sales": "channel_not_found", "#support": None}
 
 
 def test_a_bot_without_channels_asks_to_be_invited(fake: Fake, connect: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from random import Random
@@ -23,7 +24,9 @@ class Simulation:
 
     Attributes:
       ages: The seconds from each message to its look, by channel.
-      gaps: The longest pause between two looks, by channel.
+      looked: The times of all looks, by channel.
+      shown: The minutes within which the row of each channel says that it is fresh.
+      late: The number of messages that were older than their channel showed.
     """
 
     def __init__(self, channels: int, calls: int, interval: float, *, distributed: bool) -> None:
@@ -35,6 +38,8 @@ class Simulation:
         self.ages: dict[str, list[float]] = {id: [] for id in self.ids}
         self.looked: dict[str, list[float]] = {id: [] for id in self.ids}
         self.busy = 0.0
+        self.shown: dict[str, float] = {}
+        self.late = 0
 
     def run(self, seconds: float, messages: list[tuple[float, str]]) -> None:
         waiting = sorted(messages, reverse=True)
@@ -47,6 +52,7 @@ class Simulation:
                 lambda channel: int(START.timestamp() + self.newest[channel]),
             )  # fmt: skip
             for id in self.before.last:
+                bound = self.before.fresh_within(id)
                 self.time += 60 / self.calls
                 self.busy += 60 / self.calls
                 while waiting and waiting[-1][0] <= self.time:
@@ -55,8 +61,10 @@ class Simulation:
                 self.looked[id].append(self.time)
                 for at in unseen[id]:
                     self.ages[id].append(self.time - at)
+                    self.late += self.time - at > self.shown.get(id, math.inf) * 60
                     self.newest[id] = max(self.newest[id], at)
                 unseen[id].clear()
+                self.shown[id] = bound or math.inf
             self.time += self.interval
 
     def gap(self, id: str, after: float) -> float:
@@ -79,6 +87,10 @@ def test_busy_channels_are_fresh_among_a_thousand() -> None:
     assert median(ages) <= 3
     assert quantiles(ages, n=20)[-1] <= 10
     assert max(age for id in quiet for age in simulation.ages[id]) <= 45 * 60
+    assert simulation.late == 0, "a channel's bound was too low"
+    shown = sorted(simulation.shown.values())
+    assert shown[20] <= 20, "the bound of a busy channel"
+    assert shown[-1] <= 90, "the bound of a quiet channel"
 
 
 @pytest.mark.parametrize("interval", [1, 15])
@@ -93,6 +105,16 @@ def test_every_channel_is_looked_at(interval: int, channels: int) -> None:
     longest = max(simulation.gap(id, 14_400) for id in simulation.ids)
     assert longest <= max(3 * channels / per_run, 2) * cycle * 60
     assert len(simulation.before.last) <= per_run + 1
+
+
+@pytest.mark.parametrize("minutes", [1, 15, 600])
+@pytest.mark.parametrize("calls", [50, 1])
+def test_a_poll_beside_events_ends_within_moments(minutes: int, calls: int) -> None:
+    now = START + timedelta(minutes=minutes)
+    for at in (0, int(START.timestamp())):
+        most = looks.capacity_beside_events(Looks(at=at), now, calls)
+        assert 1 <= most <= max(calls / 2, 1)
+        assert most <= max(calls * minutes / 5, 1) or at == 0
 
 
 def test_a_distributed_app_leaves_calls_to_the_backfill() -> None:
@@ -142,6 +164,11 @@ def test_an_account_with_many_channels_asks_the_busy_ones_first(
             asked[call.arguments["channel"]] = asked.get(call.arguments["channel"], 0) + 1
         harness.now += timedelta(minutes=4)
     assert all(asked[channel.id] >= 5 for channel in posted)
+    shown = {id: harness.content[id].metadata["fresh_within_minutes"] for id in asked}
+    assert all(shown.values())
+    assert max(shown[channel.id] for channel in posted) <= min(
+        minutes for id, minutes in shown.items() if id not in {one.id for one in posted}
+    )
     sync(harness)
     texts = [item.text for item in harness.content.values() if item.kind == "message"]
     assert len(texts) == 5 * 6

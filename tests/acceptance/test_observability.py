@@ -225,14 +225,14 @@ def test_requests_have_spans_by_route(
         client.post("/v1/user-integrations", json={"config": BODY})
     assert api.terminate() == 143
     spans = {span["name"]: span for span in collector.spans()}
-    assert spans["GET /v1/tasks/{task}"]["http.response.status_code"] == 401
+    assert spans["GET /v1/tasks/{task_id}"]["http.response.status_code"] == 422
     assert spans["GET /healthz"]["http.response.status_code"] == 200
     assert spans["GET /healthz"]["resource"]["polling.process"] == "api"
     routes = {
         "GET /healthz",
-        "GET /v1/tasks/{task}",
+        "GET /v1/tasks/{task_id}",
         "POST /v1/user-integrations",
-        "GET /accounts/{account}",
+        "GET /accounts/{user_integration_id}",
     }
     assert spans.keys() == routes | {"GET"}
     assert_nothing_leaks(collector)

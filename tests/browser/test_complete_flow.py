@@ -36,7 +36,7 @@ def test_an_added_account_is_polled_by_the_cron_and_its_content_shown(
         (run,) = client.get(f"/v1/user-integrations/{account['id']}/runs").json()["items"]
         assert (run["state"], run["trigger"], run["outputs_saved"]) == ("succeeded", "schedule", 12)
 
-        kept = all_of(client, f"/v1/user-integration-content?account={account['id']}")
+        kept = all_of(client, f"/v1/user-integration-content?user_integration_id={account['id']}")
         assert len(kept) == 12
         (one,) = [item for item in kept if item["external_id"] == "2-3"]
         assert client.get(f"/v1/user-integration-content/{one['id']}/raw").text.startswith(

@@ -112,7 +112,7 @@ def hostile(house: House) -> list[Filled]:
 @pytest.fixture
 def watched(house: House, open_window: Callable[..., Window]) -> Iterator[Window]:
     """Open an operator's window in which no hostile text may run, load or redirect."""
-    window = open_window(house.token())
+    window = open_window(house.token(scopes=ALL))
     yield window
     assert not window.page.context.cookies("http://tracker.invalid")
     window.is_quiet()

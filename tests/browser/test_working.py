@@ -23,7 +23,7 @@ SEEN = """
   };
   look();
   new MutationObserver(look).observe(
-    document.querySelector("[data-live]"), { childList: true, subtree: true });
+    document.querySelector("[data-live]"), { childList: true, subtree: true, characterData: true });
 }
 """
 
@@ -71,6 +71,7 @@ def test_an_error_in_a_form_is_shown_beside_its_field(window) -> None:
     window.sees(page.get_by_role("alert"))
     wrong = page.locator("[name='config.fail_rate']")
     assert wrong.get_attribute("aria-invalid") == "true"
+    expect(wrong).to_be_focused()
     assert wrong.input_value() == "not JSON"
     described = wrong.get_attribute("aria-describedby") or ""
     assert any(page.locator(f"#{one}.problem").count() for one in described.split())
@@ -163,6 +164,30 @@ def test_content_is_found_with_a_search_and_opened(house, window, token) -> None
         page.get_by_role("link", name=re.compile("Download")).click()
     assert download.value.path().read_text().startswith("Hello 2-1 of 4711!")
     window.is_quiet()
+
+
+def test_ctrl_k_leads_to_the_search_and_times_are_local(house, open_window, token) -> None:
+    house.connect(token, name="timed")
+    window = open_window(token, timezone_id="Asia/Tokyo", locale="en-GB")
+    page = window.page
+    page.get_by_role("link", name="timed").click()
+    page.locator("#about").wait_for()
+    page.wait_for_load_state()  # including its scripts
+    page.keyboard.press("ControlOrMeta+K")
+    page.wait_for_url("**/content")
+    page.wait_for_load_state()
+    page.get_by_label("Account (name or ID)").focus()
+    page.keyboard.press("ControlOrMeta+K")
+    expect(page.get_by_label("Search", exact=True)).to_be_focused()
+    house.synced(token, house.connect(token, name="timed again", pages=1))
+    window.go("/runs")
+    page.locator("tbody time").first.hover()
+    both = re.compile(r"^[^\n]*(JST|GMT\+9)\n[^\n]* UTC$")
+    expect(page.locator("tbody time").first).to_have_attribute("title", both)
+    window.is_quiet()
+    window.go("/no-such-page", 404)  # the browser reports this status
+    page.get_by_role("link", name="Accounts").click()
+    window.sees(window.heading("Accounts"))
 
 
 def focused(window: Window) -> dict:

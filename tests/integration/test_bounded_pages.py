@@ -11,8 +11,9 @@ import pytest
 
 from core import TaskOutput
 from core.db.pool import Conn
-from core.service import pagination
+from core.service import audit, pagination
 from core.service.accounts import queries as account_queries
+from core.service.audit import AuditFilter
 from core.service.content import listing
 from core.service.content.listing import ContentFilter
 from core.service.pagination import Page
@@ -41,6 +42,10 @@ INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, ty
 SELECT %(run)s, %(account)s, 'shop', 'live', 'step', '{}', convert_to(n::text, 'UTF8'),
     CASE WHEN n %% 7 = 0 THEN 'ready' ELSE 'done' END, %(parent)s
 FROM generate_series(1, 20) n RETURNING id
+"""
+ACTED = """
+INSERT INTO audit (changed_xid, act, channel, target_type, target_id, user_id, actor_user_id)
+VALUES (pg_current_xact_id()::text::bigint, %s, 'command', 'account', %s, %s, %s)
 """
 ENDED = """
 INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq,
@@ -154,6 +159,49 @@ def test_pages_of_runs_have_each_run_once(desk) -> None:
         assert len({row["id"] for row in rows}) == len(rows) == number
         times = [row["started_at"] for row in rows]
         assert times == sorted(times, reverse=True)
+
+
+def test_pages_of_acts_have_each_act_once(desk) -> None:
+    slots, conn = QuerySlots(), desk.conn
+    conn.execute("DELETE FROM audit")
+    for number in range(20):
+        act = "account.erase" if number % 9 == 8 else "account.connect"
+        user = "u" if number % 2 else "v"
+        conn.execute(ACTED, (act, f"{number:02}", user, user))
+    written = {
+        AuditFilter(): range(20),
+        AuditFilter(act="account.erase"): (8, 17),
+        AuditFilter(act="token.create"): (),
+        AuditFilter(of_user="u"): range(1, 20, 2),
+        AuditFilter(of_user="u", act="account.erase"): (17,),
+        AuditFilter(user="v"): range(0, 20, 2),
+        AuditFilter(user="v", act="account.erase"): (8,),
+        AuditFilter(user="v", of_user="u"): (),
+    }
+    for audit_filter, numbers in written.items():
+        expected = [f"{number:02}" for number in numbers]
+        for limit in LIMITS:
+            rows, _ = all_rows(
+                lambda after, audit_filter=audit_filter, limit=limit: audit.page(
+                    conn, slots, audit_filter, limit=limit, after=after
+                )
+            )
+            assert [row["target_id"] for row in rows] == expected[::-1], audit_filter
+            assert followed(conn, audit_filter, limit) == expected, audit_filter
+
+
+def followed(conn: Conn, audit_filter: AuditFilter, limit: int) -> list[str]:
+    """Return the objects of all acts of the feed, which ends with a page without `more`."""
+    slots, after, found = QuerySlots(), None, list[str]()
+    for _ in range(50):
+        acts = audit.read(conn, slots, audit_filter, after=after, limit=limit)
+        found += [row["target_id"] for row in acts.rows]
+        assert len(acts.rows) <= SCANNED
+        after = acts.cursor
+        if not acts.more:
+            assert audit.read(conn, slots, audit_filter, after=after).rows == []
+            return found
+    raise AssertionError("the feed does not end")
 
 
 def tasks_of(conn: Conn, account: UUID, run: UUID, parent: int | None) -> list[int]:

@@ -14,6 +14,7 @@ import pytest
 from core import Listing, Task, TaskOutput
 from core.content import store
 from core.errors import InvalidInput
+from core.ledger import erasure
 from core.results.rows import OutputRow
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
@@ -93,8 +94,8 @@ def test_operators_read_that_the_content_of_a_disconnected_account_was_erased(de
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"))
     _, cursor = all_of(desk.conn)
-    account_disconnect.disconnect(desk.conn, account)
-    assert sum(account_disconnect.erase(desk.conn, account))
+    account_disconnect.hide(desk.conn, account, erases_account=False, now=True)
+    assert sum(erasure.erase(desk.conn, account))
     assert told(all_of(desk.conn, after=cursor)[0]) == [("erased", None)]
 
 

@@ -68,7 +68,7 @@ def test_the_api_answers_at_the_printed_address(cli: Cli) -> None:
         assert client.get("/v1/integrations").status_code == 401
         client.headers["Authorization"] = f"Bearer {token['token']}"
         assert "hello-world" in {
-            one["domain"] for one in client.get("/v1/integrations").json()["items"]
+            one["integration_domain"] for one in client.get("/v1/integrations").json()["items"]
         }
         assert "polling_dispatcher_leads 1.0" in client.get("/metrics").text
         assert "test" in cli.ok("tokens", "list").out
@@ -190,6 +190,23 @@ def test_a_paused_account_is_not_synced_until_it_is_resumed(cli: Cli) -> None:
     cli.ok("sync", "rests", "--wait")
 
 
+def test_accounts_in_error_are_checked_and_resumed(cli: Cli) -> None:
+    names = ("broken-1", "broken-2")
+    for name in names:
+        cli.connect(name)
+    stop = "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'"
+    cli.ok("psql", "-c", f"{stop} WHERE name LIKE 'broken-%'")
+    assert "Resumed 2 accounts." in cli.ok("resume", *names).out
+    cli.ok("psql", "-c", f"{stop} WHERE name = 'broken-1'")
+    assert "Resumed" in cli.ok("resume", "--state", "error", "--domain", "hello-world").out
+    for name in names:
+        assert cli.ok("accounts", "show", name, "--json").json()["sync_status"] == "active"
+        cli.ok("disconnect", name, "--keep-content")
+    assert "disconnected" in cli.fails("resume", "broken-1")
+    assert cli("resume").code == 2
+    assert cli("resume", "broken-1", "--state", "error").code == 2
+
+
 def test_two_accounts_of_one_name_are_ambiguous(cli: Cli) -> None:
     first = cli.connect("twin")
     second = str(
@@ -223,6 +240,7 @@ def test_connecting_the_same_account_again_returns_the_same_id(cli: Cli) -> None
         (["connect", "hello-world", "--set", "pges=1"], "no field 'pges'"),
         (["connect", "hello-world", "--config", "{"], "--config is not valid JSON"),
         (["connect", "ftp"], "host: Field required"),
+        (["connect", "ftp", "--set", "host=127.0.0.1:1"], "port: connection failed"),
         (["connect", "ftp", "--set", f"password={SECRET}"], "belongs to the credentials"),
         (["connect", "ftp", "--credentials", f'{{"password": "{SECRET}"}}'], "command line"),
     ],
@@ -247,7 +265,11 @@ def test_parked_tasks_are_shown_retried_and_discarded(cli: Cli) -> None:
     assert not cli.ok("tasks", "--account", "parks", "--type", "none", "--json").rows()
     assert "name tasks" in cli.fails("tasks", "retry")
     assert "is not a time" in cli.fails("tasks", "retry", "--since", "soon")
-    cli.ok("tasks", "retry", str(parked[0]["id"]))
+    first = str(parked[0]["id"])
+    assert cli("tasks", "retry", "1", "2", "--payload", "{}").code == 2
+    assert "not a JSON object" in cli.fails("tasks", "retry", first, "--payload", "[]")
+    assert "does not fit" in cli.fails("tasks", "retry", first, "--payload", '{"page": "x"}')
+    cli.ok("tasks", "retry", first, "--payload", json.dumps(parked[0]["payload"]))
     cli.ok("tasks", "discard", str(parked[1]["id"]))
     assert cli.ok("tasks", "show", str(parked[1]["id"]), "--json").json()["state"] == "done"
     assert "neither parked nor deferred" in cli.fails("tasks", "discard", str(parked[1]["id"]))
@@ -378,11 +400,27 @@ def test_disconnecting_keeps_or_deletes_the_content_as_requested(cli: Cli) -> No
         if not left:
             assert "--yes" in cli.fails("disconnect", id, option, code=2)
         assert cli.ok("accounts", "show", id, "--json").json()["sync_status"] == "active"
-        cli.ok("disconnect", id, option, "--yes")
+        cli.ok("disconnect", id, option, "--yes", *([] if left else ["--now"]))
         assert len(cli.ok("content", "--account", id, "--json").rows()) == left
         assert cli.ok("accounts", "show", id, "--json").json()["sync_status"] == "disconnected"
         assert "disconnected" in cli.fails("sync", id)
         assert bool(cli.ok("runs", "--account", id, "--json").out) == bool(left)
+
+
+def test_content_is_hidden_and_comes_back(cli: Cli) -> None:
+    id = cli.connect("returns")
+    cli.ok("sync", id, "--wait")
+    assert "--now" in cli.fails("disconnect", id, "--keep-content", "--now", code=2)
+    done = cli.ok("disconnect", id, "--delete-content", "--yes")
+    assert "is deleted in 60 min" in done.out
+    assert f"polling reconnect {id}" in done.out
+    assert cli.ok("content", "--account", id, "--json").out == ""
+    assert cli.ok("accounts", "show", id, "--json").json()["sync_status"] == "erasing"
+    assert "hidden until it is deleted" in cli.fails("sync", id)
+    assert "hidden until it is deleted" in cli.fails("disconnect", id, "--keep-content")
+    cli.ok("reconnect", id)
+    assert len(cli.ok("content", "--account", id, "--json").rows()) == 30
+    cli.ok("disconnect", id, "--erase", "--now", "--yes")
 
 
 def test_an_erased_account_makes_room_for_another(cli: Cli) -> None:
@@ -394,12 +432,14 @@ def test_an_erased_account_makes_room_for_another(cli: Cli) -> None:
     error = cli.fails("connect", "hello-world", *config)
     assert "user ann has 1 accounts; the quota is 1" in error
     assert "polling disconnect ID --erase" in error
-    cli.ok("disconnect", id, "--delete-content", "--yes")
+    cli.ok("disconnect", id, "--delete-content", "--now", "--yes")
     cli.fails("connect", "hello-world", *config)
     assert "--yes" in cli.fails("disconnect", id, "--erase", code=2)
-    assert cli.ok("disconnect", id, "--erase", "--yes").out.startswith("Erased.")
+    done = cli.ok("disconnect", id, "--erase", "--now", "--yes")
+    assert done.out.startswith("Erased.")
     cli.fails("accounts", "show", id)
-    cli.ok("disconnect", cli.ok("connect", "hello-world", *config).json()["id"], "--erase", "--yes")
+    other = cli.ok("connect", "hello-world", *config).json()["id"]
+    cli.ok("disconnect", other, "--erase", "--now", "--yes")
     cli.ok("users", "ann", "--quota", "accounts=default")
 
 
@@ -448,7 +488,7 @@ def test_no_output_contains_the_ftp_password(cli: Cli, tmp_path: Path) -> None:
         assert "nope-nope" not in error
         assert "credentials are missing" in cli.fails("reconnect", id)
         cli.ok("reconnect", id, "--credentials", "-", given=json.dumps(login))
-    assert "FTP is not available" in cli.fails("check", id)
+    assert "port: connection failed" in cli.fails("check", id)
     listed = cli.ok("content", "--account", id)
     assert "\x1b" not in listed.out
     assert "[red]" in listed.out
@@ -458,7 +498,7 @@ def test_no_output_contains_the_ftp_password(cli: Cli, tmp_path: Path) -> None:
         ["tasks", "--account", id, "--json"],
     ):
         assert SECRET not in cli.ok(*words).out
-    cli.ok("disconnect", id, "--delete-content", "--yes")
+    cli.ok("disconnect", id, "--delete-content", "--now", "--yes")
 
 
 def test_every_check_of_the_doctor_passes(cli: Cli) -> None:
@@ -512,7 +552,7 @@ def test_rotating_keys_seals_every_credential_with_the_new_key(alone: Cli, tmp_p
         assert "no secret key can decrypt" in cli("doctor").out
         Cli(cli.folder, POLLING_SECRET_KEYS=f"{old},{new}").ok("keys", "rotate")
         cli.ok("check", id)
-    cli.ok("disconnect", id, "--delete-content", "--yes")
+    cli.ok("disconnect", id, "--delete-content", "--now", "--yes")
 
 
 def test_connect_prompts_for_fields_on_a_terminal(cli: Cli, tmp_path: Path) -> None:

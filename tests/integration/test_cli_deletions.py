@@ -37,7 +37,7 @@ def account(cli: Cli, served: Path) -> Iterator[str]:
         words += ["--credentials", "-", "--json"]
         id = str(cli.ok("connect", "ftp", *words, given=json.dumps(login)).json()["id"])
         yield id
-        cli.ok("disconnect", id, "--delete-content", "--yes")
+        cli.ok("disconnect", id, "--delete-content", "--now", "--yes")
 
 
 @pytest.fixture

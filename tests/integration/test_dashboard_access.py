@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from uuid import uuid4
 
 import pytest
 from support.signed_in import signed_in
@@ -54,12 +55,22 @@ def owned(dashboard, desk):
     # This integration takes credentials.
     desk.conn.execute("UPDATE user_integration SET integration_domain = 'locked'")
     content = desk.value("SELECT id FROM user_integration_content")
+    organization = uuid4()
+    desk.conn.execute(
+        "INSERT INTO organization (id, user_id, integration_domain, name, config, credentials)"
+        " VALUES (%s, 'owner', 'locked', %s, '{}', 'sealed')",
+        (organization, MARK),
+    )
     return {
+        "organization_id": str(organization),
         "account": str(account),
+        "user_integration_id": str(account),
         "run": str(run),
-        "deletion": desk.hold(account, run, "1", parent=MARK),
+        "run_id": str(run),
+        "held_deletion_id": desk.hold(account, run, "1", parent=MARK),
         "token": tokens.create(desk.conn, user_id="owner", name=MARK).id,
         "task": desk.value("SELECT max(id) FROM sync_task"),
+        "task_id": desk.value("SELECT max(id) FROM sync_task"),
         "content": content,
         "content_id": content,
         "domain": "locked",
@@ -238,9 +249,8 @@ def test_no_page_shows_a_user_the_rows_of_another(dashboard, owned, desk) -> Non
             if filtered
             else {}
         )
-        fields = (
-            FIELDS | csrf | ({"task": owned["task"], "tasks": owned["task"]} if filtered else {})
-        )
+        rows = {name: owned[name] for name in ("task", "account")} if filtered else {}
+        fields = FIELDS | csrf | rows
         answer = foreign.get(filled, **params) if method == "GET" else foreign.send(filled, fields)
         # The page may repeat the text that the user typed, in its own field.
         assert MARK not in answer.text.replace(f'value="{MARK}"', ""), (method, path)

@@ -21,6 +21,7 @@ from core import (
     TaskOutput,
     TaskResult,
 )
+from core.scopes import ALL, Scope
 from core.service.accounts import queries as account_queries
 
 XSS = '"><script>alert(1)</script><b>'
@@ -365,6 +366,121 @@ def test_the_page_shows_the_answer_of_the_provider(dashboard, desk, vault) -> No
     assert "rejects the credentials" in said
 
 
+STOP = """
+UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials',
+    status_detail = 'expired', stopped_at = now() - interval '3 hours', stopped_by = %s
+WHERE id = %s
+"""
+STATE = "SELECT sync_status, status_reason, status_detail FROM user_integration WHERE id = %s"
+
+
+def reject(desk, vault, account) -> None:
+    """Give an account credentials that its provider rejects."""
+    sealed = vault.seal(Password(password=SecretStr("wrong-" + SECRET)))
+    desk.conn.execute(
+        "UPDATE user_integration SET credentials = %s WHERE id = %s", (sealed, account)
+    )
+
+
+def test_an_account_in_error_resumes_if_its_provider_accepts_it(dashboard, desk, vault) -> None:
+    account, browser = connect(dashboard), dashboard.sign_in("ann")
+    run = desk.run(account)
+    task = desk.value("SELECT id FROM sync_task WHERE run_id = %s", run)
+    desk.conn.execute(STOP, (task, account))
+    page = browser.get(f"/accounts/{account}").text
+    assert "Check and resume" in page
+    assert f'<a href="/tasks/{task}">task {task}</a>' in page
+    assert "3 h ago" in page
+    good = desk.value("SELECT credentials FROM user_integration WHERE id = %s", account)
+    reject(desk, vault, account)
+    status, said = press(browser, account, "resume")
+    assert (status, SECRET in said) == (422, False)
+    assert desk.rows(STATE, account) == [("error", "credentials", "expired")]
+    desk.conn.execute("UPDATE user_integration SET credentials = %s", (good,))
+    assert press(browser, account, "resume") == (200, "Account resumed.")
+    assert desk.rows(STATE, account) == [("active", None, None)]
+    assert "Check and resume" not in browser.get(f"/accounts/{account}").text
+
+
+def test_selected_accounts_are_resumed_paused_and_synced(dashboard, desk, vault) -> None:
+    ids = [connect(dashboard, name=f"a{number}") for number in range(3)]
+    other = connect(dashboard, user="bob", name="b")
+    for account in (*ids, other):
+        desk.conn.execute(STOP, (None, account))
+    reject(desk, vault, ids[2])
+    browser = dashboard.sign_in("ann")
+    page = browser.get("/accounts", status="error").text
+    assert all(f'name="account" value="{account}"' in page for account in ids)
+
+    def act(what: str, *accounts: str) -> str:
+        answer = browser.post(f"/accounts/{what}-selected?status=error", {"account": accounts})
+        assert (answer.status_code, "status=error" in answer.headers["location"]) == (303, True)
+        return " ".join(
+            re.sub("<[^>]*>", " ", browser.get(answer.headers["location"]).text).split()
+        )
+
+    shown = act("resume", *ids, other)
+    assert "2 accounts resumed. 2 accounts skipped" in shown
+    states = dict(desk.rows("SELECT id::text, sync_status FROM user_integration"))
+    assert [states[id] for id in (*ids, other)] == ["active", "active", "error", "error"]
+    assert "1 account with an open run now. 1 account skipped" in act("sync", ids[0], ids[2])
+    assert desk.rows("SELECT user_integration_id::text FROM sync_run") == [(ids[0],)]
+    assert "2 accounts paused." in act("pause", *ids[:2])
+    assert browser.post("/accounts/pause-selected").status_code == 422
+    assert browser.post("/accounts/pause-selected", {"account": "x"}).status_code == 422
+
+
+def test_the_timeline_has_runs_held_deletions_stops_and_acts(dashboard, desk) -> None:
+    account = connect(dashboard)
+    run = desk.run(account)
+    desk.conn.execute(
+        """
+        UPDATE sync_run SET state = 'failed', error = 'no <b>answer</b>', outputs_saved = 3,
+            started_at = now() - interval '9 minutes', finished_at = now() - interval '4 minutes'
+        """
+    )
+    task = desk.value("SELECT id FROM sync_task")
+    held = desk.hold(account, run, "1", "2")
+    desk.conn.execute(STOP, (task, account))
+    dashboard.user("ann").patch(f"/v1/user-integrations/{account}", json={"name": "renamed"})
+    page = f"/accounts/{account}/timeline"
+    shown = dashboard.sign_in(scopes=ALL).get(page).text
+    rows = re.findall(r"<tr>\s*<td>.*?</tr>", shown, re.DOTALL)
+    texts = [" ".join(re.sub("<[^>]*>", " ", row).split()) for row in rows]
+    expected = (
+        "Deletion of 2 of 2 items held",
+        "Changed the properties of an account ann",
+        "Connected a new account ann",
+        "Run (manual) failed after 5 min: 3 items saved, 0 deleted. Error of a task: no &lt;b&gt;",
+        "The engine stopped the account: expired",
+    )
+    for text in expected:
+        assert any(text in found for found in texts), (text, texts)
+    assert len(texts) == len(expected)
+    assert "stopped" in texts[-1], "the oldest event is the last one"
+    for link in (f"/runs/{run}", f"/tasks/{task}", f"/deletions/{held}"):
+        assert f'href="{link}"' in shown
+    of_user = dashboard.sign_in("ann", scopes=[Scope.ACCOUNTS_CONNECT]).get(page).text
+    assert "Run (manual) failed" in of_user
+    assert "Changed the properties" not in of_user
+    assert "Deletion of" not in of_user
+    assert 'href="/tasks/' not in of_user
+    assert dashboard.sign_in("bob").get(page).status_code == 404
+
+
+def test_a_run_of_a_stopped_account_is_not_shown_as_running(dashboard, desk) -> None:
+    account, browser = connect(dashboard), dashboard.sign_in("ann")
+    run = desk.run(account)
+    pages = (f"/accounts/{account}", "/runs", f"/runs/{run}")
+    running, stopped = (f'class="state {word}">{word}<' for word in ("running", "stopped"))
+    for page in pages:
+        assert running in browser.get(page).text, page
+    desk.conn.execute("UPDATE user_integration SET sync_status = 'paused'")
+    for page in pages:
+        shown = browser.get(page).text
+        assert (running in shown, stopped in shown) == (False, True), page
+
+
 def test_erasing_asks_for_the_name(dashboard, desk) -> None:
     account = desk.account("My  account", user_id="ann")
     desk.keep(account, TaskOutput("1", "text"))
@@ -373,9 +489,14 @@ def test_erasing_asks_for_the_name(dashboard, desk) -> None:
     assert (answer.status_code, "This name does not match." in answer.text) == (422, True)
     assert "<script>alert" not in answer.text
     assert desk.value("SELECT count(*) FROM user_integration_content") == 1
-    answer = browser.submit(
-        f"/accounts/{account}", f"/accounts/{account}/erase", {"name": " My account "}
-    )
+    place, typed = f"/accounts/{account}", {"name": " My account "}
+    answer = browser.submit(place, f"{place}/erase", typed)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{place}?flash=hidden")
+    assert desk.value("SELECT count(*) FROM user_integration_content") == 1
+    shown = browser.get(answer.headers["location"]).text
+    assert "Its content is hidden, and will be deleted." in shown
+    assert "reconnect the account to restore it" in shown
+    answer = browser.submit(place, f"{place}/erase", typed | {"now": "yes"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/accounts?flash=erased")
     assert desk.value("SELECT count(*) FROM user_integration") == 0
     assert desk.value("SELECT count(*) FROM user_integration_content") == 0

@@ -199,6 +199,8 @@ def test_no_address_shows_or_changes_rows_of_another_user(dashboard, conn) -> No
         assert answer.status_code == 404, act
     for path in (f"/runs/{run}/cancel", f"/tasks/{task}/retry", f"/tasks/{task}/discard"):
         assert mallory.send(path, {"csrf": csrf}).status_code == 404, path
+    for act in ("resume", "pause", "sync"):
+        mallory.send(f"/accounts/{act}-selected", {"csrf": csrf, "account": str(account)})
     for act in ("retry", "discard", "retry-all", "discard-all"):
         for query in (
             "",

@@ -53,6 +53,52 @@ def test_the_overview_does_not_count_a_dispatcher_as_a_worker(
     assert "1 process" in page
 
 
+def test_each_figure_of_the_queue_leads_to_what_it_counts(
+    dashboard: Dashboard, healthy, desk
+) -> None:
+    names = ("ready", "queued", "idle", "limited", "of a group", "paused")
+    accounts = {name: desk.account(name, group="team/1") for name in names}
+    for name in ("queued", "ready", "paused"):
+        desk.run(accounts[name])
+        if name == "queued":
+            desk.claim()
+    desk.conn.execute("UPDATE user_integration SET sync_status = 'paused' WHERE name = 'paused'")
+    desk.conn.execute("UPDATE user_integration SET limit_group = NULL WHERE name <> 'of a group'")
+    desk.conn.execute("UPDATE sync_task SET available_at = now() - interval '2 hours'")
+    for key, until in (
+        (f"account/{accounts['limited']}/calls", "1 minute"),
+        ("group/shop/team/1/calls", "1 minute"),
+        (f"account/{accounts['idle']}/calls", "-1 minute"),
+        ("integration/other/calls", "1 minute"),
+    ):
+        desk.conn.execute(
+            "INSERT INTO limit_block (key, until) VALUES (%s, now() + %s::interval)", (key, until)
+        )
+    operator = dashboard.sign_in()
+    page = operator.get("/").text
+    counted = {
+        "Ready tasks": ("/accounts?due=ready_tasks", ["ready", "paused"]),
+        "Queued tasks": ("/accounts?due=queued_tasks", ["queued"]),
+        "Exhausted limits": ("/accounts?due=exhausted_limit", ["limited", "of a group"]),
+    }
+    for label, (address, found) in counted.items():
+        assert f'<a href="{address}">{label}</a>' in page
+        shown = operator.get(address).text
+        assert {name for name in names if f">{name}</a>" in shown} == {*found}, label
+        waiting = address.partition("=")[2]
+        rows = dashboard.admin.get("/v1/user-integrations", params={"waiting": waiting}).json()
+        assert {row["name"] for row in rows["items"]} == {*found}, label
+    (oldest,) = desk.rows(
+        "SELECT id FROM sync_task WHERE state = 'ready' AND user_integration_id = %s",
+        accounts["ready"],
+    )
+    assert f'<a href="/tasks/{oldest[0]}">Oldest ready task</a>' in page
+    desk.conn.execute("UPDATE limit_block SET key = 'integration/shop/calls' WHERE key ^@ 'int'")
+    assert all(
+        f">{name}</a>" in operator.get("/accounts?due=exhausted_limit").text for name in names
+    )
+
+
 def test_a_silent_scheduler_is_shown_within_two_intervals(
     dashboard: Dashboard, healthy, desk
 ) -> None:

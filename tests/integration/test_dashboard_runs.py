@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from uuid import uuid4
 
 import httpx2
@@ -77,6 +78,20 @@ def test_runs_are_listed_and_filtered(dashboard, desk, made) -> None:
     assert listed(domain="shop") == {str(run)}
     assert listed(account="A shop") == listed(account=str(account)) == {str(run)}
     assert listed(account="A shop", state="failed") == set()
+    desk.conn.execute(
+        "UPDATE sync_run SET started_at = now() - interval '3 h', trigger = 'hint' WHERE id = %s",
+        (theirs,),
+    )
+    assert listed(trigger="hint") == listed(until="1h") == listed(longer="2h") == {str(theirs)}
+    assert listed(since="1h") == {str(run)}
+    assert listed(longer="4h") == listed(since="1h", until="2h") == set()
+    shown = re.findall(r'href="/runs/([0-9a-f-]{36})"', who.get("/runs", order="oldest").text)
+    assert shown == [str(theirs), str(run)]
+    assert "2 of 6" in text(who.get("/runs")), "the figures of the open run"
+    assert "is not a span of time" in text(who.get("/runs", longer="long"))
+    params = {"trigger": "hint", "min_seconds": 7_200}
+    found = dashboard.admin.get("/v1/runs", params=params).json()["items"]
+    assert [row["id"] for row in found] == [str(theirs)]
     assert listed(signed_in(dashboard, "v")) == {str(theirs)}
     assert "it broke" in who.get("/runs").text
     assert (
@@ -152,7 +167,9 @@ def test_children_and_roots_are_listed_page_by_page(dashboard, desk, shop) -> No
             page = who.get(path).text
             seen += [
                 int(id)
-                for id in re.findall(r'<tr>\s*<td class="name">\s*<a href="/tasks/(\d+)"', page)
+                for id in re.findall(
+                    r'<tr id="[^"]*">\s*<td class="name">\s*<a href="/tasks/(\d+)"', page
+                )
             ]
             found = re.search(rf'href="(/runs/{root.run_id}\?after=[^"]*)">Next', page)
             path = found[1].replace("&amp;", "&") if found else None
@@ -281,6 +298,24 @@ def test_a_task_is_shown_in_full_and_can_be_retried(dashboard, desk, made) -> No
     assert f'href="/tasks/{parked}"' in who.get(f"/tasks/{copy}").text
     who.post(f"/tasks/{parked}/retry", status=409)
     who.post(f"/tasks/{first}/discard", status=409)
+
+
+def test_an_operator_edits_the_payload_of_a_parked_task(dashboard, desk) -> None:
+    (task,) = desk.add(desk.run(desk.account(user_id="u", domain="locked")), "one")
+    desk.conn.execute("UPDATE sync_task SET state = 'parked', finished_at = now()")
+    place = f"/tasks/{task}/retry-edited"
+    assert place not in signed_in(dashboard, "u").get(f"/tasks/{task}").text
+    operator = signed_in(dashboard)
+    assert place in operator.get(f"/tasks/{task}").text
+    for wrong in ('{"number": "x"}', "[1]", "{<b>", ""):
+        page = operator.post(place, status=422, payload=wrong).text
+        assert "The payload does not fit the task" in page
+        assert f">\n{wrong}</textarea>" in unescape(page)
+        assert "data-live" not in page
+    answer = operator.post(place, payload='{"number": 7}')
+    copy = desk.value("SELECT retried_as FROM sync_task WHERE id = %s", task)
+    assert answer.headers["location"] == f"/tasks/{copy}?flash=retried-edited"
+    assert desk.value("SELECT payload FROM sync_task WHERE id = %s", copy) == {"number": 7}
 
 
 def test_a_parked_task_can_be_discarded(dashboard, desk, made) -> None:

@@ -209,8 +209,8 @@ def test_the_api_exports_what_a_token_may_see(api, desk) -> None:
     assert (later.status_code, later.text) == (200, "")
     feed = user.get("/v1/changes", params={"after": answer.headers["Export-Cursor"]})
     assert feed.json()["changes"] == []
-    assert user.get("/v1/export", params={"account": str(other)}).status_code == 404
-    assert user.get("/v1/export", params={"account": str(uuid4())}).status_code == 404
+    assert user.get("/v1/export", params={"user_integration_id": str(other)}).status_code == 404
+    assert user.get("/v1/export", params={"user_integration_id": str(uuid4())}).status_code == 404
     assert user.get("/v1/export", params={"after": "no cursor"}).status_code == 422
     assert user.get("/v1/export", params={"format": "xlsx"}).status_code == 422
     moved = encode_cursor(["another.1", 5, 0, 1])

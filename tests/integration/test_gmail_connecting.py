@@ -15,11 +15,14 @@ import httpx2
 import pytest
 from integration_polling_gmail import Gmail
 from support.cli import Cli
+from support.cloud import PRODUCT
+from support.dashboard import form
 from support.gmail import FakeGmail
 from support.gmail.refusing import REFUSALS, token
 
 from core.settings import Settings
 
+CONNECT = "/integrations/gmail/connect"
 NO_PORT = "http://127.0.0.1:9/token"
 
 
@@ -54,13 +57,27 @@ def cli(settings: Settings, gmail: FakeGmail, tmp_path: Path) -> Cli:
 def test_rest_says_why_an_account_is_not_connected(api, gmail: FakeGmail) -> None:
     client = api.admin
     for refusal in REFUSALS:
-        gmail.tokens.refusal, gmail.tokens.headers = None, {}
         body = {"integration_domain": "gmail", "user_id": "ann"}
-        body["credentials"] = refusal.produce(gmail)
+        body["credentials"] = refusal.refuse(gmail)
         answer = client.post("/v1/user-integrations", json=body)
         assert answer.status_code == (502 if refusal.later else 422), refusal.name
         assert refusal.says in answer.json()["detail"], refusal.name
         assert refusal.remedy in answer.text, refusal.name
+
+
+def test_without_a_network_rest_and_the_dashboard_say_that_nothing_is_to_correct(
+    dashboard, api, gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_TOKEN_URL", NO_PORT)
+    body = {"integration_domain": "gmail", "user_id": "ann", "credentials": token(gmail)}
+    answer = api.admin.post("/v1/user-integrations", json=body)
+    assert answer.status_code == 502
+    assert "nothing to correct" in answer.text
+    path = CONNECT
+    given = {f"credentials.{name}": value for name, value in token(gmail).items()}
+    page = dashboard.sign_in().submit(path, path, given)
+    assert page.status_code == 502
+    assert "nothing to correct" in unescape(page.text)
 
 
 def test_rest_says_when_a_sign_in_ends(api, gmail: FakeGmail) -> None:
@@ -71,14 +88,29 @@ def test_rest_says_when_a_sign_in_ends(api, gmail: FakeGmail) -> None:
     assert "publish the OAuth app" in answer.json()["notice"]
 
 
+def test_the_dashboard_says_when_a_sign_in_ends(dashboard, api, gmail: FakeGmail) -> None:
+    gmail.tokens.testing = True
+    browser, path = dashboard.sign_in(), CONNECT
+    given = {f"credentials.{name}": value for name, value in token(gmail).items()}
+    page = browser.get(browser.submit(path, path, given).headers["location"]).text
+    assert "Google ends this sign-in on" in page
+    assert "publish the OAuth app" in page
+    [account] = api.admin.get("/v1/user-integrations").json()["items"]
+    assert "publish the OAuth app" in account["notice"]
+    gmail.tokens.testing = False
+    shown = f"/accounts/{account['id']}"
+    again = {f"credentials.{name}": value for name, value in token(gmail).items()}
+    assert browser.submit(f"{shown}/credentials", f"{shown}/credentials", again).status_code == 303
+    assert "Google ends this sign-in" not in browser.get(shown).text
+
+
 def test_the_dashboard_says_why_an_account_is_not_connected(dashboard, gmail: FakeGmail) -> None:
     browser = dashboard.sign_in()
-    path = "/integrations/gmail/connect"
+    path = CONNECT
     for refusal in REFUSALS:
-        gmail.tokens.refusal, gmail.tokens.headers = None, {}
         given = {
             f"credentials.{name}": json.dumps(value) if isinstance(value, dict) else value
-            for name, value in refusal.produce(gmail).items()
+            for name, value in refusal.refuse(gmail).items()
         }
         page = browser.submit(path, path, given)
         assert page.status_code == (502 if refusal.later else 422), refusal.name
@@ -88,9 +120,8 @@ def test_the_dashboard_says_why_an_account_is_not_connected(dashboard, gmail: Fa
 
 
 def test_commands_say_why_an_account_is_not_connected(cli: Cli, gmail: FakeGmail) -> None:
-    for refusal in (each for each in REFUSALS if each.name in ("revoked", "delegation", "proxy")):
-        gmail.tokens.refusal, gmail.tokens.headers = None, {}
-        given = json.dumps(refusal.produce(gmail))
+    for refusal in REFUSALS:
+        given = json.dumps(refusal.refuse(gmail))
         error = cli.fails("connect", "gmail", "--credentials", "-", given=given)
         sentence, remedy = error.splitlines()
         assert refusal.says in sentence, refusal.name
@@ -100,7 +131,59 @@ def test_commands_say_why_an_account_is_not_connected(cli: Cli, gmail: FakeGmail
     assert "nothing to correct" in error
 
 
-# In a browser
+# In a browser, through the dashboard and REST
+
+SIGN_INS = [
+    (
+        "invalid_client",
+        "does not know this OAuth client",
+        "GMAIL_CLIENT_ID and GMAIL_CLIENT_SECRET",
+    ),
+    ("deleted_client", "client was deleted or disabled", "Create a new client"),
+    ("unauthorized_client", "issued to another client", "or sign in again"),
+    ("redirect_uri_mismatch", "does not allow a redirect", "client of type Web application"),
+    ("admin_policy_enforced", "administrator of the Google Workspace", "App access control"),
+    ("org_internal", "internal to another Google Workspace", "account of that Workspace"),
+    ("invalid_rapt", "requires people to sign in again", "exempt trusted apps"),
+    ("invalid_grant", "already used, or has expired", "Start the sign-in again"),
+]
+"""Codes of Google's token endpoint, and words of the sentence and of the remedy."""
+
+
+def state_of(url: str) -> str:
+    return dict(parse_qsl(urlsplit(url).query))["state"]
+
+
+def test_rest_says_why_a_sign_in_failed(product, browser, gmail: FakeGmail) -> None:
+    user = product.user("ann")
+    for code, says, remedy in SIGN_INS:
+        gmail.tokens.refusal = 400, {"error": code}
+        begun = user.post("/v1/oauth/gmail/authorize", json={"redirect_to": PRODUCT})
+        callback = {"state": state_of(begun.json()["url"]), "code": "x"}
+        back = browser.get(f"{product.url}/v1/oauth/callback", params=callback)
+        connect_code = dict(parse_qsl(urlsplit(back.headers["location"]).query))["connect_code"]
+        answer = user.post("/v1/oauth/redeem", json={"connect_code": connect_code})
+        assert answer.status_code == 422, code
+        assert says in answer.json()["detail"], code
+        assert remedy in answer.json()["next_step"], code
+
+
+@pytest.mark.parametrize("place", ["token endpoint", "consent screen"])
+def test_the_dashboard_says_why_a_sign_in_failed(product, gmail: FakeGmail, place: str) -> None:
+    browser = product.sign_in("ann")
+    for code, says, remedy in SIGN_INS:
+        gmail.tokens.refusal = 400, {"error": code}
+        fields = form(browser.get(CONNECT).text, CONNECT).fields
+        answer = browser.send("/integrations/gmail/authorize", fields)
+        link = unescape(answer.text.split('class="button primary" href="')[1].split('"')[0])
+        given = {"code": "x"} if place == "token endpoint" else {"error": code}
+        page = browser.get("/v1/oauth/callback", state=state_of(link), **given)
+        assert page.status_code == 400, code
+        assert says in unescape(page.text), code
+        assert remedy in unescape(page.text), code
+
+
+# In a browser, from the command line
 
 
 class Person:

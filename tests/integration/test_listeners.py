@@ -16,6 +16,7 @@ from support.rest import SECRET
 from support.waiting import until
 
 from core import (
+    EVENTS,
     AccountIdentity,
     BaseIntegration,
     Context,
@@ -32,12 +33,18 @@ from core.errors import NotFound
 from core.ledger import hints, listeners
 from core.plugins import Registry
 from core.service.accounts import webhooks
+from core.service.accounts.listening import sentence, state_of
 from core.worker import listening
 from core.worker.accounts import Accounts
 from core.worker.listening import Listening
 
 DOMAIN = "heard"
 WAITS = "SELECT count(*) FROM hint WHERE user_integration_id = %s"
+
+SET_STATE = """
+INSERT INTO sync_state (user_integration_id, partition, value, version, dispatch_seq)
+VALUES (%s, %s, %s, 1, 1)
+"""
 
 
 class Keys(BaseModel):
@@ -453,6 +460,11 @@ def test_surfaces_show_that_events_do_not_arrive(
     assert api.admin.get(place).json()["listener"]["state"] == "connected"
     page = dashboard.sign_in().get(f"/accounts/{account}").text
     assert "The engine receives the provider&#39;s events (connected" in page
+    assert "; no event yet)" in page
+    assert api.admin.get(place).json()["listener"]["event_at"] is None
+    hints.add(conn, account, "C1")
+    assert api.user("u").get(place).json()["listener"]["event_at"] is not None
+    assert "; latest event" in dashboard.sign_in().get(f"/accounts/{account}").text
     listeners.failed(conn, me, DOMAIN, "all", "<b>no route</b>")
     owner, admin = api.user("u").get(place).json(), api.admin.get(place).json()
     assert (admin["listener"]["state"], admin["listener"]["error"]) == ("down", "<b>no route</b>")
@@ -538,11 +550,7 @@ def test_a_part_that_the_account_does_not_follow_makes_no_hint(api, desk, known)
     desk.conn.execute(
         "UPDATE user_integration SET config = %s WHERE id = %s", ('{"only": "C1"}', known)
     )
-    state = (
-        "INSERT INTO sync_state (user_integration_id, partition, value, version, dispatch_seq)"
-        " VALUES (%s, 'x', %s, 1, 1)"
-    )
-    desk.conn.execute(state, (known, '{"left_out": ["C2"]}'))
+    desk.conn.execute(SET_STATE, (known, "x", '{"left_out": ["C2"]}'))
     asked = list[str]()
 
     def follows(part: str, one: Any) -> bool:
@@ -615,3 +623,45 @@ def test_a_webhook_has_a_rate_and_a_largest_body(api, known, monkeypatch) -> Non
     monkeypatch.setattr(route, "_rate", Rate(0.001, 1_500.0))
     codes = [stranger.post(HOOK).status_code for _ in range(4)]
     assert codes == [200, 200, 429, 429], json.dumps(codes)
+
+
+# Events of one account
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("delivery", "says"),
+    [
+        ({"problem": "the topic\nis in\x1b another project"}, "the topic is in"),
+        ({"until": "2026-01-01T00:00:00Z"}, listeners.DELIVERY_ENDED),
+    ],
+)
+def test_an_account_whose_own_events_do_not_arrive_is_down(
+    desk, account, connect, delivery: dict[str, str], says: str
+) -> None:
+    conn, me = connect(), uuid4()
+    bob = heard(desk, "bob")
+    named = Listener("all", {str(account): "ann", str(bob): "bob"})
+    listeners.name_listeners(conn, DOMAIN, {"all": named})
+    listeners.hold(conn, me, [DOMAIN])
+    listeners.connected(conn, me, DOMAIN, "all")
+    for id, value in ((account, delivery), (bob, {"until": "2999-01-01T00:00:00Z"})):
+        conn.execute(SET_STATE, (id, EVENTS, json.dumps(value)))
+    found, other = (listeners.of_account(conn, id) for id in (account, bob))
+    assert state_of(other) == "connected"
+    assert state_of(found) == "down"
+    for in_full in (True, False):
+        text = sentence(found, 15, in_full=in_full)
+        assert says in text
+        assert text.endswith("The engine polls the account every 15 minutes.")
+    listeners.failed(conn, me, DOMAIN, "all", "the listener's own error")
+    assert "own error" in sentence(listeners.of_account(conn, account), 15)
+
+
+def test_an_unreadable_delivery_is_ignored(desk, account, connect) -> None:
+    conn, me = connect(), uuid4()
+    listeners.name_listeners(conn, DOMAIN, {"all": Listener("all", {str(account): "ann"})})
+    listeners.hold(conn, me, [DOMAIN])
+    listeners.connected(conn, me, DOMAIN, "all")
+    conn.execute(SET_STATE, (account, EVENTS, json.dumps({"until": "soon"})))
+    assert listeners.of_account(conn, account).connected

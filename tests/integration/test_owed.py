@@ -58,6 +58,21 @@ def test_a_continued_task_is_owed_once_until_it_is_done(desk) -> None:
     assert owed_by(desk.conn, account).tasks == 0
 
 
+def test_a_retried_task_is_owed_since_the_failure_before_the_retries(desk) -> None:
+    account = desk.account()
+    (task,) = stop(desk, account, "parked")
+    desk.conn.execute("UPDATE sync_task SET first_failed_at = now() - interval '3 days'")
+    since = owed_by(desk.conn, account).since
+    for _ in range(2):
+        (task,) = controls.retry(desk.conn, [task])
+        assert owed_by(desk.conn, account) == Owed(1, since)
+        (copy,) = [each for each in desk.claim() if each.task_id == task]
+        assert owed_by(desk.conn, account) == Owed(1, since)
+        desk.save(Outcome(copy, state="parked", attempt=1, reason="x", error="x"))
+        completion.end_runs(desk.conn, {copy.run_id})
+        assert owed_by(desk.conn, account) == Owed(1, since)
+
+
 def test_a_discarded_task_is_not_owed(desk) -> None:
     account = desk.account()
     controls.discard(desk.conn, stop(desk, account, "parked"))
@@ -129,6 +144,21 @@ def test_an_account_with_an_open_backfill_is_not_complete(desk) -> None:
     desk.finish(history)
     completion.end_runs(desk.conn, {history.run_id})
     assert owed_by(desk.conn, account).complete_as_of == desk.value(STARTED, root.run_id)
+
+
+def test_during_a_later_backfill_an_account_is_complete_as_of_the_run_before_it(desk) -> None:
+    """A comparison with the source is a backfill of a complete account."""
+    account, runs = desk.account(), list[Any]()
+    for background in (False, True, False):
+        runs.append(desk.root(account))
+        desk.finish(runs[-1], tasks=[Task("step", background=True)] if background else [])
+        completion.end_runs(desk.conn, {runs[-1].run_id})
+    started = [desk.value(STARTED, root.run_id) for root in runs]
+    assert owed_by(desk.conn, account).complete_as_of == started[0]
+    (compared,) = desk.claim(Portion(str(account), "backfill", 9))
+    desk.finish(compared)
+    completion.end_runs(desk.conn, {compared.run_id})
+    assert owed_by(desk.conn, account).complete_as_of == started[2]
 
 
 def test_a_listing_shows_the_owed_tasks_of_each_account(desk) -> None:

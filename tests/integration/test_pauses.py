@@ -173,7 +173,7 @@ CONFIG: dict[str, Any] = {
     "config": "{}", "limits": "[]", "public_hosts_only": False, "instead_of": None,
     "reread": False,
 }  # fmt: skip
-STOPPED: dict[str, Any] = {"detail": "x", "credentials_version": 1}
+STOPPED: dict[str, Any] = {"detail": "x", "credentials_version": 1, "task": 1}
 ACTIONS: dict[str, Callable[[Any, UUID], Any]] = {
     "pause integration": lambda desk, _: pause(desk),
     "pause until now": lambda desk, _: pause(desk, datetime.now(UTC)),
@@ -182,6 +182,7 @@ ACTIONS: dict[str, Callable[[Any, UUID], Any]] = {
     "spread": lambda desk, _: pauses.end_pauses(desk.conn),
     "pause": lambda desk, id: desk.conn.execute(store.PAUSE, (id,)),
     "resume": lambda desk, id: desk.conn.execute(store.RESUME, (id,)),
+    "resume stopped": lambda desk, id: desk.conn.execute(store.RESUME_STOPPED, (id,)),
     "stop": lambda desk, id: desk.conn.execute(
         store.STOP, STOPPED | {"id": id, "reason": "configuration"}
     ),

@@ -65,6 +65,18 @@ def connections(database_url: str) -> Iterator[Callable[[], Any]]:
 # Runs
 
 
+def test_no_more_accounts_are_counted_than_matter(desk) -> None:
+    for name in "abcde":
+        desk.account(name, user_id="u")
+    assert quotas.require_place(desk.conn, "u") == 0, "an organization adds 100,000 accounts"
+    assert quotas.require_place(desk.conn, "u", 3) == 3
+    bound(desk.conn, accounts=6)
+    assert quotas.require_place(desk.conn, "u") == 5
+    bound(desk.conn, accounts=4)
+    with pytest.raises(QuotaReached, match="the quota is 4"):
+        quotas.require_place(desk.conn, "u")
+
+
 def test_the_schedule_begins_no_more_runs_than_the_quota(desk) -> None:
     accounts = [desk.account(str(number)) for number in range(5)]
     other = desk.account("other", user_id="v")
@@ -318,7 +330,7 @@ def test_an_erased_user_keeps_the_quotas_and_the_runs_of_the_day(api, desk) -> N
     desk.keep(desk.account("full", user_id="ann"), TaskOutput("1", "x" * 100))
     bound(desk.conn, "ann", accounts=2, bytes=100, runs=1)
     scheduling.claim_due(desk.conn, 100)
-    assert ann.delete("/v1/users/ann").status_code == 200
+    assert ann.delete("/v1/users/ann?now=true").status_code == 200
     assert ann.get("/v1/users/ann/quotas").status_code == 401
     shown = service.of_user(desk.conn, "ann")
     assert [shown[name]["most"] for name in Quota] == [2, 100, 1]

@@ -155,9 +155,9 @@ def test_a_removal_while_a_page_is_read_is_noticed(desk, account, monkeypatch) -
     pass_days(desk, 31)
     read_rows = changes._read
 
-    def remove_first(*arguments: Any) -> Any:
+    def remove_first(*arguments: Any, **options: Any) -> Any:
         remove(desk)
-        return read_rows(*arguments)
+        return read_rows(*arguments, **options)
 
     monkeypatch.setattr(changes, "_read", remove_first)
     with pytest.raises(InvalidInput):

@@ -12,18 +12,22 @@ from support.indexing import index_all
 from support.rest import SECRET
 
 from core import TaskOutput
+from core.ledger import audit
 from core.rest.app import build
 from core.scopes import ALL
 from core.service import tokens
+from core.states import Act
 from core.web import wrong_tokens
 
-OPEN = {"/healthz", "/readyz", "/v1/hints/{domain}"}
+OPEN = {"/healthz", "/readyz", "/v1/hints/{integration_domain}"}
 """Routes without a token. Their answers contain nothing about any account."""
 
 FOR_ALL = {"list_integrations", "get_integration", "create_user_integration"}
 # Numbers of a user's accounts, without rows: `test_outages.py`, `test_use.py` and
 # `test_quotas.py` compare users.
 SUMMARIES = {"list_outages", "list_users", "read_use", "read_quotas"}
+OWN = {"list_tokens", "read_audit_trail"}
+OPERATORS_OWN = {"list_organizations", "get_organization"}
 MARK = "only-the-owner-may-read-this"
 
 
@@ -50,15 +54,22 @@ def owned(api, desk):
     desk.conn.execute(
         "INSERT INTO sync_state VALUES (%s, 'p', %s, 1, 1)", (account, json.dumps(MARK))
     )
+    audit.record_for_account(desk.conn, Act.ACCOUNT_CONNECT, account)
+    organization = desk.value(
+        "INSERT INTO organization (id, user_id, integration_domain, name, config, credentials)"
+        " VALUES (gen_random_uuid(), 'owner', 'shop', %s, '{}', 'sealed') RETURNING id",
+        MARK,
+    )
     return {
-        "account": str(account),
-        "run": str(run),
-        "deletion": desk.hold(account, run, "1", parent=MARK),
-        "token": tokens.create(desk.conn, user_id="owner", name=MARK).id,
-        "task": desk.value("SELECT max(id) FROM sync_task"),
+        "user_integration_id": str(account),
+        "organization_id": str(organization),
+        "run_id": str(run),
+        "held_deletion_id": desk.hold(account, run, "1", parent=MARK),
+        "token_id": tokens.create(desk.conn, user_id="owner", name=MARK).id,
+        "task_id": desk.value("SELECT max(id) FROM sync_task"),
         "content_id": desk.value("SELECT id FROM user_integration_content"),
         "user_id": "owner",
-        "domain": "shop",
+        "integration_domain": "shop",
     }
 
 
@@ -81,10 +92,14 @@ BODIES = {
         "credentials": {"password": SECRET},
         "user_id": "owner",
     },
+    "connect_organization": {"integration_domain": "shop", "name": MARK, "credentials": {}},
     "change_user_integration": {"name": "stolen"},
     "start_authorization": {"user_id": "owner"},
     "create_token": {"scopes": ["content:read"], "user_id": "owner"},
     "redeem_connect_code": {"connect_code": "x", "user_id": "owner"},
+    "pause_user_integrations": {"user_id": "owner"},
+    "resume_user_integrations": {"user_id": "owner"},
+    "sync_user_integrations": {"user_id": "owner"},
     "retry_tasks": {"type": "step"},
     "discard_tasks": {"type": "step"},
 }
@@ -121,9 +136,9 @@ def test_no_route_shows_a_user_the_rows_of_another(api, owned, desk) -> None:
         answer = call(foreign, method, path, operation, owned, body, filtered=filtered)
         assert MARK not in answer.text, (method, path)
         listing = answer.status_code == 200 and (
-            operation["operationId"] == "list_tokens"  # the caller's own token
+            operation["operationId"] in OWN  # the caller's own token
             or not answer.content  # an export
-            or not (answer.json().get("items") or answer.json().get("changes"))
+            or not any(answer.json().get(name) for name in ("items", "changes", "acts"))
         )
         assert answer.status_code in (403, 404) or listing, (
             method,
@@ -146,11 +161,11 @@ def test_the_owner_sees_the_rows_that_another_user_does_not(api, owned) -> None:
         if (
             method == "get"
             and path not in OPEN | {"/metrics"}
-            and operation["operationId"] not in FOR_ALL | SUMMARIES
+            and operation["operationId"] not in FOR_ALL | SUMMARIES | OPERATORS_OWN
         ):
             answer = call(owner, method, path, operation, owned)
             assert answer.status_code == 200, (path, answer.text)
-            assert MARK in answer.text or owned["account"] in answer.text, path
+            assert MARK in answer.text or owned["user_integration_id"] in answer.text, path
             seen += 1
     assert seen >= 11
 
@@ -158,14 +173,14 @@ def test_the_owner_sees_the_rows_that_another_user_does_not(api, owned) -> None:
 def test_rows_of_other_users_are_answered_like_missing_ones(api, owned) -> None:
     foreign = api.user("foreign")
     for path, there, nowhere in [
-        ("/v1/user-integrations/{}", owned["account"], str(uuid4())),
-        ("/v1/runs/{}", owned["run"], str(uuid4())),
-        ("/v1/tasks/{}", owned["task"], 10**12),
+        ("/v1/user-integrations/{}", owned["user_integration_id"], str(uuid4())),
+        ("/v1/runs/{}", owned["run_id"], str(uuid4())),
+        ("/v1/tasks/{}", owned["task_id"], 10**12),
         ("/v1/user-integration-content/{}", owned["content_id"], 10**12),
     ]:
         answers = [foreign.get(path.format(id)) for id in (there, nowhere)]
         bodies = [
-            re.sub(rf"\b{id}\b", "ID", answer.text)
+            re.sub(rf"\b{id}\b", "ID", json.dumps(answer.json() | {"request_id": ""}))
             for answer, id in zip(answers, (there, nowhere), strict=True)
         ]
         assert bodies[0] == bodies[1]
@@ -247,7 +262,7 @@ def test_every_error_is_a_problem(api, path) -> None:
 def test_unstorable_characters_are_refused_and_not_repeated(api) -> None:
     user = api.user("u")
     for path in ("/v1/user-integrations", "/v1/user-integration-content"):
-        for name in ("user_id", "domain", "after"):
+        for name in ("user_id", "integration_domain", "after"):
             assert user.get(path, params={name: "a\0b"}).status_code in (403, 422)
     answer = user.post(
         "/v1/user-integrations",

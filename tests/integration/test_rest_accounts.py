@@ -69,6 +69,9 @@ def test_an_account_is_connected_read_changed_and_disconnected(api) -> None:
     assert user.delete(f"{place}?content=keep").status_code == 204
     assert user.get(place).json()["sync_status"] == "disconnected"
     assert user.delete(f"{place}?content=delete").status_code == 204
+    assert user.get(place).json()["sync_status"] == "erasing"
+    assert user.delete(f"{place}?content=keep").json()["code"] == "account-erasing"
+    assert user.delete(f"{place}?content=delete&now=true").status_code == 204
     assert user.get(place).status_code == 404
 
 
@@ -108,7 +111,7 @@ def test_listings_are_filtered_and_paged(api) -> None:
     assert [row["id"] for row in paused] == ids[:1]
     due = {"due_before": "2000-01-01T00:00:00Z"}
     assert admin.get("/v1/user-integrations", params=due).json()["items"] == []
-    due = {"due_before": "2100-01-01T00:00:00Z", "domain": "locked"}
+    due = {"due_before": "2100-01-01T00:00:00Z", "integration_domain": "locked"}
     assert len(admin.get("/v1/user-integrations", params=due).json()["items"]) == 6
 
 

@@ -9,12 +9,14 @@ from support.indexing import index_all
 from support.old_clocks import OLD, YOUNG
 
 from core import TaskOutput
-from core.service.accounts import disconnect as account_disconnect
+from core.errors import WrongState
+from core.ledger import erasure
 from core.service.accounts import erase as account_erase
 from core.service.content import listing as content_listing
 from core.service.content import search_index
 from core.service.pagination import encode_cursor
 
+NOTHING = {"hidden": 0, "accounts": 0, "rows": 0, "blobs": 0}
 PLACE = "/v1/user-integration-content"
 EVIL = 'a"\r\nSet-Cookie: x=y\r\n\r\n<script>.html'
 
@@ -46,8 +48,8 @@ def test_content_is_filtered_by_each_parameter(api, desk) -> None:
         return set(names(user.get(PLACE, params=params)))
 
     assert find() == {"m1", "m1/1", "z"}
-    assert find(account=str(mine)) == {"m1", "m1/1"}
-    assert find(domain="caller") == {"z"}
+    assert find(user_integration_id=str(mine)) == {"m1", "m1/1"}
+    assert find(integration_domain="caller") == {"z"}
     assert find(external_id="m1") == {"m1"}
     assert find(parent="m1") == {"m1/1"}
     assert find(kind="message") == {"m1"}
@@ -205,8 +207,8 @@ def test_erasing_a_user_leaves_no_row_and_no_blob(api, desk, blobs) -> None:
         ).status_code
         == 201
     )
-    assert api.user("v").delete("/v1/users/u/1").status_code == 403
-    gone = api.client(token).delete("/v1/users/u%2F1")
+    assert api.user("v").delete("/v1/users/u/1?now=true").status_code == 403
+    gone = api.client(token).delete("/v1/users/u%2F1?now=true")
     assert gone.status_code == 200, gone.text
     assert (gone.json()["accounts"], gone.json()["blobs"]) == (2, 1)
     assert desk.value("SELECT count(*) FROM idempotency_key") == 0
@@ -218,12 +220,12 @@ def test_erasing_a_user_leaves_no_row_and_no_blob(api, desk, blobs) -> None:
     assert desk.value("SELECT count(*) FROM blob") == 1
     (row,) = api.user("v").get(PLACE).json()["items"]
     assert api.user("v").get(f"{PLACE}/{row['id']}/raw").content == shared
-    assert api.admin.delete("/v1/users/u%2F1").json() == {"accounts": 0, "rows": 0, "blobs": 0}
+    assert api.admin.delete("/v1/users/u%2F1?now=true").json() == NOTHING
 
 
 def test_blobs_of_an_erased_user_are_deleted_within_an_hour(api, desk) -> None:
     desk.keep(desk.account("a", user_id="u"), TaskOutput("o", b"\x02" * 2_000_000))
-    assert api.admin.delete("/v1/users/u").json()["blobs"] == 0
+    assert api.admin.delete("/v1/users/u?now=true").json()["blobs"] == 0
     left = desk.value(
         "SELECT extract(epoch FROM touched_at - now() + interval '24 hours')::float FROM blob"
     )
@@ -235,7 +237,7 @@ def test_an_erasure_keeps_a_blob_that_only_a_wrong_clock_calls_old(api, desk) ->
     desk.keep(desk.account("a", user_id="u"), TaskOutput("o", b"\x02" * 2_000_000))
     desk.conn.execute(YOUNG)
     desk.conn.execute("UPDATE blob SET touched_at = touched_at - interval '1 day'")
-    assert api.admin.delete("/v1/users/u").json()["blobs"] == 0
+    assert api.admin.delete("/v1/users/u?now=true").json()["blobs"] == 0
     assert desk.value("SELECT count(*) FROM blob") == 1
     kept = {"grace": 1.0, "keys": [desk.value("SELECT key FROM blob")]}
     assert (
@@ -265,7 +267,7 @@ def after_erasing(monkeypatch):
 
     At that moment the last portion of an account is deleted, and its own row is not.
     """
-    erase = account_disconnect.erase
+    erase = erasure.erase
 
     def install(act) -> None:
         left = [act]
@@ -275,21 +277,24 @@ def after_erasing(monkeypatch):
             if left:
                 left.pop()()
 
-        monkeypatch.setattr(account_disconnect, "erase", and_then)
+        monkeypatch.setattr(erasure, "erase", and_then)
 
     return install
 
 
-def test_an_account_reconnected_during_its_erasure_leaves_no_row(api, desk, after_erasing) -> None:
+def test_an_account_is_not_reconnected_during_its_erasure(api, desk, after_erasing) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"))
+    refused = []
 
     def again() -> None:
-        assert desk.account("a", user_id="u") == account
-        desk.keep(account, TaskOutput("late", "x"))
+        with pytest.raises(WrongState) as error:
+            desk.account("a", user_id="u")
+        refused.append(error.value.code)
 
     after_erasing(again)
-    assert api.admin.delete("/v1/users/u").status_code == 200
+    assert api.admin.delete("/v1/users/u?now=true").status_code == 200
+    assert refused == ["account-erasure-begun"]
     for table in ("user_integration_content", "sync_run", "sync_task", "user_integration"):
         assert desk.value(f"SELECT count(*) FROM {table}") == 0, table
 
@@ -297,7 +302,7 @@ def test_an_account_reconnected_during_its_erasure_leaves_no_row(api, desk, afte
 def test_concurrent_erasures_of_one_user_succeed(api, desk, after_erasing) -> None:
     _, second = (desk.account(name, user_id="u") for name in "ab")
     after_erasing(lambda: account_erase.erase_account(api.backend, second))
-    assert api.admin.delete("/v1/users/u").status_code == 200
+    assert api.admin.delete("/v1/users/u?now=true").status_code == 200
     assert desk.value("SELECT count(*) FROM user_integration") == 0
 
 
@@ -316,7 +321,7 @@ def test_erasing_during_indexing_neither_deadlocks_nor_leaves_words(
             portions += 1
         return portions
 
-    answers = together(follow_all, lambda: api.admin.delete("/v1/users/u").status_code)
+    answers = together(follow_all, lambda: api.admin.delete("/v1/users/u?now=true").status_code)
     assert answers[1] == 200, answers
     assert isinstance(answers[0], int), answers
     assert desk.value("SELECT count(*) FROM user_integration_content") == 0

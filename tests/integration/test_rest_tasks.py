@@ -116,3 +116,53 @@ def test_a_user_retries_only_tasks_of_the_users_own_accounts(api, desk, stopped)
     assert user.post("/v1/tasks/retry", json=foreign).status_code == 404
     assert user.post("/v1/tasks/retry", json={}).status_code == 422
     assert states(desk, tasks[1]) == ["parked"]
+
+
+PAYLOADS = "SELECT payload, retry_of FROM sync_task WHERE id = %s"
+
+
+@pytest.fixture
+def refused(desk: Any, stopped: Any) -> int:
+    """Park a task of an integration that knows its parameters."""
+    return stopped(desk.account(user_id="ann", domain="locked"), "not found")
+
+
+def test_an_operator_retries_a_task_with_another_payload(api, desk, refused) -> None:
+    place = f"/v1/tasks/{refused}/retry"
+    answer = api.admin.post(place, json={"payload": {"number": 2}})
+    assert answer.status_code == 200, answer.text
+    (copy,) = answer.json()["tasks"]
+    assert desk.rows(PAYLOADS, copy) == [({"number": 2}, refused)]
+    assert desk.rows(PAYLOADS, refused) == [({}, None)]
+    assert states(desk, refused) == ["retried"]
+    (dispatch,) = [each for each in desk.claim(domain="locked") if each.task_id == copy]
+    assert dispatch.payload == {"number": 2}
+
+
+@pytest.mark.parametrize(
+    "payload", [{"number": "x"}, {"number": "\0"}, {"number": "a" * 70_000}, {"number": [1]}]
+)
+def test_a_payload_that_does_not_fit_changes_nothing(api, desk, refused, payload) -> None:
+    answer = api.admin.post(f"/v1/tasks/{refused}/retry", json={"payload": payload})
+    assert (answer.status_code, answer.json()["code"]) == (422, "payload-invalid")
+    assert states(desk, refused) == ["parked"]
+
+
+def test_a_user_cannot_edit_a_payload(api, desk, refused) -> None:
+    """A payload may name an item or an address that the user may not read."""
+    place, user = f"/v1/tasks/{refused}/retry", api.user("ann")
+    assert user.post(place, json={"payload": {"number": 2}}).status_code == 403
+    assert states(desk, refused) == ["parked"]
+    assert user.post(place, json={}).status_code == 200
+    assert states(desk, refused) == ["retried"]
+
+
+def test_a_step_that_the_open_run_has_is_not_edited(api, desk, refused) -> None:
+    """The original would count as continued by a task without the edit."""
+    account = desk.value("SELECT user_integration_id FROM sync_task WHERE id = %s", refused)
+    desk.conn.execute("UPDATE sync_run SET state = 'partial', finished_at = now()")
+    desk.conn.execute("UPDATE sync_task SET state = 'done' WHERE state = 'ready'")
+    desk.add(desk.run(account), "not found parked 0")
+    answer = api.admin.post(f"/v1/tasks/{refused}/retry", json={"payload": {"number": 2}})
+    assert (answer.status_code, answer.json()["code"]) == (409, "task-step-open")
+    assert states(desk, refused) == ["parked"]

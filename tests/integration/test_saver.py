@@ -58,6 +58,7 @@ def test_results_wait_for_others_while_the_process_has_other_tasks(
 ) -> None:
     """Tasks that do nothing end before the next one starts, so no thread runs one in between."""
     monkeypatch.setattr("core.worker.saver.GATHER_SECONDS", 60.0)
+    monkeypatch.setattr("core.worker.saver.PAUSE_SECONDS", 60.0)
     monkeypatch.setattr("core.worker.saver.MAX_BATCH_OUTCOMES", 2)
     inflight = InflightTasks()
     first, second, _ = roots = [desk.root(desk.account(name)) for name in ("a", "b", "c")]
@@ -71,6 +72,20 @@ def test_results_wait_for_others_while_the_process_has_other_tasks(
         assert desk.rows(done) == [(0, 0)]
     saver.hand_over(desk.outcome(second))
     until(lambda: desk.rows(done) == [(1, 2)], "both are saved in one transaction")
+    saver.stop(20)
+
+
+def test_results_do_not_wait_when_no_other_arrives(desk, database, queues, monkeypatch) -> None:
+    """Slow tasks that end together make room for the next ones."""
+    monkeypatch.setattr("core.worker.saver.GATHER_SECONDS", 60.0)
+    inflight = InflightTasks()
+    first, _ = roots = [desk.root(desk.account(name)) for name in ("a", "b")]
+    for root in roots:
+        inflight.receive(root)
+    saver = Saver(database, queues, inflight, Registry(), guard=DeleteGuard())
+    saver.start()
+    saver.hand_over(desk.outcome(first))
+    until(lambda: desk.runs().count("succeeded") == 1, "its run has ended")
     saver.stop(20)
 
 

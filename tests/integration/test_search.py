@@ -17,6 +17,10 @@ from core.search.query import parse
 from core.service.content import document_texts, listing
 
 WAITING = "SELECT count(*) FROM extracted_text WHERE extracted_at IS NULL"
+MOMENT = """
+SELECT s.moment FROM content_search s JOIN user_integration_content c ON c.id = s.content_id
+WHERE c.external_id = 'zz'
+"""
 PLACE = "/v1/user-integration-content"
 
 
@@ -120,7 +124,7 @@ def test_a_question_finds_its_items(api, kept, query: str, wanted: str) -> None:
 @pytest.mark.parametrize("source", listing.FOUND)
 def test_each_source_of_matches_finds_the_same_items(api, kept, monkeypatch, source: str) -> None:
     def chosen(conn: Any, params: dict[str, Any], conditions: list[str]) -> tuple[str, str]:
-        params["most_of_each"] = len(ITEMS)
+        params["most_of_each"] = listing.MAX_EXAMINED
         return source, conditions[-1]
 
     monkeypatch.setattr(listing, "_source", chosen)
@@ -140,13 +144,31 @@ def test_a_common_word_is_searched_among_the_newest_items(api, desk, kept, monke
         return chosen[-1]
 
     monkeypatch.setattr(listing, "_source", source)
-    # The item with the last external id, of the only account of the user.
-    desk.keep(kept, message("zz", "a hawser and a hawser"), message("a0", "hawser"))
+    desk.keep(
+        kept,
+        message("a0", "a hawser and a hawser", timestamp=at("2099-08-01")),
+        message("zz", "hawser", timestamp=at("2099-07-01")),
+    )
     follow(api, desk)
     monkeypatch.setattr(listing, "HAS_MANY", "SELECT true AS has_many")
-    assert found(api, "hawser") == ["zz"]
+    assert found(api, "hawser") == ["a0"]
+    assert found(api, "hawser before:2099-08-01") == ["zz"]
+    assert found(api, "hawser", until="2099-08-01T00:00:00Z") == ["zz"]
+    assert found(api, "hawser after:2099-09-01") == []
     assert found(api, "crane") == ["C1:1", "C2:1"]
-    assert [source for source, _ in chosen] == ["newest of accounts", "words"]
+    assert found(api, "crane after:2099-07-15") == []
+    newest = "newest of accounts"
+    assert [source for source, _ in chosen] == [newest, newest, newest, newest, "words", newest]
+    desk.conn.execute("UPDATE content_search SET form = 1, moment = NULL")
+    assert sorted(found(api, "hawser")) == ["a0", "zz"]
+    assert chosen[-1][0] == "words"
+
+
+def test_an_item_keeps_its_place_in_time_when_its_time_changes(api, desk, kept) -> None:
+    for day in ("2026-07-01", "2026-09-01"):
+        desk.keep(kept, message("zz", "hawser", timestamp=at(day)))
+        follow(api, desk)
+        assert desk.value(MOMENT) == at(day)
 
 
 def test_the_index_searches_the_rarest_conditions(desk, monkeypatch) -> None:

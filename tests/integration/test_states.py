@@ -21,7 +21,7 @@ from support.state_changes import MACHINES, Change, forbidden, noted, watch
 from core import Task
 from core.accounts import store
 from core.errors import NotFound, PollingError
-from core.ledger import breakers, carry_over, completion, controls, leases, scheduling
+from core.ledger import breakers, carry_over, completion, controls, erasure, leases, scheduling
 from core.ledger.outcomes import Dispatch, Outcome, Stop
 from core.service.accounts import disconnect as account_disconnect
 from core.states import (
@@ -209,6 +209,39 @@ def a_stopped_account_is_disconnected(desk: Any) -> None:
     account_disconnect.disconnect(desk.conn, account)
 
 
+def hide(desk: Any, account: UUID, *, now: bool = False) -> None:
+    account_disconnect.hide(desk.conn, account, erases_account=False, now=now)
+
+
+@shows((ACCOUNTS, A.ACTIVE, A.ERASING), (ACCOUNTS, A.ERASING, A.ACTIVE))
+def an_account_is_hidden_and_restored(desk: Any) -> None:
+    account = desk.account()
+    hide(desk, account)
+    reconnect(desk, account)
+
+
+@shows((ACCOUNTS, A.PAUSED, A.ERASING))
+def a_paused_account_is_hidden(desk: Any) -> None:
+    account = desk.account()
+    desk.conn.execute(store.PAUSE, (account,))
+    hide(desk, account)
+
+
+@shows((ACCOUNTS, A.ERROR, A.ERASING))
+def a_stopped_account_is_hidden(desk: Any) -> None:
+    account = desk.account()
+    save(desk, stopped(desk.root(account), AccountStateReason.CREDENTIALS))
+    hide(desk, account)
+
+
+@shows((ACCOUNTS, A.DISCONNECTED, A.ERASING), (ACCOUNTS, A.ERASING, A.DISCONNECTED))
+def a_disconnected_account_is_erased(desk: Any) -> None:
+    account = desk.account()
+    account_disconnect.disconnect(desk.conn, account)
+    hide(desk, account, now=True)
+    assert erasure.erase_due(desk.conn, None, 60)
+
+
 ALLOWED = [
     (machine.table, transition.source, transition.target)
     for machine in MACHINES.values()
@@ -296,9 +329,11 @@ class World:
         changes: list[Callable[[], object]] = [
             lambda: self.conn.execute(store.PAUSE, (account,)),
             lambda: self.conn.execute(store.RESUME, (account,)),
+            lambda: self.conn.execute(store.RESUME_STOPPED, (account,)),
             lambda: reconnect(self.desk, account),
             lambda: correct(self.desk, account),
             lambda: self.desk.account(self.choose(["one", "two"])),
+            lambda: hide(self.desk, account),
         ]
         self.choose(changes)()
 

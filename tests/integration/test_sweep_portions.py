@@ -17,7 +17,7 @@ from core.content import holds, portions, seen, store
 from core.content.guard import Lost
 from core.db import short_transactions
 from core.db.pool import TUNE
-from core.ledger import completion, controls, pruning
+from core.ledger import completion, controls, erasure, pruning
 from core.ledger.outcomes import Outcome
 from core.service.accounts import disconnect
 from core.service.content import deletions
@@ -614,9 +614,9 @@ def test_a_portion_reads_only_the_rows_that_it_returns(desk, blocks) -> None:
     assert is_flat(blocks[portions + 2 :])
     desk.finish(desk.root(account), seen=["kept"], listed=[Listing()], guard=1.0)
     assert by_phase(desk, blocks, 1.0) == {"find": True, "delete": True}
-    disconnect.disconnect(desk.conn, account)
+    disconnect.hide(desk.conn, account, erases_account=False, now=True)
     blocks.clear()
-    assert sum(disconnect.erase(desk.conn, account)) > count
+    assert sum(erasure.erase(desk.conn, account)) > count
     assert is_flat(blocks)
 
 
@@ -734,8 +734,8 @@ def test_a_million_items_go_in_short_transactions(desk, transactions) -> None:
         desk.save(Outcome(claimed[0]), guard=1.0)
     longest = show("swept", transactions)
     assert desk.alive() == set()
-    disconnect.disconnect(desk.conn, account)
-    assert sum(disconnect.erase(desk.conn, account)) >= 1_000_002
+    disconnect.hide(desk.conn, account, erases_account=False, now=True)
+    assert sum(erasure.erase(desk.conn, account)) >= 1_000_002
     longest = max(longest, show("erased", transactions))
     assert desk.rows("SELECT FROM user_integration_content LIMIT 1") == []
     assert longest < 0.6

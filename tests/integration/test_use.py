@@ -32,12 +32,12 @@ def test_numbers_of_processes_add_up_by_user_and_day(conn) -> None:
     add_use(conn, {})
     conn.execute("UPDATE user_day SET day = day - 1 WHERE user_id = 'bob'")
     add_use(conn, {"bob": Use(tasks=7)})
-    (ann, bob) = use.of_users(conn)
+    (ann, bob) = use.of_users(conn).rows
     assert (ann["user_id"], ann["polls"], ann["tasks"], ann["thread_seconds"]) == ("ann", 1, 4, 3.0)
     assert (ann["bytes_in"], ann["bytes_kept"], bob["tasks"]) == (100, 40, 7)
-    assert [row["tasks"] for row in use.of_users(conn, days=2, user="bob")] == [8]
+    assert [row["tasks"] for row in use.of_users(conn, days=2, user="bob").rows] == [8]
     assert [row["tasks"] for row in use.by_day(conn, "bob")] == [7, 1]
-    assert [row["user_id"] for row in use.of_users(conn, limit=1)] == ["ann"]
+    assert [row["user_id"] for row in use.of_users(conn, limit=1).rows] == ["ann"]
 
 
 def test_a_worker_counts_tasks_and_bytes_of_committed_results(desk) -> None:
@@ -74,14 +74,14 @@ def test_a_heartbeat_writes_the_use_and_keeps_what_it_could_not_write(
     worker.inflight.on_end("ann", 1.0)
     worker._heartbeat()
     worker._heartbeat()
-    assert [row["thread_seconds"] for row in use.of_users(conn)] == [3.0]
+    assert [row["thread_seconds"] for row in use.of_users(conn).rows] == [3.0]
     worker.database.close()
 
 
 def test_the_use_of_an_erased_user_and_of_old_days_is_deleted(api, conn) -> None:
     add_use(conn, {"ann": SOME, "bob": SOME})
     erase_user(api.backend, "ann")
-    assert [row["user_id"] for row in use.of_users(conn)] == ["bob"]
+    assert [row["user_id"] for row in use.of_users(conn).rows] == ["bob"]
     conn.execute("UPDATE user_day SET day = day - 399")
     pruning.prune(conn)
     assert len(use.by_day(conn, "bob", days=use.MAX_DAYS)) == 1

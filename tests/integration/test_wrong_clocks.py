@@ -38,8 +38,9 @@ COLUMNS = {
     if isinstance(column.type, DateTime)
 }
 IN_DATABASE = """
-SELECT table_name || '.' || column_name FROM information_schema.columns
-WHERE table_schema = 'public' AND data_type LIKE 'timestamp%'
+SELECT table_name || '.' || column_name
+FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND data_type LIKE 'timestamp%'
 """
 SPANS = {
     "poll_interval_minutes": 15,
@@ -394,6 +395,19 @@ def test_samples_add_up_over_leaders_and_old_ones_are_deleted(
     watch(desk.conn)
     ((first, last),) = desk.rows("SELECT min(watched), max(watched) FROM monotonic_sample")
     assert first < last - settings.retention_days * 86_400
+
+
+def test_samples_cover_the_longest_age(maintenance: Maintenance, desk) -> None:
+    """Without such samples, rows of this age would never be deleted."""
+    longest = max(seconds for _, seconds in pruning.PRUNED)
+    desk.conn.execute(
+        "INSERT INTO monotonic_sample (watched, at)"
+        " SELECT 86400.0 * day, now() - (600 - day) * interval '1 day'"
+        " FROM generate_series(0, 600) day"
+    )
+    maintenance._watch_clock(desk.conn)
+    assert longest < 600 * 86_400
+    assert monotonic.old_enough(desk.conn, longest) is not None
 
 
 def test_nothing_is_given_up_because_the_clock_stepped_ahead(desk) -> None:

@@ -19,12 +19,13 @@ from uuid import UUID
 import pytest
 from alembic.script import ScriptDirectory
 from integration_polling_hello_world import HelloWorld, expected
-from support import oracle
-from support.accounts import connect, sync
+from support import oracle, waiting
+from support.accounts import connect, sync, tick
 from support.deployment import Deployment
 from support.fleet import Fleet, Program
 
 from core.db.migrate import alembic_config
+from core.service.accounts import disconnect
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
 
@@ -140,3 +141,26 @@ def stop(fleet: Fleet, program: Program) -> None:
     """Stop workers with SIGTERM."""
     assert program.terminate() == 0
     fleet.programs.remove(program)
+
+
+def test_workers_of_the_previous_version_leave_a_hidden_account_alone(
+    old: Mapping[str, str], fleet: Fleet, deployment: Deployment
+) -> None:
+    """They neither poll it nor save results of it, even if it has a time of its next poll."""
+    fleet.workers(processes=1, **old)
+    hidden = synced(fleet, deployment)
+    other = synced(fleet, deployment)
+    count = "SELECT count(*) FROM sync_run WHERE user_integration_id = %s"
+    with deployment.connection() as conn:
+        assert not disconnect.hide(conn, hidden, erases_account=True, now=False).has_begun
+        before = conn.execute(count, (hidden,)).fetchone()
+        conn.execute("UPDATE user_integration SET next_sync_at = now()")
+        tick(deployment)
+        polled = "SELECT next_sync_at > now() FROM user_integration WHERE id = %s"
+        waiting.until(
+            lambda: conn.execute(polled, (other,)).fetchone() == (True,), "the other is polled", 30
+        )
+        oracle.wait_for_quiet(fleet, replace=False)
+        assert conn.execute(count, (hidden,)).fetchone() == before
+        state = "SELECT sync_status FROM user_integration WHERE id = %s"
+        assert conn.execute(state, (hidden,)).fetchone() == ("erasing",)

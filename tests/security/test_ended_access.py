@@ -379,10 +379,12 @@ def _blocks(conn: Conn, pid: int) -> bool:
 class Item:
     """The content of an item, whose second portion waits until the test allows it."""
 
+    size, hash = len(b"firstsecondsecret"), None
+
     def __init__(self) -> None:
         self.begun, self.leave = threading.Event(), threading.Event()
 
-    def __call__(self, *_: Any) -> Iterator[bytes]:
+    def read(self) -> Iterator[bytes]:
         yield b"first"
         yield b"second"
         self.begun.set()
@@ -393,7 +395,7 @@ class Item:
 @pytest.fixture
 def item(monkeypatch: pytest.MonkeyPatch) -> Iterator[Item]:
     item = Item()
-    monkeypatch.setattr(downloads.content_reader, "read", item)
+    monkeypatch.setattr(downloads.content_reader, "find", lambda *_: item)
     monkeypatch.setattr(downloads, "AUTHORIZATION_SECONDS", 0.0)
     yield item
     item.leave.set()
@@ -417,7 +419,7 @@ def sign_out_everywhere(dashboard: Any, conn: Conn) -> None:
 
 
 def erase(dashboard: Any, conn: Conn) -> None:
-    assert dashboard.admin.delete("/v1/users/mallory").status_code == 200
+    assert dashboard.admin.delete("/v1/users/mallory?now=true").status_code == 200
 
 
 def nothing(dashboard: Any, conn: Conn) -> None:

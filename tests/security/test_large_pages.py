@@ -22,7 +22,7 @@ from support.serving import Served, polling_serve
 
 from core.db.pool import Conn
 from core.service import pagination
-from core.service.content import threads
+from core.service.content import queries
 from core.web.user_slots import MAX_REQUESTS_PER_USER
 
 MAX_USER_BYTES = 512 * 1024 * 1024
@@ -36,7 +36,7 @@ INSERT INTO user_integration_content (user_integration_id, integration_domain, e
     name, content_text, size, metadata, digest, content_seq, metadata_seq)
 SELECT %(account)s, 'locked', 'large ' || lpad(n::text, 4, '0'), 'message',
     repeat(chr(1), least(%(lists)s, 65000)),
-    'findme ' || repeat(chr(1), least(%(lists)s, {threads.MAX_TEXT_CHARS})) || chr(128512), 1,
+    'findme ' || repeat(chr(1), least(%(lists)s, {queries.MAX_TEXT_CHARS})) || chr(128512), 1,
     jsonb_build_object('thread_id', 'one', 'lists', (
         SELECT jsonb_agg('[]'::jsonb) FROM generate_series(1, %(lists)s))), '', 1, 1
 FROM generate_series(1, %(rows)s) n
@@ -88,7 +88,7 @@ class Large:
         account, run = self.filled.account, self.filled.run
         content = "/v1/user-integration-content"
         return {
-            f"{content}?account={account}": "external_id",
+            f"{content}?user_integration_id={account}": "external_id",
             f"{content}?q=findme": "external_id",
             f"{content}/{self.filled.content}/thread": "external_id",
             f"/v1/user-integrations/{account}/state": "partition",

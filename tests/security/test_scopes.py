@@ -21,52 +21,63 @@ CONTENT, CONNECT, OPERATE, METRICS, TOKENS = (
     "metrics:read",
     "tokens:admin",
 )
+AUDIT = "audit:read"
 STATUS, DETAILS = {CONTENT, CONNECT, OPERATE, METRICS}, {CONTENT, OPERATE}
-NOBODY = {"/healthz", "/readyz", "/v1/hints/{domain}"}
+NOBODY = {"/healthz", "/readyz", "/v1/hints/{integration_domain}"}
 """Routes that need no token."""
 
 ROUTES = {
     "list_integrations get_integration list_outages list_user_integrations get_user_integration"
-    " list_runs get_run list_users read_use read_quotas": STATUS,
-    "get_state list_tasks get_task list_held_deletions get_held_deletion list_held_items": DETAILS,
+    " list_runs list_all_runs get_run list_users read_use read_quotas": STATUS,
+    "get_state list_tasks list_stopped_tasks get_task list_held_deletions get_held_deletion"
+    " list_held_items": DETAILS,
     "list_content get_content get_raw_content get_thread read_changes export_content": {CONTENT},
     "create_user_integration change_user_integration delete_user_integration"
     " check_user_integration check_new_account erase_user start_authorization"
     " redeem_connect_code": {CONNECT},
-    "pause_integration resume_integration pause_user_integration resume_user_integration"
+    "pause_user_integrations resume_user_integrations sync_user_integrations"
+    " pause_integration resume_integration pause_user_integration resume_user_integration"
     " sync_user_integration resync_user_integration reread_user_integration cancel_run retry_tasks"
     " discard_tasks retry_task discard_task accept_held_deletion refuse_held_deletion"
-    " change_quotas": {OPERATE},
+    " change_quotas list_organizations get_organization connect_organization sync_organization"
+    " disconnect_organization": {OPERATE},
     "metrics": {METRICS},
     "list_tokens create_token revoke_token": {TOKENS},
+    "read_audit_trail": {AUDIT},
 }
 """The scopes of which one allows a route of the API."""
 
 PAGES_ALLOWED = {
-    "account_list account_page integrations list_runs list_users": STATUS,
+    "account_list account_page account_timeline integrations list_runs list_users": STATUS,
     "show_run show_task list_parked list_deletions show_deletion": DETAILS,
     "list_content show_content preview_content raw_content show_thread": {CONTENT},
     "settings_page change_settings credentials_page reconnect connect.authorize edit.authorize"
     " check disconnect erase connect_page connect connected": {CONNECT},
     "sync resync actions.reread actions.pause actions.resume connect.pause connect.resume"
-    " cancel_run retry_task discard_task retry discard retry_all discard_all accept"
-    " refuse": {OPERATE},
+    " cancel_run retry_task retry_edited discard_task retry discard retry_all discard_all accept"
+    " resume_selected pause_selected sync_selected"
+    " refuse list_organizations connect_organization list_members"
+    " disconnect_organization": {OPERATE},
     "create_token revoke_token": {TOKENS},
+    "audit_trail": {AUDIT},
     "access overview sign_out sign_out_everywhere": set(ALL),
 }
 """The scopes of which one allows a page or an action of the dashboard."""
 
 OPEN_PAGES = {"sign_in", "sign_in_page", "returned", "confirm", "cancel"}
 VALUES = {
-    "account": str(uuid4()),
-    "run": str(uuid4()),
+    "user_integration_id": str(uuid4()),
+    "run_id": str(uuid4()),
     "token": str(uuid4()),
-    "task": 10**12,
-    "deletion": 10**12,
+    "token_id": str(uuid4()),
+    "task_id": 10**12,
+    "held_deletion_id": 10**12,
+    "organization_id": str(uuid4()),
     "content": 10**12,
     "content_id": 10**12,
     "user_id": "nobody",
     "domain": "nowhere",
+    "integration_domain": "nowhere",
 }
 """Names of rows that do not exist, so that the walk changes nothing."""
 
@@ -279,7 +290,7 @@ def test_a_scope_of_a_newer_version_gives_nothing(api, conn) -> None:
 
 
 def test_a_token_can_do_by_default_what_it_could_before_scopes(api) -> None:
-    assert set(DEFAULT) == set(ALL) - {Scope.TOKENS_ADMIN}
+    assert set(DEFAULT) == set(ALL) - {Scope.AUDIT_READ, Scope.TOKENS_ADMIN}
     for scope, path in itertools.product([CONTENT], ("/v1/changes", "/metrics")):
         assert api.admin.get(path).status_code == 200, scope
     assert api.admin.get("/v1/tokens").status_code == 403

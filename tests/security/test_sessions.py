@@ -202,7 +202,7 @@ def test_signing_out_everywhere_leaves_the_sessions_of_other_operators(dashboard
 
 def test_erasing_a_user_ends_their_sessions(dashboard, conn) -> None:
     browser = dashboard.sign_in("ann")
-    assert dashboard.admin.delete("/v1/users/ann").status_code == 200
+    assert dashboard.admin.delete("/v1/users/ann?now=true").status_code == 200
     assert not is_signed_in(browser)
     assert conn.execute("SELECT count(*) FROM session").fetchone() == (0,)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from email.message import EmailMessage
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -190,14 +191,18 @@ def test_slow_downloads_of_one_user_are_bounded(
     """A download holds a portion of the item in memory, for as long as the client reads it."""
     items = {user: fill(conn, "plain", "words", user=user).html for user in ("mallory", "ann")}
 
-    def portions(_: Any, item: int) -> Iterator[bytes]:
+    def portions(item: int) -> Iterator[bytes]:
         yield b"first"
         if item == items["mallory"]:
             yield b"second"
             stuck()
         yield b"last"
 
-    monkeypatch.setattr("core.web.downloads.content_reader.read", portions)
+    def find(_: Any, item: int) -> Any:
+        size = len(b"firstsecondlast" if item == items["mallory"] else b"firstlast")
+        return SimpleNamespace(size=size, hash=None, read=lambda: portions(item))
+
+    monkeypatch.setattr("core.web.downloads.content_reader.find", find)
     monkeypatch.setattr(user_slots, "MAX_WAITING_PER_USER", 10)
 
     def client(user: str) -> Any:
@@ -218,12 +223,13 @@ def test_a_user_s_downloads_leave_slots_for_other_requests_of_the_user(
 ) -> None:
     item = fill(conn, "plain", "words", user="ann").html
 
-    def portions(*_: Any) -> Iterator[bytes]:
+    def portions() -> Iterator[bytes]:
         yield b"first"
         yield b"second"
         stuck()
 
-    monkeypatch.setattr("core.web.downloads.content_reader.read", portions)
+    body = SimpleNamespace(size=len(b"firstsecond"), hash=None, read=portions)
+    monkeypatch.setattr("core.web.downloads.content_reader.find", lambda *_: body)
     ann = api.user("ann")
     slow = [threads.submit(ann.get, f"{CONTENT}/{item}/raw") for _ in range(MAX_DOWNLOADS_PER_USER)]
     until(lambda: stuck.running == MAX_DOWNLOADS_PER_USER, "the downloads run")

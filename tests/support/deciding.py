@@ -87,7 +87,7 @@ class Person:
 
     def held(self, account: UUID) -> dict[int, set[str]]:
         """Return the items of each held deletion of an account."""
-        answer = self._api.get("/v1/held-deletions", params={"account": str(account)})
+        answer = self._api.get("/v1/held-deletions", params={"user_integration_id": str(account)})
         ids = [row["id"] for row in answer.raise_for_status().json()["items"]]
         return {id: self.items(id) or set() for id in ids}
 
@@ -157,6 +157,12 @@ def decide_on_every_surface(fleet: Fleet, folder: Path, account: UUID, kind: str
         deployment.queues.wake()
         settle()
 
+    def only_held(person: Person) -> tuple[int, set[str]]:
+        """Wait until a thread of the worker has settled the others, after the end of their run."""
+        fleet.until(lambda: len(person.held(account)) == 1, "one held deletion remains")
+        ((id, items),) = person.held(account).items()
+        return id, items
+
     resync()
     source = live()
     with (
@@ -166,7 +172,7 @@ def decide_on_every_surface(fleet: Fleet, folder: Path, account: UUID, kind: str
         for surface in get_args(Surface):
             plant(surface)
             resync()
-            ((first, items),) = person.held(account).items()
+            first, items = only_held(person)
             assert (items, live()) == ({surface}, source | {surface})
             assert person.decide(first, "refuse", surface)
             resync()
@@ -175,7 +181,7 @@ def decide_on_every_surface(fleet: Fleet, folder: Path, account: UUID, kind: str
             assert person.decide(first, "accept", surface)
             settle()
             assert live() == source | {"later"}
-            ((second, items),) = person.held(account).items()
+            second, items = only_held(person)
             assert (items, second > first) == ({"later"}, True)
             assert person.decide(second, "accept", surface)
             settle()

@@ -311,7 +311,17 @@ class Filled:
         ]  # fmt: skip
 
 
-LISTS = ["/", "/runs", "/parked", "/content", "/accounts", "/integrations", "/deletions", "/users"]
+LISTS = [
+    "/",
+    "/runs",
+    "/parked",
+    "/content",
+    "/accounts",
+    "/integrations",
+    "/deletions",
+    "/users",
+    "/audit",
+]
 """Pages that show many texts together."""
 
 _numbers = itertools.count(1)

@@ -39,6 +39,6 @@ class Person:
         return answer
 
 
-def signed_in(dashboard: Dashboard, user: str | None = None) -> Person:
-    """Sign in a user, or without a name an operator."""
-    return Person(dashboard.sign_in(user))
+def signed_in(dashboard: Dashboard, user: str | None = None, **more: Any) -> Person:
+    """Sign in a user, or without a name an operator, with a token that has these options."""
+    return Person(dashboard.sign_in(user, **more))

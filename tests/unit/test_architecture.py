@@ -21,7 +21,7 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("core/*
 QUESTIONS = (
     "the statement that ends a run",
     "where a new command goes",
-    "where backoff is computed",
+    "where the backoff of a retry is computed",
     "where a content row is written",
     "how to add a config field to the Slack plugin",
     "where rate limits are enforced",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +41,8 @@ def test_wrong_usage_exits_with_2(
 
 def test_accounts_are_filtered_by_states_in_use_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert get_args(UsedState) == AccountState.used()
-    assert run("accounts", "--state", "erasing") == 2
-    assert "'erasing' is not one of" in capsys.readouterr().err
+    assert run("accounts", "--state", "erased") == 2
+    assert "'erased' is not one of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -182,3 +183,46 @@ def test_help_texts_wrap_at_the_width_of_the_terminal() -> None:
             if "\n" in paragraph and not paragraph.startswith("\b")
         ]
     assert not broken
+
+
+ASKING = {
+    "bash": {"COMP_WORDS": "polling acc", "COMP_CWORD": "1"},
+    "zsh": {"_TYPER_COMPLETE_ARGS": "polling acc"},
+    "fish": {"_TYPER_COMPLETE_ARGS": "polling acc", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+}
+
+
+@pytest.mark.parametrize("shell", ASKING)
+def test_a_shell_completes_words(shell: str) -> None:
+    """It needs no settings, and starts no server."""
+    asking = ASKING[shell] | {"_POLLING_COMPLETE": f"complete_{shell}"}
+    program = [sys.executable, "-c", "from core.cli import main; main()"]
+    done = subprocess.run(
+        program, env=os.environ | asking, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "accounts" in done.stdout
+    assert "audit" not in done.stdout
+
+
+def test_bash_runs_the_script_of_the_command(tmp_path: Path) -> None:
+    program = tmp_path / "polling"
+    program.write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'from core.cli import main; main()' \"$@\"\n"
+    )
+    program.chmod(0o755)
+    script = """
+    source <(polling completion bash)
+    COMP_WORDS=(polling tasks --sta) COMP_CWORD=2
+    _polling_completion polling
+    echo "${COMPREPLY[@]}"
+    """
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], env=os.environ | path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout.split(), done.stderr) == (["--state"], "")
+
+
+def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("completion", "tcsh") == 2
+    assert "tcsh" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from core.ledger.outcomes import Dispatch, Outcome, Stop
 from core.limits.keys import account_key
 from core.middleware.retries import Retries, outcome_of
 from core.plugins import Registry
-from core.results.decisions import KEY_SECONDS, MIN_DEFERRALS, PAUSED_SECONDS, RetryPolicy
+from core.results.decisions import INACTIVE_ACCOUNT_SECONDS, KEY_SECONDS, MIN_DEFERRALS, RetryPolicy
 from core.results.signals import AccountStopped, LeftToOthers, TimeLimitExceeded
 from core.results.text import is_storable
 from core.worker.accounts import LoadedAccount
@@ -229,7 +229,7 @@ def test_a_task_of_a_stopped_account_only_waits(come_to: Decide) -> None:
         "ready",
         0,
         0,
-        PAUSED_SECONDS,
+        INACTIVE_ACCOUNT_SECONDS,
     )
     assert outcome.error is None
 

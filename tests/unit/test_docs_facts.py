@@ -164,7 +164,7 @@ def test_columns_that_are_named_with_their_table_exist(path: Path) -> None:
     named = [
         (table, column)
         for table, column in COLUMN.findall(path.read_text("utf-8"))
-        if table in metadata.tables
+        if table in metadata.tables and f"{table}.{column}" not in [*states.Act]
     ]
     assert not [pair for pair in named if pair[1] not in metadata.tables[pair[0]].columns]
 

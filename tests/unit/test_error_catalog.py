@@ -26,7 +26,7 @@ ERRORS = {
     name
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, errors.PollingError)
-} | {"HttpProblem", "InvalidFields", "DiskFull"}
+} | {"HttpProblem", "DiskFull"}
 STATUSES = {
     "NotFound": {404},
     "WrongState": {409},
@@ -78,7 +78,8 @@ def sites(kinds: set[str]) -> Iterator[Site]:
                 continue
             name = ast.unparse(node.func).rpartition(".")[2]
             if name in kinds and not (path.name == "errors.py" and name == "Advice"):
-                fields = {keyword.arg or "**" for keyword in node.keywords} - {"problems"}
+                fields = {keyword.arg or "**" for keyword in node.keywords}
+                fields -= {"part", "problems"} if name == "InvalidFields" else set()
                 place = f"{path.relative_to(ROOT)}:{node.lineno}"
                 codes = literals(node.args[0]) if node.args else ()
                 yield Site(place, name, codes, frozenset(fields))

@@ -108,6 +108,18 @@ def test_tasks_behind_slow_ones_are_withdrawn_sooner(dispatch: Make) -> None:
     assert inflight.withdraw(60, 0.0) == [waits, quick]
 
 
+def test_tasks_of_a_user_without_a_thread_are_withdrawn_sooner(dispatch: Make) -> None:
+    inflight = InflightTasks()
+    runs, waits = dispatch(task_id=1, user="ann"), dispatch(task_id=2, user="ann")
+    other = dispatch(task_id=3, user="bob")
+    for one in (runs, waits, other):
+        inflight.receive(one)
+    assert inflight.withdraw(60, 30, 0.0) == []  # no thread has started a task
+    inflight.start(runs, 60)
+    assert inflight.withdraw(60, 30, 30) == []
+    assert inflight.withdraw(60, 30, 0.0) == [other]
+
+
 def test_threads_with_long_tasks_are_counted_by_domain(dispatch: Make) -> None:
     inflight = InflightTasks()
     for number, domain in enumerate(("mail", "mail", "files")):

@@ -12,17 +12,29 @@ from urllib.parse import quote, quote_plus
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel, Field, SecretBytes, SecretStr
 
 from core import Manifest, OAuth
 from core.accounts.redaction import MAX_TEXT_CHARS, error_text, redactor, remember_operator
 from core.environment import Environment
 from core.integration.context import ContextLogger
-from core.known_secrets import KNOWN, OPERATOR
+from core.known_secrets import KNOWN, OPERATOR, secrets_in
 
 
 class Token(BaseModel):
     value: SecretStr
+
+
+class Key(BaseModel, extra="ignore"):
+    owner: str
+    secret: SecretStr
+
+
+class Login(BaseModel, extra="forbid"):
+    pin: SecretStr | None = None
+    host: str = ""
+    key: Key | None = None
+    named: SecretStr = Field(SecretStr(""), alias="otherName")
 
 
 class Nested(BaseModel):
@@ -193,3 +205,39 @@ def test_an_oauth_client_secret_is_redacted_without_declared_settings(
     environment = Environment("postgresql://h/db", "redis://h", (), embedded=False)
     remember_operator(environment, SimpleNamespace(integrations={"shop": shop}))
     assert KNOWN.redact("invalid client: the-client-secret") == "invalid client: ***"
+
+
+@pytest.mark.parametrize(
+    ("values", "secrets"),
+    [
+        # The model declares secrets of any length and form.
+        ({"pin": "1234", "host": "production-host-of-ann"}, ["1234"]),
+        ({"pin": "ann@lager.example"}, ["ann@lager.example"]),
+        ({"otherName": "small words"}, ["small words"]),
+        (
+            {"key": {"owner": "the name of ann", "secret": "rose", "id": "4be71c0a9d"}},
+            ["rose"],
+        ),
+        # A text of any other field may be a secret.
+        ({"token": "s3cretword"}, ["s3cretword"]),
+        ({"token": ["p@ssword1", {"deep": "Xylophone"}]}, ["p@ssword1", "Xylophone"]),
+        ({"token": "correct horse battery"}, ["correct horse battery"]),
+        ({"token": "https://ann:rose@lager.example/"}, ["https://ann:rose@lager.example/"]),
+        ({"token": "https://lager.example/hooks/T0"}, ["https://lager.example/hooks/T0"]),
+        ({"token": 12345678}, ["12345678"]),
+        ({"key": {"secret": "n0t-a-valid-key"}}, ["n0t-a-valid-key"]),
+        ({"pin": ["longer-than-a-word"]}, ["longer-than-a-word"]),
+        # Short texts, words and addresses appear in messages.
+        ({"token": "rose"}, []),
+        ({"token": "k3yword"}, []),
+        ({"type": "service_account", "universe": "googleapis.com"}, []),
+        ({"subject": "administrator@lager.example", "at": "https://lager.example"}, []),
+        ({"empty": None, "list": [], "is": True, "number": 1.5}, []),
+        ({}, []),
+    ],
+    ids=str,
+)
+def test_secrets_are_found_in_a_part_of_the_credentials(
+    values: dict[str, object], secrets: list[str]
+) -> None:
+    assert list(secrets_in(Login, values)) == secrets

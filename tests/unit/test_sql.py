@@ -47,6 +47,7 @@ FRAGMENT = re.compile(r"statement|\w+_COLUMNS")
 AT_IMPORT = {
     ("core/service/pagination.py", "__post_init__"),
     ("core/ledger/quotas.py", "most"),
+    ("core/service/runs/listing.py", "_in_order"),
 }
 """Functions that compose statements for module constants at import."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from core.accounts import store
 from core.dashboard import query_filters
@@ -14,7 +14,7 @@ from core.dashboard.session import StatusViewer
 from core.db.pool import Conn
 from core.ledger import listeners
 from core.service import authorization
-from core.service.accounts import comparison, daily, oauth
+from core.service.accounts import comparison, daily, oauth, partitions, timeline
 from core.service.accounts import listing as account_listing
 from core.service.accounts import queries as account_queries
 from core.service.accounts.listening import sentence
@@ -24,7 +24,7 @@ from core.service.fleet import liveness
 from core.service.runs import progress
 from core.service.runs import queries as run_queries
 from core.states import AccountState, Lane, RunState
-from core.web.dependencies import NO_NUL, AccountId, Engine
+from core.web.dependencies import MAX_ID, NO_NUL, AccountId, Engine
 
 router = APIRouter(prefix="/accounts")
 
@@ -37,36 +37,53 @@ PARTITIONS_SHOWN = 50
 FilterText = Annotated[str, Query(max_length=500, pattern=NO_NUL)]
 
 
+def _filters(
+    status: AccountState | Literal[""] = "",
+    domain: Annotated[str, Query(max_length=63, pattern=NO_NUL)] = "",
+    user: FilterText = "",
+    name: FilterText = "",
+    due: account_listing.Due | Literal[""] = "",
+) -> dict[str, Any]:
+    return {"status": status, "domain": domain, "user": user, "name": name, "due": due}
+
+
+ListFilters = Annotated[dict[str, Any], Depends(_filters)]
+"""The filters of the list. Empty: any value."""
+
+Done = Literal["resumed", "paused", "synced"]
+"""The result of an action on selected accounts."""
+
+Count = Annotated[int, Query(ge=0, le=MAX_ID)]
+
+
 @router.get("")
 def account_list(
     engine: Engine,
     viewer: StatusViewer,
     renderer: Renderer,
-    status: AccountState | Literal[""] = "",
-    domain: Annotated[str, Query(max_length=63, pattern=NO_NUL)] = "",
-    user: FilterText = "",
-    name: FilterText = "",
-    due: Literal["", "now", "over"] = "",
+    chosen: ListFilters,
     after: Annotated[str, Query(max_length=20_000, pattern=NO_NUL)] = "",
+    act: Done | None = None,
+    done: Count = 0,
+    refused: Count = 0,
+    more: bool = False,
 ) -> Response:
-    """List accounts, the oldest first. Users see only their own accounts."""
-    filters = {
-        "status": status,
-        "domain": domain,
-        "user": user if viewer.is_admin else "",
-        "name": name,
-        "due": due,
-    }
+    """List accounts, the oldest first. Users see only their own accounts.
+
+    After an action on selected accounts, the page also shows its result.
+    """
+    filters = chosen | ({} if viewer.is_admin else {"user": ""})
+    result = {"act": act, "done": done, "refused": refused, "more": more}
 
     def load(conn: Conn) -> dict[str, Any]:
         rows, cursor = account_listing.page(
             conn,
             engine.settings,
-            user_id=viewer.user_id or user or None,
-            domain=domain or None,
-            status=status or None,
-            name=name.strip() or None,
-            due=due or None,
+            user_id=viewer.user_id or filters["user"] or None,
+            domain=filters["domain"] or None,
+            status=filters["status"] or None,
+            name=filters["name"].strip() or None,
+            due=filters["due"] or None,
             after=after or None,
         )
         return {
@@ -75,19 +92,42 @@ def account_list(
             "filters": filters,
             "first": not after,
             "overdue_seconds": liveness.silent_after_seconds(engine.settings),
-            "domains": query_filters.domains(engine, domain),
+            "domains": query_filters.domains(engine, filters["domain"]),
             "states": STATES,
+            "result": result,
         }
 
     return renderer.live("accounts.html", load)
 
 
-@router.get("/{account}")
+@router.get("/{user_integration_id}")
 def account_page(
     engine: Engine, viewer: StatusViewer, renderer: Renderer, account: AccountId
 ) -> Response:
     """Show one account."""
     return render(engine, viewer.principal, renderer, account)
+
+
+@router.get("/{user_integration_id}/timeline")
+def account_timeline(
+    engine: Engine, viewer: StatusViewer, renderer: Renderer, account: AccountId
+) -> Response:
+    """Show the history of one account."""
+
+    def load(conn: Conn) -> dict[str, Any]:
+        authorization.require(conn, viewer.principal, "account", account)
+        row = account_queries.accounts.one(conn, "account", account)
+        events = timeline.timeline(
+            conn,
+            engine.query_slots,
+            row,
+            reader=viewer.user_id,
+            shows_deletions=viewer.sees_details,
+            shows_acts=viewer.reads_audit,
+        )
+        return {"account": row, "events": events}
+
+    return renderer.live("timeline.html", load)
 
 
 def render(
@@ -145,6 +185,7 @@ def _collect(engine: Backend, conn: Conn, account: UUID, *, in_full: bool) -> di
     return {
         "account": row,
         "compared": comparison.sentence(compared, name) if compared is not None else None,
+        "notice": partitions.notice(conn, account),
         "listening": listening
         and sentence(listening, row["poll_interval_minutes"], in_full=in_full),
         "public_only": stored_account.public_hosts_only,
@@ -165,6 +206,7 @@ def _collect(engine: Backend, conn: Conn, account: UUID, *, in_full: bool) -> di
         "parked": account_listing.parked_summary(conn, account),
         "totals": account_queries.shown_totals(conn, account),
         "most_counted": account_queries.MAX_COUNTED_ITEMS,
+        "erase_minutes": round(engine.settings.erase_after_minutes),
         "states": account_queries.shown_states.page(
             conn, limit=PARTITIONS_SHOWN, user_integration_id=account, deleted=False
         ),

@@ -23,7 +23,7 @@ from core.service.runs import actions as run_actions
 from core.web.dependencies import AccountId, Engine
 from core.web.provider_slots import provider_slot
 
-router = APIRouter(prefix="/accounts/{account}")
+router = APIRouter(prefix="/accounts/{user_integration_id}")
 
 
 @router.post("/sync")
@@ -107,11 +107,11 @@ def resume(
     account: AccountId,
     form: ActionForm,
 ) -> Response:
-    """Resume a paused account."""
+    """Resume a paused account, or one in error that its provider accepts again."""
 
     def act() -> str:
         run_actions.count_request(engine, viewer.user_id)
-        account_actions.resume(engine, account)
+        account_actions.resume(engine, account, user=viewer.user_id, authorize=viewer.still_valid)
         return "resumed"
 
     return _act(engine, viewer, renderer, account, act)
@@ -161,14 +161,20 @@ def erase(
     account: AccountId,
     form: ActionForm,
 ) -> Response:
-    """Erase an account with its content, if the user entered its name."""
+    """Erase an account with its content, if the user entered its name.
+
+    The deletion begins after the delay, unless the user wants it now.
+    """
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "account", account)
         name = account_queries.accounts.one(conn, "account", account)["name"]
     typed = form.get("name")
     if typed.split() != name.split():
         return render(engine, viewer.principal, renderer, account, wrong_name=typed, status=422)
-    account_erase.erase_account(engine, account)
+    if form.get("now"):
+        account_erase.erase_account(engine, account)
+    elif account_erase.hide_account(engine, account):
+        return redirect(f"/accounts/{account}", "hidden")
     return redirect("/accounts", "erased")
 
 

@@ -16,8 +16,16 @@ from core.service import sessions
 from core.service.backend import Backend
 from core.web import session_cookie
 from core.web.dependencies import Engine, wrong_tokens_of
+from core.web.request_rates import Rate
+
+REFUSALS_PER_SECOND = 1.0
+"""Refused sign-ins that one process records in the audit trail. The log counts the others."""
+
+REFUSAL_BURST_SECONDS = 60.0
 
 router = APIRouter()
+
+_recorded_refusals = Rate(REFUSALS_PER_SECOND, REFUSAL_BURST_SECONDS)
 
 INSECURE = (
     "Without HTTPS, everybody on the network could read your session. Open the dashboard through"
@@ -45,10 +53,17 @@ async def sign_in(request: Request, engine: Engine, form: PostedForm) -> Respons
             await wrong_tokens_of(request).refuse(request)
         except PollingError as problem:
             return _page(next_path, sentences(problem), problem.status)
+        if _recorded_refusals.take(None):
+            await run_in_threadpool(_record_refusal, engine)
         return _page(next_path, "This token is unknown, expired or revoked.", 401)
     response = RedirectResponse(next_path, 303)
     session_cookie.write(request, response, id, public_url)
     return response
+
+
+def _record_refusal(engine: Backend) -> None:
+    with engine.database.connection() as conn:
+        sessions.record_refusal(conn)
 
 
 def _open_session(engine: Backend, token: str, before: str | None) -> str | None:

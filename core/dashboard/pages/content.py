@@ -171,7 +171,7 @@ def raw_content(
         return False
 
     row = _visible_row(engine, viewer, content_id)
-    return downloads.download(engine, row, allowed, image=inline, typed=False)
+    return downloads.download(request, engine, row, allowed, image=inline, typed=False)
 
 
 def _filter(conn: Conn, viewer: Viewer, filters: dict[str, str]) -> content_listing.ContentFilter:

@@ -52,7 +52,7 @@ def list_deletions(
     return renderer.live("deletions.html", load)
 
 
-@router.get("/{deletion}")
+@router.get("/{held_deletion_id}")
 def show_deletion(
     engine: Engine,
     viewer: DetailViewer,
@@ -70,7 +70,7 @@ def show_deletion(
     )
 
 
-@router.post("/{deletion}/accept")
+@router.post("/{held_deletion_id}/accept")
 def accept(
     engine: Engine, viewer: OperatingViewer, deletion: DeletionId, form: ActionForm
 ) -> Response:
@@ -82,7 +82,7 @@ def accept(
     return redirect("/deletions", flash)
 
 
-@router.post("/{deletion}/refuse")
+@router.post("/{held_deletion_id}/refuse")
 def refuse(
     engine: Engine, viewer: OperatingViewer, deletion: DeletionId, form: ActionForm
 ) -> Response:

@@ -9,11 +9,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Response
 
-from core.dashboard.account_form import AccountForm, FormPart
+from core.dashboard.account_form import AccountForm
 from core.dashboard.pages.connect import callback_url, http_url, redirect_page
 from core.dashboard.responses import Renderer, redirect
 from core.dashboard.session import ActionForm, ConnectingViewer, Viewer
-from core.errors import NotFound
+from core.errors import AccountPart, NotFound
 from core.integration.base import Integration
 from core.service import authorization
 from core.service.accounts import actions as account_actions
@@ -24,7 +24,7 @@ from core.states import AccountState
 from core.web.dependencies import AccountId, Engine
 from core.web.provider_slots import provider_slot
 
-router = APIRouter(prefix="/accounts/{account}")
+router = APIRouter(prefix="/accounts/{user_integration_id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _change_config(
     account, resync = edited.row["id"], False
     account_form = AccountForm(edited.integration, form, config=edited.row["config"])
     with account_form.recording_errors():
-        parts: Sequence[FormPart] = (
+        parts: Sequence[AccountPart] = (
             ("config", "credentials") if form.get("with_credentials") == "on" else ("config",)
         )
         config, *credentials = account_form.values(*parts)
@@ -200,7 +200,7 @@ def _credentials(
     if (
         not account_form.credentials
         and missing is None
-        and edited.row["sync_status"] not in (AccountState.DISCONNECTED, AccountState.ERROR)
+        and edited.row["sync_status"] in (AccountState.ACTIVE, AccountState.PAUSED)
     ):
         raise NotFound("account-takes-no-credentials", integration=edited.integration.manifest.name)
     values = {

@@ -42,6 +42,7 @@ def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
         "tasks": _total_by(fleet.tasks, "state"),
         "overdue": sum(row["number"] for row in fleet.overdue),
         "parked": sum(row["number"] for row in fleet.parked),
+        "oldest_ready": snapshot.oldest_ready(conn, fleet.queue_age),
         "max_wait_seconds": max((row["seconds"] for row in fleet.queue_age), default=0.0),
         "due": activity.due(conn),
         "overdue_seconds": liveness.silent_after_seconds(engine.settings),

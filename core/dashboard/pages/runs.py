@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
@@ -12,11 +12,18 @@ from fastapi import APIRouter, Query, Response
 from core.dashboard import query_filters
 from core.dashboard.query_filters import Text
 from core.dashboard.responses import Renderer, redirect
-from core.dashboard.session import ActionForm, DetailViewer, OperatingViewer, StatusViewer, Viewer
+from core.dashboard.session import (
+    ActionForm,
+    DetailViewer,
+    FleetOperatingViewer,
+    OperatingViewer,
+    StatusViewer,
+    Viewer,
+)
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
-from core.service import authorization
+from core.service import authorization, times
 from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
@@ -25,7 +32,7 @@ from core.service.runs import progress
 from core.service.runs import queries as run_queries
 from core.service.runs import tree as run_tree
 from core.service.runs.progress import Progress
-from core.states import STOPPED_TASKS, AccountState, RunState, TaskState
+from core.states import STOPPED_TASKS, AccountState, RunState, TaskState, Trigger
 from core.web.dependencies import MAX_ID, After, Engine, RunId, TaskId
 
 router = APIRouter()
@@ -46,15 +53,30 @@ def list_runs(
     account: Text = "",
     domain: Text = "",
     state: Text = "",
+    trigger: Text = "",
+    since: Text = "",
+    until: Text = "",
+    longer: Text = "",
+    order: Literal["", "oldest"] = "",
     after: After = None,
 ) -> Response:
     """List the runs that the viewer may see, the newest first."""
-    filters = {"account": account, "domain": domain, "state": state}
+    filters = {
+        "account": account,
+        "domain": domain,
+        "state": state,
+        "trigger": trigger,
+        "since": since,
+        "until": until,
+        "longer": longer,
+        "order": order,
+    }
 
     def load(conn: Conn) -> Mapping[str, Any]:
         values = {
             "filters": filters,
             "states": STATES,
+            "triggers": list(Trigger),
             "domains": query_filters.domains(engine, domain),
         }
         try:
@@ -63,16 +85,36 @@ def list_runs(
                 query_filters.find_account(conn, viewer, account),
                 domain or None,
                 state or None,
+                since=times.past(since) if since.strip() else None,
+                until=times.past(until) if until.strip() else None,
+                trigger=trigger or None,
+                min_seconds=times.seconds(longer) if longer.strip() else None,
             )
-            page = run_listing.page(conn, engine.query_slots, run_filter, after=after)
+            page = run_listing.page(
+                conn,
+                engine.query_slots,
+                run_filter,
+                after=after,
+                oldest_first=order == "oldest",
+            )
         except (InvalidInput, NotFound) as error:
-            return values | {"runs": [], "cursor": None, "wrong": sentences(error)}
-        return values | {"runs": page.rows, "cursor": page.cursor, "wrong": None}
+            return values | {"runs": [], "open": {}, "cursor": None, "wrong": sentences(error)}
+        open_runs = {
+            run["id"]: progress.cached(conn, engine.counts, run["id"])
+            for run in page.rows
+            if run["state"] == RunState.RUNNING
+        }
+        return values | {
+            "runs": page.rows,
+            "open": open_runs,
+            "cursor": page.cursor,
+            "wrong": None,
+        }
 
     return renderer.live("runs.html", load)
 
 
-@router.get("/runs/{run}")
+@router.get("/runs/{run_id}")
 def show_run(
     engine: Engine,
     viewer: DetailViewer,
@@ -87,7 +129,7 @@ def show_run(
     return renderer.live("run.html", lambda conn: _run(conn, engine, viewer, run, parent, after))
 
 
-@router.post("/runs/{run}/cancel")
+@router.post("/runs/{run_id}/cancel")
 # `ActionForm` checks the CSRF token.
 def cancel_run(engine: Engine, viewer: OperatingViewer, form: ActionForm, run: RunId) -> Response:
     """End a run now."""
@@ -97,7 +139,7 @@ def cancel_run(engine: Engine, viewer: OperatingViewer, form: ActionForm, run: R
     return redirect(f"/runs/{run}", "cancelled")
 
 
-@router.get("/tasks/{task}")
+@router.get("/tasks/{task_id}")
 def show_task(engine: Engine, viewer: DetailViewer, renderer: Renderer, task: TaskId) -> Response:
     """Show one task with the errors of its attempts."""
     with engine.database.connection() as conn:
@@ -105,7 +147,7 @@ def show_task(engine: Engine, viewer: DetailViewer, renderer: Renderer, task: Ta
     return renderer.live("task.html", lambda conn: _task(conn, viewer, task))
 
 
-@router.post("/tasks/{task}/retry")
+@router.post("/tasks/{task_id}/retry")
 def retry_task(engine: Engine, viewer: OperatingViewer, form: ActionForm, task: TaskId) -> Response:
     """Retry a parked task."""
     _require_task(engine, viewer, task)
@@ -114,7 +156,44 @@ def retry_task(engine: Engine, viewer: OperatingViewer, form: ActionForm, task: 
     return redirect(f"/tasks/{task}", "retried")
 
 
-@router.post("/tasks/{task}/discard")
+@router.post("/tasks/{task_id}/retry-edited")
+def retry_edited(
+    engine: Engine,
+    viewer: FleetOperatingViewer,
+    renderer: Renderer,
+    form: ActionForm,
+    task: TaskId,
+) -> Response:
+    """Retry a parked task with an edited payload, or show the reason why that is not possible."""
+    _require_task(engine, viewer, task)
+    text = form.get("payload")
+    try:
+        copy = run_actions.retry_edited(engine, task, _parsed(text))
+    except InvalidInput as error:
+        wrong = sentences(error)
+    else:
+        return redirect(f"/tasks/{copy}", "retried-edited")
+    with engine.database.connection() as conn:
+        values = {**_task(conn, viewer, task), "wrong": wrong, "editable": text}
+    return renderer.page("task.html", values, 422)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Return the JSON object of a text.
+
+    Raises:
+      InvalidInput: The text is not a JSON object.
+    """
+    try:
+        payload = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("payload-invalid", reason=error) from None
+    if not isinstance(payload, dict):
+        raise InvalidInput("payload-invalid", reason="it is not a JSON object")
+    return payload
+
+
+@router.post("/tasks/{task_id}/discard")
 def discard_task(
     engine: Engine, viewer: OperatingViewer, form: ActionForm, task: TaskId
 ) -> Response:
@@ -191,10 +270,13 @@ def _bar(now: Progress) -> list[tuple[str, float, float]]:
 def _task(conn: Conn, viewer: Viewer, task: int) -> Mapping[str, Any]:
     authorization.require(conn, viewer.principal, "task", task)
     row = run_queries.tasks.one(conn, "task", task)
+    payload = json.dumps(row["payload"], indent=2, ensure_ascii=False)
     return {
         "task": row,
         "account": account_queries.accounts.one(conn, "account", row["user_integration_id"]),
-        "payload": json.dumps(row["payload"], indent=2, ensure_ascii=False)[:MAX_SHOWN_CHARS],
+        "payload": payload[:MAX_SHOWN_CHARS],
+        "editable": payload,
+        "wrong": None,
         "above": run_tree.ancestors(conn, task)[:-1],
         "stopped": row["state"] in STOPPED_TASKS and row["retried_as"] is None,
     }

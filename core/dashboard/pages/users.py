@@ -43,7 +43,7 @@ def list_users(
         rows = (
             use.by_day(conn, shown, days)
             if shown
-            else use.of_users(conn, days=days, limit=SHOWN_USERS)
+            else use.of_users(conn, days=days, limit=SHOWN_USERS).rows
         )
         named = [shown] if shown else [row["user_id"] for row in rows]
         return values | {

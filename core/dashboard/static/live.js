@@ -4,27 +4,53 @@
   const part = document.querySelector("[data-live]");
   let stream = null;
   let waiting = null;
+  let isPressed = false;
+  let releasing;
 
-  // Do not replace the part while the user works in it.
+  const isSelected = () => {
+    const selection = getSelection();
+    return !selection.isCollapsed && selection.containsNode(part, true);
+  };
+
+  // Do not change the part while the user works in it. A click needs the same element under the
+  // pointer when the button goes down and when it goes up.
   const busy = () =>
-    part.querySelector("input[type=checkbox]:checked, details[open] form") !== null ||
+    isPressed ||
+    isSelected() ||
+    part.querySelector("input[type=checkbox]:checked, details[open] :is(form, textarea)") !== null ||
     (part.contains(document.activeElement) &&
-      document.activeElement.matches("input, select, textarea, button, summary"));
+      document.activeElement.matches("input, select, textarea, button"));
+
+  // The title of a time has it in UTC. Add the time of the reader.
+  const addLocal = (time) => {
+    if (time.title.includes("\n")) return;
+    const local = new Date(time.dateTime).toLocaleString(undefined, { timeZoneName: "short" });
+    time.title = `${local}\n${time.title}`;
+  };
+
+  const MORPH = {
+    morphStyle: "innerHTML",
+    callbacks: {
+      // The user opens and closes details.
+      beforeAttributeUpdated: (name, node) => name !== "open" || !node.matches("details"),
+      afterNodeMorphed: (node) => node.matches?.("time[datetime]:hover") && addLocal(node),
+    },
+  };
 
   const put = (html) => {
-    if (busy()) {
-      waiting = html;
-      return;
-    }
-    waiting = null;
-    const open = [...part.querySelectorAll("details[open][id]")].map((one) => one.id);
+    waiting = busy() ? html : null;
+    part.toggleAttribute("data-waiting", waiting !== null);
+    if (waiting !== null) return;
     const active = document.activeElement;
-    const at = part.contains(active) ? active.getAttribute("href") : null;
-    part.innerHTML = html;
-    open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
-    if (at === null) return;
-    [...part.querySelectorAll("a")].find((one) => one.getAttribute("href") === at)?.focus();
+    const href = part.contains(active) ? active.getAttribute("href") : null;
+    // Elements that stay keep their focus, their scroll position and their details open.
+    Idiomorph.morph(part, html, MORPH);
+    if (href === null || document.activeElement === active) return;
+    const same = [...part.querySelectorAll("a")].find((one) => one.getAttribute("href") === href);
+    same?.focus({ preventScroll: true });
   };
+
+  const retry = () => setTimeout(() => waiting !== null && put(waiting));
 
   const begin = () => {
     if (stream !== null || document.hidden) return;
@@ -49,15 +75,51 @@
     stream = null;
   };
 
+  const press = () => {
+    clearTimeout(releasing);
+    isPressed = true;
+  };
+
+  // On a touch screen, the click follows the end of the touch.
+  const release = () => {
+    clearTimeout(releasing);
+    releasing = setTimeout(() => {
+      isPressed = false;
+      retry();
+    }, 100);
+  };
+
   if (part !== null) {
     begin();
     // Over HTTP/1.1, a browser opens at most six connections to a site. Hidden pages close theirs.
     document.addEventListener("visibilitychange", () => (document.hidden ? end() : begin()));
     window.addEventListener("pagehide", end);
     window.addEventListener("pageshow", begin);
-    part.addEventListener("focusout", () => setTimeout(() => waiting !== null && put(waiting)));
-    part.addEventListener("change", () => waiting !== null && put(waiting));
+    document.addEventListener("pointerdown", press, true);
+    document.addEventListener("pointerup", release, true);
+    document.addEventListener("pointercancel", release, true);
+    // After the release of a scroll bar, or outside of the window, no event tells that it went up.
+    document.addEventListener("pointermove", (event) => isPressed && !event.buttons && release());
+    document.addEventListener("selectionchange", retry);
+    part.addEventListener("focusout", retry);
+    part.addEventListener("change", retry);
   }
+
+  // After a form with errors, begin with the first one.
+  document.querySelector("main [aria-invalid=true]")?.focus();
+
+  document.addEventListener("pointerover", ({ target }) => {
+    if (target.matches("time[datetime]")) addLocal(target);
+  });
+
+  // Ctrl-K leads to the search of this page, or of the content.
+  document.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() !== "k" || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    const search = document.querySelector("main input[type=search]");
+    if (search === null) location.href = "/content";
+    else search.select();
+  });
 
   // A checkbox in a table's head selects all rows.
   document.addEventListener("change", (event) => {

@@ -14,6 +14,7 @@ _MEANINGS = {
     409: "The current state does not allow this",
     410: "The cursor is outdated or expired; start again without one",
     413: "The body is too large",
+    416: "The item has no such bytes",
     422: "The request is invalid",
     429: "Too many requests of this kind, or too many invalid tokens",
     500: "The plugin could not read the request",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
 from core.db.pool import Conn
 from core.rest.routes import problems
-from core.rest.schemas import Change, Changes, Content
+from core.rest.schemas import Change, ChangedContent, Changes
 from core.service import tokens
 from core.service.authorization import Principal
 from core.service.content import changes
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/changes", tags=["changes"])
 MAX_WAIT_SECONDS = 60
 
 
-@router.get("", responses=problems(401, 410, 422, 429, 503))
+@router.get("", responses=problems(401, 410, 422, 429, 503), response_model_exclude_unset=True)
 async def read_changes(
     request: Request,
     engine: Engine,
@@ -51,6 +51,15 @@ async def read_changes(
             )
         ),
     ] = True,
+    include: Annotated[
+        Literal["content"] | None,
+        Query(
+            description=(
+                "`content`: add the `text` of each item, of at most 100,000 characters. A page then"
+                " has fewer items"
+            )
+        ),
+    ] = None,
 ) -> Changes:
     """List created, updated and deleted content after a cursor, the oldest change first.
 
@@ -69,7 +78,12 @@ async def read_changes(
         with engine.database.connection() as conn:
             reader = _current(conn, principal) if waited else principal
             return changes.read(
-                conn, reader, after=cursor, limit=limit, without_rereads=not rereads
+                conn,
+                reader,
+                after=cursor,
+                limit=limit,
+                without_rereads=not rereads,
+                with_texts=include == "content",
             )
 
     if not wait:
@@ -121,7 +135,7 @@ def _answer(feed: changes.Feed) -> Changes:
         Change(
             change=change.kind,
             user_integration_id=change.account,
-            content=None if change.content is None else Content.model_validate(change.content),
+            content=change.content and ChangedContent.model_validate(change.content),
             cause=change.cause,
         )
         for change in feed.changes

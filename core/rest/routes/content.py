@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
-from pydantic import AwareDatetime
 
 from core.errors import NotFound
 from core.rest.routes import problems
@@ -21,6 +19,7 @@ from core.service.content import threads
 from core.web import downloads, html_documents
 from core.web.dependencies import (
     NO_NUL,
+    AccountFilter,
     After,
     ContentId,
     DomainFilter,
@@ -30,6 +29,9 @@ from core.web.dependencies import (
     visible_user,
 )
 from core.web.permissions import TO_READ_CONTENT, ContentReader
+from core.web.timestamps import Timestamp
+
+BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
 
@@ -38,7 +40,7 @@ router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
 def list_content(
     engine: Engine,
     principal: ContentReader,
-    account: Annotated[UUID | None, Query(description="Return only items of this account")] = None,
+    account: AccountFilter = None,
     user_id: UserFilter = None,
     domain: DomainFilter = None,
     external_id: Annotated[
@@ -56,15 +58,15 @@ def list_content(
         Query(max_length=1_000, pattern=NO_NUL, description="Return only items of this kind"),
     ] = None,
     since: Annotated[
-        AwareDatetime | None,
+        Timestamp | None,
         Query(description="Return only items with an `external_timestamp` at this time or later"),
     ] = None,
     until: Annotated[
-        AwareDatetime | None,
+        Timestamp | None,
         Query(description="Return only items with an `external_timestamp` before this time"),
     ] = None,
     updated_since: Annotated[
-        AwareDatetime | None,
+        Timestamp | None,
         Query(
             description=(
                 "Return only items that changed at this time or later. To receive every change,"
@@ -190,14 +192,23 @@ def get_thread(
 @router.get(
     "/{content_id}/raw",
     response_class=StreamingResponse,
-    responses=problems(401, 404, 422)
-    | {200: {"description": "The bytes of the item", "content": {"application/octet-stream": {}}}},
+    responses=problems(401, 404, 416, 422)
+    | {
+        200: {"description": "The bytes of the item", "content": {"*/*": BYTES}},
+        206: {"description": "The bytes of the range", "content": {"*/*": BYTES}},
+        304: {"description": "The bytes of the item have not changed"},
+    },
 )
 def get_raw_content(
-    engine: Engine, principal: ContentReader, content_id: ContentId
-) -> StreamingResponse:
-    """Download the bytes of an item. Browsers do not display them."""
+    request: Request, engine: Engine, principal: ContentReader, content_id: ContentId
+) -> Response:
+    """Download the bytes of an item. Browsers do not display them.
+
+    `ETag` is the item's SHA-256 hash. Send it as `If-None-Match` to download only changed bytes. To
+    continue a download, send a `Range` of bytes, and the `ETag` as `If-Range`.
+    """
     return downloads.download(
+        request,
         engine,
         _row(engine, principal, content_id),
         lambda: _may_still_read(engine, principal, content_id),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
@@ -14,7 +13,7 @@ from core.rest.routes import problems
 from core.service import authorization, tokens
 from core.service.content import export as content_export
 from core.service.content.export_formats import MEDIA_TYPES, Format, encoded
-from core.web.dependencies import After, Engine
+from core.web.dependencies import AccountFilter, After, Engine
 from core.web.downloads import HARMLESS
 from core.web.permissions import TO_READ_CONTENT, ContentReader
 from core.web.problems import AccessEnded
@@ -49,7 +48,7 @@ def export_content(
     engine: Engine,
     principal: ContentReader,
     format: Annotated[Format, Query(description="The format of the response")] = Format.JSONL,
-    account: Annotated[UUID | None, Query(description="Export only this account")] = None,
+    account: AccountFilter = None,
     after: After = None,
 ) -> StreamingResponse:
     """Export content and its text as a file, from a cursor up to the latest change.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from uuid import UUID
 
 from fastapi import APIRouter, Query
 
@@ -16,10 +15,14 @@ from core.service.content import deletions
 from core.service.runs import actions as run_actions
 from core.states import ShownHeldState
 from core.web.dependencies import (
+    AccountFilter,
     After,
     DeletionId,
     Engine,
     Limit,
+    Order,
+    Since,
+    Until,
     UserFilter,
     visible_user,
 )
@@ -32,30 +35,34 @@ router = APIRouter(prefix="/v1/held-deletions", tags=["held deletions"])
 def list_held_deletions(
     engine: Engine,
     principal: DetailReader,
-    account: Annotated[
-        UUID | None, Query(description="Return only held deletions of this account")
-    ] = None,
+    account: AccountFilter = None,
     user_id: UserFilter = None,
     state: Annotated[
         ShownHeldState | None, Query(description="Return only held deletions in this state")
     ] = None,
+    since: Since = None,
+    until: Until = None,
+    order: Order = "newest",
     limit: Limit = 50,
     after: After = None,
 ) -> Page[HeldDeletion]:
-    """List held deletions, the newest first."""
+    """List held deletions. `since` and `until` compare the time at which they were detected."""
+    listing = deletions.deletions if order == "newest" else deletions.oldest
     with engine.database.connection() as conn:
-        page = deletions.deletions.page(
+        page = listing.page(
             conn,
             limit=limit,
             after=after,
             user_integration_id=account,
             user_id=visible_user(principal, user_id),
             state=state,
+            held_since=since,
+            held_until=until,
         )
     return Page[HeldDeletion].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
-@router.get("/{deletion}", responses=problems(401, 404, 422))
+@router.get("/{held_deletion_id}", responses=problems(401, 404, 422))
 def get_held_deletion(
     engine: Engine, principal: DetailReader, deletion: DeletionId
 ) -> HeldDeletion:
@@ -63,7 +70,7 @@ def get_held_deletion(
     return HeldDeletion.model_validate(_row(engine, principal, deletion))
 
 
-@router.get("/{deletion}/items", responses=problems(401, 404, 422))
+@router.get("/{held_deletion_id}/items", responses=problems(401, 404, 422))
 def list_held_items(
     engine: Engine,
     principal: DetailReader,
@@ -78,7 +85,7 @@ def list_held_items(
     return Page[HeldItem].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
-@router.post("/{deletion}/accept", responses=problems(401, 404, 422, 429))
+@router.post("/{held_deletion_id}/accept", responses=problems(401, 404, 422, 429))
 def accept_held_deletion(
     engine: Engine, principal: FleetOperator, deletion: DeletionId
 ) -> AcceptedDeletion:
@@ -93,7 +100,7 @@ def accept_held_deletion(
     return AcceptedDeletion.model_validate({**decided.row, "run_id": decided.run})
 
 
-@router.post("/{deletion}/refuse", responses=problems(401, 404, 422))
+@router.post("/{held_deletion_id}/refuse", responses=problems(401, 404, 422))
 def refuse_held_deletion(
     engine: Engine, principal: FleetOperator, deletion: DeletionId
 ) -> HeldDeletion:

@@ -15,16 +15,27 @@ from core.web.request_rates import Rate
 REQUESTS_PER_SECOND = 100.0
 """Requests to the webhook of one integration, for each process. Providers send the rest again."""
 
+ANY_QUERY = {
+    "name": "query",
+    "in": "query",
+    "required": False,
+    "description": "Any parameters: the plugin reads them",
+    "style": "form",
+    "explode": True,
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+
 router = APIRouter(prefix="/v1/hints", tags=["hints"])
 
 _rate = Rate(REQUESTS_PER_SECOND)
 
 
 @router.post(
-    "/{domain}",
+    "/{integration_domain}",
     response_class=Response,
     response_description="The answer of the plugin, with its status",
     responses=problems(404, 413, 422, 429, 500, 503),
+    openapi_extra={"parameters": [ANY_QUERY], "security": []},
 )
 async def receive_hints(request: Request, engine: Engine, domain: Domain) -> Response:
     """Receive an event of a provider. The plugin checks the request's signature.

@@ -31,7 +31,13 @@ from core.web.permissions import Connector, FleetAdmin, StatusReader
 from core.web.provider_slots import provider_slot
 
 Domain = Annotated[
-    str, Path(max_length=63, pattern=NO_NUL, description="The domain of the integration")
+    str,
+    Path(
+        alias="integration_domain",
+        max_length=63,
+        pattern=NO_NUL,
+        description="The domain of the integration",
+    ),
 ]
 
 router = APIRouter(prefix="/v1/integrations", tags=["integrations"])
@@ -51,7 +57,7 @@ def list_integrations(engine: Engine, principal: StatusReader) -> Page[Integrati
     return Page(items=items, cursor=None)
 
 
-@router.get("/{domain}", responses=problems(401, 404, 422))
+@router.get("/{integration_domain}", responses=problems(401, 404, 422))
 def get_integration(
     engine: Engine,
     principal: StatusReader,  # noqa: ARG001
@@ -61,7 +67,7 @@ def get_integration(
     return _read(engine, domain)
 
 
-@router.post("/{domain}/pause", responses=problems(401, 403, 404, 422))
+@router.post("/{integration_domain}/pause", responses=problems(401, 403, 404, 422))
 def pause_integration(
     engine: Engine,
     principal: FleetAdmin,  # noqa: ARG001  for operators only
@@ -77,7 +83,7 @@ def pause_integration(
     return _read(engine, domain)
 
 
-@router.post("/{domain}/resume", responses=problems(401, 403, 404, 409, 422))
+@router.post("/{integration_domain}/resume", responses=problems(401, 403, 404, 409, 422))
 def resume_integration(
     engine: Engine,
     principal: FleetAdmin,  # noqa: ARG001  for operators only
@@ -88,7 +94,7 @@ def resume_integration(
     return _read(engine, domain)
 
 
-@router.post("/{domain}/check", responses=problems(401, 403, 404, 413, 422, 429, 502))
+@router.post("/{integration_domain}/check", responses=problems(401, 403, 404, 413, 422, 429, 502))
 def check_new_account(
     engine: Engine, principal: Connector, domain: Domain, new: NewCheck
 ) -> Checked:
@@ -126,7 +132,7 @@ def _integration(
     manifest = integration.manifest
     pause = paused.get(manifest.domain)
     return Integration(
-        domain=manifest.domain,
+        integration_domain=manifest.domain,
         name=manifest.name,
         version=registry.versions[manifest.domain],
         docs=manifest.docs,

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 
 from core.rest.routes import problems
+from core.rest.routes.integrations import Domain
 from core.rest.routes.user_integrations import owner
 from core.rest.schemas import Authorization, ConnectCode, NewAuthorization, UserIntegration
 from core.service import authorization
 from core.service.accounts import oauth
 from core.service.accounts import queries as account_queries
-from core.web.dependencies import NO_NUL, Engine
+from core.web.dependencies import Engine
 from core.web.permissions import Connector, still_valid
 from core.web.provider_slots import provider_slot
 
 router = APIRouter(prefix="/v1/oauth", tags=["oauth"])
 
 
-@router.post("/{domain}/authorize", status_code=201, responses=problems(401, 403, 404, 413, 422))
+@router.post(
+    "/{integration_domain}/authorize",
+    status_code=201,
+    responses=problems(401, 403, 404, 409, 413, 422),
+)
 def start_authorization(
     engine: Engine,
     principal: Connector,
-    domain: Annotated[
-        str, Path(max_length=63, pattern=NO_NUL, description="The domain of the integration")
-    ],
+    domain: Domain,
     new: NewAuthorization,
 ) -> Authorization:
     """Start a connection in a browser: open the returned `url` in the user's browser.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -14,8 +16,11 @@ from core.web.permissions import MetricsReader
 
 router = APIRouter(tags=["operations"])
 
+OPEN: dict[str, Any] = {"security": []}
+"""A part of the document of a route that needs no token."""
 
-@router.get("/healthz")
+
+@router.get("/healthz", openapi_extra=OPEN)
 async def healthz() -> Health:
     """Report that this process answers.
 
@@ -26,6 +31,7 @@ async def healthz() -> Health:
 
 @router.get(
     "/readyz",
+    openapi_extra=OPEN,
     response_model=Health,
     responses={503: {"model": Health, "description": "This server cannot answer requests"}},
 )
@@ -44,7 +50,10 @@ def readyz(engine: Engine) -> JSONResponse:
 
 
 @router.get("/metrics", response_class=Response, responses=problems(401, 403) | {
-    200: {"description": "Metrics in Prometheus's text format", "content": {"text/plain": {}}}
+    200: {
+        "description": "Metrics in Prometheus's text format",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
 })  # fmt: skip
 def metrics(request: Request, principal: MetricsReader) -> Response:  # noqa: ARG001  for operators only
     """Return metrics for Prometheus.

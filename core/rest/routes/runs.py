@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from core.rest.routes import problems
-from core.rest.schemas import Owed, Page, RunInFull, Task, Wait
+from core.rest.schemas import Owed, Page, Run, RunInFull, Task, Wait
 from core.service import authorization
 from core.service.accounts.owed import owed_by
 from core.service.authorization import Principal
@@ -17,20 +17,80 @@ from core.service.runs import actions as run_actions
 from core.service.runs import listing as run_listing
 from core.service.runs import progress
 from core.service.runs import queries as run_queries
-from core.states import RunState, TaskState
-from core.web.dependencies import After, Engine, Limit, RunId
+from core.states import RunState, TaskState, Trigger
+from core.web.dependencies import (
+    AccountFilter,
+    After,
+    DomainFilter,
+    Engine,
+    Limit,
+    Order,
+    RunId,
+    Since,
+    Until,
+    UserFilter,
+    visible_user,
+)
 from core.web.permissions import DetailReader, FleetOperator, StatusReader
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 
-@router.get("/{run}", responses=problems(401, 404, 422))
+@router.get("", responses=problems(401, 403, 422))
+def list_all_runs(
+    engine: Engine,
+    principal: StatusReader,
+    account: AccountFilter = None,
+    user_id: UserFilter = None,
+    domain: DomainFilter = None,
+    state: Annotated[RunState | None, Query(description="Return only runs in this state")] = None,
+    trigger: Annotated[
+        Trigger | None, Query(description="Return only runs with this trigger")
+    ] = None,
+    min_seconds: Annotated[
+        float | None,
+        Query(ge=0, le=1e9, description="Return only runs that take at least this time"),
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    order: Order = "newest",
+    limit: Limit = 50,
+    after: After = None,
+) -> Page[Run]:
+    """List the runs of all accounts. `since` and `until` compare their start.
+
+    With filters, a page may have fewer items than `limit`, or none. The last page has a null
+    `cursor`.
+    """
+    run_filter = run_listing.RunFilter(
+        user=visible_user(principal, user_id),
+        account=account,
+        domain=domain,
+        state=state,
+        since=since,
+        until=until,
+        trigger=trigger,
+        min_seconds=min_seconds,
+    )
+    with engine.database.connection() as conn:
+        page = run_listing.page(
+            conn,
+            engine.query_slots,
+            run_filter,
+            limit=limit,
+            after=after,
+            oldest_first=order == "oldest",
+        )
+    return Page[Run].model_validate({"items": page.rows, "cursor": page.cursor})
+
+
+@router.get("/{run_id}", responses=problems(401, 404, 422))
 def get_run(engine: Engine, principal: StatusReader, run: RunId) -> RunInFull:
     """Return a run with its current counters."""
     return _read(engine, principal, run)
 
 
-@router.post("/{run}/cancel", responses=problems(401, 404, 409, 422))
+@router.post("/{run_id}/cancel", responses=problems(401, 404, 409, 422))
 def cancel_run(engine: Engine, principal: FleetOperator, run: RunId) -> RunInFull:
     """End a run now. Its open tasks continue in the account's next run."""
     with engine.database.connection() as conn:
@@ -39,7 +99,7 @@ def cancel_run(engine: Engine, principal: FleetOperator, run: RunId) -> RunInFul
     return _read(engine, principal, run)
 
 
-@router.get("/{run}/tasks", responses=problems(401, 404, 422))
+@router.get("/{run_id}/tasks", responses=problems(401, 404, 422))
 def list_tasks(
     engine: Engine,
     principal: DetailReader,

@@ -2,23 +2,92 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from core.errors import InvalidInput
 from core.rest.routes import problems
-from core.rest.schemas import BulkAction, Retried, Task, TaskFilter
+from core.rest.schemas import (
+    BulkAction,
+    Page,
+    Retried,
+    StoppedTask,
+    Task,
+    TaskFilter,
+    TaskRetry,
+    bulk_action,
+)
 from core.service import authorization
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.service.runs import parked
 from core.service.runs import queries as run_queries
-from core.service.runs.parked import BulkResult, ParkedFilter
-from core.states import TaskState
-from core.web.dependencies import After, Engine, TaskId
-from core.web.permissions import DetailReader, FleetOperator
+from core.service.runs.parked import ParkedFilter
+from core.states import STOPPED_TASKS, StoppedState, TaskState
+from core.web.dependencies import (
+    NO_NUL,
+    AccountFilter,
+    After,
+    DomainFilter,
+    Engine,
+    Limit,
+    Order,
+    Since,
+    TaskId,
+    Until,
+    UserFilter,
+    visible_user,
+)
+from core.web.permissions import TO_OPERATE_ALL, DetailReader, FleetOperator
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+
+
+@router.get("", responses=problems(401, 403, 422))
+def list_stopped_tasks(
+    engine: Engine,
+    principal: DetailReader,
+    account: AccountFilter = None,
+    user_id: UserFilter = None,
+    domain: DomainFilter = None,
+    type: Annotated[
+        str | None,
+        Query(max_length=200, pattern=NO_NUL, description="Return only tasks of this type"),
+    ] = None,
+    state: Annotated[
+        StoppedState | None, Query(description="Return only tasks in this state. Default: both")
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    order: Order = "newest",
+    limit: Limit = 50,
+    after: After = None,
+) -> Page[StoppedTask]:
+    """List the parked and deferred tasks of all accounts. `since` and `until` compare their end.
+
+    The list has no copies: a retried task is not part of it any more.
+    """
+    stopped = ParkedFilter(
+        user=visible_user(principal, user_id),
+        account=account,
+        domain=domain,
+        type=type,
+        since=since,
+        until=until,
+        states=[TaskState(state)] if state else list(STOPPED_TASKS),
+    )
+    with engine.database.connection() as conn:
+        page = parked.page(
+            conn,
+            engine.query_slots,
+            stopped,
+            limit=limit,
+            after=after,
+            oldest_first=order == "oldest",
+        )
+    return Page[StoppedTask].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
 @router.post("/retry", responses=problems(401, 404, 422, 429, 503))
@@ -30,7 +99,7 @@ def retry_tasks(
     The request processes at most about 1,000 tasks, for at most 10 seconds. To continue, pass its
     `cursor` as `after`. Then no task is retried twice, even if it fails again immediately.
     """
-    return _bulk(
+    return bulk_action(
         parked.apply_to_all(engine, run_actions.retry, _filter(engine, principal, body), after)
     )
 
@@ -43,26 +112,34 @@ def discard_tasks(
 
     This cannot be undone. The copy may then lack the items of these tasks.
     """
-    return _bulk(
+    return bulk_action(
         parked.apply_to_all(engine, run_actions.discard, _filter(engine, principal, body), after)
     )
 
 
-@router.get("/{task}", responses=problems(401, 404, 422))
+@router.get("/{task_id}", responses=problems(401, 404, 422))
 def get_task(engine: Engine, principal: DetailReader, task: TaskId) -> Task:
     """Return a task with the errors of its attempts."""
     return _read(engine, principal, task)
 
 
-@router.post("/{task}/retry", responses=problems(401, 404, 409, 422, 429))
-def retry_task(engine: Engine, principal: FleetOperator, task: TaskId) -> Retried:
-    """Retry a parked task. A copy of it runs in the account's open run or in a new run."""
+@router.post("/{task_id}/retry", responses=problems(401, 403, 404, 409, 413, 422, 429))
+def retry_task(
+    engine: Engine, principal: FleetOperator, task: TaskId, body: TaskRetry | None = None
+) -> Retried:
+    """Retry a parked task. A copy of it runs in the account's open run or in a new run.
+
+    Operators can change the payload of the copy.
+    """
     _read(engine, principal, task)
     run_actions.count_request(engine, principal.user_id)
-    return Retried(tasks=run_actions.retry(engine, [task]))
+    if body is None or body.payload is None:
+        return Retried(tasks=run_actions.retry(engine, [task]))
+    TO_OPERATE_ALL.check(principal)
+    return Retried(tasks=[run_actions.retry_edited(engine, task, body.payload)])
 
 
-@router.post("/{task}/discard", responses=problems(401, 404, 409, 422))
+@router.post("/{task_id}/discard", responses=problems(401, 404, 409, 422))
 def discard_task(engine: Engine, principal: FleetOperator, task: TaskId) -> Task:
     """Discard a parked task.
 
@@ -86,13 +163,8 @@ def _filter(engine: Backend, principal: Principal, body: TaskFilter) -> ParkedFi
         type=body.type,
         reason=body.reason,
         since=body.since,
+        until=body.until,
         states=[TaskState(body.state)] if body.state else [TaskState.PARKED, TaskState.DEFERRED],
-    )
-
-
-def _bulk(result: BulkResult) -> BulkAction:
-    return BulkAction(
-        done=result.done, refused=result.refused, more=result.more, cursor=result.cursor
     )
 
 

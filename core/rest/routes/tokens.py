@@ -49,11 +49,11 @@ def create_token(engine: Engine, principal: TokenAdmin, new: NewToken) -> Create
     )
 
 
-@router.delete("/{token}", status_code=204, responses=problems(401, 404, 422))
+@router.delete("/{token_id}", status_code=204, responses=problems(401, 404, 422))
 def revoke_token(
     engine: Engine,
     principal: TokenAdmin,
-    token: Annotated[UUID, Path(description="The ID of the token")],
+    token: Annotated[UUID, Path(alias="token_id", description="The ID of the token")],
 ) -> Response:
     """Revoke a token immediately, with the sessions that it has opened."""
     with engine.database.connection() as conn:

@@ -7,18 +7,16 @@ from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime
+from fastapi import APIRouter, Query, Response
 
 from core.accounts import store
 from core.errors import InvalidInput
 from core.ledger import listeners
-from core.rest import idempotency
-from core.rest.idempotency import RecordedResponse
+from core.ledger.looks import wait_until_seen
 from core.rest.routes import problems
 from core.rest.routes.integrations import shown_rehearsal
 from core.rest.schemas import (
+    BulkAction,
     Compared,
     Identity,
     Listening,
@@ -31,15 +29,18 @@ from core.rest.schemas import (
     Totals,
     UserIntegration,
     UserIntegrationChanges,
+    UserIntegrationFilter,
     UserIntegrationInFull,
     Wait,
+    bulk_action,
 )
 from core.results.text import sanitize
 from core.service import authorization
 from core.service.accounts import actions as account_actions
-from core.service.accounts import comparison
+from core.service.accounts import bulk, comparison, partitions
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
+from core.service.accounts import listing as account_listing
 from core.service.accounts import queries as account_queries
 from core.service.accounts.listening import state_of
 from core.service.accounts.owed import owed_by
@@ -54,9 +55,7 @@ from core.web.dependencies import (
     After,
     DomainFilter,
     Engine,
-    IdempotencyKey,
     Limit,
-    RawBody,
     UserFilter,
     visible_user,
 )
@@ -68,6 +67,7 @@ from core.web.permissions import (
     still_valid,
 )
 from core.web.provider_slots import provider_slot
+from core.web.timestamps import Timestamp
 
 PREFIX = "/v1/user-integrations"
 
@@ -97,22 +97,33 @@ def list_user_integrations(
         AccountState | None, Query(description="Return only accounts in this state")
     ] = None,
     due_before: Annotated[
-        AwareDatetime | None,
+        Timestamp | None,
         Query(description="Return only accounts whose next run is due by this time"),
+    ] = None,
+    waiting: Annotated[
+        account_listing.Due | None,
+        Query(
+            description="Return only accounts that are due `now` or overdue (`over`), or that have"
+            " such tasks, or such a limit"
+        ),
     ] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[UserIntegration]:
     """List accounts, the oldest first."""
+    filters: dict[str, Any] = {
+        "limit": limit,
+        "after": after,
+        "user_id": visible_user(principal, user_id),
+        "integration_domain": domain,
+        "sync_status": sync_status,
+        "due_before": due_before,
+    }
     with engine.database.connection() as conn:
-        page = account_queries.accounts.page(
-            conn,
-            limit=limit,
-            after=after,
-            user_id=visible_user(principal, user_id),
-            integration_domain=domain,
-            sync_status=sync_status,
-            due_before=due_before,
+        page = (
+            account_queries.accounts.page(conn, **filters)
+            if waiting is None
+            else account_listing.waiting(conn, engine.settings, waiting, **filters)
         )
     return Page[UserIntegration].model_validate({"items": page.rows, "cursor": page.cursor})
 
@@ -120,7 +131,6 @@ def list_user_integrations(
 @router.post(
     "",
     status_code=201,
-    response_model=UserIntegration,
     responses=problems(401, 403, 404, 409, 413, 422, 429, 502)
     | {
         200: {
@@ -130,7 +140,10 @@ def list_user_integrations(
             ),
         },
         201: {"links": {
-            name: {"operationId": operation, "parameters": {"account": "$response.body#/id"}}
+            name: {
+                "operationId": operation,
+                "parameters": {"user_integration_id": "$response.body#/id"},
+            }
             for name, operation in (
                 ("get", "get_user_integration"), ("pause", "pause_user_integration"),
                 ("resume", "resume_user_integration"), ("sync", "sync_user_integration"),
@@ -141,55 +154,100 @@ def list_user_integrations(
     },
 )  # fmt: skip
 def create_user_integration(
-    request: Request,
-    engine: Engine,
-    principal: Connector,
-    new: NewUserIntegration,
-    body: RawBody,
-    idempotency_key: IdempotencyKey = None,
-) -> JSONResponse:
+    response: Response, engine: Engine, principal: Connector, new: NewUserIntegration
+) -> UserIntegration:
     """Check an account with its provider and store it. Its first run is due immediately.
 
     An account that the user has connected before is not duplicated. Its config and credentials are
     replaced, and it resumes.
     """
     user = owner(principal, new.user_id)
-
-    def act() -> RecordedResponse:
-        with provider_slot(engine, principal.user_id):
-            connected = account_actions.connect(
-                engine,
-                new.integration_domain,
-                config=new.config,
-                credentials=new.credentials,
-                user_id=user,
-                name=new.name,
-                interval_minutes=new.poll_interval_minutes,
-                deletions=new.deletions,
-                public_only=not principal.is_admin,
-                authorize=still_valid(principal),
-            )
-        engine.wake()
-        body = _read(engine, connected.id).model_copy(
-            update={
-                "notice": sanitize(connected.identity.notice),
-                "rehearsal": shown_rehearsal(connected.rehearsal) if connected.rehearsal else None,
-            }
+    with provider_slot(engine, principal.user_id):
+        connected = account_actions.connect(
+            engine,
+            new.integration_domain,
+            config=new.config,
+            credentials=new.credentials,
+            user_id=user,
+            name=new.name,
+            interval_minutes=new.poll_interval_minutes,
+            deletions=new.deletions,
+            public_only=not principal.is_admin,
+            authorize=still_valid(principal),
         )
-        return idempotency.response(201 if connected.is_new else 200, body)
-
-    return idempotency.once(
-        request,
-        engine,
-        principal,
-        idempotency_key,
-        body,
-        act,
-        lambda body: f"{PREFIX}/{body['id']}",
+    engine.wake()
+    response.status_code = 201 if connected.is_new else 200
+    response.headers["Location"] = f"{PREFIX}/{connected.id}"
+    return _read(engine, connected.id).model_copy(
+        update={
+            "notice": sanitize(connected.identity.notice),
+            "rehearsal": shown_rehearsal(connected.rehearsal) if connected.rehearsal else None,
+        }
     )
 
 
-@router.get("/{account}", responses=problems(401, 404, 422))
+@router.post("/pause", responses=problems(401, 413, 422))
+def pause_user_integrations(
+    engine: Engine, principal: FleetOperator, body: UserIntegrationFilter, after: After = None
+) -> BulkAction:
+    """Pause all matching accounts.
+
+    The request processes at most 500 accounts, for at most 10 seconds. To continue, pass its
+    `cursor` as `after`.
+    """
+    result = bulk.apply_to_all(
+        engine,
+        lambda account: account_actions.pause(engine, account, wait=False),
+        _filter(principal, body),
+        after,
+    )
+    wait_until_seen(engine.database)
+    return bulk_action(result)
+
+
+@router.post("/resume", responses=problems(401, 413, 422, 429))
+def resume_user_integrations(
+    engine: Engine, principal: FleetOperator, body: UserIntegrationFilter, after: After = None
+) -> BulkAction:
+    """Resume all matching accounts. The bounds are those of pausing them.
+
+    Accounts in error are checked with their providers first, and resume if these accept them.
+    """
+
+    def resume(id: UUID) -> None:
+        run_actions.count_request(engine, principal.user_id)
+        account_actions.resume(engine, id, user=principal.user_id, authorize=still_valid(principal))
+
+    return bulk_action(bulk.apply_to_all(engine, resume, _filter(principal, body), after))
+
+
+@router.post("/sync", responses=problems(401, 413, 422, 429))
+def sync_user_integrations(
+    engine: Engine, principal: FleetOperator, body: UserIntegrationFilter, after: After = None
+) -> BulkAction:
+    """Start a run of each matching account, unless one is open.
+
+    The bounds are those of pausing them.
+    """
+
+    def sync(id: UUID) -> None:
+        run_actions.count_request(engine, principal.user_id)
+        run_actions.sync(engine, id)
+
+    return bulk_action(bulk.apply_to_all(engine, sync, _filter(principal, body), after))
+
+
+def _filter(principal: Principal, body: UserIntegrationFilter) -> bulk.AccountFilter:
+    if not body.model_dump(exclude_none=True):
+        raise InvalidInput("accounts-not-selected")
+    return bulk.AccountFilter(
+        user_id=visible_user(principal, body.user_id),
+        integration_domain=body.integration_domain,
+        sync_status=body.sync_status,
+    )
+
+
+@router.get("/{user_integration_id}", responses=problems(401, 404, 422))
 def get_user_integration(
     engine: Engine,
     principal: StatusReader,
@@ -206,14 +264,16 @@ def get_user_integration(
         counted = account_queries.account_totals(conn, account) if totals else None
         owed = owed_by(conn, account)
         compared = comparison.latest(conn, account)
+        notice = partitions.notice(conn, account)
         listening = listeners.of_account(conn, account)
     return UserIntegrationInFull(
-        **UserIntegration.model_validate(row).model_dump(),
+        **UserIntegration.model_validate(row).model_dump() | {"notice": notice},
         listener=listening
         and Listening(
             state=state_of(listening),
             since=listening.connected_at if listening.connected else listening.down_at,
-            error=listening.error if principal.is_admin else None,
+            error=listening.reason(in_full=principal.is_admin),
+            event_at=listening.event_at,
         ),
         owed=Owed(tasks=owed.tasks, since=owed.since),
         complete_as_of=owed.complete_as_of,
@@ -225,7 +285,7 @@ def get_user_integration(
     )
 
 
-@router.patch("/{account}", responses=problems(401, 404, 409, 413, 422, 429, 502))
+@router.patch("/{user_integration_id}", responses=problems(401, 404, 409, 413, 422, 429, 502))
 def change_user_integration(
     engine: Engine, principal: Connector, account: AccountId, changes: UserIntegrationChanges
 ) -> UserIntegration:
@@ -260,10 +320,10 @@ def change_user_integration(
 
 
 @router.delete(
-    "/{account}",
+    "/{user_integration_id}",
     status_code=204,
-    response_description="The account is disconnected or deleted",
-    responses=problems(401, 404, 422),
+    response_description="The account is disconnected, hidden or deleted",
+    responses=problems(401, 404, 409, 422),
 )
 def delete_user_integration(
     engine: Engine,
@@ -274,24 +334,34 @@ def delete_user_integration(
         Query(
             description=(
                 "`keep`: delete the credentials, and keep the account and its content. `delete`:"
-                " delete the account with all its data"
+                " delete the account with all its data, after a delay"
             )
         ),
     ],
+    now: Annotated[
+        bool, Query(description="With `content=delete`: delete it immediately, without the delay")
+    ] = False,
 ) -> Response:
     """Disconnect an account, or delete it. Its credentials are deleted immediately.
+
+    With `content=delete`, the account is `erasing`: nothing of it is shown any more except the
+    account itself. It is deleted `POLLING_ERASE_AFTER_MINUTES` later. Until then, send new
+    credentials to restore it. An account that is already `erasing` cannot keep its content in
+    another way.
 
     After the response, no worker starts a task of the account. This may take up to 3 seconds.
     """
     _require(engine, principal, account)
-    if content == "delete":
+    if content == "delete" and now:
         account_erase.erase_account(engine, account)
+    elif content == "delete":
+        account_erase.hide_account(engine, account)
     else:
         account_disconnect.disconnect_account(engine, account)
     return Response(status_code=204)
 
 
-@router.post("/{account}/pause", responses=problems(401, 404, 409, 422))
+@router.post("/{user_integration_id}/pause", responses=problems(401, 404, 409, 422))
 def pause_user_integration(
     engine: Engine, principal: FleetOperator, account: AccountId
 ) -> UserIntegration:
@@ -304,18 +374,24 @@ def pause_user_integration(
     return _read(engine, account)
 
 
-@router.post("/{account}/resume", responses=problems(401, 404, 409, 422, 429))
+@router.post("/{user_integration_id}/resume", responses=problems(401, 404, 409, 422, 429, 502))
 def resume_user_integration(
     engine: Engine, principal: FleetOperator, account: AccountId
 ) -> UserIntegration:
-    """Resume a paused account where it stopped."""
+    """Resume a paused account where it stopped.
+
+    The engine checks an account in error with its provider first. It resumes if the provider
+    accepts it.
+    """
     _require(engine, principal, account)
     run_actions.count_request(engine, principal.user_id)
-    account_actions.resume(engine, account)
+    account_actions.resume(
+        engine, account, user=principal.user_id, authorize=still_valid(principal)
+    )
     return _read(engine, account)
 
 
-@router.post("/{account}/check", responses=problems(401, 404, 409, 422, 429, 502))
+@router.post("/{user_integration_id}/check", responses=problems(401, 404, 409, 422, 429, 502))
 def check_user_integration(engine: Engine, principal: Connector, account: AccountId) -> Identity:
     """Check with the provider that the credentials still work."""
     _require(engine, principal, account)
@@ -327,7 +403,7 @@ def check_user_integration(engine: Engine, principal: Connector, account: Accoun
 _REQUESTED = problems(401, 404, 409, 413, 422, 429) | {
     200: {"model": Requested, "description": "A run was already open"},
     201: {"links": {
-        name: {"operationId": operation, "parameters": {"run": "$response.body#/run_id"}}
+        name: {"operationId": operation, "parameters": {"run_id": "$response.body#/run_id"}}
         for name, operation in (
             ("get", "get_run"), ("tasks", "list_tasks"), ("cancel", "cancel_run"),
         )
@@ -335,99 +411,54 @@ _REQUESTED = problems(401, 404, 409, 413, 422, 429) | {
 }  # fmt: skip
 
 
-@router.post("/{account}/sync", status_code=201, response_model=Requested, responses=_REQUESTED)
+@router.post("/{user_integration_id}/sync", status_code=201, responses=_REQUESTED)
 def sync_user_integration(
-    request: Request,
-    engine: Engine,
-    principal: FleetOperator,
-    account: AccountId,
-    body: RawBody,
-    idempotency_key: IdempotencyKey = None,
-) -> JSONResponse:
+    response: Response, engine: Engine, principal: FleetOperator, account: AccountId
+) -> Requested:
     """Start a run now, or return the open run."""
-    return _requested(
-        request,
-        engine,
-        principal,
-        account,
-        body,
-        idempotency_key,
-        lambda: run_actions.sync(engine, account),
-    )
+    return _requested(response, engine, principal, account, run_actions.sync)
 
 
-@router.post("/{account}/resync", status_code=201, response_model=Requested, responses=_REQUESTED)
+@router.post("/{user_integration_id}/resync", status_code=201, responses=_REQUESTED)
 def resync_user_integration(
-    request: Request,
-    engine: Engine,
-    principal: FleetOperator,
-    account: AccountId,
-    body: RawBody,
-    idempotency_key: IdempotencyKey = None,
-) -> JSONResponse:
+    response: Response, engine: Engine, principal: FleetOperator, account: AccountId
+) -> Requested:
     """Delete all cursors and start a run that lists everything again.
 
     If a run is open, the response contains that run, and the resync starts after it.
     """
-    return _requested(
-        request,
-        engine,
-        principal,
-        account,
-        body,
-        idempotency_key,
-        lambda: run_actions.resync(engine, account),
-    )
+    return _requested(response, engine, principal, account, run_actions.resync)
 
 
-@router.post("/{account}/reread", status_code=201, response_model=Requested, responses=_REQUESTED)
+@router.post("/{user_integration_id}/reread", status_code=201, responses=_REQUESTED)
 def reread_user_integration(
-    request: Request,
-    engine: Engine,
-    principal: FleetOperator,
-    account: AccountId,
-    body: RawBody,
-    idempotency_key: IdempotencyKey = None,
-) -> JSONResponse:
+    response: Response, engine: Engine, principal: FleetOperator, account: AccountId
+) -> Requested:
     """Read the stored items of an account again, without its provider.
 
     The engine does this automatically after an upgrade to a plugin version that extracts more.
     Items with the same result do not change. The reread is part of the account's backfill run. If
     the same reread is open, the response contains its run.
     """
-    return _requested(
-        request,
-        engine,
-        principal,
-        account,
-        body,
-        idempotency_key,
-        lambda: run_actions.reread(engine, account),
-    )
+    return _requested(response, engine, principal, account, run_actions.reread)
 
 
 def _requested(
-    request: Request,
+    response: Response,
     engine: Backend,
     principal: Principal,
     account: UUID,
-    body: bytes,
-    key: str | None,
-    ask: Callable[[], tuple[UUID, bool]],
-) -> JSONResponse:
+    ask: Callable[[Backend, UUID], tuple[UUID, bool]],
+) -> Requested:
     _require(engine, principal, account)
-
-    def act() -> RecordedResponse:
-        run_actions.count_request(engine, principal.user_id)
-        run, new = ask()
-        return idempotency.response(201 if new else 200, Requested(run_id=run, new=new))
-
-    return idempotency.once(
-        request, engine, principal, key, body, act, lambda body: f"/v1/runs/{body['run_id']}"
-    )
+    run_actions.count_request(engine, principal.user_id)
+    run, new = ask(engine, account)
+    response.status_code = 201 if new else 200
+    response.headers["Location"] = f"/v1/runs/{run}"
+    return Requested(run_id=run, new=new)
 
 
-@router.get("/{account}/runs", responses=problems(401, 404, 422))
+@router.get("/{user_integration_id}/runs", responses=problems(401, 404, 422))
 def list_runs(
     engine: Engine,
     principal: StatusReader,
@@ -445,7 +476,7 @@ def list_runs(
     return Page[Run].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
-@router.get("/{account}/state", responses=problems(401, 404, 422))
+@router.get("/{user_integration_id}/state", responses=problems(401, 404, 422))
 def get_state(
     engine: Engine,
     principal: DetailReader,

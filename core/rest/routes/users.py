@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 
@@ -11,7 +11,7 @@ from core.rest.schemas import Erased, Page, QuotaChange, UserDay, UserQuotas, Us
 from core.service import quotas, use
 from core.service.accounts import erase as account_erase
 from core.states import Quota
-from core.web.dependencies import NO_NUL, Engine
+from core.web.dependencies import NO_NUL, After, Engine, Limit
 from core.web.permissions import Connector, FleetAdmin, StatusReader
 from core.web.problems import HttpProblem
 
@@ -30,18 +30,25 @@ def list_users(
     engine: Engine,
     principal: StatusReader,
     days: Days = 1,
-    limit: Annotated[int, Query(ge=1, le=500, description="The maximum number of users")] = 50,
+    sort: Annotated[
+        Literal["thread_seconds", "polls", "tasks", "bytes_in", "bytes_kept", "user_id"],
+        Query(description="`user_id`, or the number whose largest values come first"),
+    ] = "thread_seconds",
+    limit: Limit = 50,
+    after: After = None,
 ) -> Page[UserUse]:
-    """List the users with the most thread-seconds in the latest days, the largest first.
+    """List the users whose accounts used the fleet in the latest days.
 
     With a user's token, this is that user alone.
     """
     with engine.database.connection() as conn:
-        rows = use.of_users(conn, days=days, user=principal.user_id, limit=limit)
-    return Page[UserUse].model_validate({"items": rows, "cursor": None})
+        page = use.of_users(
+            conn, days=days, user=principal.user_id, sort=sort, limit=limit, after=after
+        )
+    return Page[UserUse].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
-@router.get("/{user_id:path}/use", responses=problems(401, 403, 422))
+@router.get("/{user_id:path}/use", responses=problems(401, 403, 404, 422))
 def read_use(
     engine: Engine, principal: StatusReader, user_id: UserId, days: Days = 30
 ) -> Page[UserDay]:
@@ -53,7 +60,7 @@ def read_use(
     return Page[UserDay].model_validate({"items": rows, "cursor": None})
 
 
-@router.get("/{user_id:path}/quotas", responses=problems(401, 403, 422))
+@router.get("/{user_id:path}/quotas", responses=problems(401, 403, 404, 422))
 def read_quotas(engine: Engine, principal: StatusReader, user_id: UserId) -> UserQuotas:
     """Return the quotas of a user, and their use."""
     if not principal.owns(user_id):
@@ -62,7 +69,7 @@ def read_quotas(engine: Engine, principal: StatusReader, user_id: UserId) -> Use
         return UserQuotas.model_validate(quotas.of_user(conn, user_id))
 
 
-@router.patch("/{user_id:path}/quotas", responses=problems(401, 403, 422))
+@router.patch("/{user_id:path}/quotas", responses=problems(401, 403, 404, 422))
 def change_quotas(
     engine: Engine,
     principal: FleetAdmin,  # noqa: ARG001  for operators only
@@ -78,17 +85,29 @@ def change_quotas(
     return UserQuotas.model_validate(quotas.change(engine, user_id, changes))
 
 
-@router.delete("/{user_id:path}", responses=problems(401, 403, 422))
-def erase_user(engine: Engine, principal: Connector, user_id: UserId) -> Erased:
+@router.delete("/{user_id:path}", responses=problems(401, 403, 404, 422))
+def erase_user(
+    engine: Engine,
+    principal: Connector,
+    user_id: UserId,
+    now: Annotated[
+        bool, Query(description="Delete the data immediately, without the delay")
+    ] = False,
+) -> Erased:
     """Erase all data of a user: accounts, content, blobs and tokens.
+
+    All accounts are `erasing`: nothing of them is shown any more except the accounts themselves.
+    They are deleted `POLLING_ERASE_AFTER_MINUTES` later, and the tokens with the last one. New
+    credentials restore an account until then. A user with a restored or a new account stays.
 
     The tokens include that of this request, if it belongs to the user. The quotas that an operator
     has set for the user stay, and so does the number of runs of this day.
 
-    Erasing a large amount of data takes a long time. After an interruption, send the request again
-    to erase the rest.
+    With `now`, erasing a large amount of data takes a long time. After an interruption, send the
+    request again to erase the rest.
     """
     if not principal.owns(user_id):
         raise HttpProblem("token-of-another-user")
-    gone = account_erase.erase_user(engine, user_id)
-    return Erased(accounts=gone.accounts, rows=gone.rows, blobs=gone.blobs)
+    erase = account_erase.erase_user if now else account_erase.hide_user
+    gone = erase(engine, user_id)
+    return Erased(hidden=gone.hidden, accounts=gone.accounts, rows=gone.rows, blobs=gone.blobs)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from core.accounts import refresh, store
+from core.accounts import refresh, shared, store
 from core.accounts.store import Account
 from core.db.pool import Conn
 from core.errors import InvalidInput, TooManyRequests, WrongState
@@ -20,12 +20,13 @@ from core.integration.base import BaseIntegration, Integration
 from core.integration.ceilings import within_ceilings
 from core.integration.limits import AccountIdentity
 from core.integration.rehearsal import Rehearsal
-from core.ledger import breakers, quotas
+from core.ledger import audit, breakers, quotas
 from core.ledger.looks import wait_until_seen
 from core.limits.keys import to_json
 from core.results.text import is_storable, sanitize
 from core.service.accounts.check import CheckResult, check, require_accepted
 from core.service.accounts.check_slot import check_slot
+from core.service.accounts.partitions import MAX_NOTICE_CHARS
 from core.service.accounts.validation import (
     Values,
     config_of,
@@ -37,7 +38,7 @@ from core.service.accounts.validation import (
 )
 from core.service.authorization import Authorize, always
 from core.service.backend import Backend
-from core.states import AccountState, AccountStateReason, Deletions
+from core.states import AccountState, AccountStateReason, Act, Deletions
 
 FIND_BY_IDENTITY = """
 SELECT id, name, config, poll_interval_minutes FROM user_integration
@@ -157,6 +158,8 @@ def connect(
         )
         if deletions is not None:
             store.set_deletions(conn, connected.id, deletions)
+        act = Act.ACCOUNT_CONNECT if connected.is_new else Act.ACCOUNT_RECONNECT
+        audit.record_for_account(conn, act, connected.id)
     return connected
 
 
@@ -216,7 +219,7 @@ def _store(
     quotas.lock_accounts(conn, user_id)
     known = conn.execute(FIND_BY_IDENTITY, (user_id, domain, key)).fetchone()
     if known is None:
-        number = quotas.require_place(conn, user_id)
+        number = quotas.require_place(conn, user_id, MAX_ACCOUNTS_PER_USER)
         if public_only and number >= MAX_ACCOUNTS_PER_USER:
             raise TooManyRequests("accounts-exhausted", most=MAX_ACCOUNTS_PER_USER)
     kept_name, before, kept_interval = (
@@ -238,10 +241,17 @@ def _store(
         reread=known is not None and needs_reread(integration.config_model, before, stored(config)),
         public_hosts_only=public_only,
     )
+    _set_notice(conn, account, identity)
     breakers.probe_now(conn, account)
     if is_new:
         quotas.judge(conn, [user_id])
     return ConnectedAccount(account, name, identity, is_new, checked.rehearsal)
+
+
+def _set_notice(conn: Conn, account: UUID, identity: AccountIdentity) -> None:
+    """Keep the notice of the plugin, or delete an earlier one."""
+    notice = (sanitize(identity.notice) or "")[:MAX_NOTICE_CHARS] or None
+    conn.execute(store.SET_NOTICE, (notice, account))
 
 
 def _own(user_id: str, group: str | None, before: str | None = None) -> str | None:
@@ -288,6 +298,8 @@ def reconnect(
 ) -> AccountIdentity:
     """Replace the credentials of an account; the account resumes with its cursors.
 
+    If its content is hidden, the content is visible again.
+
     Args:
       backend: The backend.
       id: The id of the account.
@@ -298,6 +310,7 @@ def reconnect(
 
     Raises:
       InvalidInput: The provider rejects the credentials, or they belong to another account.
+      WrongState: The engine deletes the account's content.
     """
     account, integration, config = _load(backend, id)
     if credentials is None and integration.credentials_model.model_fields:
@@ -318,8 +331,10 @@ def reconnect(
     }
     with backend.database.connection() as conn, conn.transaction():
         authorize(conn)
-        conn.execute(store.SET_CREDENTIALS, {**params, "public_hosts_only": public_only})
+        store.set_credentials(conn, {**params, "public_hosts_only": public_only})
+        _set_notice(conn, id, checked.identity)
         breakers.probe_now(conn, id)
+        audit.record_for_account(conn, Act.ACCOUNT_RECONNECT, id)
     backend.wake()
     return checked.identity
 
@@ -388,28 +403,73 @@ def configure(
       WrongState: Another request changed the config at the same time.
     """
     require_text(name=name)
-    resync = config is not None and _set_config(
-        backend, id, config, credentials, public_only, authorize
-    )
-    with backend.database.connection() as conn:
+    change = None
+    if config is not None:
+        change = _checked_config(backend, id, config, credentials, public_only)
+    changed = {
+        "config": change is not None,
+        "credentials": change is not None and change.renewed is not None,
+        "name": name is not None,
+        "poll_interval_minutes": interval_minutes is not None,
+        "deletions": deletions is not None,
+    }
+    if not any(changed.values()):
+        return False
+    with backend.database.connection() as conn, conn.transaction():
+        authorize(conn)
+        if change is not None:
+            change.apply(conn)
         if name is not None:
             conn.execute(RENAME, (name, id))
         if interval_minutes is not None:
             conn.execute(SET_INTERVAL, {"id": id, "minutes": interval_minutes})
         if deletions is not None:
-            with conn.transaction():
-                store.set_deletions(conn, id, deletions)
-    return resync
+            store.set_deletions(conn, id, deletions)
+        audit.record_for_account(
+            conn,
+            Act.ACCOUNT_CONFIGURE,
+            id,
+            changed=[part for part, is_new in changed.items() if is_new],
+            config_fields=change and change.fields,
+        )
+    if change is not None:
+        backend.wake()
+    return change is not None and change.needs_resync
 
 
-def _set_config(
-    backend: Backend,
-    id: UUID,
-    values: Values,
-    credentials: Values | None,
-    public_only: bool,
-    authorize: Authorize,
-) -> bool:
+@dataclass(frozen=True, slots=True)
+class _ConfigChange:
+    """A checked config, with the credentials for it.
+
+    Attributes:
+      fields: The names of the fields that it changes.
+      params: The parameters of the statements.
+      renewed: The parameters of new credentials; None if they stay.
+      needs_resync: True if the next run has to list everything again.
+    """
+
+    id: UUID
+    fields: list[str]
+    params: dict[str, Any]
+    renewed: Mapping[str, Any] | None
+    needs_resync: bool
+
+    def apply(self, conn: Conn) -> None:
+        """Store it.
+
+        Raises:
+          WrongState: Another request changed the config since it was checked.
+        """
+        if conn.execute(store.SET_CONFIG, self.params).rowcount == 0:
+            raise WrongState("config-changed-by-others")
+        if self.renewed is not None:
+            store.set_credentials(conn, self.params | dict(self.renewed))
+        breakers.probe_now(conn, self.id)
+
+
+def _checked_config(
+    backend: Backend, id: UUID, values: Values, credentials: Values | None, public_only: bool
+) -> _ConfigChange:
     with backend.database.connection() as conn:
         account = store.load(conn, id)
     integration = backend.registry.get(account.integration_domain)
@@ -432,7 +492,7 @@ def _set_config(
             "credentials": seal_credentials(backend, checked.credentials),
             "group": group,
         }
-    elif account.sync_status != AccountState.DISCONNECTED:
+    elif account.sync_status not in (AccountState.DISCONNECTED, AccountState.ERASING):
         config = _check_same(backend, account, integration, config, public_only=public_only).config
     resync = needs_resync(integration.config_model, account.config, stored(config))
     limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
@@ -441,22 +501,21 @@ def _set_config(
     values = {"config": json.dumps(stored(config)), "limits": json.dumps(limits)}
     # The update applies only if the stored config is still the one that was compared.
     values["instead_of"] = json.dumps(account.config) if credentials is None else None
-    with backend.database.connection() as conn, conn.transaction():
-        authorize(conn)
-        if conn.execute(store.SET_CONFIG, params | values).rowcount == 0:
-            raise WrongState("config-changed-by-others")
-        if renewed is not None:
-            conn.execute(store.SET_CREDENTIALS, params | dict(renewed))
-        breakers.probe_now(conn, id)
-    backend.wake()
-    return resync
+    before, after = account.config, stored(config)
+    fields = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    return _ConfigChange(id, fields, params | dict(values), renewed, resync)
 
 
-def pause(backend: Backend, id: UUID) -> None:
+def pause(backend: Backend, id: UUID, *, wait: bool = True) -> None:
     """Pause an account, and wait until no worker starts a task of it any more.
 
     The workers ask running tasks to return early, and save their results. The remaining tasks
     resume with the account.
+
+    Args:
+      backend: The backend.
+      id: The id of the account.
+      wait: False if the caller pauses several accounts, and waits once after all of them.
 
     Raises:
       WrongState: The account is in error or disconnected.
@@ -465,20 +524,38 @@ def pause(backend: Backend, id: UUID) -> None:
         if conn.execute(store.PAUSE, (id,)).rowcount == 0:
             account = store.load(conn, id)
             raise stopped(account)
-    wait_until_seen(backend.database)
+    if wait:
+        wait_until_seen(backend.database)
 
 
-def resume(backend: Backend, id: UUID) -> None:
-    """Resume a paused account; its next run is due immediately.
+def resume(
+    backend: Backend, id: UUID, *, user: str | None = None, authorize: Authorize = always
+) -> None:
+    """Resume a paused account, or an account in error that its provider accepts again.
+
+    Its next run is due immediately.
+
+    Args:
+      backend: The backend.
+      id: The id of the account.
+      user: The user whose token or session makes the request. None: an operator.
+      authorize: As for `connect`.
 
     Raises:
-      WrongState: The account is in error or disconnected. It needs new credentials or another
-        config.
+      InvalidInput: The provider still rejects the credentials or the config.
+      WrongState: The account is disconnected.
+      PollingError: The provider is unavailable.
     """
     with backend.database.connection() as conn:
-        if conn.execute(store.RESUME, (id,)).rowcount == 0:
-            account = store.load(conn, id)
-            raise stopped(account)
+        is_in_error = store.load(conn, id).sync_status == AccountState.ERROR
+    if is_in_error:
+        with backend.provider_slots.slot(backend.queues, user):
+            check_account(backend, id)
+    statement = store.RESUME_STOPPED if is_in_error else store.RESUME
+    with backend.database.connection() as conn, conn.transaction():
+        authorize(conn)
+        if conn.execute(statement, (id,)).rowcount == 0:
+            raise stopped(store.load(conn, id))
         breakers.probe_now(conn, id)
     backend.wake()
 
@@ -499,6 +576,8 @@ def stopped(account: Account) -> WrongState:
             return WrongState("account-paused", account=account.id)
         case AccountState.DISCONNECTED:
             return WrongState("account-disconnected", account=account.id)
+        case AccountState.ERASING:
+            return WrongState("account-erasing", account=account.id)
     if account.status_reason == AccountStateReason.CONFIGURATION:
         return WrongState("account-stopped-configuration", account=account.id, detail=detail)
     return WrongState("account-stopped-credentials", account=account.id, detail=detail)
@@ -516,7 +595,7 @@ def _credentials(backend: Backend, account: Account) -> BaseModel:
     model = backend.registry.get(account.integration_domain).credentials_model
     if account.credentials is None and model.model_fields:
         raise WrongState("account-has-no-credentials", account=account.id)
-    return backend.vault.open(account.credentials, model)
+    return shared.open_credentials(backend.vault, account, model)
 
 
 def _renewing(backend: Backend, account: Account) -> Any:
@@ -530,9 +609,11 @@ def _renewing(backend: Backend, account: Account) -> Any:
             backend.database,
             account.id,
             account.credentials_version,
-            lambda: backend.vault.seal(instance.refresh()),
+            lambda: shared.seal_credentials(backend.vault, account, instance.refresh()),
         )
-        return backend.vault.open(newer.ciphertext, instance.credentials_model)
+        return shared.open_credentials(
+            backend.vault, account, instance.credentials_model, newer.ciphertext
+        )
 
     return renew
 

@@ -17,17 +17,18 @@ from core.errors import (
     ConfigurationError,
     CredentialsInvalid,
     IntegrationError,
+    InvalidFields,
     InvalidInput,
     PollingError,
 )
-from core.integration.base import BaseIntegration, Integration
+from core.integration.base import BaseIntegration, Integration, refused_field
 from core.integration.limits import AccountIdentity
 from core.integration.rehearsal import Rehearsal
 from core.known_secrets import KNOWN, secrets_of
 from core.log_redaction import renewing
 from core.results.rehearsal import shown
 from core.service.accounts.deadline import BoundedCheck
-from core.service.accounts.validation import has_destination
+from core.service.accounts.validation import destinations
 
 Renew = Callable[[BaseIntegration[Any, Any]], BaseModel]
 """Requests new credentials from the provider."""
@@ -87,7 +88,9 @@ def check(
         return _check(integration, config, credentials, renew, bounded, rehearse=rehearse)
 
     with egress, _translated_errors(integration, credentials):
-        bounded = BoundedCheck(work, limited=is_limited())
+        bounded = BoundedCheck(
+            work, limited=is_limited(), destinations=destinations(integration.config_model)
+        )
         return bounded.run(integration.manifest.name)
 
 
@@ -192,7 +195,7 @@ def _translated_errors(integration: Integration, credentials: BaseModel) -> Iter
     except (CredentialsInvalid, ConfigurationError) as error:
         raise rejection(integration, error, redact) from None
     except IntegrationError as error:
-        remedy = CHECK_HOST if has_destination(integration.config_model) else TRY_LATER
+        remedy = CHECK_HOST if destinations(integration.config_model) else TRY_LATER
         raise PollingError(
             "provider-unavailable",
             integration=name,
@@ -211,13 +214,27 @@ def rejection(
     error: CredentialsInvalid | ConfigurationError,
     redact: Callable[[str], str],
 ) -> InvalidInput:
-    """Return the error for a person: the plugin's reason, and its remedy as the next step."""
+    """Return the error for a person: the plugin's reason, and its remedy as the next step.
+
+    If the plugin names a field, the reason belongs to this field.
+    """
     reason = one_line(error.reason, redact) or type(error).__name__
     remedy = one_line(error.remedy, redact)
-    if isinstance(error, ConfigurationError):
-        return InvalidInput("config-rejected", reason=reason, remedy=remedy or CORRECT_CONFIG)
-    return InvalidInput(
+    part, field = refused_field(integration, error)
+    problems = {field: f"{reason}. {remedy}" if remedy else reason} if field else {}
+    reason = f"{field}: {reason}" if field else reason
+    if part == "config":
+        return InvalidFields(
+            "config-rejected",
+            part=part,
+            problems=problems,
+            reason=reason,
+            remedy=remedy or CORRECT_CONFIG,
+        )
+    return InvalidFields(
         "credentials-rejected",
+        part=part,
+        problems=problems,
         integration=integration.manifest.name,
         reason=reason,
         remedy=remedy or CORRECT_CREDENTIALS,

@@ -6,10 +6,11 @@ from uuid import UUID
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
+from core.service.visible import visible
 
 # The polls of the latest day that found nothing are counted in the row of the account. The primary
 # keys serve it.
-DAYS = """
+DAYS = f"""
 SELECT day, sum(runs)::bigint AS runs, sum(empty_runs)::bigint AS empty_runs,
     sum(failed_runs)::bigint AS failed_runs, sum(outputs_saved)::bigint AS outputs_saved,
     sum(outputs_deleted)::bigint AS outputs_deleted
@@ -20,6 +21,7 @@ FROM (
     SELECT empty_day, empty_runs, empty_runs, 0, 0, 0
     FROM user_integration WHERE id = %(account)s AND empty_runs > 0
 ) counted
+WHERE {visible("%(account)s::uuid")}
 GROUP BY day ORDER BY day DESC LIMIT %(days)s
 """
 

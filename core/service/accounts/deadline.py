@@ -1,8 +1,10 @@
 """A deadline for checks, independent of the plugin, and one answer for hosts without an answer.
 
 A check runs in a thread of its own. At the deadline, the request is answered, and the connections
-of the check are closed, which ends most calls that wait for a server. A thread that continues
-nevertheless counts until it ends: for the process, and for the user whose request began it.
+of the check are closed, which ends most calls that wait for a server. The engine knows these
+connections after the first account limited to public addresses, or the first reread. A thread that
+continues nevertheless counts until it ends: for the process, and for the user whose request began
+it.
 
 With a user's token, the user decides where a check connects to. A name that does not exist, a
 private address, a closed port and a silent one give the same answer, after the same time. Otherwise
@@ -15,12 +17,13 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from typing import Generic, TypeVar
 
 from core.egress import ConnectionLog, EgressRefused, logged_connections
-from core.errors import InvalidInput, PollingError, ServerUnavailable
+from core.error_catalog import CATALOG
+from core.errors import InvalidFields, PollingError, ServerUnavailable
 from core.service.provider_slots import current_call
 
 T = TypeVar("T")
@@ -58,11 +61,15 @@ class BoundedCheck(Generic[T]):
     Args:
       work: The check. It gets a function that protects a block from being cut off.
       limited: True for a check with a user's token.
+      destinations: The fields of the config that name the host, the host first.
     """
 
-    def __init__(self, work: Callable[[], T], *, limited: bool) -> None:
+    def __init__(
+        self, work: Callable[[], T], *, limited: bool, destinations: Sequence[str]
+    ) -> None:
         self._work = work
         self._limited = limited
+        self._destinations = destinations
         self._call = current_call()
         self._done = threading.Event()
         self._result: T
@@ -91,7 +98,9 @@ class BoundedCheck(Generic[T]):
             log.cut()
         if self._limited and (not finished or self._error) and self._is_unreachable(log, finished):
             time.sleep(max(0.0, started + UNREACHABLE_SECONDS - time.monotonic()))
-            raise InvalidInput("host-unreachable") from None
+            text = CATALOG["host-unreachable"].message
+            problems = dict.fromkeys(self._destinations[:1], text)
+            raise InvalidFields("host-unreachable", part="config", problems=problems) from None
         if not finished:
             seconds = int(CHECK_SECONDS)
             if self.rehearsing:

@@ -1,64 +1,38 @@
-"""Disconnect an account, and erase its data in portions."""
+"""Disconnect an account: delete its credentials, and keep or hide its content."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass
 from uuid import UUID
 
 from core.accounts import store
-from core.content import holds, seen
 from core.db.pool import Conn
-from core.db.short_transactions import in_portions
-from core.errors import InvalidInput, NotFound, WrongState
-from core.ledger import controls
+from core.errors import NotFound, WrongState
+from core.integration.results import MEMBERS
+from core.ledger import audit, erasure
 from core.ledger.looks import wait_until_seen
 from core.service.backend import Backend
-from core.states import AccountState, RunState
+from core.service.visible import visible
+from core.states import AccountState, Act, AuditTarget
 
-OPEN_RUNS = (
-    f"SELECT id FROM sync_run WHERE user_integration_id = %s AND state = '{RunState.RUNNING}'"
+# Wipes the lists of members, also in an account that keeps deleted items. An empty digest lets the
+# item come back if the account is connected again. `user_integration_content_kind` serves it.
+DELETE_MEMBERS = f"""
+WITH locked AS (
+    SELECT id FROM user_integration_content
+    WHERE kind = '{MEMBERS}' AND user_integration_id = %s AND deleted_at IS NULL
+    ORDER BY external_id FOR UPDATE
 )
+UPDATE user_integration_content c SET metadata = '{{}}', content_text = NULL,
+    content_bytes = NULL, blob_key = NULL, hash = NULL, size = 0, digest = '', deleted_at = now(),
+    updated_at = now(), changed_xid = pg_current_xact_id()::text::bigint, synced_xid = NULL
+FROM locked WHERE c.id = locked.id
+"""
 
-# Each statement continues after the last row of the one before, so that it passes over no deleted
-# rows. Content is locked in the order that all writers use. The unique index serves it.
-ERASE_CONTENT = """
-WITH gone AS (
-    DELETE FROM user_integration_content WHERE id = ANY (ARRAY(
-        SELECT id FROM user_integration_content
-        WHERE user_integration_id = %(part)s AND external_id > %(after)s
-        ORDER BY external_id LIMIT %(most)s FOR UPDATE))
-    RETURNING external_id)
-SELECT count(*), (SELECT external_id FROM gone ORDER BY external_id DESC LIMIT 1) FROM gone
+COUNT_CONTENT = f"""
+SELECT count(*) FROM user_integration_content
+WHERE user_integration_id = %(id)s AND {visible("%(id)s::uuid")}
 """
-# The unique index of tasks that begins with the run serves it.
-ERASE_TASKS = """
-WITH gone AS (
-    DELETE FROM sync_task WHERE id = ANY (ARRAY(
-        SELECT id FROM sync_task WHERE run_id = %(part)s AND dedup_key > %(after)s
-        ORDER BY dedup_key LIMIT %(most)s))
-    RETURNING dedup_key)
-SELECT count(*), (SELECT dedup_key FROM gone ORDER BY dedup_key DESC LIMIT 1) FROM gone
-"""
-RECORD_ERASURE = """
-INSERT INTO erased_account (user_integration_id) VALUES (%s)
-ON CONFLICT (user_integration_id) DO UPDATE
-SET changed_xid = pg_current_xact_id()::text::bigint, erased_at = now()
-"""
-ERASE_STATES = "DELETE FROM sync_state WHERE user_integration_id = %s"
-# The primary key serves it. An account has at most 400 days.
-ERASE_DAYS = "DELETE FROM account_day WHERE user_integration_id = %s"
-HOLDS = "SELECT id FROM held_deletion WHERE user_integration_id = %s"
-# The oldest runs after this time, and whether they have tasks and seen items. `sync_run_history`
-# serves it.
-NEXT_RUNS = """
-SELECT id, started_at, EXISTS (SELECT FROM sync_task t WHERE t.run_id = r.id),
-    EXISTS (SELECT FROM sync_seen s WHERE s.run_id = r.id)
-FROM sync_run r WHERE user_integration_id = %s AND started_at >= %s
-ORDER BY started_at LIMIT 500
-"""
-ERASE_RUNS = "DELETE FROM sync_run WHERE id = ANY(%s)"
 
 
 def disconnect_account(backend: Backend, account: UUID) -> None:
@@ -66,78 +40,108 @@ def disconnect_account(backend: Backend, account: UUID) -> None:
 
     The workers ask running tasks to return early.
 
+    Args:
+      backend: The backend.
+      account: The id of the account.
+
     Raises:
       NotFound: The account does not exist.
+      WrongState: The content is hidden, and will be deleted.
     """
     with backend.database.connection() as conn:
-        disconnect(conn, account)
+        disconnect(conn, account, Act.ACCOUNT_DISCONNECT)
     wait_until_seen(backend.database)
 
 
-def disconnect(conn: Conn, account: UUID) -> str:
+def disconnect(conn: Conn, account: UUID, act: Act | None = None) -> None:
     """Delete an account's credentials and cancel its runs. Its content stays.
 
-    The results of tasks that still run are discarded. Workers notice the change at their next look.
+    Items of the kind `members` are deleted, because they would no longer be true. The results of
+    tasks that still run are discarded. Workers notice the change at their next look.
 
-    Returns:
-      The state of the account before.
+    Args:
+      conn: A connection in autocommit mode. In one transaction, the account would stay locked while
+        runs are cancelled. Savers lock tasks before accounts, so both would wait for each other.
+      account: The id of the account.
+      act: The act for the audit trail. Default: a part of another act. A second disconnect is none.
+
+    Raises:
+      NotFound: The account does not exist.
+      WrongState: The content is hidden, and will be deleted.
+    """
+    with conn.transaction():
+        row = conn.execute(store.DISCONNECT, (account,)).fetchone()
+        if row is None:
+            store.load(conn, account)
+            raise WrongState("account-erasing", account=account)
+        is_repeated = act == Act.ACCOUNT_DISCONNECT and row[0] == AccountState.DISCONNECTED
+        if act is not None and not is_repeated:
+            audit.record_for_account(conn, act, account)
+    _stop(conn, account)
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """An account whose content is hidden.
+
+    Attributes:
+      has_begun: True if the deletion has begun: the caller deletes the data. It does not wait if an
+        API of an earlier version may run, because that would show the content.
+      is_new: False if an earlier request was the same.
+    """
+
+    has_begun: bool
+    is_new: bool
+
+
+def hide(
+    conn: Conn,
+    account: UUID,
+    act: Act | None = None,
+    *,
+    erases_account: bool,
+    now: bool,
+    user: str | None = None,
+) -> Hidden:
+    """Delete an account's credentials, cancel its runs, and hide its content from all readers.
+
+    The leader deletes the content after the delay. Until then, new credentials restore the account.
+
+    Args:
+      conn: A connection in autocommit mode, as for `disconnect`.
+      account: The id of the account.
+      act: The act for the audit trail. A repeated one is none. Default: a part of another act.
+      erases_account: True to delete the account, too, and not only its content.
+      now: True to begin the deletion now. Nothing can restore the account then.
+      user: The user who is erased, and on whom it is an act. Default: it is an act on the account.
 
     Raises:
       NotFound: The account does not exist.
     """
-    row = conn.execute(store.DISCONNECT, (account,)).fetchone()
-    if row is None:
-        raise NotFound("account-not-found", account=account)
-    for (run,) in conn.execute(OPEN_RUNS, (account,)).fetchall():
-        try:
-            controls.cancel_run(conn, run)
-        except InvalidInput:
-            continue  # it ended in the meantime
-    return str(row[0])
+    params = {"id": account, "erases_account": erases_account, "now": now}
+    params["erases_user"] = user is not None
+    with conn.transaction():
+        row = conn.execute(store.HIDE, params).fetchone()
+        if row is None:
+            raise NotFound("account-not-found", account=account)
+        hidden = Hidden(*row)
+        if act is not None and hidden.is_new:
+            if user is None:
+                audit.record_for_account(conn, act, account)
+            else:
+                audit.record(conn, act, AuditTarget.USER, user, user_id=user)
+    _stop(conn, account)
+    return hidden
 
 
-def erase(conn: Conn, account: UUID) -> Iterator[int]:
-    """Delete all data of a disconnected account except its row; yield the rows of each portion.
-
-    After an interruption, the next call deletes the rest. Once the content is deleted, the change
-    feed has an entry that it was erased. Blobs are collected later, once no row references them.
-
-    Raises:
-      WrongState: The account is connected.
-    """
-    if store.load(conn, account).sync_status != AccountState.DISCONNECTED:
-        raise WrongState("account-connected", account=account)
-    yield from _in_portions(conn, ERASE_CONTENT, account, "")
-    conn.execute(RECORD_ERASURE, (account,))
-    yield conn.execute(ERASE_STATES, (account,)).rowcount
-    yield conn.execute(ERASE_DAYS, (account,)).rowcount
-    for (hold,) in conn.execute(HOLDS, (account,)).fetchall():
-        yield from holds.delete_items(conn, hold)
-        holds.delete_empty(conn, hold)
-    since = datetime.min.replace(tzinfo=UTC)
-    while runs := conn.execute(NEXT_RUNS, (account, since)).fetchall():
-        for run, _, has_tasks, has_seen in runs:
-            yield from _in_portions(conn, ERASE_TASKS, run, b"") if has_tasks else ()
-            yield from seen.delete_seen(conn, run) if has_seen else ()
-        since = runs[-1][1]
-        yield conn.execute(ERASE_RUNS, ([run for run, *_ in runs],)).rowcount
-
-
-def _in_portions(conn: Conn, statement: str, part: UUID, after: Any) -> Iterator[int]:
-    """Erase rows of an account or a run in portions; yield the rows of each."""
-
-    def erase_next(most: int) -> int:
-        nonlocal after
-        ((rows, last),) = conn.execute(statement, {"part": part, "after": after, "most": most})
-        after = after if last is None else last
-        return int(rows)
-
-    return in_portions(conn, erase_next)
+def _stop(conn: Conn, account: UUID) -> None:
+    """Cancel the runs of an account, and wipe its lists of members."""
+    erasure.cancel_runs(conn, account)
+    # No task of a cancelled run can keep such an item afterwards.
+    conn.execute(DELETE_MEMBERS, (account,))
 
 
 def count_content(conn: Conn, account: UUID) -> int:
-    """Count the stored items of an account, deleted ones included."""
-    row = conn.execute(
-        "SELECT count(*) FROM user_integration_content WHERE user_integration_id = %s", (account,)
-    ).fetchone()
+    """Count the visible items of an account, deleted ones included."""
+    row = conn.execute(COUNT_CONTENT, {"id": account}).fetchone()
     return row[0] if row else 0

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 from core.content.blobs import UNREFERENCED_SECONDS
 from core.db.pool import Conn
-from core.errors import NotFound, StoreUnavailable, WrongState
-from core.ledger import quotas
+from core.errors import NotFound, StoreUnavailable
+from core.ledger import audit, erasure
 from core.ledger.looks import wait_until_seen
 from core.ledger.monotonic import old_enough
 from core.service.accounts import disconnect as account_disconnect
 from core.service.backend import Backend
-from core.states import AccountState
+from core.states import Act, AuditTarget
 
 SETTLED_SECONDS = 3600.0
 """Seconds since the last write of an unreferenced blob after which it may be deleted.
@@ -36,71 +37,109 @@ UPDATE blob b SET touched_at = least(touched_at, now() - %(seconds)s * interval 
 WHERE key = ANY(%(keys)s)
   AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
 """
-# While the row is locked, no run begins and the account cannot be connected. If either happened
-# before the lock, another round erases the new data.
-LOCK_ACCOUNT_TO_ERASE = "SELECT id FROM user_integration WHERE id = %s FOR UPDATE"
-DELETE_ACCOUNT = f"""
-DELETE FROM user_integration a WHERE id = %s AND sync_status = '{AccountState.DISCONNECTED}'
-  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id)
-  AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.user_integration_id = a.id)
+TO_HIDE = """
+SELECT id FROM user_integration WHERE user_id = %s AND NOT erases_user
+ORDER BY created_at, id LIMIT 100
 """
-DELETE_FLOWS = "DELETE FROM oauth_flow WHERE user_id = %s"
-# Recorded responses to an operator's requests also contain the user id, for a day.
-DELETE_RESPONSES = "DELETE FROM idempotency_key WHERE answer->>'user_id' = %s"
-DELETE_TOKENS = "DELETE FROM api_token WHERE user_id = %s"
-# A request with one of the tokens may still check an account. It locks its token to store the
-# account: either before this statement returns, or never.
-LOCK_TOKENS = "SELECT FROM api_token WHERE user_id = %s ORDER BY id FOR UPDATE"
+
+HIDDEN = "SELECT count(*) FROM user_integration WHERE user_id = %s AND erases_user"
 
 
 @dataclass(slots=True)
 class Erased:
-    """The number of erased accounts, rows and blobs."""
+    """The number of erased accounts, rows and blobs, and of accounts that are only hidden."""
 
+    hidden: int = 0
     accounts: int = 0
     rows: int = 0
     blobs: int = 0
 
 
-def erase_account(backend: Backend, account: UUID) -> Erased:
-    """Disconnect an account and delete all its data and its row.
+def hide_account(backend: Backend, account: UUID, *, keeps_account: bool = False) -> bool:
+    """Disconnect an account, and hide its content. The leader deletes it after the delay.
 
-    No worker starts a task of the account any more before its data are deleted.
+    Until then, new credentials restore the account. No worker starts a task of it any more.
 
-    After an interruption, call it again to finish. Once the last content is deleted, the change
-    feed has an entry that the account was erased.
+    Args:
+      backend: The backend.
+      account: The id of the account.
+      keeps_account: True to keep the account's row, without its data.
+
+    Returns:
+      False if the data are deleted already: an API of an earlier version may run, and would show
+      them.
 
     Raises:
       NotFound: The account does not exist.
     """
-    account_disconnect.disconnect_account(backend, account)
+    if not _hide(backend, account, keeps_account=keeps_account, now=False):
+        return True
+    _erase(backend, account, Erased())
+    return False
+
+
+def erase_account(backend: Backend, account: UUID, *, keeps_account: bool = False) -> Erased:
+    """Disconnect an account and delete all its data, and its row unless the account is kept.
+
+    No worker starts a task of the account any more before its data are deleted, and its content is
+    hidden. After an interruption, the leader deletes the rest. Once the last content is
+    deleted, the change feed has an entry that the account was erased.
+
+    Raises:
+      NotFound: The account does not exist.
+    """
+    _hide(backend, account, keeps_account=keeps_account, now=True)
     return _erase(backend, account, Erased())
 
 
+def _hide(backend: Backend, account: UUID, *, keeps_account: bool, now: bool) -> bool:
+    """Hide the content; return True if the deletion has begun."""
+    act = Act.ACCOUNT_ERASE_CONTENT if keeps_account else Act.ACCOUNT_ERASE
+    with backend.database.connection() as conn:
+        hidden = account_disconnect.hide(
+            conn, account, act, erases_account=not keeps_account, now=now
+        )
+    wait_until_seen(backend.database)
+    return hidden.has_begun
+
+
 def _erase(backend: Backend, account: UUID, total: Erased) -> Erased:
-    """Erase a disconnected account; if it is reconnected in the meantime, disconnect it again."""
-    keys: set[str] = set()
-    gone = False
-    while not gone:
-        with backend.database.connection() as conn:
-            before = account_disconnect.disconnect(conn, account)
-            keys.update(key for (key,) in conn.execute(BLOBS, (account,)))
-        if before != AccountState.DISCONNECTED:
-            wait_until_seen(backend.database)
-        with backend.database.connection() as conn, suppress(WrongState):  # reconnected
-            for count in account_disconnect.erase(conn, account):
+    """Erase an account whose deletion has begun. The leader may do it at the same time."""
+    with backend.database.connection() as conn:
+        keys = sorted({key for (key,) in conn.execute(BLOBS, (account,))})
+        while True:
+            for count in erasure.erase(conn, account):
                 total.rows += count
-            gone = _delete_account(conn, account)
+            if erasure.finish(conn, account):
+                break
     total.accounts += 1
-    total.blobs += _erase_blobs(backend, sorted(keys))
+    total.blobs += _erase_blobs(backend, keys)
     return total
 
 
-def _delete_account(conn: Conn, account: UUID) -> bool:
-    """Delete the row; return False if the account was reconnected during the erasure."""
-    with conn.transaction():
-        conn.execute(LOCK_ACCOUNT_TO_ERASE, (account,))
-        return conn.execute(DELETE_ACCOUNT, (account,)).rowcount > 0
+def hide_user(backend: Backend, user_id: str) -> Erased:
+    """Disconnect all accounts of a user, and hide their content. The leader deletes them later.
+
+    It deletes the user's other data with the last account. New credentials restore an account until
+    then, and the user with it. A user without accounts is erased immediately.
+    """
+    total, is_recorded = Erased(), False
+    while True:
+        with backend.database.connection() as conn:
+            accounts = [account for (account,) in conn.execute(TO_HIDE, (user_id,))]
+            begun, is_recorded = _hide_accounts(
+                conn, user_id, accounts, now=False, is_recorded=is_recorded
+            )
+        if not accounts:
+            break
+        wait_until_seen(backend.database)
+        for account in begun:
+            _erase(backend, account, total)
+    with backend.database.connection() as conn:
+        ((total.hidden,),) = conn.execute(HIDDEN, (user_id,))
+        if not total.hidden:
+            _delete_user(conn, user_id, record=not is_recorded)
+    return total
 
 
 def erase_user(backend: Backend, user_id: str) -> Erased:
@@ -108,32 +147,56 @@ def erase_user(backend: Backend, user_id: str) -> Erased:
 
     The quotas of the user stay, because an operator has set them.
     """
-    total = Erased()
+    total, is_recorded, had_accounts = Erased(), False, False
     while True:
         with backend.database.connection() as conn:
             accounts = [account for (account,) in conn.execute(ACCOUNTS, (user_id,))]
             if not accounts:
-                if _delete_user(conn, user_id):
+                if _delete_user(conn, user_id, record=not had_accounts):
                     return total
                 continue
-            for account in accounts:
-                with suppress(NotFound):  # another process erased it
-                    account_disconnect.disconnect(conn, account)
+            had_accounts = True
+            _, is_recorded = _hide_accounts(
+                conn, user_id, accounts, now=True, is_recorded=is_recorded
+            )
         wait_until_seen(backend.database)
         for account in accounts:
-            with suppress(NotFound):
-                _erase(backend, account, total)
+            _erase(backend, account, total)
 
 
-def _delete_user(conn: Conn, user_id: str) -> bool:
+def _hide_accounts(
+    conn: Conn, user_id: str, accounts: Sequence[UUID], *, now: bool, is_recorded: bool
+) -> tuple[list[UUID], bool]:
+    """Hide accounts of a user.
+
+    Returns:
+      The accounts whose deletion has begun, and True if the trail has the act.
+    """
+    begun = []
+    for account in accounts:
+        with suppress(NotFound):  # another process erased it
+            hidden = account_disconnect.hide(
+                conn,
+                account,
+                None if is_recorded else Act.USER_ERASE,
+                erases_account=True,
+                now=now,
+                user=user_id,
+            )
+            is_recorded = is_recorded or hidden.is_new
+            if hidden.has_begun:
+                begun.append(account)
+    return begun, is_recorded
+
+
+def _delete_user(conn: Conn, user_id: str, *, record: bool) -> bool:
     """Delete all other rows of a user; return False if there is an account."""
     with conn.transaction():
-        conn.execute(LOCK_TOKENS, (user_id,))
-        if conn.execute(ACCOUNTS, (user_id,)).fetchone() is not None:
+        conn.execute(erasure.LOCK_TOKENS, (user_id,))
+        if not erasure.delete_user(conn, user_id):
             return False
-        for statement in (DELETE_FLOWS, DELETE_RESPONSES, DELETE_TOKENS):
-            conn.execute(statement, (user_id,))
-        quotas.erase(conn, user_id)
+        if record:
+            audit.record(conn, Act.USER_ERASE, AuditTarget.USER, user_id, user_id=user_id)
     return True
 
 

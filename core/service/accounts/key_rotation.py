@@ -16,8 +16,9 @@ from core.accounts import store
 from core.accounts.vault import Vault
 from core.db.pool import Conn
 from core.errors import VaultError, WrongState
-from core.ledger import processes
+from core.ledger import audit, processes
 from core.service.backend import Backend
+from core.states import Act, AuditTarget
 
 BATCH = 1_000
 MAX_NAMED = 5
@@ -31,6 +32,7 @@ SELECT id, credentials FROM user_integration
 WHERE credentials IS NOT NULL AND id > %s ORDER BY id LIMIT %s
 """
 # Pending sign-ins: the table has the flows of the last minutes, and is read completely.
+SEALED_ORGANIZATIONS = "SELECT credentials FROM organization ORDER BY id"
 SEALED_SIGN_INS = """
 SELECT verifier FROM oauth_flow WHERE expires_at > now()
 UNION ALL SELECT answer FROM oauth_flow WHERE expires_at > now() AND answer IS NOT NULL
@@ -98,6 +100,8 @@ def rotate(backend: Backend) -> Iterator[Rotation]:
                 last = account
         count = len(rows)
         yield rotation
+    _rotate_organizations(backend, rotation)
+    yield rotation
     with backend.database.connection() as conn:
         require_ready(conn, backend.vault)  # a process may have started in the meantime
     if rotation.failed:
@@ -109,6 +113,7 @@ def rotate(backend: Backend) -> Iterator[Rotation]:
 def keys_in_use(conn: Conn, vault: Vault) -> Counter[str | None]:
     """Count the encrypted values by the fingerprint of their key; None if no key decrypts them."""
     used = Counter(vault.key_of(sealed) for (sealed,) in conn.execute(SEALED_SIGN_INS))
+    used.update(vault.key_of(sealed) for (sealed,) in conn.execute(SEALED_ORGANIZATIONS))
     last = UUID(int=0)
     while rows := conn.execute(SEALED_CREDENTIALS, (last, BATCH)).fetchall():
         used.update(vault.key_of(sealed) for _, sealed in rows)
@@ -122,9 +127,27 @@ def listed(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:MAX_NAMED])) + more
 
 
-def _rotate(conn: Conn, vault: Vault, account: UUID, sealed: str, rotation: Rotation) -> None:
+def _rotate_organizations(backend: Backend, rotation: Rotation) -> None:
+    last, count = UUID(int=0), 1
+    while count:
+        with backend.database.connection() as conn, conn.transaction():
+            rows = conn.execute(store.LOCK_SEALED_ORGANIZATIONS, (last,)).fetchall()
+            for id, sealed in rows:
+                _rotate(conn, backend.vault, id, sealed, rotation, store.RESEAL_ORGANIZATION)
+                last = id
+        count = len(rows)
+
+
+def _rotate(
+    conn: Conn,
+    vault: Vault,
+    account: UUID,
+    sealed: str,
+    rotation: Rotation,
+    reseal: str = store.RESEAL,
+) -> None:
     try:
-        conn.execute(store.RESEAL, (vault.rotate(sealed), account))
+        conn.execute(reseal, (vault.rotate(sealed), account))
     except VaultError:
         rotation.failed.append(account)
     else:
@@ -137,6 +160,7 @@ def _rotate_sign_ins(conn: Conn, vault: Vault) -> None:
         for state, *sealed in conn.execute(LOCK_SIGN_INS).fetchall():
             values = [None if value is None else _resealed(vault, value) for value in sealed]
             conn.execute(RESEAL_SIGN_IN, (*values, state))
+        audit.record(conn, Act.KEYS_ROTATE, AuditTarget.KEYS, vault.fingerprints[0])
 
 
 def _resealed(vault: Vault, sealed: str) -> str:

@@ -19,17 +19,24 @@ def sentence(listening: Listening, minutes: int, *, in_full: bool = True) -> str
     Args:
       listening: The listener.
       minutes: The account's poll interval.
-      in_full: True to name the error, for an operator. Default: True.
+      in_full: True to name the listener's error, for an operator. Default: True.
     """
     match state_of(listening):
         case "webhook":
-            return "The provider sends events to the webhook."
+            return f"The provider sends events to the webhook ({_latest(listening)})."
         case "connected":
             at = ago(listening.connected_at)
-            return f"The engine receives the provider's events (connected {at})."
+            return (
+                f"The engine receives the provider's events (connected {at}; {_latest(listening)})."
+            )
     lost = "No events of the provider arrive"
     if listening.down_at is not None:
         lost = f"The provider's events stopped {ago(listening.down_at)}"
-    reason = f": {listening.error}" if in_full and listening.error else ""
+    reason = f": {known}" if (known := listening.reason(in_full=in_full)) else ""
     polled = "every minute" if minutes == 1 else f"every {counted(minutes, 'minute')}"
     return f"{lost}{reason}. The engine polls the account {polled}."
+
+
+def _latest(listening: Listening) -> str:
+    at = listening.event_at
+    return f"latest event {ago(at)}" if at is not None else "no event yet"

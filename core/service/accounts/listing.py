@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from core.accounts import store
+from core.db.clocks import lasts
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.accounts import queries as account_queries
 from core.service.accounts.owed import completeness
 from core.service.accounts.queries import NextSync
 from core.service.fleet import liveness
+from core.service.pagination import Page, PagedQuery
 from core.service.runs import progress
 from core.service.runs.parked import CONDITION
 from core.service.runs.progress import Blocker
+from core.service.visible import visible
 from core.settings import Settings
+from core.states import RunState, TaskState
 
-Due = Literal["now", "over"]
+Due = Literal["now", "over", "ready_tasks", "queued_tasks", "exhausted_limit"]
 
 # Reads accounts in the order of the listing. If few names contain the text, it reads all others.
 ALL = replace(
@@ -29,11 +33,41 @@ ALL = replace(
 )
 DUE_NOW = replace(ALL, where=liveness.DUE)
 OVERDUE_ACCOUNTS = replace(ALL, where=f"id IN (SELECT a.id {liveness.OVERDUE})")
+# Only accounts with an open run have open tasks. `sync_run_open` serves it, and for each of them
+# `sync_task_ready` and `sync_task_queued`.
+_HAS_RUN = f"id IN (SELECT user_integration_id FROM sync_run WHERE state = '{RunState.RUNNING}')"
+READY = f"""
+{_HAS_RUN} AND EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.READY}'
+    AND t.integration_domain = a.integration_domain AND t.user_integration_id = a.id)
+"""
+QUEUED = f"""
+{_HAS_RUN} AND EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.QUEUED}'
+    AND t.integration_domain = a.integration_domain AND t.user_integration_id = a.id)
+"""
+# The parts of the keys of limits that are used up now: see `Limit.by`. Their table has few rows. A
+# group may contain a slash, so its keys are compared with the group.
+_BLOCKED = f"SELECT split_part(key, '/', 2) FROM limit_block WHERE {lasts('limit_block.until')}"
+LIMITED = f"""
+(id::text IN ({_BLOCKED} AND key ^@ 'account/')
+OR integration_domain IN ({_BLOCKED} AND key ^@ 'integration/')
+OR EXISTS (SELECT FROM limit_block WHERE {lasts("limit_block.until")}
+    AND key ^@ ('group/' || a.integration_domain || '/' || a.limit_group || '/')))
+"""
+LISTINGS: Mapping[Due, PagedQuery] = {
+    "now": DUE_NOW,
+    "over": OVERDUE_ACCOUNTS,
+    "ready_tasks": replace(ALL, where=READY),
+    "queued_tasks": replace(ALL, where=QUEUED),
+    "exhausted_limit": replace(ALL, where=LIMITED),
+}
 # The primary key serves it, for the requested accounts only.
 OVERDUE_OF = f"SELECT a.id {liveness.OVERDUE} AND a.id = ANY(%(ids)s)"
 
 # The index `sync_task_owed` serves it. Counting stops at `MAX_COUNTED_ROWS`.
-PARKED_TASKS = f"FROM sync_task t WHERE t.user_integration_id = %(id)s AND {CONDITION}"
+PARKED_TASKS = f"""
+FROM sync_task t
+WHERE t.user_integration_id = %(id)s AND {CONDITION} AND {visible("%(id)s::uuid")}
+"""
 LATEST_PARKED = f"""
 SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED_TASKS}
 ORDER BY id DESC LIMIT %(limit)s
@@ -98,23 +132,24 @@ def page(
       domain: The domain of the integration. Default: any.
       status: The state of the accounts. Default: any.
       name: A part of the name, in upper or lower case.
-      due: `now`: accounts whose next run is due. `over`: overdue accounts.
+      due: `now`: accounts whose next run is due. `over`: overdue accounts. The others:
+        accounts with such tasks, or with such a limit.
       after: The cursor of the page before. Default: the first page.
       limit: The maximum number of rows of the page.
 
     Raises:
       InvalidInput: The cursor is invalid.
     """
-    listing = ALL if due is None else DUE_NOW if due == "now" else OVERDUE_ACCOUNTS
-    accounts_page = listing.page(
+    accounts_page = waiting(
         conn,
+        settings,
+        due,
         limit=limit,
         after=after,
         user_id=user_id,
         integration_domain=domain,
         sync_status=status,
         name=name,
-        **(liveness.overdue_params(settings) if listing is OVERDUE_ACCOUNTS else {}),
     )
     ids = [row["id"] for row in accounts_page.rows]
     waits = progress.first_blockers(conn, store.load_status(conn, ids))
@@ -122,6 +157,24 @@ def page(
     return [
         AccountRow(row, waits.get(row["id"]), row["id"] in late) for row in accounts_page.rows
     ], accounts_page.cursor
+
+
+def waiting(conn: Conn, settings: Settings, due: Due | None, **filters: Any) -> Page:
+    """Read one page of accounts that wait in this way.
+
+    Args:
+      conn: A connection.
+      settings: The settings.
+      due: As for `page`. None: all accounts.
+      **filters: The limit, the cursor, and the filters of the listing.
+
+    Raises:
+      InvalidInput: The cursor is invalid.
+    """
+    listing = ALL if due is None else LISTINGS[due]
+    if due == "over":
+        filters |= liveness.overdue_params(settings)
+    return listing.page(conn, **filters)
 
 
 def overdue_of(conn: Conn, settings: Settings, ids: Sequence[UUID]) -> set[UUID]:

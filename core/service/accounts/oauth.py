@@ -44,7 +44,7 @@ from core.errors import (
     NotFound,
     PollingError,
     Refused,
-    SettingsError,
+    WrongState,
 )
 from core.integration.base import Integration
 from core.integration.limits import OAuth
@@ -280,7 +280,7 @@ def start(
       NotFound: The integration does not exist, or the user has no such account.
       InvalidInput: The integration does not support OAuth, `redirect_to` is not allowed, or the
         config is invalid.
-      SettingsError: The operator has set no OAuth client, or no public URL.
+      WrongState: The operator has set no OAuth client, or no public URL.
       TooManyRequests: The user has started too many flows in this hour.
     """
     account_actions.require_text(user_id=user_id, name=name)
@@ -629,7 +629,7 @@ def authorization_url(
         manifest's. Default: none.
 
     Raises:
-      SettingsError: The operator has set no OAuth client.
+      WrongState: The operator has set no OAuth client.
     """
     with _client(oauth, redirect_uri) as client:
         url, _ = client.create_authorization_url(
@@ -730,7 +730,7 @@ def _tokens(response: Mapping[str, Any]) -> Iterator[str]:
 def _callback(settings: Settings) -> str:
     """Return the address of this server to which providers redirect."""
     if settings.public_url is None:
-        raise SettingsError("public-url-missing")
+        raise WrongState("public-url-missing")
     return settings.public_url.rstrip("/") + CALLBACK
 
 
@@ -742,9 +742,9 @@ def _client(oauth: OAuth, redirect_uri: str) -> OAuth2Client:
         environment_value(oauth.client_secret_setting),
     )
     if client_id is None:
-        raise SettingsError("setting-missing", setting=oauth.client_id_setting)
+        raise WrongState("setting-missing", setting=oauth.client_id_setting)
     if secret is None and not oauth.pkce:
-        raise SettingsError("client-secret-missing", setting=oauth.client_secret_setting)
+        raise WrongState("client-secret-missing", setting=oauth.client_secret_setting)
     return OAuth2Client(
         client_id,
         secret,

@@ -16,36 +16,47 @@ from core.states import STOPPED_TASKS, Lane, RunState, TaskState, Trigger, liter
 MAX_LISTED = 10_000
 """The number of owed tasks of an account above which a listing does not count them."""
 
+MAX_RETRIES_BACK = 20
+"""The number of earlier retries of a task among which the query finds its first failure."""
+
+# A crash or a cancellation does not count as an attempt, and sets no time of a first failure.
+_SINCE = "coalesce(first_failed_at, finished_at, created_at)"
+
 # The owed tasks of an account `a`: stopped tasks without a copy, served by `sync_task_owed`, and
 # their copies while these are open, served by `sync_task_ready` and `sync_task_queued`.
 _TASKS = f"""
-    SELECT dedup_key, coalesce(first_failed_at, created_at) AS since FROM sync_task
+    SELECT dedup_key, retry_of, {_SINCE} AS since FROM sync_task
     WHERE user_integration_id = a.id AND state IN ({literals(STOPPED_TASKS)})
       AND retried_as IS NULL
     UNION ALL
-    SELECT dedup_key, coalesce(first_failed_at, created_at) FROM sync_task
+    SELECT dedup_key, retry_of, {_SINCE} FROM sync_task
     WHERE state = '{TaskState.READY}' AND integration_domain = a.integration_domain
       AND user_integration_id = a.id AND retry_of IS NOT NULL
     UNION ALL
-    SELECT dedup_key, coalesce(first_failed_at, created_at) FROM sync_task
+    SELECT dedup_key, retry_of, {_SINCE} FROM sync_task
     WHERE state = '{TaskState.QUEUED}' AND integration_domain = a.integration_domain
       AND user_integration_id = a.id AND retry_of IS NOT NULL
 """
-# A run that only retried tasks listed nothing, nor did one whose root task is not done. While a
-# backfill is open, a part of the history is missing. A poll that found nothing has no row, so the
-# account has its start. An older version writes only runs. `sync_run_open` and `sync_run_history`
-# serve it.
-_COMPLETE_AS_OF = f"""
-CASE WHEN NOT EXISTS ({_TASKS}) AND NOT EXISTS (
-    SELECT FROM sync_run WHERE user_integration_id = a.id AND lane = '{Lane.BACKFILL}'
-      AND state = '{RunState.RUNNING}')
-THEN greatest(a.listing_began_at, (
+# A run that only retried tasks listed nothing, nor did one whose root task is not done. A poll that
+# found nothing has no row, so the account has its start. An older version writes only runs. While a
+# backfill is open, some items of later runs may be missing: the latest run counts that had ended
+# before. A comparison with the source is such a backfill. `sync_run_open` and
+# `sync_run_history` serve it.
+_LISTED = f"""
     SELECT started_at FROM sync_run
     WHERE user_integration_id = a.id AND lane = '{Lane.LIVE}'
       AND state IN ({literals((RunState.SUCCEEDED, RunState.PARTIAL))})
       AND trigger <> '{Trigger.RETRY}' AND tasks_done > 0
-    ORDER BY started_at DESC LIMIT 1
-)) END
+"""
+_BACKFILL = f"""
+    SELECT started_at FROM sync_run WHERE user_integration_id = a.id
+      AND lane = '{Lane.BACKFILL}' AND state = '{RunState.RUNNING}'
+"""
+_COMPLETE_AS_OF = f"""
+CASE WHEN EXISTS ({_TASKS}) THEN NULL
+    WHEN EXISTS ({_BACKFILL}) THEN (
+        {_LISTED} AND finished_at <= ({_BACKFILL}) ORDER BY started_at DESC LIMIT 1)
+    ELSE greatest(a.listing_began_at, ({_LISTED} ORDER BY started_at DESC LIMIT 1)) END
 """
 OWED_COLUMNS = f"""
 (SELECT count(DISTINCT dedup_key)::int FROM (
@@ -54,11 +65,22 @@ OWED_COLUMNS = f"""
 """
 """The columns of a listing of accounts `a`."""
 
-# A task that stopped in several runs counts once, by its key.
+# A task that stopped in several runs counts once, by its key. A task that a person retries begins a
+# new history (see `COPY_TASKS`), so the first failure is that of the earliest original. The primary
+# key serves the search for originals.
 OWED = f"""
 SELECT owed.tasks, owed.since, {_COMPLETE_AS_OF} AS complete_as_of
 FROM user_integration a CROSS JOIN LATERAL (
-    SELECT count(DISTINCT dedup_key)::int AS tasks, min(since) AS since FROM ({_TASKS}) owing
+    WITH RECURSIVE owing AS ({_TASKS}), history AS (
+        SELECT retry_of, since, 0 AS step FROM owing
+        UNION ALL
+        SELECT o.retry_of, o.since, history.step + 1 FROM history CROSS JOIN LATERAL (
+            SELECT retry_of, {_SINCE} AS since FROM sync_task WHERE id = history.retry_of
+        ) o
+        WHERE history.step < {MAX_RETRIES_BACK}
+    )
+    SELECT (SELECT count(DISTINCT dedup_key)::int FROM owing) AS tasks,
+        (SELECT min(since) FROM history) AS since
 ) owed
 WHERE a.id = %(account)s
 """
@@ -73,8 +95,8 @@ class Owed:
     Attributes:
       tasks: Their number.
       since: The time of the oldest one: its first failure. None if no task is owed.
-      complete_as_of: The start of the last run after which nothing is owed. None if tasks are owed,
-        while a backfill is open, or if no run has ended yet.
+      complete_as_of: The start of the last run after which nothing is owed. While a backfill is
+        open, the last one that ended before it. None if tasks are owed, or without such a run.
     """
 
     tasks: int

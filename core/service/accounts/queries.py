@@ -12,11 +12,13 @@ from core.service.accounts.owed import OWED_COLUMNS
 from core.service.content.deletions import deletions
 from core.service.formatting import ago
 from core.service.pagination import Keyset, PagedQuery
+from core.service.visible import OF_ACCOUNT, visible
 from core.states import AccountState, Lane, RunState
 
 ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config,
-    sync_status, status_reason, status_detail, poll_interval_minutes, deletions, next_sync_at,
-    last_sync_at, consecutive_failures, resync_due, created_at, updated_at"""
+    sync_status, status_reason, status_detail, stopped_at, stopped_by, poll_interval_minutes,
+    deletions, next_sync_at, last_sync_at, consecutive_failures, resync_due, notice, erasing_since,
+    erases_account, created_at, updated_at"""
 
 accounts = PagedQuery(
     ACCOUNT_COLUMNS,
@@ -50,7 +52,7 @@ states = PagedQuery(
     "sync_state",
     Keyset({"partition": "text"}),
     filters={"user_integration_id": "uuid", "deleted": "boolean"},
-    bounds={"deleted": "(value IS NULL) = %(deleted)s"},
+    bounds={"user_integration_id": OF_ACCOUNT, "deleted": "(value IS NULL) = %(deleted)s"},
 )
 """The state partitions of one account.
 
@@ -70,37 +72,40 @@ shown_states = replace(
 MAX_TOTALED_DELETIONS = 100
 """The number of held deletions in totals. A source decides how many there are."""
 
-COUNTED = """
+_IS_VISIBLE = visible("%(id)s::uuid")
+COUNTED = f"""
 SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS items, count(deleted_at) AS deleted,
     count(gone_at_source) FILTER (WHERE deleted_at IS NULL) AS gone_at_source,
     coalesce(sum(size) FILTER (WHERE deleted_at IS NULL), 0)::bigint AS bytes
-FROM user_integration_content WHERE user_integration_id = %(id)s
+FROM user_integration_content WHERE user_integration_id = %(id)s AND {_IS_VISIBLE}
 """
 MAX_COUNTED_ITEMS = 10_000
 """The number of items that a page counts. The planner's statistics estimate more."""
 
-COUNTED_AT_MOST = """
+COUNTED_AT_MOST = f"""
 SELECT count(*) AS items, coalesce(sum(size), 0)::bigint AS bytes FROM (
     SELECT size FROM user_integration_content
-    WHERE user_integration_id = %(id)s AND deleted_at IS NULL LIMIT %(most)s
+    WHERE user_integration_id = %(id)s AND deleted_at IS NULL AND {_IS_VISIBLE} LIMIT %(most)s
 ) counted
 """
 # The partial indexes on deleted items and on items that are gone serve it.
-RARE_AT_MOST = """
+RARE_AT_MOST = f"""
 SELECT (SELECT count(*) FROM (SELECT FROM user_integration_content
-        WHERE user_integration_id = %(id)s AND deleted_at IS NOT NULL LIMIT %(most)s) counted
+        WHERE user_integration_id = %(id)s AND deleted_at IS NOT NULL AND {_IS_VISIBLE}
+        LIMIT %(most)s) counted
     ) AS deleted,
     (SELECT count(*) FROM (SELECT FROM user_integration_content
         WHERE user_integration_id = %(id)s AND gone_at_source IS NOT NULL
-          AND deleted_at IS NULL LIMIT %(most)s) counted) AS gone_at_source
+          AND deleted_at IS NULL AND {_IS_VISIBLE} LIMIT %(most)s) counted) AS gone_at_source
 """
 ESTIMATED = """
 EXPLAIN (FORMAT JSON) SELECT FROM user_integration_content WHERE user_integration_id = %(id)s
 """
-KINDS = """
+KINDS = f"""
 SELECT kind, count(*) AS items, coalesce(sum(size), 0)::bigint AS bytes,
     count(content_text) AS texts, count(content_bytes) AS binaries, count(blob_key) AS blobs
-FROM user_integration_content WHERE user_integration_id = %(id)s AND deleted_at IS NULL
+FROM user_integration_content
+WHERE user_integration_id = %(id)s AND deleted_at IS NULL AND {_IS_VISIBLE}
 GROUP BY kind ORDER BY kind
 """
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from core.accounts.vault import size_of
-from core.errors import InvalidInput
+from core.errors import AccountPart, InvalidFields, InvalidInput
 from core.field_problems import FieldProblem, field_problems
 from core.integration.base import Destination, Integration, RereadOnChange, ResyncOnChange
 from core.known_secrets import secrets_of
@@ -41,19 +41,6 @@ PLAIN_MESSAGES = {
 DECIDES_WHERE = "this field decides where the credentials are sent; also enter the credentials"
 
 
-class InvalidFields(InvalidInput):
-    """An invalid config, or invalid credentials.
-
-    Attributes:
-      problems: The message for each invalid field, by name. A message about the complete model has
-        the empty name. Messages repeat no secret.
-    """
-
-    def __init__(self, code: str, /, *, problems: Mapping[str, str], **fields: object) -> None:
-        super().__init__(code, **fields)
-        self.problems = problems
-
-
 def config_of(integration: Integration, values: Values) -> BaseModel:
     """Validate the config of an account.
 
@@ -76,7 +63,7 @@ def credentials_of(integration: Integration, values: Values) -> BaseModel:
     return _validated(integration, integration.credentials_model, values, "credentials")
 
 
-def _validated(integration: Integration, model: type[M], values: Values, what: str) -> M:
+def _validated(integration: Integration, model: type[M], values: Values, what: AccountPart) -> M:
     try:
         valid = model.model_validate(values)
     except ValidationError as error:
@@ -87,9 +74,10 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
         }
         raise InvalidFields(
             "config-invalid" if what == "config" else "credentials-invalid",
+            part=what,
+            problems=redacted,
             problem=_redacted(_first(error), secrets),
             domain=integration.manifest.domain,
-            problems=redacted,
         ) from None
     try:
         dumped = valid.model_dump(mode="json")
@@ -186,14 +174,15 @@ def require_same_destination(integration: Integration, before: Values, after: Va
     if moved and integration.credentials_model.model_fields:
         raise InvalidFields(
             "destination-changed",
-            problem=f"{', '.join(moved)}: {DECIDES_WHERE}",
+            part="config",
             problems=dict.fromkeys(moved, DECIDES_WHERE),
+            problem=f"{', '.join(moved)}: {DECIDES_WHERE}",
         )
 
 
-def has_destination(model: type[BaseModel]) -> bool:
-    """Return True if the config names the host of the account."""
-    return bool(_marked(model, Destination))
+def destinations(model: type[BaseModel]) -> list[str]:
+    """Return the fields of a config that decide where the credentials are sent, the host first."""
+    return _marked(model, Destination)
 
 
 def _changed(model: type[BaseModel], before: Values, after: Values, mark: type) -> list[str]:

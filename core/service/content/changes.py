@@ -25,7 +25,7 @@ from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput
 from core.service.authorization import Principal
-from core.service.content.queries import CONTENT_COLUMNS_OF_C
+from core.service.content.queries import CONTENT_COLUMNS_OF_C, TEXT_COLUMNS_OF_C
 from core.service.pagination import (
     Keyset,
     bounded,
@@ -34,6 +34,7 @@ from core.service.pagination import (
     fetch_page,
     invalid_cursor,
 )
+from core.service.visible import ACCOUNT_IS_VISIBLE, visible
 from core.states import HeldState
 
 MAX_SCANNED_ROWS = 5_000
@@ -84,20 +85,20 @@ WITH horizon AS MATERIALIZED (
 )
 (
     SELECT c.changed_xid, 0 AS kind, c.id, c.user_integration_id AS account,
-        c.changed_xid AS version, c.synced_xid IS NOT NULL AS is_reread
+        c.changed_xid AS version, c.synced_xid IS NOT NULL AS is_reread, NULL::text AS owner
     FROM user_integration_content c
     WHERE (c.changed_xid, c.id) > (%(changed_xid)s, %(content_id)s)
       AND c.changed_xid < (SELECT changed_xid FROM horizon)
     ORDER BY c.changed_xid, c.id LIMIT %(most)s
 ) UNION ALL (
-    SELECT c.synced_xid, 0, c.id, c.user_integration_id, c.changed_xid, false
+    SELECT c.synced_xid, 0, c.id, c.user_integration_id, c.changed_xid, false, NULL
     FROM user_integration_content c
     WHERE %(without_rereads)s AND c.synced_xid IS NOT NULL
       AND (c.synced_xid, c.id) > (%(changed_xid)s, %(content_id)s)
       AND c.synced_xid < (SELECT changed_xid FROM horizon)
     ORDER BY c.synced_xid, c.id LIMIT %(most)s
 ) UNION ALL (
-    SELECT e.changed_xid, 1, e.id, e.user_integration_id, e.changed_xid, false
+    SELECT e.changed_xid, 1, e.id, e.user_integration_id, e.changed_xid, false, e.user_id
     FROM erased_account e
     WHERE (e.changed_xid, e.id) > (%(changed_xid)s, %(erased_id)s)
       AND e.changed_xid < (SELECT changed_xid FROM horizon)
@@ -110,17 +111,26 @@ HELD = f"""
 SELECT coalesce(sum(h.vanished), 0)::bigint AS held
 FROM held_deletion h JOIN user_integration a ON a.id = h.user_integration_id
 WHERE h.state = '{HeldState.HELD}' AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+  AND {ACCOUNT_IS_VISIBLE}
 """
 OWN = "SELECT id FROM user_integration WHERE user_id = %(user)s"
-# It omits items that changed again since the scan. They follow later, at their new position.
-READ = f"""
-SELECT s.place, c.changed_xid, c.synced_xid IS NOT NULL AS is_reread, {CONTENT_COLUMNS_OF_C}
+# It omits items that changed again since the scan. They follow later, at their new position. So do
+# hidden items, if their account is restored.
+# It has the texts of items if its key is True.
+READ: Mapping[bool, str] = {
+    with_texts: f"""
+SELECT s.place, c.changed_xid, c.synced_xid IS NOT NULL AS is_reread, {columns}
 FROM user_integration_content c
 JOIN unnest(%(ids)s::bigint[], %(versions)s::bigint[], %(places)s::int[])
     AS s(scanned_id, scanned_in, place) ON s.scanned_id = c.id
-WHERE c.changed_xid = s.scanned_in
+WHERE c.changed_xid = s.scanned_in AND {visible("c.user_integration_id")}
 ORDER BY s.place
 """
+    for with_texts, columns in (
+        (False, CONTENT_COLUMNS_OF_C),
+        (True, f"{CONTENT_COLUMNS_OF_C}, {TEXT_COLUMNS_OF_C}"),
+    )
+}
 
 # Selects rows of another cluster whose transactions had higher numbers. Without new numbers, the
 # feed of this cluster would not reach them.
@@ -187,6 +197,7 @@ def read(
     after: str | None = None,
     limit: int = 100,
     without_rereads: bool = False,
+    with_texts: bool = False,
     account: UUID | None = None,
     until: str | None = None,
 ) -> Feed:
@@ -203,6 +214,7 @@ def read(
       limit: The maximum number of changes, from 1 to `MAX_PAGE_ROWS`.
       without_rereads: True to leave out what only a reread changed. An item that a reread has
         changed since its latest other change is listed where that other change was.
+      with_texts: True to add the `text` of each item, and whether it is `truncated`.
       account: Only changes of this account. Default: all accounts of the principal.
       until: A cursor of `end`. Later changes are left out. Default: none are.
 
@@ -225,7 +237,7 @@ def read(
     visible = [
         row for row in _visible(conn, principal, wanted) if account in (None, row["account"])
     ][:limit]
-    listed, rows = _read(conn, visible)
+    listed, rows = _read(conn, visible, texts=with_texts)
     # After the rows were read, so that no row is removed in between.
     if fetch(conn, MISSED, params | {"source": source, "began": began})[0]["missed"]:
         raise InvalidInput("cursor-expired")
@@ -288,10 +300,12 @@ def _visible(conn: Conn, principal: Principal, scanned: Sequence[Row]) -> list[R
     if principal.is_admin or not scanned:
         return list(scanned)
     own = {row["id"] for row in fetch(conn, OWN, {"user": principal.user_id})}
-    return [row for row in scanned if row["account"] in own]
+    return [row for row in scanned if row["account"] in own or row["owner"] == principal.user_id]
 
 
-def _read(conn: Conn, entries: Sequence[Row]) -> tuple[Sequence[Row], dict[int, Row]]:
+def _read(
+    conn: Conn, entries: Sequence[Row], *, texts: bool
+) -> tuple[Sequence[Row], dict[int, Row]]:
     """Read the rows of a page of entries.
 
     Returns:
@@ -305,7 +319,7 @@ def _read(conn: Conn, entries: Sequence[Row]) -> tuple[Sequence[Row], dict[int, 
         "versions": [entries[place]["version"] for place in places],
         "places": places,
     }
-    rows, is_cut = fetch_page(conn, READ, params)
+    rows, is_cut = fetch_page(conn, READ[texts], params)
     listed = entries[: rows[-1]["place"] + 1] if is_cut else entries
     return listed, {row["id"]: row for row in rows}
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import QuotaReached, WrongState
-from core.ledger import scheduling
+from core.ledger import audit, scheduling
 from core.service.backend import Backend
 from core.service.errors import not_found
 from core.service.pagination import Keyset, Page, PagedQuery
-from core.states import Deletions, HeldState, ShownHeldState, literals
+from core.service.visible import ACCOUNT_IS_VISIBLE, visible
+from core.states import Act, AuditTarget, Deletions, HeldState, ShownHeldState, literals
 
 COLUMNS = """id, user_integration_id, user_id, integration_domain, account_name, run_id, source,
     parent, parent_name, since, until, vanished, total, state, created_at, decided_at"""
@@ -26,19 +27,34 @@ deletions = PagedQuery(
             WHERE p.user_integration_id = h.user_integration_id AND p.external_id = h.parent
         ) AS parent_name
     FROM held_deletion h JOIN user_integration a ON a.id = h.user_integration_id
-    WHERE a.deletions = '{Deletions.MARK}' OR h.state = '{HeldState.REFUSED}') h""",
+    WHERE (a.deletions = '{Deletions.MARK}' OR h.state = '{HeldState.REFUSED}')
+      AND {ACCOUNT_IS_VISIBLE}) h""",
     Keyset({"id": "bigint"}),
     newest_first=True,
-    filters={"user_integration_id": "uuid", "user_id": "text", "state": "text"},
+    filters={
+        "user_integration_id": "uuid",
+        "user_id": "text",
+        "state": "text",
+        "held_since": "timestamptz",
+        "held_until": "timestamptz",
+    },
+    bounds={
+        "held_since": "created_at >= %(held_since)s",
+        "held_until": "created_at < %(held_until)s",
+    },
     where=f"state IN ({literals(ShownHeldState)})",
 )
+oldest = replace(deletions, newest_first=False)
+"""The same held deletions, the oldest first."""
+
 items = PagedQuery(
     "external_id, content_id, kind, name, parent, external_timestamp, size",
-    """(SELECT i.held_deletion_id, i.external_id, c.id AS content_id, c.kind, c.name, c.parent,
+    f"""(SELECT i.held_deletion_id, i.external_id, c.id AS content_id, c.kind, c.name, c.parent,
         c.external_timestamp, c.size
     FROM held_deletion h JOIN held_deletion_item i ON i.held_deletion_id = h.id
     JOIN user_integration_content c ON c.user_integration_id = h.user_integration_id
-        AND c.external_id = i.external_id) i""",
+        AND c.external_id = i.external_id
+    WHERE {visible("h.user_integration_id")}) i""",
     Keyset({"external_id": "text"}),
     filters={"held_deletion_id": "bigint"},
 )
@@ -57,7 +73,7 @@ ORDER BY a.id FOR NO KEY UPDATE
 DECIDE = f"""
 UPDATE held_deletion SET state = %(state)s,
     decided_at = CASE WHEN state = %(state)s THEN decided_at ELSE clock_timestamp() END
-WHERE id = ANY(%(ids)s) AND state IN ({literals(ShownHeldState)}) RETURNING id
+WHERE id = ANY(%(ids)s) AND state IN ({literals(ShownHeldState)}) AND {visible()} RETURNING id
 """
 
 
@@ -124,7 +140,18 @@ def _decide(conn: Conn, ids: Sequence[int], state: HeldState) -> list[Row]:
         for id in ids:
             if id not in decided:
                 raise not_found("deletion", id)
-        return [deletions.one(conn, "deletion", id) for id in dict.fromkeys(ids)]
+        rows = [deletions.one(conn, "deletion", id) for id in dict.fromkeys(ids)]
+        act = Act.DELETION_ACCEPT if state == HeldState.ACCEPTED else Act.DELETION_REFUSE
+        for row in rows:
+            audit.record_for_account(
+                conn,
+                act,
+                row["user_integration_id"],
+                AuditTarget.HELD_DELETION,
+                row["id"],
+                vanished=row["vanished"],
+            )
+        return rows
 
 
 def _accounts(rows: Sequence[Row]) -> list[UUID]:

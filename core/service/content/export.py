@@ -22,6 +22,7 @@ from core.service.backend import Backend
 from core.service.content import changes
 from core.service.content import reader as content_reader
 from core.service.content.export_formats import FIELDS
+from core.service.visible import visible
 
 PAGE_ROWS = 1_000
 
@@ -29,9 +30,9 @@ TEXT_BYTES = 8 * 1024 * 1024
 """The size of the texts that are read in one query, in bytes, unless one text alone is larger."""
 
 OWNERS = "SELECT id, user_id FROM user_integration WHERE id = ANY(%(accounts)s)"
-TEXTS = """
+TEXTS = f"""
 SELECT id, changed_xid, content_text, content_text IS NULL AS is_file
-FROM user_integration_content WHERE id = ANY(%(ids)s)
+FROM user_integration_content WHERE id = ANY(%(ids)s) AND {visible()}
 """
 
 

@@ -15,11 +15,12 @@ from core.db.rows import Row, fetch
 from core.errors import InvalidInput
 from core.search import query as search_query
 from core.search import snippets
-from core.search.documents import account_lexeme, operator_lexeme, quoted
+from core.search.documents import FORM, account_lexeme, operator_lexeme, quoted
 from core.search.words import folded, words
 from core.service.content.queries import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
+from core.service.visible import ACCOUNT_IS_VISIBLE, visible
 
 MAX_SEARCH_SECONDS = 20.0
 """Timeout of a query, in seconds.
@@ -59,8 +60,9 @@ _OF_DOMAIN = "(%(domain)s::text IS NULL OR c.integration_domain = %(domain)s)"
 
 # The content of one account, or of all accounts. The sort order within the inner query keeps the
 # filters out of it, so that the planner takes the index of the path.
-_OF_ACCOUNT = """
-(%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s)
+_OF_ACCOUNT = f"""
+(%(account)s::uuid IS NULL
+    OR c.user_integration_id = %(account)s AND {visible("%(account)s::uuid")})
 AND (%(user)s::text IS NULL OR EXISTS (SELECT FROM user_integration a
     WHERE a.id = %(account)s AND a.user_id = %(user)s))
 """
@@ -71,7 +73,7 @@ SELECT * FROM (
     WHERE {path} AND {_OF_ACCOUNT} AND {_AFTER} AND {_UNTIL}
     ORDER BY c.user_integration_id, c.external_id OFFSET 0
 ) c
-WHERE {_OF_DOMAIN} {_NARROWED}
+WHERE {_OF_DOMAIN} {_NARROWED} AND {visible("c.user_integration_id")}
 ORDER BY c.user_integration_id, c.external_id LIMIT %(limit)s
 """
     for name, path in PATHS.items()
@@ -92,6 +94,7 @@ _ACCOUNTS_IN_ORDER = f"""
 SELECT id FROM user_integration a
 WHERE (%(user)s::text IS NULL OR a.user_id = %(user)s)
   AND (%(domain)s::text IS NULL OR a.integration_domain = %(domain)s)
+  AND {ACCOUNT_IS_VISIBLE}
   AND ({KEY.is_first_page} OR a.id >= %(after_user_integration_id)s)
 """
 PAGES_OF_USER: Mapping[str, str] = {
@@ -155,7 +158,8 @@ MAX_ACCOUNTS = 50
 """The number of accounts whose items the index finds itself; of more, the rows are filtered."""
 
 _FILTERED = f"""
-(%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s)
+{ACCOUNT_IS_VISIBLE}
+AND (%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s)
 AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
 AND (%(domain)s::text IS NULL OR c.integration_domain = %(domain)s) {_NARROWED}
 AND (%(after_day)s::timestamptz IS NULL
@@ -163,10 +167,24 @@ AND (%(after_day)s::timestamptz IS NULL
 AND (%(before_day)s::timestamptz IS NULL
     OR coalesce(c.external_timestamp, c.created_at) < %(before_day)s)
 """
+# The rows of the items that have the words. With OFFSET, the planner begins with these items: it
+# would otherwise begin with all items of the accounts.
 _JOINED = """
-JOIN user_integration_content c ON c.id = s.content_id
-JOIN (SELECT id AS account_id, user_id FROM user_integration) a
-    ON a.account_id = c.user_integration_id
+CROSS JOIN LATERAL (
+    SELECT * FROM user_integration_content WHERE id = s.content_id OFFSET 0
+) c
+CROSS JOIN LATERAL (
+    SELECT user_id, sync_status FROM user_integration
+    WHERE id = c.user_integration_id OFFSET 0
+) a
+"""
+_OF_RANGE = """
+s.moment >= coalesce(greatest(%(since)s::timestamptz, %(after_day)s::timestamptz), '-infinity')
+AND s.moment < coalesce(least(%(until)s::timestamptz, %(before_day)s::timestamptz), 'infinity')
+"""
+_OF_OWNER = """
+(%(account)s::uuid IS NULL OR o.id = %(account)s)
+AND (%(user)s::text IS NULL OR o.user_id = %(user)s)
 """
 _MATCH = "c.id, coalesce(c.external_timestamp, c.created_at) AS moment, s.document"
 
@@ -179,32 +197,29 @@ FOUND: Mapping[str, str] = {
     FROM (
         SELECT i.id AS item FROM user_integration o
         JOIN user_integration_content i ON i.user_integration_id = o.id
-        WHERE (%(account)s::uuid IS NULL OR o.id = %(account)s)
-          AND (%(user)s::text IS NULL OR o.user_id = %(user)s)
-        OFFSET 0
+        WHERE {_OF_OWNER} OFFSET 0
     ) i JOIN content_search s ON s.content_id = i.item {_JOINED}
     WHERE s.document @@ %(q)s::tsquery AND {_FILTERED} LIMIT %(most_ranked)s
     """,
-    # The newest items, for common words.
+    # The newest items of the range of time, for common words.
     "newest": f"""
     SELECT {_MATCH}
-    FROM (SELECT * FROM content_search ORDER BY content_id DESC LIMIT {MAX_EXAMINED}) s {_JOINED}
+    FROM (
+        SELECT * FROM content_search s WHERE {_OF_RANGE}
+        ORDER BY s.moment DESC, s.content_id DESC LIMIT %(most_of_each)s
+    ) s {_JOINED}
     WHERE s.document @@ %(q)s::tsquery AND {_FILTERED} LIMIT %(most_ranked)s
     """,
-    # The items of each account with the last external ids, which are the newest of most services.
-    # Because of BETWEEN, the planner does not expect a small account, and reads them in this order.
+    # The newest items of each account.
     "newest of accounts": f"""
     SELECT {_MATCH}
     FROM (
-        SELECT i.id AS item FROM user_integration o CROSS JOIN LATERAL (
-            SELECT id FROM user_integration_content
-            WHERE user_integration_id BETWEEN o.id AND o.id
-            ORDER BY user_integration_id DESC, external_id DESC LIMIT %(most_of_each)s
-        ) i
-        WHERE (%(account)s::uuid IS NULL OR o.id = %(account)s)
-          AND (%(user)s::text IS NULL OR o.user_id = %(user)s)
-        LIMIT {MAX_EXAMINED}
-    ) i JOIN content_search s ON s.content_id = i.item {_JOINED}
+        SELECT s.* FROM user_integration o CROSS JOIN LATERAL (
+            SELECT * FROM content_search s WHERE s.user_integration_id = o.id AND {_OF_RANGE}
+            ORDER BY s.moment DESC, s.content_id DESC LIMIT %(most_of_each)s
+        ) s
+        WHERE {_OF_OWNER} LIMIT {MAX_EXAMINED}
+    ) s {_JOINED}
     WHERE s.document @@ %(q)s::tsquery AND {_FILTERED} LIMIT %(most_ranked)s
     """,
     # The index of words, which returns matches in the order of their storage. It searches the
@@ -245,14 +260,32 @@ HAS_MANY = f"""
 SELECT EXISTS (
     SELECT FROM user_integration o
     JOIN user_integration_content i ON i.user_integration_id = o.id
-    WHERE (%(account)s::uuid IS NULL OR o.id = %(account)s)
-      AND (%(user)s::text IS NULL OR o.user_id = %(user)s)
-    OFFSET {MAX_EXAMINED}) AS has_many
+    WHERE {_OF_OWNER} OFFSET {MAX_EXAMINED}) AS has_many
 """
-COUNT_ACCOUNTS = """
-SELECT count(*) AS number FROM user_integration
-WHERE (%(account)s::uuid IS NULL OR id = %(account)s)
-  AND (%(user)s::text IS NULL OR user_id = %(user)s)
+COUNT_ACCOUNTS = f"SELECT count(*) AS number FROM user_integration o WHERE {_OF_OWNER}"
+
+# True if the range of time has items beyond the newest ones.
+HAS_OLDER: Mapping[str, str] = {
+    "newest": f"""
+SELECT EXISTS (SELECT FROM content_search s WHERE {_OF_RANGE} OFFSET %(most_of_each)s) AS has_older
+""",
+    "newest of accounts": f"""
+SELECT EXISTS (SELECT FROM user_integration o WHERE {_OF_OWNER} AND EXISTS (
+    SELECT FROM content_search s WHERE s.user_integration_id = o.id AND {_OF_RANGE}
+    OFFSET %(most_of_each)s)) AS has_older
+""",
+}
+
+# True while the indexer writes the documents of an earlier version again, which have no moment.
+# Served by the partial index on them.
+HAS_OUTDATED = f"""
+SELECT EXISTS (SELECT FROM content_search WHERE form < {FORM}) AS has_outdated
+"""
+# Sorts and bitmap scans are free to use, or avoided: the planner expects accounts of average size,
+# and would otherwise sort all items of a large one.
+SET_ORDER = """
+SELECT set_config('enable_bitmapscan', %(is_free)s, true),
+    set_config('enable_sort', %(is_free)s, true)
 """
 ESTIMATE = """
 EXPLAIN (FORMAT JSON) SELECT FROM content_search WHERE document @@ %(condition)s::tsquery
@@ -276,7 +309,8 @@ NAMED = f"""
 SELECT c.external_id, c.name
 FROM (SELECT * FROM content_search WHERE document @@ %(rarest)s::tsquery OFFSET 0) s
 JOIN user_integration_content c ON c.id = s.content_id
-WHERE s.document @@ %(q)s::tsquery AND c.deleted_at IS NULL LIMIT {MAX_RESOLVED}
+WHERE s.document @@ %(q)s::tsquery AND c.deleted_at IS NULL
+  AND {visible("c.user_integration_id")} LIMIT {MAX_RESOLVED}
 """
 
 NAMED_KINDS = {"from": ("user", "person"), "in": ("channel", "label", "directory", "folder")}
@@ -334,16 +368,22 @@ def page(
     params = asdict(content_filter) | KEY.params(limit, after)
     statement, end = statements(content_filter)
     with slots.transaction(conn, MAX_SEARCH_SECONDS, user=content_filter.user):
-        return KEY.read_bounded(conn, statement, end, params)
+        return KEY.read_bounded(
+            conn, statement, end, params, is_scattered=_is_of_user(content_filter)
+        )
 
 
 def statements(content_filter: ContentFilter) -> tuple[str, str]:
     """Return the query of a page, and that of the last row which it compares with the filters."""
     path = _path(content_filter)
-    by_account = content_filter.account is None and (
-        content_filter.user is not None or path == "external_id"
+    by_account = _is_of_user(content_filter) or (
+        content_filter.account is None and path == "external_id"
     )
     return (PAGES_OF_USER[path], ENDS_OF_USER[path]) if by_account else (PAGES[path], ENDS[path])
+
+
+def _is_of_user(content_filter: ContentFilter) -> bool:
+    return content_filter.account is None and content_filter.user is not None
 
 
 def _path(content_filter: ContentFilter) -> str:
@@ -415,13 +455,33 @@ def _source(conn: Conn, params: Row, conditions: Sequence[str]) -> tuple[str, st
         return "accounts", everything
     if _estimate(conn, everything) >= MIN_COMMON:
         source = "newest of accounts" if is_of_few else "newest"
-        if is_of_few:
-            number = fetch(conn, COUNT_ACCOUNTS, params, prepare=False)[0]["number"]
-            params["most_of_each"] = max(1, MAX_EXAMINED // max(number, 1))
-        counted = params | {"most_ranked": MIN_NEWEST}
-        if fetch(conn, COUNTS[source], counted, prepare=False)[0]["number"] >= MIN_NEWEST:
+        if _are_enough(conn, source, params):
             return source, everything
     return "words", _rarest(conn, conditions)
+
+
+def _are_enough(conn: Conn, source: str, params: Row) -> bool:
+    """Return True if the newest items have many matches, or if there are no other items.
+
+    The transaction then reads items in the order of their indexes.
+    """
+    if fetch(conn, HAS_OUTDATED, {})[0]["has_outdated"]:
+        return False
+    accounts = 0
+    if source == "newest of accounts":
+        accounts = fetch(conn, COUNT_ACCOUNTS, params, prepare=False)[0]["number"]
+        params["most_of_each"] = max(1, MAX_EXAMINED // max(accounts, 1))
+    conn.execute(SET_ORDER, {"is_free": "off"})
+    counted = params | {"most_ranked": MIN_NEWEST}
+    if fetch(conn, COUNTS[source], counted, prepare=False)[0]["number"] >= MIN_NEWEST:
+        return True
+    if (
+        accounts <= MAX_EXAMINED
+        and not (fetch(conn, HAS_OLDER[source], params, prepare=False)[0]["has_older"])
+    ):
+        return True
+    conn.execute(SET_ORDER, {"is_free": "on"})
+    return False
 
 
 def _rarest(conn: Conn, conditions: Sequence[str]) -> str:

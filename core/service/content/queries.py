@@ -7,6 +7,7 @@ from dataclasses import replace
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.pagination import Keyset, PagedQuery
+from core.service.visible import OF_ACCOUNT, visible
 
 CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name,
     external_timestamp, content_type, size, hash, metadata, fingerprint, blob_key,
@@ -14,6 +15,13 @@ CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, k
 
 CONTENT_COLUMNS_OF_C = ", ".join(f"c.{name.strip()}" for name in CONTENT_COLUMNS.split(","))
 """The same columns of a table with the alias `c`."""
+
+MAX_TEXT_CHARS = 100_000
+"""The characters of each item's text in a page."""
+
+TEXT_COLUMNS_OF_C = f"""left(c.content_text, {MAX_TEXT_CHARS}) AS text,
+    coalesce(length(c.content_text) > {MAX_TEXT_CHARS}, c.blob_key IS NOT NULL) AS truncated"""
+"""The text of an item, and true if it has more content, of a table with the alias `c`."""
 
 content = PagedQuery(
     CONTENT_COLUMNS,
@@ -26,9 +34,11 @@ content = PagedQuery(
         "gone": "boolean",
     },
     bounds={
+        "user_integration_id": OF_ACCOUNT,
         "deleted": "(deleted_at IS NOT NULL) = %(deleted)s",
         "gone": "(gone_at_source IS NOT NULL) = %(gone)s",
     },
+    visible=visible(),
 )
 content_of_account = replace(
     content,
@@ -45,6 +55,7 @@ serves the query.
 SOURCE = f"""
 SELECT {CONTENT_COLUMNS} FROM user_integration_content
 WHERE user_integration_id = %(account)s AND parent = %(item)s AND kind = 'source'
+  AND {visible("%(account)s::uuid")}
 ORDER BY id LIMIT 1
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +13,12 @@ from core.errors import NotFound
 from core.service.backend import Backend
 from core.service.content import queries as content_queries
 from core.service.pagination import Keyset, PagedQuery
+from core.service.visible import visible
 
-BODY = (
-    "SELECT content_text, content_bytes, blob_key FROM user_integration_content WHERE id = %(id)s"
-)
+BODY = f"""
+SELECT content_text, content_bytes, blob_key, size, hash FROM user_integration_content
+WHERE id = %(id)s AND {visible()}
+"""
 
 # Computes the hash from the stored bytes. The `hash` of the row is not proof of them.
 STORED = PagedQuery(
@@ -26,6 +29,7 @@ STORED = PagedQuery(
     Keyset({"external_id": "text"}),
     filters=content_queries.content.filters,
     bounds=content_queries.content.bounds,
+    visible=visible(),
 )
 
 
@@ -39,23 +43,55 @@ def describe(backend: Backend, id: int) -> dict[str, Any]:
         return content_queries.content.one(conn, "content", id)
 
 
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The content of an item at one time.
+
+    Attributes:
+      size: The number of bytes.
+      hash: The SHA-256 hash in hexadecimal; None without content.
+    """
+
+    backend: Backend
+    size: int
+    hash: str | None
+    data: bytes
+    blob: str | None
+
+    def read(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes from `start` up to the one before `end` in chunks; by default all.
+
+        Raises:
+          NotFound: The blob does not exist.
+        """
+        if self.blob is not None:
+            yield from _blob(self.backend, self.blob, start, end)
+        elif part := self.data[start:end]:
+            yield part
+
+
+def find(backend: Backend, id: int) -> Body:
+    """Find the content of an item.
+
+    Raises:
+      NotFound: The item does not exist.
+    """
+    with backend.database.connection() as conn:
+        rows = fetch(conn, BODY, {"id": id})
+    if not rows:
+        raise NotFound("content-not-found", content=id)
+    text, data, blob, size, hash = rows[0].values()
+    data = text.encode() if text is not None else bytes(data or b"")
+    return Body(backend, size if blob is not None else len(data), hash, data, blob)
+
+
 def read(backend: Backend, id: int) -> Iterator[bytes]:
     """Yield the content of an item in chunks.
 
     Raises:
       NotFound: The item or its blob does not exist.
     """
-    with backend.database.connection() as conn:
-        rows = fetch(conn, BODY, {"id": id})
-    if not rows:
-        raise NotFound("content-not-found", content=id)
-    text, data, key = rows[0].values()
-    if key is not None:
-        yield from _blob(backend, key)
-    elif text is not None:
-        yield text.encode()
-    elif data is not None:
-        yield bytes(data)
+    yield from find(backend, id).read()
 
 
 def digests(backend: Backend, account: UUID, kind: str) -> Iterator[tuple[str, str | None]]:
@@ -81,9 +117,9 @@ def _blob_digest(backend: Backend, key: str) -> str | None:
     return digest.hexdigest()
 
 
-def _blob(backend: Backend, key: str) -> Iterator[bytes]:
+def _blob(backend: Backend, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
     try:
-        for chunk in backend.blobs.stream(key):
+        for chunk in backend.blobs.stream(key, start, end):
             yield bytes(chunk)
     except FileNotFoundError:
         raise NotFound("blob-missing", blob=key) from None

@@ -16,7 +16,8 @@ import psycopg
 
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
 from core.db.rows import Row, fetch
-from core.search.documents import MAX_TEXT_CHARS, ROLES, Item, document
+from core.search.documents import FORM, MAX_TEXT_CHARS, ROLES, Item, document
+from core.service import audit
 from core.service.content import changes
 
 BATCH_ROWS = 200
@@ -42,13 +43,13 @@ MAX_PLACES = 50
 
 # Each `polling serve` runs it every second, so it must be cheap in an idle installation. A position
 # from another cluster is not valid. The partial index has the documents of an older form.
-IS_PENDING = """
+IS_PENDING = f"""
 SELECT changed_xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
     OR EXISTS (
         SELECT FROM user_integration_content c
         WHERE (c.changed_xid, c.id) > (p.changed_xid, p.content_id)
           AND c.changed_xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
-    OR EXISTS (SELECT FROM content_search WHERE form = 0)
+    OR EXISTS (SELECT FROM content_search WHERE form < {FORM})
 FROM search_progress p
 """
 
@@ -67,7 +68,7 @@ WHERE (changed_xid, id) > (%(changed_xid)s, %(content_id)s)
   AND changed_xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 ORDER BY changed_xid, id LIMIT %(batch_rows)s
 """
-OUTDATED = "SELECT content_id AS id FROM content_search WHERE form = 0 LIMIT %(batch_rows)s"
+OUTDATED = f"SELECT content_id AS id FROM content_search WHERE form < {FORM} LIMIT %(batch_rows)s"
 
 # The primary key serves the ids, and the unique index on account and external id serves the parent.
 # The index on account and parent serves the files of an item.
@@ -97,13 +98,15 @@ WHERE c.id = ANY(%(ids)s)
 
 # The foreign key deletes the document of an erased content row. Rows are locked in the order that
 # all writers of content use, with a weak lock: savers do not wait for it, erasures do.
-WRITE = """
-INSERT INTO content_search (content_id, document, form)
-SELECT c.id, written.document::tsvector, 1
+WRITE = f"""
+INSERT INTO content_search (content_id, document, form, user_integration_id, moment)
+SELECT c.id, written.document::tsvector, {FORM}, c.user_integration_id,
+    CASE WHEN written.document <> '' THEN coalesce(c.external_timestamp, c.created_at) END
 FROM unnest(%(ids)s::bigint[], %(documents)s::text[]) AS written(id, document)
 JOIN user_integration_content c ON c.id = written.id
 ORDER BY c.user_integration_id, c.external_id FOR KEY SHARE OF c
-ON CONFLICT (content_id) DO UPDATE SET document = excluded.document, form = excluded.form
+ON CONFLICT (content_id) DO UPDATE SET document = excluded.document, form = excluded.form,
+    user_integration_id = excluded.user_integration_id, moment = excluded.moment
 """
 
 # A file waits for the extraction of its text, once for each hash. The text stays as long as the
@@ -120,11 +123,11 @@ SET hash = excluded.hash, user_id = excluded.user_id, text = NULL, reason = NULL
 WHERE extracted_text.hash <> excluded.hash
 """
 ADVANCE = "UPDATE search_progress SET changed_xid = %(changed_xid)s, content_id = %(content_id)s"
-COUNT_LAG = """
+COUNT_LAG = f"""
 SELECT count(*) FROM (
     (SELECT FROM user_integration_content c, search_progress p
     WHERE (c.changed_xid, c.id) > (p.changed_xid, p.content_id) LIMIT 10000)
-    UNION ALL (SELECT FROM content_search WHERE form = 0 LIMIT 10000)
+    UNION ALL (SELECT FROM content_search WHERE form < {FORM} LIMIT 10000)
     LIMIT 10000
 ) waiting
 """
@@ -277,6 +280,7 @@ class SearchIndexer:
             try:
                 with self._database.connection() as conn:
                     if time.monotonic() - repaired_at >= REPAIR_INTERVAL_SECONDS:
+                        audit.repair_horizon(conn)
                         while changes.repair_horizon(conn):
                             pass
                         repaired_at = time.monotonic()

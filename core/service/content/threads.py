@@ -7,12 +7,10 @@ from core.db.rows import Row
 from core.errors import NotFound
 from core.search import query as search_query
 from core.service.content.listing import MAX_SEARCH_SECONDS
-from core.service.content.queries import CONTENT_COLUMNS_OF_C
+from core.service.content.queries import CONTENT_COLUMNS_OF_C, TEXT_COLUMNS_OF_C
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
-
-MAX_TEXT_CHARS = 100_000
-"""The characters of each item's text."""
+from core.service.visible import visible
 
 KEY = Keyset({"moment": "timestamptz", "id": "bigint"})
 
@@ -26,13 +24,12 @@ WITH found AS MATERIALIZED (
         SELECT c.id, coalesce(c.external_timestamp, c.created_at) AS moment
         FROM found JOIN user_integration_content c ON c.id = found.content_id
         WHERE c.user_integration_id = %(account)s AND c.metadata->>'thread_id' = %(thread)s
-          AND c.deleted_at IS NULL
+          AND c.deleted_at IS NULL AND {visible("%(account)s::uuid")}
     ) c
     WHERE {KEY.is_first_page} OR (moment, id) > {KEY.place}
     ORDER BY moment, id LIMIT %(limit)s
 )
-SELECT page.moment, {CONTENT_COLUMNS_OF_C}, left(c.content_text, {MAX_TEXT_CHARS}) AS text,
-    coalesce(length(c.content_text) > {MAX_TEXT_CHARS}, c.blob_key IS NOT NULL) AS truncated
+SELECT page.moment, {CONTENT_COLUMNS_OF_C}, {TEXT_COLUMNS_OF_C}
 FROM page JOIN user_integration_content c ON c.id = page.id
 ORDER BY page.moment, page.id
 """

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
-from core.ledger.breakers import WHOLE_ACCOUNT
+from core.limits.keys import WHOLE_ACCOUNT
 from core.plugins import Registry
 from core.service.formatting import moment
 from core.states import STOPPED_TASKS, AccountState, TaskState, literals

@@ -15,6 +15,7 @@ from core.service.count_cache import CountCache
 from core.service.fleet import liveness
 from core.service.fleet.liveness import ALIVE
 from core.service.runs.parked import CONDITION, ERROR_CLASS
+from core.service.visible import visible
 from core.settings import Settings
 from core.states import AccountState, HeldState, RunState, TaskState
 
@@ -33,23 +34,35 @@ SELECT integration_domain AS domain, state, count(*) AS number FROM (
 # A task that waits for its time is not late. Tasks of a paused integration, and of an account that
 # is not active, wait on purpose. Accounts with ready tasks have open runs, which
 # `sync_run_by_domain` serves.
-QUEUE_AGE = f"""
+_STOPPED = f"""
 WITH stopped AS MATERIALIZED (
     SELECT DISTINCT a.id FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id
     WHERE r.state = '{RunState.RUNNING}'
       AND (a.sync_status <> '{AccountState.ACTIVE}' OR a.integration_domain IN ({PAUSED_DOMAINS})
         OR a.user_id IN (SELECT k.user_id FROM user_kept k WHERE k.is_full))
 )
+"""
+QUEUE_AGE = f"""
+{_STOPPED}
 SELECT integration_domain AS domain,
     greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds
 FROM sync_task WHERE state = '{TaskState.READY}' AND available_at <= clock_timestamp()
   AND user_integration_id NOT IN (SELECT id FROM stopped)
 GROUP BY 1 ORDER BY 1
 """
+# The second condition lets `sync_task_by_time` serve it.
+OLDEST_READY = f"""
+{_STOPPED}
+SELECT id FROM sync_task WHERE state = '{TaskState.READY}' AND dispatch_no >= 0
+  AND integration_domain = %(domain)s AND available_at <= clock_timestamp()
+  AND user_integration_id NOT IN (SELECT id FROM stopped)
+ORDER BY available_at LIMIT 1
+"""
 # The index `sync_task_owed` serves it.
 COUNT_PARKED = f"""
 SELECT t.integration_domain AS domain, {ERROR_CLASS} AS error, count(*) AS number
-FROM sync_task t WHERE {CONDITION} GROUP BY 1, 2 ORDER BY 1, 2
+FROM sync_task t WHERE {CONDITION} AND {visible("t.user_integration_id")}
+GROUP BY 1, 2 ORDER BY 1, 2
 """
 # The index `sync_task_deferred` serves it.
 DEFERRED = f"""
@@ -95,7 +108,9 @@ SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind EN
 WHERE {ALIVE} ORDER BY 1
 """
 BLOCKED = f"SELECT count(*) AS number FROM limit_block WHERE {lasts('limit_block.until')}"
-HELD = f"SELECT count(*) AS number FROM held_deletion WHERE state = '{HeldState.HELD}'"
+HELD = f"""
+SELECT count(*) AS number FROM held_deletion WHERE state = '{HeldState.HELD}' AND {visible()}
+"""
 HORIZON = """
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float AS seconds
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL
@@ -152,6 +167,21 @@ def summarize(conn: Conn, settings: Settings, counts: CountCache) -> Summary:
         blocked=fetch(conn, BLOCKED, {})[0]["number"],
         held=fetch(conn, HELD, {})[0]["number"],
     )
+
+
+def oldest_ready(conn: Conn, queue_age: list[Row]) -> int | None:
+    """Return the id of the task that has waited longest; None if no task waits.
+
+    Args:
+      conn: A connection.
+      queue_age: The rows of `QUEUE_AGE`.
+    """
+    oldest = max(queue_age, key=lambda row: row["seconds"], default=None)
+    if oldest is None:
+        return None
+    rows = fetch(conn, OLDEST_READY, {"domain": oldest["domain"]})
+    task: int | None = rows[0]["id"] if rows else None
+    return task
 
 
 def _total(rows: list[Row]) -> int:

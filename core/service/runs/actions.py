@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
+from pydantic import ValidationError
+
 from core.accounts import store
+from core.errors import InvalidInput, ResultInvalid
+from core.field_problems import first_problem
+from core.integration.base import Integration
+from core.integration.results import Task
 from core.ledger import controls, rereads, scheduling
+from core.results.result import task_row
 from core.service.accounts.actions import require_running
 from core.service.backend import Backend
+from core.service.runs import queries as run_queries
 
 
 def count_request(backend: Backend, user: str | None) -> None:
@@ -103,6 +112,42 @@ def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
         copies = controls.retry(conn, tasks)
     backend.wake()
     return copies
+
+
+def retry_edited(backend: Backend, task: int, payload: Mapping[str, Any]) -> int:
+    """Retry a stopped task with another payload, and return the id of the new task.
+
+    A payload may name any item and address, so only operators may call it.
+
+    Raises:
+      NotFound: The task does not exist, or its integration is not installed.
+      InvalidInput: The payload does not fit the parameters of the task.
+      WrongState: As for `retry`; or the open run of the account has the same task already.
+      QuotaReached: As for `retry`.
+    """
+    with backend.database.connection() as conn:
+        row = run_queries.tasks.one(conn, "task", task)
+        integration = backend.registry.get(row["integration_domain"])
+        fitting = _fitting(integration, row["type"], payload)
+        copy = controls.retry_edited(conn, task, fitting)
+    backend.wake()
+    return copy
+
+
+def _fitting(integration: Integration, type: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the payload of a task, if it can be stored and fits the task's parameters.
+
+    Raises:
+      InvalidInput: It does not.
+    """
+    try:
+        row, _ = task_row(Task(type, payload), integration)
+        integration.task_specs[type].arguments(row.payload)
+    except ResultInvalid as error:
+        raise InvalidInput("payload-invalid", reason=error) from None
+    except ValidationError as error:
+        raise InvalidInput("payload-invalid", reason=first_problem(error)) from None
+    return row.payload
 
 
 def discard(backend: Backend, tasks: Sequence[int]) -> list[int]:

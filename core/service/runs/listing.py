@@ -1,14 +1,16 @@
-"""List the runs of all accounts and the tasks of a run, the newest first."""
+"""List the runs of all accounts, and the tasks of a run."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from uuid import UUID
 
 from core.db.pool import Conn
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
 from core.service.runs.queries import TASK_COLUMNS
+from core.service.visible import ACCOUNT_IS_VISIBLE
 from core.states import RunState, TaskState
 
 KEY = Keyset({"started_at": "timestamptz", "id": "uuid"})
@@ -16,53 +18,93 @@ KEY = Keyset({"started_at": "timestamptz", "id": "uuid"})
 _OF_KIND = """
 (%(domain)s::text IS NULL OR r.integration_domain = %(domain)s)
 AND (%(state)s::text IS NULL OR r.state = %(state)s)
+AND (%(trigger)s::text IS NULL OR r.trigger = %(trigger)s)
+AND (%(min_seconds)s::float IS NULL OR coalesce(r.finished_at, clock_timestamp()) - r.started_at
+    >= %(min_seconds)s * interval '1 second')
 """
-_AFTER = f"({KEY.is_first_page} OR (r.started_at, r.id) < {KEY.place})"
-_NARROWED = f"{_OF_KIND} AND {_AFTER}"
+_IN_TIME = """
+(%(since)s::timestamptz IS NULL OR r.started_at >= %(since)s)
+AND (%(until)s::timestamptz IS NULL OR r.started_at < %(until)s)
+"""
+_COLUMNS = "r.*, a.name AS account_name, a.user_id, a.sync_status AS account_state"
 
-# The index `sync_run_latest` serves it. The sort order within the inner query keeps the filters out
-# of it.
-ALL = f"""
-SELECT r.*, a.name AS account_name, a.user_id FROM (
-    SELECT * FROM sync_run r
-    WHERE {_AFTER} AND ({KEY.is_endless} OR (r.started_at, r.id) >= {KEY.end})
-    ORDER BY r.started_at DESC, r.id DESC OFFSET 0
-) r
-JOIN user_integration a ON a.id = r.user_integration_id
-WHERE {_OF_KIND} ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
-"""
-END = f"""
-SELECT r.started_at, r.id FROM sync_run r WHERE {_AFTER}
-ORDER BY r.started_at DESC, r.id DESC OFFSET %(skipped)s LIMIT 1
-"""
-# The index `sync_run_by_domain` serves it.
-OPEN = f"""
-SELECT r.*, a.name AS account_name, a.user_id FROM sync_run r
-JOIN user_integration a ON a.id = r.user_integration_id
-WHERE r.state = '{RunState.RUNNING}' AND {_NARROWED}
-ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
-"""
-# Reads the newest runs of each account through `sync_run_history`, then takes the newest of those.
-# Used for one account, and for all accounts of a user.
-OF_ACCOUNTS = f"""
-SELECT r.*, a.name AS account_name, a.user_id FROM user_integration a CROSS JOIN LATERAL (
-    SELECT * FROM sync_run r WHERE r.user_integration_id = a.id AND {_NARROWED}
-    ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
-) r
-WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s)
-  AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
-ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
-"""
+
+@dataclass(frozen=True, slots=True)
+class _Statements:
+    """The statements of one order.
+
+    Attributes:
+      all: All runs. The index `sync_run_latest` serves it. The sort order within the inner query
+        keeps the filters out of it.
+      end: The place of the last run that a page of `all` compares.
+      open: Open runs. The index `sync_run_by_domain` serves it.
+      of_accounts: The runs of one account, or of all accounts of a user. It reads the first runs of
+        each account through `sync_run_history`, then takes the first of those.
+    """
+
+    all: str
+    end: str
+    open: str
+    of_accounts: str
+
+
+def _in_order(direction: str, further: str, until_end: str) -> _Statements:
+    after = f"{_IN_TIME} AND ({KEY.is_first_page} OR (r.started_at, r.id) {further} {KEY.place})"
+    order = f"ORDER BY r.started_at {direction}, r.id {direction}"
+    return _Statements(
+        all=f"""
+        SELECT {_COLUMNS} FROM (
+            SELECT * FROM sync_run r
+            WHERE {after} AND ({KEY.is_endless} OR (r.started_at, r.id) {until_end} {KEY.end})
+            {order} OFFSET 0
+        ) r
+        JOIN user_integration a ON a.id = r.user_integration_id
+        WHERE {_OF_KIND} AND {ACCOUNT_IS_VISIBLE} {order} LIMIT %(limit)s
+        """,
+        end=f"""
+        SELECT r.started_at, r.id FROM sync_run r WHERE {after}
+        {order} OFFSET %(skipped)s LIMIT 1
+        """,
+        open=f"""
+        SELECT {_COLUMNS} FROM sync_run r
+        JOIN user_integration a ON a.id = r.user_integration_id
+        WHERE r.state = '{RunState.RUNNING}' AND {_OF_KIND} AND {after} AND {ACCOUNT_IS_VISIBLE}
+        {order} LIMIT %(limit)s
+        """,
+        of_accounts=f"""
+        SELECT {_COLUMNS} FROM user_integration a CROSS JOIN LATERAL (
+            SELECT * FROM sync_run r
+            WHERE r.user_integration_id = a.id AND {_OF_KIND} AND {after}
+            {order} LIMIT %(limit)s
+        ) r
+        WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s)
+          AND (%(user)s::text IS NULL OR a.user_id = %(user)s) AND {ACCOUNT_IS_VISIBLE}
+        {order} LIMIT %(limit)s
+        """,
+    )
+
+
+NEWEST = _in_order("DESC", "<", ">=")
+OLDEST = _in_order("ASC", ">", "<=")
 
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Conditions on runs. None: any value."""
+    """Conditions on runs. None: any value.
+
+    Attributes:
+      since, until: The range of the start of a run.
+      min_seconds: The shortest duration of a run; of an open run, until now.
+    """
 
     user: str | None = None
     account: UUID | None = None
     domain: str | None = None
     state: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    trigger: str | None = None
+    min_seconds: float | None = None
 
 
 def page(
@@ -72,6 +114,7 @@ def page(
     *,
     limit: int = 50,
     after: str | None = None,
+    oldest_first: bool = False,
 ) -> Page:
     """Read one page of runs, each with the name of its account.
 
@@ -81,13 +124,14 @@ def page(
       InvalidInput: The cursor is invalid, or the query takes too long.
       ServerUnavailable: Too many slow queries are in progress.
     """
+    statements = OLDEST if oldest_first else NEWEST
     params = asdict(run_filter) | KEY.params(limit, after)
     with slots.transaction(conn, user=run_filter.user):
         if run_filter.user is not None or run_filter.account is not None:
-            return KEY.read(conn, OF_ACCOUNTS, params)
+            return KEY.read(conn, statements.of_accounts, params)
         if run_filter.state == RunState.RUNNING:
-            return KEY.read(conn, OPEN, params)
-        return KEY.read_bounded(conn, ALL, END, params)
+            return KEY.read(conn, statements.open, params)
+        return KEY.read_bounded(conn, statements.all, statements.end, params)
 
 
 TASKS_KEY = Keyset({"run_id": "uuid", "id": "bigint"})

@@ -17,6 +17,7 @@ from core.service.backend import Backend
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
 from core.service.runs import actions as run_actions
+from core.service.visible import ACCOUNT_IS_VISIBLE
 from core.states import STOPPED_TASKS, TaskState, literals
 
 KEY = Keyset({"id": "bigint"})
@@ -38,7 +39,7 @@ ERROR_CLASS = """CASE WHEN t.errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79
 # Reads all stopped tasks through `sync_task_owed`; with an account or a user, only their tasks.
 _FOUND = f"""
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
-WHERE {_STOPPED} AND t.state = ANY (%(states)s)
+WHERE {_STOPPED} AND t.state = ANY (%(states)s) AND {ACCOUNT_IS_VISIBLE}
   AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
   AND (%(account)s::uuid IS NULL OR t.user_integration_id = %(account)s)
   AND (%(domain)s::text IS NULL OR t.integration_domain = %(domain)s)
@@ -46,14 +47,21 @@ WHERE {_STOPPED} AND t.state = ANY (%(states)s)
   AND (%(error)s::text IS NULL OR {ERROR_CLASS} = %(error)s)
   AND (%(reason)s::text IS NULL OR strpos(lower(t.reason), lower(%(reason)s)) > 0)
   AND (%(since)s::timestamptz IS NULL OR t.finished_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR t.finished_at < %(until)s)
 """
-PAGE = f"""
+_PAGE = f"""
 SELECT t.id, t.run_id, t.user_integration_id, a.name AS account_name, a.user_id,
     t.integration_domain, t.lane, t.type, t.attempts, t.finished_at,
+    t.state, t.created_at,
     left(t.reason, 300) AS reason, left(t.errors->-1->>'error', 300) AS error,
     {ERROR_CLASS} AS error_class
-{_FOUND} AND ({KEY.is_first_page} OR (t.id) < {KEY.place})
-ORDER BY t.id DESC LIMIT %(limit)s
+{_FOUND}
+"""
+PAGE = f"""
+{_PAGE} AND ({KEY.is_first_page} OR (t.id) < {KEY.place}) ORDER BY t.id DESC LIMIT %(limit)s
+"""
+OLDEST_PAGE = f"""
+{_PAGE} AND ({KEY.is_first_page} OR (t.id) > {KEY.place}) ORDER BY t.id LIMIT %(limit)s
 """
 GROUPS = f"""
 SELECT t.integration_domain AS domain, t.type, {ERROR_CLASS} AS error, count(*) AS number
@@ -68,10 +76,11 @@ SELECT t.id, t.user_integration_id {_FOUND}
 ORDER BY t.user_integration_id, t.id LIMIT %(limit)s
 """
 NEWEST = "SELECT coalesce(max(id), 0) AS id FROM sync_task"
-BY_IDS = """
+BY_IDS = f"""
 SELECT t.id, t.user_integration_id FROM sync_task t
 JOIN user_integration a ON a.id = t.user_integration_id
-WHERE t.id = ANY(%(ids)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s) ORDER BY 2, 1
+WHERE t.id = ANY(%(ids)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+  AND {ACCOUNT_IS_VISIBLE} ORDER BY 2, 1
 """
 BATCH_TASKS = 100
 """Tasks that one transaction changes."""
@@ -92,7 +101,7 @@ class ParkedFilter:
     Attributes:
       error: The class of the last error; `other` for tasks whose error names no class.
       reason: A part of the task's reason; upper and lower case are equal.
-      since: The earliest time at which the task stopped.
+      since, until: The range of the time at which the task stopped.
       states: The states of the tasks. Default: parked.
     """
 
@@ -103,6 +112,7 @@ class ParkedFilter:
     error: str | None = None
     reason: str | None = None
     since: datetime | None = None
+    until: datetime | None = None
     states: list[TaskState] = field(default_factory=lambda: [TaskState.PARKED])
 
 
@@ -135,8 +145,9 @@ def page(
     *,
     limit: int = 50,
     after: str | None = None,
+    oldest_first: bool = False,
 ) -> Page:
-    """Read one page of parked tasks, the newest first.
+    """Read one page of parked tasks, the newest first, or the oldest.
 
     Raises:
       InvalidInput: The cursor is invalid, or the query takes too long.
@@ -144,7 +155,7 @@ def page(
     """
     params = asdict(parked_filter) | KEY.params(limit, after)
     with slots.transaction(conn, user=parked_filter.user):
-        return KEY.read(conn, PAGE, params)
+        return KEY.read(conn, OLDEST_PAGE if oldest_first else PAGE, params)
 
 
 def groups(conn: Conn, slots: QuerySlots, parked_filter: ParkedFilter) -> list[Row]:

@@ -247,7 +247,7 @@ def load_account(conn: Conn, run: Progress) -> Account:
 
 
 def _status(account: Account) -> list[Blocker]:
-    if account.sync_status in (AccountState.PAUSED, AccountState.ERROR, AccountState.DISCONNECTED):
+    if account.sync_status != AccountState.ACTIVE:
         error = stopped(account)
         return [Blocker(error.message, advice=error.advice)]
     return []

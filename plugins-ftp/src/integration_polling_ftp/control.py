@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from integration_polling_ftp.errors import Dropped, Truncated, network_errors
+from integration_polling_ftp.errors import Dropped, OtherProtocol, Truncated, network_errors
 from integration_polling_ftp.proxies import Proxy, connect
 from integration_polling_ftp.tls import Tls, look
 
@@ -186,7 +186,10 @@ class Control:
         first = self._line(deadline)
         code, lines, size = first[:3], [first], len(first)
         if not (code.isdecimal() and len(code) == 3):
-            raise Dropped(f"the server does not speak FTP: {first[:80]!r}")
+            raise OtherProtocol(
+                f"the server does not speak FTP: {first[:80]!r}",
+                field="protocol" if first.startswith("SSH-") else "port",
+            )
         while first[3:4] == "-" and not (len(lines) > 1 and _ends(lines[-1], code)):
             lines.append(self._line(deadline))
             size += len(lines[-1])

@@ -5,7 +5,14 @@ from __future__ import annotations
 from core import ConfigurationError
 from integration_polling_ftp.account import PORTS, Config, Credentials, proxy_of
 from integration_polling_ftp.control import Control
-from integration_polling_ftp.errors import Dropped, Silent, UnknownHost, meaning, network_errors
+from integration_polling_ftp.errors import (
+    Dropped,
+    OtherProtocol,
+    Silent,
+    UnknownHost,
+    meaning,
+    network_errors,
+)
 from integration_polling_ftp.proxies import Proxy, connect
 from integration_polling_ftp.tls import look
 
@@ -29,7 +36,7 @@ def with_protocol(config: Config, credentials: Credentials) -> Config:
     if config.jump_host:
         return config.model_copy(update={"protocol": "sftp"})
     proxy = proxy_of(config, credentials)
-    failures: list[str] = []
+    failures: dict[int, Dropped] = {}
     ports = [config.port] if config.port else _ports(config)
     for port in ports:
         try:
@@ -37,10 +44,14 @@ def with_protocol(config: Config, credentials: Credentials) -> Config:
         except UnknownHost:
             raise
         except Dropped as error:
-            failures.append(f"port {port}: {error}")
+            failures[port] = error
         else:
             return config.model_copy(update={"protocol": protocol})
-    raise Dropped(f"no SFTP or FTPS server found ({'; '.join(failures)})")
+    reasons = "; ".join(f"port {port}: {error}" for port, error in failures.items())
+    nothing = Dropped(f"no SFTP or FTPS server found ({reasons})")
+    fields = {error.field for error in failures.values()}
+    nothing.field = fields.pop() if len(fields) == 1 else ""
+    raise nothing
 
 
 def _ports(config: Config) -> list[int]:
@@ -68,7 +79,7 @@ def _spoken(config: Config, port: int, proxy: Proxy | None) -> str:
         return "ftps"
     if not greeting and port != PORTS["ftps-implicit"] and _speaks_tls(config, port, proxy):
         return "ftps-implicit"
-    raise Dropped("the server speaks neither FTP nor SFTP")
+    raise OtherProtocol("the server speaks neither FTP nor SFTP", field="port")
 
 
 def _greeting(config: Config, port: int, proxy: Proxy | None) -> bytes:
@@ -114,7 +125,8 @@ def _require_tls(config: Config, port: int, proxy: Proxy | None) -> None:
     if reply.code.startswith("5"):
         raise ConfigurationError(
             "the server offers FTP without encryption only. Everyone on the way could read the"
-            " password. If you accept that, set protocol=ftp"
+            " password. If you accept that, set protocol=ftp",
+            field="protocol",
         )
     if not reply.code.startswith("2"):
         raise meaning(reply.text)

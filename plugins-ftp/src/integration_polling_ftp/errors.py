@@ -21,9 +21,11 @@ from integration_polling_ftp.replies import NOT_IMPLEMENTED, Meaning, classify, 
 __all__ = [
     "CONNECTIONS",
     "NOT_IMPLEMENTED",
+    "Closed",
     "Dropped",
     "Empty",
     "Missing",
+    "OtherProtocol",
     "Silent",
     "Truncated",
     "UnknownHost",
@@ -53,6 +55,9 @@ TLS_REFUSALS = (
 )
 """Parts of OpenSSL's reasons for handshakes that fail in the same way each time."""
 
+OTHER_NAMES = (62, 64)
+"""OpenSSL's codes for a certificate with another host name or IP address (`X509_V_ERR_…`)."""
+
 _NO_ADDRESS = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 CONNECTIONS = "connections"
@@ -72,7 +77,13 @@ class Unsupported(PermanentError):
 
 
 class Dropped(Unavailable):
-    """The server does not answer: no connection, a lost or silent one, or 421."""
+    """The server does not answer: no connection, a lost or silent one, or 421.
+
+    Attributes:
+      field: The field of the config that is wrong, unless this is an outage. Empty: none is.
+    """
+
+    field = ""
 
 
 class Silent(Dropped):
@@ -81,6 +92,27 @@ class Silent(Dropped):
 
 class UnknownHost(Dropped):
     """The name of the server has no address."""
+
+    field = "host"
+
+
+class Closed(Dropped):
+    """The port accepts no connections."""
+
+    field = "port"
+
+
+class OtherProtocol(Dropped):
+    """The server speaks another protocol.
+
+    Args:
+      reason: The reason, shown to people.
+      field: The field of the config that is wrong.
+    """
+
+    def __init__(self, reason: str, *, field: str) -> None:
+        super().__init__(reason)
+        self.field = field
 
 
 class Truncated(Dropped):
@@ -108,7 +140,8 @@ def network_errors() -> Iterator[None]:
     """Translate errors of the network and of TLS.
 
     Raises:
-      Dropped: The connection failed, or is lost.
+      Dropped: The connection failed, or is lost. `UnknownHost`, `Closed`, `Silent` and `Truncated`
+        say how.
       Untrusted: The server's certificate is not trusted.
       ConfigurationError: Client and server have no version or method of TLS in common.
     """
@@ -116,22 +149,34 @@ def network_errors() -> Iterator[None]:
         yield
     except ssl.SSLCertVerificationError as error:
         raise Untrusted(
-            f"the server's certificate is not trusted: {error.verify_message}"
+            f"the server's certificate is not trusted: {error.verify_message}",
+            field="host" if error.verify_code in OTHER_NAMES else "tls_fingerprint",
         ) from None
     except ssl.SSLEOFError:
         raise Truncated("the server closed the TLS connection without saying so") from None
     except ssl.SSLError as error:
         reason = error.reason or str(error)
         if any(refusal in reason for refusal in TLS_REFUSALS):
-            raise ConfigurationError(f"TLS with the server is not possible: {reason}") from None
+            raise ConfigurationError(
+                f"TLS with the server is not possible: {reason}", field=_field_of(reason)
+            ) from None
         raise Dropped(f"the TLS connection is lost: {reason}") from None
     except socket.gaierror as error:
         kind = UnknownHost if error.errno in _NO_ADDRESS else Dropped
         raise kind(f"cannot look up the host name: {error.strerror}") from None
     except TimeoutError:
         raise Silent("the server did not respond in time") from None
+    except ConnectionRefusedError as error:
+        raise Closed(f"connection failed: {error.strerror}") from None
     except OSError as error:
         raise Dropped(f"connection failed: {error.strerror or error}") from None
+
+
+def _field_of(reason: str) -> str:
+    """Return the field of the config that decides about a handshake which failed."""
+    if "WRONG_VERSION_NUMBER" in reason:
+        return "protocol"  # the server does not speak TLS
+    return "tls_min_version" if "PROTOCOL" in reason else ""
 
 
 def meaning(reply: str, command: str = "") -> IntegrationError:
@@ -145,6 +190,8 @@ def meaning(reply: str, command: str = "") -> IntegrationError:
     text = readable(reply)
     if found is Meaning.LIMIT:
         return RateLimited(text, limit=CONNECTIONS)
+    if found is Meaning.TLS_REQUIRED:
+        return ConfigurationError(text, field="protocol")
     return _ERRORS.get(found, PermanentError)(text)
 
 
@@ -155,7 +202,6 @@ _ERRORS: dict[Meaning, type[IntegrationError]] = {
     Meaning.BUSY: TransientError,
     Meaning.RETRY: TransientError,
     Meaning.LOST: Dropped,
-    Meaning.TLS_REQUIRED: ConfigurationError,
     Meaning.SETUP: ConfigurationError,
     Meaning.CREDENTIALS: CredentialsInvalid,
     Meaning.UNSUPPORTED: Unsupported,

@@ -28,6 +28,7 @@ class HostKeys:
     Args:
       text: Lines with fingerprints (`SHA256:…`, also as `ssh-keygen -l` prints them), public keys
         (`ssh-ed25519 AAAA…`), or lines of `known_hosts`.
+      field: The field of the config that has them.
 
     Attributes:
       fingerprints: The pinned fingerprints.
@@ -37,7 +38,7 @@ class HostKeys:
       ConfigurationError: A line cannot be read.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, field: str) -> None:
         self.fingerprints: set[str] = set()
         others: list[str] = []
         for line in filter(None, map(str.strip, text.splitlines())):
@@ -50,7 +51,8 @@ class HostKeys:
         except ValueError as error:
             raise ConfigurationError(
                 f"cannot read the host keys: {error}. Use a fingerprint (SHA256:…), a public key,"
-                " or a line of known_hosts"
+                " or a line of known_hosts",
+                field=field,
             ) from None
 
     def pinned(self, host: str, port: int) -> list[str]:

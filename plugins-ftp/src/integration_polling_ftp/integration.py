@@ -26,7 +26,7 @@ from integration_polling_ftp.connection import Connection
 from integration_polling_ftp.detecting import with_protocol
 from integration_polling_ftp.directory import read
 from integration_polling_ftp.download import fetch_large
-from integration_polling_ftp.errors import CONNECTIONS, Missing, UnknownHost
+from integration_polling_ftp.errors import CONNECTIONS, Dropped, Missing
 from integration_polling_ftp.follow_ups import ListedFile, Place, batches, split
 from integration_polling_ftp.rehearsing import rehearse
 from integration_polling_ftp.session import Session
@@ -76,8 +76,9 @@ class Ftp(BaseIntegration[Config, Credentials]):
         return names.from_user(self.config.root) or self.session.home()
 
     def close(self) -> None:
-        """Close the connection."""
-        self.session.close()
+        """Close the connection, if there is one."""
+        if "session" in vars(self):
+            self.session.close()
 
     def check(self) -> AccountIdentity:
         """Log in, and enter the root directory. The config gets the protocol in place of `auto`.
@@ -86,20 +87,22 @@ class Ftp(BaseIntegration[Config, Credentials]):
           The id `user@host:port/root`.
 
         Raises:
-          ConfigurationError: The host or the root does not exist, or the server requires
-            encryption.
+          ConfigurationError: The host, the port or the root does not exist, or the server requires
+            encryption. The error names the field.
           CredentialsInvalid: The server rejects the login.
           RateLimited: The server has too many connections.
           TransientError: The server cannot be reached.
         """
         try:
             self.session.enter(self.root)
-        except UnknownHost as error:
-            raise ConfigurationError(
-                f"unknown host {self.config.host}: {error}", remedy="Correct the field host"
-            ) from None
+        except Dropped as error:
+            if not error.field:
+                raise
+            raise ConfigurationError(str(error), field=error.field) from None
         except Missing as error:
-            raise ConfigurationError(f"no directory {self.root} on the server: {error}") from None
+            raise ConfigurationError(
+                f"no directory {self.root} on the server: {error}", field="root"
+            ) from None
         host = self.config.host.lower()
         return AccountIdentity(
             f"{self.credentials.username}@{host}:{self.config.effective_port}{self.root}",

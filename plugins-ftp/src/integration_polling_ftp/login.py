@@ -140,10 +140,12 @@ class Login:
     def _upgrade(self, control: Control, tls: Tls) -> None:
         control.send("AUTH TLS")
         reply = control.reply()
-        if reply.code == "421":
-            raise self.meaning(reply)
+        if reply.code.startswith("4"):
+            raise self.meaning(reply, "AUTH")
         if not reply.code.startswith("2"):
-            raise ConfigurationError(f"the server does not support FTPS: {readable(reply.text)}")
+            raise ConfigurationError(
+                f"the server does not support FTPS: {readable(reply.text)}", field="protocol"
+            )
         control.secure(tls)
 
     def _protect(self, server: Server) -> None:
@@ -157,7 +159,8 @@ class Login:
         implicit = self._config.protocol == "ftps-implicit"
         if reply.is_error and not (implicit and reply.code in NOT_IMPLEMENTED):
             raise ConfigurationError(
-                f"the server does not encrypt data connections: {readable(reply.text)}"
+                f"the server does not encrypt data connections: {readable(reply.text)}",
+                field="protocol",
             )
 
     def _look(self) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from core import ConfigurationError, CredentialsInvalid
-from integration_polling_ftp.errors import Dropped, network_errors
+from integration_polling_ftp.errors import Dropped, UnknownHost, network_errors
 
 SOCKS5, HTTP = "socks5", "http"
 
@@ -91,15 +91,15 @@ class Proxy:
         _send(connection, bytes([5, len(methods)]) + methods)
         version, method = _exactly(connection, 2)
         if version != 5:
-            raise ConfigurationError("the proxy does not speak SOCKS5")
+            raise ConfigurationError("the proxy does not speak SOCKS5", field="proxy")
         if method == _NO_METHOD:
             raise CredentialsInvalid("the proxy requires a login that the account does not have")
         if method == _PASSWORD and self.username:
             _send(connection, b"\1" + _field(self.username) + _field(self.password))
             if _exactly(connection, 2)[1]:
-                raise CredentialsInvalid("the proxy rejects the login")
+                raise CredentialsInvalid("the proxy rejects the login", field="proxy_password")
         elif method != _NO_LOGIN:
-            raise ConfigurationError("the proxy requires an unknown kind of login")
+            raise ConfigurationError("the proxy requires an unknown kind of login", field="proxy")
         _send(connection, bytes([5, _CONNECT, 0]) + _address(host) + port.to_bytes(2, "big"))
         _, code, _, kind = _exactly(connection, 4)
         if code:
@@ -121,13 +121,18 @@ class Proxy:
                 raise Dropped("the proxy's reply is too long")
             head += _exactly(connection, 1)
             if len(head) == 5 and head != b"HTTP/":
-                raise ConfigurationError("the proxy does not speak HTTP")
+                raise ConfigurationError("the proxy does not speak HTTP", field="proxy")
         status = head.partition(b"\r\n")[0].decode("latin-1")
         code = status.partition(" ")[2][:3]
         if code == "407":
-            raise CredentialsInvalid("the proxy rejects the login, or requires one")
+            raise CredentialsInvalid(
+                "the proxy rejects the login, or requires one",
+                field="proxy_password" if self.username else "",
+            )
         if code in ("400", "403", "405", "501"):
-            raise ConfigurationError(f"the proxy does not permit port {port}: {status[:80]}")
+            raise ConfigurationError(
+                f"the proxy does not permit port {port}: {status[:80]}", field="proxy"
+            )
         if not code.startswith("2"):
             raise Dropped(f"the proxy cannot reach the server: {status[:80]}")
 
@@ -146,11 +151,14 @@ def connect(host: str, port: int, timeout: float, proxy: Proxy | None) -> socket
       Dropped: The server cannot be reached.
       CredentialsInvalid, ConfigurationError: As in `Proxy.reach`.
     """
+    address = (host, port) if proxy is None else (proxy.host, proxy.port)
+    try:
+        connection = _connected(address, timeout)
+    except Dropped as error:
+        if proxy is not None and error.field:
+            error.field = "proxy"
+        raise
     with network_errors():
-        if proxy is None:
-            connection = socket.create_connection((host, port), timeout)
-        else:
-            connection = socket.create_connection((proxy.host, proxy.port), timeout)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if proxy is not None:
@@ -159,6 +167,15 @@ def connect(host: str, port: int, timeout: float, proxy: Proxy | None) -> socket
             connection.close()
             raise
     return connection
+
+
+def _connected(address: tuple[str, int], timeout: float) -> socket.socket:
+    try:
+        with network_errors():
+            return socket.create_connection(address, timeout)
+    except UnknownHost as error:
+        error.args = (f"unknown host {address[0]}: {error}",)
+        raise
 
 
 def _send(connection: socket.socket, request: bytes) -> None:
@@ -185,13 +202,15 @@ def _ascii(host: str) -> str:
     try:
         return host.encode("idna").decode()
     except UnicodeError:
-        raise ConfigurationError(f"invalid host name {host}") from None
+        raise ConfigurationError(f"invalid host name {host}", field="host") from None
 
 
 def _field(text: str) -> bytes:
     data = text.encode()
     if len(data) > MAX_FIELD_BYTES:
-        raise ConfigurationError(f"the proxy's login has over {MAX_FIELD_BYTES} bytes")
+        raise ConfigurationError(
+            f"the proxy's login has over {MAX_FIELD_BYTES} bytes", field="proxy"
+        )
     return bytes([len(data)]) + data
 
 
@@ -206,5 +225,7 @@ def _address(host: str) -> bytes:
 
 def _refusal(code: int, port: int) -> Dropped | ConfigurationError:
     if code == _REFUSED_BY_RULES:
-        return ConfigurationError(f"the proxy does not permit connections to port {port}")
+        return ConfigurationError(
+            f"the proxy does not permit connections to port {port}", field="proxy"
+        )
     return Dropped(f"the proxy cannot reach the server: {_REFUSALS.get(code, f'code {code}')}")

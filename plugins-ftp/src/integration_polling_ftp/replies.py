@@ -75,7 +75,7 @@ _LIMIT = _words(
     r"overload",
     r"(server|site|ftp) (is )?(currently )?full\b",
     r"\b(slots?|lines) (are )?(full|in use|taken)",
-    r"no (free )?slots",
+    r"no (free )?(\w+ )?slots",
     r"simultaneous|concurrent",
     r"(exceed|reach)\w*.{0,30}\b(connection|session|login|user|client|licen[cs]e)",
     r"\b(connection|session|login|user|client|licen[cs]e)s?\b.{0,30}\b(exceed|reach)",
@@ -266,6 +266,7 @@ _BUSY = _words(
     r"server error",
     r"slow ?down",
     r"request rate",
+    r"\bquota\b",
     r"(cannot|can.t|could not|unable to|failed to) connect\b",
     r"\boffline\b",
     r"insufficient (system )?resources",
@@ -279,7 +280,7 @@ _BUSY = _words(
 )
 _NETWORK = _words(r"\bnetwork (name|path|location)")
 _GONE = _words(
-    r"no such",
+    r"no ?such",
     r"\bnot (be )?found\b",
     r"(does|do|did)( not|n.t) exist",
     r"\bnot exist",
@@ -289,7 +290,7 @@ _GONE = _words(
     r"non-?existent",
     r"doesnt exist",
     r"invalid (path|directory|file ?name|file name)",
-    r"not a (valid|plain|regular)? ?(file|directory)",
+    r"\bnot +(a +)?(valid|plain|regular)? ?(file|directory)",
     r"introuvable",
     r"n.existe pas",
     r"nicht (gefunden|finden)",
@@ -337,7 +338,11 @@ MAX_TEXT = 2000
 """The number of characters of a reply that count for its meaning."""
 
 
-_TLS_REUSE = _words(r"(tls|ssl) session.{0,40}(resum|reus)", r"session reuse required")
+_TLS_REUSE = _words(
+    r"(tls|ssl) session.{0,40}(resum|reus)",
+    r"(resum|reus|cached)\w* (tls|ssl) session",
+    r"session reuse required",
+)
 
 
 def classify(reply: str, command: str = "") -> Meaning:
@@ -378,6 +383,8 @@ def _of_session(code: str, text: str, verb: str) -> Meaning | None:
         code in NOT_IMPLEMENTED or _UNKNOWN_SECURITY.search(text)
     ):
         return Meaning.UNSUPPORTED
+    if verb == "AUTH" and code in ("431", "451"):
+        return Meaning.RETRY  # a resource is missing at the moment (RFC 2228, section 5)
     if _is_limit(code, text):
         return Meaning.LIMIT
     if _needs_tls(code, text):
@@ -426,7 +433,7 @@ def _needs_tls(code: str, text: str) -> bool:
         return False
     if not _TLS.search(text) or _GONE.search(text) or _UNAVAILABLE_TLS.search(text):
         return False
-    if code == "522" and "reus" in text.lower():
+    if code == "522" and _TLS_REUSE.search(text):
         return False
     return _MUST.search(text) is not None and not _names_path(code, text)
 

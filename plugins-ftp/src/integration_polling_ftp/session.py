@@ -163,7 +163,7 @@ class Session:
         encoding = self._encoding
         if self.lists_facts:
             try:
-                yield from read_facts(self._lines("MLSD"), encoding=encoding)
+                yield from _with_facts(read_facts(self._lines("MLSD"), encoding=encoding))
                 return
             except Unsupported:
                 self._client.opened().features -= {"MLST"}
@@ -405,6 +405,28 @@ class Session:
         return self._client.retrieve_many(jobs)
 
 
+def _with_facts(found: Iterator[Entry | Unreadable]) -> Iterator[Entry | Unreadable]:
+    """Yield the entries of a listing of MLSD.
+
+    A server may send names without facts (RFC 3659, section 7.2). They do not say which of them
+    are directories.
+
+    Raises:
+      Unsupported: No line has facts. At least one line was read.
+    """
+    unreadable: list[Unreadable] = []
+    for each in found:
+        if isinstance(each, Entry):
+            yield from unreadable
+            yield each
+            yield from found
+            return
+        if len(unreadable) < MAX_HEADINGS:
+            unreadable.append(each)
+    if unreadable:
+        raise Unsupported("the listing of MLSD has no facts")
+
+
 def _is_heading(line: bytes, before: Sequence[bytes]) -> bool:
     """Return True if a line names no file, such as a total."""
     return is_summary(line.decode("latin-1"), is_first=not before)
@@ -432,4 +454,5 @@ def _stat(size: str, modified: str) -> Stat:
 def _facts(reply: Reply) -> Entry | None:
     """Return the entry in a reply to MLST; None if the server refused the command."""
     lines = reply.text.split("\n")[1:-1] if reply.code == "250" else []
-    return next(filter(None, (parse_facts(line.lstrip()) for line in lines)), None)
+    facts = (parse_facts(line.lstrip().removeprefix("250-")) for line in lines)
+    return next(filter(None, facts), None)

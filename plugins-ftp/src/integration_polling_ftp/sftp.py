@@ -33,9 +33,12 @@ T = TypeVar("T")
 FILES_AHEAD = 32
 """The number of small files that are requested at a time."""
 
-AHEAD_BYTES = 2 * 1024**2
+AHEAD_BYTES = 4 * 1024**2
 AHEAD_BYTES_OF_MANY = 256 * 1024
 """The bytes that are requested at a time: of one file, and of each of many."""
+
+WINDOW_BYTES = 8 * 1024**2
+"""The bytes that the server may send. Each half of them costs a message that permits more."""
 
 MAX_LISTING_BYTES = 2 * 1024**3
 """The maximum size of a listing."""
@@ -299,7 +302,10 @@ class SftpSession:
         assert self._loop is not None
         try:
             with ssh_errors():
-                return self._loop.run(operation)
+                result = self._loop.run(operation)
+                if self._channel is not None:
+                    self._channel.flush()  # the loop does not run until the next operation
+                return result
         except IntegrationError as error:
             if isinstance(error, TransientError | RateLimited):
                 self.close()
@@ -327,8 +333,9 @@ class SftpSession:
         loop.answered()
         try:
             made: Any = await self._opened[-1].create_session(
-                lambda: SftpChannel(loop.answered), subsystem="sftp", encoding=None
-            )
+                lambda: SftpChannel(loop.answered), subsystem="sftp", encoding=None,
+                window=WINDOW_BYTES,
+            )  # fmt: skip
         except asyncssh.ChannelOpenError as error:
             await asyncio.sleep(0)  # asyncssh is about to call `connection_lost`
             raise self._login.lost or error from None
@@ -347,7 +354,8 @@ async def _read(channel: SftpChannel, handle: bytes, write: Write, offset: int, 
     """Pass the bytes of an open file to `write`, in their order.
 
     A server may send less than requested. Nothing beyond the file's size is requested, until the
-    file turns out to be longer.
+    file turns out to be longer. When half of the requested bytes have arrived, the next ones are
+    requested together.
 
     Args:
       channel: The channel.
@@ -361,7 +369,8 @@ async def _read(channel: SftpChannel, handle: bytes, write: Write, offset: int, 
     portion = channel.read_bytes
     facts = channel.stat_open(handle)
     while True:
-        while not reads or ((len(reads) + 1) * portion <= ahead and following < size):
+        is_low = 2 * len(reads) * portion <= ahead
+        while not reads or (is_low and (len(reads) + 1) * portion <= ahead and following < size):
             reads.append((following, channel.read(handle, following, portion)))
             following += portion
         size = await _size(facts)

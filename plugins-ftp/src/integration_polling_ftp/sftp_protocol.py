@@ -240,6 +240,7 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
         self._answered = answered
         self._loop = asyncio.get_running_loop()
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self._outgoing = bytearray()
         self._parts: list[bytes] = []
         self._missing = LENGTH_BYTES
         self._number = 0
@@ -394,10 +395,23 @@ class SftpChannel(asyncssh.SSHClientSession[bytes]):
         self._send(request, _number(self._number) + body)
 
     def _send(self, request: Request, body: bytes) -> None:
-        """Send a packet. Nothing else writes to the channel."""
+        """Send a packet, together with the others of the same turn of the event loop.
+
+        asyncssh makes two packets and two system calls of each write.
+        """
+        is_first = not self._outgoing
+        self._outgoing += _number(1 + len(body)) + bytes([Request(request)]) + body
+        if not self._loop.is_running():
+            self.flush()
+        elif is_first:
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write the packets that wait. Nothing else writes to the channel."""
         assert self._channel is not None
-        if not self._channel.is_closing():
-            self._channel.write(_number(1 + len(body)) + bytes([Request(request)]) + body)
+        data, self._outgoing = bytes(self._outgoing), bytearray()
+        if data and not self._channel.is_closing():
+            self._channel.write(data)
 
     def _settle(self, packet: Packet) -> None:
         number = 0 if packet.type == Reply.VERSION else packet.number()

@@ -153,7 +153,7 @@ class Login:
         a server that has no key of the pinned kind.
         """
         setting, text = trusted
-        keys = HostKeys(text)
+        keys = HostKeys(text, setting)
         shown: list[asyncssh.SSHKey] = []
         failure: Exception | None = None
         are_of_one_kind = keys.are_of_one_kind(host, port)
@@ -167,7 +167,9 @@ class Login:
                 return await self._connect(client, family, host, port, tunnel, **login)
             except asyncssh.HostKeyNotVerifiable as error:
                 if client.shown is None:
-                    raise Untrusted(f"the server's host key is not trusted: {error}") from None
+                    raise Untrusted(
+                        f"the server's host key is not trusted: {error}", field=setting
+                    ) from None
                 shown.append(client.shown)
             except (asyncssh.Error, ConnectionError) as error:
                 if client.shown is not None or not (family or are_of_one_kind):
@@ -175,7 +177,8 @@ class Login:
                 failure = error  # the server has no key of this kind
         if failure is not None and not shown:
             raise failure
-        raise Untrusted(_distrust(setting, shown[0].get_fingerprint(), keys.pinned(host, port)))
+        reason = _distrust(setting, shown[0].get_fingerprint(), keys.pinned(host, port))
+        raise Untrusted(reason, field=setting)
 
     async def _connect(
         self, client: _Client, family: str, host: str, port: int,
@@ -202,7 +205,12 @@ class Login:
     def _socket(self, host: str, port: int) -> socket.socket:
         """Open a TCP connection, in the task's context: the engine judges its address."""
         proxy = proxy_of(self._config, self._credentials)
-        connection = connect(host, port, self._config.timeout_seconds, proxy)
+        try:
+            connection = connect(host, port, self._config.timeout_seconds, proxy)
+        except Dropped as error:
+            if self._jump is not None and error.field in ("host", "port"):
+                error.field = "jump_host"
+            raise
         with network_errors():
             keep_alive(connection)
             connection.setblocking(False)
@@ -234,7 +242,10 @@ Translate = Callable[[str], IntegrationError]
 
 _ERRORS: tuple[tuple[type[Exception], Translate], ...] = (
     (asyncssh.PermissionDenied, lambda text: CredentialsInvalid(f"login rejected: {text}")),
-    (asyncssh.KeyExchangeFailed, lambda text: ConfigurationError(f"no common algorithm: {text}")),
+    (
+        asyncssh.KeyExchangeFailed,
+        lambda text: ConfigurationError(f"no common algorithm: {text}", field="legacy_algorithms"),
+    ),
     (asyncssh.ChannelOpenError, lambda text: Dropped(f"the server opens no channel: {text}")),
 )
 """The engine's exceptions for those of asyncssh, the first that fits."""

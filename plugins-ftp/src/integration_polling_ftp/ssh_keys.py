@@ -33,16 +33,29 @@ def import_key(private: str, passphrase: str, certificate: str) -> Any:
     """
     try:
         if _effort(private) > 1:
-            raise CredentialsInvalid("the private key takes too many rounds to decrypt")
+            raise CredentialsInvalid(
+                "the private key takes too many rounds to decrypt", field="private_key"
+            )
         key = asyncssh.import_private_key(private, passphrase or None)
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError) as error:
-        raise CredentialsInvalid(f"cannot read the private key: {error}") from None
+        raise CredentialsInvalid(
+            f"cannot read the private key: {error}", field=_field_of(error)
+        ) from None
     if not certificate:
         return [key]
     try:
         return [(key, asyncssh.import_certificate(certificate))]
     except (asyncssh.KeyImportError, ValueError) as error:
-        raise CredentialsInvalid(f"cannot read the certificate: {error}") from None
+        raise CredentialsInvalid(
+            f"cannot read the certificate: {error}", field="certificate"
+        ) from None
+
+
+def _field_of(error: ValueError) -> str:
+    """Return the field that an error of asyncssh is about."""
+    text = str(error).lower()
+    is_locked = "passphrase" in text or "unable to decrypt" in text
+    return "passphrase" if is_locked else "private_key"
 
 
 def _effort(private: str) -> float:

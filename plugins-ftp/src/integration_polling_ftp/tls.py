@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from core import ConfigurationError
+from core import ConfigurationError, CredentialsInvalid
 from integration_polling_ftp.account import Config, Credentials, secret
 from integration_polling_ftp.errors import Untrusted, network_errors
 
@@ -29,7 +29,8 @@ class Tls:
       credentials: The account's credentials, for the client certificate.
 
     Raises:
-      ConfigurationError: `tls_ca`, the client certificate or its key cannot be read.
+      ConfigurationError: `tls_ca` cannot be read.
+      CredentialsInvalid: The client certificate or its key cannot be read.
     """
 
     def __init__(self, config: Config, credentials: Credentials) -> None:
@@ -73,7 +74,8 @@ class Tls:
             wrapped.close()
             raise Untrusted(
                 "the server has another certificate than the pinned one. Pinned SHA-256:"
-                f" {self._pin}; the server's: {found}"
+                f" {self._pin}; the server's: {found}",
+                field="tls_fingerprint",
             )
         return wrapped
 
@@ -109,7 +111,9 @@ def _trusting(authorities: str, system: ssl.SSLContext) -> ssl.SSLContext:
     try:
         context.load_verify_locations(cadata=authorities)
     except (ssl.SSLError, ValueError) as error:
-        raise ConfigurationError(f"tls_ca is not a list of PEM certificates: {error}") from None
+        raise ConfigurationError(
+            f"tls_ca is not a list of PEM certificates: {error}", field="tls_ca"
+        ) from None
     return context
 
 
@@ -121,9 +125,9 @@ def _load_certificate(context: ssl.SSLContext, credentials: Credentials) -> None
         with _as_file(pem) as path:
             context.load_cert_chain(path, password=passphrase)
     except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or "they do not fit together"
-        raise ConfigurationError(
-            f"cannot use the client certificate and its key: {reason}"
+        reason = getattr(error, "reason", None) or "invalid, or a wrong passphrase"
+        raise CredentialsInvalid(
+            f"cannot use the client certificate and its key: {reason}", field="certificate"
         ) from None
 
 

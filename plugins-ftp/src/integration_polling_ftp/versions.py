@@ -116,8 +116,10 @@ class Version:
         if not self.is_same(listed):
             return False
         if self.mark == REFETCH:
-            # A file that shows only its day is fetched again when the day is over.
-            return precision(listed.modified) >= DAY_SECONDS and is_racy(listed.modified, now)
+            # A file that shows only its day is fetched again when the day is over. An exact time is
+            # racy for some seconds only: vsftpd shows the day of a time that is ahead.
+            is_day = precision(listed.modified) >= DAY_SECONDS and not self.exact
+            return is_day and is_racy(listed.modified, now)
         if self.mark == RECHECK:
             moment = timestamp(listed.modified)
             return moment is None or now - moment > RECHECKED

@@ -7,29 +7,43 @@ https://developers.google.com/workspace/gmail/api/reference/quota.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
 
 from core import TransientError, Unavailable
-from integration_polling_gmail.errors import Missing, Unauthorized, meaning
+from integration_polling_gmail.errors import BadRequest, Missing, Unauthorized, meaning
 from integration_polling_gmail.settings import GmailSettings
 from integration_polling_gmail.streaming import LargeString, read_json
 
 PAGE_SIZE = 500
+
+MARKS_OF_LISTINGS = frozenset({"messages", "nextPageToken", "resultSizeEstimate"})
+"""Keys of which each listing of messages has one. Without messages, Gmail sends the last one.
+
+The JSON of another server would otherwise be an empty mailbox, and delete all mail.
+"""
 """The maximum page size of the API, for messages and for history."""
 
 PROFILE_UNITS, LABELS_UNITS, HISTORY_UNITS, LIST_UNITS, GET_UNITS = 1, 1, 2, 5, 20
+WATCH_UNITS = 100
 
 MAX_ERROR_BYTES = 64 * 1024
 TIMEOUT = httpx2.Timeout(60, connect=10)
 HISTORY_TYPES = ("messageAdded", "messageDeleted", "labelAdded", "labelRemoved")
 
+OTHER_WATCH = "only one user push notification client"
+"""Part of the message if the mailbox has a watch for another topic."""
+
 Params = Mapping[str, str | int | bool | Sequence[str] | None]
+NO_PARAMS: Params = MappingProxyType({})
 
 
 @lru_cache(maxsize=1)
@@ -76,7 +90,9 @@ class GmailApi:
 
     def labels(self) -> list[dict[str, Any]]:
         """Return the labels of the mailbox."""
-        return listed(self._json("labels"), "labels")
+        answer = self._json("labels")
+        _require("labels" in answer)
+        return listed(answer, "labels")
 
     def label_total(self, label: str) -> int | None:
         """Return the number of messages with a label; None if Gmail does not know it."""
@@ -111,7 +127,9 @@ class GmailApi:
             "includeSpamTrash": "true" if spam_trash else None,
             "pageToken": page,
         }
-        return self._json("messages", params)
+        answer = self._json("messages", params)
+        _require(not MARKS_OF_LISTINGS.isdisjoint(answer))
+        return answer
 
     def history(self, since: str, page: str | None) -> dict[str, Any]:
         """Return a page of the history after an id, at most 500 records.
@@ -132,6 +150,37 @@ class GmailApi:
                 "pageToken": page,
             },
         )
+
+    def watch(self, topic: str) -> datetime:
+        """Let Gmail publish the mailbox's changes to a topic of Pub/Sub.
+
+        Gmail sends the first event immediately. A watch ends after seven days, and a newer one
+        replaces it.
+
+        Source: https://developers.google.com/workspace/gmail/api/guides/push
+
+        Args:
+          topic: The topic, as `projects/PROJECT/topics/NAME`.
+
+        Returns:
+          The time at which the watch ends.
+        """
+        try:
+            answer = self._watched(topic)
+        except BadRequest as error:
+            # A watch of the same project for another topic has to end first.
+            if OTHER_WATCH not in str(error).lower():
+                raise
+            with self._request("POST", "stop"):
+                pass
+            answer = self._watched(topic)
+        expiration = str(answer.get("expiration", ""))
+        _require(re.fullmatch(r"[0-9]{10,14}", expiration, re.ASCII) is not None)  # up to 5138
+        return datetime.fromtimestamp(int(expiration) / 1000, UTC)
+
+    def _watched(self, topic: str) -> dict[str, Any]:
+        with self._request("POST", "watch", body={"topicName": topic}) as pieces:
+            return read_json(pieces)
 
     def label_ids(self, message: str) -> list[str]:
         """Return the ids of the labels that a message has now."""
@@ -166,20 +215,22 @@ class GmailApi:
         self._large(path, {}, "data", write)
 
     def _json(self, path: str, params: Params | None = None) -> dict[str, Any]:
-        with self._get(path, params or {}) as pieces:
+        with self._request("GET", path, params or {}) as pieces:
             return read_json(pieces)
 
     def _large(
         self, path: str, params: Params, key: str, write: Callable[[bytes], object]
     ) -> dict[str, Any]:
         reader = LargeString(key, write)
-        with self._get(path, params) as pieces:
+        with self._request("GET", path, params) as pieces:
             for piece in pieces:
                 reader.feed(piece)
         return reader.finish()
 
     @contextmanager
-    def _get(self, path: str, params: Params) -> Iterator[Iterator[bytes]]:
+    def _request(
+        self, method: str, path: str, params: Params = NO_PARAMS, body: Any = None
+    ) -> Iterator[Iterator[bytes]]:
         given = {name: value for name, value in params.items() if value is not None}
         token = self._token()
         if not token or not token.isascii() or not token.isprintable():
@@ -188,16 +239,17 @@ class GmailApi:
         headers = {"Authorization": f"Bearer {token}"}
         try:
             with self._http.stream(
-                "GET", f"{self._base}/{path}", params=given, headers=headers
+                method, f"{self._base}/{path}", params=given, headers=headers, json=body
             ) as response:
-                if response.status_code != 200:
-                    raise meaning(response.status_code, _beginning(response), response.headers)
+                if response.status_code not in (200, 204):
+                    raise meaning(response.status_code, beginning(response), response.headers)
                 yield response.iter_bytes()
         except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL) as error:
             raise Unavailable(f"cannot reach Gmail: {type(error).__name__}") from None
 
 
-def _beginning(response: httpx2.Response) -> bytes:
+def beginning(response: httpx2.Response) -> bytes:
+    """Return the first bytes of the body of an error."""
     body = bytearray()
     for piece in response.iter_bytes():
         body += piece

@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from core import (
-    ConfigurationError,
     CredentialsInvalid,
     IntegrationError,
     PermanentError,
@@ -25,6 +24,8 @@ from core import (
     response_time,
     retry_after,
 )
+from integration_polling_gmail import refusals
+from integration_polling_gmail.refusals import Reason
 
 QUOTA, PROJECT, USER = "quota", "project", "user"
 """The limits: units per user, units per Google Cloud project, concurrent requests per user."""
@@ -32,21 +33,25 @@ QUOTA, PROJECT, USER = "quota", "project", "user"
 RATE_REASONS = frozenset(
     {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "RATE_LIMIT_EXCEEDED"}
 )
-SCOPE_REASONS = frozenset(
-    {"insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT", "insufficientScopes"}
-)
-ACCOUNT_REASONS = frozenset(
-    {"domainPolicy", "accessNotConfigured", "SERVICE_DISABLED", "delegationDenied"}
-)
+BY_REASON: Mapping[str, Reason] = {
+    "insufficientPermissions": refusals.SCOPE_MISSING,
+    "insufficientScopes": refusals.SCOPE_MISSING,
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT": refusals.SCOPE_MISSING,
+    "accessNotConfigured": refusals.GMAIL_DISABLED,
+    "SERVICE_DISABLED": refusals.GMAIL_DISABLED,
+    "domainPolicy": refusals.DOMAIN_POLICY,
+    "delegationDenied": refusals.DELEGATION_DENIED,
+}
 """Reasons that apply to every call of an account, which stops instead of parking its tasks."""
 
-ACCOUNT_TEXTS = ("delegation denied", "mail service not enabled")
-"""The same for errors whose reason is only `forbidden` or `failedPrecondition`."""
+BY_TEXT: Mapping[str, Reason] = {
+    "metadata scope": refusals.METADATA_ONLY,
+    "delegation denied": refusals.DELEGATION_DENIED,
+    "mail service not enabled": refusals.NO_MAIL_SERVICE,
+}
+"""The same for parts of messages, where the reason is only `forbidden` or `failedPrecondition`.
 
-METADATA_SCOPE = "metadata scope"
-"""Part of the message if a token has the scope `gmail.metadata`: it may not read mail.
-
-This holds even if the token has a sufficient scope too
+A token with the scope `gmail.metadata` may not read mail, even if it has a sufficient scope too
 (https://developers.google.com/workspace/gmail/api/auth/scopes).
 """
 
@@ -114,19 +119,21 @@ def _refusal(status: int, reasons: set[str], text: str) -> IntegrationError:
     """Return the exception for an error of Google itself that does not pass."""
     if status == 401:
         return Unauthorized(text)
-    if reasons & SCOPE_REASONS:
-        return CredentialsInvalid(f"{text} (the scope gmail.readonly is required)")
-    if METADATA_SCOPE in text.lower():
-        return CredentialsInvalid(f"{text} (connect without the scope gmail.metadata)")
-    if status in (400, 403) and (
-        reasons & ACCOUNT_REASONS or any(known in text.lower() for known in ACCOUNT_TEXTS)
-    ):
-        return ConfigurationError(text)
+    if status in (400, 403) and (reason := _reason_of_account(reasons, text)) is not None:
+        # The sentences after the first one are Google's advice.
+        return reason.error(text.split(". ", maxsplit=1)[0].rstrip("."))
     if status == 404:
         return Missing(text)
     if status == 403 or "failedPrecondition" in reasons:
         return Refused(text)
     return BadRequest(text) if status == 400 else PermanentError(text)
+
+
+def _reason_of_account(reasons: set[str], text: str) -> Reason | None:
+    """Return the reason of a refusal that applies to every call of an account; None for others."""
+    found = [reason for part, reason in BY_TEXT.items() if part in text.lower()]
+    found += [reason for name, reason in BY_REASON.items() if name in reasons]
+    return found[0] if found else None
 
 
 def _error(body: bytes) -> Mapping[str, Any]:

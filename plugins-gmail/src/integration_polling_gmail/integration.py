@@ -4,6 +4,9 @@ begin ── get_email_list (the first one in the background) ──> download_e
 get_history ──> download_email, update_labels, get_labels
                 get_email_list, if the config has a query
                 begin or get_email_list, if the history has expired
+
+A run of hints reads the history too. Such a run never sweeps, so it leaves to the next poll what
+only a sweep can finish.
 """
 
 from __future__ import annotations
@@ -41,11 +44,12 @@ from integration_polling_gmail.api import (
     listed,
 )
 from integration_polling_gmail.changes import Change, read_changes
-from integration_polling_gmail.comparison import COMPARING, Comparing, GmailComparison
+from integration_polling_gmail.comparison import COMPARING, Comparing
 from integration_polling_gmail.errors import PROJECT, QUOTA, USER, BadRequest, Missing
 from integration_polling_gmail.fingerprint import Fingerprint
 from integration_polling_gmail.full import mail_of
 from integration_polling_gmail.message import Envelope, Message, MessageReader
+from integration_polling_gmail.push import GmailPush
 from integration_polling_gmail.reread import READER_VERSION, reread
 from integration_polling_gmail.scope import (
     HIDDEN,
@@ -83,7 +87,7 @@ def _units(units: int) -> Mapping[str, int]:
     return {QUOTA: units, PROJECT: units}
 
 
-class Gmail(GmailComparison):
+class Gmail(GmailPush):
     """The Gmail integration: it keeps messages by id, with their sources and attachments."""
 
     manifest = Manifest(
@@ -114,12 +118,16 @@ class Gmail(GmailComparison):
         After a change of `since`, a listing follows the history. It fetches only what is not kept.
         """
         history = None if ctx.run.complete else ctx.state(HISTORY, History)
-        if history is None or history.is_listing:
-            return TaskResult(tasks=[self.begin.task(run=ctx.run.id)])
+        watch = self.watching(ctx)
+        if history is None or (history.is_listing and not _is_of_hints(ctx)):
+            return TaskResult(tasks=[self.begin.task(run=ctx.run.id), *watch])
+        if _is_of_hints(ctx):
+            following = self.get_history.task(since=history.id, run=ctx.run.id)
+            return TaskResult(tasks=[following, *watch])
         listing = history.since not in (None, self._since)
         following = self.get_history.task(since=history.id, listing=listing, run=ctx.run.id)
         comparison, state = self.comparison(ctx, history)
-        return TaskResult(tasks=[following, *comparison], state=state)
+        return TaskResult(tasks=[following, *comparison, *watch], state=state)
 
     @property
     def _since(self) -> str:
@@ -225,9 +233,10 @@ class Gmail(GmailComparison):
         tasks = [*following, *self._fetched(ctx, ids, known, history, now, only)]
         if following:
             return TaskResult(tasks=tasks, seen=ids)
+        # After a listing in a run of hints, the next poll lists again.
         state = (
             {HISTORY: history.model_copy(update={"is_listing": False})}
-            if history.is_listing
+            if history.is_listing and not _is_of_hints(ctx)
             else {}
         )
         if only == "newest":
@@ -296,11 +305,13 @@ class Gmail(GmailComparison):
             return self._history_expired(ctx, history)
         changes = read_changes(listed(answer, "history"))
         output, tasks = self._applied(ctx, changes, history)
-        moved_on: dict[str, Any] = {"id": _history_id(answer), "since": self._since}
+        moved_on: dict[str, Any] = {"id": _history_id(answer)}
         moment = datetime.now(UTC)
         if changes or moved_on["id"] != since or is_over(history.labels_listed, LABELS_EVERY):
             tasks.append(self.get_labels.task())
-            moved_on["labels_listed"] = moment
+            # A run of hints deletes neither labels nor messages that are too old.
+            moved_on |= {} if _is_of_hints(ctx) else {"labels_listed": moment}
+        moved_on |= {} if _is_of_hints(ctx) else {"since": self._since}
         if self.config.query:
             moved = [id for id, change in changes.items() if not change.is_deleted]
             changed = (*changed, *moved)[:MAX_CHANGED_IDS]
@@ -325,18 +336,30 @@ class Gmail(GmailComparison):
         if now == history.id:
             return TaskResult()
         moment = datetime.now(UTC)
+        if _is_of_hints(ctx):
+            # The newest pages show new mail. The next poll lists all.
+            moved: dict[str, Any] = {"id": now, "is_listing": True}
+            return self._listing_after(ctx, history, moved, "newest")
         if is_over(history.expired, EXPIRES_AGAIN):
             ctx.log.info("Gmail no longer has the history since the last sync; listing again")
             return TaskResult(tasks=[self.begin.task(run=ctx.run.id, expired=moment)])
         is_complete = is_over(history.listed, LISTING_EVERY)
         # A run that does not reach the last page is followed by a complete listing.
-        moved: dict[str, Any] = {"id": now, "expired": moment, "is_listing": True}
+        moved = {"id": now, "expired": moment, "is_listing": True}
         if is_complete:
             moved["listed"] = moment
-        listing = self.get_email_list.task(
-            generation=history.generation, run=ctx.run.id, only="ids" if is_complete else "newest"
-        )
-        listing = replace(listing, key=f"listing@{now}")
+        return self._listing_after(ctx, history, moved, "ids" if is_complete else "newest")
+
+    def _listing_after(
+        self,
+        ctx: Context,
+        history: History,
+        moved: Mapping[str, Any],
+        only: Literal["newest", "ids"],
+    ) -> TaskResult:
+        """List ids after an expired history, and move the cursor."""
+        listing = self.get_email_list.task(generation=history.generation, run=ctx.run.id, only=only)
+        listing = replace(listing, key=f"listing@{moved['id']}")
         return TaskResult(tasks=[listing], state={HISTORY: history.model_copy(update=moved)})
 
     def _listing_again(self, generation: str, now: str, changed: tuple[str, ...]) -> Task:
@@ -523,6 +546,11 @@ class Gmail(GmailComparison):
 def _is_carried(ctx: Context, run: str) -> bool:
     """Return True if a later run continues a task of another run."""
     return bool(run) and run != ctx.run.id
+
+
+def _is_of_hints(ctx: Context) -> bool:
+    """Return True in a live run of hints, which never sweeps."""
+    return ctx.run.trigger == "hint" and ctx.run.lane == "live"
 
 
 def _history_id(answer: Mapping[str, Any]) -> str:

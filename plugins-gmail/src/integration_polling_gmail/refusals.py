@@ -1,4 +1,6 @@
-"""Refusals of Google's token endpoint and consent screen: a sentence and a remedy for each reason.
+"""Refusals of Google: a sentence and a remedy for each reason.
+
+They come from the token endpoint, the consent screen, the Gmail API and the Directory API.
 
 Sources: RFC 6749, section 5.2; https://developers.google.com/identity/protocols/oauth2#expiration;
 https://developers.google.com/identity/protocols/oauth2/service-account#error-codes. The texts of
@@ -50,7 +52,7 @@ class Reason:
         """Return the exception that stops the account.
 
         Args:
-          code: The code in Google's answer. Default: none.
+          code: The code or the sentence in Google's answer. Default: none.
         """
         text = f"{self.text} ({code})" if code else self.text
         kind = ConfigurationError if self.is_configuration else CredentialsInvalid
@@ -78,8 +80,8 @@ UNKNOWN_CLIENT = Reason(
 )
 ENDED_CLIENT = Reason(
     "the OAuth client was deleted or disabled",
-    "Create a new client of type Desktop app (Google Auth Platform, Clients), set its ID and"
-    " secret, and sign in again",
+    "Create a new client of the same type (Google Auth Platform, Clients), set its ID and secret,"
+    " and sign in again",
     is_configuration=True,
 )
 OTHER_CLIENT = Reason(
@@ -117,6 +119,33 @@ NOT_DELEGATED = Reason(
     " need some minutes",
     is_configuration=True,
 )
+DIRECTORY_NOT_DELEGATED = Reason(
+    "the service account has no domain-wide delegation for the scope admin.directory.user.readonly",
+    "In the Admin console (Security, API controls, Domain-wide delegation), add the scope"
+    " https://www.googleapis.com/auth/admin.directory.user.readonly to the service account's client"
+    " ID, or name the members yourself",
+    is_configuration=True,
+)
+NOT_AN_ADMINISTRATOR = Reason(
+    "the user in `subject` may not list the users of this Google Workspace",
+    "Give the address of an administrator as `subject`, or name the members yourself",
+    is_configuration=True,
+)
+DIRECTORY_DISABLED = Reason(
+    "the Admin SDK API is disabled in the service account's Google Cloud project",
+    "Enable it (APIs & Services, Library, Admin SDK API), or name the members yourself",
+    is_configuration=True,
+)
+NO_KEY = Reason(
+    "an organization needs the key of a service account with domain-wide delegation",
+    'Give the credentials {"service_account": …, "subject": "administrator@example.com"}',
+    is_configuration=True,
+)
+NO_SUBJECT = Reason(
+    "the users cannot be listed without an administrator",
+    "Give the address of an administrator as `subject`, or name the members yourself",
+    is_configuration=True,
+)
 WRONG_SUBJECT = Reason(
     "the mailbox in `subject` does not exist in this Google Workspace",
     "Correct `subject`: the primary address of a user of the Workspace that granted the delegation",
@@ -144,9 +173,40 @@ MAILBOX_ENDED = Reason(
     "the Google account was deleted or suspended",
     "Ask the administrator to restore the account, or disconnect it",
 )
+SCOPE_MISSING = Reason(
+    "this sign-in does not include the scope gmail.readonly",
+    "Sign in again, and leave the box for Gmail ticked on the consent screen",
+)
+METADATA_ONLY = Reason(
+    "this sign-in includes the scope gmail.metadata, with which Google returns no text",
+    "Sign in again without the scope gmail.metadata",
+)
+GMAIL_DISABLED = Reason(
+    "the Gmail API is disabled in the Google Cloud project of the client",
+    "Enable it (APIs & Services, Library, Gmail API), and try again after some minutes",
+    is_configuration=True,
+)
+DOMAIN_POLICY = Reason(
+    "the administrator of the Google Workspace has disabled Gmail for apps",
+    "Ask the administrator to allow it (Admin console, Apps, Google Workspace, Gmail, End user"
+    " access), then try again",
+    is_configuration=True,
+)
+NO_MAIL_SERVICE = Reason(
+    "this user of the Google Workspace has no Gmail",
+    "Ask the administrator to switch Gmail on for the user (Admin console, Apps, Google Workspace,"
+    " Gmail, Service status), then try again",
+    is_configuration=True,
+)
+DELEGATION_DENIED = Reason(
+    "the service account may not read this mailbox",
+    "Correct `subject`: a mailbox of the Workspace that granted the domain-wide delegation",
+    is_configuration=True,
+)
 DENIED = Reason("access was denied on the consent screen", "Sign in again, and allow the access")
 CODE_USED = Reason(
-    "the code of this sign-in was already used, or has expired", "Start the sign-in again"
+    "the code of this sign-in was already used, or has expired",
+    "Start the sign-in again, and finish it within ten minutes",
 )
 OTHER = Reason("Google does not accept these credentials", RECONNECT)
 OTHER_SIGNATURE = Reason(
@@ -249,7 +309,8 @@ def explained(answer: Mapping[str, object]) -> IntegrationError | None:
     """
     code = code_of(answer.get("error")) or _shown_code(answer)
     reason = CODE_USED if code == "invalid_grant" else BY_CODE.get(code)
-    if reason is WEB_CLIENT and not str(answer.get("redirect_uri")).startswith("http://127.0.0.1"):
+    # The command line's redirect has no path. A server may be at 127.0.0.1, too.
+    if reason is WEB_CLIENT and urlsplit(str(answer.get("redirect_uri"))).path.strip("/"):
         reason = REDIRECT
     return reason.error(code) if reason is not None else None
 

@@ -78,7 +78,9 @@ def resolved(config: Config, labels: list[dict[str, Any]]) -> tuple[str, ...]:
     ids = {str(label.get("id")) for label in labels}
     found = [label if label in ids else by_name.get(label.casefold()) for label in config.labels]
     if None in found:
-        raise ConfigurationError(f"the mailbox has no label {config.labels[found.index(None)]!r}")
+        raise ConfigurationError(
+            f"the mailbox has no label {config.labels[found.index(None)]!r}", field="labels"
+        )
     return tuple(dict.fromkeys(filter(None, found)))
 
 

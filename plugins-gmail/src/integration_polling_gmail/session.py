@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, TypeVar
 
 import httpx2
+from pydantic import BaseModel
 
 from core import (
     AccountIdentity,
@@ -17,10 +18,11 @@ from core import (
     Context,
     CredentialsInvalid,
     IntegrationError,
+    Member,
     PermanentError,
     TransientError,
 )
-from integration_polling_gmail import refusals, tokens
+from integration_polling_gmail import directory, refusals, tokens
 from integration_polling_gmail.account import Config, Credentials
 from integration_polling_gmail.api import PROFILE_UNITS, GmailApi, listed, new_client
 from integration_polling_gmail.errors import QUOTA, Missing, Refused, Unauthorized
@@ -125,6 +127,17 @@ class GmailSession(BaseIntegration[Config, Credentials]):
     def refresh(self) -> Credentials:
         """Request a new access token; see `tokens.renew`."""
         return tokens.renew(self.http, self.credentials, self.settings)
+
+    @classmethod
+    def members(
+        cls,
+        settings: BaseModel | None,
+        credentials: Mapping[str, Any],
+        listed: Sequence[str] | None,
+    ) -> Iterable[Member]:
+        """List the users of a Google Workspace; see `directory.members`."""
+        given = settings if isinstance(settings, GmailSettings) else load_settings()
+        return directory.members(given, credentials, listed)
 
     @classmethod
     def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,13 +1,20 @@
-"""The operator's settings: Google's endpoints, and the OAuth client of this installation."""
+"""The operator's settings: Google's endpoints, the OAuth client, and the source of events."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core import ConfigurationError
+
+
+def _subscription(name: str) -> str:
+    if name and not re.fullmatch(r"projects/[^/\s]+/subscriptions/[^/\s]+", name):
+        raise ValueError("must be projects/PROJECT/subscriptions/NAME")
+    return name
 
 
 def _endpoint(url: str) -> str:
@@ -31,8 +38,17 @@ class GmailSettings(BaseSettings):
     google_authorize_url: Annotated[str, AfterValidator(_endpoint)] = (
         "https://accounts.google.com/o/oauth2/v2/auth"
     )
+    google_pubsub_url: Annotated[str, AfterValidator(_endpoint)] = "https://pubsub.googleapis.com"
+    google_directory_url: Annotated[str, AfterValidator(_endpoint)] = "https://admin.googleapis.com"
     gmail_client_id: str | None = None
     gmail_client_secret: SecretStr | None = None
+    gmail_pubsub_subscription: Annotated[str, AfterValidator(_subscription)] = ""
+    gmail_pubsub_credentials: SecretStr = SecretStr("")
+
+    @property
+    def receives_events(self) -> bool:
+        """True if the operator has set a subscription and the service account that pulls it."""
+        return bool(self.gmail_pubsub_subscription and self.gmail_pubsub_credentials)
 
 
 def load_settings() -> GmailSettings:

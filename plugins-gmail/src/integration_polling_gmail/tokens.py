@@ -70,12 +70,14 @@ def project(credentials: Credentials, settings: GmailSettings) -> str | None:
     Client ids begin with the project's number.
     """
     if credentials.service_account is not None:
-        return (
-            credentials.service_account.project_id
-            or credentials.service_account.client_email.partition("@")[2]
-        )
+        return project_of(credentials.service_account)
     id = credentials.client_id or settings.gmail_client_id
     return id.partition("-")[0] if id and credentials.refresh_token is not None else None
+
+
+def project_of(key: ServiceAccount) -> str:
+    """Return the Google Cloud project of a service account."""
+    return key.project_id or key.client_email.partition("@")[2]
 
 
 def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings) -> Credentials:
@@ -92,7 +94,7 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
     if credentials.service_account is not None:
         form = {
             "grant_type": JWT_BEARER,
-            "assertion": _assertion(credentials.service_account, credentials.subject or ""),
+            "assertion": _assertion(credentials.service_account, SCOPE, credentials.subject),
         }
     elif credentials.refresh_token is not None:
         id, secret = client(credentials, settings)
@@ -107,7 +109,13 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
         raise CredentialsInvalid(
             "the access token has expired, and cannot be renewed without a refresh token"
         )
-    answer = _post(http, settings.google_token_url, form, credentials)
+    answer = _post(
+        http,
+        settings.google_token_url,
+        form,
+        is_service_account=credentials.service_account is not None,
+        expires=credentials.refresh_token_expires,
+    )
     rotated = answer.get("refresh_token")
     return credentials.with_token(
         answer["access_token"],
@@ -155,7 +163,34 @@ def _sign_in_expiry(answer: Mapping[str, Any]) -> datetime | None:
     return datetime.now(UTC) + timedelta(seconds=given)
 
 
-def _assertion(key: ServiceAccount, subject: str) -> str:
+def of_service_account(
+    http: httpx2.Client,
+    settings: GmailSettings,
+    key: ServiceAccount,
+    scope: str,
+    subject: str | None = None,
+) -> tuple[str, datetime]:
+    """Request an access token for a service account.
+
+    Args:
+      http: The client for the request.
+      settings: The operator's settings, for the address of the token endpoint.
+      key: The key of the service account.
+      scope: The scope of the token.
+      subject: The user for whom the service account acts. Default: for itself.
+
+    Returns:
+      The token, and the time at which it expires.
+
+    Raises:
+      IntegrationError: As for `renew`.
+    """
+    form = {"grant_type": JWT_BEARER, "assertion": _assertion(key, scope, subject)}
+    answer = _post(http, settings.google_token_url, form, is_service_account=True)
+    return answer["access_token"], _expiry(answer)
+
+
+def _assertion(key: ServiceAccount, scope: str, subject: str | None) -> str:
     try:
         signer = crypt.RSASigner.from_string(  # type: ignore[no-untyped-call]
             key.private_key.get_secret_value(), key.private_key_id
@@ -163,7 +198,9 @@ def _assertion(key: ServiceAccount, subject: str) -> str:
     except Exception:  # noqa: BLE001  any exception about a bad key may show the key
         raise KEY_UNREADABLE.error() from None
     now = int(time.time())
-    claims = {"iss": key.client_email, "sub": subject, "scope": SCOPE, "aud": AUDIENCE}
+    claims = {"iss": key.client_email, "scope": scope, "aud": AUDIENCE}
+    if subject:
+        claims["sub"] = subject
     signed: bytes = jwt.encode(  # type: ignore[no-untyped-call]
         signer, claims | {"iat": now, "exp": now + ASSERTION_SECONDS}
     )
@@ -190,7 +227,12 @@ def _request(http: httpx2.Client, method: str, url: str, **arguments: Any) -> ht
 
 
 def _post(
-    http: httpx2.Client, url: str, form: Mapping[str, str], credentials: Credentials
+    http: httpx2.Client,
+    url: str,
+    form: Mapping[str, str],
+    *,
+    is_service_account: bool,
+    expires: datetime | None = None,
 ) -> dict[str, Any]:
     response = _request(http, "POST", url, data=dict(form))
     try:
@@ -200,14 +242,22 @@ def _post(
     answer = answer if isinstance(answer, dict) else {}
     if response.status_code == 200 and isinstance(answer.get("access_token"), str):
         return answer
-    raise refusal(response.status_code, answer, response.headers, credentials)
+    raise refusal(
+        response.status_code,
+        answer,
+        response.headers,
+        is_service_account=is_service_account,
+        expires=expires,
+    )
 
 
 def refusal(
     status: int,
     answer: Mapping[str, Any],
     headers: Mapping[str, str] = MappingProxyType({}),
-    credentials: Credentials | None = None,
+    *,
+    is_service_account: bool = False,
+    expires: datetime | None = None,
 ) -> IntegrationError:
     """Return the exception for an error response of the token endpoint.
 
@@ -217,7 +267,8 @@ def refusal(
       status: The HTTP status.
       answer: The body, as JSON; empty if it is not an object.
       headers: The headers. Default: none.
-      credentials: The credentials of the request. Default: a refresh token.
+      is_service_account: True if a service account signed the request. Default: False.
+      expires: The time at which the refresh token of an app in testing expires. Default: it lasts.
     """
     code, subtype = code_of(answer.get("error")), code_of(answer.get("error_subtype"))
     codes = " ".join(filter(None, (code, subtype)))
@@ -235,7 +286,7 @@ def refusal(
     reason = reason_of(
         answer,
         headers,
-        is_service_account=credentials is not None and credentials.service_account is not None,
-        expires=credentials.refresh_token_expires if credentials is not None else None,
+        is_service_account=is_service_account,
+        expires=expires,
     )
     return reason.error(codes)

@@ -44,6 +44,13 @@ def _without_blanks(words: list[str]) -> list[str]:
 Words = Annotated[list[str], AfterValidator(_without_blanks)]
 
 
+def _team(id: str | None) -> str | None:
+    """Check the id of a workspace; an empty text clears it."""
+    if id and not re.fullmatch(r"T[A-Z0-9]{1,63}", id, re.ASCII):
+        raise ValueError("must be the ID of a workspace, such as T0123ABC")
+    return id or None
+
+
 class Config(BaseModel, extra="forbid"):
     """The messages and files of the workspace to keep."""
 
@@ -106,6 +113,14 @@ class Config(BaseModel, extra="forbid"):
             "Owner of the token of a connection in a browser. The `bot` of the app reads the"
             " channels that it is invited to. The `person` who signs in also reads their private"
             " channels and direct messages"
+        ),
+    )
+    team: Annotated[str | None, AfterValidator(_team)] = Field(
+        None,
+        title="Workspace of the organization",
+        description=(
+            "ID of the workspace to copy (`T…`), only for the token of an organization (Enterprise"
+            " Grid). Default: the only workspace that has the app"
         ),
     )
     app_kind: Literal["internal", "marketplace", "distributed"] = Field(

@@ -91,12 +91,19 @@ class Ref(BaseModel):
         """
         return self.is_member or (self.type == "public" and not is_bot)
 
-    def row(self, unreadable: str | None, copied_back_to: str | None = None) -> TaskOutput:
+    def row(
+        self,
+        unreadable: str | None,
+        copied_back_to: str | None = None,
+        fresh_within: int | None = None,
+    ) -> TaskOutput:
         """Return the channel's row.
 
         Args:
           unreadable: Slack's error code, or None.
           copied_back_to: The time of the oldest message of an incomplete copy. Default: None.
+          fresh_within: The minutes within which polls find a new message. Default: each poll asks
+            for new messages, or the bound is not known yet.
         """
         return TaskOutput(
             self.id, kind="channel", parent=PARENT, name=self.name,
@@ -104,7 +111,7 @@ class Ref(BaseModel):
             metadata={
                 "type": self.type, "is_archived": self.is_archived, "topic": self.topic,
                 "purpose": self.purpose, "unreadable": unreadable,
-                "copied_back_to": copied_back_to,
+                "copied_back_to": copied_back_to, "fresh_within_minutes": fresh_within,
             },
         )  # fmt: skip
 
@@ -145,6 +152,10 @@ class Followed(BaseModel):
     def of(self, kinds: Container[ChannelType]) -> list[str]:
         """Return the channels of these types."""
         return [id for id in self.ids if self.kinds.get(id) in kinds]
+
+    def named(self, config: Config) -> set[str]:
+        """Return the followed channels that words of the config name, and not only patterns."""
+        return {self.words.get(word, "") for word in map(plain, config.channels)} & {*self.ids}
 
     def vanished(
         self, listed: Container[str], types: list[ChannelType], lost: Collection[ChannelType]
@@ -233,11 +244,16 @@ class Workspace(BaseModel):
 
     Attributes:
       moved: Slack's present ids of channels whose id has changed, by the id in their rows.
+      lacks_reactions: True if the app sends events, and the token lacks the scope for those of
+        reactions.
+      searches: True if a person's token may search for messages.
     """
 
     url: str = ""
     is_bot: bool = True
     moved: dict[str, str] = {}
+    lacks_reactions: bool = False
+    searches: bool = False
 
 
 def moved(listed: Iterable[Ref], before: Followed, known: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,7 @@ from core import (
     TransientError,
     task,
 )
-from integration_polling_slack import api, files, names, scopes
+from integration_polling_slack import api, files, names, organizations, scopes
 from integration_polling_slack.account import Config, Credentials, SlackSettings, tokens
 from integration_polling_slack.api import Answer
 from integration_polling_slack.channels import People, Ref, Restricted, Workspace
@@ -44,6 +44,7 @@ TIERS = {
     "files.info": 100,
     "users.info": 100,
     "bots.info": 50,
+    "search.messages": 20,
     files.LIMIT: 600,
 }
 """Calls a minute of each method, by its tier: https://docs.slack.dev/apis/web-api/rate-limits."""
@@ -125,26 +126,43 @@ class Directory(BaseIntegration[Config, Credentials]):
 
         Raises:
           CredentialsInvalid: Slack rejects the token.
-          ConfigurationError: A scope is missing, or the token is for an organization.
+          ConfigurationError: A scope is missing, or the workspace of an organization.
           TransientError: Slack cannot be reached.
         """
         answer = self._ask("auth.test")
         found = answer.data
-        if found.get("is_enterprise_install"):
-            raise ConfigurationError(
-                "the token is for an organization; install the app in one workspace instead"
-            )
         granted = scopes.granted(answer.headers)
         if granted and (lacking := scopes.needed(self.config) - granted):
             raise ConfigurationError(
                 f"the token lacks the scopes {', '.join(sorted(lacking))}: add them to the app,"
                 " and reinstall it"
             )
-        team, user = found.get("team_id"), found.get("user_id")
-        if not is_id(team) or not is_id(user):
+        user = found.get("user_id")
+        if not is_id(found.get("team_id")) or not is_id(user):
             raise TransientError("auth.test: the response does not name the token's owner")
-        name, group = f"{found.get('team')}: {found.get('user')}", f"{team}:{self._app(found)}"
-        return AccountIdentity(f"{team}:{user}", name, group, self._notice(found))
+        team, name = self._team(found)
+        name, group = f"{name}: {found.get('user')}", f"{team}:{self._app(found)}"
+        facts = [self._notice(found), scopes.NO_REACTIONS if self._lacks_reactions(granted) else ""]
+        notice = ". ".join(filter(None, facts)) or None
+        return AccountIdentity(f"{team}:{user}", name, group, notice)
+
+    def _team(self, owner: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the id and the name of the workspace, and complete the config.
+
+        Args:
+          owner: The response of `auth.test`.
+        """
+        if not owner.get("is_enterprise_install"):
+            return organizations.of_workspace(owner, self.config.team)
+        team, name = organizations.workspace(self._ask, self.config.team)
+        self.config = self.config.model_copy(update={"team": team})
+        return team, name
+
+    def _lacks_reactions(self, granted: Collection[str]) -> bool:
+        """Return True if a token with these scopes gets events, and none of reactions."""
+        return (
+            bool(granted) and self.settings.receives_events and not {*granted} >= scopes.REACTIONS
+        )
 
     def _notice(self, owner: Mapping[str, Any]) -> str | None:
         """Return the facts that a person must know at connect; None if there are none.
@@ -208,11 +226,16 @@ class Directory(BaseIntegration[Config, Credentials]):
     @task
     def get_workspace(self, ctx: Context) -> TaskResult:
         """Read the token's owner, and the workspace's address for links to messages."""
-        found = self._call(ctx, "auth.test").data
+        answer = self._call(ctx, "auth.test")
+        found = answer.data
         url = found.get("url") if isinstance(found.get("url"), str) else ""
         before = ctx.state(WORKSPACE, Workspace)
         moved = before.moved if before else {}
-        here = Workspace(url=url, is_bot="bot_id" in found, moved=moved)
+        here = Workspace(
+            url=url, is_bot="bot_id" in found, moved=moved,
+            lacks_reactions=self._lacks_reactions(scopes.granted(answer.headers)),
+            searches="bot_id" not in found and scopes.granted(answer.headers) >= scopes.SEARCH,
+        )  # fmt: skip
         state: dict[str, BaseModel | None] = {WORKSPACE: here} if before != here else {}
         if ctx.run.complete:
             state |= names.no_strangers()
@@ -290,8 +313,8 @@ class Directory(BaseIntegration[Config, Credentials]):
         """Return the task that lists the channels."""
         raise NotImplementedError
 
-    def _channel_task(self, channel: Ref, *, is_known: bool = False) -> Task:
-        """Return the task that reads a channel; `is_known` if it was followed before."""
+    def _channel_task(self, channel: Ref, fresh_within: int | None = None) -> Task:
+        """Return the task that reads a channel; see `Looks.fresh_within`."""
         raise NotImplementedError
 
     def _is_distributed(self, ctx: Context) -> bool:
@@ -308,6 +331,8 @@ class Directory(BaseIntegration[Config, Credentials]):
     # ----------------------------------------------------------------------------------------------
 
     def _ask(self, method: str, **arguments: Any) -> Answer:
+        if method in organizations.NEEDS_TEAM:
+            arguments["team_id"] = self.config.team
         try:
             return api.call(self.settings, self.credentials.token, method, **arguments)
         except TokenExpired:

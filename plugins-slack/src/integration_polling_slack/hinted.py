@@ -16,6 +16,7 @@ from core import (
     ListenableAccount,
     Listener,
     PermanentError,
+    Skipped,
     Task,
     TaskOutput,
     TaskResult,
@@ -28,6 +29,8 @@ from integration_polling_slack.account import Config, SlackSettings
 from integration_polling_slack.channels import Followed, Ref, Workspace
 from integration_polling_slack.directory import FOLLOWED, WORKSPACE
 from integration_polling_slack.errors import OF_A_CHANNEL, Unreadable
+from integration_polling_slack.listing import VANISHED
+from integration_polling_slack.looks import EVENTS, LOOKS, Events, Looks
 from integration_polling_slack.names import Names
 from integration_polling_slack.parts import Part
 from integration_polling_slack.reconciliation import Reconciliation
@@ -102,7 +105,9 @@ class Hinted(Reconciliation):
     def start(self, ctx: Context) -> TaskResult:
         """Ask for the parts that hints name; otherwise begin with the workspace."""
         tasks = self._hinted(ctx) if ctx.hints else None
-        return super().start(ctx) if tasks is None else TaskResult(tasks=tasks)
+        if tasks is None:
+            return super().start(ctx)
+        return TaskResult(tasks=tasks, state={EVENTS: Events(at=ctx.now)})
 
     def _hinted(self, ctx: Context) -> list[Task] | None:
         """Return the tasks for the parts; None if the lists must be read first."""
@@ -189,14 +194,12 @@ class Hinted(Reconciliation):
         state = names.changed(ctx, {ref.id: ref.name})
         if (now := before.including(ref)) != before:
             state[FOLLOWED] = now
-        first = self._first_task(ctx, ref, is_known=False)
-        readable = [ref] if first is not None else []
-        without = self._without_members(ctx, [ref.id], readable)
-        output = [*without.output, *([] if first else [ref.row("not_in_channel")])]
-        tasks = [
-            *filter(None, [first]),
-            *self._member_tasks({ref.id: ref}, [r.id for r in readable]),
-        ]
+        asked = [ref] if self._may_ask(ctx, ref) else []
+        without = self._without_members(ctx, [ref.id], asked)
+        output = [*without.output, *self._rows(ctx, [ref], asked, before)]
+        bounds = ctx.state(LOOKS, Looks) or Looks()
+        tasks = [self._first_task(ctx, one, bounds.fresh_within(one.id)) for one in asked]
+        tasks += self._member_tasks({ref.id: ref}, [one.id for one in asked])
         return TaskResult(output, tasks, {**state, **without.state})
 
     def _selects(self, ref: Ref, before: Followed) -> bool:
@@ -210,7 +213,10 @@ class Hinted(Reconciliation):
         if not is_gone or channel not in before.ids:
             return TaskResult()
         without = self._without_members(ctx, [channel], [])
-        return TaskResult([channels.vanished_row(channel), *without.output], state=without.state)
+        return TaskResult(
+            [channels.vanished_row(channel), *without.output], state=without.state,
+            skipped=[Skipped(channel, VANISHED)],
+        )  # fmt: skip
 
     @task(cost={"conversations.history": 1})
     def get_message(self, ctx: Context, channel: str, ts: str) -> TaskResult:

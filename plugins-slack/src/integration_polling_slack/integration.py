@@ -26,9 +26,9 @@ from integration_polling_slack.attachments import Kept
 from integration_polling_slack.channels import Ref
 from integration_polling_slack.directory import limits
 from integration_polling_slack.errors import InvalidCursor, Unreadable
-from integration_polling_slack.hinted import Hinted
 from integration_polling_slack.names import Names
 from integration_polling_slack.owed import still_owed
+from integration_polling_slack.searching import Searching
 from integration_polling_slack.text import READER_VERSION
 from integration_polling_slack.threads import written
 from integration_polling_slack.walking import (
@@ -40,7 +40,7 @@ from integration_polling_slack.walking import (
 )
 
 
-class Slack(Hinted):
+class Slack(Searching):
     """The Slack integration: it keeps messages by channel and timestamp.
 
     Each run fetches new messages and looks back for changes; the backfill fetches older messages.
@@ -80,7 +80,7 @@ class Slack(Hinted):
 
     @task
     def sync_channel(self, ctx: Context, channel: Ref) -> TaskResult:
-        """Continue the channel's history: new messages in this run, old ones in the background.
+        """Continue the history of an archived channel, unless it is settled.
 
         Args:
           ctx: The task's context.
@@ -99,12 +99,13 @@ class Slack(Hinted):
         return TaskResult([row], [first, *tasks], owing)
 
     @task(cost={"conversations.history": 1})
-    def look(self, ctx: Context, channel: Ref) -> TaskResult:
-        """Continue the history of a known channel: `sync_channel` and the first page in one task.
+    def look(self, ctx: Context, channel: Ref, fresh_within: int | None = None) -> TaskResult:
+        """Continue the channel's history: new messages in this run, old ones in the background.
 
         Args:
           ctx: The task's context.
           channel: The channel.
+          fresh_within: The minutes within which polls find a new message. Default: unknown.
         """
         state = ctx.state(partition(channel.id), ChannelState) or ChannelState()
         walk = self._walk_of_look(ctx, state)
@@ -115,7 +116,7 @@ class Slack(Hinted):
         after = {**owing, **page.state}
         now = after.get(partition(channel.id)) or state
         assert isinstance(now, ChannelState)
-        row = channel.row(now.unreadable, now.copied_back_to)
+        row = channel.row(now.unreadable, now.copied_back_to, fresh_within)
         others = [one for one in page.output if one.id != channel.id]
         return replace(page, output=[row, *others], tasks=[*page.tasks, *tasks], state=after)
 
@@ -153,10 +154,10 @@ class Slack(Hinted):
     def _history_task(self, channel: str, walk: Walk) -> Task:
         return self.get_channel_history.task(channel=channel, walk=walk)
 
-    def _channel_task(self, channel: Ref, *, is_known: bool = False) -> Task:
-        # An archived channel may need no call, and the row of a new one precedes its messages.
-        is_look = is_known and not channel.is_archived
-        return (self.look if is_look else self.sync_channel).task(channel=channel)
+    def _channel_task(self, channel: Ref, fresh_within: int | None = None) -> Task:
+        if channel.is_archived:  # it may need no call
+            return self.sync_channel.task(channel=channel)
+        return self.look.task(channel=channel, fresh_within=fresh_within)
 
     # Messages
     # ----------------------------------------------------------------------------------------------

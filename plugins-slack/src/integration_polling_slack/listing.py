@@ -6,7 +6,7 @@ https://docs.slack.dev/reference/methods/users.conversations
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Self
 
@@ -37,13 +37,20 @@ from integration_polling_slack.directory import (
     user_row,
 )
 from integration_polling_slack.errors import InvalidCursor, MissingScope, Unreadable
-from integration_polling_slack.looks import LOOKS, Looks
+from integration_polling_slack.looks import EVENTS, LOOKS, Events, Looks
 from integration_polling_slack.names import Names
+from integration_polling_slack.notices import noticed
 from integration_polling_slack.selection import Selected
 from integration_polling_slack.walking import ChannelState, partition
 
 NOT_FOUND = "a channel that the config names was not found"
 """The reason with which a run counts such channels."""
+
+NOT_INVITED = "the bot is not in a channel that the config names: invite it"
+"""The reason for a channel that exists."""
+
+VANISHED = "a channel was deleted, or the token no longer sees it"
+"""The reason with which one run counts a channel that has vanished. Its row says so afterwards."""
 
 RESTRICTED_APP = "Slack limits this app as a distributed one: set app_kind"
 """The reason with which a run counts older messages that Slack lets it read only slowly."""
@@ -217,52 +224,104 @@ class ChannelLists(Directory):
         state |= changes
         output += [channels.without_scope(id) for id in before.of(at.lost)]
         now = before.after(wanted, self.config, lost=at.lost, is_complete=is_complete)
+        vanished = list[str]()
         if is_complete:
             now = now.listed(ctx.now, selected, self.config)
-            output += map(
-                channels.vanished_row, before.vanished(listed, self.config.types, at.lost)
-            )
+            vanished = before.vanished(listed, self.config.types, at.lost)
+            output += map(channels.vanished_row, vanished)
             left_out = self._left_out(ctx, listed, selected, now)
             output += map(TaskOutput.gone, left_out)
             state |= dict.fromkeys(map(partition, left_out))
         if now != before:
             state[FOLLOWED] = now
-        known = set(before.ids)
-        first = {ref.id: self._first_task(ctx, ref, is_known=ref.id in known) for ref in wanted}
-        output += [ref.row("not_in_channel") for ref in wanted if first[ref.id] is None]
-        skipped = [Skipped(channels.missing_id(name), NOT_FOUND) for name in sorted(absent)]
-        for kind in at.lost:
-            reason = f"the token lacks the scope {scopes.LISTS[kind]}"
-            skipped += [Skipped(id, reason) for id in before.of([kind]) or [kind]]
-        if self._is_distributed(ctx) and self.config.app_kind != "distributed":
-            skipped.append(Skipped("app_kind", RESTRICTED_APP))
-        planned, changes = self._planned(ctx, [id for id, one in first.items() if one])
-        readable = [listed[id] for id, one in first.items() if one]
-        without = self._without_members(ctx, before.ids, readable)
+        asked = [ref for ref in wanted if self._may_ask(ctx, ref)]
+        planned, bounds, changes = self._planned(ctx, [ref.id for ref in asked])
+        state |= changes
+        calls = message_calls(is_distributed=self._is_distributed(ctx))
+        state |= noticed(ctx, self.config, self._workspace(ctx), asked, len(planned), calls)
+        output += self._rows(ctx, wanted, asked, before)
+        without = self._without_members(ctx, before.ids, asked)
         output += without.output
         state |= without.state
-        tasks = [*filter(None, map(first.get, planned)), *self._member_tasks(listed, planned)]
-        tasks += self._last_tasks(ctx)
-        return TaskResult(output, tasks, {**state, **changes}, skipped=skipped)
+        tasks = [self._first_task(ctx, listed[id], bounds.fresh_within(id)) for id in planned]
+        tasks += [*self._member_tasks(listed, planned), *self._last_tasks(ctx)]
+        outside = now.named(self.config) - {ref.id for ref in asked}
+        skipped = [
+            *self._reasons(ctx, at, before, absent),
+            *[Skipped(id, NOT_INVITED) for id in sorted(outside.difference(now.of(at.lost)))],
+            *[Skipped(id, VANISHED) for id in vanished if id not in before.words.values()],
+        ]
+        return TaskResult(output, tasks, state, skipped=skipped)
+
+    def _rows(
+        self, ctx: Context, wanted: Sequence[Ref], asked: Sequence[Ref], before: Followed
+    ) -> list[TaskOutput]:
+        """Return the rows of channels that cannot be read, and of new ones.
+
+        The row of a new channel shows it before its first messages, and if they cannot be read.
+        """
+        ids, known = {ref.id for ref in asked}, set(before.ids)
+        is_bot = self._workspace(ctx).is_bot
+        found = [ref.row("not_in_channel") for ref in wanted if ref.id not in ids]
+        new = [ref for ref in asked if ref.id not in known and ref.is_readable(is_bot=is_bot)]
+        return found + [ref.row(None) for ref in new]
+
+    def _reasons(
+        self, ctx: Context, at: _Position, before: Followed, absent: Collection[str]
+    ) -> list[Skipped]:
+        """Return the omissions of the run: missing channels, lost scopes, and a slow app."""
+        found = [Skipped(channels.missing_id(name), NOT_FOUND) for name in sorted(absent)]
+        for kind in at.lost:
+            reason = f"the token lacks the scope {scopes.LISTS[kind]}"
+            found += [Skipped(id, reason) for id in before.of([kind]) or [kind]]
+        if self._is_distributed(ctx) and self.config.app_kind != "distributed":
+            found.append(Skipped("app_kind", RESTRICTED_APP))
+        return found
 
     def _planned(
         self, ctx: Context, ids: list[str]
-    ) -> tuple[list[str], dict[str, BaseModel | None]]:
-        """Return the channels to look at in this run, and the state of the looks."""
-        is_distributed = self._is_distributed(ctx)
-        calls = message_calls(is_distributed=is_distributed)
+    ) -> tuple[list[str], Looks, dict[str, BaseModel | None]]:
+        """Return the channels to look at in this run, the bounds to show, and the state."""
         before = ctx.state(LOOKS, Looks) or Looks()
-        most = looks.capacity(before, ctx.now, calls, is_distributed=is_distributed)
         is_asked = ctx.run.complete or ctx.run.trigger not in ROUTINE
-        if is_asked or len(ids) <= most or len(ids) > looks.MAX_PLANNED:
-            return ids, {}
+        if is_asked or len(ids) > looks.MAX_PLANNED:
+            return ids, before, {}
+        most = self._capacity(ctx, before)
+        if len(ids) <= most:
+            return ids, Looks(), {}
 
         def newest(id: str) -> int:
             state = ctx.state(partition(id), ChannelState)
             return timestamps.order(state.newest_ts)[0] if state and state.newest_ts else 0
 
         now = looks.plan(ids, before, ctx.now, most, newest)
-        return now.last, {LOOKS: now}
+        is_long = ctx.run.trigger == "hint" and not self._is_repeated(ctx, before)
+        long_at = int(ctx.now.timestamp()) if is_long else before.long_at
+        now = now.model_copy(update={"long_at": long_at})
+        return now.last, now, {LOOKS: now}
+
+    def _capacity(self, ctx: Context, before: Looks) -> int:
+        """Return the number of channels that this run can look at."""
+        is_distributed = self._is_distributed(ctx)
+        calls = message_calls(is_distributed=is_distributed)
+        is_beside = ctx.run.trigger == "schedule" and self._receives_events(ctx)
+        if is_beside or self._is_repeated(ctx, before):
+            return looks.capacity_beside_events(before, ctx.now, calls)
+        return looks.capacity(before, ctx.now, calls, is_distributed=is_distributed)
+
+    def _is_repeated(self, ctx: Context, before: Looks) -> bool:
+        """Return True for a run of hints soon after another one for the complete account."""
+        is_recent = ctx.now.timestamp() < before.long_at + looks.LONG_SECONDS
+        return ctx.run.trigger == "hint" and is_recent
+
+    def _receives_events(self, ctx: Context) -> bool:
+        """Return True if events name the channels to ask.
+
+        A person reads public channels without joining them, and gets no events of those.
+        """
+        latest = ctx.state(EVENTS, Events)
+        is_recent = latest is not None and ctx.now < latest.at + looks.EVENTS_LAST
+        return is_recent and self._workspace(ctx).is_bot
 
     def _member_tasks(self, refs: Mapping[str, Ref], planned: Collection[str]) -> list[Task]:
         """Return the tasks that list the members of the planned private channels."""
@@ -331,16 +390,16 @@ class ChannelLists(Directory):
         after = Absent(names=sorted(absent))
         return output, {} if after == before else {ABSENT: after}
 
-    def _first_task(self, ctx: Context, ref: Ref, *, is_known: bool) -> Task | None:
-        """Return the first task of a channel: read it, or join it if the config says so.
+    def _may_ask(self, ctx: Context, ref: Ref) -> bool:
+        """Return True if the token can read the channel, or the bot joins it."""
+        is_readable = ref.is_readable(is_bot=self._workspace(ctx).is_bot)
+        return is_readable or (self.config.join_public and ref.may_be_joined)
 
-        Returns:
-          The task, or None if the token cannot read the channel.
-        """
+    def _first_task(self, ctx: Context, ref: Ref, fresh_within: int | None = None) -> Task:
+        """Return the first task of a channel: read it, or join it if the config says so."""
         if ref.is_readable(is_bot=self._workspace(ctx).is_bot):
-            return self._channel_task(ref, is_known=is_known)
-        joins = self.config.join_public and ref.may_be_joined
-        return self.join_channel.task(channel=ref) if joins else None
+            return self._channel_task(ref, fresh_within)
+        return self.join_channel.task(channel=ref)
 
     @task(cost={"conversations.join": 1})
     def join_channel(self, ctx: Context, channel: Ref) -> TaskResult:
@@ -359,6 +418,5 @@ class ChannelLists(Directory):
             ctx.log.warning("cannot join %s: %s", channel.name, error)
             row, reason = channel.row("not_in_channel"), str(error)[:200]
             return TaskResult([row], skipped=[Skipped(channel.id, reason)])
-        return TaskResult(
-            tasks=[self._channel_task(channel.model_copy(update={"is_member": True}))]
-        )
+        joined = channel.model_copy(update={"is_member": True})
+        return TaskResult([joined.row(None)], [self._channel_task(joined)])

@@ -67,7 +67,14 @@ def events(granted: frozenset[str]) -> list[str]:
     return sorted(found | {"app_uninstalled", "tokens_revoked"})
 
 
-def manifest(config: Config, *, events_url: str = "", socket_mode: bool = False) -> dict[str, Any]:
+def manifest(
+    config: Config,
+    *,
+    events_url: str = "",
+    socket_mode: bool = False,
+    organization: bool = False,
+    rotation: bool = False,
+) -> dict[str, Any]:
     """Return the manifest of an app for accounts with this config.
 
     Without an address and without Socket Mode, Slack sends no events.
@@ -76,20 +83,24 @@ def manifest(config: Config, *, events_url: str = "", socket_mode: bool = False)
       config: The config.
       events_url: The address to which Slack sends events. Default: none.
       socket_mode: True to send events over connections of Socket Mode. Default: False.
+      organization: True for an app that an organization installs for its workspaces. Default:
+        False.
+      rotation: True for tokens that expire. Slack cannot undo this. Default: False.
     """
     with_events = socket_mode or bool(events_url)
     granted = scopes.needed(config) | scopes.OPTIONAL
     granted |= scopes.REACTIONS if with_events else frozenset()
     is_person = config.connect_as == "person"
+    granted |= scopes.SEARCH if is_person else frozenset()
     found: dict[str, Any] = {"display_information": DESCRIPTION}
     if not is_person:
         bot = {"display_name": "integration-polling", "always_online": False}
         found["features"] = {"bot_user": bot}
     found["oauth_config"] = {"scopes": {"user" if is_person else "bot": sorted(granted)}}
     settings: dict[str, Any] = {
-        "org_deploy_enabled": False,
+        "org_deploy_enabled": organization,
         "socket_mode_enabled": socket_mode,
-        "token_rotation_enabled": False,
+        "token_rotation_enabled": rotation,
     }
     if with_events:
         kind = "user_events" if is_person else "bot_events"
@@ -112,13 +123,23 @@ def main(arguments: list[str] | None = None) -> None:
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument("--socket-mode", action="store_true", help="send events over Socket Mode")
     ways.add_argument("--events-url", default="", help="address to which Slack sends events")
+    parser.add_argument(
+        "--organization", action="store_true", help="let an organization install the app"
+    )
+    parser.add_argument("--rotation", action="store_true", help="let tokens expire")
     given = parser.parse_args(arguments)
     try:
         config = Config.model_validate_json(given.config)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         parser.error(f"--config: {'.'.join(map(str, first['loc']))}: {first['msg']}")
-    found = manifest(config, events_url=given.events_url, socket_mode=given.socket_mode)
+    found = manifest(
+        config,
+        events_url=given.events_url,
+        socket_mode=given.socket_mode,
+        organization=given.organization,
+        rotation=given.rotation,
+    )
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
 

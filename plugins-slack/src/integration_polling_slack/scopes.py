@@ -29,6 +29,14 @@ JOIN = frozenset({"channels:join"})
 REACTIONS = frozenset({"reactions:read"})
 """The scope for the events of reactions. Without it, the lookback finds them."""
 
+SEARCH = frozenset({"search:read"})
+"""The scope with which a person's token searches for changes. Without it, polls find them."""
+
+NO_REACTIONS = (
+    "Slack sends no events of reactions: add the scope reactions:read to the app, and install it"
+    " again"
+)
+
 EVERY = ALWAYS | OPTIONAL | FILES | JOIN | frozenset().union(*BY_TYPE.values())
 
 
@@ -59,5 +67,5 @@ def requested(config: Config, *, with_events: bool = False) -> dict[str, str]:
     """
     wanted = needed(config) | OPTIONAL | (REACTIONS if with_events else frozenset())
     if config.connect_as == "person":
-        return {"scope": "", "user_scope": ",".join(sorted(wanted - JOIN))}
+        return {"scope": "", "user_scope": ",".join(sorted((wanted - JOIN) | SEARCH))}
     return {"scope": ",".join(sorted(wanted))}

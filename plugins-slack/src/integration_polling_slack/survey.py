@@ -117,6 +117,7 @@ def require_known(found: Survey, config: Config) -> None:
             f"channels not found: {_list(unknown)}",
             remedy="Correct the names in `channels` and `exclude`, and invite the bot to private"
             " channels first",
+            field="channels" if set(unknown) & set(config.channels) else "exclude",
         )
 
 

@@ -51,6 +51,7 @@ class Walk(BaseModel):
       top: The upper end of this part of the walk; empty if it started at the newest message.
       is_limited: True if Slack hides older messages, as on its free plan.
       empty, restarts: The number of consecutive empty pages, and of restarts at this position.
+      count: The number of messages seen so far.
     """
 
     mode: Literal["first", "live", "back", "lookback", "reconcile"]
@@ -64,6 +65,7 @@ class Walk(BaseModel):
     is_limited: bool = False
     empty: int = 0
     restarts: int = 0
+    count: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -97,6 +99,7 @@ class Walk(BaseModel):
             "low": low,
             "is_limited": self.is_limited or is_limited,
             "empty": empty,
+            "count": self.count + len(seen),
         }
         if has_more and low and not (cursor and self.latest):
             return self.model_copy(update={**changes, "latest": low, "cursor": ""})

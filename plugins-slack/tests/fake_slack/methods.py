@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fake_slack.workspace import Channel, key
@@ -43,6 +44,7 @@ def needed(fake: Fake, method: str, arguments: Arguments) -> set[str]:
         "users.info": "users:read",
         "bots.info": "users:read",
         "usergroups.list": "usergroups:read",
+        "search.messages": "search:read",
     }
     others |= {"conversations.join": "channels:join", "files.info": "files:read"}
     return {others[method]} if method in others else set()
@@ -55,12 +57,26 @@ def auth_test(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
         "team_id": fake.workspace.team,
         "is_enterprise_install": False,
     }
+    if fake.teams:
+        found |= {
+            "team": "Acme Org", "team_id": "E1", "enterprise_id": "E1",
+            "is_enterprise_install": True,
+        }  # fmt: skip
     if kind == "user":
         return {**found, "user": "ann", "user_id": "U1"}
     return {**found, "user": "polling", "user_id": "UBOT", "bot_id": "B1"}
 
 
+def auth_teams_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    """List the workspaces that have the app; for a token of one workspace, only this one."""
+    teams = fake.teams or {fake.workspace.team: "Acme"}
+    found = [{"id": id, "name": name} for id, name in teams.items()]
+    page, metadata = _page(fake, found, arguments, "teams")
+    return {"teams": page, **metadata}
+
+
 def bots_info(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    _team(fake, arguments)
     bots = {"B1": {"id": "B1", "app_id": "A1", "name": "polling"}, **fake.workspace.bots}
     if arguments.get("bot") not in bots:
         raise SlackError("bot_not_found")
@@ -76,19 +92,22 @@ def users_info(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
 
 
 def users_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    _team(fake, arguments)
     page, metadata = _page(fake, list(fake.workspace.users.values()), arguments, "users")
     return {"members": page, **metadata}
 
 
 def usergroups_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    _team(fake, arguments)
     groups = fake.workspace.groups.items()
     return {"usergroups": [{"id": id, "handle": handle, "name": handle} for id, handle in groups]}
 
 
 def conversations_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
     """List channels; private channels only for their members."""
-    types = arguments.get("types", "public_channel").split(",")
+    types, team = arguments.get("types", "public_channel").split(","), _team(fake, arguments)
     found = [one for one in fake.workspace.channels.values() if one.type in types]
+    found = [one for one in found if team in ("", one.team)]
     seen = [one.described() for one in found if one.type == "public_channel" or one.is_member]
     page, metadata = _page(fake, seen, arguments, "channels")
     return {"channels": page, **metadata}
@@ -96,8 +115,9 @@ def conversations_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str,
 
 def users_conversations(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
     """List the channels of the token's owner, without `is_member`."""
-    types = arguments.get("types", "public_channel").split(",")
+    types, team = arguments.get("types", "public_channel").split(","), _team(fake, arguments)
     found = [one for one in fake.workspace.channels.values() if one.type in types and one.is_member]
+    found = [one for one in found if team in ("", one.team)]
     seen = [{k: v for k, v in one.described().items() if k != "is_member"} for one in found]
     page, metadata = _page(fake, seen, arguments, "own")
     return {"channels": page, **metadata}
@@ -181,8 +201,41 @@ def files_info(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
     }
 
 
+def search_messages(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    """Find the messages after a day, as a person sees them; with the newest first if asked."""
+    if kind != "user":
+        raise SlackError("not_allowed_token_type")
+    team = _team(fake, arguments)
+    after = datetime.fromisoformat(arguments["query"].removeprefix("after:")).replace(tzinfo=UTC)
+    found = [
+        _match(fake, channel, ts)
+        for channel in fake.workspace.channels.values()
+        if (channel.type == "public_channel" or channel.is_member) and team in ("", channel.team)
+        for ts in channel.messages
+        if key(ts)[0] > after.timestamp() + 86_400 and ts not in fake.unindexed
+    ]
+    found.sort(key=lambda one: key(one["ts"]), reverse=arguments.get("sort_dir") == "desc")
+    count, page = min(int(arguments["count"]), 100), int(arguments["page"])
+    pages = -(-len(found) // count)
+    paging = {"count": count, "total": len(found), "page": page, "pages": pages}
+    matches = found[(page - 1) * count : page * count]
+    return {"messages": {"total": len(found), "paging": paging, "matches": matches}}
+
+
+def _match(fake: Fake, channel: Channel, ts: str) -> dict[str, Any]:
+    message = channel.messages[ts]
+    root = message.get("thread_ts")
+    address = f"{fake.workspace.url}archives/{channel.id}/p{ts.replace('.', '')}"
+    address += f"?thread_ts={root}" if root else ""
+    return {
+        "type": "message", "channel": {"id": channel.id, "name": channel.name}, "ts": ts,
+        "user": message["user"], "text": message["text"], "permalink": address,
+    }  # fmt: skip
+
+
 METHODS: dict[str, Callable[[Fake, Arguments, str], dict[str, Any]]] = {
     "auth.test": auth_test,
+    "auth.teams.list": auth_teams_list,
     "bots.info": bots_info,
     "users.list": users_list,
     "users.info": users_info,
@@ -195,7 +248,19 @@ METHODS: dict[str, Callable[[Fake, Arguments, str], dict[str, Any]]] = {
     "conversations.members": conversations_members,
     "conversations.join": conversations_join,
     "files.info": files_info,
+    "search.messages": search_messages,
 }
+
+
+def _team(fake: Fake, arguments: Arguments) -> str:
+    """Return the workspace of a call with an organization's token; empty with another token."""
+    if not fake.teams:
+        return ""
+    if "team_id" not in arguments:
+        raise SlackError("missing_argument")
+    if arguments["team_id"] not in fake.teams:
+        raise SlackError("team_access_not_granted")
+    return arguments["team_id"]
 
 
 def _channel(fake: Fake, arguments: Arguments, kind: str) -> Channel:

@@ -60,6 +60,9 @@ class Fake:
       codes: The tokens that each authorization code returns: `bot`, `user` or both, joined with
         `+`.
       is_rotating: True if tokens of installations expire.
+      teams: The names of an organization's workspaces that have the app, by id. Empty for tokens
+        of one workspace.
+      unindexed: The timestamps of messages that the search does not find yet.
       limits: (calls, seconds) by method.
       page_cap: The maximum number of objects on a page.
       short_by: The number of objects by which a page is shorter than requested.
@@ -75,6 +78,8 @@ class Fake:
     codes: dict[str, str] = field(default_factory=dict)
     is_rotating: bool = True
     scopes: str = ""
+    teams: dict[str, str] = field(default_factory=dict)
+    unindexed: set[str] = field(default_factory=set)
     limits: dict[str, tuple[int, float]] = field(default_factory=dict)
     page_cap: int = 1000
     short_by: int = 0

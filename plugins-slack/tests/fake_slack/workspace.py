@@ -28,6 +28,7 @@ class Channel:
     is_archived: bool = False
     updated: int = 1_600_000_000_000
     user: str = ""
+    team: str = "T1"
     error: str = ""
     members: list[str] = field(default_factory=lambda: ["U1", "U2", "UBOT"])
     properties: dict[str, Any] = field(default_factory=dict)

@@ -88,6 +88,7 @@ class Mailbox:
         self.history_id = FIRST_HISTORY_ID
         self.oldest_history_id = FIRST_HISTORY_ID
         self.user_labels: dict[str, str] = {}
+        self.changed: Callable[[int], None] = lambda history_id: None
         self._random = random.Random(seed)
         self._count = 0
         self._order: list[tuple[int, str]] | None = None
@@ -174,6 +175,7 @@ class Mailbox:
         self.records.append(
             Record(self.history_id, type, message, labels, tuple(sorted(message.labels)))
         )
+        self.changed(self.history_id)
 
     # Queries
 

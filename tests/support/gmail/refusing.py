@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from functools import cache
 from typing import Any
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-
-from support.gmail.server import FakeGmail
+from support.gmail.server import FakeGmail, Rule
+from support.gmail.service_accounts import service_account
 
 Produce = Callable[[FakeGmail], Mapping[str, Any]]
 """Makes the fake refuse, and returns the credentials to connect with."""
@@ -23,6 +20,7 @@ class Refusal:
     """A reason, and words of its sentence and of its remedy.
 
     Attributes:
+      produce: Makes a fake that refuses nothing refuse, and returns the credentials.
       later: True if there is nothing to correct.
     """
 
@@ -32,25 +30,14 @@ class Refusal:
     remedy: str
     later: bool = False
 
-
-@cache
-def private_key() -> str:
-    """Return a new private key, as in a service account's key file."""
-    key = rsa.generate_private_key(65537, 2048)
-    kind = serialization.PrivateFormat.PKCS8
-    return key.private_bytes(
-        serialization.Encoding.PEM, kind, serialization.NoEncryption()
-    ).decode()
+    def refuse(self, gmail: FakeGmail) -> Mapping[str, Any]:
+        """Make the fake refuse for this reason alone, and return the credentials."""
+        gmail.tokens.refusal, gmail.tokens.headers, gmail.rules = None, {}, []
+        return self.produce(gmail)
 
 
-def service_account(**changes: str) -> dict[str, Any]:
-    key = {
-        "type": "service_account",
-        "client_email": "service@project.iam.gserviceaccount.com",
-        "private_key": private_key(),
-        "private_key_id": "1",
-    }
-    return {"service_account": key | changes, "subject": "owner@example.com"}
+def delegated(**changes: str) -> dict[str, Any]:
+    return {"service_account": service_account(**changes), "subject": "owner@example.com"}
 
 
 def token(gmail: FakeGmail, **more: Any) -> dict[str, Any]:
@@ -68,7 +55,7 @@ def _user(status: int, error: str, text: str = "", **more: Any) -> Produce:
 def _service(status: int, error: str, text: str) -> Produce:
     def produce(gmail: FakeGmail) -> Mapping[str, Any]:
         gmail.tokens.refusal = status, {"error": error, "error_description": text}
-        return service_account()
+        return delegated()
 
     return produce
 
@@ -89,7 +76,18 @@ def _skewed(gmail: FakeGmail) -> Mapping[str, Any]:
     now = datetime.now(UTC) + timedelta(hours=2)
     gmail.tokens.headers = {"Date": format_datetime(now, usegmt=True)}
     gmail.tokens.refusal = 400, {"error": "invalid_grant", "error_description": "Bad Request"}
-    return service_account()
+    return delegated()
+
+
+def _api(status: int, reason: str, message: str) -> Produce:
+    """Refuse each call of the Gmail API, with valid credentials."""
+    rule = {"path": "/gmail/", "status": status, "reason": reason, "message": message}
+
+    def produce(gmail: FakeGmail) -> Mapping[str, Any]:
+        gmail.rules = [Rule(rule)]
+        return token(gmail)
+
+    return produce
 
 
 def _proxy(gmail: FakeGmail) -> Mapping[str, Any]:
@@ -148,12 +146,56 @@ REFUSALS = [
         "rejects the key of the service account", "Create a new JSON key",
     ),
     Refusal(
-        "unreadable key", lambda _: service_account(private_key="not-a-key-at-all"),
+        "unreadable key", lambda _: delegated(private_key="not-a-key-at-all"),
         "private key of the service account is invalid", "JSON key file",
     ),
     Refusal(
         "no service account", _service(400, "invalid_grant", "Invalid grant: account not found"),
         "service account does not exist", "existing service account",
+    ),
+    Refusal(
+        "ended mailbox", _service(400, "invalid_grant", "Account has been deleted"),
+        "Google account was deleted or suspended", "restore the account",
+    ),
+    Refusal(
+        "other organization", _user(400, "org_internal"), "internal to another Google Workspace",
+        "Sign in with an account of that Workspace",
+    ),
+    Refusal(
+        "unknown reason", _user(400, "a_new_reason"), "does not accept these credentials",
+        "Sign in again",
+    ),
+    Refusal(
+        "unknown signature", _service(400, "invalid_grant", "Something else"),
+        "does not accept the signature", "Check `subject`, the key and the delegation",
+    ),
+    Refusal(
+        "scope",
+        _api(403, "insufficientPermissions", "Request had insufficient authentication scopes."),
+        "does not include the scope gmail.readonly", "leave the box for Gmail ticked",
+    ),
+    Refusal(
+        "metadata", _api(403, "forbidden", "Metadata scope doesn't allow format RAW"),
+        "the scope gmail.metadata, with which", "without the scope gmail.metadata",
+    ),
+    Refusal(
+        "disabled API",
+        _api(403, "accessNotConfigured", "Gmail API has not been used in project 1 before or it is"
+             " disabled. Enable it by visiting https://console.example/ then retry."),
+        "the Gmail API is disabled", "Enable it (APIs & Services",
+    ),
+    Refusal(
+        "domain policy",
+        _api(403, "domainPolicy", "The domain administrators have disabled Gmail apps."),
+        "has disabled Gmail for apps", "End user access",
+    ),
+    Refusal(
+        "no Gmail", _api(400, "failedPrecondition", "Mail service not enabled"),
+        "has no Gmail", "Service status",
+    ),
+    Refusal(
+        "delegation denied", _api(403, "forbidden", "Delegation denied for owner@example.com"),
+        "may not read this mailbox", "a mailbox of the Workspace that granted",
     ),
     Refusal(
         "server error", _user(503, ""), "token endpoint answered 503", "nothing to correct", True

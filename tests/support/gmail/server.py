@@ -12,19 +12,26 @@ import secrets
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
+from support.gmail.answers import Answer, error
+from support.gmail.directory import Directory
 from support.gmail.mailbox import Mailbox, Stored
 from support.gmail.parts import body, payload
+from support.gmail.pubsub import PubSub
 from support.gmail.search import matches
-from support.gmail.tokens import CLIENT_ID, CLIENT_SECRET, Answer, Tokens
+from support.gmail.service_accounts import KEY_ID, public_key, service_account
+from support.gmail.tokens import CLIENT_ID, CLIENT_SECRET, Tokens
 
-UNITS = {"profile": 1, "labels": 1, "history": 2, "messages": 5, "message": 20, "attachment": 20}
+UNITS = {
+    "profile": 1, "labels": 1, "history": 2, "messages": 5, "message": 20, "attachment": 20,
+    "watch": 100, "stop": 50,
+}  # fmt: skip
 MOST_ATTACHMENT_IDS = 10_000
 SNIPPET = 80
 Params = dict[str, list[str]]
@@ -44,27 +51,6 @@ class Call:
     status: int
     at: float
     seconds: float
-
-
-def error(
-    code: int,
-    message: str,
-    reason: str,
-    status: str = "",
-    domain: str = "global",
-    details: Iterable[Any] = (),
-) -> Answer:
-    """Build an error in Gmail's format; see its guide "Resolve errors"."""
-    body: dict[str, Any] = {
-        "code": code,
-        "message": message,
-        "errors": [{"message": message, "domain": domain, "reason": reason}],
-    }
-    if status:
-        body["status"] = status
-    if details := list(details):
-        body["details"] = details
-    return code, {"error": body}
 
 
 UNAUTHORIZED = error(
@@ -157,14 +143,21 @@ class FakeGmail:
       chat_raw: The source of every chat. Default: a chat has none.
       before: A function called with the kind and path before each request.
       bare_history: The history has only the fields of messages that the reference promises.
+      mailboxes: The mailboxes that service accounts read, by their address.
+      directory: The users of the Workspace.
+      pubsub: The Pub/Sub to which Gmail publishes changes.
       empty_pages: Every second page of the history has a token and no `history`.
     """
 
     def __init__(
         self, mailbox: Mailbox | None = None, *, latency: float = 0.0, page_size: int = 500
     ) -> None:
-        self.mailbox = mailbox or Mailbox()
-        self.tokens = Tokens()
+        self._mailbox, self._asked = mailbox or Mailbox(), threading.local()
+        self.mailboxes: dict[str, Mailbox] = {}
+        self.directory = Directory()
+        self.tokens = Tokens(certificates={KEY_ID: public_key()})
+        self.pubsub = PubSub()
+        self.mailbox.changed = self._publish
         self.latency, self.page_size = latency, page_size
         self.calls: list[Call] = []
         self.at_once, self.peak, self.units_per_minute = 10_000, 0, 0
@@ -179,6 +172,11 @@ class FakeGmail:
         self._attachments: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
     # The side of the tests
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The mailbox. While the server answers for a user in `mailboxes`, that of the user."""
+        return getattr(self._asked, "mailbox", None) or self._mailbox
 
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -195,6 +193,7 @@ class FakeGmail:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.pubsub.close()
         self._server.shutdown()
         self._server.close_connections()
         self._server.server_close()
@@ -211,10 +210,23 @@ class FakeGmail:
             "GMAIL_API_URL": self.url,
             "GOOGLE_TOKEN_URL": f"{self.url}/token",
             "GOOGLE_AUTHORIZE_URL": f"{self.url}/authorize",
+            "GOOGLE_DIRECTORY_URL": self.url,
             "GMAIL_CLIENT_ID": CLIENT_ID,
             "GMAIL_CLIENT_SECRET": CLIENT_SECRET,
             "NO_PROXY": "*",
         }
+
+    @property
+    def push_environment(self) -> dict[str, str]:
+        """The settings that make the plugin receive events from this server."""
+        return {
+            "GOOGLE_PUBSUB_URL": self.url,
+            "GMAIL_PUBSUB_SUBSCRIPTION": self.pubsub.subscription,
+            "GMAIL_PUBSUB_CREDENTIALS": json.dumps(service_account()),
+        }
+
+    def _publish(self, history_id: int) -> None:
+        self.pubsub.changed(self.mailbox.address, history_id)
 
     def credentials(self) -> dict[str, str]:
         """Return the credentials of a newly connected account."""
@@ -246,6 +258,7 @@ class FakeGmail:
     def answer(self, path: str, params: Params, authorization: str) -> Answer:
         """Answer a request, subject to failures, tokens, concurrency and quota."""
         kind = _kind(path)
+        self._asked.mailbox = self.mailboxes.get(self.tokens.subject(authorization))
         began = time.monotonic()
         with self._lock:
             self._now += 1
@@ -325,6 +338,12 @@ class FakeGmail:
                 )
             case "attachment":
                 return self._attachment(parts[1], parts[3])
+            case "watch":
+                with mailbox.lock:
+                    topic = params.get("topicName", [""])[0]
+                    return self.pubsub.watch(mailbox.address, mailbox.history_id, topic)
+            case "stop":
+                return self.pubsub.stop(mailbox.address)
         return NOT_FOUND
 
     def _list(self, params: Params) -> Answer:
@@ -471,6 +490,10 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         if url.path == "/authorize":
             return self._redirect(self.server.fake.tokens.consent(dict(parse_qsl(url.query))))
+        if url.path.startswith("/v1/projects/"):
+            return self._pubsub("GET", url.path, {})
+        if url.path == "/admin/directory/v1/users":
+            return self._directory(parse_qs(url.query))
         path = unquote(url.path).removeprefix("/gmail/v1/users/me/")
         self._send(
             *self.server.fake.answer(
@@ -481,11 +504,32 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def do_POST(self) -> None:
-        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        tokens = self.server.fake.tokens
+        fake = self.server.fake
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        if self.path.startswith("/v1/projects/"):
+            return self._pubsub("POST", self.path, json.loads(body))
+        if self.path.startswith("/gmail/"):
+            path = self.path.removeprefix("/gmail/v1/users/me/")
+            given = {name: [value] for name, value in json.loads(body or "{}").items()}
+            return self._send(*fake.answer(path, given, self.headers.get("Authorization", "")))
+        form = parse_qs(body)
+        tokens = fake.tokens
         status, found = tokens.answer({name: values[0] for name, values in form.items()})
-        body = found if isinstance(found, bytes) else json.dumps(found).encode()
-        self._send(status, Reply(body, tokens.headers))
+        answer = found if isinstance(found, bytes) else json.dumps(found).encode()
+        self._send(status, Reply(answer, tokens.headers))
+        return None
+
+    def _directory(self, params: Params) -> None:
+        fake, authorization = self.server.fake, self.headers.get("Authorization", "")
+        if not fake.tokens.admits(authorization):
+            return self._send(*UNAUTHORIZED)
+        return self._send(*fake.directory.answer(params, fake.tokens.subject(authorization)))
+
+    def _pubsub(self, method: str, path: str, body: Any) -> None:
+        fake = self.server.fake
+        if not fake.tokens.admits(self.headers.get("Authorization", "")):
+            return self._send(*UNAUTHORIZED)
+        return self._send(*fake.pubsub.answer(method, path.removeprefix("/v1/"), body))
 
     def _redirect(self, location: str) -> None:
         self.send_response(302)

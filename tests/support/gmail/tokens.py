@@ -14,11 +14,11 @@ from urllib.parse import urlencode
 
 from google.auth import jwt
 
+from support.gmail.answers import Answer
+
 CLIENT_ID, CLIENT_SECRET = "1234567-tests.apps.googleusercontent.com", "client-secret-of-the-tests"
 
 SCOPE = "https://www.googleapis.com/auth/gmail.readonly"
-
-Answer = tuple[int, dict[str, Any]]
 
 
 @dataclass
@@ -28,12 +28,15 @@ class Tokens:
     Attributes:
       rotate: Every refresh token works once, and its use returns a new one.
       seconds: The lifetime of an access token in seconds.
-      certificates: Public keys of service accounts, by client address, as PEM.
+      certificates: Public keys of service accounts, by their ID, as PEM.
       refreshes: The number of access tokens that the endpoint has issued.
       refusal: The answer to every request, if it is set.
       headers: Headers of every answer, such as `Date`.
       kind: The type of the OAuth client: `installed` (Desktop app) or `web`.
       denied: The `error` with which the consent screen answers, if it is set.
+      subjects: The users for whom service accounts have got tokens, in order; empty for themselves.
+      delegated: The scopes of the domain-wide delegation. Default: all.
+      addresses: The users of the Workspace. Default: every address is one.
       testing: The app is in testing: refresh tokens expire after seven days.
     """
 
@@ -48,10 +51,13 @@ class Tokens:
     testing: bool = False
     delay: float = 0
     subjects: list[str] = field(default_factory=list)
+    delegated: set[str] | None = None
+    addresses: set[str] | None = None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._access: dict[str, float] = {}
+        self._subjects: dict[str, str] = {}
         self._refresh: set[str] = set()
         self._codes: dict[str, dict[str, str]] = {}
 
@@ -76,6 +82,10 @@ class Tokens:
     def admits(self, authorization: str) -> bool:
         kind, _, token = authorization.partition(" ")
         return kind == "Bearer" and self._access.get(token, 0) > time.monotonic()
+
+    def subject(self, authorization: str) -> str:
+        """Return the user for whom a service account has got this token; empty without one."""
+        return self._subjects.get(authorization.partition(" ")[2], "")
 
     def consent(self, asked: Mapping[str, str]) -> str:
         """Return the address to which the consent screen redirects; the person always agrees."""
@@ -139,8 +149,18 @@ class Tokens:
             )
         except Exception as error:  # noqa: BLE001  the assertion may be invalid in any way
             return 400, {"error": "invalid_grant", "error_description": f"Invalid JWT: {error}"}
-        self.subjects.append(claims["sub"])
-        return 200, self._given()
+        subject = claims.get("sub", "")
+        if subject and self.delegated is not None and claims["scope"] not in self.delegated:
+            return 401, {
+                "error": "unauthorized_client",
+                "error_description": "Client is unauthorized",
+            }
+        if subject and self.addresses is not None and subject not in self.addresses:
+            return 400, {"error": "invalid_grant", "error_description": "Invalid email or User ID"}
+        self.subjects.append(subject)
+        given = self._given()
+        self._subjects[given["access_token"]] = subject
+        return 200, given
 
     def _given(self) -> dict[str, Any]:
         self.refreshes += 1

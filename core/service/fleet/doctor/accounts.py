@@ -10,14 +10,16 @@ from core.errors import Advice
 from core.service.fleet import liveness
 from core.service.fleet.doctor.check import Check
 from core.service.runs import parked
+from core.service.visible import visible
 from core.settings import Settings
 from core.states import AccountState, HeldState
 
 TROUBLES = f"""
 SELECT
     (SELECT count(*) FROM user_integration WHERE sync_status = '{AccountState.ERROR}') AS stopped,
-    (SELECT count(*) FROM sync_task t WHERE {parked.CONDITION}) AS parked,
-    (SELECT count(*) FROM held_deletion WHERE state = '{HeldState.HELD}') AS held,
+    (SELECT count(*) FROM sync_task t WHERE {parked.CONDITION}
+        AND {visible("t.user_integration_id")}) AS parked,
+    (SELECT count(*) FROM held_deletion WHERE state = '{HeldState.HELD}' AND {visible()}) AS held,
     (SELECT count(*) {liveness.OVERDUE}) AS overdue
 """
 WORDS = {

@@ -42,7 +42,7 @@ _SUMMARIES = [
         r"file name[ ]+size[ ]+date[ ].*",
         r"(?:\.[ ]+)?\d+ bytes (?:available|- .*)",
         r"value = \d+ = 0x[0-9a-f]+",
-        r"total number of batches listed: \d+",
+        r"total number of \w+(?: listed)?: \d+",
     )
 ]
 _FIRST = re.compile(rf"[^\s\d]{{2,24}}(?: [^\s\d]{{1,12}})?:? {_NUMBER}", re.ASCII)

@@ -24,11 +24,12 @@ _OTHER = "bcpsDCMnPw?"
 _PERMISSIONS = re.compile(
     rf"[ \t]*(?:\d+[ \t]+){{0,2}}(?P<kind>[-dlf{_OTHER}]|a(?=[-rwx]{{9}}))"
     r"(?:(?:[-rwxsStTlLugoaAc?]{9}[.+@*]?|[-A-Z]{12}|[ ]{0,2}\[[-A-Za-z]{6,9}\])(?=[ \t\d])"
-    r"|(?:[-rwx]{8}|[-rwx]{6})(?=[ \t]))",
+    r"|(?:[-rwx]{8}|[-rwx]{6})(?=[ \t]))"
+    r"|(?=r)[-rwx]{9}(?=[ ])",
     re.ASCII,
 )
 """The kind and the permissions. In Plan 9, `a` is an append-only file. HylaFAX and AXSPort give
-fewer than nine letters.
+fewer than nine letters, and StingRay gives files no kind.
 """
 
 _WORD = r"[^\W\d_][^\s\d]{1,15}|Th\d\d|[\x80-\xff.]{1,24}|[A-Za-z\x80-\xff?][^\s\d,]{1,15}[.,]?"
@@ -38,6 +39,8 @@ _DATES = [
     # 2005-06-07 21:22:23.000000000 +0200, 1999/10/12 17:12, 24-04-2003 17:12, 2004.07.15
     rf"(?P<a>\d{{1,4}})(?P<mark>[-/.])(?P<b>\d{{1,2}})(?P=mark)(?P<c>\d{{2,4}})"
     rf"(?:(?:[ ]+|T)(?P<t1>{_CLOCK})(?:[ ]?(?P<zone>[-+]\d\d:?\d\d)|Z)?|(?P<pad>[ ]*))",
+    # 2021-3-5 8:01
+    rf"(?P<a>\d{{4}})(?P<mark>[-/.])(?P<b>\d{{1,2}})(?P=mark)(?P<c>\d)[ ]+(?P<t1>{_CLOCK})",
     # 01-jun-99, 1-Jun-1999 10:00
     rf"(?P<d6>\d{{1,2}})-(?P<m6>[A-Za-z]{{3}})-(?P<y6>\d{{2,4}})(?:[ ]+(?P<t6>{_CLOCK}))?",
     # 09-26 13:45, 09-26 2000
@@ -122,7 +125,7 @@ def parse_unix(line: str, clock: Clock) -> Entry | None:
     permissions = _PERMISSIONS.match(line)
     if permissions is None:
         return _numeric(line)
-    rest, kind = line[permissions.end() :], permissions["kind"]
+    rest, kind = line[permissions.end() :], permissions["kind"] or "-"
     if kind in "bc" and _DEVICE.match(rest):
         return IGNORED
     match = _find(rest)
@@ -203,7 +206,7 @@ def _modified(groups: dict[str, str | None], clock: Clock) -> str:
 def _numbers(groups: dict[str, str | None], clock: Clock) -> str:
     a, b, c, mark = (groups[key] or "" for key in ("a", "b", "c", "mark"))
     modified = clock.numeric(a, b, c, groups["t1"], mark)
-    return _shift(modified, groups["zone"]) if groups["zone"] else modified
+    return _shift(modified, zone) if (zone := groups.get("zone")) else modified
 
 
 def _shift(modified: str, zone: str) -> str:

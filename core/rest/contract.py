@@ -1,0 +1,88 @@
+"""The OpenAPI document as a contract: the API refuses parameters that it does not name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+from core.field_problems import FieldProblem, entry_of
+
+WRITES = ("post", "put", "patch", "delete")
+
+
+class Contract:
+    """The query parameters and the methods of each path.
+
+    Args:
+      app: The application whose document is the contract.
+      routes: Its routes.
+    """
+
+    def __init__(self, app: FastAPI, routes: Iterable[APIRoute]) -> None:
+        self._app = app
+        self._routes = tuple(routes)
+
+    @cached_property
+    def _queries(self) -> Mapping[str, frozenset[str] | None]:
+        """The names of query parameters, by operation; None if an operation takes all names."""
+        return {operation["operationId"]: _names(operation) for operation in self._operations()}
+
+    def _operations(self) -> Iterator[Mapping[str, Any]]:
+        for methods in self._app.openapi()["paths"].values():
+            yield from methods.values()
+
+    def check_query(self, request: Request) -> None:
+        """Refuse query parameters that the route does not have, and those that are sent twice.
+
+        An ignored filter would return the rows of everybody.
+
+        Raises:
+          RequestValidationError: There is such a parameter.
+        """
+        sent = Counter(name for name, _ in request.query_params.multi_items())
+        if not sent:
+            return
+        known = self._queries.get(request.scope["route"].name, frozenset())
+        if known is None:
+            return
+        problems = [
+            FieldProblem(("query", name), "unknown", "unknown parameter")
+            for name in sent
+            if name not in known
+        ] or [
+            FieldProblem(("query", name), "repeated", "sent more than once")
+            for name, number in sent.items()
+            if number > 1
+        ]
+        if problems:
+            raise RequestValidationError([entry_of(problem) for problem in problems])
+
+    def methods(self, request: Request) -> list[str]:
+        """Return all methods of the path of a request."""
+        found = {
+            method
+            for route in self._routes
+            if route.path_regex.match(request.scope["path"])
+            for method in route.methods or ()
+        }
+        return sorted(found | ({"HEAD"} if "GET" in found else set()))
+
+
+def _names(operation: Mapping[str, Any]) -> frozenset[str] | None:
+    """Return the names of an operation's query parameters; None if one of them has every name."""
+    queries = [one for one in operation.get("parameters", ()) if one["in"] == "query"]
+    if any(one["schema"].get("additionalProperties") for one in queries):
+        return None
+    return frozenset(one["name"] for one in queries)
+
+
+def known_query(request: Request) -> None:
+    """Check the query parameters of a request, as a dependency of all routes."""
+    contract: Contract = request.app.state.contract
+    contract.check_query(request)

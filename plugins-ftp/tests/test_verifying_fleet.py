@@ -42,10 +42,7 @@ WHERE user_integration_id = %s AND partition = '{PARTITION}'
 """
 """Pretend that the last comparison was some time ago."""
 
-VERIFYING = """
-SELECT coalesce(bool_and(type = 'verify'), false) FROM sync_task
-WHERE state IN ('ready', 'queued')
-"""
+VERIFYING = "SELECT count(*) FROM sync_task WHERE type = 'verify' AND state = 'queued'"
 COMPARED = "SELECT count(*) FROM sync_task WHERE type = 'verify' AND state = 'done'"
 LAST_RUN = """
 SELECT state, trigger, tasks_parked, outputs_saved, skipped FROM sync_run

@@ -34,12 +34,18 @@ class Lived:
         torn = [
             page
             for one in self.torn
-            for page in [f"/accounts/{one.account}", f"/tasks/{one.task}", f"/content/{one.html}"]
+            for page in [
+                f"/accounts/{one.account}",
+                f"/accounts/{one.account}/timeline",
+                f"/tasks/{one.task}",
+                f"/content/{one.html}",
+            ]
         ]
         return [
             *LISTS, "/access", "/accounts?status=error",
             "/parked?domain=hello-world", "/content?q=hello",
-            f"/accounts/{self.account}", f"/accounts/{self.account}/settings",
+            f"/accounts/{self.account}", f"/accounts/{self.account}/timeline",
+            f"/accounts/{self.account}/settings",
             f"/accounts/{self.torn[0].account}/credentials", f"/runs/{self.run}",
             f"/tasks/{self.task}", f"/content/{self.content}",
             "/integrations/hello-world/connect", "/integrations/ftp/connect",
@@ -134,7 +140,11 @@ def test_no_text_from_outside_acts_on_a_page(hostile, watched, part) -> None:
     """
     for number, filled in enumerate(hostile):
         account = f"/accounts/{filled.account}"
-        pages = [*filled.pages, account, f"{account}/settings", f"{account}/credentials"]
+        pages = [
+            *filled.pages,
+            account,
+            *(f"{account}/{page}" for page in ("timeline", "settings", "credentials")),
+        ]
         if number % 2 == part:
             for step in range(2):
                 visit(watched, pages[(number // 2 + step * 5) % len(pages)])

@@ -91,7 +91,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a claim reads due accounts in the order of the index",
-        (("core/ledger/scheduling.py", "        conn.execute(IN_ORDER)\n", ""),),
+        (("core/ledger/scheduling.py", "        conn.execute(NO_BITMAP_SCANS)\n", ""),),
         ("tests/integration/test_plans.py",),
     ),
     Mutation(
@@ -830,7 +830,7 @@ MUTATIONS = [
     ),
     Mutation(
         "an account that owes a task is not complete",
-        (("core/service/accounts/owed.py", "CASE WHEN EXISTS ({_TASKS}) THEN NULL\n    WHEN",
+        (("core/service/accounts/owed.py", "CASE WHEN EXISTS ({_OWED_TASKS}) THEN NULL\n    WHEN",
           "CASE WHEN"),),
         ("tests/integration/test_owed.py",),
     ),

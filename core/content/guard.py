@@ -70,7 +70,7 @@ SELECT EXISTS (SELECT FROM user_integration_content
 """
 
 # Counts live items of the account, at most `enough`.
-LIVE = """
+COUNT_LIVE = """
 SELECT count(*) FROM (SELECT FROM user_integration_content
     WHERE user_integration_id = %(account)s AND deleted_at IS NULL LIMIT %(enough)s) live
 """
@@ -196,7 +196,7 @@ def judge_gone(conn: Conn, guard: DeleteGuard, account: str, run: str, lost: Seq
     if not lost or guard.is_small(count):
         return Lost(lost, 0, False)
     enough = math.ceil(count / guard.max_share) + 1 if guard.max_share else count + 1
-    ((live,),) = conn.execute(LIVE, {"account": account, "enough": enough})
+    ((live,),) = conn.execute(COUNT_LIVE, {"account": account, "enough": enough})
     total = before + live
     return Lost(lost, total, guard.exceeds(count, total))
 

@@ -38,7 +38,7 @@ Items that move during the count may be counted twice.
 
 Phase = Literal["find", "count", "delete", "hold"]
 
-BEGIN = f"""
+BEGIN_SWEEP = f"""
 INSERT INTO held_deletion (
     user_integration_id, run_id, source, state, parent, since, until, vanished, total)
 VALUES (%(account)s, %(run)s, %(source)s, '{HeldState.COUNTING}', %(parent)s, %(since)s, %(until)s,
@@ -53,7 +53,7 @@ WHERE id = %(held)s AND state IN ('{HeldState.COUNTING}', '{HeldState.DELETING}'
 DELETING = f"""
 UPDATE held_deletion SET state = '{HeldState.DELETING}', total = %(lost)s WHERE id = %(held)s
 """
-HOLD = f"""
+HOLD_SWEEP = f"""
 UPDATE held_deletion SET state = '{HeldState.HELD}', vanished = %(lost)s, total = %(total)s
 WHERE id = %(held)s
 """
@@ -84,14 +84,14 @@ CHILDREN = f"{_CHILDREN} AND c.parent = %(above)s {_IN_ORDER}"
 CHILDREN_AT_ROOT = f"{_CHILDREN} AND c.parent IS NULL {_IN_ORDER}"
 
 # Items of a plugin's single deletions that are still there.
-NAMED = f"""
+LIVE_NAMED = f"""
 SELECT external_id FROM user_integration_content c
 WHERE user_integration_id = %(account)s AND external_id = ANY(%(ids)s)
   AND {LIVE_BEFORE} AND {UNMARKED}
 ORDER BY external_id
 """
 # The next live items of the account, by the unique index; the bound is on the rows read.
-LIVE = """
+COUNT_NEXT_LIVE = """
 SELECT count(*) FILTER (WHERE deleted_at IS NULL), count(*), max(external_id) FROM (
     SELECT external_id, deleted_at FROM user_integration_content
     WHERE user_integration_id = %(account)s AND external_id > %(after)s
@@ -194,7 +194,7 @@ def begin(conn: Conn, place: Mapping[str, Any], orphaned: Sequence[str] = ()) ->
       place: The account, the run and the listing.
       orphaned: Deleted items of the listing that have live items below them.
     """
-    ((held,),) = conn.execute(BEGIN, {**place, "source": HoldSource.LISTING})
+    ((held,),) = conn.execute(BEGIN_SWEEP, {**place, "source": HoldSource.LISTING})
     parts = (place["parent"], place["since"], place["until"])
     step = Step(held, *parts, orphaned=tuple(orphaned))
     return step._replace(frames=step.top)
@@ -214,7 +214,7 @@ def begin_gone(
     """
     given = {**place._asdict(), "ids": list(ids), "source": HoldSource.GONE}
     given |= {"parent": None, "since": None, "until": None}
-    named = [id for (id,) in conn.execute(NAMED, {**given, "start": seq})]
+    named = [id for (id,) in conn.execute(LIVE_NAMED, {**given, "start": seq})]
     steps = []
     for number in range(0, len(named), MAX_FRAMES):
         part = named[number : number + MAX_FRAMES]
@@ -223,7 +223,7 @@ def begin_gone(
         roots = tuple(id for id in part if id in decided.accepted or id in rest)
         if not roots:
             continue
-        ((held,),) = conn.execute(BEGIN, given)
+        ((held,),) = conn.execute(BEGIN_SWEEP, given)
         conn.execute(ITEMS, (held, rest))
         step = Step(held, None, None, None, roots=roots, seq=seq, lost=len(rest))
         steps.append(step._replace(frames=step.top))
@@ -432,7 +432,7 @@ def _count_live(conn: Conn, step: Step, place: Place) -> tuple[Step, bool]:
     portion, live, after = Portion(), step.total, step.after
     while most := portion.next_rows():
         given = {"account": place.account, "after": after, "most": most}
-        ((number, rows, last),) = conn.execute(LIVE, given)
+        ((number, rows, last),) = conn.execute(COUNT_NEXT_LIVE, given)
         portion.count(rows)
         live, after = live + number, last or after
         if rows < most:
@@ -455,7 +455,7 @@ def _hold(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | No
         portion.count(len(items))
         if len(items) < most:
             _replace(conn, step, place)
-            conn.execute(HOLD, step._asdict())
+            conn.execute(HOLD_SWEEP, step._asdict())
             if not step.lost:
                 holds.discard(conn, step.held)
             return None

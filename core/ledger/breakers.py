@@ -54,7 +54,7 @@ SELECT FROM breaker WHERE user_integration_id = ANY(%s::uuid[]) ORDER BY user_in
 """
 
 # A success closes the breakers of its account and of the limits that its task uses.
-CLOSE = f"""
+CLOSE_BREAKERS = f"""
 WITH answered AS MATERIALIZED (
     SELECT b.user_integration_id AS account, b.limit_name FROM breaker b
     JOIN unnest(%s::uuid[], %s::text[]) AS done(account, type)
@@ -306,7 +306,9 @@ def _close(conn: Conn, outcomes: Sequence[Outcome], watched: Collection[str]) ->
     if not answered:
         return False
     accounts, types = zip(*sorted(answered), strict=True)
-    return any(was_open for (was_open,) in conn.execute(CLOSE, (list(accounts), list(types))))
+    return any(
+        was_open for (was_open,) in conn.execute(CLOSE_BREAKERS, (list(accounts), list(types)))
+    )
 
 
 def _counted(outcomes: Iterable[Outcome]) -> list[_Failures]:

@@ -82,7 +82,7 @@ CARRIED_SO_FAR = f"""
 SELECT carry_until, carried_at, carried_id FROM sync_run
 WHERE id = %s AND state = '{RunState.RUNNING}' AND carry_until IS NOT NULL
 """
-ADVANCE = f"""
+ADVANCE_CARRYING = f"""
 UPDATE sync_run SET carry_until = %(until)s, carried_at = %(at)s, carried_id = %(id)s
 WHERE id = %(run)s AND state = '{RunState.RUNNING}' RETURNING id
 """
@@ -148,7 +148,7 @@ SELECT b.types, extract(epoch FROM b.probe_at - clock_timestamp())::float AS sec
         AND (b.types IS NULL OR t.type = ANY (b.types))) AS needs_probe
 FROM breaker b WHERE b.user_integration_id = %s AND b.opened_at IS NOT NULL ORDER BY b.limit_name
 """
-POSTPONE = """
+POSTPONE_DEFERRED = """
 UPDATE sync_task SET available_at = clock_timestamp() + %s * interval '1 second' WHERE id = ANY(%s)
 """
 POLL_SOON = """
@@ -247,7 +247,10 @@ def _carry_portion(conn: Conn, run: UUID, account: UUID, lane: str) -> bool:
     full = len(portion) == PORTION
     if portion:
         params["at"], params["id"] = portion[-1]
-    if conn.execute(ADVANCE, params if full else params | {"until": None}).fetchone() is None:
+    if (
+        conn.execute(ADVANCE_CARRYING, params if full else params | {"until": None}).fetchone()
+        is None
+    ):
         return False
     if tasks:
         copy_tasks(conn, run, tasks)
@@ -335,4 +338,4 @@ def _let_through(conn: Conn, account: UUID, due: list[tuple[int, str]]) -> list[
 
 def _postpone(conn: Conn, tasks: Sequence[int], seconds: float = MAX_DEFERRAL_SECONDS) -> None:
     if tasks:
-        conn.execute(POSTPONE, (seconds, list(tasks)))
+        conn.execute(POSTPONE_DEFERRED, (seconds, list(tasks)))

@@ -79,7 +79,7 @@ ERASE_RUNS = "DELETE FROM sync_run WHERE id = ANY(%s)"
 ENDS_WITH = """
 SELECT user_id, erases_account, erases_user FROM user_integration WHERE id = %s AND erasure_begun
 """
-LOCK = f"{ENDS_WITH} FOR UPDATE"
+LOCK_ERASURE = f"{ENDS_WITH} FOR UPDATE"
 _IS_EMPTY = """
 NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id)
 AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.user_integration_id = a.id)
@@ -87,7 +87,7 @@ AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.user_integration_
 DELETE_ACCOUNT = f"""
 DELETE FROM user_integration a WHERE id = %s AND erasure_begun AND {_IS_EMPTY}
 """
-END = f"""
+END_ERASURE = f"""
 UPDATE user_integration a SET sync_status = '{AccountState.DISCONNECTED}', erasing_since = NULL,
     erasure_begun = false, restored_after = NULL, updated_at = now()
 WHERE id = %s AND erasure_begun AND {_IS_EMPTY}
@@ -106,7 +106,7 @@ LOCK_TOKENS = "SELECT FROM api_token WHERE user_id = %s ORDER BY id FOR UPDATE"
 
 # `user_integration_erasing` serves it. A request that erases immediately has begun the deletion
 # itself. If the request was interrupted, the leader finds the account here.
-BEGIN = f"""
+BEGIN_ERASURE = f"""
 UPDATE user_integration SET erasure_begun = true, updated_at = now()
 WHERE id = (SELECT id FROM user_integration
     WHERE sync_status = '{AccountState.ERASING}' AND (erasure_begun OR erasing_since < %s)
@@ -207,13 +207,13 @@ def finish(conn: Conn, account: UUID) -> bool:
         if erases_user:
             # A request that stores an account locks its token before the account.
             conn.execute(LOCK_TOKENS, (user,))
-        locked = conn.execute(LOCK, (account,)).fetchone()
+        locked = conn.execute(LOCK_ERASURE, (account,)).fetchone()
         if locked is None:
             return True
         if locked != before:
             return False  # a request wants more to be erased
         if not erases_account:
-            return conn.execute(END, (account,)).rowcount > 0
+            return conn.execute(END_ERASURE, (account,)).rowcount > 0
         if conn.execute(DELETE_ACCOUNT, (account,)).rowcount == 0:
             return False
         if erases_user:
@@ -247,7 +247,7 @@ def erase_due(conn: Conn, before: Before | None, seconds: float) -> bool:
       True if nothing is left.
     """
     deadline = time.monotonic() + seconds
-    while row := conn.execute(BEGIN, (before,)).fetchone():
+    while row := conn.execute(BEGIN_ERASURE, (before,)).fetchone():
         (account,) = row
         cancel_runs(conn, account)
         for _ in erase(conn, account):

@@ -38,7 +38,7 @@ DELETE FROM process WHERE seen_at < least(clock_timestamp() - %s * interval '1 s
 """
 
 # True if a live worker process is draining.
-DRAINING = f"SELECT EXISTS (SELECT FROM process WHERE draining AND kind = 'worker' AND {ALIVE})"
+IS_DRAINING = f"SELECT EXISTS (SELECT FROM process WHERE draining AND kind = 'worker' AND {ALIVE})"
 
 # The threads and live worker processes that serve each queue.
 SERVING = f"""
@@ -67,7 +67,7 @@ LEASES = f"SELECT min(lease_seconds), max(lease_seconds) FROM process WHERE {ALI
 
 # The processes that encrypt credentials, and the fingerprints of their keys. A process that has not
 # deregistered may be stopped or cut off, and resume. The table has few rows.
-KEYS = f"""
+KEYS_OF_PROCESSES = f"""
 SELECT kind, host, pid, encrypts_with, decrypts_with, {ALIVE} AS alive,
     extract(epoch FROM clock_timestamp() - seen_at)::float AS silent_seconds
 FROM process WHERE kind IN ('worker', 'api') ORDER BY host, kind, pid
@@ -170,7 +170,7 @@ class KeyHolder:
 def key_holders(conn: Conn) -> list[KeyHolder]:
     """Return the processes that encrypt credentials, also those that no longer answer."""
     with conn.cursor(row_factory=class_row(KeyHolder)) as cursor:
-        return cursor.execute(KEYS).fetchall()
+        return cursor.execute(KEYS_OF_PROCESSES).fetchall()
 
 
 def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[Any] = ()) -> bool:
@@ -208,7 +208,7 @@ def deregister(conn: Conn, process: UUID) -> None:
 
 def draining(conn: Conn) -> bool:
     """Return True if a live worker process is draining."""
-    row = conn.execute(DRAINING).fetchone()
+    row = conn.execute(IS_DRAINING).fetchone()
     return row is not None and bool(row[0])
 
 

@@ -30,7 +30,7 @@ MAX_OPEN = 8
 """The number of open reread runs of an integration up to which the leader opens more."""
 
 # The version of the reader is that of the live workers, or that of the latest one.
-LOCK_ACCOUNT = f"""
+LOCK_REREAD_ACCOUNT = f"""
 SELECT a.sync_status, a.integration_domain, a.config_version, coalesce(
     (SELECT max((p.readers->>a.integration_domain)::int) FROM process p
         WHERE p.kind = 'worker' AND a.integration_domain = ANY (p.queues) AND {ALIVE}),
@@ -123,7 +123,7 @@ def request_reread(conn: Conn, account: UUID, *, counts: bool = False) -> tuple[
       QuotaReached: It counts, and its user has no run left on this day, or too much content.
     """
     with conn.transaction():
-        row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
+        row = conn.execute(LOCK_REREAD_ACCOUNT, (account,)).fetchone()
         if row is None:
             raise NotFound("account-not-found", account=account)
         status, domain, config, reader, user = row

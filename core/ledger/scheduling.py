@@ -101,7 +101,7 @@ WHERE id = ANY(%s)
 
 # Claims read the first entries of the index of due accounts. If the planner expected few due
 # accounts, it would otherwise read and sort all of them.
-IN_ORDER = "SET LOCAL enable_bitmapscan = off"
+NO_BITMAP_SCANS = "SET LOCAL enable_bitmapscan = off"
 
 TICK = "UPDATE engine_state SET last_tick_at = clock_timestamp()"
 
@@ -168,7 +168,7 @@ def claim_due(conn: Conn, batch: int) -> Claim:
     backfill runs.
     """
     with conn.transaction():
-        conn.execute(IN_ORDER)
+        conn.execute(NO_BITMAP_SCANS)
         due = _Due(conn, batch) if quotas.any_of(conn, Quota.RUNS) else None
         params = {"batch": batch, "root": ROOT_KEY, "only": due.allowed if due else None}
         found = conn.execute(CLAIM_DUE, params).fetchall()

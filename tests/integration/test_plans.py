@@ -308,7 +308,7 @@ def test_a_search_reads_only_the_newest_items_of_its_time(desk, scope: str, anal
         params |= {"q": "nothing", "most_ranked": 100, "most_of_each": FEW_SCANNED}
         with conn.transaction():
             conn.execute(listing.SET_ORDER, {"is_free": "off"})
-            statements = listing.COUNTS[source], listing.HAS_OLDER[source]
+            statements = listing.COUNT_MATCHES[source], listing.HAS_OLDER[source]
             return sum(plan_of(conn, statement, params).pages for statement in statements)
 
     assert pages() < PAGES_OF_SEARCH

@@ -24,7 +24,7 @@ BATCH = 1_000
 MAX_NAMED = 5
 """The number of processes or accounts that a message names."""
 
-COUNT = "SELECT count(*) FROM user_integration WHERE credentials IS NOT NULL"
+COUNT_SEALED = "SELECT count(*) FROM user_integration WHERE credentials IS NOT NULL"
 
 # Served by the primary key.
 SEALED_CREDENTIALS = """
@@ -59,7 +59,7 @@ class Rotation:
 
 def count_sealed(conn: Conn) -> int:
     """Count the accounts that have credentials."""
-    row = conn.execute(COUNT).fetchone()
+    row = conn.execute(COUNT_SEALED).fetchone()
     return row[0] if row else 0
 
 

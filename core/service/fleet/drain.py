@@ -15,7 +15,7 @@ WHERE kind = 'worker' AND (%(host)s::text IS NULL OR host = %(host)s)
 """
 # The ledger does not record which worker holds a task. If other workers serve the same domain, a
 # draining worker has finished once it serves no queue, or has exited.
-DRAINING = f"""
+DRAIN_STATE = f"""
 WITH alive AS (
     SELECT * FROM process
     WHERE kind = 'worker' AND {ALIVE}
@@ -44,5 +44,5 @@ def busy_processes(conn: Conn, host: str | None = None) -> list[Row]:
     In each row, `alone` is the number of queued tasks that no other worker serves, and `shared` is
     True if other workers serve some of the same queues.
     """
-    rows = fetch(conn, DRAINING, {"host": host})
+    rows = fetch(conn, DRAIN_STATE, {"host": host})
     return [row for row in rows if row["alone"] or row["shared"]]

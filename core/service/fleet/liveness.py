@@ -20,7 +20,7 @@ from core.states import AccountState
 __all__ = [
     "ALIVE",
     "ALIVE_SECONDS",
-    "DUE",
+    "IS_DUE",
     "OVERDUE",
     "OVERDUE_INTERVALS",
     "SILENT_TICKS",
@@ -41,7 +41,7 @@ An account is never overdue before the scheduler would be silent. Both problems 
 two intervals have passed.
 """
 
-DUE = f"sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= now()"
+IS_DUE = f"sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= now()"
 """The condition of a due account. The index `user_integration_due` serves it."""
 
 # The index `user_integration_due` serves the first condition on `next_sync_at`, which follows from

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
+from core.backoff import Draw
 from core.content.portions import SWEEP
 from core.db.clocks import beyond, passed
 from core.db.pool import Conn
@@ -23,7 +24,6 @@ from core.integration.base import REREAD, START
 from core.ledger.outcomes import Outcome
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.limits.keys import WHOLE_ACCOUNT
-from core.results.decisions import Draw
 from core.results.text import json_text
 from core.states import STOPPED_TASKS, Lane, RunState, TaskState, literals
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from core.backoff import growing_pause
 from core.egress import Egress
 from core.http_session import HttpSession
 from core.integration.base import BaseIntegration
@@ -129,7 +130,7 @@ class InstancePool:
         }
         _, times = recent.get(key, (now, 0))
         self._refused = recent | {key: (now, min(times + 1, 10))}
-        return min(RETRY_SECONDS * 2 ** (times - 1), MAX_RETRY_SECONDS) if times else 0.0
+        return growing_pause(RETRY_SECONDS, MAX_RETRY_SECONDS, times - 1) if times else 0.0
 
     def count(self, loaded: LoadedAccount) -> int:
         """Return the number of instances that the fleet has; 0 if no limit counts them."""

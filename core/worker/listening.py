@@ -11,7 +11,6 @@ holders do no harm, because hints are coalesced.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from core.accounts.redaction import error_text
+from core.backoff import growing_pause
 from core.content.stored import READ_STATE
 from core.db.clocks import LISTEN_SECONDS
 from core.db.errors import describe
@@ -361,8 +361,7 @@ class _Held:
 
 def pause_after(failures: int) -> float:
     """Return the seconds until a listener that failed this many times in a row is called again."""
-    longest = min(MAX_PAUSE_SECONDS, 2.0 ** min(failures - 1, 10))
-    return longest * random.uniform(0.8, 1)
+    return growing_pause(1.0, MAX_PAUSE_SECONDS, failures - 1, jitter=0.2)
 
 
 def operator_text(error: BaseException) -> str:

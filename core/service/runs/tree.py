@@ -58,7 +58,9 @@ _TASKS_IN_ORDER = f"""
 (SELECT id, run_id, parent_id FROM sync_task {_TASKS_AFTER}
   AND (%(end_id)s::bigint IS NULL OR id <= %(end_id)s) ORDER BY run_id, id OFFSET 0)
 """
-LAST_TASK = f"SELECT id FROM sync_task {_TASKS_AFTER} ORDER BY run_id, id OFFSET %(skipped)s LIMIT 1"
+LAST_TASK = (
+    f"SELECT id FROM sync_task {_TASKS_AFTER} ORDER BY run_id, id OFFSET %(skipped)s LIMIT 1"
+)
 ROOTS = f"""
 SELECT t.id FROM {_TASKS_IN_ORDER} t
 WHERE NOT EXISTS (SELECT FROM sync_task p WHERE p.id = t.parent_id AND p.run_id = t.run_id)

@@ -1189,8 +1189,8 @@ MUTATIONS = [
     ),
     Mutation(
         "seen items below a missing one",
-        (("core/content/guard.py", "c.content_seq <= b.seq\n        AND {UNTOUCHED}",
-          "c.content_seq <= b.seq"),),
+        (("core/content/guard.py", '{no_later_dispatch("b.seq")} AND {UNTOUCHED}',
+          '{no_later_dispatch("b.seq")}'),),
         ("tests/integration/test_content.py", "tests/integration/test_two_judges.py"),
     ),
     Mutation(

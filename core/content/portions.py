@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from core.content import holds, orphans
 from core.content.guard import NONE, REMAINS, Decisions, deleted_one_by_one, has_same_config
-from core.content.missing import LIVE_BEFORE, MISSING, UNMARKED
+from core.content.missing import IN_WINDOW, LIVE_BEFORE, LIVE_CHILD, MISSING, UNMARKED
 from core.db.pool import Conn
 from core.db.short_transactions import Portion
 from core.results.delete_guard import DeleteGuard
@@ -63,18 +63,12 @@ SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING external_id
 """
 
 # The next children of a parent. Served by `user_integration_content_listing`; the bound is on the
-# rows read, also where the listing has a window. `is_parent` has the order of the index. Without
-# it, the planner reads the table if most items have one parent.
+# rows read, also where the listing has a window.
 _CHILDREN = f"""
 SELECT c.external_id,
-    NOT %(top)s
-        OR (%(since)s::timestamptz IS NULL OR c.external_timestamp >= %(since)s) IS TRUE
-        AND (%(until)s::timestamptz IS NULL OR c.external_timestamp < %(until)s) IS TRUE AS inside,
+    NOT %(top)s OR ({IN_WINDOW}) IS TRUE AS inside,
     {MISSING} AND {UNMARKED} AS missing,
-    (SELECT d.id FROM user_integration_content d
-        WHERE d.user_integration_id = %(account)s AND d.parent = c.external_id
-          AND d.deleted_at IS NULL
-        ORDER BY d.user_integration_id, d.parent, d.external_id LIMIT 1) IS NOT NULL AS is_parent
+    {LIVE_CHILD} IS NOT NULL AS is_parent
 FROM user_integration_content c
 WHERE c.user_integration_id = %(account)s AND c.deleted_at IS NULL
   AND c.external_id > %(after)s

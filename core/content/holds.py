@@ -20,7 +20,13 @@ from uuid import UUID
 from core.content.guard import NONE, Decisions, Lost
 from core.content.missing import LIVE_BEFORE, UNSEEN
 from core.db.pool import Conn
-from core.db.short_transactions import DIRECT_ROWS, MAX_ROWS, TARGET_SECONDS, in_portions
+from core.db.short_transactions import (
+    DIRECT_ROWS,
+    MAX_ROWS,
+    TARGET_SECONDS,
+    in_portions,
+    statement_in_portions,
+)
 from core.results.delete_guard import DeleteGuard
 from core.states import Deletions, HeldState, HoldSource, RunState, ShownHeldState, literals
 
@@ -329,15 +335,7 @@ def delete_items(conn: Conn, hold: int) -> Iterator[int]:
       conn: A connection in autocommit mode.
       hold: The id of the held deletion.
     """
-    after = ""
-
-    def delete(most: int) -> int:
-        nonlocal after
-        ((rows, last),) = conn.execute(PRUNE_ITEMS, {"hold": hold, "after": after, "most": most})
-        after = last or after
-        return int(rows)
-
-    return in_portions(conn, delete)
+    return statement_in_portions(conn, PRUNE_ITEMS, {"hold": hold})
 
 
 def are_large(conn: Conn, account: UUID) -> bool:

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from core.content import holds, seen
 from core.db.pool import Conn
-from core.db.short_transactions import in_portions
+from core.db.short_transactions import statement_in_portions
 from core.errors import InvalidInput
 from core.ledger import controls, organizations, quotas
 from core.ledger.monotonic import Before
@@ -156,7 +156,7 @@ def erase(conn: Conn, account: UUID) -> Iterator[int]:
     collected later, once no row references them.
     """
     params: dict[str, Any] = {"part": account}
-    yield from _in_portions(conn, ERASE_CONTENT, account, "")
+    yield from statement_in_portions(conn, ERASE_CONTENT, params)
     conn.execute(RECORD_ERASURE, params)
     yield conn.execute(ERASE_STATES, params).rowcount
     yield conn.execute(ERASE_DAYS, params).rowcount
@@ -166,22 +166,12 @@ def erase(conn: Conn, account: UUID) -> Iterator[int]:
     params["since"] = datetime.min.replace(tzinfo=UTC)
     while runs := conn.execute(NEXT_RUNS, params).fetchall():
         for run, _, has_tasks, has_seen in runs:
-            yield from _in_portions(conn, ERASE_TASKS, run, b"") if has_tasks else ()
-            yield from seen.delete_seen(conn, run) if has_seen else ()
+            if has_tasks:
+                yield from statement_in_portions(conn, ERASE_TASKS, {"part": run}, after=b"")
+            if has_seen:
+                yield from seen.delete_seen(conn, run)
         params["since"] = runs[-1][1]
         yield conn.execute(ERASE_RUNS, ([run for run, *_ in runs],)).rowcount
-
-
-def _in_portions(conn: Conn, statement: str, part: UUID, after: Any) -> Iterator[int]:
-    """Erase rows of an account or a run in portions; yield the rows of each."""
-
-    def erase_next(most: int) -> int:
-        nonlocal after
-        ((rows, last),) = conn.execute(statement, {"part": part, "after": after, "most": most})
-        after = after if last is None else last
-        return int(rows)
-
-    return in_portions(conn, erase_next)
 
 
 def finish(conn: Conn, account: UUID) -> bool:

@@ -249,9 +249,8 @@ class Maintenance:
             except Exception as error:
                 if isinstance(error, psycopg.Error) and passes(error):
                     raise  # the server is unavailable; the loop waits for it
-                remove_values(
-                    error
-                )  # the connection does this only for errors that leave its block
+                # The connection does this only for errors that leave its block.
+                remove_values(error)
                 log.exception(
                     "a maintenance job failed; it runs again in %.0f s, other jobs continue",
                     job.seconds,

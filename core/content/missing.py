@@ -4,9 +4,11 @@ An item is missing if it is live, and if the run of a complete listing has neith
 it. A task that was dispatched after the run began must not have written it either.
 
 The fragments call the item `c`: a row of `user_integration_content`, or any row with an
-`external_id`. The parameters are `run`, `start` (the sequence number at which the run began),
-`began` (the time), `keeps` (True if the account keeps items that are gone at the source), and
-`since` and `until` (the time window of the listing).
+`external_id`. Their parameters are:
+
+- `run`, with `start` (the sequence number at which it began) and `began` (the time);
+- `keeps`: true if the account keeps items that are gone at the source;
+- `since` and `until`: the time window of the listing.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ from core.db.pool import Conn
 ALIVE = recent("process.seen_at")
 """The condition on a row of `process` that it is alive, by the database's clock."""
 
+IS_LIVE_WORKER = f"kind = 'worker' AND {ALIVE}"
+"""The condition that it is a worker, and alive."""
+
 HEARTBEAT = """
 INSERT INTO process (id, kind, host, pid, queues, threads, clock, counters, encrypts_with,
     decrypts_with, readers, lease_seconds, hides_erasing)
@@ -38,18 +41,18 @@ DELETE FROM process WHERE seen_at < least(clock_timestamp() - %s * interval '1 s
 """
 
 # True if a live worker process is draining.
-IS_DRAINING = f"SELECT EXISTS (SELECT FROM process WHERE draining AND kind = 'worker' AND {ALIVE})"
+IS_DRAINING = f"SELECT EXISTS (SELECT FROM process WHERE draining AND {IS_LIVE_WORKER})"
 
 # The threads and live worker processes that serve each queue.
 SERVING = f"""
 SELECT queue, sum(threads)::int, count(*)::int FROM process, unnest(queues) AS queue
-WHERE kind = 'worker' AND NOT draining AND {ALIVE}
+WHERE NOT draining AND {IS_LIVE_WORKER}
 GROUP BY queue
 """
 
 # The queues of live worker processes. Processes with the same ones share their threads.
 QUEUES = f"""
-SELECT DISTINCT queues FROM process WHERE kind = 'worker' AND NOT draining AND {ALIVE}
+SELECT DISTINCT queues FROM process WHERE NOT draining AND {IS_LIVE_WORKER}
 """
 
 # The threads of the live worker processes that serve the same queues as one of them. They may
@@ -75,7 +78,7 @@ FROM process WHERE kind IN ('worker', 'api') ORDER BY host, kind, pid
 
 # Asks all live workers which tasks they hold. `core.ledger.looks` has their answers.
 ASK = f"""
-UPDATE process SET asked_at = now(), held = NULL WHERE kind = 'worker' AND {ALIVE}
+UPDATE process SET asked_at = now(), held = NULL WHERE {IS_LIVE_WORKER}
 RETURNING asked_at
 """
 

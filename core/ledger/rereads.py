@@ -17,7 +17,7 @@ from core.integration.base import REREAD
 from core.ledger import quotas
 from core.ledger.opening import not_active, open_run
 from core.ledger.pauses import PAUSED_DOMAINS
-from core.ledger.processes import ALIVE
+from core.ledger.processes import IS_LIVE_WORKER
 from core.results.result import task_key
 from core.results.rows import TaskRow
 from core.results.text import json_text
@@ -33,7 +33,7 @@ MAX_OPEN = 8
 LOCK_REREAD_ACCOUNT = f"""
 SELECT a.sync_status, a.integration_domain, a.config_version, coalesce(
     (SELECT max((p.readers->>a.integration_domain)::int) FROM process p
-        WHERE p.kind = 'worker' AND a.integration_domain = ANY (p.queues) AND {ALIVE}),
+        WHERE {IS_LIVE_WORKER} AND a.integration_domain = ANY (p.queues)),
     (SELECT i.reader_version FROM integration i WHERE i.domain = a.integration_domain), 0),
     a.user_id
 FROM user_integration a WHERE a.id = %s FOR NO KEY UPDATE OF a
@@ -85,7 +85,7 @@ SELECT w.domain, w.version, greatest(0, {MAX_OPEN} - (
           AND r.trigger = '{Trigger.REREAD}' LIMIT {MAX_OPEN}) open))
 FROM (
     SELECT domain, max((readers->>domain)::int) AS version
-    FROM process CROSS JOIN unnest(queues) AS domain WHERE kind = 'worker' AND {ALIVE}
+    FROM process CROSS JOIN unnest(queues) AS domain WHERE {IS_LIVE_WORKER}
     GROUP BY domain
     HAVING bool_and(readers->>domain IS NOT NULL) IS TRUE
        AND count(DISTINCT readers->>domain) = 1

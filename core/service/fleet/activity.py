@@ -7,7 +7,8 @@ from datetime import datetime
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.service.fleet.liveness import ALIVE, IS_DUE
+from core.ledger.processes import ALIVE
+from core.service.fleet.liveness import IS_DUE
 
 LAST_HOUR = """
 SELECT minute, tasks, rows FROM throughput WHERE minute > clock_timestamp() - interval '1 hour'

@@ -9,11 +9,11 @@ from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.ledger import leadership
 from core.ledger.pauses import PAUSED_DOMAINS
+from core.ledger.processes import ALIVE
 from core.service import use
 from core.service.content import search_index
 from core.service.count_cache import CountCache
 from core.service.fleet import liveness
-from core.service.fleet.liveness import ALIVE
 from core.service.runs.parked import CONDITION, ERROR_CLASS
 from core.service.visible import visible
 from core.settings import Settings

@@ -19,13 +19,14 @@ from uuid import UUID
 from core.backoff import Draw
 from core.content.portions import SWEEP
 from core.db.clocks import beyond, passed
+from core.db.indexed import IS_STOPPED
 from core.db.pool import Conn
 from core.integration.base import REREAD, START
 from core.ledger.outcomes import Outcome
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.limits.keys import WHOLE_ACCOUNT
 from core.results.text import json_text
-from core.states import STOPPED_TASKS, Lane, RunState, TaskState, literals
+from core.states import Lane, RunState, TaskState, literals
 
 OPENS_AFTER = 5
 """The number of failures in a row that open a breaker."""
@@ -181,8 +182,7 @@ DELETE FROM breaker b WHERE b.limit_name <> '{WHOLE_ACCOUNT}'
   AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.QUEUED}'
     AND t.integration_domain = b.integration_domain
     AND t.user_integration_id = b.user_integration_id AND t.type = ANY (b.types))
-  AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state IN ({literals(STOPPED_TASKS)})
-    AND t.retried_as IS NULL AND t.state = '{TaskState.DEFERRED}'
+  AND NOT EXISTS (SELECT FROM sync_task t WHERE {IS_STOPPED} AND t.state = '{TaskState.DEFERRED}'
     AND t.user_integration_id = b.user_integration_id AND t.type = ANY (b.types))
 """
 

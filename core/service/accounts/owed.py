@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from core.db.indexed import IS_STOPPED
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.service.formatting import ago, counted
-from core.states import STOPPED_TASKS, Lane, RunState, TaskState, Trigger, literals
+from core.states import Lane, RunState, TaskState, Trigger, literals
 
 MAX_LISTED = 10_000
 """The number of owed tasks of an account above which a listing does not count them."""
@@ -26,8 +27,7 @@ _SINCE = "coalesce(first_failed_at, finished_at, created_at)"
 # their copies while these are open, served by `sync_task_ready` and `sync_task_queued`.
 _OWED_TASKS = f"""
     SELECT dedup_key, retry_of, {_SINCE} AS since FROM sync_task
-    WHERE user_integration_id = a.id AND state IN ({literals(STOPPED_TASKS)})
-      AND retried_as IS NULL
+    WHERE user_integration_id = a.id AND {IS_STOPPED}
     UNION ALL
     SELECT dedup_key, retry_of, {_SINCE} FROM sync_task
     WHERE state = '{TaskState.READY}' AND integration_domain = a.integration_domain

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.db.clocks import lasts
+from core.db.indexed import IS_DEFERRED
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.ledger import leadership
@@ -67,7 +68,7 @@ GROUP BY 1, 2 ORDER BY 1, 2
 # The index `sync_task_deferred` serves it.
 DEFERRED = f"""
 SELECT integration_domain AS domain, count(*) AS number FROM sync_task
-WHERE state = '{TaskState.DEFERRED}' AND retried_as IS NULL GROUP BY 1 ORDER BY 1
+WHERE {IS_DEFERRED} GROUP BY 1 ORDER BY 1
 """
 # Accounts, or single limits of accounts. The index `breaker_open` serves it.
 OPEN_BREAKERS = """

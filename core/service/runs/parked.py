@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
+from core.db.indexed import IS_STOPPED
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import NotFound, QuotaReached, TooManyRequests, WrongState
@@ -18,14 +19,13 @@ from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
 from core.service.runs import actions as run_actions
 from core.service.visible import ACCOUNT_IS_VISIBLE
-from core.states import STOPPED_TASKS, TaskState, literals
+from core.states import TaskState
 
 KEY = Keyset({"id": "bigint"})
 BULK_KEY = Keyset({"newest": "bigint", "account": "uuid", "task": "bigint"})
 """The place at which a bulk action stopped. Tasks newer than `newest` are not part of it."""
 
-_STOPPED = f"t.state IN ({literals(STOPPED_TASKS)}) AND t.retried_as IS NULL"
-CONDITION = f"{_STOPPED} AND t.state = '{TaskState.PARKED}'"
+CONDITION = f"{IS_STOPPED} AND t.state = '{TaskState.PARKED}'"
 """The condition of a parked task.
 
 Its first part is the condition of the index `sync_task_owed`, which contains few rows of a table
@@ -39,7 +39,7 @@ ERROR_CLASS = """CASE WHEN t.errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79
 # Reads all stopped tasks through `sync_task_owed`; with an account or a user, only their tasks.
 _FOUND = f"""
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
-WHERE {_STOPPED} AND t.state = ANY (%(states)s) AND {ACCOUNT_IS_VISIBLE}
+WHERE {IS_STOPPED} AND t.state = ANY (%(states)s) AND {ACCOUNT_IS_VISIBLE}
   AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
   AND (%(account)s::uuid IS NULL OR t.user_integration_id = %(account)s)
   AND (%(domain)s::text IS NULL OR t.integration_domain = %(domain)s)

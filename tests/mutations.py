@@ -1323,7 +1323,7 @@ MUTATIONS = [
     Mutation(
         "portions of a sweep below items that came back",
         (("core/content/portions.py",
-          "and not top and not _is_gone(conn, given, above):", "and False:"),),
+          "and not top and not _is_gone(conn, params, above):", "and False:"),),
         ("tests/integration/test_sweep_portions.py",),
     ),
     Mutation(
@@ -2046,7 +2046,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a rotation asks the processes",
-        (("core/service/accounts/key_rotation.py", "if one.encrypts_with != newest]",
+        (("core/service/accounts/key_rotation.py", "if process.encrypts_with != newest]",
           "if False]"),),
         ("tests/security/test_key_rotation.py",),
     ),

@@ -379,14 +379,14 @@ def settle(conn: Conn, run: Mapping[str, Any]) -> None:
 
 
 def _release(conn: Conn, run: Mapping[str, Any], hold: int) -> None:
-    given = {"account": run["user_integration_id"], "run": run["id"], "start": run["start_seq"]}
+    params = {"account": run["user_integration_id"], "run": run["id"], "start": run["start_seq"]}
     after = ""
 
     def release(most: int) -> int:
         nonlocal after
         ids = next_items(conn, hold, after, most)
         if ids:
-            conn.execute(RELEASE_ITEMS, {**given, "hold": hold, "ids": ids})
+            conn.execute(RELEASE_ITEMS, {**params, "hold": hold, "ids": ids})
             after = ids[-1]
         return len(ids)
 

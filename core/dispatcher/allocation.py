@@ -265,9 +265,9 @@ def allocate(
             rivals = {flight.account for flight in flying if flight.user == user}
             alone = len(rivals | {account.account for account in accounts}) == 1
             inner = share.share(len(accounts), alone=alone)
-            given = _of_user(accounts, slots, inner, by_account, used, rules)
-            free -= sum(portion.most for portion in given)
-            portions += given
+            added = _of_user(accounts, slots, inner, by_account, used, rules)
+            free -= sum(portion.most for portion in added)
+            portions += added
     return portions
 
 
@@ -287,9 +287,9 @@ def _of_user(
         most = share.most(held)
         count = min(most - held.tasks, turn, slots)
         if count > 0:
-            given = _portions(account, count, held.backfill, most, used, rules)
-            slots -= sum(portion.most for portion in given)
-            portions += given
+            added = _portions(account, count, held.backfill, most, used, rules)
+            slots -= sum(portion.most for portion in added)
+            portions += added
     return portions
 
 

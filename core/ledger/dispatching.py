@@ -526,9 +526,9 @@ def claim(
 def candidates(conn: Conn, domain: str, portions: Sequence[Portion]) -> list[Candidate]:
     """Return the first ready tasks of metered portions, in the order in which they are due."""
     metered = [
-        {"account": one.account, "lane": one.lane, "types": one.candidate_types}
-        for one in portions
-        if one.metered_types
+        {"account": portion.account, "lane": portion.lane, "types": portion.candidate_types}
+        for portion in portions
+        if portion.metered_types
     ]
     if not metered:
         return []

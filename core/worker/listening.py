@@ -263,13 +263,13 @@ class Listening:
             if not listeners.claim_naming(conn, domain):
                 return
             try:
-                settings, given = load_settings(integration.manifest.settings), set[str]()
+                settings, read = load_settings(integration.manifest.settings), set[str]()
                 # Most plugins without settings return before they read an account.
                 with (
                     self._egress.for_account(public_only=False),
-                    closing(_listenable(conn, domain, given)) as accounts,
+                    closing(_listenable(conn, domain, read)) as accounts,
                 ):
-                    named = named_listeners(integration.listeners(settings, accounts), given)
+                    named = named_listeners(integration.listeners(settings, accounts), read)
                 fresh = listeners.name_listeners(conn, domain, named)
                 for number in range(0, len(fresh), listeners.PORTION):
                     ledger_hints.add_all(conn, fresh[number : number + listeners.PORTION])
@@ -277,11 +277,11 @@ class Listening:
                 listeners.name_later(conn, domain, time.monotonic() - began)
 
 
-def _listenable(conn: Conn, domain: str, given: set[str]) -> Generator[ListenableAccount]:
+def _listenable(conn: Conn, domain: str, read: set[str]) -> Generator[ListenableAccount]:
     """Yield the active accounts of an integration, and note the ids of those that were read."""
     with closing(listeners.accounts(conn, domain)) as rows:
         for row in rows:
-            given.add(row[0])
+            read.add(row[0])
             yield ListenableAccount(*row)
 
 

@@ -164,11 +164,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: list[BaseException] = []
     waiting = [error]
     while waiting:
-        one = waiting.pop()
-        if one is None or any(one is other for other in seen):
+        link = waiting.pop()
+        if link is None or any(link is other for other in seen):
             continue
-        seen.append(one)
-        yield one
-        waiting += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            waiting += one.exceptions
+        seen.append(link)
+        yield link
+        waiting += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            waiting += link.exceptions

@@ -414,7 +414,7 @@ def _search(
             if accounts == "":
                 return Page([], None)
             query = search_query.parse(text, lambda kind, name: _named(conn, accounts, kind, name))
-            conditions = [one for one in (accounts, *query.conditions) if one]
+            conditions = [condition for condition in (accounts, *query.conditions) if condition]
             if not query.has_conditions or not conditions:
                 return Page([], None)
             params |= {
@@ -486,9 +486,9 @@ def _are_enough(conn: Conn, source: str, params: Row) -> bool:
 
 def _rarest(conn: Conn, conditions: Sequence[str]) -> str:
     """Return those conditions on words that the index of words searches."""
-    rows = {one: _estimate(conn, one) for one in conditions[:MAX_ESTIMATED]}
+    rows = {condition: _estimate(conn, condition) for condition in conditions[:MAX_ESTIMATED]}
     most = RARE_FACTOR * min(rows.values())
-    return " & ".join(one for one, number in rows.items() if number <= most)
+    return " & ".join(condition for condition, number in rows.items() if number <= most)
 
 
 def _estimate(conn: Conn, condition: str) -> int:
@@ -524,7 +524,7 @@ def _named(conn: Conn, accounts: str | None, operator: str, name: str) -> list[s
     kinds = NAMED_KINDS[operator]
     if not found:
         return []
-    kind = " | ".join(quoted(operator_lexeme("kind", one)) for one in kinds)
+    kind = " | ".join(quoted(operator_lexeme("kind", name)) for name in kinds)
     named = " & ".join(quoted(word.folded) + (":*" if operator == "from" else "") for word in found)
     conditions = [*filter(None, [accounts]), f"( {kind} )", f"( {named} )"]
     params = {"q": " & ".join(conditions), "rarest": _rarest(conn, conditions)}

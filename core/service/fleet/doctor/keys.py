@@ -78,7 +78,7 @@ def _older_keys(conn: Conn, vault: Vault, holders: Sequence[KeyHolder]) -> Itera
     for number, key in enumerate(vault.fingerprints[1:], 2):
         name = f"key {number} of POLLING_SECRET_KEYS ({key})"
         # A process that is silent may be stopped, and encrypt with the key when it resumes.
-        writers = [one for one in holders if one.encrypts_with in (key, None)]
+        writers = [holder for holder in holders if holder.encrypts_with in (key, None)]
         if used[key]:
             message = f"{name} is needed to decrypt {counted(used[key], 'value')}"
             yield Check("keys", "warn", message, Advice("rotate-keys"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.cli.output import dump, fail, fail_with, note, say, short
-from core.cli.progress import Watcher
+from core.cli.progress import ProgressBar
 from core.cli.session import backend
 from core.cli.types import Id
 from core.service.formatting import counted, span
@@ -140,7 +140,7 @@ def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) 
     from core.service.accounts.owed import owed_by
 
     deadline = None if timeout is None else time.monotonic() + timeout
-    with Watcher(engine, run) as watcher:
+    with ProgressBar(engine, run) as watcher:
         while watcher.update() == RunState.RUNNING and watcher.run.stopped is None:
             if deadline is not None and time.monotonic() >= deadline:
                 break

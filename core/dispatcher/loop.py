@@ -41,7 +41,7 @@ from core.dispatcher.rations import Rationing
 from core.environment import Environment
 from core.errors import ServerUnavailable, SettingsError
 from core.ledger import dispatching, leadership, leases, pauses, processes
-from core.ledger.dispatching import InFlight, Look, Portion, Waiting
+from core.ledger.dispatching import InFlight, RingLook, TaskPortion, Waiting
 from core.ledger.monotonic import trusted
 from core.ledger.outcomes import Dispatch, LeaseKey
 from core.limits.budgets import Budgets
@@ -502,11 +502,11 @@ class Dispatcher:
         self,
         conn: Conn,
         name: str,
-        portions: list[Portion],
+        portions: list[TaskPortion],
         rules: Rules,
         uses: Mapping[str, LimitUse],
         waiting: Sequence[Waiting],
-    ) -> list[Portion]:
+    ) -> list[TaskPortion]:
         """Choose the tasks that take scarce units of rate limits."""
         if not any(portion.metered_types for portion in portions):
             return portions
@@ -572,7 +572,7 @@ class Dispatcher:
         free: int,
         held: Mapping[str, Held],
         full: Sequence[str],
-    ) -> Look:
+    ) -> RingLook:
         """Look for accounts with ready tasks, those of users that hold no place first."""
         return dispatching.look(
             conn,
@@ -718,7 +718,7 @@ class Dispatcher:
 
 
 def _exhausted(
-    waiting: Sequence[Waiting], portions: Sequence[Portion], dispatches: Sequence[Dispatch]
+    waiting: Sequence[Waiting], portions: Sequence[TaskPortion], dispatches: Sequence[Dispatch]
 ) -> bool:
     """Return True if every ready task is dispatched now.
 

@@ -134,7 +134,7 @@ class Maintenance:
         self._process = processes.Process(
             id, "dispatcher", socket.gethostname(), os.getpid(), [], 0, lease_seconds=lease
         )
-        self.leases = processes.Leases(lease, lease)
+        self.leases = processes.LeaseLengths(lease, lease)
         self._gap_at = float("inf")
         self._redis_is_away = False
         self._redis_back_at = float("-inf")

@@ -18,7 +18,7 @@ from math import inf
 from core.dispatcher.allocation import PLENTY, Rules
 from core.dispatcher.rate_use import LimitUse
 from core.integration.limits import Rate
-from core.ledger.dispatching import Candidate, Portion, Waiting
+from core.ledger.dispatching import Candidate, TaskPortion, Waiting
 from core.limits.budgets import UnitRequest, UnitsLeft
 from core.states import Lane
 
@@ -69,7 +69,7 @@ class _Budget:
 class _Lane:
     """The candidates of one lane of an account, and the numbers that may be taken."""
 
-    portion: Portion
+    portion: TaskPortion
     tasks: list[Candidate]
     most: int
     cap: int
@@ -86,7 +86,7 @@ class _Lane:
         self.most -= 1
         self.cap -= task.type in self.portion.capped_types
 
-    def taken(self) -> Portion:
+    def taken(self) -> TaskPortion:
         """Return the portion with the chosen tasks instead of its metered types."""
         portion = self.portion
         metered = set(portion.metered_types)
@@ -138,7 +138,9 @@ class Rationing:
         self._scores: dict[object, float] = {}
         self.reservations: list[UnitRequest] = []
 
-    def choose(self, portions: Sequence[Portion], candidates: Iterable[Candidate]) -> list[Portion]:
+    def choose(
+        self, portions: Sequence[TaskPortion], candidates: Iterable[Candidate]
+    ) -> list[TaskPortion]:
         """Return the portions, with the chosen tasks of those that are metered."""
         lanes = self._lanes(portions, candidates)
         while self._open:
@@ -160,7 +162,7 @@ class Rationing:
         ]
 
     def _lanes(
-        self, portions: Sequence[Portion], candidates: Iterable[Candidate]
+        self, portions: Sequence[TaskPortion], candidates: Iterable[Candidate]
     ) -> dict[tuple[str, str], _Lane]:
         """Open the lanes of metered portions, and take the units of the others."""
         lanes: dict[tuple[str, str], _Lane] = {}

@@ -314,7 +314,7 @@ WAITING_FIELDS = tuple(each.name for each in fields(Waiting))
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RingLook:
     """The result of a look at the ring of accounts.
 
     Attributes:
@@ -359,7 +359,7 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class TaskPortion:
     """The number of tasks to claim from one lane of an account.
 
     Attributes:
@@ -446,7 +446,7 @@ def look(
     busy: Collection[str] = (),
     full: Collection[str] = (),
     latest: int = 0,
-) -> Look:
+) -> RingLook:
     """Look for accounts with ready tasks, in a ring. The cost is bounded by `MAX_PASSED`.
 
     Args:
@@ -474,7 +474,7 @@ def look(
     turn = [found for lap, found in kept if lap >= 0]
     is_cut = len(accounts) >= most
     end = UUID(turn[-1].account) if is_cut and turn else first["slice_end"] if not is_cut else after
-    return Look(
+    return RingLook(
         [found for _, found in kept],
         end or RING_START,
         first["fresh_end"] or RING_START,
@@ -506,7 +506,7 @@ def blocks(conn: Conn, accounts: Sequence[str]) -> Blocks:
 
 
 def claim(
-    conn: Conn, leader: UUID, domain: str, portions: Sequence[Portion], lease_seconds: float
+    conn: Conn, leader: UUID, domain: str, portions: Sequence[TaskPortion], lease_seconds: float
 ) -> list[Dispatch]:
     """Mark tasks as queued, and return their dispatches.
 
@@ -523,7 +523,7 @@ def claim(
     return conn.cursor(row_factory=DISPATCH_ROW).execute(CLAIM_TASKS, params).fetchall()
 
 
-def candidates(conn: Conn, domain: str, portions: Sequence[Portion]) -> list[Candidate]:
+def candidates(conn: Conn, domain: str, portions: Sequence[TaskPortion]) -> list[Candidate]:
     """Return the first ready tasks of metered portions, in the order in which they are due."""
     metered = [
         {"account": portion.account, "lane": portion.lane, "types": portion.candidate_types}

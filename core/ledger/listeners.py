@@ -139,7 +139,7 @@ DELIVERY_ENDED = "the provider has stopped sending the events of this account"
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class AccountListener:
     """The listener of an account.
 
     Attributes:
@@ -296,13 +296,13 @@ def addressed(conn: Conn, domain: str, address: str, most: int) -> list[UUID]:
     return [id for (id,) in conn.execute(ADDRESSED, (domain, address, most))]
 
 
-def of_account(conn: Conn, account: UUID) -> Listening | None:
+def of_account(conn: Conn, account: UUID) -> AccountListener | None:
     """Return the listener of an account; None without one."""
     row = conn.execute(LISTENERS_OF_ACCOUNT, {"account": account, "events": EVENTS}).fetchone()
     if row is None:
         return None
     *shared, delivery, changed_at = row
-    listening = Listening(*shared)
+    listening = AccountListener(*shared)
     down = _down(delivery, changed_at) if listening.connected else None
     if down is None:
         return listening

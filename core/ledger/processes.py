@@ -139,7 +139,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Leases:
+class LeaseLengths:
     """The lengths of leases in the fleet, in seconds.
 
     They differ while a new value of `POLLING_LEASE_SECONDS` is rolled out.
@@ -192,10 +192,10 @@ def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[An
     return bool(row and row[0])
 
 
-def lease_lengths(conn: Conn, own: float) -> Leases:
+def lease_lengths(conn: Conn, own: float) -> LeaseLengths:
     """Return the lengths of leases of all live processes, and of this one."""
     ((shortest, longest),) = conn.execute(LEASES)
-    return Leases(min(own, shortest or own), max(own, longest or own))
+    return LeaseLengths(min(own, shortest or own), max(own, longest or own))
 
 
 def record_throughput(conn: Conn, tasks: int, rows: int) -> None:

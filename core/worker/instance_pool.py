@@ -15,7 +15,7 @@ from core.http_session import HttpSession
 from core.integration.base import BaseIntegration
 from core.results.signals import NoFreeInstance
 from core.worker.accounts import LoadedAccount
-from core.worker.slots import Slots
+from core.worker.slots import AccountSlots
 
 IDLE_SECONDS = BaseIntegration.idle_seconds
 """Seconds that an idle instance is kept by default; it may have an open connection."""
@@ -69,7 +69,7 @@ class InstancePool:
       slots: The places of the limits that count instances. Default: these limits are not counted.
     """
 
-    def __init__(self, egress: Egress, slots: Slots | None = None) -> None:
+    def __init__(self, egress: Egress, slots: AccountSlots | None = None) -> None:
         self._egress = egress
         self._slots = slots
         self._refused: dict[str, tuple[float, int]] = {}

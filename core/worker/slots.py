@@ -40,7 +40,7 @@ MAX_PLACES = 1_000
 log = logging.getLogger(__name__)
 
 
-class Slots:
+class AccountSlots:
     """The slots of a process, thread-safe.
 
     Args:

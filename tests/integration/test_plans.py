@@ -32,7 +32,7 @@ from core.ledger import (
     pruning,
     scheduling,
 )
-from core.ledger.dispatching import Portion
+from core.ledger.dispatching import TaskPortion
 from core.search.documents import FORM
 from core.service.accounts import daily
 from core.service.authorization import Principal
@@ -335,7 +335,7 @@ def _steps(desk: Any):
     yield "domains", Step(lambda: dispatching.domains_with_work(conn, ["shop"]), 1)
     yield "look", Step(lambda: dispatching.look(conn, "shop", BATCH), dispatching.MAX_PASSED)
     found = dispatching.look(conn, "shop", BATCH).accounts
-    portions = [Portion(one.account, "live", 10) for one in found]
+    portions = [TaskPortion(one.account, "live", 10) for one in found]
     dispatches: list[Any] = []
     yield (
         "dispatch",

@@ -16,7 +16,7 @@ import psycopg
 
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
 from core.db.rows import Row, fetch
-from core.search.documents import FORM, MAX_TEXT_CHARS, ROLES, Item, document
+from core.search.documents import FORM, MAX_TEXT_CHARS, ROLES, IndexedItem, document
 from core.service import audit
 from core.service.content import changes
 
@@ -191,7 +191,7 @@ def write_documents(conn: Conn, ids: Sequence[int], max_chars: int = MAX_TEXT_CH
         conn.execute(REQUEST_TEXTS, {"ids": files})
 
 
-def item_of(row: Row, max_chars: int = MAX_TEXT_CHARS) -> Item:
+def item_of(row: Row, max_chars: int = MAX_TEXT_CHARS) -> IndexedItem:
     """Return a row of `READ_ITEMS` for the index. A file has the people of its mail."""
     text = (row["content_text"] or "")[:max_chars]
     above = "parent_" if row["is_below"] else ""
@@ -200,7 +200,7 @@ def item_of(row: Row, max_chars: int = MAX_TEXT_CHARS) -> Item:
     has_link = "http://" in text or "https://" in text
     author = row[f"{above}author"] or row["author"]
     labels = row["labels"] or (row["parent_labels"] if above else None)
-    return Item(
+    return IndexedItem(
         account=str(row["user_integration_id"]),
         kind=row["kind"],
         name=row["name"] or "",

@@ -1601,8 +1601,8 @@ MUTATIONS = [
     ),
     Mutation(
         "no more runs than the quota",
-        (("core/ledger/scheduling.py", "            elif left.get(user, 1) > 0:",
-          "            if True:"),),
+        (("core/ledger/scheduling.py", "        elif left.get(user, 1) > 0:",
+          "        elif True:"),),
         ("tests/integration/test_quotas.py",),
     ),
     Mutation(
@@ -1630,8 +1630,8 @@ MUTATIONS = [
     ),
     Mutation(
         "an account that joins its open run takes no run of the day",
-        (("core/ledger/scheduling.py", "            if account in joining:\n",
-          "            if False:\n"),),
+        (("core/ledger/scheduling.py", "        if account in joining:\n",
+          "        if False:\n"),),
         ("tests/integration/test_quotas.py",),
     ),
     Mutation(

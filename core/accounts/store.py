@@ -198,9 +198,9 @@ UPDATE user_integration a SET sync_status = '{AccountState.ERASING}', {_WITHOUT_
 FROM (SELECT id, sync_status, erases_account, erases_user, erasure_begun FROM user_integration
     WHERE id = %(id)s FOR UPDATE) before
 WHERE a.id = before.id
-RETURNING a.erasure_begun,
+RETURNING a.erasure_begun AS has_begun,
     (before.sync_status, before.erases_account, before.erases_user, before.erasure_begun)
-    IS DISTINCT FROM (a.sync_status, a.erases_account, a.erases_user, a.erasure_begun)
+    IS DISTINCT FROM (a.sync_status, a.erases_account, a.erases_user, a.erasure_begun) AS is_new
 """
 
 LOCK_SEALED_ORGANIZATIONS = """

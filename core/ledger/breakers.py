@@ -21,6 +21,7 @@ from core.content.portions import SWEEP
 from core.db.clocks import beyond, passed
 from core.db.indexed import IS_STOPPED
 from core.db.pool import Conn
+from core.db.row_factory import dataclass_row
 from core.integration.base import REREAD, START
 from core.ledger.outcomes import Outcome
 from core.ledger.pauses import PAUSED_DOMAINS
@@ -365,7 +366,8 @@ def probe_now(conn: Conn, account: UUID) -> None:
 
 def overdue_limits(conn: Conn) -> list[OverdueLimit]:
     """Return the live runs that have waited for an open limit for one poll interval."""
-    return [OverdueLimit(*row) for row in conn.execute(OVERDUE_LIMITS)]
+    cursor = conn.cursor(row_factory=dataclass_row(OverdueLimit))
+    return cursor.execute(OVERDUE_LIMITS).fetchall()
 
 
 def defer_waiting(conn: Conn, overdue: OverdueLimit) -> int:

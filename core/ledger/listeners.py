@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg.rows import class_row
 from pydantic import ValidationError
 
 from core.db.clocks import HOUR, LISTEN_SECONDS, lasts, passed
 from core.db.pool import Conn
-from core.integration.listening import EVENTS, EventDelivery, Listener
+from core.db.rows import fetch
+from core.integration.listening import EVENTS, EventDelivery, ListenableAccount, Listener
 from core.results.text import sanitize
 from core.states import AccountState
 
@@ -181,9 +183,12 @@ def name_later(conn: Conn, domain: str, took: float) -> None:
     conn.execute(NAME_LATER, (max(NAMING_SECONDS, took * NAMING_FACTOR), domain))
 
 
-def accounts(conn: Conn, domain: str) -> Generator[tuple[Any, ...]]:
-    """Yield id, user, identity, group and config of the active accounts of an integration."""
-    with conn.transaction(), conn.cursor(name="listenable") as cursor:
+def accounts(conn: Conn, domain: str) -> Generator[ListenableAccount]:
+    """Yield the active accounts of an integration."""
+    with (
+        conn.transaction(),
+        conn.cursor(name="listenable", row_factory=class_row(ListenableAccount)) as cursor,
+    ):
         cursor.itersize = PORTION
         yield from cursor.execute(ACTIVE_ACCOUNTS, (domain,))
 
@@ -298,11 +303,11 @@ def addressed(conn: Conn, domain: str, address: str, most: int) -> list[UUID]:
 
 def of_account(conn: Conn, account: UUID) -> AccountListener | None:
     """Return the listener of an account; None without one."""
-    row = conn.execute(LISTENERS_OF_ACCOUNT, {"account": account, "events": EVENTS}).fetchone()
-    if row is None:
+    rows = fetch(conn, LISTENERS_OF_ACCOUNT, {"account": account, "events": EVENTS})
+    if not rows:
         return None
-    *shared, delivery, changed_at = row
-    listening = AccountListener(*shared)
+    delivery, changed_at = rows[0].pop("delivery"), rows[0].pop("delivery_at")
+    listening = AccountListener(**rows[0])
     down = _down(delivery, changed_at) if listening.connected else None
     if down is None:
         return listening

@@ -279,10 +279,10 @@ class Listening:
 
 def _listenable(conn: Conn, domain: str, read: set[str]) -> Generator[ListenableAccount]:
     """Yield the active accounts of an integration, and note the ids of those that were read."""
-    with closing(listeners.accounts(conn, domain)) as rows:
-        for row in rows:
-            read.add(row[0])
-            yield ListenableAccount(*row)
+    with closing(listeners.accounts(conn, domain)) as accounts:
+        for account in accounts:
+            read.add(account.id)
+            yield account
 
 
 class _Held:

@@ -38,7 +38,7 @@ COUNTERS = (
 )
 """The counters of a run: columns of its row, and attributes of its progress."""
 
-RUN_FIGURES = """
+RUN_COUNTERS = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
     tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, deletions_held, skipped,
     error,
@@ -189,7 +189,7 @@ def progress(conn: Conn, run: UUID) -> Progress:
     Raises:
       NotFound: The run does not exist.
     """
-    rows = fetch(conn, RUN_FIGURES, {"run": run})
+    rows = fetch(conn, RUN_COUNTERS, {"run": run})
     if not rows:
         raise NotFound("run-not-found", run=run)
     return Progress(rows[0], **fetch(conn, CURRENT, {"run": run})[0])

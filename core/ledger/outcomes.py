@@ -201,7 +201,10 @@ class Outcome:
             row._replace(operation=Operation(row.operation)) for row in rows["outputs"]
         ]
         rows["rereads"] = [
-            row._replace(writes=[from_fields(RereadWrite, each) for each in row.writes])
+            row._replace(
+                read=[(id, seq, changed) for id, seq, changed in row.read],
+                writes=[from_fields(RereadWrite, each) for each in row.writes],
+            )
             for row in rows["rereads"]
         ]
         return from_fields(cls, {**data, **nested, **rows})

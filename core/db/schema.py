@@ -66,6 +66,7 @@ dispatch_seq = Sequence("dispatch_seq", metadata=metadata)
 
 
 def _moment(name: str, *, default: bool = False, nullable: bool | None = None) -> Column[Any]:
+    """Return a column with a point in time. Without a default, it may be NULL."""
     server_default = text("now()") if default else None
     return Column(
         name,
@@ -76,14 +77,17 @@ def _moment(name: str, *, default: bool = False, nullable: bool | None = None) -
 
 
 def _count(name: str, kind: Any = Integer) -> Column[Any]:
+    """Return a column with a number that begins with 0."""
     return Column(name, kind, nullable=False, server_default="0")
 
 
 def _flag(name: str) -> Column[Any]:
+    """Return a column that is false unless it is set."""
     return Column(name, Boolean, nullable=False, server_default=text("false"))
 
 
 def _text(name: str, *, default: str | None = None, nullable: bool = False) -> Column[Any]:
+    """Return a column with a text, which is not NULL unless `nullable` says so."""
     return Column(name, Text, nullable=nullable, server_default=default)
 
 
@@ -104,6 +108,7 @@ def _changed_xid() -> Column[Any]:
 
 
 def _account(**kwargs: Any) -> Column[Any]:
+    """Return a column with the id of an account, for hot tables: it is no foreign key."""
     return Column("user_integration_id", UUID, nullable=False, **kwargs)
 
 

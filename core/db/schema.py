@@ -108,7 +108,7 @@ def _changed_xid() -> Column[Any]:
 
 
 def _account(**kwargs: Any) -> Column[Any]:
-    """Return a column with the id of an account, for hot tables: it is no foreign key."""
+    """Return a column with the id of an account, without a foreign key, for hot tables."""
     return Column("user_integration_id", UUID, nullable=False, **kwargs)
 
 

@@ -57,7 +57,7 @@ SELECT a.id, a.user_id, a.integration_domain, a.name, a.identity, a.limit_group,
     a.credentials, a.credentials_version, a.version, a.limits, a.sync_status, a.status_reason,
     a.status_detail, a.public_hosts_only, o.credentials AS shared_credentials
 FROM user_integration a LEFT JOIN organization o ON o.id = a.organization_id"""
-LOAD = f"{_COLUMNS} WHERE a.id = %s"
+LOAD_ACCOUNT = f"{_COLUMNS} WHERE a.id = %s"
 # A config and credentials may have 64 KiB each, and a page has many accounts.
 LOAD_STATUS = """
 SELECT id, user_id, integration_domain, name, identity, limit_group, '{}'::jsonb AS config,
@@ -66,7 +66,7 @@ SELECT id, user_id, integration_domain, name, identity, limit_group, '{}'::jsonb
 FROM user_integration WHERE id = ANY(%s)
 """
 
-CONNECT = f"""
+CONNECT_ACCOUNT = f"""
 INSERT INTO user_integration (id, user_id, integration_domain, name, identity, limit_group, config,
     credentials, limits,
                               poll_interval_minutes, public_hosts_only, next_sync_at,
@@ -198,9 +198,9 @@ UPDATE user_integration a SET sync_status = '{AccountState.ERASING}', {_WITHOUT_
 FROM (SELECT id, sync_status, erases_account, erases_user, erasure_begun FROM user_integration
     WHERE id = %(id)s FOR UPDATE) before
 WHERE a.id = before.id
-RETURNING a.erasure_begun,
+RETURNING a.erasure_begun AS has_begun,
     (before.sync_status, before.erases_account, before.erases_user, before.erasure_begun)
-    IS DISTINCT FROM (a.sync_status, a.erases_account, a.erases_user, a.erasure_begun)
+    IS DISTINCT FROM (a.sync_status, a.erases_account, a.erases_user, a.erasure_begun) AS is_new
 """
 
 LOCK_SEALED_ORGANIZATIONS = """
@@ -222,7 +222,7 @@ def load(conn: Conn, account_id: UUID | str) -> Account:
       NotFound: The account does not exist.
     """
     with conn.cursor(row_factory=class_row(Account)) as cursor:
-        account = cursor.execute(LOAD, (account_id,)).fetchone()
+        account = cursor.execute(LOAD_ACCOUNT, (account_id,)).fetchone()
     if account is None:
         raise NotFound("account-not-found", account=account_id)
     return account
@@ -300,7 +300,7 @@ def connect(
       WrongState: The engine deletes the account's content.
     """
     row = conn.execute(
-        CONNECT,
+        CONNECT_ACCOUNT,
         {
             "id": uuid4(),
             "user_id": user_id,

@@ -36,9 +36,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, UUID
 
 from core import scopes
+from core.db.indexed import IS_CARRIED, IS_DEFERRED, IS_STOPPED, NEXT_SYNC_LESS_INTERVAL
 from core.states import (
-    CARRIED_TASKS,
-    STOPPED_TASKS,
     AccountState,
     Deletions,
     HeldState,
@@ -67,6 +66,7 @@ dispatch_seq = Sequence("dispatch_seq", metadata=metadata)
 
 
 def _moment(name: str, *, default: bool = False, nullable: bool | None = None) -> Column[Any]:
+    """Return a column with a point in time. Without a default, it may be NULL."""
     server_default = text("now()") if default else None
     return Column(
         name,
@@ -77,14 +77,17 @@ def _moment(name: str, *, default: bool = False, nullable: bool | None = None) -
 
 
 def _count(name: str, kind: Any = Integer) -> Column[Any]:
+    """Return a column with a number that begins with 0."""
     return Column(name, kind, nullable=False, server_default="0")
 
 
 def _flag(name: str) -> Column[Any]:
+    """Return a column that is false unless it is set."""
     return Column(name, Boolean, nullable=False, server_default=text("false"))
 
 
 def _text(name: str, *, default: str | None = None, nullable: bool = False) -> Column[Any]:
+    """Return a column with a text, which is not NULL unless `nullable` says so."""
     return Column(name, Text, nullable=nullable, server_default=default)
 
 
@@ -105,6 +108,7 @@ def _changed_xid() -> Column[Any]:
 
 
 def _account(**kwargs: Any) -> Column[Any]:
+    """Return a column with the id of an account, without a foreign key, for hot tables."""
     return Column("user_integration_id", UUID, nullable=False, **kwargs)
 
 
@@ -124,13 +128,6 @@ def _content_key() -> Column[Any]:
     item = ForeignKey("user_integration_content.id", ondelete="CASCADE")
     return Column("content_id", BigInteger, item, primary_key=True)
 
-
-YEAR_2000 = "'2000-01-01 00:00:00+00'::timestamp with time zone"
-
-NEXT_SYNC_LESS_INTERVAL = (
-    f"next_sync_at - {YEAR_2000} - poll_interval_minutes::double precision * '00:01:03'::interval"
-)
-"""The interval between the year 2000 and one poll before the next one; immutable, for an index."""
 
 user_integration = Table(
     "user_integration",
@@ -559,7 +556,7 @@ sync_task = Table(
         "user_integration_id",
         "lane",
         "id",
-        postgresql_where=text(f"state IN ({literals(STOPPED_TASKS)}) AND retried_as IS NULL"),
+        postgresql_where=text(IS_STOPPED),
     ),
     # A run takes over the tasks of earlier runs. Parked tasks, which may be many, are not in it.
     Index(
@@ -568,7 +565,7 @@ sync_task = Table(
         "lane",
         "available_at",
         "id",
-        postgresql_where=text(f"state IN ({literals(CARRIED_TASKS)}) AND retried_as IS NULL"),
+        postgresql_where=text(IS_CARRIED),
     ),
     # A run's root replaces the deferred roots of earlier runs.
     Index(
@@ -585,7 +582,7 @@ sync_task = Table(
     Index(
         "sync_task_deferred",
         "available_at",
-        postgresql_where=text(f"state = '{TaskState.DEFERRED}' AND retried_as IS NULL"),
+        postgresql_where=text(IS_DEFERRED),
     ),
     postgresql_with={
         "autovacuum_vacuum_scale_factor": "0.02",

@@ -134,7 +134,7 @@ class Maintenance:
         self._process = processes.Process(
             id, "dispatcher", socket.gethostname(), os.getpid(), [], 0, lease_seconds=lease
         )
-        self.leases = processes.Leases(lease, lease)
+        self.leases = processes.LeaseLengths(lease, lease)
         self._gap_at = float("inf")
         self._redis_is_away = False
         self._redis_back_at = float("-inf")
@@ -249,9 +249,8 @@ class Maintenance:
             except Exception as error:
                 if isinstance(error, psycopg.Error) and passes(error):
                     raise  # the server is unavailable; the loop waits for it
-                remove_values(
-                    error
-                )  # the connection does this only for errors that leave its block
+                # The connection does this only for errors that leave its block.
+                remove_values(error)
                 log.exception(
                     "a maintenance job failed; it runs again in %.0f s, other jobs continue",
                     job.seconds,

@@ -61,7 +61,7 @@ WHERE {recent("engine_state.nonce_at", "term.renewed_at")}
 """
 NEW_EPOCH = "UPDATE engine_state SET epoch = %s WHERE epoch = %s"
 STUCK = "UPDATE engine_state SET stuck = %s WHERE leader = %s"
-STATUS = f"""
+ENGINE_STATUS = f"""
 SELECT epoch, leader, last_tick_at, budgets_started, stuck, clock_timestamp() AS now,
     coalesce({lasts("engine_state.leader_until")}, false) AS leads, leader_until
 FROM engine_state
@@ -153,7 +153,7 @@ def vacant(conn: Conn, seconds: float = VACANT_SECONDS) -> bool:
 
 def status(conn: Conn) -> Status:
     """Return the row of `engine_state`."""
-    status = conn.cursor(row_factory=dataclass_row(Status)).execute(STATUS).fetchone()
+    status = conn.cursor(row_factory=dataclass_row(Status)).execute(ENGINE_STATUS).fetchone()
     assert status is not None, "the first migration inserts the row of engine_state"
     return status
 

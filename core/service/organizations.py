@@ -62,7 +62,7 @@ SELECT {SHOWN} FROM organization
 WHERE name = %(text)s OR id::text LIKE %(prefix)s ORDER BY created_at, id LIMIT 2
 """
 # Served by `user_integration_organization`.
-COUNTS = f"""
+COUNT_MEMBERS = f"""
 SELECT count(*) AS accounts,
     count(*) FILTER (WHERE sync_status = '{AccountState.ACTIVE}') AS active,
     count(*) FILTER (WHERE sync_status = '{AccountState.ERROR}') AS in_error,
@@ -80,13 +80,13 @@ ON CONFLICT (integration_domain, name) DO UPDATE SET user_id = excluded.user_id,
     members_due_at = now(), problem = NULL, updated_at = now()
 RETURNING id, created_at = updated_at
 """
-ACCOUNTS = """
+CONNECTED_MEMBERS = """
 SELECT id FROM user_integration WHERE organization_id = %s AND credentials IS NOT NULL
 ORDER BY id LIMIT 100
 """
-LOCK = "SELECT FROM organization WHERE id = %s FOR UPDATE"
+LOCK_ORGANIZATION = "SELECT FROM organization WHERE id = %s FOR UPDATE"
 DELETE = "DELETE FROM organization WHERE id = %s"
-FORGET = """
+RELEASE_MEMBERS = """
 UPDATE user_integration SET organization_id = NULL, member = NULL, left_at = NULL
 WHERE organization_id = %s
 """
@@ -252,8 +252,8 @@ def disconnect(backend: Backend, id: UUID) -> int:
         while not is_gone:
             disconnected += _disconnect_accounts(conn, id)
             with conn.transaction():
-                conn.execute(LOCK, (id,))
-                is_gone = conn.execute(ACCOUNTS, (id,)).fetchone() is None
+                conn.execute(LOCK_ORGANIZATION, (id,))
+                is_gone = conn.execute(CONNECTED_MEMBERS, (id,)).fetchone() is None
                 if is_gone:  # no listing has added an account since
                     _delete(conn, id, found["name"])
     wait_until_seen(backend.database)
@@ -263,12 +263,12 @@ def disconnect(backend: Backend, id: UUID) -> int:
 def _delete(conn: Conn, id: UUID, name: str) -> None:
     if conn.execute(DELETE, (id,)).rowcount:
         audit.record(conn, Act.ORGANIZATION_DISCONNECT, AuditTarget.ORGANIZATION, id, name=name)
-    conn.execute(FORGET, (id,))
+    conn.execute(RELEASE_MEMBERS, (id,))
 
 
 def _disconnect_accounts(conn: Conn, id: UUID) -> int:
     disconnected = 0
-    while ids := [account for (account,) in conn.execute(ACCOUNTS, (id,))]:
+    while ids := [account for (account,) in conn.execute(CONNECTED_MEMBERS, (id,))]:
         for account in ids:
             with suppress(NotFound):  # erased in the meantime
                 account_disconnect.disconnect(conn, account, Act.ACCOUNT_DISCONNECT)
@@ -302,7 +302,7 @@ def summary(changes: Changes) -> str:
 
 
 def _counted(conn: Conn, row: Row) -> Row:
-    return row | fetch(conn, COUNTS, {"id": row["id"]})[0]
+    return row | fetch(conn, COUNT_MEMBERS, {"id": row["id"]})[0]
 
 
 def _require_members(listed: Sequence[str], excluded: Sequence[str]) -> None:

@@ -101,10 +101,10 @@ def change(backend: Backend, user: str, changes: Mapping[Quota, Change]) -> Row:
     """
     require_text(user_id=user)
     reset = [name for name, number in changes.items() if number == "default"]
-    given = {name: number for name, number in changes.items() if not isinstance(number, str)}
+    numbers = {name: number for name, number in changes.items() if not isinstance(number, str)}
     with backend.database.connection() as conn:
         with conn.transaction():
-            ledger.set_quotas(conn, user, given)
+            ledger.set_quotas(conn, user, numbers)
             ledger.reset_quotas(conn, user, reset)
             ledger.add_changes(conn, user)
             ledger.judge(conn, [user])

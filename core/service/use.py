@@ -34,7 +34,7 @@ LARGEST_FIRST: Mapping[str, str] = {
     for column in ("polls", "tasks", "thread_seconds", "bytes_in", "bytes_kept")
 }
 # The primary key serves it.
-DAYS = f"""
+USE_BY_DAY = f"""
 SELECT day, polls, tasks, thread_seconds, bytes_in, bytes_kept FROM user_day
 WHERE user_id = %(user)s AND {_SINCE} ORDER BY day DESC
 """
@@ -85,7 +85,7 @@ def of_users(
 
 def by_day(conn: Conn, user: str, days: int = 30) -> list[Row]:
     """Return the use of a user on each of the latest days (UTC), the newest first."""
-    return fetch(conn, DAYS, {"user": user, "days": days})
+    return fetch(conn, USE_BY_DAY, {"user": user, "days": days})
 
 
 def largest(conn: Conn) -> list[Row]:

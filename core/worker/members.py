@@ -158,6 +158,6 @@ def _retry_seconds(error: BaseException) -> float:
     """Return after how many seconds the members are listed again."""
     if not isinstance(error, TransientError | RateLimited | OSError):
         return HOUR
-    given = getattr(error, "retry_after", None)
-    asked = given if isinstance(given, int | float) else 0.0
+    seconds = getattr(error, "retry_after", None)
+    asked = seconds if isinstance(seconds, int | float) else 0.0
     return min(max(RETRY_SECONDS, asked), HOUR)

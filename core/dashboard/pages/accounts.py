@@ -14,7 +14,7 @@ from core.dashboard.session import StatusViewer
 from core.db.pool import Conn
 from core.ledger import listeners
 from core.service import authorization
-from core.service.accounts import comparison, daily, oauth, partitions, timeline
+from core.service.accounts import comparison, daily, oauth_client, partitions, timeline
 from core.service.accounts import listing as account_listing
 from core.service.accounts import queries as account_queries
 from core.service.accounts.listening import sentence
@@ -194,7 +194,7 @@ def _collect(engine: Backend, conn: Conn, account: UUID, *, in_full: bool) -> di
         "takes_credentials": integration is not None
         and bool(integration.credentials_model.model_fields),
         "browser": integration is not None
-        and oauth.missing_settings(engine.settings, integration) == [],
+        and oauth_client.missing_settings(engine.settings, integration) == [],
         "waits": progress.blockers(conn, stored_account, live),
         "owed": owed_by(conn, account),
         "next_sync": account_queries.next_sync(row).text,

@@ -105,7 +105,7 @@ def _page(
         rows = organizations.listing(conn)
     values: dict[str, Any] = {
         "rows": [row | {"sentence": organizations.sentence(row)} for row in rows],
-        "integrations": [one.manifest for one in organizations.supporting(engine)],
+        "integrations": [integration.manifest for integration in organizations.supporting(engine)],
         "form": form or Form([("user", "default")]),
         "wrong": wrong,
     }

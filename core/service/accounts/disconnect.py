@@ -7,6 +7,7 @@ from uuid import UUID
 
 from core.accounts import store
 from core.db.pool import Conn
+from core.db.row_factory import dataclass_row
 from core.errors import NotFound, WrongState
 from core.integration.results import MEMBERS
 from core.ledger import audit, erasure
@@ -121,10 +122,10 @@ def hide(
     params = {"id": account, "erases_account": erases_account, "now": now}
     params["erases_user"] = user is not None
     with conn.transaction():
-        row = conn.execute(store.HIDE, params).fetchone()
-        if row is None:
+        cursor = conn.cursor(row_factory=dataclass_row(Hidden))
+        hidden = cursor.execute(store.HIDE, params).fetchone()
+        if hidden is None:
             raise NotFound("account-not-found", account=account)
-        hidden = Hidden(*row)
         if act is not None and hidden.is_new:
             if user is None:
                 audit.record_for_account(conn, act, account)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from core.ledger.listeners import Listening
+from core.ledger.listeners import AccountListener
 from core.service.formatting import ago, counted
 
 
-def state_of(listening: Listening) -> str:
+def state_of(listening: AccountListener) -> str:
     """Return `webhook`, `connected` or `down`."""
     if not listening.listens:
         return "webhook"
     return "connected" if listening.connected else "down"
 
 
-def sentence(listening: Listening, minutes: int, *, in_full: bool = True) -> str:
+def sentence(listening: AccountListener, minutes: int, *, in_full: bool = True) -> str:
     """Describe the listener of an account.
 
     Args:
@@ -37,6 +37,6 @@ def sentence(listening: Listening, minutes: int, *, in_full: bool = True) -> str
     return f"{lost}{reason}. The engine polls the account {polled}."
 
 
-def _latest(listening: Listening) -> str:
+def _latest(listening: AccountListener) -> str:
     at = listening.event_at
     return f"latest event {ago(at)}" if at is not None else "no event yet"

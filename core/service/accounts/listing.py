@@ -31,7 +31,7 @@ ALL = replace(
     filters={**account_queries.accounts.filters, "name": "text"},
     bounds={**account_queries.accounts.bounds, "name": "strpos(lower(name), lower(%(name)s)) > 0"},
 )
-DUE_NOW = replace(ALL, where=liveness.DUE)
+DUE_NOW = replace(ALL, where=liveness.IS_DUE)
 OVERDUE_ACCOUNTS = replace(ALL, where=f"id IN (SELECT a.id {liveness.OVERDUE})")
 # Only accounts with an open run have open tasks. `sync_run_open` serves it, and for each of them
 # `sync_task_ready` and `sync_task_queued`.
@@ -40,7 +40,7 @@ READY = f"""
 {_HAS_RUN} AND EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.READY}'
     AND t.integration_domain = a.integration_domain AND t.user_integration_id = a.id)
 """
-QUEUED = f"""
+HAS_QUEUED = f"""
 {_HAS_RUN} AND EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.QUEUED}'
     AND t.integration_domain = a.integration_domain AND t.user_integration_id = a.id)
 """
@@ -57,7 +57,7 @@ LISTINGS: Mapping[Due, PagedQuery] = {
     "now": DUE_NOW,
     "over": OVERDUE_ACCOUNTS,
     "ready_tasks": replace(ALL, where=READY),
-    "queued_tasks": replace(ALL, where=QUEUED),
+    "queued_tasks": replace(ALL, where=HAS_QUEUED),
     "exhausted_limit": replace(ALL, where=LIMITED),
 }
 # The primary key serves it, for the requested accounts only.

@@ -38,7 +38,7 @@ COUNTERS = (
 )
 """The counters of a run: columns of its row, and attributes of its progress."""
 
-RUN = """
+RUN_COUNTERS = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
     tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, deletions_held, skipped,
     error,
@@ -66,7 +66,7 @@ WHERE run_id = %(run)s AND state = '{TaskState.READY}' AND reason IS NOT NULL
 ORDER BY available_at LIMIT 1
 """
 # The table has one row for each limit that is used up now.
-BLOCKS = f"""
+BLOCKS_OF_KEYS = f"""
 SELECT key, until, reason FROM limit_block
 WHERE {lasts("limit_block.until")} AND key ^@ ANY(%(prefixes)s) ORDER BY until DESC
 """
@@ -90,7 +90,7 @@ FROM unnest(%(users)s::text[]) AS u (id) LEFT JOIN user_kept k ON k.user_id = u.
 """
 
 # Served by the primary key. The breaker of the complete account comes first.
-BREAKERS = """
+BREAKERS_OF_ACCOUNTS = """
 SELECT user_integration_id, limit_name, reason, first_failed_at, probe_at FROM breaker
 WHERE opened_at IS NOT NULL AND user_integration_id = ANY(%(accounts)s) ORDER BY limit_name
 """
@@ -189,7 +189,7 @@ def progress(conn: Conn, run: UUID) -> Progress:
     Raises:
       NotFound: The run does not exist.
     """
-    rows = fetch(conn, RUN, {"run": run})
+    rows = fetch(conn, RUN_COUNTERS, {"run": run})
     if not rows:
         raise NotFound("run-not-found", run=run)
     return Progress(rows[0], **fetch(conn, CURRENT, {"run": run})[0])
@@ -350,7 +350,7 @@ def _quotas(
 
 def _breakers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]]:
     found: dict[UUID, list[Blocker]] = {account.id: [] for account in accounts}
-    for row in fetch(conn, BREAKERS, {"accounts": list(found)}):
+    for row in fetch(conn, BREAKERS_OF_ACCOUNTS, {"accounts": list(found)}):
         what = f"the provider has not answered {row['limit_name']}".rstrip()
         text = f"{what} since {moment(row['first_failed_at'])}: {row['reason']}"
         found[row["user_integration_id"]].append(Blocker(text, row["probe_at"]))
@@ -361,7 +361,7 @@ def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]
     prefixes = {account.id: _prefixes(account) for account in accounts}
     rows = fetch(
         conn,
-        BLOCKS,
+        BLOCKS_OF_KEYS,
         {"prefixes": sorted({prefix for of_account in prefixes.values() for prefix in of_account})},
     )
     return {

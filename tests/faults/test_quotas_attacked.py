@@ -23,6 +23,7 @@ from unicodedata import normalize
 
 import httpx2
 import pytest
+from support.accounts import set_due
 from support.deployment import Deployment
 from support.fleet import Fleet, Program, send
 from support.ports import free_port
@@ -59,6 +60,7 @@ SELECT t.id FROM sync_task t JOIN user_integration a ON a.id = t.user_integratio
 WHERE a.user_id = %s AND t.state = 'parked' AND t.retried_as IS NULL
 """
 IDS = "SELECT id::text FROM user_integration WHERE user_id = %s AND sync_status = 'active'"
+EVERY = "SELECT id FROM user_integration"
 # Users whose total and changes are not the size of their content.
 WRONG_TOTALS = """
 SELECT user_id, sum(bytes) FROM (
@@ -204,7 +206,7 @@ class Crowd:
 
     def makes_due(self) -> None:
         self._stopping.wait(0.5)
-        self.deployment.rows("UPDATE user_integration SET next_sync_at = now()")
+        set_due(self.deployment, *(id for (id,) in self.deployment.rows(EVERY)))
 
     def looks(self) -> None:
         """Compare the tables at one moment."""

@@ -18,10 +18,6 @@ nox.options.sessions = ["tests", "lint", "types", "contracts"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PLUGINS = sorted(str(path.parent) for path in Path().glob("plugins-*/pyproject.toml"))
 SHOWN = ["plugins-hello-world", "plugins-ftp"]
-FAULTS = [
-    "tests/faults",
-    *(f"plugins-slack/tests/test_{name}.py" for name in ("engine_cases", "fleet", "methods_away")),
-]
 FORMS = Path(".github/ISSUE_TEMPLATE")
 GITHUB = {
     "workflows": [".github/workflows/ci.yml"],
@@ -72,11 +68,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Run all fault tests with real processes, including the long ones that `tests` skips."""
+    """Run all tests with real processes, and all long tests, which `tests` skips."""
     _install(session, "test", core=".[demo,serve,sentry,otel,parquet]")
-    session.run(
-        "pytest", "-m", "long or not long", *FAULTS, *session.posargs, interrupt_timeout=LONG
-    )
+    session.run("pytest", "-m", "long or acceptance", *session.posargs, interrupt_timeout=LONG)
 
 
 @nox.session

@@ -74,7 +74,13 @@ def events() -> Iterator[Events]:
 
 
 @pytest.mark.parametrize(
-    "gate", [gate for gate in Gate if gate != Gate.IN_CLAIM], ids=lambda gate: gate.name.lower()
+    "gate",
+    [
+        pytest.param(gate, marks=[] if gate == Gate.IN_COMMIT else pytest.mark.long)
+        for gate in Gate
+        if gate != Gate.IN_CLAIM
+    ],
+    ids=lambda gate: gate.name.lower(),
 )
 def test_a_hint_during_a_run_survives_a_kill_at_any_gate(
     gate: Gate, make_fleet: Callable[..., Fleet], deployment: Deployment

@@ -25,6 +25,8 @@ GITHUB = {
     "issue-forms": sorted(str(path) for path in FORMS.glob("*.yml") if path.stem != "config"),
 }
 """Files by the schema that check-jsonschema has for them."""
+TESTS_FAILED = 1
+"""The exit code of pytest when all tests have run, and some failed."""
 LONG = 60
 """Seconds for programs to stop their servers and workers after Ctrl-C. Nox's default is 0.3."""
 
@@ -53,16 +55,22 @@ def tests(session: nox.Session) -> None:
     """Run all tests, three at a time. With pytest's arguments: `nox -s tests -- -k ledger`.
 
     Most tests wait for processes, so three keep two cores busy, and each gets three times its time
-    limits. A test that fails runs once more, alone: if it passes, it lost a race for the machine,
-    and the warning names it. A fault of the engine fails twice.
+    limits. A test that fails runs once more, alone and with the same seed: if it passes, it lost a
+    race for the machine, and pytest's first summary names it. A fault of the engine fails twice.
     """
     _install(session, "test", core=".[demo,serve,sentry,otel,parquet]")
     patience = {"POLLING_TEST_PATIENCE": "3"}
     try:
         session.run("pytest", "-n", "3", *session.posargs, env=patience, interrupt_timeout=LONG)
-    except nox.command.CommandFailed:
+    except nox.command.CommandFailed as error:
+        # After any other failure, some tests may not have run. Older Nox hides the code.
+        if getattr(error, "return_code", TESTS_FAILED) != TESTS_FAILED:
+            raise
         session.warn("The tests that failed run once more, alone.")
-        alone = ("-x", "--last-failed", "--last-failed-no-failures", "none")
+        alone = (
+            *("-x", "--last-failed", "--last-failed-no-failures", "none"),
+            "--randomly-seed=last",
+        )
         session.run("pytest", *alone, *session.posargs, env=patience, interrupt_timeout=LONG)
 
 

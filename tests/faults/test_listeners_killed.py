@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +15,9 @@ from uuid import UUID
 import pytest
 from integration_polling_hello_world import HelloWorld
 from support.accounts import connect, sync
-from support.cli import PROGRAM
 from support.deployment import Deployment
 from support.fleet import GATED, Fleet, send
+from support.forks import forks
 from support.gates import Gate
 from support.gates.kill import TRIGGERS, closed, nobody_at_gates
 from support.gates.plugin import Gated
@@ -151,15 +150,10 @@ def test_processes_with_listeners_stop_cleanly(
 
 def shown(deployment: Deployment, account: UUID, *options: str) -> str:
     """Return the output of `polling accounts show`."""
-    done = subprocess.run(
-        [*PROGRAM, "accounts", "show", str(account), *options],
-        env=deployment.environment(),
-        cwd=deployment.home,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout + done.stderr * (not options)
+    words = ["accounts", "show", str(account), *options]
+    code, out, errors = forks().run(words, deployment.environment(), deployment.home, None)
+    assert code == 0, errors
+    return out + errors * (not options)
 
 
 @pytest.mark.long

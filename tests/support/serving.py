@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,8 @@ from pathlib import Path
 import httpx2
 import psutil
 
+from core.scopes import ALL
+from core.service import tokens
 from support.deployment import Deployment
 from support.waiting import until
 
@@ -63,10 +63,8 @@ def polling_serve(
 
     log = folder / "serve.log"
     environment = deployment.environment() | variables
-    token = subprocess.run(
-        [*POLLING, "tokens", "create", "--admin", "--json"],
-        env=environment, cwd=folder, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    with deployment.connection() as conn:
+        token = tokens.create(conn, user_id=None, scopes=ALL).secret
     with log.open("w") as file:
         process = psutil.Popen(
             [*POLLING, "serve", "--port", "0"], env=environment, cwd=folder, stdout=file,
@@ -77,7 +75,7 @@ def polling_serve(
             lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", log.read_text()),
             "the API listens",
         )
-        served = Served(found[1], json.loads(token.stdout)["token"], process, log)
+        served = Served(found[1], token, process, log)
         with served.client() as client:
             until(lambda: client.get("/healthz").status_code == 200, "the API answers")
         yield served

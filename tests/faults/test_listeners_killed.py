@@ -17,7 +17,7 @@ from integration_polling_hello_world import HelloWorld
 from support.accounts import connect, sync
 from support.deployment import Deployment
 from support.fleet import GATED, Fleet, send
-from support.forks import forks
+from support.forks import polling
 from support.gates import Gate
 from support.gates.kill import TRIGGERS, closed, nobody_at_gates
 from support.gates.plugin import Gated
@@ -151,7 +151,7 @@ def test_processes_with_listeners_stop_cleanly(
 def shown(deployment: Deployment, account: UUID, *options: str) -> str:
     """Return the output of `polling accounts show`."""
     words = ["accounts", "show", str(account), *options]
-    code, out, errors = forks().run(words, deployment.environment(), deployment.home, None)
+    code, out, errors = polling(words, deployment.environment(), deployment.home)
     assert code == 0, errors
     return out + errors * (not options)
 

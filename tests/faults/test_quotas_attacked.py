@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import signal
 import subprocess
+import tempfile
 import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from random import Random
 from typing import Any
 from unicodedata import normalize
@@ -26,8 +29,8 @@ import pytest
 from support.accounts import set_due
 from support.deployment import Deployment
 from support.fleet import Fleet, Program, send
+from support.forks import POLLING, Fork, start
 from support.ports import free_port
-from support.serving import POLLING
 
 from core.ledger import quotas
 from core.scopes import DEFAULT
@@ -88,7 +91,7 @@ class Crowd:
         self.deployment = fleet.deployment
         self.answers: Counter[tuple[str, str]] = Counter()
         self.faults: list[Any] = []
-        self.commands: list[subprocess.Popen[str]] = []
+        self.commands: list[Fork | subprocess.Popen[bytes]] = []
         self._names = count()
         self._stopping = threading.Event()
         ways = (self.connects, self.connects, self.syncs, self.syncs, self.retries, self.erases,
@@ -189,17 +192,17 @@ class Crowd:
         id = self.one() if self.random.random() < 0.5 else None
         config = ["--config", json.dumps(self.config()), "--user-id", USER]
         words = ["sync", id] if id else ["connect", "hello-world", *config]
-        process = subprocess.Popen(
-            [*POLLING, *words],
-            env=self.deployment.environment() | self.fleet.variables,
-            cwd=self.deployment.home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.commands.append(process)
-        _, error = process.communicate()
+        with tempfile.TemporaryFile() as errors, Path(os.devnull).open() as nothing:
+            process = start(
+                [*POLLING, *words],
+                self.deployment.environment() | self.fleet.variables,
+                self.deployment.home,
+                [nothing.fileno(), errors.fileno(), errors.fileno()],
+            )
+            self.commands.append(process)
+            process.wait()
+            errors.seek(0)
+            error = errors.read().decode()
         self.answers["command", str(process.returncode)] += 1
         if process.returncode not in (0, 1, -signal.SIGKILL) or "Traceback" in error:
             self.faults.append((words, process.returncode, error))
@@ -310,7 +313,7 @@ def _answers(port: int) -> bool:
 
 def _kill(turn: int, random: Random, fleet: Fleet, apis: list[Program], crowd: Crowd) -> None:
     """Kill an API process, a worker, a command or a dispatcher, in turn."""
-    running = [each for each in crowd.commands if each.poll() is None]
+    running = [each for each in crowd.commands if each.returncode is None]
     pids = [[], fleet.worker_pids(), [each.pid for each in running], fleet.dispatcher_pids()]
     if turn % 4 == 0:
         apis[random.randrange(len(apis))].kill()

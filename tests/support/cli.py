@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +23,9 @@ with warnings.catch_warnings():  # on Python 3.11, pyftpdlib uses the standard l
 
 from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
-from support import waiting
-from support.forks import forks
+from support import forks, waiting
 
-PROGRAM = [sys.executable, "-c", "from core.cli import main; main()"]
+PROGRAM = forks.POLLING
 USERNAME, PASSWORD = "someone", "correct-horse-battery"
 
 
@@ -90,12 +88,12 @@ class Cli:
         )
 
     def __call__(self, *words: str, given: str | None = None) -> Done:
-        done = self._forked(words, given) if self.forked else self._started(words, given)
+        if self.forked:
+            done = Done(*forks.polling(words, self.env, self.folder, given or ""))
+        else:
+            done = self._started(words, given)
         assert "Traceback" not in done.err, done.err
         return done
-
-    def _forked(self, words: Sequence[str], given: str | None) -> Done:
-        return Done(*forks().run(words, self.env, self.folder, given))
 
     def _started(self, words: Sequence[str], given: str | None) -> Done:
         stdin = {"stdin": subprocess.PIPE} if given is not None else {}

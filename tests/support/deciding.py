@@ -15,7 +15,7 @@ from core.ledger.scheduling import request_resync
 from support.dashboard import Browser
 from support.deployment import Deployment
 from support.fleet import Fleet
-from support.forks import forks
+from support.forks import polling
 from support.serving import Served, polling_serve
 
 Decision = Literal["accept", "refuse"]
@@ -119,7 +119,7 @@ class Person:
 
     def _in_cli(self, id: int, decision: Decision) -> bool:
         words = ["deletions", decision, str(id), "--json"]
-        code, out, errors = forks().run(words, self._environment, self._folder, None)
+        code, out, errors = polling(words, self._environment, self._folder)
         if code:
             assert f"held deletion {id} not found" in errors, errors
             return False

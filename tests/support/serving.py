@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import resource
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ import psutil
 from core.scopes import ALL
 from core.service import tokens
 from support.deployment import Deployment
+from support.forks import POLLING, start
 from support.waiting import until
-
-POLLING = [sys.executable, "-c", "from core.cli import main; main()"]
 
 
 @dataclass
@@ -32,7 +30,7 @@ class Served:
 
     url: str
     token: str
-    process: psutil.Popen
+    process: psutil.Process
     log: Path
 
     @property
@@ -56,20 +54,17 @@ def polling_serve(
       files: The number of files that the process may open. Default: that of the tests.
       **variables: The settings.
     """
-
-    def limit() -> None:
-        if files is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-
     log = folder / "serve.log"
     environment = deployment.environment() | variables
     with deployment.connection() as conn:
         token = tokens.create(conn, user_id=None, scopes=ALL).secret
-    with log.open("w") as file:
-        process = psutil.Popen(
-            [*POLLING, "serve", "--port", "0"], env=environment, cwd=folder, stdout=file,
-            stderr=file, preexec_fn=limit,
-        )  # fmt: skip
+    argv = [*POLLING, "serve", "--port", "0"]
+    if files is not None:
+        argv = ["/bin/sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *argv]
+    with log.open("w") as file, Path(os.devnull).open() as nothing:
+        streams = [nothing.fileno(), file.fileno(), file.fileno()]
+        program = start(argv, environment, folder, streams)
+    process = psutil.Process(program.pid)
     try:
         found = until(
             lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", log.read_text()),
@@ -81,5 +76,5 @@ def polling_serve(
         yield served
     finally:
         process.kill()
-        process.wait()
+        program.wait()
         print(log.read_text()[-20_000:])

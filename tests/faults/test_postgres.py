@@ -34,7 +34,13 @@ def _kill(server: Server) -> None:
     server.start()
 
 
-@pytest.mark.parametrize("end", [Server.restart, _kill], ids=["restarted", "killed"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(Server.restart, id="restarted", marks=pytest.mark.long),
+        pytest.param(_kill, id="killed"),
+    ],
+)
 def test_a_restart_of_postgresql_loses_and_repeats_nothing(
     end: Callable[[Server], None], fleet: Fleet, deployment: Deployment, own_servers: Servers
 ) -> None:
@@ -105,7 +111,14 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("what", LOST)
+@pytest.mark.parametrize(
+    "what",
+    [
+        "the reply of a commit",
+        pytest.param("the commit itself", marks=pytest.mark.long),
+        pytest.param("the reply of any statement", marks=pytest.mark.long),
+    ],
+)
 def test_lost_commits_and_replies_lose_and_repeat_nothing(
     what: str, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
@@ -148,7 +161,9 @@ WAIT_FOR = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pi
 LAST_ITEM = "10-13-13"
 
 
-@pytest.mark.parametrize("victim", ["the engine", "somebody else"])
+@pytest.mark.parametrize(
+    "victim", ["the engine", pytest.param("somebody else", marks=pytest.mark.long)]
+)
 def test_a_deadlock_with_another_transaction_repeats_no_task(
     victim: str, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:

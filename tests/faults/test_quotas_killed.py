@@ -39,7 +39,7 @@ OPEN = "SELECT count(*) FROM sync_run WHERE state = 'running'"
 
 
 @pytest.mark.parametrize(
-    "kills", [6, pytest.param(40, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
+    "kills", [3, pytest.param(40, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
 )
 def test_kills_let_no_user_exceed_a_quota(
     kills: int, make_fleet: Callable[..., Fleet], deployment: Deployment

@@ -36,7 +36,7 @@ def servers_run(home: Path) -> bool:
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     """Run `polling up` beside the commands. It must end cleanly and stop its servers."""
-    cli = Cli(tmp_path_factory.mktemp("cli"), POLLING_CRON_SCHEDULE=YEARLY)
+    cli = Cli(tmp_path_factory.mktemp("cli"), forked=True, POLLING_CRON_SCHEDULE=YEARLY)
     try:
         with cli_support.up(cli) as lines:
             assert any(str(cli.home) in line for line in lines), (

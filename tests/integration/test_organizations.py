@@ -487,6 +487,7 @@ def command_line(settings: Settings, tmp_path: Path) -> Cli:
     assert redis is not None
     cli = Cli(
         tmp_path,
+        forked=True,
         DATABASE_URL=database.get_secret_value(),
         REDIS_URL=redis.get_secret_value(),
         POLLING_SECRET_KEYS=settings.secret_keys[0].get_secret_value(),

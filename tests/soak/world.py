@@ -85,7 +85,7 @@ class World:
         self.home = Path(tempfile.mkdtemp(prefix="soak-"))
         self.calls_log = self.home / "calls.log"
         self.blobs = self.home / "blobs"
-        self.servers = Servers()
+        self.servers = Servers(options={})
         self.keep = False
         self._name = f"soak-{seed}"
         self._stack = ExitStack()

@@ -108,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
 def serving_provider() -> Iterator[Provider]:
     """Run a provider."""
     with Provider() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
         server.shutdown()

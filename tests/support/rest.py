@@ -158,6 +158,22 @@ def serving(
         thread.join(20)
 
 
+_document: dict[str, Any] = {}
+
+
+def sharing(rest: FastAPI) -> FastAPI:
+    """Let an application use the OpenAPI document of the first one: it depends on the code only."""
+    made = rest.openapi
+
+    def document() -> dict[str, Any]:
+        if not _document:
+            _document.update(made())
+        return _document
+
+    rest.openapi = document  # type: ignore[method-assign]
+    return rest
+
+
 @pytest.fixture
 def integrations() -> Sequence[Any]:
     """Further integrations for a test module."""
@@ -194,7 +210,7 @@ def backend(
 
 @pytest.fixture
 def api(backend: Backend) -> Iterator[Api]:
-    with serving(backend) as url:
+    with serving(backend, sharing) as url:
         running = Api(backend, url)
         yield running
         for client in running.clients:

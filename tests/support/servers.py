@@ -9,15 +9,28 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
+from unittest.mock import patch
 
+from core.embedded import postgres
 from core.embedded.daemon import Daemon
 from core.embedded.locks import private_folder
 from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
 from support.waiting import until
+
+QUICK: Mapping[str, str] = MappingProxyType({"fsync": "off", "full_page_writes": "off"})
+"""Options of PostgreSQL whose data survive the death of all processes, but no power failure."""
+
+
+def started_with(given: Mapping[str, str] = QUICK) -> AbstractContextManager[object]:
+    """Start PostgreSQL with these options during the block."""
+    return patch.dict(postgres._OPTIONS, given)
 
 
 @dataclass
@@ -26,16 +39,19 @@ class Server:
 
     Attributes:
       url: The URL of the server after its last start.
+      options: Options of PostgreSQL.
     """
 
     program: Postgres | Valkey
     daemon: Daemon
     pid_file: Path
     url: str = ""
+    options: Mapping[str, str] = field(default_factory=lambda: QUICK)
 
     def start(self) -> str:
         """Start the server if it is stopped; return its URL when it answers."""
-        self.url = self.program.start()
+        with started_with(self.options):
+            self.url = self.program.start()
         return self.url
 
     def stop(self) -> None:
@@ -60,7 +76,13 @@ class Server:
 
 @dataclass
 class Servers:
-    """PostgreSQL and Valkey in a temporary folder."""
+    """PostgreSQL and Valkey in a temporary folder.
+
+    Args:
+      options: Options of PostgreSQL. Default: `QUICK`.
+    """
+
+    options: Mapping[str, str] = field(default_factory=lambda: QUICK)
 
     # A short path: sockets with a long path are placed in another folder at every start.
     home: Path = field(
@@ -73,6 +95,7 @@ class Servers:
             Postgres(folder),
             Daemon("PostgreSQL", folder, "postgres"),
             folder / "postgres" / "postmaster.pid",
+            options=self.options,
         )
         self.valkey = Server(
             Valkey(folder), Daemon("Valkey", folder, "valkey"), folder / "valkey" / "valkey.pid"

@@ -2,7 +2,8 @@
 
 The plugin lists the members. `apply` compares them with the accounts of the organization: it adds
 accounts, and pauses those of members who have left. It deletes nothing. An account that a person
-has disconnected stays so, and an erased one is not added again.
+has disconnected stays so, and an erased one is not added again. An account that the end of an
+organization has disconnected returns if the organization is connected again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from uuid import UUID, uuid4
 
 from psycopg.rows import class_row
 
+from core.accounts import store
 from core.accounts.vault import Vault
 from core.db.clocks import HOUR, passed
 from core.db.pool import Conn
@@ -37,13 +39,15 @@ MEMBER = "{member}"
 LEFT = "The member has left the organization, or is suspended there."
 MAX_PROBLEM_CHARS = 1_000
 
-_COLUMNS = """id, user_id, integration_domain, name, config, credentials, listed,
-    excluded || erased AS excluded, poll_interval_minutes"""
+_COLUMNS = """id, user_id, integration_domain, name, config,
+    coalesce(credentials, '') AS credentials, listed, excluded || erased AS excluded,
+    poll_interval_minutes, ending_since IS NOT NULL AS is_ending"""
 CLAIM = f"""
 UPDATE organization
 SET members_due_at = clock_timestamp() + {CLAIM_SECONDS} * interval '1 second'
 WHERE id = (SELECT id FROM organization
     WHERE integration_domain = %s AND {passed("organization.members_due_at")} AND id <> ALL(%s)
+      AND ending_since IS NULL
     ORDER BY members_due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING {_COLUMNS}
 """
@@ -76,11 +80,23 @@ VALUES (%(id)s, %(user)s, %(domain)s, %(name)s, %(identity)s, %(group)s, %(confi
     %(organization)s, %(member)s)
 ON CONFLICT (user_id, integration_domain, identity) DO NOTHING
 """
+# An organization has ended the account of the member. The erasure of its content has not begun.
+# Another id than before is another person with the same address.
+RESTORE = f"""
+UPDATE user_integration SET organization_id = %(organization)s, member = %(member)s,
+    limit_group = coalesce(%(group)s, limit_group), credentials = %(credentials)s,
+    credentials_version = credentials_version + 1, version = version + 1, refresh_holder = NULL,
+    refresh_until = NULL, {store.RETURNED}, next_sync_at = now(), updated_at = now()
+WHERE user_id = %(user)s AND integration_domain = %(domain)s AND identity = %(identity)s
+  AND organization_id IS NULL AND credentials IS NULL AND NOT erasure_begun
+  AND (member IN (%(member)s, identity) OR member IS NOT NULL AND identity = %(member)s)
+"""
 # Let an erasure and the end of the organization wait until an account is added, or prevent it.
 LOCK = """
-SELECT FROM organization WHERE id = %(organization)s AND NOT erased ?| %(names)s::text[] FOR SHARE
+SELECT FROM organization WHERE id = %(organization)s AND ending_since IS NULL
+  AND NOT erased ?| %(names)s::text[] FOR SHARE
 """
-ADOPT = "UPDATE user_integration SET member = %s WHERE id = %s"
+ADOPT = "UPDATE user_integration SET member = %s WHERE id = %s AND organization_id IS NOT NULL"
 RENAME = """
 UPDATE user_integration a SET identity = %(identity)s, name = %(name)s,
     credentials = %(credentials)s, credentials_version = credentials_version + 1,
@@ -132,6 +148,7 @@ class Organization:
       listed: The members that a person has named; None if the plugin lists them.
       excluded: The members without an account, by id or identity: a person has named them, or has
         erased their accounts.
+      is_ending: True if a person has disconnected it. It has no credentials any more.
     """
 
     id: UUID
@@ -143,6 +160,7 @@ class Organization:
     listed: list[str] | None
     excluded: list[str]
     poll_interval_minutes: int
+    is_ending: bool = False
 
     def __repr__(self) -> str:
         return f"Organization({self.id}, {self.integration_domain}, {self.name!r})"
@@ -263,7 +281,7 @@ def apply(
             if has_left:
                 plan.returned.append(id)
     gone = [known[member][0] for member in known.keys() - plan.present]
-    changes.returned = conn.execute(RETURN, (plan.returned,)).rowcount
+    changes.returned += conn.execute(RETURN, (plan.returned,)).rowcount
     conn.execute(IS_BACK, (plan.returned,))
     changes.left = conn.execute(LEAVE, {"ids": gone, "detail": LEFT}).rowcount
     conn.execute(LISTED, {"id": organization.id, "members": changes.members})
@@ -320,6 +338,9 @@ def _add(
             quotas.lock_accounts(conn, user)
             if conn.execute(LOCK, params).fetchone() is None:
                 return  # since the listing began, a person has erased the account, or ended all
+            if conn.execute(RESTORE, params).rowcount:
+                changes.returned += 1
+                return
             quotas.require_place(conn, user)
             is_new = conn.execute(ADD, params).rowcount > 0
             if is_new:

@@ -9,7 +9,7 @@ organization has disconnected returns if the organization is connected again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,8 +29,14 @@ from core.results.text import is_storable, sanitize
 from core.states import AccountState
 
 MAX_MEMBERS = 100_000
-CLAIM_SECONDS = 1_200.0
-"""Seconds after which another process lists the members, if the one that began has ended."""
+CLAIM_SECONDS = 120.0
+"""Seconds after which another process lists the members, if the one that began does not renew."""
+
+RENEW_SECONDS = 30.0
+"""Seconds after which a process that lists the members renews its claim."""
+
+ACCOUNTS_PER_STATEMENT = 500
+"""The number of accounts that one statement pauses or resumes."""
 
 MAX_TEXT_CHARS = 500
 MEMBER = "{member}"
@@ -50,6 +56,12 @@ WHERE id = (SELECT id FROM organization
       AND ending_since IS NULL
     ORDER BY members_due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING {_COLUMNS}
+"""
+# A person may ask for a listing, or another process may claim it, in the meantime. Then it stays.
+RENEW = f"""
+UPDATE organization SET members_due_at = clock_timestamp() + {CLAIM_SECONDS} * interval '1 second'
+WHERE id = %s AND members_due_at BETWEEN clock_timestamp()
+    AND clock_timestamp() + {CLAIM_SECONDS} * interval '1 second'
 """
 LOAD = f"SELECT {_COLUMNS} FROM organization WHERE id = %s"
 LISTED = f"""
@@ -207,6 +219,11 @@ def claim(conn: Conn, domain: str, without: Sequence[UUID] = ()) -> Organization
     return cursor.execute(CLAIM, (domain, list(without))).fetchone()
 
 
+def renew(conn: Conn, id: UUID) -> None:
+    """Reserve an organization that this process has claimed for another `CLAIM_SECONDS`."""
+    conn.execute(RENEW, (id,))
+
+
 def load(conn: Conn, id: UUID) -> Organization | None:
     """Return an organization; None if it does not exist."""
     return conn.cursor(row_factory=class_row(Organization)).execute(LOAD, (id,)).fetchone()
@@ -281,13 +298,26 @@ def apply(
             if has_left:
                 plan.returned.append(id)
     gone = [known[member][0] for member in known.keys() - plan.present]
-    changes.returned += conn.execute(RETURN, (plan.returned,)).rowcount
-    conn.execute(IS_BACK, (plan.returned,))
-    changes.left = conn.execute(LEAVE, {"ids": gone, "detail": LEFT}).rowcount
+    _resume_and_pause(conn, plan.returned, gone, changes)
     conn.execute(LISTED, {"id": organization.id, "members": changes.members})
     if changes.problem is not None:
         not_listed(conn, organization.id, changes.problem)
     return changes
+
+
+def _resume_and_pause(
+    conn: Conn, returned: Sequence[UUID], gone: Sequence[UUID], changes: Changes
+) -> None:
+    for ids in _portions(returned):
+        changes.returned += conn.execute(RETURN, (ids,)).rowcount
+        conn.execute(IS_BACK, (ids,))
+    for ids in _portions(gone):
+        changes.left += conn.execute(LEAVE, {"ids": ids, "detail": LEFT}).rowcount
+
+
+def _portions(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    for start in range(0, len(ids), ACCOUNTS_PER_STATEMENT):
+        yield ids[start : start + ACCOUNTS_PER_STATEMENT]
 
 
 def _is_valid(member: Member) -> bool:

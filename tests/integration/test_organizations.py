@@ -488,7 +488,7 @@ def test_commands_connect_and_say_why_not(settings: Settings, api, gmail, tmp_pa
     disconnect = ("organizations", "disconnect", "example.com")
     assert "needs --yes" in cli(*disconnect, "--delete-content").err
     assert "Disconnecting 2 accounts of example.com" in cli.ok(*disconnect, "--keep-content").out
-    assert "Disconnecting: 2 accounts left." in cli.ok("organizations").out
+    assert "Disconnecting: 2 accounts" in cli.ok("organizations").out
     assert "is being disconnected" in cli.fails("organizations", "sync", "example.com")
     end_all(api.backend)
     assert "No organizations" in cli.ok("organizations").out

@@ -44,7 +44,7 @@ class Key(BaseModel, extra="ignore"):
 
 
 class Club(BaseIntegration[NoFields, Key]):
-    manifest = Manifest("club", "Club")
+    manifest = Manifest("shop", "Club")
     listed: ClassVar[list[Member]] = []
 
     @classmethod
@@ -71,7 +71,7 @@ def three_members() -> None:
 def connected(backend) -> Callable[..., organizations.Connected]:
     def connect(**more: Any) -> organizations.Connected:
         return organizations.connect(
-            backend, "club", **{"name": "club", "credentials": {"club": "1"}} | more
+            backend, "shop", **{"name": "club", "credentials": {"club": "1"}} | more
         )
 
     return connect
@@ -82,7 +82,7 @@ def fill(desk: Any, organization: UUID, number: int, running: int = 0) -> None:
     desk.conn.execute(
         "INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config,"
         " credentials, next_sync_at, organization_id, member) SELECT gen_random_uuid(), 'default',"
-        " 'club', 'm' || n, 'm' || n, '{}', 'sealed', now(), %s, 'id-' || n"
+        " 'shop', 'm' || n, 'm' || n, '{}', 'sealed', now(), %s, 'id-' || n"
         " FROM generate_series(1, %s) n",
         (organization, number),
     )
@@ -135,7 +135,7 @@ def test_nothing_of_an_organization_that_ends_is_synced(backend, desk, connected
     id = connected().id
     other = desk.account("other")
     registry = Registry()
-    registry.integrations["club"] = Club
+    registry.integrations["shop"] = Club
     accounts = Accounts(backend.database, backend.vault, registry, {})
     [(account,)] = desk.rows("SELECT id FROM user_integration WHERE identity = 'ann'")
     assert accounts.get(str(account)).credentials == Key(club="1")
@@ -162,7 +162,7 @@ def test_an_organization_that_ends_is_not_listed_and_gets_no_accounts(
             refused()
         assert error.value.code == "organization-ending"
     desk.conn.execute("UPDATE organization SET members_due_at = now() - interval '1 hour'")
-    assert ledger.claim(desk.conn, "club") is None
+    assert ledger.claim(desk.conn, "shop") is None
 
 
 def test_a_repeated_request_changes_nothing(backend, desk, connected) -> None:

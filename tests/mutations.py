@@ -1818,7 +1818,7 @@ MUTATIONS = [
     ),
     Mutation(
         "lists of members end with the connection of their account",
-        (("core/service/accounts/disconnect.py", "conn.execute(DELETE_MEMBERS, (account,))",
+        (("core/ledger/endings.py", "conn.execute(DELETE_MEMBERS, (account,))",
           "pass"),),
         ("tests/integration/test_members_and_notices.py",),
     ),

@@ -152,6 +152,7 @@ RULES: Mapping[str, Rule] = {
     "monotonic_sample.at": Record(),
     "oauth_flow.expires_at": Age(HOUR),
     "organization.created_at": Record(),
+    "organization.ending_since": Record(),
     "organization.listed_at": Record(),
     "organization.members_due_at": Deadline(_seconds(HOUR)),
     "organization.updated_at": Record(),

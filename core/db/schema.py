@@ -245,7 +245,8 @@ organization = Table(
     _text("integration_domain"),
     _text("name"),
     Column("config", JSONB, nullable=False),
-    _text("credentials"),
+    # NULL once the organization ends.
+    _text("credentials", nullable=True),
     # The members that a person has named. NULL: the plugin lists them.
     Column("listed", JSONB),
     # Members without an account: named by a person, and erased.
@@ -259,8 +260,19 @@ organization = Table(
     _moment("listed_at"),
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
+    # The time at which a person disconnected it. The leader ends its accounts, and deletes the row.
+    _moment("ending_since"),
+    # What happens to the accounts: the content is hidden, and deleted later; and so is the account.
+    _flag("hides_content"),
+    _flag("erases_accounts"),
     UniqueConstraint("integration_domain", "name"),
     Index("organization_listing", "created_at", "id"),
+    Index(
+        "organization_ending",
+        "ending_since",
+        "id",
+        postgresql_where=text("ending_since IS NOT NULL"),
+    ),
 )
 
 sync_run = Table(

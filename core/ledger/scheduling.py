@@ -15,6 +15,7 @@ from core.db.row_factory import dataclass_row
 from core.errors import NotFound
 from core.integration.base import START
 from core.ledger import breakers, carry_over, quotas
+from core.ledger.endings import ENDING
 from core.ledger.opening import ADD_ROOT, NO_PAYLOAD, OPEN_RUN, ROOT_KEY, not_active
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.states import AccountState, HeldState, Lane, Quota, RunState, Trigger
@@ -26,6 +27,7 @@ _DUE = f"""
 FROM user_integration a
 WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= now()
   AND NOT ARRAY({PAUSED_DOMAINS}) @> ARRAY[a.integration_domain]
+  AND NOT ARRAY({ENDING}) @> ARRAY[a.organization_id]
 """
 ANY_DUE = f"SELECT EXISTS (SELECT {_DUE})"
 
@@ -106,8 +108,9 @@ NO_BITMAP_SCANS = "SET LOCAL enable_bitmapscan = off"
 
 TICK = "UPDATE engine_state SET last_tick_at = clock_timestamp()"
 
-LOCK_ACCOUNT = """
-SELECT sync_status, integration_domain, resync_due, drop_state, user_id
+LOCK_ACCOUNT = f"""
+SELECT CASE WHEN organization_id IN ({ENDING}) THEN '{AccountState.DISCONNECTED}'
+    ELSE sync_status END, integration_domain, resync_due, drop_state, user_id
 FROM user_integration WHERE id = %s FOR NO KEY UPDATE
 """
 # The caller has locked the account, so the run cannot end. A run that somebody joined is kept.

@@ -329,7 +329,10 @@ class MemberChanges(BaseModel):
     members: int = Field(description="The number of active members")
     added: int = Field(description="The number of new accounts")
     returned: int = Field(
-        description="The number of accounts that resumed, because their members are back"
+        description=(
+            "The number of accounts that resumed, because their members or the organization are"
+            " back"
+        )
     )
     left: int = Field(
         description="The number of accounts that were paused, because their members have left"
@@ -397,6 +400,12 @@ class Organization(BaseModel):
     active: int = Field(description="The number of active accounts")
     in_error: int = Field(description="The number of accounts in error")
     members_left: int = Field(description="The number of accounts whose members have left")
+    ending_since: datetime | None = Field(
+        description=(
+            "The time at which a person disconnected the organization. It is deleted when all its"
+            " accounts are disconnected"
+        )
+    )
     created_at: datetime = Field(description="The time at which the organization was connected")
     updated_at: datetime = Field(description="The time of the last change")
 

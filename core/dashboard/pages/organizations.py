@@ -79,7 +79,7 @@ def disconnect_organization(
     organization: OrganizationId,
     form: ActionForm,
 ) -> Response:
-    """Delete the credentials of an organization, and disconnect its accounts."""
+    """Delete the credentials of an organization, and begin to disconnect its accounts."""
     organizations.disconnect(engine, organization)
     return redirect("/organizations", "organization-disconnected")
 

@@ -32,7 +32,7 @@ SELECT id, credentials FROM user_integration
 WHERE credentials IS NOT NULL AND id > %s ORDER BY id LIMIT %s
 """
 # Pending sign-ins: the table has the flows of the last minutes, and is read completely.
-SEALED_ORGANIZATIONS = "SELECT credentials FROM organization ORDER BY id"
+SEALED_ORGANIZATIONS = "SELECT credentials FROM organization WHERE credentials IS NOT NULL"
 SEALED_SIGN_INS = """
 SELECT verifier FROM oauth_flow WHERE expires_at > now()
 UNION ALL SELECT answer FROM oauth_flow WHERE expires_at > now() AND answer IS NOT NULL

@@ -43,8 +43,9 @@ INSERT INTO control_change (user_integration_id)
 SELECT a.id FROM user_integration a WHERE a.organization_id = %s AND EXISTS (
     SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.state = '{RunState.RUNNING}')
 """
-NEXT = f"""
-SELECT id, hides_content, erases_accounts FROM organization WHERE id IN ({ENDING})
+# Served by `organization_ending`.
+NEXT = """
+SELECT id, hides_content, erases_accounts FROM organization WHERE ending_since IS NOT NULL
 ORDER BY ending_since, id LIMIT 1
 """
 # Served by `user_integration_organization`. Accounts leave this index when they end.

@@ -570,6 +570,31 @@ MUTATIONS = [
         ("tests/integration/test_member_listings.py",),
     ),
     Mutation(
+        "a process that lists members renews its claim",
+        (("core/worker/members.py", "        claim.renew()\n    if", "    if"),),
+        ("tests/integration/test_member_listings.py",),
+    ),
+    Mutation(
+        "no account of an organization that ends is claimed",
+        (("core/ledger/scheduling.py",
+          "  AND NOT ARRAY({ENDING}) @> ARRAY[a.organization_id]\n", ""),),
+        ("tests/integration/test_organization_endings.py",),
+    ),
+    Mutation(
+        "an account with an open run stays in its organization",
+        (("core/accounts/store.py",
+          "WHERE a.id = ANY(%(ids)s) AND NOT EXISTS (SELECT FROM sync_run r\n"
+          "    WHERE r.user_integration_id = a.id AND r.state = '{RunState.RUNNING}')\n",
+          "WHERE a.id = ANY(%(ids)s)\n"),),
+        ("tests/integration/test_organization_endings.py",),
+    ),
+    Mutation(
+        "an account that a person has disconnected does not return with its organization",
+        (("core/accounts/store.py",
+          "member = CASE WHEN a.credentials IS NOT NULL THEN a.member END,", "member = a.member,"),),
+        ("tests/integration/test_organization_endings.py",),
+    ),
+    Mutation(
         "the short secrets of an organization",
         (("core/worker/member_listing.py",
           "return KNOWN.redact_all(self._redact(text))", "return KNOWN.redact_all(text)"),),

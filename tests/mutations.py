@@ -61,8 +61,8 @@ MUTATIONS = [
     Mutation(
         "items of a restored account get new places in the feed",
         (("core/accounts/store.py",
-          "restored_after = CASE sync_status WHEN '{AccountState.ERASING}' THEN ''",
-          "restored_after = CASE sync_status WHEN 'never' THEN ''"),),
+          "CASE sync_status WHEN '{AccountState.ERASING}' THEN '' ELSE",
+          "CASE sync_status WHEN 'never' THEN '' ELSE"),),
         ("tests/integration/test_erasures.py",),
     ),
     Mutation(
@@ -80,7 +80,7 @@ MUTATIONS = [
     Mutation(
         "no delay while an API of an earlier version runs",
         (("core/accounts/store.py",
-          "OR EXISTS (SELECT FROM process WHERE kind = 'api' AND hides_erasing IS NOT TRUE)", ""),),
+          "OR %(now)s OR {_OLD_API}", "OR %(now)s"),),
         ("tests/integration/test_erasures.py",),
     ),
     Mutation(
@@ -568,6 +568,31 @@ MUTATIONS = [
         (("core/worker/members.py",
           "organizations.claim(conn, domain, list(stuck))", "organizations.claim(conn, domain)"),),
         ("tests/integration/test_member_listings.py",),
+    ),
+    Mutation(
+        "a process that lists members renews its claim",
+        (("core/worker/members.py", "        claim.renew()\n    if", "    if"),),
+        ("tests/integration/test_member_listings.py",),
+    ),
+    Mutation(
+        "no account of an organization that ends is claimed",
+        (("core/ledger/scheduling.py",
+          "  AND NOT ARRAY({ENDING}) @> ARRAY[a.organization_id]\n", ""),),
+        ("tests/integration/test_organization_endings.py",),
+    ),
+    Mutation(
+        "an account with an open run stays in its organization",
+        (("core/accounts/store.py",
+          "WHERE a.id = ANY(%(ids)s) AND NOT EXISTS (SELECT FROM sync_run r\n"
+          "    WHERE r.user_integration_id = a.id AND r.state = '{RunState.RUNNING}')\n",
+          "WHERE a.id = ANY(%(ids)s)\n"),),
+        ("tests/integration/test_organization_endings.py",),
+    ),
+    Mutation(
+        "an account that a person has disconnected does not return with its organization",
+        (("core/accounts/store.py",
+          "member = CASE WHEN a.credentials IS NOT NULL THEN a.member END", "member = a.member"),),
+        ("tests/integration/test_organization_endings.py",),
     ),
     Mutation(
         "the short secrets of an organization",

@@ -262,7 +262,7 @@ organization = Table(
     _moment("updated_at", default=True),
     # The time at which a person disconnected it. The leader ends its accounts, and deletes the row.
     _moment("ending_since"),
-    # What happens to the accounts: the content is hidden, and deleted later; and so is the account.
+    # The leader also hides the content of the accounts, and deletes it later, or the accounts, too.
     _flag("hides_content"),
     _flag("erases_accounts"),
     UniqueConstraint("integration_domain", "name"),

@@ -1,9 +1,9 @@
 """The end of an organization: its accounts are disconnected, or their content is hidden.
 
-A request deletes the shared credentials in a short transaction. From then on, no run of an account
-begins, and the accounts load as disconnected. The leader ends them in portions, and deletes the
-organization after the last one. An account leaves the organization in the transaction that ends it,
-so another leader continues with the accounts that are left.
+A request deletes the shared credentials in a short transaction. After it, no run of an account
+begins, and the accounts load as disconnected. The leader disconnects them in portions, and deletes
+the organization after the last one. One transaction disconnects an account and takes it out of the
+organization, so another leader continues with the accounts that are left.
 
 Until the deletion of the content begins, new credentials of an account restore it, and so does an
 organization with the same member.
@@ -43,8 +43,9 @@ INSERT INTO control_change (user_integration_id)
 SELECT a.id FROM user_integration a WHERE a.organization_id = %s AND EXISTS (
     SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.state = '{RunState.RUNNING}')
 """
-NEXT = f"""
-SELECT id, hides_content, erases_accounts FROM organization WHERE id IN ({ENDING})
+# Served by `organization_ending`.
+NEXT = """
+SELECT id, hides_content, erases_accounts FROM organization WHERE ending_since IS NOT NULL
 ORDER BY ending_since, id LIMIT 1
 """
 # Served by `user_integration_organization`. Accounts leave this index when they end.

@@ -294,7 +294,7 @@ SELECT (SELECT count(*) FROM api_token), (SELECT count(revoked_at) FROM api_toke
     (SELECT count(*) FROM session),
     (SELECT array_agg(sync_status || name || version ORDER BY id) FROM user_integration),
     (SELECT array_agg(state) FROM held_deletion),
-    (SELECT array_agg(name ORDER BY name) FROM organization)
+    (SELECT array_agg(name || (ending_since IS NULL) ORDER BY name) FROM organization)
 """
 KILLED_ACTS = [act for act in Act if act != Act.SESSION_REFUSE]
 

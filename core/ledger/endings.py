@@ -49,8 +49,8 @@ SELECT id, hides_content, erases_accounts FROM organization WHERE ending_since I
 ORDER BY ending_since, id LIMIT 1
 """
 # Served by `user_integration_organization`. Accounts leave this index when they end.
-ACCOUNTS = "SELECT id FROM user_integration WHERE organization_id = %s LIMIT %s"
-LOCK = "SELECT FROM organization WHERE id = %s FOR UPDATE"
+ACCOUNTS_LEFT = "SELECT id FROM user_integration WHERE organization_id = %s LIMIT %s"
+LOCK_ENDING = "SELECT FROM organization WHERE id = %s FOR UPDATE"
 DELETE = """
 DELETE FROM organization o WHERE id = %s AND ending_since IS NOT NULL
   AND NOT EXISTS (SELECT FROM user_integration a WHERE a.organization_id = o.id)
@@ -127,13 +127,13 @@ def end_due(conn: Conn, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while organization := conn.execute(NEXT).fetchone():
         id, hides, erases = organization
-        if accounts := [row[0] for row in conn.execute(ACCOUNTS, (id, ROWS_PER_PORTION))]:
+        if accounts := [row[0] for row in conn.execute(ACCOUNTS_LEFT, (id, ROWS_PER_PORTION))]:
             for account in accounts:
                 stop(conn, account)
             _end(conn, id, accounts, hides=hides, erases=erases)
         else:
             with conn.transaction():
-                conn.execute(LOCK, (id,))
+                conn.execute(LOCK_ENDING, (id,))
                 conn.execute(DELETE, (id,))
         if time.monotonic() >= deadline:
             return False

@@ -58,7 +58,7 @@ WHERE id = (SELECT id FROM organization
 RETURNING {_COLUMNS}
 """
 # A person may ask for a listing, or another process may claim it, in the meantime. Then it stays.
-RENEW = f"""
+RENEW_CLAIM = f"""
 UPDATE organization SET members_due_at = clock_timestamp() + {CLAIM_SECONDS} * interval '1 second'
 WHERE id = %s AND members_due_at BETWEEN clock_timestamp()
     AND clock_timestamp() + {CLAIM_SECONDS} * interval '1 second'
@@ -78,7 +78,7 @@ WHERE id = %(id)s
 DUE = "UPDATE organization SET members_due_at = clock_timestamp(), updated_at = now() WHERE id = %s"
 
 # Served by `user_integration_organization`.
-ACCOUNTS = """
+MEMBER_ACCOUNTS = """
 SELECT member, id, identity, left_at IS NOT NULL FROM user_integration WHERE organization_id = %s
 """
 # The user may have connected the same account before. It keeps its own credentials.
@@ -104,7 +104,7 @@ WHERE user_id = %(user)s AND integration_domain = %(domain)s AND identity = %(id
   AND (member IN (%(member)s, identity) OR member IS NOT NULL AND identity = %(member)s)
 """
 # Let an erasure and the end of the organization wait until an account is added, or prevent it.
-LOCK = """
+LOCK_CLAIMED = """
 SELECT FROM organization WHERE id = %(organization)s AND ending_since IS NULL
   AND NOT erased ?| %(names)s::text[] FOR SHARE
 """
@@ -221,7 +221,7 @@ def claim(conn: Conn, domain: str, without: Sequence[UUID] = ()) -> Organization
 
 def renew(conn: Conn, id: UUID) -> None:
     """Reserve an organization that this process has claimed for another `CLAIM_SECONDS`."""
-    conn.execute(RENEW, (id,))
+    conn.execute(RENEW_CLAIM, (id,))
 
 
 def load(conn: Conn, id: UUID) -> Organization | None:
@@ -268,7 +268,7 @@ def apply(
     """
     known = {
         member: (id, identity, has_left)
-        for member, id, identity, has_left in conn.execute(ACCOUNTS, (organization.id,))
+        for member, id, identity, has_left in conn.execute(MEMBER_ACCOUNTS, (organization.id,))
     }
     by_identity = {identity: member for member, (_, identity, _) in known.items()}
     changes, plan = Changes(), _Plan()
@@ -366,7 +366,7 @@ def _add(
     try:
         with conn.transaction():
             quotas.lock_accounts(conn, user)
-            if conn.execute(LOCK, params).fetchone() is None:
+            if conn.execute(LOCK_CLAIMED, params).fetchone() is None:
                 return  # since the listing began, a person has erased the account, or ended all
             if conn.execute(RESTORE, params).rowcount:
                 changes.returned += 1

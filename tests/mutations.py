@@ -430,7 +430,7 @@ MUTATIONS = [
     Mutation(
         "an erased account, and one of an ended organization, is not added again",
         (("core/ledger/organizations.py",
-          "            if conn.execute(LOCK, params).fetchone() is None:\n",
+          "            if conn.execute(LOCK_CLAIMED, params).fetchone() is None:\n",
           "            if False:\n"),),
         ("tests/integration/test_organizations.py",),
     ),

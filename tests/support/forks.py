@@ -237,7 +237,6 @@ def _serve(at: str) -> None:
         import_module(plugin.module)
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(at)
         listener.listen()
@@ -248,12 +247,14 @@ def _serve(at: str) -> None:
                 listener.close()
                 _attend(connection)
             connection.close()
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
     shutil.rmtree(Path(at).parent)
 
 
 def _attend(connection: socket.socket) -> NoReturn:
     """Run the program of a connection in a fork, send its exit code, and wait for the receipt."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, streams, *_ = socket.recv_fds(connection, 1, 3)
     with connection.makefile() as lines:
         request = json.loads(lines.readline())

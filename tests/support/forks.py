@@ -184,7 +184,8 @@ class Forks:
             start_new_session=True,
         )
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n"
+        with self._process.stdout as out:
+            assert out.readline() == b"ready\n"
 
     def start(
         self,

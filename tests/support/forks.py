@@ -9,6 +9,7 @@ Only Linux has all calls for this. Elsewhere, programs are started as people sta
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -186,6 +187,12 @@ class Forks:
         assert self._process.stdout is not None
         with self._process.stdout as out:
             assert out.readline() == b"ready\n"
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
     def start(
         self,

@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from support.processes import (  # noqa: F401  fixtures
     own_servers,
     server_pair,
 )
-from support.servers import started_with
+from support.servers import folder_for_servers, started_with
 from support.waiting import PATIENCE
 
 from core.accounts.vault import Vault, new_key
@@ -87,7 +86,7 @@ def servers() -> Iterator[Urls]:
     They are the environment's servers, or those from the wheels.
     """
     given = {name: os.environ.get(name.upper()) for name in ("database_url", "redis_url")}
-    home = Path(tempfile.mkdtemp(prefix="polling-"))
+    home = folder_for_servers()
     embedded = Servers(Settings(_env_file=None, home=home, **given))
     try:
         with started_with():

@@ -51,4 +51,4 @@ def scheduled(quiet_servers: Servers, tmp_path_factory: pytest.TempPathFactory) 
     yield fleet
     fleet.end()
     print(fleet.says()[-SHOWN:])
-    deployment.queues.close()
+    deployment.close()

@@ -130,6 +130,7 @@ class Crowd:
             headers={"Authorization": f"Bearer {self.random.choice(self.secrets)}"},
             timeout=30,
             trust_env=False,
+            verify=False,
         )
 
     def send(self, way: str, method: str, path: str, **more: Any) -> httpx2.Response:
@@ -307,7 +308,7 @@ def _token(conn: Any, user: str) -> str:
 def _answers(port: int) -> bool:
     with suppress(httpx2.TransportError):
         url = f"http://127.0.0.1:{port}/healthz"
-        return httpx2.get(url, trust_env=False).status_code == 200
+        return httpx2.get(url, trust_env=False, verify=False).status_code == 200
     return False
 
 

@@ -57,6 +57,7 @@ REFUSALS: dict[str, tuple[Callable[[str], AbstractContextManager[None]], str]] =
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", REFUSALS)
 def test_refused_writes_lose_and_repeat_nothing(
     fault: str, fleet: Fleet, deployment: Deployment

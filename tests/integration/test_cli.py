@@ -22,6 +22,7 @@ from support import cli as cli_support
 from support.cli import Cli, stop_servers, until
 from support.deployment import YEARLY
 
+from core.embedded.locks import private_folder
 from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
 
@@ -34,9 +35,23 @@ def servers_run(home: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the data of an embedded PostgreSQL after its first use."""
+    cli = Cli(tmp_path_factory.mktemp("first"))
+    cli.ok("migrate")
+    return cli.home / "embedded" / "postgres"
+
+
+def copy(data: Path, cli: Cli) -> None:
+    """Copy the data for another home: to create them takes seconds."""
+    subprocess.run(["cp", "-a", str(data), str(private_folder(cli.home / "embedded"))], check=True)
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Iterator[Cli]:
     """Run `polling up` beside the commands. It must end cleanly and stop its servers."""
     cli = Cli(tmp_path_factory.mktemp("cli"), forked=True, POLLING_CRON_SCHEDULE=YEARLY)
+    copy(data, cli)
     try:
         with cli_support.up(cli) as lines:
             assert any(str(cli.home) in line for line in lines), (
@@ -52,9 +67,10 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> Iterator[Cli]:
+def alone(tmp_path: Path, data: Path) -> Iterator[Cli]:
     """Run commands without `polling up`."""
     cli = Cli(tmp_path)
+    copy(data, cli)
     yield cli
     stop_servers(cli.home)
 
@@ -636,9 +652,10 @@ def answered(cli: Cli, words: tuple[str, ...], prompt: bytes, answer: str) -> tu
 # Without `polling up`
 
 
-def test_a_command_starts_the_servers_for_its_own_duration(alone: Cli) -> None:
-    assert alone.ok("accounts").out.startswith("No accounts")
-    assert not servers_run(alone.home)
+def test_a_command_starts_the_servers_for_its_own_duration(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    assert cli.ok("accounts").out.startswith("No accounts")
+    assert not servers_run(cli.home)
 
 
 def test_waiting_without_a_worker_prints_a_warning_and_sigterm_ends_it(alone: Cli) -> None:
@@ -732,10 +749,11 @@ def test_the_doctor_checks_the_rest_when_servers_are_down(tmp_path: Path) -> Non
     assert "hidden-word" not in done.out + done.err
 
 
-def test_the_doctor_reports_a_missing_schema_and_an_evicting_redis(alone: Cli) -> None:
+def test_the_doctor_reports_a_missing_schema_and_an_evicting_redis(tmp_path: Path) -> None:
     from core.embedded import Servers
     from core.settings import Settings
 
+    alone = Cli(tmp_path)
     key = alone.ok("keys", "new").out.strip()
     given = {"database_url": None, "redis_url": None, "home": alone.home}
     with Servers(Settings(_env_file=None, **given)) as urls:

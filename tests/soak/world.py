@@ -96,7 +96,7 @@ class World:
             stack.callback(self.servers.close)
             self.servers.start()
             self.deployment = self._deploy()
-            stack.callback(self.deployment.queues.close)
+            stack.callback(self.deployment.close)
             self.fleet = WatchedFleet(self.deployment, self.home, **self._variables())
             stack.callback(self.fleet.end)
             self.network = stack.enter_context(Network(self.deployment))

@@ -82,7 +82,7 @@ class House:
     def api(self, token: str) -> Iterator[httpx2.Client]:
         headers = {"Authorization": f"Bearer {token}"}
         with httpx2.Client(
-            base_url=self.url, headers=headers, trust_env=False, timeout=60
+            base_url=self.url, headers=headers, trust_env=False, verify=False, timeout=60
         ) as client:
             yield client
 

@@ -172,7 +172,7 @@ def product(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> Dashboard:
 
 @pytest.fixture
 def browser() -> Iterator[httpx2.Client]:
-    with httpx2.Client(follow_redirects=False, timeout=60, trust_env=False) as client:
+    with httpx2.Client(follow_redirects=False, timeout=60, trust_env=False, verify=False) as client:
         yield client
 
 

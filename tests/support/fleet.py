@@ -85,6 +85,8 @@ class Program:
 
     def children(self) -> set[int]:
         """Return the ids of its live worker processes and of its live dispatcher."""
+        if (tasks := Path(f"/proc/{self.pid}/task")).exists():
+            return _children(tasks)
         listed = subprocess.run(
             ["ps", "-A", "-o", "pid=", "-o", "ppid=", "-o", "stat="],
             capture_output=True,
@@ -109,6 +111,18 @@ class Program:
         """Send SIGTERM, and return the exit code."""
         self._process.terminate()
         return self._process.wait(seconds)
+
+
+def _children(tasks: Path) -> set[int]:
+    """Return the live children of a process; Linux lists them, and `ps` reads every process."""
+    found = set()
+    for path in tasks.glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            for pid in path.read_text().split():
+                with suppress(OSError):
+                    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                    found |= {int(pid)} if state != "Z" else set()
+    return found
 
 
 class Fleet:

@@ -9,6 +9,7 @@ Only Linux has all calls for this. Elsewhere, programs are started as people sta
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -184,7 +185,14 @@ class Forks:
             start_new_session=True,
         )
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n"
+        with self._process.stdout as out:
+            assert out.readline() == b"ready\n"
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
     def start(
         self,
@@ -237,7 +245,6 @@ def _serve(at: str) -> None:
         import_module(plugin.module)
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(at)
         listener.listen()
@@ -248,12 +255,14 @@ def _serve(at: str) -> None:
                 listener.close()
                 _attend(connection)
             connection.close()
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
     shutil.rmtree(Path(at).parent)
 
 
 def _attend(connection: socket.socket) -> NoReturn:
     """Run the program of a connection in a fork, send its exit code, and wait for the receipt."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, streams, *_ = socket.recv_fds(connection, 1, 3)
     with connection.makefile() as lines:
         request = json.loads(lines.readline())

@@ -123,7 +123,9 @@ class Api:
     def client(self, token: str | None) -> httpx2.Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.clients.append(
-            httpx2.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+            httpx2.Client(
+                base_url=self.url, headers=headers, timeout=60, trust_env=False, verify=False
+            )
         )
         return self.clients[-1]
 

@@ -24,8 +24,22 @@ from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
 from support.waiting import until
 
-QUICK: Mapping[str, str] = MappingProxyType({"fsync": "off", "full_page_writes": "off"})
+QUICK: Mapping[str, str] = MappingProxyType(
+    {"fsync": "off", "full_page_writes": "off", "min_wal_size": "32MB", "max_wal_size": "128MB"}
+)
 """Options of PostgreSQL whose data survive the death of all processes, but no power failure."""
+
+MEMORY, MIN_MEMORY_BYTES = "/dev/shm", 4 * 2**30
+
+
+def folder_for_servers() -> Path:
+    """Create a folder with a short path: sockets with a long one are elsewhere at every start.
+
+    It is in memory where there is enough. A database has hundreds of files, and each test has a
+    database.
+    """
+    in_memory = Path(MEMORY).exists() and shutil.disk_usage(MEMORY).free > MIN_MEMORY_BYTES
+    return Path(tempfile.mkdtemp(prefix="polling-", dir=MEMORY if in_memory else "/tmp"))
 
 
 def started_with(given: Mapping[str, str] = QUICK) -> AbstractContextManager[object]:
@@ -76,7 +90,7 @@ class Server:
 
 @dataclass
 class Servers:
-    """PostgreSQL and Valkey in a temporary folder.
+    """PostgreSQL and Valkey.
 
     Args:
       options: Options of PostgreSQL. Default: `QUICK`.
@@ -84,10 +98,7 @@ class Servers:
 
     options: Mapping[str, str] = field(default_factory=lambda: QUICK)
 
-    # A short path: sockets with a long path are placed in another folder at every start.
-    home: Path = field(
-        default_factory=lambda: Path(tempfile.mkdtemp(prefix="polling-", dir="/tmp"))
-    )
+    home: Path = field(default_factory=folder_for_servers)
 
     def __post_init__(self) -> None:
         folder = private_folder(self.home / "embedded")

@@ -39,7 +39,9 @@ class Served:
 
     def client(self, url: str | None = None, token: str | None = None) -> httpx2.Client:
         headers = {"Authorization": f"Bearer {token or self.token}"}
-        return httpx2.Client(base_url=url or self.url, headers=headers, timeout=10, trust_env=False)
+        return httpx2.Client(
+            base_url=url or self.url, headers=headers, timeout=10, trust_env=False, verify=False
+        )
 
 
 @contextmanager

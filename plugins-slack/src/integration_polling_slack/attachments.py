@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel
@@ -17,12 +17,19 @@ from integration_polling_slack.messages import Message, Place
 
 MB = 1_000_000
 
+REVOKED = "ekm_access_denied"
+"""The subtype of a message that an organization hides by its encryption key.
+
+It has no files, but it may come back with them.
+"""
+
 
 @dataclass(slots=True)
 class Kept:
     """The rows, tasks and state of a page of messages, and the ids of items without a row.
 
-    `threads` has the versions of the threads to read, by timestamp.
+    `threads` has the versions of the threads to read, by timestamp. `unnamed` has the ids of people
+    that could not be looked up now.
     """
 
     output: list[TaskOutput] = field(default_factory=list)
@@ -30,20 +37,39 @@ class Kept:
     seen: list[str] = field(default_factory=list)
     state: dict[str, BaseModel | None] = field(default_factory=dict)
     threads: dict[str, str] = field(default_factory=dict)
+    unnamed: set[str] = field(default_factory=set)
 
 
 class Attachments(Members):
     """The part of the integration that keeps the files of new and changed messages."""
 
     def _add_files(
-        self, ctx: Context, kept: Kept, place: Place, changed: Sequence[Message]
+        self,
+        ctx: Context,
+        kept: Kept,
+        place: Place,
+        changed: Sequence[Message],
+        edited: Collection[str] = (),
     ) -> None:
-        """Add rows or downloads for the files of new and changed messages."""
+        """Add rows or downloads for the files of new and changed messages.
+
+        Args:
+          ctx: The task's context.
+          kept: The result.
+          place: The channel.
+          changed: The messages.
+          edited: The timestamps of those that had another version before. The files that these no
+            longer have are deleted. Default: none.
+        """
         if self.config.files == "none":
             return
         found = [
             (File.of(place.id(one["ts"]), data), data) for one in changed for data in files_of(one)
         ]
+        here = {file.key for file, _ in found}
+        for one in changed:
+            if one["ts"] in edited and one.get("subtype") != REVOKED:
+                kept.output += _removed_files(ctx, place.id(one["ts"]), here)
         known = ctx.fingerprints([file.key for file, _ in found])
         for file, data in found:
             if file.mode == "tombstone":
@@ -142,3 +168,16 @@ class Attachments(Members):
     @property
     def _most_bytes(self) -> int:
         return self.config.max_file_mb * MB
+
+
+def _removed_files(ctx: Context, message: str, here: Collection[str]) -> Iterator[TaskOutput]:
+    """Yield the deletions of the kept files that a message no longer has.
+
+    Args:
+      ctx: The task's context.
+      message: The id of the message's row. Its other children are replies.
+      here: The ids of the rows of its present files.
+    """
+    for id in sorted(ctx.fingerprints(parent=message)):
+        if id.startswith(f"{message}:") and id not in here:
+            yield TaskOutput.gone(id)

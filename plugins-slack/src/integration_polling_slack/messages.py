@@ -66,7 +66,8 @@ class Version:
     Attributes:
       own: A digest of the message itself.
       thread: `latest_reply:reply_count` of the kept thread; empty without a thread, `-` if the
-        thread has lost all its replies, `?` if the thread changed while it was read.
+        thread has lost all its replies, `?` if the thread changed while it was read. With a `?` in
+        front, the thread is to be read once more.
     """
 
     own: str
@@ -76,6 +77,10 @@ class Version:
     def parse(cls, fingerprint: str | None) -> Version:
         """Return the parts of a fingerprint."""
         return cls(*[*(fingerprint or "").split("|"), ""][:2])
+
+    def is_other(self, own: str) -> bool:
+        """Return True if the message itself was kept in another version than `own`."""
+        return self.own not in ("", own)
 
     def __str__(self) -> str:
         return f"{self.own}|{self.thread}|"
@@ -120,6 +125,8 @@ def own_version(message: Message) -> str:
         described.pop("subtype", None)
     # Links to thumbnails and the like differ from call to call.
     described.pop("file", None)
+    if isinstance(reactions := described.get("reactions"), list):
+        described["reactions"] = [_without_order(one) for one in reactions]
     described["files"] = [
         [one.get(key) for key in _FILE_VERSION] for one in attached_files(message)
     ]
@@ -127,6 +134,12 @@ def own_version(message: Message) -> str:
         described["room"] = [room.get(key) for key in ("date_end", "participant_history")]
     encoded = json.dumps(described, sort_keys=True).encode()
     return hashlib.blake2b(encoded, digest_size=9).hexdigest()
+
+
+def _without_order(reaction: Any) -> Any:
+    """Return a reaction with its people in one order: Slack's order may change."""
+    users = reaction.get("users") if isinstance(reaction, dict) else None
+    return {**reaction, "users": sorted(map(str, users))} if isinstance(users, list) else reaction
 
 
 def thread_version(message: Message) -> str:
@@ -164,17 +177,34 @@ def reply_count(version: str) -> int:
     return int(count) if count.isdigit() else 0
 
 
-def settled_version(version: str, newest: str) -> str:
-    """Return the version of a thread after reading it, given its newest reply.
+def settled_version(version: str, newest: str, count: int | None, before: str) -> str:
+    """Return the version of a thread after reading it.
 
     A reply may arrive after the version was taken, and be deleted before the next look. The thread
     then has its old version again. So a thread with such a reply gets `?`, which equals no version.
+
+    Slack may also answer without the newest replies for a moment. Then the thread is read once
+    more. If they are still missing, Slack does not show them.
+
+    Args:
+      version: The thread's version before it was read.
+      newest: The newest reply that was read; empty without one.
+      count: The number of replies that were read; None if it is unknown.
+      before: The version in the row so far.
     """
     latest = version.partition(":")[0]
-    if not newest or (version and not timestamps.is_ts(latest)):
-        return version
-    is_newer = not version or timestamps.order(newest) > timestamps.order(latest)
-    return "?" if is_newer else version
+    if not version or not timestamps.is_ts(latest):
+        return "?" if newest and not version else version
+    if newest and timestamps.order(newest) > timestamps.order(latest):
+        return "?"
+    is_late = not newest or timestamps.order(newest) < timestamps.order(latest)
+    is_late = is_late or (count is not None and count < reply_count(version))
+    return again(version) if is_late and before != again(version) else version
+
+
+def again(version: str) -> str:
+    """Return the version of a thread that the next look reads again."""
+    return f"?{version.removeprefix('?')}"
 
 
 def row(message: Message, place: Place, fingerprint: str | None) -> TaskOutput:

@@ -22,8 +22,9 @@ def ago(days: float, number: int = 1) -> str:
 
 
 def texts(harness: Harness) -> list[str]:
+    """Return the texts of all messages, without the titles of their files."""
     found = [item.text or "" for item in harness.content.values() if item.kind == "message"]
-    return sorted(found)
+    return sorted(text.partition("\n")[0] for text in found)
 
 
 def there(fake: Fake) -> list[str]:
@@ -71,7 +72,7 @@ def test_more_new_messages_than_a_page_has_arrive_in_one_run(
     channel = posted(fake, 5)
     sync(harness := connect())
     for number in range(35):
-        fake.workspace.post(channel, f"later {number}")
+        fake.workspace.post(channel, f"later {number}", ts=ago(0.1, number))
     sync(harness, trigger)
     assert texts(harness) == there(fake)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,14 @@ class Version:
         return f"{self.own}|{self.thread}|"
 
 
+IsPerson = Callable[[str], bool]
+
+
+def nobody(id: str) -> bool:  # noqa: ARG001
+    """Return False: nobody is known to be a person."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A channel, with the workspace's address and the names of people and channels.
@@ -95,12 +103,14 @@ class Place:
       url: The address of the workspace.
       name: Returns the name for an id.
       current: Slack's present id, if the channel's id has changed. Default: empty.
+      is_person: Returns True for the id of a person who is not a bot. Default: nobody.
     """
 
     channel: str
     url: str
     name: Name
     current: str = ""
+    is_person: IsPerson = nobody
 
     def id(self, ts: str) -> str:
         """Return a message's id. Timestamps are unique only within a channel."""
@@ -211,7 +221,7 @@ def row(message: Message, place: Place, fingerprint: str | None) -> TaskOutput:
     """Return the message's row."""
     ts = message["ts"]
     parent = place.id(message["thread_ts"]) if is_reply(message) else place.channel
-    name = f"{place.name(place.channel) or place.channel} {_author(message, place.name)}"
+    name = f"{place.name(place.channel) or place.channel} {_author(message, place)}"
     return TaskOutput(
         place.id(ts), text.readable(message, place.name), kind="message", parent=parent,
         name=name[:MAX_NAME_CHARS], timestamp=timestamps.moment(ts), content_type="text/plain",
@@ -219,13 +229,19 @@ def row(message: Message, place: Place, fingerprint: str | None) -> TaskOutput:
     )  # fmt: skip
 
 
-def reread(metadata: Mapping[str, Any], fingerprint: str | None, name: Name) -> TaskOutput | None:
+def reread(
+    metadata: Mapping[str, Any],
+    fingerprint: str | None,
+    name: Name,
+    is_person: IsPerson = nobody,
+) -> TaskOutput | None:
     """Render a kept message again, without a call of Slack.
 
     Args:
       metadata: The metadata of the message's row.
       fingerprint: The fingerprint of the row, which stays.
       name: Returns the names of people, channels and groups, as kept in the state.
+      is_person: See `Place`. Default: nobody.
 
     Returns:
       The row; None if the metadata does not have the message.
@@ -234,16 +250,24 @@ def reread(metadata: Mapping[str, Any], fingerprint: str | None, name: Name) -> 
     if message is None or not isinstance(channel, str) or not is_message(message):
         return None
     url, _, link = str(metadata.get("permalink") or "").partition("archives/")
-    return row(message, Place(channel, url, name, link.partition("/")[0]), fingerprint)
+    place = Place(channel, url, name, link.partition("/")[0], is_person)
+    return row(message, place, fingerprint)
 
 
-def _author(message: Message, name: Name) -> str:
-    """Return the author's name: from the directory, else from the message (as for bots)."""
+def _author(message: Message, place: Place) -> str:
+    """Return the author's name: from the directory, else from the message (as for bots).
+
+    An app may post with the token of a person. Then Slack shows the person.
+    """
+    name = place.name
     bot, profile = (message.get(key) for key in ("bot_profile", "user_profile"))
     user, comment = message.get("user"), message.get("comment")
     if not user and isinstance(comment, dict):
         user = comment.get("user")  # a comment on a file, before 2018
-    known = name(user) if isinstance(user, str) and "bot_id" not in message else None
+    is_shown = "bot_id" not in message or (
+        not message.get("username") and place.is_person(str(user))
+    )
+    known = name(user) if isinstance(user, str) and is_shown else None
     said = [message.get("username")]
     said += [
         found.get(key)

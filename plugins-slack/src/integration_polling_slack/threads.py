@@ -232,7 +232,8 @@ class Threads(Attachments):
         kept.output += [user_row(user) for user in found.users]
         kept.state |= found.state
         kept.unnamed |= found.unnamed
-        return Place(channel, workspace.url, known.get, workspace.moved.get(channel, ""))
+        current = workspace.moved.get(channel, "")
+        return Place(channel, workspace.url, known.get, current, known.is_person)
 
     def _current(self, ctx: Context, channel: str) -> str:
         """Return Slack's present id of a channel."""

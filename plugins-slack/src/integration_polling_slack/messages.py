@@ -90,7 +90,7 @@ IsPerson = Callable[[str], bool]
 
 
 def nobody(id: str) -> bool:  # noqa: ARG001
-    """Return False: nobody is known to be a person."""
+    """Return False, for messages without a directory of people."""
     return False
 
 

@@ -186,10 +186,11 @@ class Threads(Attachments):
         Returns:
           The row's version by its id; empty if the message is older than `since`.
         """
-        version = str(Version(messages.own_version(root)))
         if timestamps.order(root["ts"]) <= timestamps.order(self.config.oldest):
             return {}
         place = self._place(ctx, channel, kept, [root])
+        own = settled_own(root, messages.own_version(root), kept)
+        version = str(Version(own))
         kept.output.append(messages.row(root, place, version))
         self._add_files(ctx, kept, place, [root])
         return {place.id(root["ts"]): version}

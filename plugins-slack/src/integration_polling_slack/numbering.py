@@ -9,6 +9,7 @@ _ROMAN = {
     9: "ix", 5: "v", 4: "iv", 1: "i",
 }  # fmt: skip
 _MAX_ROMAN = 3_999
+_MAX_INDENT = 20
 
 
 def continued(elements: Any) -> list[Any]:
@@ -24,7 +25,7 @@ def continued(elements: Any) -> list[Any]:
             found.append(one)
             continue
         given, items, shown = one.get("indent"), one.get("elements"), one
-        indent = given if type(given) is int else 0
+        indent = max(0, min(given, _MAX_INDENT)) if type(given) is int else 0
         start = one.get("offset") or counts.get(indent, 0)
         counts = {level: count for level, count in counts.items() if level < indent}
         if one.get("style") == "ordered" and type(start) is int and isinstance(items, list):

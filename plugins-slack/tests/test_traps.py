@@ -228,6 +228,41 @@ def test_the_file_of_a_message_behind_a_withdrawn_key_stays(
     assert (files(harness), texts(harness)) == ({"plan.pdf"}, ["plan"])
 
 
+def test_a_file_that_is_not_ready_yet_is_fetched_again(
+    fake: Fake, connect: Any, sync: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Source: 42wim/matterbridge#655: Slack answers with its login page for a moment."""
+    channel = fake.workspace.add_channel("general")
+    fake.workspace.upload(channel, b"new", "new.txt", mimetype="text/plain")
+    fake.scopes = "channels:read,channels:history,groups:read,groups:history,users:read,files:read"
+    fake.file_mode, answered = "login", fake.file
+
+    def ready_later(*arguments: Any) -> Any:
+        answer = answered(*arguments)
+        fake.file_mode = "direct"
+        return answer
+
+    monkeypatch.setattr(fake, "file", ready_later)
+    sync(harness := connect(files="all"))
+    [item] = [one for one in harness.content.values() if one.kind == "file"]
+    assert (item.text, "skipped" in item.metadata) == ("new", False)
+    assert len(fake.called("file")) == 2
+
+
+def test_a_file_whose_address_comes_later_is_fetched(fake: Fake, connect: Any, sync: Any) -> None:
+    """Source: NousResearch/hermes-agent PR 45407: a message precedes the upload of its file."""
+    channel = fake.workspace.add_channel("general")
+    id = fake.workspace.upload(channel, b"new", "new.txt", mimetype="text/plain")
+    message = channel.messages[channel.top[0]]
+    complete = message["files"]
+    message["files"] = [{"id": id, "name": "new.txt", "mode": "hosted", "size": 3}]
+    sync(harness := connect(files="all"))
+    message["files"] = complete
+    sync(harness)
+    [item] = [one for one in harness.content.values() if one.kind == "file"]
+    assert (item.text, "skipped" in item.metadata) == ("new", False)
+
+
 # Names
 # --------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from core import BlobWriter, Context, PermanentError, Task, TaskOutput, TaskResult, task
+from core import (
+    BlobWriter,
+    Context,
+    PermanentError,
+    Task,
+    TaskOutput,
+    TaskResult,
+    TransientError,
+    task,
+)
 from integration_polling_slack import files, scopes
 from integration_polling_slack.attached import files_of
 from integration_polling_slack.errors import Unreadable
@@ -150,18 +159,22 @@ class Attachments(Members):
         """Download the file. If Slack refuses, test the token, and retry if it was renewed.
 
         Raises:
+          TransientError: Slack refuses the file for the first time, although the token has the
+            scope for files. It does so for a moment after an upload.
           Unusable: The token has the scope for files, but Slack refuses this file.
           Refused: The token may lack the scope.
         """
         token = self.credentials.token
         try:
             files.fetch(self.settings, token, file, blob, self._most_bytes)
-        except files.Refused:
+        except files.Refused as error:
             answer = self._call(ctx, "auth.test")
             if self.credentials.token == token:
-                if "files:read" in scopes.granted(answer.headers):
-                    raise files.Unusable("access denied") from None
-                raise
+                if "files:read" not in scopes.granted(answer.headers):
+                    raise
+                if ctx.task.attempt == 1:
+                    raise TransientError(str(error)) from None
+                raise files.Unusable("access denied") from None
             ctx.charge(files.LIMIT)
             files.fetch(self.settings, self.credentials.token, file, blob, self._most_bytes)
 

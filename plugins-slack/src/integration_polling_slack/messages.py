@@ -137,13 +137,17 @@ def own_version(message: Message) -> str:
     described.pop("file", None)
     if isinstance(reactions := described.get("reactions"), list):
         described["reactions"] = [_without_order(one) for one in reactions]
-    described["files"] = [
-        [one.get(key) for key in _FILE_VERSION] for one in attached_files(message)
-    ]
+    described["files"] = [_file_version(one) for one in attached_files(message)]
     if isinstance(room := message.get("room"), dict):
         described["room"] = [room.get(key) for key in ("date_end", "participant_history")]
     encoded = json.dumps(described, sort_keys=True).encode()
     return hashlib.blake2b(encoded, digest_size=9).hexdigest()
+
+
+def _file_version(file: Mapping[str, Any]) -> list[Any]:
+    """Return the parts of a file that can change. Slack may tell the address after the upload."""
+    has_address = bool(file.get("url_private") or file.get("url_private_download"))
+    return [file.get(key) for key in _FILE_VERSION] + ([] if has_address else ["no address"])
 
 
 def _without_order(reaction: Any) -> Any:

@@ -40,7 +40,7 @@ SELECT day, polls, tasks, thread_seconds, bytes_in, bytes_kept FROM user_day
 WHERE user_id = %(user)s AND {_SINCE} ORDER BY day DESC
 """
 # Today's largest users by name, and all others together. The index `user_day_day` serves it.
-LARGEST = """
+LARGEST = f"""
 SELECT CASE WHEN place <= %(named)s THEN user_id ELSE '' END AS user, sum(polls)::bigint AS polls,
     sum(tasks)::bigint AS tasks, sum(thread_seconds)::float AS thread_seconds,
     sum(bytes_in)::bigint AS bytes_in, sum(bytes_kept)::bigint AS bytes_kept

@@ -66,7 +66,7 @@ SELECT epoch, leader, last_tick_at, budgets_started, stuck, clock_timestamp() AS
     coalesce({lasts("engine_state.leader_until")}, false) AS leads, leader_until
 FROM engine_state
 """
-SEQUENCE = "SELECT last_value FROM dispatch_seq"
+LAST_SEQUENCE = "SELECT last_value FROM dispatch_seq"
 START_BUDGETS = (
     "UPDATE engine_state SET budgets_started = true WHERE NOT budgets_started RETURNING 1"
 )
@@ -165,7 +165,7 @@ def nonces(conn: Conn) -> set[int]:
 
 def last_sequence(conn: Conn) -> int:
     """Return the sequence number of the latest dispatch."""
-    row = conn.execute(SEQUENCE).fetchone()
+    row = conn.execute(LAST_SEQUENCE).fetchone()
     assert row is not None
     number: int = row[0]
     return number

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 
+from core.db.clocks import TODAY
 from core.db.pool import Conn
 from core.errors import QuotaReached
 from core.states import Quota
@@ -30,10 +31,6 @@ MAX_JUDGED = 1_000
 
 JUDGE_SECONDS = 10.0
 """The pause after which the leader begins to judge all users again."""
-
-TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
-TOMORROW = f"(({TODAY} + 1)::timestamp AT TIME ZONE 'UTC')"
-"""The time at which the next day begins."""
 
 
 def most(name: Quota, user: str) -> str:

@@ -15,6 +15,7 @@ from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.integration.base import REREAD
 from core.ledger import quotas
+from core.ledger.leadership import LAST_SEQUENCE
 from core.ledger.opening import not_active, open_run
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.ledger.processes import IS_LIVE_WORKER
@@ -38,9 +39,6 @@ SELECT a.sync_status, a.integration_domain, a.config_version, coalesce(
     a.user_id
 FROM user_integration a WHERE a.id = %s FOR NO KEY UPDATE OF a
 """
-# A task of the account that was dispatched before this number may save an item as an older reader,
-# or an older config, read it.
-LAST_SEQUENCE = "SELECT last_value FROM dispatch_seq"
 ADD_REREAD = f"""
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
     dedup_key, priority)
@@ -139,6 +137,8 @@ def request_reread(conn: Conn, account: UUID, *, counts: bool = False) -> tuple[
         if counts:
             quotas.take_runs(conn, {user: 1})
         run = open_run(conn, account, lane=Lane.BACKFILL, trigger=Trigger.REREAD)
+        # A task that was dispatched before may save an item as an older reader, or an older config,
+        # read it.
         ((before,),) = conn.execute(LAST_SEQUENCE)
         payload = {"reader": reader, "config": config, "before": before}
         task = _task(payload, f"{reader}-{config}-{before}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
+from core.db.clocks import TOMORROW
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.errors import NotFound
@@ -97,7 +98,7 @@ SELECT a.id FROM unnest(%s::uuid[]) AS a (id) CROSS JOIN LATERAL (
 # on the next day, spread over their interval.
 WAIT_FOR_QUOTA = f"""
 UPDATE user_integration SET next_sync_at = least(
-    {quotas.TOMORROW} + random() * poll_interval_minutes * interval '1 minute',
+    {TOMORROW} + random() * poll_interval_minutes * interval '1 minute',
     clock_timestamp() + poll_interval_minutes * interval '1 minute')
 WHERE id = ANY(%s)
 """

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
+from core.db.clocks import TODAY, TOMORROW
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.ledger import quotas as ledger
-from core.ledger.quotas import TODAY, TOMORROW, most
+from core.ledger.quotas import most
 from core.service.accounts.actions import require_text
 from core.service.backend import Backend
 from core.states import Quota

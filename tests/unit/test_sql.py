@@ -193,6 +193,26 @@ def test_each_statement_has_a_name_of_its_own() -> None:
     assert {name: files for name, files in modules.items() if len(files) > 1} == {}
 
 
+def not_inserted(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines of plain strings of SQL that name a fragment: the `f` is missing."""
+    parts = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if id(node) not in parts and SQL.search(text):
+                if re.search(r"\{_?[A-Z]\w*[}(.]", text):
+                    yield node.lineno
+
+
+def test_statements_insert_their_fragments() -> None:
+    assert not found(lambda tree, _: not_inserted(tree))
+    assert list(not_inserted(ast.parse('Q = "SELECT id FROM t WHERE {CONDITION}"')))
+
+
 def test_no_template_spells_out_a_state() -> None:
     compared = re.compile(rf'\b({"|".join(COLUMNS)}) (==|!=|in) \(?"({"|".join(WORDS)})"')
     assert not [

@@ -10,14 +10,14 @@ from uuid import UUID
 
 from core.accounts import store
 from core.accounts.store import Account
-from core.db.clocks import lasts
+from core.db.clocks import TODAY, TOMORROW, lasts
 from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import Advice, NotFound
 from core.ledger import leadership, processes
 from core.ledger.completion import COUNTS, DELETIONS_HELD, SKIPPED, TASKS_OF_RUN
 from core.ledger.pauses import Pause
-from core.ledger.quotas import TODAY, TOMORROW, most
+from core.ledger.quotas import most
 from core.limits.keys import WHOLE_ACCOUNT
 from core.service.accounts.actions import stopped
 from core.service.accounts.owed import Owed

@@ -269,7 +269,7 @@ def refused(sso: SignOn, conn, answer: httpx2.Response, reason: str) -> None:
     assert conn.execute("SELECT count(*) FROM session").fetchone() == (0,)
     ((act, *_, detail),) = acts(conn)
     assert (act, detail["reason"]) == ("sign_in.refuse", reason)
-    for secret in (*sso.provider.issued, CLIENT_SECRET):
+    for secret in (*filter(lambda token: len(token) > 1, sso.provider.issued), CLIENT_SECRET):
         assert secret not in answer.text
 
 
@@ -348,7 +348,7 @@ FORGERIES = {
     "HMAC with the secret": hmac_with_the_client_secret,
     "no signature": lambda sso, claims: forged({"alg": "RS256", "kid": "rsa-1"}, claims),
     "another key": lambda sso, claims: jwt.encode(
-        {"alg": "RS256", "kid": "rsa-1"}, claims, rsa("rsa-1")
+        {"alg": "RS256", "kid": "rsa-1"}, claims, rsa("stolen")
     ),
     "a key of its own": lambda sso, claims: jwt.encode(
         {"alg": "RS256", "jwk": rsa("own").as_dict(private=False)}, claims, rsa("own")
@@ -500,16 +500,16 @@ def test_a_refusal_of_the_provider_is_shown(sso, conn, error) -> None:
     assert ("access_denied" in answer.text) is (error == "access_denied")
 
 
-@pytest.mark.parametrize(
-    "next_path",
-    [
-        "https://evil.example.org", "//evil.example.org", "/\\evil.example.org", "javascript:x",
-        "/%0d%0aX:y\r\nX: y", "x" * 1_500, "/" + "x" * 1_500, "/\u202e", "",
-    ],
+ELSEWHERE = (
+    "https://evil.example.org", "//evil.example.org", "/\\evil.example.org", "javascript:x",
+    "/%0d%0aX:y\r\nX: y", "x" * 1_500, "/" + "x" * 1_500, "/\u202e", "",
 )  # fmt: skip
-def test_no_sign_in_leads_to_another_site(sso, next_path) -> None:
-    answer = sso.sign_in(next=next_path)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+def test_no_sign_in_leads_to_another_site(sso) -> None:
+    for next_path in ELSEWHERE:
+        answer = sso.sign_in(next=next_path)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/"), next_path
 
 
 def test_a_sign_in_ends_the_session_before(sso) -> None:
@@ -552,21 +552,26 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("answer", BROKEN)
 @pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/token", "/keys"])
-def test_a_broken_answer_is_an_error_in_plain_words(sso, conn, path, answer) -> None:
-    sso.provider.answers[path] = BROKEN[answer]
-    browser = sso.dashboard.stranger()
-    response = browser.get(flow.START)
-    if path != "/.well-known/openid-configuration":
-        with httpx2.Client(trust_env=False) as client:
-            redirect = client.get(response.headers["location"])
-        response = sso.back(browser, redirect)
-    assert response.status_code in (502, 403), response.text
-    if path != "/token" and answer != "nothing":
-        assert "the identity provider is not available" in response.text.lower()
-    assert 'name="token"' in response.text
-    assert not is_signed_in(browser)
+def test_a_broken_answer_is_an_error_in_plain_words(sso, monkeypatch, path) -> None:
+    monkeypatch.setattr(provider, "FAILURE_SECONDS", 0.0)
+    for name, answer in BROKEN.items():
+        sso.provider.answers[path] = answer
+        browser = sso.dashboard.stranger()
+        response = browser.get(flow.START)
+        if path != "/.well-known/openid-configuration":
+            with httpx2.Client(trust_env=False) as client:
+                redirect = client.get(response.headers["location"])
+            response = sso.back(browser, redirect)
+        is_refusal = name == "nothing" and path != "/.well-known/openid-configuration"
+        assert response.status_code == (403 if is_refusal else 502), (name, response.text)
+        words = (
+            "not valid for this sign-in" if is_refusal else "the identity provider is not available"
+        )
+        assert words in response.text.lower(), name
+        assert 'name="token"' in response.text
+        assert not is_signed_in(browser)
+        age_documents(sso, 7_200)
     still_works(sso)
 
 

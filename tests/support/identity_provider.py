@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -40,10 +41,12 @@ ENDED = """<!doctype html><html lang="en"><head><title>Provider</title></head><b
 <h1>Signed out at the provider</h1><a href="{url}">Back</a></body></html>"""
 
 
+@cache
 def rsa(kid: str = "rsa-1") -> RSAKey:
     return RSAKey.generate_key(2048, {"kid": kid, "use": "sig"})
 
 
+@cache
 def ec(kid: str = "ec-1") -> ECKey:
     return ECKey.generate_key("P-256", {"kid": kid, "use": "sig"})
 

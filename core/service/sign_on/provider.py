@@ -265,7 +265,10 @@ class Provider:
             async with asyncio.timeout(CALL_SECONDS):
                 with any_host():
                     yield
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError, ValueError) as error:
+        except (
+            *(httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError, ValueError),
+            RecursionError,  # deep JSON
+        ) as error:
             raise _unavailable(type(error).__name__) from None
         finally:
             self._calls -= 1

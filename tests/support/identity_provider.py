@@ -84,6 +84,7 @@ class IdentityProvider:
     redirect_uri: str = ""
     requests: dict[str, int] = field(default_factory=dict)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
+    used: list[str] = field(default_factory=list)
     issued: list[str] = field(default_factory=list)
     ended: list[dict[str, str]] = field(default_factory=list)
     stopping: bool = False
@@ -163,7 +164,8 @@ class IdentityProvider:
         basic = base64.b64encode(f"{CLIENT}:{CLIENT_SECRET}".encode()).decode()
         if request.headers.get("authorization") != f"Basic {basic}":
             return JSONResponse({"error": "invalid_client"}, 401)
-        began = self.codes.pop(form.get("code", ""), None)
+        self.used.append(form.get("code", "-"))
+        began = self.codes.pop(self.used[-1], None)
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
         if (

@@ -984,11 +984,24 @@ session = Table(
     metadata,
     # The SHA-256 of the session's random id.
     Column("digest", LargeBinary, primary_key=True),
-    # The token that opened the session. The session ends with it.
-    Column("token_id", UUID, ForeignKey("api_token.id", ondelete="CASCADE"), nullable=False),
+    # The token that opened the session. The session ends with it. NULL for a person who signed in
+    # with the identity provider.
+    Column("token_id", UUID, ForeignKey("api_token.id", ondelete="CASCADE")),
     _moment("created_at", default=True, nullable=False),
     _moment("expires_at", nullable=False),
+    # The person, as the identity provider named them at the sign-in. NULL with a token.
+    _text("issuer", nullable=True),
+    _text("subject", nullable=True),
+    _text("name", nullable=True),
+    # A newer version may know more roles: no CHECK.
+    _text("role", nullable=True),
+    CheckConstraint(
+        "(token_id IS NULL) = (issuer IS NOT NULL AND subject IS NOT NULL AND name IS NOT NULL"
+        " AND role IS NOT NULL)",
+        name="owner",
+    ),
     Index("session_token", "token_id"),
+    Index("session_person", "issuer", "subject", postgresql_where=text("token_id IS NULL")),
     Index("session_age", "expires_at"),
 )
 

@@ -73,7 +73,8 @@ class Actor:
 
     Attributes:
       channel: The way by which the act came.
-      name: The system's user of a command; None for others.
+      name: The system's user of a command, or the person who signed in with the identity provider;
+        None for others.
       token_id: The token of a request, or of its session.
       user_id: The user of the token; None for an operator.
       address: The address of the client.

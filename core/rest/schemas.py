@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from core.accounts import MAX_POLL_INTERVAL_MINUTES
 from core.ledger.quotas import MAX_QUOTA
-from core.scopes import MAX_TOKEN_DAYS, Scope
+from core.scopes import MAX_TOKEN_DAYS, Role, Scope
 from core.service.backend import CheckStatus
 from core.service.runs.parked import BulkResult
 from core.states import (
@@ -153,8 +153,13 @@ class ConnectCode(_Request):
 class NewToken(_Request):
     """A token to create."""
 
+    role: Role | None = Field(
+        None, description="A role, whose scopes the token gets besides `scopes`"
+    )
     scopes: list[Scope] = Field(
-        min_length=1, max_length=20, description="The permissions of the token"
+        default_factory=list,
+        max_length=20,
+        description="The permissions of the token. A token needs a scope or a role",
     )
     user_id: UserId | None = Field(
         None,
@@ -268,7 +273,12 @@ class UserIntegration(BaseModel):
     integration_domain: str = Field(description="The domain of the integration")
     name: str = Field(description="The display name")
     identity: str = Field(description="The ID of the account at the provider")
-    config: dict[str, Any] = Field(description="The configuration, without secrets")
+    config: dict[str, Any] | None = Field(
+        description=(
+            "The configuration, without secrets; null if the token has only `metrics:read`. The"
+            " texts of errors and notices are then null, too"
+        )
+    )
     sync_status: AccountState = Field(description="The state of the account")
     status_reason: AccountStateReason | None = Field(
         description="The reason for the state `error`; null in other states"
@@ -475,7 +485,10 @@ class Totals(BaseModel):
     )
     bytes: int = Field(description="The size of all items that are not marked deleted")
     held: list[HeldDeletion] = Field(
-        description="The latest 100 held deletions. `/v1/held-deletions` lists all"
+        description=(
+            "The latest 100 held deletions; empty without the scopes of `/v1/held-deletions`, which"
+            " lists all"
+        )
     )
 
 
@@ -1021,7 +1034,12 @@ class AuditedAct(BaseModel):
     channel: str | None = Field(
         description="The origin of the act: `api`, `dashboard`, `browser` or `command`"
     )
-    actor: str | None = Field(description="For a command: the user of the operating system")
+    actor: str | None = Field(
+        description=(
+            "For a command: the user of the operating system. For a person who signed in with the"
+            " identity provider: their name"
+        )
+    )
     token_id: UUID | None = Field(description="The token of the request or of its session")
     address: str | None = Field(description="The address of the client")
     request_id: str | None = Field(description="The name of the request: its `X-Request-Id`")

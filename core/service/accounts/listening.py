@@ -13,13 +13,16 @@ def state_of(listening: AccountListener) -> str:
     return "connected" if listening.connected else "down"
 
 
-def sentence(listening: AccountListener, minutes: int, *, in_full: bool = True) -> str:
+def sentence(
+    listening: AccountListener, minutes: int, *, in_full: bool = True, shows_texts: bool = True
+) -> str:
     """Describe the listener of an account.
 
     Args:
       listening: The listener.
       minutes: The account's poll interval.
       in_full: True to name the listener's error, for an operator. Default: True.
+      shows_texts: False to leave out all errors. Default: True.
     """
     match state_of(listening):
         case "webhook":
@@ -32,7 +35,8 @@ def sentence(listening: AccountListener, minutes: int, *, in_full: bool = True) 
     lost = "No events of the provider arrive"
     if listening.down_at is not None:
         lost = f"The provider's events stopped {ago(listening.down_at)}"
-    reason = f": {known}" if (known := listening.reason(in_full=in_full)) else ""
+    known = listening.reason(in_full=in_full) if shows_texts else None
+    reason = f": {known}" if known else ""
     polled = "every minute" if minutes == 1 else f"every {counted(minutes, 'minute')}"
     return f"{lost}{reason}. The engine polls the account {polled}."
 

@@ -122,6 +122,7 @@ def page(
     due: Due | None = None,
     after: str | None = None,
     limit: int = 50,
+    shows_texts: bool = True,
 ) -> tuple[list[AccountRow], str | None]:
     """Read one page of accounts, the oldest first, and return it with the cursor of the next page.
 
@@ -136,6 +137,7 @@ def page(
         accounts with such tasks, or with such a limit.
       after: The cursor of the page before. Default: the first page.
       limit: The maximum number of rows of the page.
+      shows_texts: As for `progress.blockers`.
 
     Raises:
       InvalidInput: The cursor is invalid.
@@ -152,7 +154,7 @@ def page(
         name=name,
     )
     ids = [row["id"] for row in accounts_page.rows]
-    waits = progress.first_blockers(conn, store.load_status(conn, ids))
+    waits = progress.first_blockers(conn, store.load_status(conn, ids), shows_texts=shows_texts)
     late = overdue_of(conn, settings, ids)
     return [
         AccountRow(row, waits.get(row["id"]), row["id"] in late) for row in accounts_page.rows

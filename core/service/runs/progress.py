@@ -13,7 +13,7 @@ from core.accounts.store import Account
 from core.db.clocks import TODAY, TOMORROW, lasts
 from core.db.pool import Conn
 from core.db.rows import fetch
-from core.errors import Advice, NotFound
+from core.errors import Advice, NotFound, WrongState
 from core.ledger import leadership, processes
 from core.ledger.completion import COUNTS, DELETIONS_HELD, SKIPPED, TASKS_OF_RUN
 from core.ledger.pauses import Pause
@@ -204,32 +204,49 @@ def cached(conn: Conn, counts: CountCache, run: UUID) -> Progress:
     return counts.get(("progress", run), lambda: progress(conn, run), lambda counted: counted.known)
 
 
-def blockers(conn: Conn, account: Account, now: Progress | None = None) -> list[Blocker]:
-    """Return the blockers of an account, the most important first; empty if nothing blocks it."""
+def blockers(
+    conn: Conn, account: Account, now: Progress | None = None, *, shows_texts: bool = True
+) -> list[Blocker]:
+    """Return the blockers of an account, the most important first; empty if nothing blocks it.
+
+    Args:
+      conn: A connection.
+      account: The account.
+      now: The progress of its open run. Default: none is open.
+      shows_texts: False to leave out the texts of plugins, which may quote the source.
+    """
     fleet = _fleet(conn)
     reasons = [
-        *_status(account),
+        *_status(account, shows_texts),
         *_paused(fleet, account),
         *_workers(fleet, account),
         *_quotas(conn, [account], is_open=now is not None)[account.id],
-        *_breakers(conn, [account])[account.id],
-        *_blocks(conn, [account])[account.id],
+        *_breakers(conn, [account], shows_texts)[account.id],
+        *_blocks(conn, [account], shows_texts)[account.id],
     ]
     if not reasons and now is not None and now.state == RunState.RUNNING and now.queued == 0:
-        reasons = _snoozed(conn, now) or _threads(conn, fleet, account, now)
+        reasons = _snoozed(conn, now, shows_texts) or _threads(conn, fleet, account, now)
     return reasons
 
 
-def first_blockers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, Blocker]:
+def first_blockers(
+    conn: Conn, accounts: Sequence[Account], *, shows_texts: bool = True
+) -> dict[UUID, Blocker]:
     """Return the most important blocker of each account; accounts without one are left out.
 
     The number of queries does not depend on the number of accounts.
+
+    Args:
+      conn: A connection.
+      accounts: The accounts.
+      shows_texts: As for `blockers`.
     """
-    fleet, breakers, blocks = _fleet(conn), _breakers(conn, accounts), _blocks(conn, accounts)
-    quotas = _quotas(conn, accounts)
+    fleet, quotas = _fleet(conn), _quotas(conn, accounts)
+    breakers = _breakers(conn, accounts, shows_texts)
+    blocks = _blocks(conn, accounts, shows_texts)
     reasons = {
         account.id: [
-            *_status(account),
+            *_status(account, shows_texts),
             *_paused(fleet, account),
             *_workers(fleet, account),
             *quotas[account.id],
@@ -246,9 +263,11 @@ def load_account(conn: Conn, run: Progress) -> Account:
     return store.load(conn, run.run["user_integration_id"])
 
 
-def _status(account: Account) -> list[Blocker]:
+def _status(account: Account, shows_texts: bool) -> list[Blocker]:
     if account.sync_status != AccountState.ACTIVE:
         error = stopped(account)
+        if account.sync_status == AccountState.ERROR and not shows_texts:
+            error = WrongState("account-stopped", account=account.id)
         return [Blocker(error.message, advice=error.advice)]
     return []
 
@@ -348,16 +367,21 @@ def _quotas(
     return {account.id: reached[account.user_id] for account in accounts}
 
 
-def _breakers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]]:
+def _breakers(
+    conn: Conn, accounts: Sequence[Account], shows_texts: bool
+) -> dict[UUID, list[Blocker]]:
     found: dict[UUID, list[Blocker]] = {account.id: [] for account in accounts}
     for row in fetch(conn, BREAKERS_OF_ACCOUNTS, {"accounts": list(found)}):
         what = f"the provider has not answered {row['limit_name']}".rstrip()
-        text = f"{what} since {moment(row['first_failed_at'])}: {row['reason']}"
+        text = f"{what} since {moment(row['first_failed_at'])}"
+        text += f": {row['reason']}" if shows_texts else ""
         found[row["user_integration_id"]].append(Blocker(text, row["probe_at"]))
     return found
 
 
-def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]]:
+def _blocks(
+    conn: Conn, accounts: Sequence[Account], shows_texts: bool
+) -> dict[UUID, list[Blocker]]:
     prefixes = {account.id: _prefixes(account) for account in accounts}
     rows = fetch(
         conn,
@@ -366,7 +390,7 @@ def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]
     )
     return {
         id: [
-            Blocker(_limit(row["key"], row["reason"]), row["until"])
+            Blocker(_limit(row["key"], row["reason"] if shows_texts else None), row["until"])
             for row in rows
             if row["key"].startswith(of_account)
         ]
@@ -390,9 +414,11 @@ def _limit(key: str, reason: str | None) -> str:
     return f"{limit}: {reason}" if reason else limit
 
 
-def _snoozed(conn: Conn, now: Progress) -> list[Blocker]:
+def _snoozed(conn: Conn, now: Progress, shows_texts: bool) -> list[Blocker]:
     if now.next_at is None or now.next_at <= now.now:
         return []
+    if not shows_texts:
+        return [Blocker("tasks are postponed", now.next_at)]
     why = fetch(conn, WHY_LATER, {"run": now.run["id"]})
     return [
         Blocker(

@@ -104,8 +104,8 @@ TAGS = {
 """The groups of routes, in the order of the document."""
 
 CORS_SENT = (
-    *("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "If-Range", "Range"),
-    "X-Request-Id",
+    *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "If-Range"),
+    *("Range", "X-Request-Id"),
 )
 CORS_EXPOSED = (
     *("Content-Disposition", "Content-Range", "ETag", "Export-Cursor", "Idempotency-Replayed"),

@@ -82,7 +82,10 @@ def _names(operation: Mapping[str, Any]) -> frozenset[str] | None:
     return frozenset(one["name"] for one in queries)
 
 
-def known_query(request: Request) -> None:
-    """Check the query parameters of a request, as a dependency of all routes."""
+async def known_query(request: Request) -> None:
+    """Check the query parameters of a request, as a dependency of all routes.
+
+    FastAPI calls a function that is not a coroutine in a thread, which takes longer.
+    """
     contract: Contract = request.app.state.contract
     contract.check_query(request)

@@ -103,9 +103,14 @@ def open_session(conn: Conn, token: str) -> str | None:
     return id
 
 
-def record_refusal(conn: Conn) -> None:
-    """Record that a sign-in was refused. Nothing of the token is known."""
-    audit.record(conn, Act.SESSION_REFUSE, AuditTarget.SESSION, "")
+def record_refusals(conn: Conn, number: int = 1) -> None:
+    """Record that sign-ins were refused. Nothing of their tokens is known.
+
+    Args:
+      conn: A connection.
+      number: The number of sign-ins since the entry before. Default: 1.
+    """
+    audit.record(conn, Act.SESSION_REFUSE, AuditTarget.SESSION, "", attempts=number)
 
 
 def find_session(conn: Conn, id: str) -> Session | None:

@@ -97,6 +97,14 @@ def clients(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Search for faults of the API with schemathesis: all checks, 200 examples, five seeds."""
+    _install(session, "test", core=".[demo,serve]")
+    path = "tests/integration/test_fuzzed_api.py"
+    session.run("pytest", "-m", "long or not long", path, *session.posargs)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Check that random faults lose nothing: `nox -s soak -- --minutes 30 --report FILE`."""
     _install(session, "test", core=".[demo,serve,sentry,otel,parquet]")

@@ -13,7 +13,8 @@ from fastapi.routing import APIRoute
 
 from core.field_problems import FieldProblem, entry_of
 
-WRITES = ("post", "put", "patch", "delete")
+WRITES = ("post", "patch", "delete")
+"""The methods that change something. No route has `PUT`."""
 
 
 class Contract:
@@ -64,11 +65,17 @@ class Contract:
             raise RequestValidationError([entry_of(problem) for problem in problems])
 
     def methods(self, request: Request) -> list[str]:
-        """Return all methods of the path of a request."""
+        """Return all methods of the path of a request.
+
+        A user's ID may contain slashes, so several paths may match. The first one is meant.
+        """
+        matching = [
+            route for route in self._routes if route.path_regex.match(request.scope["path"])
+        ]
         found = {
             method
-            for route in self._routes
-            if route.path_regex.match(request.scope["path"])
+            for route in matching
+            if route.path == matching[0].path
             for method in route.methods or ()
         }
         return sorted(found | ({"HEAD"} if "GET" in found else set()))

@@ -1,4 +1,4 @@
-"""What a client causes is never logged as an error of the server.
+"""No request and no disconnect of a client is logged as an error of the server.
 
 An operator looks for the cause of each error. A client must not be able to hide one among many.
 """
@@ -64,7 +64,7 @@ HEADERS: tuple[dict[str, str], ...] = (
 
 @pytest.fixture
 def faults(caplog) -> Iterator[list[str]]:
-    """Yield a list, which has the logged errors at the end, and require that there are none."""
+    """Yield a list, which has the logged errors at the end, and require that it is empty."""
     found: list[str] = []
     with caplog.at_level(logging.INFO):
         yield found
@@ -133,7 +133,7 @@ def test_no_request_of_a_client_is_logged_as_an_error(site, browser, faults) -> 
 
 
 def reset(connection: socket.socket) -> None:
-    """Close a connection with a reset, so that the server cannot send what is left."""
+    """Close a connection with a reset, so that the server cannot send the rest."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 

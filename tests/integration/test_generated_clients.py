@@ -82,7 +82,7 @@ def test_redocly_finds_nothing(document: Path, tool: Callable[..., str]) -> None
 
 @pytest.fixture
 def expected(desk) -> dict[str, Any]:
-    """Store items, and return what a client has to see."""
+    """Store items, and return the output of a correct client."""
     account = desk.account("kept", user_id="bob")
     desk.account("other", user_id="ann")
     desk.keep(
@@ -110,7 +110,7 @@ def expected(desk) -> dict[str, Any]:
 
 
 def saw(api, folder: Path, *command: object) -> dict[str, Any]:
-    """Run the program of a client, and return what it saw."""
+    """Run the program of a client, and return its output."""
     query = {"params": {"q": "invoice"}}
     until(lambda: api.admin.get("/v1/user-integration-content", **query).json()["items"], "found")
     text = output(folder, *command, api.url, api.token(scopes=ALL))

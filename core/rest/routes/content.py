@@ -35,7 +35,7 @@ BYTES = {
     name: {"schema": {"type": "string", "format": "binary"}}
     for name in ("application/octet-stream", "*/*")
 }
-"""The media types of bytes: those of the items, and first the one that generated clients know."""
+"""The media types of bytes. Generated clients know the first one. Items have any type."""
 
 router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
 

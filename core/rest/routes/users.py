@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
+from starlette.exceptions import HTTPException
 
 from core.rest.routes import problems
 from core.rest.schemas import Erased, Page, QuotaChange, UserDay, UserQuotas, UserUse
@@ -14,6 +15,9 @@ from core.states import Quota
 from core.web.dependencies import NO_NUL, After, Engine, Limit
 from core.web.permissions import Connector, FleetAdmin, StatusReader
 from core.web.problems import HttpProblem
+
+OTHER_PATHS = ("/use", "/quotas")
+"""The ends of paths about a user that cannot be deleted."""
 
 router = APIRouter(prefix="/v1/users", tags=["users"])
 
@@ -106,6 +110,8 @@ def erase_user(
     With `now`, erasing a large amount of data takes a long time. After an interruption, send the
     request again to erase the rest.
     """
+    if user_id.endswith(OTHER_PATHS):
+        raise HTTPException(405)  # such a user would be erased by mistake
     if not principal.owns(user_id):
         raise HttpProblem("token-of-another-user")
     erase = account_erase.erase_user if now else account_erase.hide_user

@@ -1,4 +1,6 @@
-"""The revision of an account: a digest of what requests change, and not of what runs change.
+"""The revision of an account: a digest of the properties that requests change.
+
+Runs and pauses do not change it.
 
 A client that changes an account can name the revision that it has read. So it does not undo the
 change of somebody else.
@@ -17,8 +19,8 @@ from core.service.errors import not_found
 ANY = "*"
 """Matches every revision of an account that exists."""
 
-# The number of changes of the account contains those of the credentials. Refreshed tokens do not
-# count. The primary key serves both statements.
+# The version counts changes of config and credentials, but no refreshed tokens. The primary key
+# serves both statements.
 REVISION = """
 SELECT left(encode(sha256(convert_to(jsonb_build_array(
     version, name, config, poll_interval_minutes, deletions)::text, 'UTF8')), 'hex'), 16)

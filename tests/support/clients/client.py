@@ -1,6 +1,6 @@
 """A program that uses the API through the package that openapi-python-client generates.
 
-`python client.py URL TOKEN` prints what it saw as JSON, as client.ts does. The package
+`python client.py URL TOKEN` prints the results as JSON, as client.ts does. The package
 `polling_client` is in the current folder.
 """
 
@@ -32,7 +32,6 @@ from polling_client.models import (
     PageFoundContent,
     PageUserIntegration,
     Problem,
-    ReadChangesIncludeType0,
     Requested,
     RunInFull,
     UserIntegration,
@@ -50,7 +49,7 @@ def of(kind: type[T], answer: Any) -> T:
 
 
 def main(url: str, token: str) -> dict[str, Any]:
-    """Use the API, and return what was seen."""
+    """Use the API, and return the results."""
     client = AuthenticatedClient(url, token, raise_on_unexpected_status=True)
     new = NewUserIntegration.from_dict(
         {
@@ -84,9 +83,7 @@ def main(url: str, token: str) -> dict[str, Any]:
     while more:
         feed = of(
             Changes,
-            read_changes.sync(
-                client=client, after=cursor, limit=1, include=ReadChangesIncludeType0.CONTENT
-            ),
+            read_changes.sync(client=client, after=cursor, limit=1, include="content"),
         )
         changes += [
             f"{one.change} {one.content.external_id if one.content else None}"

@@ -1,6 +1,6 @@
 // A program that uses the API through the types of openapi-typescript, with openapi-fetch.
 //
-// `node client.js URL TOKEN` prints what it saw as JSON, as client.py does.
+// `node client.js URL TOKEN` prints the results as JSON, as client.py does.
 import createClient from "openapi-fetch";
 import type { paths } from "./schema.js";
 

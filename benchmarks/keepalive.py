@@ -55,33 +55,28 @@ def run(bed: Testbed, options: Options) -> Report:
                     microseconds = _measure(url, path, token, requests)
                     if number:  # the first round loads code
                         figures.setdefault(name, []).append(microseconds)
+    compared = {HEALTH: ("ours", "site"), LISTING: ("listing", "listing of site")}
     budgets = [
         Budget(
-            "the same response of a small application on bare uvicorn: ratio",
-            ratio(figures["ours"], figures["small"]),
+            f"GET {path}, relative to the same application on bare uvicorn",
+            ratio(figures[ours], figures[peer]),
             at_most=1.5,
-        ),
-        Budget(
-            "a listing of the API, relative to the same application on bare uvicorn",
-            ratio(figures["listing"], figures["listing of site"]),
-            at_most=1.5,
-        ),
+        )
+        for path, (ours, peer) in compared.items()
     ]
     rows = [
-        _row(f"`{HEALTH}`, against a small application", figures["ours"], figures["small"]),
-        _row(f"`{HEALTH}`, against the same application", figures["ours"], figures["site"]),
-        _row(
-            f"`{LISTING}`, against the same application",
-            figures["listing"],
-            figures["listing of site"],
-        ),
+        _row(f"`{path}`, the same application", figures[ours], figures[peer])
+        for path, (ours, peer) in compared.items()
     ]
+    rows.append(
+        _row("the same bytes, an application without routes", figures["ours"], figures["small"])
+    )
     return Report(
         "keepalive",
         "µs",
         figures["ours"],
-        figures["small"],
-        "bare uvicorn with an application that sends the same response",
+        figures["site"],
+        "the same application on bare uvicorn",
         budgets,
         {"requests": rows},
     )

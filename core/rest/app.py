@@ -66,6 +66,7 @@ change.
 """
 
 ROUTERS = (
+    operations,  # routes are compared in this order, and probes come most often
     integrations,
     outages,
     user_integrations,
@@ -80,7 +81,6 @@ ROUTERS = (
     oauth,
     tokens,
     audit,
-    operations,
     organizations,
 )
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,9 @@ def known(api, desk) -> dict[str, list[object]]:
     return found | {"integration_domain": ["locked"], "user_id": ["one", "two"]}
 
 
-def schemathesis(api, known, monkeypatch, *arguments: object) -> None:
-    """Run schemathesis with all checks, and require that it finds nothing."""
+@pytest.fixture
+def schemathesis(api, known, monkeypatch, tmp_path) -> Callable[..., None]:
+    """Return a function that runs schemathesis with all checks, and requires that it is silent."""
     # Each check without a valid token would wait.
     monkeypatch.setattr(wrong_tokens, "DELAY_SECONDS", 0.0)
     monkeypatch.setattr(wrong_tokens, "BURST", 10**9)
@@ -58,27 +60,30 @@ def schemathesis(api, known, monkeypatch, *arguments: object) -> None:
         "FUZZING_TOKEN_ID": str(token.id),
         "PYTHONPATH": str(TESTS),
     }
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "schemathesis.cli"),
-            *("--config-file", TESTS / "support" / "schemathesis.toml"),
-            *("run", f"{api.url}/openapi.json", "--checks", "all"),
-            *("--header", f"Authorization: Bearer {token.secret}"),
-            *("--suppress-health-check", "all"),
-            *map(str, arguments),
-        ],
-        env=environment, capture_output=True, text=True, timeout=MAX_SECONDS, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli"),
+        *("--config-file", TESTS / "support" / "schemathesis.toml"),
+        *("run", f"{api.url}/openapi.json", "--checks", "all", "--suppress-health-check", "all"),
+        *("--header", f"Authorization: Bearer {token.secret}"),
+    ]
+
+    def run(*arguments: object) -> None:
+        done = subprocess.run(
+            [str(word) for word in (*command, *arguments)],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=MAX_SECONDS,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
 
 
 @pytest.mark.long
 @pytest.mark.timeout(MAX_SECONDS)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_schemathesis_finds_nothing(api, known, monkeypatch, seed) -> None:
-    schemathesis(api, known, monkeypatch, "--max-examples", 200, "--seed", seed)
+def test_schemathesis_finds_nothing(schemathesis, seed) -> None:
+    schemathesis("--max-examples", 200, "--seed", seed)
 
 
-def test_schemathesis_finds_nothing_in_a_short_search(api, known, monkeypatch) -> None:
-    arguments = ("--phases", "coverage", "--max-examples", 1, "--seed", 1)
-    schemathesis(api, known, monkeypatch, *arguments)
+def test_schemathesis_finds_nothing_in_a_short_search(schemathesis) -> None:
+    schemathesis("--phases", "coverage", "--max-examples", 1, "--seed", 1)

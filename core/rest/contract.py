@@ -65,17 +65,11 @@ class Contract:
             raise RequestValidationError([entry_of(problem) for problem in problems])
 
     def methods(self, request: Request) -> list[str]:
-        """Return all methods of the path of a request.
-
-        A user's ID may contain slashes, so several paths may match. The first one is meant.
-        """
-        matching = [
-            route for route in self._routes if route.path_regex.match(request.scope["path"])
-        ]
+        """Return all methods of the path of a request."""
         found = {
             method
-            for route in matching
-            if route.path == matching[0].path
+            for route in self._routes
+            if route.path_regex.match(request.scope["path"])
             for method in route.methods or ()
         }
         return sorted(found | ({"HEAD"} if "GET" in found else set()))

@@ -28,7 +28,7 @@ from core.db.pool import Conn
 from core.errors import InvalidInput, PollingError, TooManyRequests, VaultError, WrongState
 from core.ledger.erasure import ERASED
 from core.ledger.monotonic import old_enough
-from core.rest.contract import WRITES
+from core.rest.contract import WRITES, Contract
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.errors import not_found
@@ -133,6 +133,10 @@ class Idempotency:
             return
         request = Request(scope, receive)
         backend: Backend = scope["app"].state.backend
+        contract: Contract = scope["app"].state.contract
+        if scope["method"] not in contract.methods(request):
+            await self.app(scope, receive, send)  # no route takes the request
+            return
         try:
             principal = await authenticated(request, backend, await bearer(request))
             content = _content(request, await request.body())

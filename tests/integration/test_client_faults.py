@@ -75,7 +75,7 @@ def faults(caplog) -> Iterator[list[str]]:
 @pytest.fixture
 def site(backend, desk, faults) -> Iterator[Api]:
     """Serve the API and the dashboard, with content. The server has ended before `faults`."""
-    account = desk.account("mine", domain="locked", user_id="u")
+    account = desk.account("mine", user_id="u")
     desk.keep(account, TaskOutput("1", b"x" * 3_000_000), TaskOutput("2", "text" * 100_000))
     with serving(backend, Site) as url:
         api = Api(backend, url)

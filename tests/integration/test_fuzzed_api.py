@@ -26,7 +26,8 @@ def known(api, desk) -> dict[str, list[object]]:
     """Store an object of every kind, and return their ids by the parameter in a path."""
     del api.backend.registry.integrations["caller"]  # it connects to any host
     for name in ("one", "two"):
-        account = desk.account(name, domain="locked", user_id=name)
+        sealed = api.backend.vault.seal_json({"password": "fine"})
+        account = desk.account("me", domain="locked", user_id=name, credentials=sealed)
         run = desk.run(account)
         desk.conn.execute(
             "UPDATE sync_task SET state = 'parked', reason = 'x', finished_at = now()"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
-from starlette.exceptions import HTTPException
+from starlette.convertors import Convertor, register_url_convertor
 
 from core.rest.routes import problems
 from core.rest.schemas import Erased, Page, QuotaChange, UserDay, UserQuotas, UserUse
@@ -16,8 +16,25 @@ from core.web.dependencies import NO_NUL, After, Engine, Limit
 from core.web.permissions import Connector, FleetAdmin, StatusReader
 from core.web.problems import HttpProblem
 
-OTHER_PATHS = ("/use", "/quotas")
-"""The ends of paths about a user that cannot be deleted."""
+
+class ErasedUser(Convertor[str]):
+    """The ID of a user in the path of an erasure. It may contain slashes.
+
+    `DELETE /v1/users/ann/quotas` would otherwise erase the user `ann/quotas`.
+    """
+
+    regex = r".+(?<!/use)(?<!/quotas)"
+
+    def convert(self, value: str) -> str:
+        """Return the ID."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Return the part of the path."""
+        return value
+
+
+register_url_convertor("erased_user", ErasedUser())
 
 router = APIRouter(prefix="/v1/users", tags=["users"])
 
@@ -89,7 +106,7 @@ def change_quotas(
     return UserQuotas.model_validate(quotas.change(engine, user_id, changes))
 
 
-@router.delete("/{user_id:path}", responses=problems(401, 403, 404, 422))
+@router.delete("/{user_id:erased_user}", responses=problems(401, 403, 404, 422))
 def erase_user(
     engine: Engine,
     principal: Connector,
@@ -110,8 +127,6 @@ def erase_user(
     With `now`, erasing a large amount of data takes a long time. After an interruption, send the
     request again to erase the rest.
     """
-    if user_id.endswith(OTHER_PATHS):
-        raise HTTPException(405)  # such a user would be erased by mistake
     if not principal.owns(user_id):
         raise HttpProblem("token-of-another-user")
     erase = account_erase.erase_user if now else account_erase.hide_user

@@ -146,7 +146,7 @@ def build(backend: Backend) -> FastAPI:
         # A redirect would use the untrusted Host header, and HTTP behind a proxy that terminates
         # TLS.
         redirect_slashes=False,
-        dependencies=[Depends(contract.known_query)],
+        dependencies=[Depends(contract.in_document)],
         openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         servers=[{"url": "/", "description": "This server"}],
         license_info={"name": "MIT", "identifier": "MIT"},

@@ -111,16 +111,17 @@ def browser(site) -> Iterator[httpx2.Client]:
 
 def test_no_request_of_a_client_is_logged_as_an_error(site, browser, faults) -> None:
     sent = 0
-    for method, path in routes(site):
+    for number, (method, path) in enumerate(routes(site)):
         if "sign-out" in path or (path.startswith("/v1/users") and method == "DELETE"):
             continue  # the session and the token are needed
-        parts = PARTS if "{" in path else PARTS[:1]
+        first = number % 3  # other routes get the others
+        parts = PARTS[first::3] if "{" in path else PARTS[:1]
         requests = [(filled(path, part), {}, JSON, b"{}") for part in parts]
         known = filled(path, str(uuid4()))
-        requests += [(f"{known}?{query}", {}, JSON, b"{}") for query in QUERIES]
-        requests += [(known, headers, JSON, b"{}") for headers in HEADERS]
+        requests += [(f"{known}?{query}", {}, JSON, b"{}") for query in QUERIES[first::3]]
+        requests += [(known, headers, JSON, b"{}") for headers in HEADERS[first::3]]
         if method != "GET":
-            requests += [(known, {}, type, body) for type, body in BODIES]
+            requests += [(known, {}, type, body) for type, body in BODIES[first::2]]
         for target, headers, type, body in requests:
             more = {"Content-Type": type, **headers}
             pairs = [(name.encode(), value.encode("latin-1")) for name, value in more.items()]
@@ -129,7 +130,7 @@ def test_no_request_of_a_client_is_logged_as_an_error(site, browser, faults) -> 
                 # A plugin may fail: `receive_hints` documents status 500.
                 assert answer.status_code < 500, (method, target, headers, type, body[:40])
             sent += 1
-    assert sent > 1_500
+    assert sent > 1_000
 
 
 def reset(connection: socket.socket) -> None:

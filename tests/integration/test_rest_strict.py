@@ -127,10 +127,28 @@ def test_a_refused_method_names_all_methods_of_the_path(api) -> None:
         ("/v1/user-integrations", "GET, HEAD, POST"),
         (f"/v1/user-integrations/{uuid4()}", "DELETE, GET, HEAD, PATCH"),
         ("/v1/tokens", "GET, HEAD, POST"),
+        ("/v1/users/ann/quotas", "GET, HEAD, PATCH"),
+        ("/v1/users/a/b", "DELETE"),
+        ("/v1/tasks/retry", "POST"),
     ):
-        answer = api.admin.put(path)
+        answer = api.admin.put(path, headers={"Idempotency-Key": "k"})
         assert (answer.status_code, answer.headers["allow"]) == (405, methods)
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_name_in_a_path_is_not_an_id(api) -> None:
+    for method, path in (("GET", "/v1/tasks/retry"), ("DELETE", "/v1/user-integrations/check")):
+        answer = api.admin.request(method, path, params={"content": "keep"})
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_no_path_about_a_user_erases_another_one(api, desk) -> None:
+    for name in ("ann/quotas", "ann/use", "ann"):
+        desk.account(user_id=name)
+    for end in ("quotas", "use?days=3"):
+        assert api.admin.delete(f"/v1/users/ann/{end}").status_code == 405
+    assert api.admin.delete("/v1/users/a%2Fb?now=true").status_code == 200
+    assert set(desk.rows("SELECT sync_status FROM user_integration")) == {("active",)}
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/nowhere", "/v1/runs/x/y/z"])

@@ -82,6 +82,31 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def clients(session: nox.Session) -> None:
+    """Use clients that generators make from the OpenAPI document, and lint it; needs Node.js.
+
+    The packages of Node.js stay below the session's temporary folder.
+    """
+    _install(session, "test", "clients", core=".[demo,serve]")
+    tools = Path(session.create_tmp()).resolve()
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(Path("tests/support/clients", name), tools)
+    quiet = ("--ignore-scripts", "--no-audit", "--no-fund")
+    session.run("npm", "ci", *quiet, "--prefix", str(tools), external=True)
+    path = "tests/integration/test_generated_clients.py"
+    env = {"POLLING_NODE_TOOLS": str(tools), "CI": "true"}
+    session.run("pytest", "-m", "clients", path, *session.posargs, env=env)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Search for faults of the API with schemathesis: all checks, 200 examples, five seeds."""
+    _install(session, "test", core=".[demo,serve]")
+    path = "tests/integration/test_fuzzed_api.py"
+    session.run("pytest", "-m", "long or not long", path, *session.posargs)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Check that random faults lose nothing: `nox -s soak -- --minutes 30 --report FILE`."""
     _install(session, "test", core=".[demo,serve,sentry,otel,parquet]")
@@ -109,7 +134,7 @@ def bench(session: nox.Session) -> None:
 
     For one benchmark only: `nox -s bench -- chain`.
     """
-    _install(session, "bench", core=".[embedded]", plugins=[*SHOWN, "plugins-slack"])
+    _install(session, "bench", core=".[embedded,serve]", plugins=[*SHOWN, "plugins-slack"])
     words = session.posargs or ["all"]
     keep = [] if "--quick" in words else ["--keep"]
     session.run("python", "-m", "benchmarks", *words, *keep, interrupt_timeout=LONG)

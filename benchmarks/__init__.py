@@ -21,6 +21,7 @@ NAMES: Mapping[str, str] = {
         " against as many jobs on Procrastinate"
     ),
     "latency": "from a trigger to the first row on an idle system, against the stock consumer",
+    "keepalive": "a request on a kept-alive connection, against bare uvicorn",
     "readers": (
         "a sync with 200 readers of the API and the dashboard, against the same sync without them"
     ),

@@ -59,6 +59,39 @@ MUTATIONS = [
         ("tests/integration/test_hidden_content.py",),
     ),
     Mutation(
+        "a repeated request shows nothing hidden or erased",
+        (("core/rest/idempotency.py", "        _require_shown(conn, path, response.body)\n", ""),),
+        ("tests/integration/test_hidden_content.py",),
+    ),
+    Mutation(
+        "recorded responses of an erased account are deleted",
+        (("core/ledger/erasure.py", "        conn.execute(ERASE_RESPONSES, responses)\n", ""),),
+        ("tests/integration/test_hidden_content.py",),
+    ),
+    Mutation(
+        "a cursor names no hidden item",
+        (("core/service/content/listing.py",
+          'if not fetch(conn, IS_HIDDEN, {"id": account}):', "if True:"),),
+        ("tests/integration/test_hidden_content.py",),
+    ),
+    Mutation(
+        "a change compares the revision in its transaction",
+        (("core/rest/routes/user_integrations.py",
+          "authorize=if_known,", "authorize=authorize,"),),
+        ("tests/integration/test_rest_strict.py",),
+    ),
+    Mutation(
+        "a disconnect of a client is not an error",
+        (("core/web/problems.py", "        except ClientDisconnect:", "        except KeyError:"),),
+        ("tests/integration/test_client_faults.py",),
+    ),
+    Mutation(
+        "refused sign-ins are counted",
+        (("core/dashboard/pages/auth.py",
+          "number, self._unrecorded = self._unrecorded, 0", "number = 1"),),
+        ("tests/integration/test_audit.py",),
+    ),
+    Mutation(
         "items of a restored account get new places in the feed",
         (("core/accounts/store.py",
           "CASE sync_status WHEN '{AccountState.ERASING}' THEN '' ELSE",

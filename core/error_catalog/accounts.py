@@ -90,6 +90,11 @@ ENTRIES: Catalog = {
         rest="Connect it as a separate account: POST /v1/user-integrations",
         dashboard="Connect it as a separate account",
     ),
+    "account-changed-by-others": entry(
+        412,
+        "the account has changed since you read it",
+        "Read the account again, and decide again whether to change it",
+    ),
     "config-changed-by-others": entry(
         409,
         "someone else has changed the config since it was read",

@@ -97,6 +97,17 @@ HAS_ACCOUNTS = "SELECT FROM user_integration WHERE user_id = %s LIMIT 1"
 DELETE_FLOWS = "DELETE FROM oauth_flow WHERE user_id = %s"
 # Recorded responses to an operator's requests also contain the user id, for a day.
 DELETE_RESPONSES = "DELETE FROM idempotency_key WHERE answer->>'user_id' = %s"
+ERASED = "erased"
+"""The property of a recorded response without data: the ID of the account that they belonged to."""
+
+# Recorded responses to requests about an account, and about its tasks and held deletions. Without
+# its row, the account has no response either. The table has the keys of one day.
+ERASE_RESPONSES = f"""
+UPDATE idempotency_key SET location = NULL,
+    answer = jsonb_build_object('{ERASED}', %(account)s::text)
+WHERE answer->>'user_integration_id' = %(account)s
+    OR %(erases_account)s::bool AND answer->>'id' = %(account)s
+"""
 DELETE_TOKENS = "DELETE FROM api_token WHERE user_id = %s"
 # The index on the user serves it. Operators still learn that the accounts were erased.
 FORGET_OWNER = "UPDATE erased_account SET user_id = NULL WHERE user_id = %s"
@@ -202,10 +213,11 @@ def finish(conn: Conn, account: UUID) -> bool:
             return True
         if locked != before:
             return False  # a request wants more to be erased
-        if not erases_account:
-            return conn.execute(END_ERASURE, (account,)).rowcount > 0
-        if conn.execute(DELETE_ACCOUNT, (account,)).rowcount == 0:
+        ends = DELETE_ACCOUNT if erases_account else END_ERASURE
+        if conn.execute(ends, (account,)).rowcount == 0:
             return False
+        responses = {"account": str(account), "erases_account": erases_account}
+        conn.execute(ERASE_RESPONSES, responses)
         if erases_user:
             delete_user(conn, user)
     return True

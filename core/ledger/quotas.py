@@ -20,8 +20,8 @@ from core.states import Quota
 EVERYONE = ""
 """The user whose quotas apply to users without one of their own."""
 
-MAX_QUOTA = 2**63 - 1
-"""The largest number of a quota, as its column stores it."""
+MAX_QUOTA = 2**53 - 1
+"""The largest number of a quota: all clients read it exactly from JSON (RFC 8259, section 6)."""
 
 MAX_CHANGES = 10_000
 """The number of changes of content that one transaction adds up."""

@@ -66,6 +66,7 @@ change.
 """
 
 ROUTERS = (
+    operations,  # routes are compared in this order, and probes come most often
     integrations,
     outages,
     user_integrations,
@@ -80,7 +81,6 @@ ROUTERS = (
     oauth,
     tokens,
     audit,
-    operations,
     organizations,
 )
 
@@ -104,8 +104,8 @@ TAGS = {
 """The groups of routes, in the order of the document."""
 
 CORS_SENT = (
-    *("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "If-Range", "Range"),
-    "X-Request-Id",
+    *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "If-Range"),
+    *("Range", "X-Request-Id"),
 )
 CORS_EXPOSED = (
     *("Content-Disposition", "Content-Range", "ETag", "Export-Cursor", "Idempotency-Replayed"),
@@ -146,7 +146,7 @@ def build(backend: Backend) -> FastAPI:
         # A redirect would use the untrusted Host header, and HTTP behind a proxy that terminates
         # TLS.
         redirect_slashes=False,
-        dependencies=[Depends(contract.known_query)],
+        dependencies=[Depends(contract.in_document)],
         openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         servers=[{"url": "/", "description": "This server"}],
         license_info={"name": "MIT", "identifier": "MIT"},

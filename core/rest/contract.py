@@ -10,10 +10,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from core.field_problems import FieldProblem, entry_of
 
-WRITES = ("post", "put", "patch", "delete")
+WRITES = ("post", "patch", "delete")
+"""The methods that change something. No route has `PUT`."""
 
 
 class Contract:
@@ -36,6 +38,25 @@ class Contract:
     def _operations(self) -> Iterator[Mapping[str, Any]]:
         for methods in self._app.openapi()["paths"].values():
             yield from methods.values()
+
+    def check_method(self, request: Request) -> None:
+        """Refuse a method that the path lacks, and a path of another form has.
+
+        Raises:
+          HTTPException: The path lacks the method.
+        """
+        path, route = request.scope["path"], request.scope["route"]
+        if (
+            route.path != path
+            and path in self._exact
+            and request.method not in self.methods(request)
+        ):
+            raise HTTPException(405)
+
+    @cached_property
+    def _exact(self) -> frozenset[str]:
+        """The paths without parameters."""
+        return frozenset(route.path for route in self._routes if "{" not in route.path)
 
     def check_query(self, request: Request) -> None:
         """Refuse query parameters that the route does not have, and those that are sent twice.
@@ -65,12 +86,11 @@ class Contract:
 
     def methods(self, request: Request) -> list[str]:
         """Return all methods of the path of a request."""
-        found = {
-            method
-            for route in self._routes
-            if route.path_regex.match(request.scope["path"])
-            for method in route.methods or ()
-        }
+        path = request.scope["path"]
+        matching = [route for route in self._routes if route.path_regex.match(path)]
+        # `/v1/tasks/retry` also has the form of `/v1/tasks/{task_id}`.
+        exact = [route for route in matching if route.path == path]
+        found = {method for route in exact or matching for method in route.methods or ()}
         return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
@@ -83,7 +103,11 @@ def _names(operation: Mapping[str, Any]) -> frozenset[str] | None:
     return frozenset(parameter["name"] for parameter in queries)
 
 
-def known_query(request: Request) -> None:
-    """Check the query parameters of a request, as a dependency of all routes."""
+async def in_document(request: Request) -> None:
+    """Check the method and the query parameters of a request, as a dependency of all routes.
+
+    FastAPI calls a function that is not a coroutine in a thread, which takes longer.
+    """
     contract: Contract = request.app.state.contract
+    contract.check_method(request)
     contract.check_query(request)

@@ -7,8 +7,10 @@ digest of the request. A response that contains a secret is stored encrypted.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any
+from uuid import UUID
 
 import psycopg
 from fastapi import Request
@@ -24,10 +26,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.db.clocks import age
 from core.db.pool import Conn
 from core.errors import InvalidInput, PollingError, TooManyRequests, VaultError, WrongState
+from core.ledger.erasure import ERASED
 from core.ledger.monotonic import old_enough
-from core.rest.contract import WRITES
+from core.rest.contract import WRITES, Contract
 from core.service.authorization import Principal
 from core.service.backend import Backend
+from core.service.errors import not_found
+from core.states import AccountState
 from core.web import problems
 from core.web.dependencies import authenticated, bearer
 
@@ -67,6 +72,9 @@ WITHOUT = ("/v1/hints/",)
 SECRET_ANSWERS = ("/v1/tokens", "/authorize", "/check")
 """The ends of paths whose responses contain a secret, or a sample of content that is not stored."""
 
+_NAMED = re.compile(r"/v1/user-integrations/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:/|$)")
+"""The paths about one account."""
+
 # The index on the user of a token and the primary key serve it.
 HAS_ROOM = """
 SELECT count(*) < %(most)s FROM (
@@ -94,6 +102,8 @@ FIND_KEY = """
 SELECT request_digest, status, answer, location FROM idempotency_key
 WHERE token_id = %(token)s AND key = %(key)s
 """
+# The primary key serves it.
+ACCOUNT_STATE = "SELECT sync_status FROM user_integration WHERE id = %s"
 RECORD_RESPONSE = """
 UPDATE idempotency_key SET status = %(status)s, answer = %(answer)s, location = %(location)s
 WHERE token_id = %(token)s AND key = %(key)s
@@ -123,10 +133,15 @@ class Idempotency:
             return
         request = Request(scope, receive)
         backend: Backend = scope["app"].state.backend
+        contract: Contract = scope["app"].state.contract
+        if scope["method"] not in contract.methods(request):
+            await self.app(scope, receive, send)  # no route takes the request
+            return
         try:
             principal = await authenticated(request, backend, await bearer(request))
+            content = _content(request, await request.body())
             reserved = await run_in_threadpool(
-                _reserve, backend, principal, _valid(key), _content(request, await request.body())
+                _reserve, backend, principal, _valid(key), scope["path"], content
             )
         except Exception as error:  # noqa: BLE001  each has its response, or is raised again
             await _refusal(request, error)(scope, receive, send)
@@ -216,11 +231,12 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
 
 
 def _reserve(
-    backend: Backend, principal: Principal, key: str, content: bytes
+    backend: Backend, principal: Principal, key: str, path: str, content: bytes
 ) -> dict[str, Any] | Response:
     """Reserve a key; return its parameters, or the response of the earlier request.
 
     Raises:
+      NotFound: The response is about data that are hidden or erased in the meantime.
       WrongState: The first request with this key is still in progress.
       InvalidInput: The key was used for another request.
       TooManyRequests: The user has too many keys, and this one is new.
@@ -235,7 +251,9 @@ def _reserve(
             raise TooManyRequests("idempotency-keys-exhausted", most=MAX_KEYS_PER_USER)
         if _take(conn, params):
             return params
-        return _replayed(backend, conn.execute(FIND_KEY, params).fetchone(), content)
+        response = _replayed(backend, conn.execute(FIND_KEY, params).fetchone(), content)
+        _require_shown(conn, path, response.body)
+        return response
 
 
 def _end(backend: Backend, params: dict[str, Any], path: str, answer: _Answer) -> None:
@@ -276,6 +294,35 @@ def _take(conn: Conn, params: dict[str, Any]) -> bool:
         f"{name}_before": old_enough(conn, seconds) or "-infinity" for name, seconds in ages.items()
     }
     return conn.execute(REUSE_KEY, params | ages | before).fetchone() is not None
+
+
+def _require_shown(conn: Conn, path: str, body: bytes | memoryview) -> None:
+    """Check that a recorded response may still be shown.
+
+    Raises:
+      NotFound: It is about an account that is erased, or about hidden data of an account.
+    """
+    account, is_account = _account_of(path, json.loads(bytes(body) or b"null"))
+    if account is None:
+        return
+    row = conn.execute(ACCOUNT_STATE, (account,)).fetchone()
+    if row is None or (not is_account and row[0] == AccountState.ERASING):
+        raise not_found("account", account)
+
+
+def _account_of(path: str, body: Any) -> tuple[UUID | None, bool]:
+    """Return the account of a recorded response, and True if it shows only the account itself."""
+    if not isinstance(body, dict):
+        return None, False
+    if ERASED in body:  # the engine has deleted the account's data
+        raise not_found("account", UUID(body[ERASED]))
+    if (account := body.get("user_integration_id")) is not None:
+        return UUID(account), False
+    if path == "/v1/oauth/redeem" or path.startswith("/v1/user-integrations"):
+        named = _NAMED.match(path)
+        account = body.get("id") if named is None else named[1]
+        return (UUID(account), "run_id" not in body) if account is not None else (None, False)
+    return None, False
 
 
 def _replayed(backend: Backend, row: tuple[Any, ...] | None, content: bytes) -> Response:

@@ -734,7 +734,7 @@ class TaskRetry(_Request):
     )
 
 
-class TaskFilter(_Request):
+class TaskFilter(_Request, json_schema_extra={"minProperties": 1}):
     """Conditions on stopped tasks. Null: any value. At least one is required."""
 
     user_integration_id: UUID | None = Field(None, description="The account of the tasks")
@@ -757,7 +757,7 @@ class TaskFilter(_Request):
     state: StoppedState | None = Field(None, description="The state of the tasks. Default: both")
 
 
-class UserIntegrationFilter(_Request):
+class UserIntegrationFilter(_Request, json_schema_extra={"minProperties": 1}):
     """Conditions on accounts. Null: any value. At least one is required."""
 
     user_id: UserId | None = Field(

@@ -129,17 +129,19 @@ def _open(
     return id
 
 
-def record_refusal(conn: Conn, name: str | None = None, **detail: Any) -> None:
-    """Record that a sign-in was refused.
+def record_refusals(conn: Conn, number: int = 1, name: str | None = None, **detail: Any) -> None:
+    """Record that sign-ins were refused.
 
     Args:
       conn: A connection.
-      name: The name of the person, as the identity provider named them. Default: unknown, as with
-        a wrong token.
-      **detail: Further facts, without secrets.
+      number: The number of sign-ins since the entry before. Default: 1.
+      name: The name of the last person, as the identity provider named them. Default: unknown, as
+        with a wrong token.
+      **detail: Further facts about the last one, without secrets.
     """
     with audit.acting_as(replace(audit.current_actor(), name=name)):
-        audit.record(conn, Act.SESSION_REFUSE, AuditTarget.SESSION, "", **detail)
+        target = AuditTarget.SESSION
+        audit.record(conn, Act.SESSION_REFUSE, target, "", attempts=number, **detail)
 
 
 def find_session(conn: Conn, id: str, issuer: str | None = None) -> Session | None:

@@ -22,7 +22,7 @@ from core.web.wrong_tokens import WrongTokens
 bearer = HTTPBearer(auto_error=False, description="A token, with the scopes that the route needs.")
 
 
-def _backend(request: Request) -> Backend:
+async def _backend(request: Request) -> Backend:
     backend: Backend = request.app.state.backend
     return backend
 

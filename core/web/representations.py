@@ -121,7 +121,8 @@ class _Response:
         if type == "application/json" and not more and _is_validated(self._method, start):
             digest = await _off_loop(body, lambda: hashlib.sha256(body).hexdigest())
             # Weak, because the compressed body has the same validator (RFC 9110, section 8.8.3).
-            headers["ETag"] = f'W/"{digest[:32]}"'
+            revision = headers.get("etag", "").removeprefix("W/").strip('"')
+            headers["ETag"] = f'W/"{digest[:32]}{"." if revision else ""}{revision}"'
             if is_known(self._request, headers["ETag"]):
                 start["status"], body = 304, b""
                 del headers["content-length"], headers["content-type"]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import uuid4
@@ -15,6 +16,7 @@ from support.rest import SECRET
 from support.waiting import until
 
 from core import TaskOutput
+from core.dashboard.pages.auth import Refusals
 from core.ledger import audit as ledger
 from core.plugins import get_registry
 from core.rest.app import build
@@ -24,6 +26,7 @@ from core.service.accounts import actions
 from core.service.accounts.erase import erase_user
 from core.service.accounts.key_rotation import rotate
 from core.states import Act
+from core.web.request_rates import Rate
 
 NEW = {"integration_domain": "locked", "credentials": {"password": SECRET}, "user_id": "ann"}
 
@@ -133,15 +136,28 @@ def test_sign_ins_and_refused_ones_leave_one_row_each(dashboard, desk, acts) -> 
 
 
 def test_refused_sign_ins_do_not_fill_the_table(dashboard, desk, monkeypatch) -> None:
+    """A process writes one row each second, with the number of refusals since the row before."""
     from core.dashboard.pages import auth
-    from core.web.request_rates import Rate
 
-    monkeypatch.setattr(auth, "_recorded_refusals", Rate(0.001, 2_000.0))
-    monkeypatch.setattr("core.web.wrong_tokens.BURST", 100)
+    monkeypatch.setattr(auth, "_refusals", refusals := auth.Refusals())
+    monkeypatch.setattr("core.web.wrong_tokens.BURST", 5)
+    monkeypatch.setattr("core.web.wrong_tokens.MAX_WAITING", 0)
     browser = dashboard.stranger()
-    for _ in range(8):
-        browser.send("/sign-in", {"token": "wrong"})
-    assert desk.value("SELECT count(*) FROM audit WHERE act = 'sign_in.refuse'") == 3
+    for number in range(20):
+        if number == 19:
+            refusals._rate = Rate(auth.REFUSALS_PER_SECOND, 0.0)  # a second later
+        status = browser.send("/sign-in", {"token": "wrong"}).status_code
+        assert status == (401 if number < 5 else 429)
+        if number == 0:
+            refusals._rate.charge(None, 1_000.0)
+    rows = desk.rows("SELECT detail FROM audit WHERE act = 'sign_in.refuse' ORDER BY id")
+    assert rows == [({"attempts": 1},), ({"attempts": 19},)]
+
+
+def test_a_second_of_refused_sign_ins_is_one_row() -> None:
+    refusals, begun = Refusals(), time.monotonic()
+    recorded = [number for _ in range(1_000) if (number := refusals.count()) is not None]
+    assert len(recorded) <= 1 + (time.monotonic() - begun)
 
 
 def test_one_user_cannot_fill_the_table(api, desk, monkeypatch) -> None:
@@ -259,6 +275,9 @@ with backend.database.connection() as conn:
             tokens.revoke(conn, UUID(token))
         case "sign_in.open":
             sessions.open_session(conn, secret)
+        case "sign_in.refuse":
+            with conn.transaction():
+                sessions.record_refusals(conn)
         case "account.connect":
             actions.connect(backend, "hello-world", config={}, credentials={}, user_id="new")
         case "account.reconnect":
@@ -296,11 +315,12 @@ SELECT (SELECT count(*) FROM api_token), (SELECT count(revoked_at) FROM api_toke
     (SELECT array_agg(state) FROM held_deletion),
     (SELECT array_agg(name || (ending_since IS NULL) ORDER BY name) FROM organization)
 """
-KILLED_ACTS = [act for act in Act if act != Act.SESSION_REFUSE]
+WITHOUT_STATE = (Act.KEYS_ROTATE, Act.SESSION_REFUSE)
+"""Acts of which only the row remains."""
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("act", KILLED_ACTS)
+@pytest.mark.parametrize("act", Act)
 def test_an_act_and_its_row_survive_a_kill_together_or_not_at_all(
     backend, desk, settings, secret_key, act, moment
 ) -> None:
@@ -336,7 +356,7 @@ def test_an_act_and_its_row_survive_a_kill_together_or_not_at_all(
     assert done.returncode == -signal.SIGKILL, done.stderr
     expected = [] if moment == "before" else [(str(act),)]
     until(lambda: desk.rows("SELECT act FROM audit") == expected, "the transaction has ended")
-    if act != Act.KEYS_ROTATE:
+    if act not in WITHOUT_STATE:
         assert (desk.rows(STATE) == before) is (moment == "before")
 
 

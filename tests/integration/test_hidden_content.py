@@ -171,6 +171,90 @@ def test_figures_of_hidden_content_are_zero(api: Any, desk: Any, account: UUID) 
     assert api.admin.get("/v1/changes").json()["deletions_held"] == 0
 
 
+def test_a_cursor_names_no_hidden_item(api: Any, desk: Any, account: UUID, monkeypatch) -> None:
+    """A page ends with the last item that it compares, which may be hidden."""
+    monkeypatch.setattr("core.service.pagination.MAX_SCANNED_ROWS", 2)
+    others = [desk.account(f"other {number}", user_id="ann") for number in range(4)]
+    for other in others:
+        desk.keep(other, TaskOutput("1", "x"))
+
+    def pages(client: Any) -> tuple[str, set[str]]:
+        text, found, after = "", set(), {}
+        while True:
+            params = {"kind": "message", "limit": 1, "deleted": "true"} | after
+            page = client.get("/v1/user-integration-content", params=params)
+            text += page.text
+            found |= {item["user_integration_id"] for item in page.json()["items"]}
+            if page.json()["cursor"] is None:
+                return text, found
+            after = {"after": page.json()["cursor"]}
+
+    desk.conn.execute("UPDATE user_integration_content SET kind = 'message', deleted_at = now()")
+    for client in (api.admin, api.user("ann")):
+        assert shows(pages(client)[0])
+    hide(desk, account)
+    for client in (api.admin, api.user("ann")):
+        text, found = pages(client)
+        assert not shows(text)
+        assert found == {str(other) for other in others}
+
+
+def test_a_repeated_request_shows_nothing_hidden_or_erased(
+    api: Any, desk: Any, account: UUID, ids: Any, backend: Any
+) -> None:
+    client = api.client(api.token(scopes=ALL))
+
+    def act(path: str, key: str, method: str = "POST", **more: Any) -> Any:
+        return client.request(method, path, headers={"Idempotency-Key": key}, **more)
+
+    tried = {
+        "task": (f"/v1/tasks/{ids['task_id']}/discard", {}),
+        "run": (f"/v1/runs/{ids['run_id']}/cancel", {}),
+        "deletion": (f"/v1/held-deletions/{ids['held_deletion_id']}/refuse", {}),
+        "sync": (f"/v1/user-integrations/{account}/sync", {}),
+        "account": (
+            f"/v1/user-integrations/{account}",
+            {"method": "PATCH", "json": {"name": MARK}},
+        ),
+        "check": (f"/v1/user-integrations/{account}/check", {}),
+    }
+    sealed = backend.vault.seal_json({"password": "fine"})
+    desk.conn.execute(
+        "UPDATE user_integration SET credentials = %s, identity = 'me', config = '{}'", (sealed,)
+    )
+    for name, (path, more) in tried.items():
+        assert act(path, name, **more).status_code in (200, 201), name
+    for name, (path, more) in tried.items():
+        assert act(path, name, **more).headers["idempotency-replayed"] == "true", name
+
+    def replayed() -> dict[str, int]:
+        answers = {name: act(path, name, **more) for name, (path, more) in tried.items()}
+        return {name: answer.status_code for name, answer in answers.items()}
+
+    hide(desk, account)
+    hidden = dict.fromkeys(("task", "run", "deletion", "sync"), 404)
+    assert replayed() == hidden | {"account": 200, "check": 200}, "the account itself is shown"
+    place = f"/v1/user-integrations/{account}?content=delete&now=true"
+    assert act(place, "gone", "DELETE").status_code == 204
+    assert act(place, "gone", "DELETE").status_code == 204
+    assert replayed() == dict.fromkeys(tried, 404)
+    assert MARK not in str(desk.rows("SELECT answer, location FROM idempotency_key"))
+
+
+def test_a_repeated_request_does_not_connect_an_erased_account_again(api: Any, desk: Any) -> None:
+    client = api.client(api.token(scopes=ALL))
+    new = {"integration_domain": "locked", "user_id": "ann", "credentials": {"password": "fine"}}
+
+    def connect() -> Any:
+        headers = {"Idempotency-Key": "k"}
+        return client.post("/v1/user-integrations", json=new, headers=headers)
+
+    place = connect().headers["location"]
+    assert client.delete(f"{place}?content=delete&now=true").status_code == 204
+    assert (connect().status_code, connect().json()["code"]) == (404, "account-not-found")
+    assert desk.value("SELECT count(*) FROM user_integration") == 0
+
+
 def test_nobody_acts_on_hidden_work(api: Any, desk: Any, account: UUID, ids: Any) -> None:
     hide(desk, account)
     for path in (

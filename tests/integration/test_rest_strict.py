@@ -127,10 +127,28 @@ def test_a_refused_method_names_all_methods_of_the_path(api) -> None:
         ("/v1/user-integrations", "GET, HEAD, POST"),
         (f"/v1/user-integrations/{uuid4()}", "DELETE, GET, HEAD, PATCH"),
         ("/v1/tokens", "GET, HEAD, POST"),
+        ("/v1/users/ann/quotas", "GET, HEAD, PATCH"),
+        ("/v1/users/a/b", "DELETE"),
+        ("/v1/tasks/retry", "POST"),
     ):
-        answer = api.admin.put(path)
+        answer = api.admin.put(path, headers={"Idempotency-Key": "k"})
         assert (answer.status_code, answer.headers["allow"]) == (405, methods)
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_name_in_a_path_is_not_an_id(api) -> None:
+    for method, path in (("GET", "/v1/tasks/retry"), ("DELETE", "/v1/user-integrations/check")):
+        answer = api.admin.request(method, path, params={"content": "keep"})
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_no_path_about_a_user_erases_another_one(api, desk) -> None:
+    for name in ("ann/quotas", "ann/use", "ann"):
+        desk.account(user_id=name)
+    for end in ("quotas", "use?days=3"):
+        assert api.admin.delete(f"/v1/users/ann/{end}").status_code == 405
+    assert api.admin.delete("/v1/users/a%2Fb?now=true").status_code == 200
+    assert set(desk.rows("SELECT sync_status FROM user_integration")) == {("active",)}
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/nowhere", "/v1/runs/x/y/z"])
@@ -289,6 +307,71 @@ def test_an_unchanged_answer_is_not_sent_again(api, desk) -> None:
     assert changed.headers["etag"] != first.headers["etag"]
 
 
+def test_a_change_names_the_revision_that_the_client_has_read(api, desk) -> None:
+    client = api.client(api.token(scopes=ALL))
+    created = client.post("/v1/user-integrations", json={**NEW, "user_id": "ann"})
+    place = created.headers["location"]
+    read = client.get(place)
+    known = read.headers["etag"]
+    assert client.get(place, headers={"If-None-Match": known}).status_code == 304
+    desk.run(created.json()["id"])
+    desk.conn.execute("UPDATE user_integration SET last_sync_at = now(), next_sync_at = now()")
+    ran = client.get(place)
+    assert ran.headers["etag"] != known, "the response is another one"
+
+    def change(tag, method="PATCH", **more):
+        return client.request(method, place, headers={"If-Match": tag} if tag else {}, **more)
+
+    renamed = change(known, json={"name": "new"})
+    assert (renamed.status_code, renamed.json()["name"]) == (200, "new"), "runs do not change it"
+    for body in ({"name": "newer"}, {}, {"credentials": {"password": "other"}}, {"config": {}}):
+        refused = change(known, json=body)
+        assert (refused.status_code, code(refused)) == (412, "account-changed-by-others"), body
+    for wrong in ('"x"', "x", "", '"', f"{known[:-2]}0"):
+        assert change(wrong or '""', json={"name": "x"}).status_code == 412, wrong
+    for query in ("content=keep", "content=delete", "content=delete&now=true"):
+        answer = client.delete(f"{place}?{query}", headers={"If-Match": known})
+        assert answer.status_code == 412, query
+    account = client.get(place).json()
+    assert (account["name"], account["sync_status"]) == ("new", "active")
+    latest = renamed.headers["etag"]
+    several = f'"x", {latest.removeprefix("W/")}'
+    for tag, body in ((several, {"poll_interval_minutes": 7}), ("*", {"deletions": "keep"}),
+                      (None, {"name": "newest"})):  # fmt: skip
+        answer = change(tag, json=body)
+        assert answer.status_code == 200, tag
+        assert answer.headers["etag"] != latest
+        latest = answer.headers["etag"]
+    both = {"credentials": {"password": "fine"}, "name": "both"}
+    answer = change(latest, json=both)
+    assert (answer.status_code, answer.json()["name"]) == (200, "both")
+    gone = client.delete(f"{place}?content=keep", headers={"If-Match": answer.headers["etag"]})
+    assert gone.status_code == 204
+
+
+def test_a_change_between_the_check_and_the_transaction_is_not_undone(
+    api, desk, monkeypatch
+) -> None:
+    """The provider checks a new config for seconds, while somebody else renames the account."""
+    from core.service.accounts import actions
+
+    client = api.client(api.token(scopes=ALL))
+    created = client.post("/v1/user-integrations", json={**NEW, "user_id": "ann"})
+    place, check = created.headers["location"], actions.check
+
+    def slow(*arguments, **more):
+        desk.conn.execute("UPDATE user_integration SET name = 'by another'")
+        return check(*arguments, **more)
+
+    monkeypatch.setattr(actions, "check", slow)
+    for body in ({"config": {"mood": "bad"}}, {"credentials": {"password": "x"}}):
+        desk.conn.execute("UPDATE user_integration SET name = 'me'")
+        known = client.get(place).headers["etag"]
+        answer = client.patch(place, json=body, headers={"If-Match": known})
+        assert answer.status_code == 412, body
+    assert client.get(place).json()["config"] == {"name": "me", "mood": "fine"}
+
+
 @pytest.fixture(params=["row", "blob"])
 def stored(desk, request):
     """Keep an item in its row, or in the blob store; return its path and its bytes."""
@@ -396,7 +479,7 @@ def test_a_user_is_told_how_many_requests_are_left(api) -> None:
 
 PREFLIGHT = {
     "Access-Control-Request-Method": "PATCH",
-    "Access-Control-Request-Headers": "authorization, idempotency-key",
+    "Access-Control-Request-Headers": "authorization, idempotency-key, if-match",
 }
 
 
@@ -560,6 +643,36 @@ def test_all_accounts_of_a_user_are_paused_resumed_and_synced(api, desk) -> None
     assert desk.rows("SELECT user_integration_id FROM sync_run") == [(other,)]
     assert code(act(api.admin, "pause")) == "accounts-not-selected"
     assert act(api.user("bob"), "pause", user_id="ann").status_code == 403
+
+
+def test_all_accounts_are_checked_resynced_and_disconnected(api, desk, backend) -> None:
+    client = api.client(api.token(scopes=ALL))
+    ids = {}
+    for name, password in (("fine", "fine"), ("other", "wrong")):
+        body = {**NEW, "user_id": "ann", "config": {"name": name}}
+        ids[name] = client.post("/v1/user-integrations", json=body).json()["id"]
+        sealed = backend.vault.seal_json({"password": password})
+        desk.conn.execute(
+            "UPDATE user_integration SET credentials = %s WHERE id = %s", (sealed, ids[name])
+        )
+    desk.account("b", user_id="bob")
+
+    def act(what, client=client, **body):
+        return client.post(f"/v1/user-integrations/{what}", json={"user_id": "ann", **body})
+
+    everything = {"more": False, "cursor": None}
+    assert act("check").json() == {"done": 1, "refused": 1} | everything
+    assert act("resync").json() == {"done": 2, "refused": 0} | everything
+    resyncs = desk.rows("SELECT user_integration_id::text FROM sync_run WHERE complete")
+    assert {id for (id,) in resyncs} == set(ids.values())
+    assert act("disconnect", api.user("bob")).status_code == 403
+    assert act("disconnect").json() == {"done": 2, "refused": 0} | everything
+    states = dict(desk.rows("SELECT user_id, array_agg(DISTINCT sync_status) FROM user_integration"
+                            " GROUP BY 1"))  # fmt: skip
+    assert states == {"ann": ["disconnected"], "bob": ["active"]}
+    acts = desk.rows("SELECT act, count(*) FROM audit WHERE act LIKE '%%disconnect' GROUP BY 1")
+    assert acts == [("account.disconnect", 2)]
+    assert act("resync").json() == {"done": 0, "refused": 2} | everything
 
 
 def test_a_request_acts_on_a_bounded_number_of_accounts(api, desk, monkeypatch) -> None:

@@ -38,11 +38,13 @@ ROUTES = {
     " list_held_items": DETAILS,
     "list_content get_content get_raw_content get_thread read_changes export_content": {CONTENT},
     "create_user_integration change_user_integration delete_user_integration"
-    " check_user_integration check_new_account erase_user start_authorization"
+    " check_user_integration check_user_integrations disconnect_user_integrations"
+    " check_new_account erase_user start_authorization"
     " redeem_connect_code": {CONNECT},
     "pause_user_integrations resume_user_integrations sync_user_integrations"
     " pause_integration resume_integration pause_user_integration resume_user_integration"
-    " sync_user_integration resync_user_integration reread_user_integration cancel_run retry_tasks"
+    " resync_user_integrations sync_user_integration resync_user_integration"
+    " reread_user_integration cancel_run retry_tasks"
     " discard_tasks retry_task discard_task accept_held_deletion refuse_held_deletion"
     " change_quotas list_organizations get_organization connect_organization sync_organization"
     " disconnect_organization": {OPERATE},

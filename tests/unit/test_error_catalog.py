@@ -29,7 +29,7 @@ ERRORS = {
 } | {"HttpProblem", "DiskFull"}
 STATUSES = {
     "NotFound": {404},
-    "WrongState": {409},
+    "WrongState": {409, 412},
     "InvalidInput": {410, 422},
     "InvalidFields": {422},
     "Refused": {403},

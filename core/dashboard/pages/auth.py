@@ -25,16 +25,39 @@ from core.web.dependencies import Engine, wrong_tokens_of
 from core.web.request_rates import Rate
 
 REFUSALS_PER_SECOND = 1.0
-"""Refused sign-ins that one process records in the audit trail. The log counts the others."""
-
-REFUSAL_BURST_SECONDS = 60.0
+"""The entries about refused sign-ins that one process writes to the audit trail."""
 
 router = APIRouter()
 
 SIGN_OUT_SECONDS = 3.0
 """The time that a sign-out waits for the identity provider. The session has ended by then."""
 
-_recorded_refusals = Rate(REFUSALS_PER_SECOND, REFUSAL_BURST_SECONDS)
+
+class Refusals:
+    """The refused sign-ins of this process. Only the thread of the event loop uses it.
+
+    Anybody can cause them, so an entry of the audit trail has the number of those since the one
+    before.
+    """
+
+    def __init__(self) -> None:
+        self._rate = Rate(REFUSALS_PER_SECOND, 0.0)
+        self._unrecorded = 0
+
+    def count(self) -> int | None:
+        """Count a refused sign-in.
+
+        Returns:
+          The number of refused sign-ins to record now; None if a later one records this one.
+        """
+        self._unrecorded += 1
+        if not self._rate.take(None):
+            return None
+        number, self._unrecorded = self._unrecorded, 0
+        return number
+
+
+_refusals = Refusals()
 
 INSECURE = (
     "Without HTTPS, everybody on the network could read your session. Open the dashboard through"
@@ -58,11 +81,11 @@ async def sign_in(request: Request, engine: Engine, form: PostedForm) -> Respons
     before = session_cookie.read(request, public_url)
     id = await run_in_threadpool(_open_session, engine, form.get("token").strip(), before)
     if id is None:
+        await record_refusal(engine)
         try:
             await wrong_tokens_of(request).refuse(request)
         except PollingError as problem:
             return page(engine, next_path, sentences(problem), problem.status)
-        await record_refusal(engine)
         return page(engine, next_path, "This token is unknown, expired or revoked.", 401)
     response = RedirectResponse(next_path, 303)
     session_cookie.write(request, response, id, public_url)
@@ -70,19 +93,19 @@ async def sign_in(request: Request, engine: Engine, form: PostedForm) -> Respons
 
 
 async def record_refusal(engine: Backend, **detail: Any) -> None:
-    """Record a refused sign-in, unless there are too many.
+    """Count a refused sign-in, and record those since the last entry unless there are too many.
 
     Args:
       engine: The backend.
-      **detail: The arguments of `sessions.record_refusal`.
+      **detail: The arguments of `sessions.record_refusals`.
     """
-    if _recorded_refusals.take(None):
-        await run_in_threadpool(_record_refusal, engine, **detail)
+    if (number := _refusals.count()) is not None:
+        await run_in_threadpool(_record_refusals, engine, number, **detail)
 
 
-def _record_refusal(engine: Backend, **detail: Any) -> None:
+def _record_refusals(engine: Backend, number: int, **detail: Any) -> None:
     with engine.database.connection() as conn:
-        sessions.record_refusal(conn, **detail)
+        sessions.record_refusals(conn, number, **detail)
 
 
 def _open_session(engine: Backend, token: str, before: str | None) -> str | None:

@@ -13,6 +13,7 @@ _MEANINGS = {
     404: "The object does not exist, or belongs to another user",
     409: "The current state does not allow this",
     410: "The cursor is outdated or expired; start again without one",
+    412: "The object has changed since the client read it",
     413: "The body is too large",
     416: "The item has no such bytes",
     422: "The request is invalid",

@@ -31,7 +31,11 @@ from core.web.dependencies import (
 from core.web.permissions import TO_READ_CONTENT, ContentReader
 from core.web.timestamps import Timestamp
 
-BYTES = {"schema": {"type": "string", "format": "binary"}}
+BYTES = {
+    name: {"schema": {"type": "string", "format": "binary"}}
+    for name in ("application/octet-stream", "*/*")
+}
+"""The media types of bytes. Generated clients know the first one. Items have any type."""
 
 router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
 
@@ -194,8 +198,8 @@ def get_thread(
     response_class=StreamingResponse,
     responses=problems(401, 404, 416, 422)
     | {
-        200: {"description": "The bytes of the item", "content": {"*/*": BYTES}},
-        206: {"description": "The bytes of the range", "content": {"*/*": BYTES}},
+        200: {"description": "The bytes of the item", "content": BYTES},
+        206: {"description": "The bytes of the range", "content": BYTES},
         304: {"description": "The bytes of the item have not changed"},
     },
 )

@@ -33,7 +33,8 @@ CURSOR = "Export-Cursor"
             "description": "The records",
             "content": {
                 media_type.split(";")[0]: {"schema": {"type": "string", "format": "binary"}}
-                for media_type in MEDIA_TYPES.values()
+                # The first one lets generated clients return bytes. The server sends the others.
+                for media_type in ("application/octet-stream", *MEDIA_TYPES.values())
             },
             "headers": {
                 CURSOR: {

@@ -34,7 +34,8 @@ _rate = Rate(REQUESTS_PER_SECOND)
     "/{integration_domain}",
     response_class=Response,
     response_description="The answer of the plugin, with its status",
-    responses=problems(404, 413, 422, 429, 500, 503),
+    responses=problems(404, 413, 422, 429, 500, 503)
+    | {"default": {"description": "The answer of the plugin, with its status"}},
     openapi_extra={"parameters": [ANY_QUERY], "security": []},
 )
 async def receive_hints(request: Request, engine: Engine, domain: Domain) -> Response:

@@ -45,7 +45,8 @@ from core.service.accounts import listing as account_listing
 from core.service.accounts import queries as account_queries
 from core.service.accounts.listening import state_of
 from core.service.accounts.owed import owed_by
-from core.service.authorization import Principal
+from core.service.accounts.revision import revision, unchanged
+from core.service.authorization import Authorize, Principal, always
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.service.runs import progress
@@ -67,6 +68,7 @@ from core.web.permissions import (
     StatusReader,
     still_valid,
 )
+from core.web.preconditions import KnownRevisions, set_revision
 from core.web.provider_slots import provider_slot
 from core.web.timestamps import Timestamp
 
@@ -180,7 +182,7 @@ def create_user_integration(
     engine.wake()
     response.status_code = 201 if connected.is_new else 200
     response.headers["Location"] = f"{PREFIX}/{connected.id}"
-    return _read(engine, connected.id).model_copy(
+    return _changed(engine, connected.id, response).model_copy(
         update={
             "notice": sanitize(connected.identity.notice),
             "rehearsal": shown_rehearsal(connected.rehearsal) if connected.rehearsal else None,
@@ -223,6 +225,59 @@ def resume_user_integrations(
     return bulk_action(bulk.apply_to_all(engine, resume, _filter(principal, body), after))
 
 
+@router.post("/check", responses=problems(401, 413, 422, 429, 503))
+def check_user_integrations(
+    engine: Engine, principal: Connector, body: UserIntegrationFilter, after: After = None
+) -> BulkAction:
+    """Check with the providers that the credentials of all matching accounts still work.
+
+    The bounds are those of pausing them. `refused` is the number of accounts that failed the check.
+    """
+
+    def check(id: UUID) -> None:
+        with provider_slot(engine, principal.user_id):
+            account_actions.check_account(engine, id)
+
+    return bulk_action(bulk.apply_to_all(engine, check, _filter(principal, body), after))
+
+
+@router.post("/disconnect", responses=problems(401, 413, 422))
+def disconnect_user_integrations(
+    engine: Engine, principal: Connector, body: UserIntegrationFilter, after: After = None
+) -> BulkAction:
+    """Disconnect all matching accounts: delete their credentials, and keep their content.
+
+    The bounds are those of pausing them.
+    """
+    authorize = still_valid(principal)
+    result = bulk.apply_to_all(
+        engine,
+        lambda account: account_disconnect.disconnect_account(
+            engine, account, authorize=authorize, wait=False
+        ),
+        _filter(principal, body),
+        after,
+    )
+    wait_until_seen(engine.database)
+    return bulk_action(result)
+
+
+@router.post("/resync", responses=problems(401, 413, 422, 429))
+def resync_user_integrations(
+    engine: Engine, principal: FleetOperator, body: UserIntegrationFilter, after: After = None
+) -> BulkAction:
+    """Delete all cursors of each matching account, and start a run that lists everything again.
+
+    The bounds are those of pausing them.
+    """
+
+    def resync(id: UUID) -> None:
+        run_actions.count_request(engine, principal.user_id)
+        run_actions.resync(engine, id)
+
+    return bulk_action(bulk.apply_to_all(engine, resync, _filter(principal, body), after))
+
+
 @router.post("/sync", responses=problems(401, 413, 422, 429))
 def sync_user_integrations(
     engine: Engine, principal: FleetOperator, body: UserIntegrationFilter, after: After = None
@@ -251,6 +306,7 @@ def _filter(principal: Principal, body: UserIntegrationFilter) -> bulk.AccountFi
 
 @router.get("/{user_integration_id}", responses=problems(401, 404, 422))
 def get_user_integration(
+    response: Response,
     engine: Engine,
     principal: StatusReader,
     account: AccountId,
@@ -258,9 +314,13 @@ def get_user_integration(
         bool, Query(description="Include totals. Counting a large account is slow")
     ] = False,
 ) -> UserIntegrationInFull:
-    """Return an account with the reasons why it waits."""
+    """Return an account with the reasons why it waits.
+
+    To change exactly this account, send the `ETag` of the response as `If-Match`.
+    """
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "account", account)
+        set_revision(response, revision(conn, account))
         row = account_queries.accounts.one(conn, "account", account)
         waits = progress.blockers(
             conn, store.load(conn, account), shows_texts=principal.reads_texts
@@ -291,16 +351,22 @@ def get_user_integration(
     )
 
 
-@router.patch("/{user_integration_id}", responses=problems(401, 404, 409, 413, 422, 429, 502))
+@router.patch("/{user_integration_id}", responses=problems(401, 404, 409, 412, 413, 422, 429, 502))
 def change_user_integration(
-    engine: Engine, principal: Connector, account: AccountId, changes: UserIntegrationChanges
+    response: Response,
+    engine: Engine,
+    principal: Connector,
+    account: AccountId,
+    known: KnownRevisions,
+    changes: UserIntegrationChanges,
 ) -> UserIntegration:
     """Change the name, interval, treatment of deletions, config or credentials of an account.
 
     A new config and new credentials are checked with the provider first.
     """
-    _require(engine, principal, account)
     public_only, authorize = not principal.is_admin, still_valid(principal)
+    if_known = unchanged(account, known, authorize)
+    _require(engine, principal, account, if_known)
     checked = changes.config is not None or changes.credentials is not None
     with provider_slot(engine, principal.user_id) if checked else nullcontext():
         if changes.config is None and changes.credentials is not None:
@@ -309,8 +375,9 @@ def change_user_integration(
                 account,
                 credentials=changes.credentials,
                 public_only=public_only,
-                authorize=authorize,
+                authorize=if_known,
             )
+            if_known = authorize  # this request has changed the account
         account_actions.configure(
             engine,
             account,
@@ -320,21 +387,22 @@ def change_user_integration(
             interval_minutes=changes.poll_interval_minutes,
             deletions=changes.deletions,
             public_only=public_only,
-            authorize=authorize,
+            authorize=if_known,
         )
-    return _read(engine, account)
+    return _changed(engine, account, response)
 
 
 @router.delete(
     "/{user_integration_id}",
     status_code=204,
     response_description="The account is disconnected, hidden or deleted",
-    responses=problems(401, 404, 409, 422),
+    responses=problems(401, 404, 409, 412, 422),
 )
 def delete_user_integration(
     engine: Engine,
     principal: Connector,
     account: AccountId,
+    known: KnownRevisions,
     content: Annotated[
         Literal["keep", "delete"],
         Query(
@@ -358,12 +426,13 @@ def delete_user_integration(
     After the response, no worker starts a task of the account. This may take up to 3 seconds.
     """
     _require(engine, principal, account)
+    authorize = unchanged(account, known, still_valid(principal))
     if content == "delete" and now:
-        account_erase.erase_account(engine, account)
+        account_erase.erase_account(engine, account, authorize=authorize)
     elif content == "delete":
-        account_erase.hide_account(engine, account)
+        account_erase.hide_account(engine, account, authorize=authorize)
     else:
-        account_disconnect.disconnect_account(engine, account)
+        account_disconnect.disconnect_account(engine, account, authorize=authorize)
     return Response(status_code=204)
 
 
@@ -500,9 +569,19 @@ def get_state(
     return Page[State].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
-def _require(engine: Backend, principal: Principal, account: UUID) -> None:
+def _require(
+    engine: Backend, principal: Principal, account: UUID, authorize: Authorize = always
+) -> None:
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "account", account)
+        authorize(conn)
+
+
+def _changed(engine: Backend, account: UUID, response: Response) -> UserIntegration:
+    """Return an account that this request has changed, and name its new revision."""
+    with engine.database.connection() as conn:
+        set_revision(response, revision(conn, account))
+    return _read(engine, account)
 
 
 def _read(engine: Backend, account: UUID) -> UserIntegration:

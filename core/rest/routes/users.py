@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
+from starlette.convertors import Convertor, register_url_convertor
 
 from core.rest.routes import problems
 from core.rest.schemas import Erased, Page, QuotaChange, UserDay, UserQuotas, UserUse
@@ -14,6 +15,26 @@ from core.states import Quota
 from core.web.dependencies import NO_NUL, After, Engine, Limit
 from core.web.permissions import Connector, FleetAdmin, StatusReader
 from core.web.problems import HttpProblem
+
+
+class ErasedUser(Convertor[str]):
+    """The ID of a user in the path of an erasure. It may contain slashes.
+
+    `DELETE /v1/users/ann/quotas` would otherwise erase the user `ann/quotas`.
+    """
+
+    regex = r".+(?<!/use)(?<!/quotas)"
+
+    def convert(self, value: str) -> str:
+        """Return the ID."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Return the part of the path."""
+        return value
+
+
+register_url_convertor("erased_user", ErasedUser())
 
 router = APIRouter(prefix="/v1/users", tags=["users"])
 
@@ -85,7 +106,7 @@ def change_quotas(
     return UserQuotas.model_validate(quotas.change(engine, user_id, changes))
 
 
-@router.delete("/{user_id:path}", responses=problems(401, 403, 404, 422))
+@router.delete("/{user_id:erased_user}", responses=problems(401, 403, 404, 422))
 def erase_user(
     engine: Engine,
     principal: Connector,

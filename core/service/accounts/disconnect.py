@@ -11,6 +11,7 @@ from core.db.row_factory import dataclass_row
 from core.errors import NotFound, WrongState
 from core.ledger import audit, endings
 from core.ledger.looks import wait_until_seen
+from core.service.authorization import Authorize, always
 from core.service.backend import Backend
 from core.service.visible import visible
 from core.states import AccountState, Act, AuditTarget
@@ -21,7 +22,9 @@ WHERE user_integration_id = %(id)s AND {visible("%(id)s::uuid")}
 """
 
 
-def disconnect_account(backend: Backend, account: UUID) -> None:
+def disconnect_account(
+    backend: Backend, account: UUID, *, authorize: Authorize = always, wait: bool = True
+) -> None:
     """Disconnect an account, and wait until no worker starts a task of it any more.
 
     The workers ask running tasks to return early.
@@ -29,17 +32,22 @@ def disconnect_account(backend: Backend, account: UUID) -> None:
     Args:
       backend: The backend.
       account: The id of the account.
+      authorize: Raises in the transaction unless the request may still do it. Default: it may.
+      wait: False if the caller disconnects several accounts, and waits once after all of them.
 
     Raises:
       NotFound: The account does not exist.
       WrongState: The content is hidden, and will be deleted.
     """
     with backend.database.connection() as conn:
-        disconnect(conn, account, Act.ACCOUNT_DISCONNECT)
-    wait_until_seen(backend.database)
+        disconnect(conn, account, Act.ACCOUNT_DISCONNECT, authorize=authorize)
+    if wait:
+        wait_until_seen(backend.database)
 
 
-def disconnect(conn: Conn, account: UUID, act: Act | None = None) -> None:
+def disconnect(
+    conn: Conn, account: UUID, act: Act | None = None, *, authorize: Authorize = always
+) -> None:
     """Delete an account's credentials and cancel its runs. Its content stays.
 
     Items of the kind `members` are deleted, because they would no longer be true. The results of
@@ -50,12 +58,14 @@ def disconnect(conn: Conn, account: UUID, act: Act | None = None) -> None:
         runs are cancelled. Savers lock tasks before accounts, so both would wait for each other.
       account: The id of the account.
       act: The act for the audit trail. Default: a part of another act. A second disconnect is none.
+      authorize: As for `disconnect_account`.
 
     Raises:
       NotFound: The account does not exist.
       WrongState: The content is hidden, and will be deleted.
     """
     with conn.transaction():
+        authorize(conn)
         row = conn.execute(store.DISCONNECT, (account,)).fetchone()
         if row is None:
             store.load(conn, account)
@@ -88,6 +98,7 @@ def hide(
     erases_account: bool,
     now: bool,
     user: str | None = None,
+    authorize: Authorize = always,
 ) -> Hidden:
     """Delete an account's credentials, cancel its runs, and hide its content from all readers.
 
@@ -100,6 +111,7 @@ def hide(
       erases_account: True to delete the account, too, and not only its content.
       now: True to begin the deletion now. Nothing can restore the account then.
       user: The user who is erased, and on whom it is an act. Default: it is an act on the account.
+      authorize: As for `disconnect_account`.
 
     Raises:
       NotFound: The account does not exist.
@@ -107,6 +119,7 @@ def hide(
     params = {"id": account, "erases_account": erases_account, "now": now}
     params["erases_user"] = user is not None
     with conn.transaction():
+        authorize(conn)
         cursor = conn.cursor(row_factory=dataclass_row(Hidden))
         hidden = cursor.execute(store.HIDE, params).fetchone()
         if hidden is None:

@@ -14,6 +14,7 @@ from core.ledger import audit, erasure
 from core.ledger.looks import wait_until_seen
 from core.ledger.monotonic import old_enough
 from core.service.accounts import disconnect as account_disconnect
+from core.service.authorization import Authorize, always
 from core.service.backend import Backend
 from core.states import Act, AuditTarget
 
@@ -57,7 +58,13 @@ class Erased:
     blobs: int = 0
 
 
-def hide_account(backend: Backend, account: UUID, *, keeps_account: bool = False) -> bool:
+def hide_account(
+    backend: Backend,
+    account: UUID,
+    *,
+    keeps_account: bool = False,
+    authorize: Authorize = always,
+) -> bool:
     """Disconnect an account, and hide its content. The leader deletes it after the delay.
 
     Until then, new credentials restore the account. No worker starts a task of it any more.
@@ -66,6 +73,7 @@ def hide_account(backend: Backend, account: UUID, *, keeps_account: bool = False
       backend: The backend.
       account: The id of the account.
       keeps_account: True to keep the account's row, without its data.
+      authorize: Raises in the transaction unless the request may still do it. Default: it may.
 
     Returns:
       False if the data are deleted already: an API of an earlier version may run, and would show
@@ -74,32 +82,46 @@ def hide_account(backend: Backend, account: UUID, *, keeps_account: bool = False
     Raises:
       NotFound: The account does not exist.
     """
-    if not _hide(backend, account, keeps_account=keeps_account, now=False):
+    if not _hide(backend, account, keeps_account=keeps_account, now=False, authorize=authorize):
         return True
     _erase(backend, account, Erased())
     return False
 
 
-def erase_account(backend: Backend, account: UUID, *, keeps_account: bool = False) -> Erased:
+def erase_account(
+    backend: Backend,
+    account: UUID,
+    *,
+    keeps_account: bool = False,
+    authorize: Authorize = always,
+) -> Erased:
     """Disconnect an account and delete all its data, and its row unless the account is kept.
 
     No worker starts a task of the account any more before its data are deleted, and its content is
     hidden. After an interruption, the leader deletes the rest. Once the last content is
     deleted, the change feed has an entry that the account was erased.
 
+    Args:
+      backend: The backend.
+      account: The id of the account.
+      keeps_account: True to keep the account's row, without its data.
+      authorize: As for `hide_account`.
+
     Raises:
       NotFound: The account does not exist.
     """
-    _hide(backend, account, keeps_account=keeps_account, now=True)
+    _hide(backend, account, keeps_account=keeps_account, now=True, authorize=authorize)
     return _erase(backend, account, Erased())
 
 
-def _hide(backend: Backend, account: UUID, *, keeps_account: bool, now: bool) -> bool:
+def _hide(
+    backend: Backend, account: UUID, *, keeps_account: bool, now: bool, authorize: Authorize
+) -> bool:
     """Hide the content; return True if the deletion has begun."""
     act = Act.ACCOUNT_ERASE_CONTENT if keeps_account else Act.ACCOUNT_ERASE
     with backend.database.connection() as conn:
         hidden = account_disconnect.hide(
-            conn, account, act, erases_account=not keeps_account, now=now
+            conn, account, act, erases_account=not keeps_account, now=now, authorize=authorize
         )
     wait_until_seen(backend.database)
     return hidden.has_begun

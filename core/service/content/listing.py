@@ -305,6 +305,8 @@ LIMIT {MAX_ACCOUNTS + 1}
 MAX_RESOLVED = 200
 """The number of people, channels, labels and folders with a name that are compared."""
 
+IS_HIDDEN = f"SELECT 1 FROM user_integration a WHERE id = %(id)s AND NOT {ACCOUNT_IS_VISIBLE}"
+
 NAMED_CONTENT = f"""
 SELECT c.external_id, c.name
 FROM (SELECT * FROM content_search WHERE document @@ %(rarest)s::tsquery OFFSET 0) s
@@ -368,9 +370,21 @@ def page(
     params = asdict(content_filter) | KEY.params(limit, after)
     statement, end = statements(content_filter)
     with slots.transaction(conn, MAX_SEARCH_SECONDS, user=content_filter.user):
-        return KEY.read_bounded(
+        page = KEY.read_bounded(
             conn, statement, end, params, is_scattered=_is_of_user(content_filter)
         )
+    return page if page.cursor is None else Page(page.rows, _past_hidden(conn, page.cursor))
+
+
+def _past_hidden(conn: Conn, cursor: str) -> str:
+    """Return a cursor that names no hidden item. The last item that a page compares may be hidden.
+
+    All items of its account are hidden then, so the next page begins with the next account.
+    """
+    account, _ = KEY.decode(cursor)
+    if not fetch(conn, IS_HIDDEN, {"id": account}):
+        return cursor
+    return KEY.encode({"user_integration_id": UUID(int=account.int + 1), "external_id": ""})
 
 
 def statements(content_filter: ContentFilter) -> tuple[str, str]:

@@ -96,6 +96,10 @@ def test_the_api_answers_at_the_printed_address(cli: Cli) -> None:
         assert client.get("/metrics").status_code == 200
         assert client.get("/v1/tokens").json()["code"] == "scope-missing"
         assert "content:read, metrics:read" in cli.ok("tokens", "list").out
+        token = cli.ok("tokens", "create", "--admin", "--role", "viewer", "--json").json()
+        client.headers["Authorization"] = f"Bearer {token['token']}"
+        assert client.get("/metrics").status_code == 200
+        assert client.get("/v1/changes").json()["code"] == "scope-missing"
         cli.ok("tokens", "create", "--user-id", "ann")
         listed = {
             row["user_id"]: row["scopes"] for row in cli.ok("tokens", "list", "--json").rows()
@@ -104,6 +108,7 @@ def test_the_api_answers_at_the_printed_address(cli: Cli) -> None:
     assert "metrics:write" in cli.fails(
         "tokens", "create", "--admin", "--scope", "metrics:write", code=2
     )
+    assert "emperor" in cli.fails("tokens", "create", "--admin", "--role", "emperor", code=2)
     assert "token nothing not found" in cli.fails("tokens", "revoke", "nothing")
     assert "--user-id U or --admin" in cli.fails("tokens", "create", code=2)
 

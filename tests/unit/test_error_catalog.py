@@ -35,7 +35,7 @@ STATUSES = {
     "Refused": {403},
     "ServerUnavailable": {503},
     "DiskFull": {503},
-    "ProviderUnavailable": {503},
+    "ProviderUnavailable": {502, 503},
     "StateContended": {503},
     "SettingsError": {500},
     "VaultError": {409, 500},

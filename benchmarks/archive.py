@@ -20,7 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from core.db.pool import Conn
-from core.search.documents import FORM, Item, document
+from core.search.documents import FORM, IndexedItem, document
 
 ITEMS, ACCOUNTS, RUNS, TASKS_OF_ONE_RUN = 5_000_000, 200_000, 2_000_000, 1_000_000
 
@@ -362,7 +362,7 @@ def templates() -> Iterator[tuple[int, str, str, str, str]]:
         title = " ".join(chance.choices(vocabulary, weights, k=5))
         sender, recipient = people[number % len(people)], people[number * 7 % len(people)]
         places = ["INBOX", "C1", f"/{PLACE}"][: 1 + number % 3]
-        item = Item(
+        item = IndexedItem(
             "",
             "",
             title,

@@ -219,7 +219,7 @@ def _runs(conn: Conn) -> Iterator[Question]:
 
 
 def _feed(conn: Conn, size: Size) -> Iterator[Question]:
-    source = conn.execute(changes.SOURCE).fetchone()
+    source = conn.execute(changes.FEED_SOURCE).fetchone()
     middle = conn.execute(CHANGE, (size.items // 2,)).fetchone()
     assert source
     assert middle

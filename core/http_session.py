@@ -62,7 +62,7 @@ class HttpSession(httpx2.Client):
     ) -> None:
         _silence()
         super().__init__(
-            verify=_trust(),
+            verify=trust(),
             timeout=TIMEOUT,
             headers={"User-Agent": "integration-polling"},
             follow_redirects=False,
@@ -195,7 +195,7 @@ def _read(request: httpx2.Request, response: httpx2.Response) -> httpx2.Response
 
 
 @lru_cache(maxsize=1)
-def _trust() -> SSLContext:
+def trust() -> SSLContext:
     """Return the TLS context of this process. Loading the certificates costs most of a client."""
     return httpx2.create_ssl_context()
 

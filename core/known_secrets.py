@@ -232,9 +232,9 @@ class KnownSecrets:
     def _unlist(self, redactor: Redactor | None) -> None:
         for form in redactor.forms if redactor is not None else ():
             if not form.anchors:
-                self._unanchored = tuple(one for one in self._unanchored if one is not form)
+                self._unanchored = tuple(other for other in self._unanchored if other is not form)
             for anchor in form.anchors:
-                left = tuple(one for one in self._index.get(anchor, ()) if one is not form)
+                left = tuple(other for other in self._index.get(anchor, ()) if other is not form)
                 if left:
                     self._index[anchor] = left
                 else:

@@ -13,6 +13,7 @@ IANA's registries:
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
 
 UPDATED = "2026-11"
 """The month in which the table was last compared with the registries."""
@@ -111,3 +112,20 @@ def is_loopback_name(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_confidential(url: str) -> bool:
+    """Return True for a URL of HTTPS, or of HTTP at a loopback address.
+
+    A URL with a user, a password, a fragment, a space or other unusual characters is refused.
+    """
+    if not url.isascii() or not url.isprintable() or any(sign in url for sign in " \\@#"):
+        return False
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if not host:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback_name(host))

@@ -1,8 +1,8 @@
-"""Scopes: the permissions of a token and of its sessions. This is their only definition."""
+"""Scopes, the permissions of tokens and sessions, and roles. This is their only definition."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from core.states import Word
 
@@ -32,8 +32,8 @@ class Scope(Word):
     )
     METRICS_READ = (
         "metrics:read",
-        "Read the states of accounts and runs. With an operator's token: also read the overview and"
-        " metrics.",
+        "Read the states of accounts and runs, without texts that may quote the source. With an"
+        " operator's token: also read the overview and metrics.",
     )
     AUDIT_READ = (
         "audit:read",
@@ -61,6 +61,29 @@ STATUS = DEFAULT
 DETAILS = (Scope.CONTENT_READ, Scope.FLEET_OPERATE)
 """Any of these scopes allows a request for tasks and held deletions, which name items."""
 
+TEXTS = (Scope.CONTENT_READ, Scope.ACCOUNTS_CONNECT, Scope.FLEET_OPERATE)
+"""Any of these scopes shows configs and the texts of errors. They may quote the source."""
+
+
+class Role(Word):
+    """A named set of scopes."""
+
+    ADMIN = "admin", "May do everything."
+    OPERATOR = (
+        "operator",
+        "Keeps the engine running: accounts, runs, tasks and held deletions. Sees the names of"
+        " items, and not their content.",
+    )
+    VIEWER = "viewer", "May see that the engine runs, and no content."
+
+
+SCOPES_OF_ROLES: Mapping[Role, tuple[Scope, ...]] = {
+    Role.ADMIN: ALL,
+    Role.OPERATOR: (Scope.ACCOUNTS_CONNECT, Scope.FLEET_OPERATE, Scope.METRICS_READ),
+    Role.VIEWER: (Scope.METRICS_READ,),
+}
+"""The scopes of each role. A role that is listed earlier has all scopes of the later ones."""
+
 
 def array(scopes: Sequence[Scope]) -> str:
     """Return scopes as the text of a PostgreSQL array."""
@@ -74,3 +97,13 @@ def in_order(scopes: Iterable[str]) -> tuple[Scope, ...]:
     """
     names = set(scopes)
     return tuple(scope for scope in Scope if scope in names)
+
+
+def scopes_of(role: Role | None) -> tuple[Scope, ...]:
+    """Return the scopes of a role; without a role, none."""
+    return () if role is None else SCOPES_OF_ROLES[role]
+
+
+def role_named(name: str) -> Role | None:
+    """Return the role with a name; None for a role that this version does not know."""
+    return Role(name) if name in set(Role) else None

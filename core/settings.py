@@ -30,6 +30,8 @@ from core import setting_urls
 from core.errors import SettingsError
 from core.field_problems import first_problem
 from core.logs import Form
+from core.public_addresses import is_confidential
+from core.scopes import Role
 
 
 class LimitOverride(BaseModel, extra="forbid"):
@@ -124,6 +126,20 @@ class Settings(BaseSettings):
     """`text`, `json`, or `auto`: JSON unless standard error is a terminal."""
     public_url: str | None = None
     """The address at which browsers reach `polling serve`."""
+    oidc_issuer: str | None = None
+    """The issuer of the OpenID Connect provider with which people sign in to the dashboard."""
+    oidc_client_id: str | None = Field(None, validate_default=True)
+    """The client ID of this server at the provider."""
+    oidc_client_secret: SecretStr | None = None
+    """The client secret. Default: a public client, which PKCE protects."""
+    oidc_scopes: str = "openid email profile"
+    """The scopes that the sign-in asks for, separated by spaces."""
+    oidc_roles_claim: str = Field("groups", min_length=1)
+    """The claim with the groups or roles of a person. Dots lead into objects."""
+    oidc_roles: dict[str, Role] = Field(default_factory=dict)
+    """JSON: roles by value of this claim or by verified e-mail address, such as
+    `{"ops": "operator"}`.
+    """
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated hosts that `polling serve` answers to, besides `public_url` and loopback."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.0/8", "::1")
@@ -192,6 +208,27 @@ class Settings(BaseSettings):
             if ORIGIN.fullmatch(origin) is None:
                 raise ValueError("an origin is like https://app.example.org, without a path")
         return value
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer(cls, value: str | None) -> str | None:
+        if value and ("?" in value or not is_confidential(value)):
+            raise ValueError("an issuer is like https://login.example.org, without a query")
+        return value or None
+
+    @field_validator("oidc_scopes")
+    @classmethod
+    def _openid(cls, value: str) -> str:
+        if "openid" not in value.split():
+            raise ValueError("the scope openid is missing")
+        return " ".join(value.split())
+
+    @field_validator("oidc_client_id")
+    @classmethod
+    def _client(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("oidc_issuer") is not None and not value:
+            raise ValueError("it is missing, and POLLING_OIDC_ISSUER is set")
+        return value or None
 
     @field_validator("home")
     @classmethod

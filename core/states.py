@@ -149,7 +149,7 @@ class Act(Word):
     TOKEN_CREATE = "token.create", "Created a token."
     TOKEN_REVOKE = "token.revoke", "Revoked a token."
     SESSION_OPEN = "sign_in.open", "Signed in to the dashboard."
-    SESSION_REFUSE = "sign_in.refuse", "Tried to sign in with a wrong token."
+    SESSION_REFUSE = "sign_in.refuse", "Tried to sign in, and was refused."
     KEYS_ROTATE = "keys.rotate", "Started to encrypt everything with the newest key."
 
 

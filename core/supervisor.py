@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Self
 
+from core.backoff import growing_pause
+
 Echo = Callable[[str, str], None]
 
-_MIN_RESTART_SECONDS, _MAX_RESTART_SECONDS = 0.5, 30.0
+_RESTART_SECONDS = (0.5, 30.0)
 _SETTLED_AFTER = 60.0
 _CHUNK = 65536
 _CHUNKS_IN_PIPE = 2
@@ -138,7 +140,7 @@ class _Child:
         self._echo = echo
         self._process: subprocess.Popen[bytes] | None = None
         self._born = 0.0
-        self._wait = _MIN_RESTART_SECONDS
+        self._restarts = 0
         self._partial = b""
 
     @property
@@ -232,9 +234,9 @@ class _Child:
     def _schedule(self, reason: str) -> None:
         now = time.monotonic()
         if now - self._born >= _SETTLED_AFTER:
-            self._wait = _MIN_RESTART_SECONDS
-        self.due = now + self._wait
-        self._wait = min(_MAX_RESTART_SECONDS, self._wait * 2)
+            self._restarts = 0
+        self.due = now + growing_pause(*_RESTART_SECONDS, self._restarts)
+        self._restarts += 1
         self._echo(self.program.name, reason)
 
     def _flush(self) -> None:

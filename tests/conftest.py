@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,12 +23,13 @@ from support.processes import (  # noqa: F401  fixtures
     own_servers,
     server_pair,
 )
+from support.servers import folder_for_servers, started_with
 from support.waiting import PATIENCE
 
 from core.accounts.vault import Vault, new_key
 from core.db.migrate import migrate
 from core.db.pool import Conn, Database, open_connection
-from core.embedded import Servers, Urls, postgres
+from core.embedded import Servers, Urls
 from core.environment import get_environment, leave_environment
 from core.errors import PollingError, SettingsError
 from core.plugins import get_registry
@@ -86,12 +86,10 @@ def servers() -> Iterator[Urls]:
     They are the environment's servers, or those from the wheels.
     """
     given = {name: os.environ.get(name.upper()) for name in ("database_url", "redis_url")}
-    home = Path(tempfile.mkdtemp(prefix="polling-"))
+    home = folder_for_servers()
     embedded = Servers(Settings(_env_file=None, home=home, **given))
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            # These data need not survive a power failure.
-            patch.setitem(postgres._OPTIONS, "fsync", "off")
+        with started_with():
             urls = embedded.acquire()
     except SettingsError as error:
         shutil.rmtree(home)

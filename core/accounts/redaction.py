@@ -19,6 +19,7 @@ from core.field_problems import field_problems
 from core.integration.operator import environment_value, operator_settings
 from core.known_secrets import KNOWN, OPERATOR, Redactor, secrets_of
 from core.plugins import Registry
+from core.settings import get_settings
 
 PASSWORDS = ("password", "sslpassword", "ssl_password", "sentinel_password")
 """Secret parameters of libpq and redis-py."""
@@ -46,9 +47,12 @@ def redactor(credentials: BaseModel) -> Redactor:
 def remember_operator(environment: Environment, registry: Registry) -> None:
     """Redact the operator's secrets in every log line and report of this process.
 
-    These are the secret keys, the passwords of servers, and the secret settings of integrations.
+    These are the secret keys, the passwords of servers, the client secret of the sign-in, and the
+    secret settings of integrations.
     """
     passwords = [*_passwords(environment.database_url), *_passwords(environment.redis_url)]
+    if (client_secret := get_settings().oidc_client_secret) is not None:
+        passwords.append(client_secret.get_secret_value())
     KNOWN.remember(OPERATOR, [*environment.secret_keys, *passwords, *_settings_secrets(registry)])
 
 

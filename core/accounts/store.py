@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
-from core.states import AccountState, AccountStateReason, Deletions, HeldState
+from core.states import AccountState, AccountStateReason, Deletions, HeldState, RunState
 
 LOWER_LIMIT = """
 UPDATE user_integration SET limits = (
@@ -52,12 +52,17 @@ class Account:
         return f"Account({self.id}, {self.integration_domain}, {self.name!r})"
 
 
-_COLUMNS = """
+# The leader disconnects the accounts of an organization one after the other. From the beginning,
+# all of them load as disconnected.
+_COLUMNS = f"""
 SELECT a.id, a.user_id, a.integration_domain, a.name, a.identity, a.limit_group, a.config,
-    a.credentials, a.credentials_version, a.version, a.limits, a.sync_status, a.status_reason,
-    a.status_detail, a.public_hosts_only, o.credentials AS shared_credentials
+    CASE WHEN o.ending_since IS NULL THEN a.credentials END AS credentials,
+    a.credentials_version, a.version, a.limits,
+    CASE WHEN o.ending_since IS NULL OR a.sync_status = '{AccountState.ERASING}' THEN a.sync_status
+        ELSE '{AccountState.DISCONNECTED}' END AS sync_status,
+    a.status_reason, a.status_detail, a.public_hosts_only, o.credentials AS shared_credentials
 FROM user_integration a LEFT JOIN organization o ON o.id = a.organization_id"""
-LOAD = f"{_COLUMNS} WHERE a.id = %s"
+LOAD_ACCOUNT = f"{_COLUMNS} WHERE a.id = %s"
 # A config and credentials may have 64 KiB each, and a page has many accounts.
 LOAD_STATUS = """
 SELECT id, user_id, integration_domain, name, identity, limit_group, '{}'::jsonb AS config,
@@ -66,7 +71,7 @@ SELECT id, user_id, integration_domain, name, identity, limit_group, '{}'::jsonb
 FROM user_integration WHERE id = ANY(%s)
 """
 
-CONNECT = f"""
+CONNECT_ACCOUNT = f"""
 INSERT INTO user_integration (id, user_id, integration_domain, name, identity, limit_group, config,
     credentials, limits,
                               poll_interval_minutes, public_hosts_only, next_sync_at,
@@ -98,17 +103,19 @@ WHERE NOT user_integration.erasure_begun
 RETURNING id, version = 1
 """
 
+RETURNED = f"""sync_status = '{AccountState.ACTIVE}', status_reason = NULL, status_detail = NULL,
+    consecutive_failures = 0, erasing_since = NULL, erases_account = false, erases_user = false,
+    restored_after =
+        CASE sync_status WHEN '{AccountState.ERASING}' THEN '' ELSE restored_after END"""
+"""The columns of an account that new credentials restore."""
+
 # Credentials restore an account whose content is hidden, unless the engine deletes the content.
 SET_CREDENTIALS = f"""
 UPDATE user_integration SET credentials = %(credentials)s,
     credentials_version = credentials_version + 1,
     version = version + 1, limit_group = coalesce(%(group)s, limit_group),
     public_hosts_only = public_hosts_only OR %(public_hosts_only)s, refresh_holder = NULL,
-    refresh_until = NULL, organization_id = NULL, member = NULL, left_at = NULL,
-    sync_status = '{AccountState.ACTIVE}', status_reason = NULL, status_detail = NULL,
-    consecutive_failures = 0, erasing_since = NULL, erases_account = false,
-    erases_user = false,
-    restored_after = CASE sync_status WHEN '{AccountState.ERASING}' THEN '' ELSE restored_after END,
+    refresh_until = NULL, organization_id = NULL, member = NULL, left_at = NULL, {RETURNED},
     next_sync_at = now(), updated_at = now()
 WHERE id = %(id)s AND NOT erasure_begun
 """
@@ -178,9 +185,13 @@ RETURNING id
 _WITHOUT_CREDENTIALS = """status_reason = NULL, status_detail = NULL, credentials = NULL,
     credentials_version = credentials_version + 1, version = version + 1, refresh_holder = NULL,
     refresh_until = NULL, next_sync_at = NULL, updated_at = now()"""
+# A person's decision stays: an account that its organization has ended does not return with it.
+_BY_A_PERSON = "member = CASE WHEN a.organization_id IS NOT NULL THEN a.member END"
+_OLD_API = "EXISTS (SELECT FROM process WHERE kind = 'api' AND hides_erasing IS NOT TRUE)"
 # Returns the state before. An account whose content is hidden stays hidden.
 DISCONNECT = f"""
-UPDATE user_integration a SET sync_status = '{AccountState.DISCONNECTED}', {_WITHOUT_CREDENTIALS}
+UPDATE user_integration a SET sync_status = '{AccountState.DISCONNECTED}', {_WITHOUT_CREDENTIALS},
+    {_BY_A_PERSON}
 FROM (SELECT id, sync_status FROM user_integration WHERE id = %s FOR UPDATE) before
 WHERE a.id = before.id AND before.sync_status <> '{AccountState.ERASING}'
 RETURNING before.sync_status
@@ -190,21 +201,42 @@ RETURNING before.sync_status
 # `process` has few rows.
 HIDE = f"""
 UPDATE user_integration a SET sync_status = '{AccountState.ERASING}', {_WITHOUT_CREDENTIALS},
+    {_BY_A_PERSON},
     erasing_since = coalesce(a.erasing_since, now()),
     erases_account = a.erases_account OR %(erases_account)s,
     erases_user = a.erases_user OR %(erases_user)s,
-    erasure_begun = a.erasure_begun OR %(now)s
-        OR EXISTS (SELECT FROM process WHERE kind = 'api' AND hides_erasing IS NOT TRUE)
+    erasure_begun = a.erasure_begun OR %(now)s OR {_OLD_API}
 FROM (SELECT id, sync_status, erases_account, erases_user, erasure_begun FROM user_integration
     WHERE id = %(id)s FOR UPDATE) before
 WHERE a.id = before.id
-RETURNING a.erasure_begun,
+RETURNING a.erasure_begun AS has_begun,
     (before.sync_status, before.erases_account, before.erases_user, before.erasure_begun)
-    IS DISTINCT FROM (a.sync_status, a.erases_account, a.erases_user, a.erasure_begun)
+    IS DISTINCT FROM (a.sync_status, a.erases_account, a.erases_user, a.erasure_begun) AS is_new
+"""
+
+# Ends the accounts of an organization that the transaction has locked, as `DISCONNECT` and `HIDE`
+# do. Only an account that the organization ends itself keeps its member, so that it returns with
+# the organization. `sync_run_open` serves the condition.
+LOCK_MEMBERS = """
+SELECT id FROM user_integration WHERE id = ANY(%(ids)s) AND organization_id = %(organization)s
+ORDER BY id FOR UPDATE
+"""
+END_MEMBERS = f"""
+UPDATE user_integration a SET {_WITHOUT_CREDENTIALS}, organization_id = NULL, left_at = NULL,
+    member = CASE WHEN a.credentials IS NOT NULL THEN a.member END,
+    sync_status = CASE WHEN %(hides)s OR a.sync_status = '{AccountState.ERASING}'
+        THEN '{AccountState.ERASING}' ELSE '{AccountState.DISCONNECTED}' END,
+    erasing_since = CASE WHEN %(hides)s THEN coalesce(a.erasing_since, now())
+        ELSE a.erasing_since END,
+    erases_account = a.erases_account OR %(erases)s,
+    erasure_begun = a.erasure_begun OR %(hides)s AND {_OLD_API}
+WHERE a.id = ANY(%(ids)s) AND NOT EXISTS (SELECT FROM sync_run r
+    WHERE r.user_integration_id = a.id AND r.state = '{RunState.RUNNING}')
 """
 
 LOCK_SEALED_ORGANIZATIONS = """
-SELECT id, credentials FROM organization WHERE id > %s ORDER BY id LIMIT 100 FOR UPDATE
+SELECT id, credentials FROM organization
+WHERE credentials IS NOT NULL AND id > %s ORDER BY id LIMIT 100 FOR UPDATE
 """
 RESEAL_ORGANIZATION = "UPDATE organization SET credentials = %s WHERE id = %s"
 
@@ -222,7 +254,7 @@ def load(conn: Conn, account_id: UUID | str) -> Account:
       NotFound: The account does not exist.
     """
     with conn.cursor(row_factory=class_row(Account)) as cursor:
-        account = cursor.execute(LOAD, (account_id,)).fetchone()
+        account = cursor.execute(LOAD_ACCOUNT, (account_id,)).fetchone()
     if account is None:
         raise NotFound("account-not-found", account=account_id)
     return account
@@ -300,7 +332,7 @@ def connect(
       WrongState: The engine deletes the account's content.
     """
     row = conn.execute(
-        CONNECT,
+        CONNECT_ACCOUNT,
         {
             "id": uuid4(),
             "user_id": user_id,

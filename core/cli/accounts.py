@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -11,7 +10,7 @@ from core.cli import listing
 from core.cli.output import describe, dump, fail, note, say, short
 from core.cli.progress import with_advice
 from core.cli.session import backend, busy
-from core.cli.types import After, Id, Json, JsonObject, Limit
+from core.cli.types import After, EraseAccount, Id, Json, JsonObject, Limit, Now, Yes
 from core.service.formatting import ago, counted, size
 from core.states import AccountState
 
@@ -271,15 +270,9 @@ def disconnect(
     delete_content: Annotated[
         bool, typer.Option("--delete-content", help="Delete the account's content, after a delay.")
     ] = False,
-    erase: Annotated[
-        bool, typer.Option("--erase", help="Delete the account with all its data, after a delay.")
-    ] = False,
-    now: Annotated[
-        bool, typer.Option("--now", help="Delete immediately. Nothing restores the content.")
-    ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Delete content without a confirmation prompt.")
-    ] = False,
+    erase: EraseAccount = False,
+    now: Now = False,
+    yes: Yes = False,
 ) -> None:
     """Disconnect an account: delete its credentials. Its content needs one of three options.
 
@@ -295,6 +288,7 @@ def disconnect(
       polling disconnect hello --delete-content --yes
       polling disconnect hello --erase --now --yes
     """
+    from core.cli import prompts
     from core.service.accounts import disconnect as account_disconnect
     from core.service.accounts import erase as account_erase
 
@@ -302,14 +296,14 @@ def disconnect(
         raise typer.BadParameter("use one of --keep-content, --delete-content and --erase")
     if keep_content and now:
         raise typer.BadParameter("--now needs --delete-content or --erase")
-    if not keep_content and not yes and not sys.stdin.isatty():
-        option = "--erase" if erase else "--delete-content"
-        raise typer.BadParameter(f"without a terminal, {option} needs --yes")
+    if not keep_content:
+        prompts.require_yes("--erase" if erase else "--delete-content", yes=yes)
     with backend() as engine:
         account_id = _resolve(engine, id)
         with engine.database.connection() as conn:
             if not keep_content and not yes:
-                _confirm(account_disconnect.count_content(conn, account_id))
+                items = account_disconnect.count_content(conn, account_id)
+                prompts.confirm(f"Disconnect, and delete {counted(items, 'item')}?")
         if keep_content:
             account_disconnect.disconnect_account(engine, account_id)
             say("Disconnected. The credentials were deleted, and the content was kept.")
@@ -331,13 +325,6 @@ def disconnect(
         say("Disconnected. The credentials and the content were deleted.")
     else:
         say("Erased. The account and all its data were deleted.")
-
-
-def _confirm(items: int) -> None:
-    """Ask for confirmation on the terminal."""
-    if not typer.confirm(f"Disconnect, and delete {counted(items, 'item')}?", err=True):
-        note("Nothing was changed.")
-        raise typer.Exit(1)
 
 
 def _resolve(engine: Backend, text: str) -> Any:

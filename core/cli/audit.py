@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.cli.listing import PAGE
 from core.cli.output import dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import Json
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from core.db.rows import Row
     from core.service.audit import AuditFilter
     from core.service.query_timeout import QuerySlots
-
-PAGE = 50
 
 
 def audit(

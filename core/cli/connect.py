@@ -210,7 +210,7 @@ def new_credentials(integration: Integration, *, headless: bool, port: int) -> A
     """
     from core.cli import prompts
     from core.service.accounts import loopback
-    from core.service.accounts.oauth import missing_client
+    from core.service.accounts.oauth_client import missing_client
 
     if headless or loopback.is_offered(integration):
         from core.cli.sign_in import sign_in

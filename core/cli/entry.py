@@ -97,8 +97,8 @@ def _invalid(error: Any) -> str | None:
     if not isinstance(error.__cause__, ValidationError):
         return None
     problem = first_problem(error.__cause__)
-    given = error.__cause__.errors(include_url=False, include_context=False)[0]["input"]
-    return problem.message if problem.may_quote else f"{given!r:.100} {problem.message}"
+    value = error.__cause__.errors(include_url=False, include_context=False)[0]["input"]
+    return problem.message if problem.may_quote else f"{value!r:.100} {problem.message}"
 
 
 def _catalogued(error: Exception) -> PollingError | None:

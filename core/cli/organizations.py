@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -186,18 +187,59 @@ def sync(organization: Organization) -> None:
 
 
 @app.command("disconnect")
-def disconnect(organization: Organization) -> None:
-    """Delete an organization's credentials, and disconnect its accounts. Their content is kept.
+def disconnect(
+    organization: Organization,
+    keep_content: Annotated[
+        bool, typer.Option("--keep-content", help="Keep the content. This is the default.")
+    ] = False,
+    delete_content: Annotated[
+        bool, typer.Option("--delete-content", help="Delete the content, after a delay.")
+    ] = False,
+    erase: Annotated[
+        bool,
+        typer.Option("--erase", help="Delete the accounts with all their data, after a delay."),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete content without a confirmation prompt.")
+    ] = False,
+) -> None:
+    """Delete an organization's credentials, and disconnect its accounts.
+
+    No run of the accounts begins any more. The engine disconnects one account after the other.
+
+    Content is hidden with its account, and deleted POLLING_ERASE_AFTER_MINUTES (60) later. Until
+    then, connect the organization again to restore it.
 
     \b
-    Example:
+    Examples:
       polling organizations disconnect example.com
+      polling organizations disconnect example.com --delete-content --yes
     """
     from core.service import organizations
 
+    if keep_content + delete_content + erase > 1:
+        raise typer.BadParameter("use one of --keep-content, --delete-content and --erase")
+    hides = delete_content or erase
+    if hides and not yes and not sys.stdin.isatty():
+        option = "--erase" if erase else "--delete-content"
+        raise typer.BadParameter(f"without a terminal, {option} needs --yes")
     with backend() as engine:
         with engine.database.connection() as conn:
             id = organizations.find(conn, organization)
-        with busy("Disconnecting accounts …"):
-            number = organizations.disconnect(engine, id)
-    say(f"Disconnected {counted(number, 'account')}. The credentials were deleted.")
+            row = organizations.one(conn, id)
+        if hides and not yes:
+            _confirm(row)
+        number = organizations.disconnect(
+            engine, id, hides_content=delete_content, erases_accounts=erase
+        )
+    accounts = counted(number, "account")
+    say(f"Disconnecting {accounts} of {row['name']}. The credentials were deleted.")
+    note("The engine does this in the background: polling organizations")
+
+
+def _confirm(row: Row) -> None:
+    """Ask for confirmation on the terminal."""
+    accounts = counted(row["accounts"], "account")
+    if not typer.confirm(f"Disconnect {accounts}, and delete their content?", err=True):
+        note("Nothing was changed.")
+        raise typer.Exit(1)

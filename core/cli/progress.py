@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from core.service.runs.progress import Blocker
 
 
-class Watcher:
+class ProgressBar:
     """Show the progress of a run until the block ends."""
 
     def __init__(self, backend: Backend, run: UUID) -> None:

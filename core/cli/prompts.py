@@ -24,6 +24,19 @@ def can_ask() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
+def require_yes(option: str, *, yes: bool) -> None:
+    """Refuse an option that deletes data, if no person can confirm it and `--yes` is missing."""
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter(f"without a terminal, {option} needs --yes")
+
+
+def confirm(question: str) -> None:
+    """Ask for confirmation on the terminal, and end the command without it."""
+    if not typer.confirm(question, err=True):
+        note("Nothing was changed.")
+        raise typer.Exit(1)
+
+
 def config(model: type[BaseModel], known: Values) -> Values:
     """Prompt for missing fields and return the config; optional fields can keep their defaults."""
     fields = {name: field for name, field in properties(model).items() if name not in known}

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.cli.output import dump, fail, fail_with, note, say, short
-from core.cli.progress import Watcher
+from core.cli.progress import ProgressBar
 from core.cli.session import backend
 from core.cli.types import Id
 from core.service.formatting import counted, span
 from core.states import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from uuid import UUID
 
     from core.service.accounts.owed import Owed
@@ -63,16 +63,9 @@ def sync(
       polling sync hello --wait
       polling sync hello --wait --timeout 60 --json
     """
-    from core.service import lookup
     from core.service.runs import actions as run_actions
 
-    with backend() as engine:
-        with engine.database.connection() as conn:
-            account = lookup.account_id(conn, id)
-        run, is_new = run_actions.sync(engine, account)
-        _report_start(run, is_new, wait, json)
-        if wait:
-            raise typer.Exit(wait_for_end(engine, run, timeout, json))
+    _start(run_actions.sync, id, wait, timeout, json)
 
 
 def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
@@ -86,18 +79,10 @@ def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = 
     Example:
       polling resync hello
     """
-    from core.service import lookup
     from core.service.runs import actions as run_actions
 
-    with backend() as engine:
-        with engine.database.connection() as conn:
-            account = lookup.account_id(conn, id)
-        run, is_new = run_actions.resync(engine, account)
-        if not is_new:
-            note("A run is open. The resync starts when it has ended.")
-        _report_start(run, is_new, wait, json)
-        if wait:
-            raise typer.Exit(wait_for_end(engine, run, timeout, json))
+    later = "A run is open. The resync starts when it has ended."
+    _start(run_actions.resync, id, wait, timeout, json, later=later)
 
 
 def reread(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
@@ -112,13 +97,29 @@ def reread(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = 
       polling reread hello
       polling reread hello --wait
     """
-    from core.service import lookup
     from core.service.runs import actions as run_actions
+
+    _start(run_actions.reread, id, wait, timeout, json)
+
+
+def _start(
+    request: Callable[[Backend, UUID], tuple[UUID, bool]],
+    id: str,
+    wait: bool,
+    timeout: float | None,
+    json: bool,
+    *,
+    later: str | None = None,
+) -> None:
+    """Request a run, and wait for its end if the options say so."""
+    from core.service import lookup
 
     with backend() as engine:
         with engine.database.connection() as conn:
             account = lookup.account_id(conn, id)
-        run, is_new = run_actions.reread(engine, account)
+        run, is_new = request(engine, account)
+        if later is not None and not is_new:
+            note(later)
         _report_start(run, is_new, wait, json)
         if wait:
             raise typer.Exit(wait_for_end(engine, run, timeout, json))
@@ -139,7 +140,7 @@ def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) 
     from core.service.accounts.owed import owed_by
 
     deadline = None if timeout is None else time.monotonic() + timeout
-    with Watcher(engine, run) as watcher:
+    with ProgressBar(engine, run) as watcher:
         while watcher.update() == RunState.RUNNING and watcher.run.stopped is None:
             if deadline is not None and time.monotonic() >= deadline:
                 break

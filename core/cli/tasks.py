@@ -262,8 +262,8 @@ def discard(
         if not _by_ids(ids, chosen):
             assert chosen is not None
             _confirm(engine, chosen, "Discard {} permanently?", yes=yes)
-            said = f"Number of discarded tasks: {{}}. {LOSS}"
-            _report(run_actions.discard, engine, chosen, said, json=json)
+            report = f"Number of discarded tasks: {{}}. {LOSS}"
+            _report(run_actions.discard, engine, chosen, report, json=json)
             return
         discarded = run_actions.discard(engine, _numbers(ids))
     dump({"tasks": discarded}) if json else say(f"Discarded {_task_list(discarded)}. {LOSS}")

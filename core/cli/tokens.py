@@ -10,7 +10,7 @@ import typer
 from core.cli.output import dump, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import Json
-from core.scopes import ALL, DEFAULT, MAX_TOKEN_DAYS, Scope
+from core.scopes import ALL, DEFAULT, MAX_TOKEN_DAYS, Role, Scope, scopes_of
 from core.service.formatting import ago
 
 app = typer.Typer(
@@ -44,6 +44,13 @@ def create(
             " except audit:read and tokens:admin."
         ),
     ] = None,
+    role: Annotated[
+        Role | None,
+        typer.Option(
+            help="A role: its scopes, besides those of --scope. admin: all scopes; operator: all"
+            " except content, tokens and the audit trail; viewer: metrics:read."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …, "token": …}.')] = False,
 ) -> None:
     """Create a token and print it.
@@ -54,7 +61,7 @@ def create(
     \b
     Examples:
       polling tokens create --user-id me
-      polling tokens create --admin --scope metrics:read --days 90
+      polling tokens create --admin --role viewer --days 90
       polling tokens create --admin --scope content:read --scope accounts:connect
     """
     from core.service import tokens
@@ -62,7 +69,7 @@ def create(
     if admin == (user_id is not None):
         raise typer.BadParameter("use either --user-id U or --admin")
     with backend() as engine, engine.database.connection() as conn:
-        granted = scope or (ALL if admin else DEFAULT)
+        granted = [*(scope or ()), *scopes_of(role)] or (ALL if admin else DEFAULT)
         token = tokens.create(conn, user_id=user_id, name=name, days=days, scopes=granted)
     if json:
         dump({"id": str(token.id), "token": token.secret})

@@ -72,6 +72,10 @@ def _deletions(default: str = "") -> Any:
     )
 
 
+def _erase(data: str) -> Any:
+    return typer.Option("--erase", help=f"Delete {data}, after a delay.")
+
+
 Interval = Annotated[int | None, _interval()]
 NewInterval = Annotated[
     int | None,
@@ -82,6 +86,10 @@ NewDeletionsOption = Annotated[
     Deletions | None,
     _deletions(" Default: mark. If the account was connected before, it keeps its choice."),
 ]
+EraseAccount = Annotated[bool, _erase("the account with all its data")]
+EraseUser = Annotated[bool, _erase("all data of USER")]
+Now = Annotated[bool, typer.Option("--now", help="Delete immediately. Nothing restores the data.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Delete without a confirmation prompt.")]
 Headless = Annotated[
     bool,
     typer.Option(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ import typer
 from core.cli.listing import PAGE
 from core.cli.output import dump_all, note, say, table
 from core.cli.session import backend, busy
-from core.cli.types import Json
+from core.cli.types import EraseUser, Json, Now, Yes
 from core.errors import InvalidInput
 from core.service.formatting import counted, number, size
 from core.states import Quota
@@ -73,15 +72,9 @@ def users(
             " to use here.",
         ),
     ] = None,
-    erase: Annotated[
-        bool, typer.Option("--erase", help="Erase all data of USER, after a delay.")
-    ] = False,
-    now: Annotated[
-        bool, typer.Option("--now", help="With --erase: delete immediately, without the delay.")
-    ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="With --erase: do not ask for confirmation.")
-    ] = False,
+    erase: EraseUser = False,
+    now: Now = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Show the use of the fleet by user: polls, tasks, thread-seconds and bytes; set quotas, erase.
@@ -135,15 +128,14 @@ def _use(user_id: str | None, days: int | None, limit: int, *, json: bool) -> No
 
 
 def _erase(user_id: str | None, *, now: bool, yes: bool) -> None:
+    from core.cli import prompts
     from core.service.accounts import erase as account_erase
 
     if user_id is None:
         raise typer.BadParameter("--erase needs USER")
-    if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter("without a terminal, --erase needs --yes")
-    if not yes and not typer.confirm(f"Erase all data of {user_id}?", err=True):
-        note("Nothing was changed.")
-        raise typer.Exit(1)
+    prompts.require_yes("--erase", yes=yes)
+    if not yes:
+        prompts.confirm(f"Erase all data of {user_id}?")
     with backend() as engine, busy("Erasing the user …"):
         erase = account_erase.erase_user if now else account_erase.hide_user
         hidden = erase(engine, user_id).hidden

@@ -56,7 +56,7 @@ ORDER BY b.unreferenced_at, b.key LIMIT %(most)s
 UNNAMED = f"""
 SELECT b.key FROM blob b WHERE b.key = %(key)s AND {_UNNAMED} FOR UPDATE SKIP LOCKED
 """
-FORGET = "DELETE FROM blob WHERE key = %s"
+DELETE_BLOB_ROW = "DELETE FROM blob WHERE key = %s"
 
 UNREFERENCED_SECONDS = age("blob.touched_at")
 """Seconds that an unreferenced blob is kept, twice: after its last write, and after it was marked.
@@ -265,7 +265,7 @@ class Blobs:
                 return False
             with self.available():
                 self._delete(key)
-            conn.execute(FORGET, (key,))
+            conn.execute(DELETE_BLOB_ROW, (key,))
         return True
 
     def _delete(self, key: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from core.content.missing import UNTOUCHED
+from core.content.missing import IN_WINDOW, UNTOUCHED, no_later_dispatch
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
 from core.results.text import json_text
@@ -27,25 +27,21 @@ WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT c.external_id, i.seq FROM incoming i CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = %(account)s AND external_id = i.id LIMIT 1) c
-    WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
-        AND {UNTOUCHED}
+    WHERE c.deleted_at IS NULL AND {no_later_dispatch("i.seq")} AND {UNTOUCHED}
     UNION
     SELECT c.external_id, b.seq FROM below b CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = %(account)s AND parent = b.external_id OFFSET 0) c
-    WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
-        AND {UNTOUCHED}
+    WHERE c.deleted_at IS NULL AND {no_later_dispatch("b.seq")} AND {UNTOUCHED}
 )
 SELECT DISTINCT external_id FROM (SELECT external_id FROM below LIMIT %(most)s) b
 """
 
 # Everything that the account keeps in a listing: its items, and all their descendants.
-_KEPT = """
+_KEPT = f"""
 WITH RECURSIVE below AS (
-    SELECT external_id FROM user_integration_content
-    WHERE user_integration_id = %(account)s AND deleted_at IS NULL
-      AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
-      AND (%(until)s::timestamptz IS NULL OR external_timestamp < %(until)s)
+    SELECT external_id FROM user_integration_content c
+    WHERE user_integration_id = %(account)s AND deleted_at IS NULL AND {IN_WINDOW}
 """
 _DESCENDANTS = """
     UNION
@@ -70,7 +66,7 @@ SELECT EXISTS (SELECT FROM user_integration_content
 """
 
 # Counts live items of the account, at most `enough`.
-LIVE = """
+COUNT_LIVE = """
 SELECT count(*) FROM (SELECT FROM user_integration_content
     WHERE user_integration_id = %(account)s AND deleted_at IS NULL LIMIT %(enough)s) live
 """
@@ -196,7 +192,7 @@ def judge_gone(conn: Conn, guard: DeleteGuard, account: str, run: str, lost: Seq
     if not lost or guard.is_small(count):
         return Lost(lost, 0, False)
     enough = math.ceil(count / guard.max_share) + 1 if guard.max_share else count + 1
-    ((live,),) = conn.execute(LIVE, {"account": account, "enough": enough})
+    ((live,),) = conn.execute(COUNT_LIVE, {"account": account, "enough": enough})
     total = before + live
     return Lost(lost, total, guard.exceeds(count, total))
 

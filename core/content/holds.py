@@ -20,7 +20,13 @@ from uuid import UUID
 from core.content.guard import NONE, Decisions, Lost
 from core.content.missing import LIVE_BEFORE, UNSEEN
 from core.db.pool import Conn
-from core.db.short_transactions import DIRECT_ROWS, MAX_ROWS, TARGET_SECONDS, in_portions
+from core.db.short_transactions import (
+    DIRECT_ROWS,
+    MAX_ROWS,
+    TARGET_SECONDS,
+    in_portions,
+    statement_in_portions,
+)
 from core.results.delete_guard import DeleteGuard
 from core.states import Deletions, HeldState, HoldSource, RunState, ShownHeldState, literals
 
@@ -33,7 +39,7 @@ WHERE h.user_integration_id = %(account)s AND c.external_id = ANY(%(ids)s)
   AND (h.state IN ('{HeldState.ACCEPTED}', '{HeldState.REFUSED}')
     OR h.state = '{HeldState.HELD}' AND h.total >= %(floor)s)
 """
-STATES = "SELECT DISTINCT state FROM held_deletion WHERE user_integration_id = %s"
+HELD_STATES = "SELECT DISTINCT state FROM held_deletion WHERE user_integration_id = %s"
 
 # Items whose deletion already waits, in one held deletion of the same part of the source. A large
 # one is replaced, because its other items would go in one statement.
@@ -46,7 +52,7 @@ WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.HELD}'
        WHERE i.held_deletion_id = h.id AND i.external_id = ANY(%(ids)s)) = %(items)s
 ORDER BY h.id LIMIT 1
 """
-HOLD = """
+HOLD_DELETION = """
 INSERT INTO held_deletion (
     user_integration_id, run_id, source, parent, since, until, vanished, total)
 VALUES (%(account)s, %(run)s, %(source)s, %(parent)s, %(since)s, %(until)s, %(items)s, %(total)s)
@@ -78,7 +84,9 @@ DELETE FROM held_deletion h WHERE id = %(hold)s AND total <= %(entries)s
       SELECT FROM held_deletion_item WHERE held_deletion_id = h.id LIMIT %(portion)s + 1) i)
       <= %(portion)s
 """
-DROP = f"UPDATE held_deletion SET state = '{HeldState.DROPPED}', parent = NULL WHERE id = %(hold)s"
+DROP_HELD = (
+    f"UPDATE held_deletion SET state = '{HeldState.DROPPED}', parent = NULL WHERE id = %(hold)s"
+)
 HAS_ITEMS = "SELECT EXISTS (SELECT FROM held_deletion_item WHERE held_deletion_id = %(hold)s)"
 DELETE_EMPTY = "DELETE FROM held_deletion WHERE id = %(hold)s"
 # A sweep of single deletions continues in a later run, also if a person cancelled its own.
@@ -129,7 +137,7 @@ RETURNING held_deletion_id
 
 # Items that need no decision any more: they are deleted, or the source has shown them in this run
 # or since it began. One look for each item, by the unique index and the primary key.
-RELEASE = f"""
+RELEASE_ITEMS = f"""
 WITH taken AS (
 DELETE FROM held_deletion_item WHERE held_deletion_id = %(hold)s AND external_id = ANY (ARRAY(
     SELECT i.external_id FROM unnest(%(ids)s::text[]) AS i (external_id)
@@ -164,7 +172,7 @@ SELECT coalesce(sum(vanished), 0) FROM held_deletion
 WHERE user_integration_id = %s AND state IN ({literals(ShownHeldState)})
 """
 HAS_SEEN = "SELECT EXISTS (SELECT FROM sync_seen WHERE run_id = %s)"
-EMPTY = f"""
+EMPTY_HELD = f"""
 SELECT id FROM held_deletion h
 WHERE user_integration_id = %(account)s AND state IN ({literals(ShownHeldState)})
   AND (vanished <= 0 OR total <= %(entries)s
@@ -195,7 +203,7 @@ def decisions(
       ids: Items that are missing.
       guard: The delete guard.
     """
-    states = {state for (state,) in conn.execute(STATES, (place["account"],))}
+    states = {state for (state,) in conn.execute(HELD_STATES, (place["account"],))}
     if not ids or not states & {*ShownHeldState}:
         return NONE
     rows = conn.execute(DECIDED, {**place, "ids": list(ids), "floor": guard.floor}).fetchall()
@@ -223,7 +231,7 @@ def hold(conn: Conn, place: Mapping[str, Any], lost: Lost) -> None:
         if place["source"] == HoldSource.LISTING:
             conn.execute(KEEP_ONLY, params)
     else:
-        ((params["hold"],),) = conn.execute(HOLD, params)
+        ((params["hold"],),) = conn.execute(HOLD_DELETION, params)
         conn.execute(HOLD_ITEMS, params)
     if params["source"] == HoldSource.LISTING:
         release(conn, place, hold=params["hold"])
@@ -243,7 +251,7 @@ def take_out(conn: Conn, params: Mapping[str, Any]) -> None:
 
 def _discard_empty(conn: Conn, account: Any) -> None:
     """Drop the held deletions of an account that have no items any more."""
-    for (hold,) in conn.execute(EMPTY, {"account": account, "entries": MAX_ROWS}).fetchall():
+    for (hold,) in conn.execute(EMPTY_HELD, {"account": account, "entries": MAX_ROWS}).fetchall():
         discard(conn, hold)
 
 
@@ -276,7 +284,7 @@ def discard(conn: Conn, hold: int) -> None:
     """Drop a held deletion. One that had many items is hidden now; `prune` deletes it."""
     params = {"hold": hold, "portion": DIRECT_ROWS, "entries": MAX_ROWS}
     if not conn.execute(DISCARD_SMALL, params).rowcount:
-        conn.execute(DROP, params)
+        conn.execute(DROP_HELD, params)
 
 
 def prune(conn: Conn, seconds: float) -> bool:
@@ -327,15 +335,7 @@ def delete_items(conn: Conn, hold: int) -> Iterator[int]:
       conn: A connection in autocommit mode.
       hold: The id of the held deletion.
     """
-    after = ""
-
-    def delete(most: int) -> int:
-        nonlocal after
-        ((rows, last),) = conn.execute(PRUNE_ITEMS, {"hold": hold, "after": after, "most": most})
-        after = last or after
-        return int(rows)
-
-    return in_portions(conn, delete)
+    return statement_in_portions(conn, PRUNE_ITEMS, {"hold": hold})
 
 
 def are_large(conn: Conn, account: UUID) -> bool:
@@ -379,14 +379,14 @@ def settle(conn: Conn, run: Mapping[str, Any]) -> None:
 
 
 def _release(conn: Conn, run: Mapping[str, Any], hold: int) -> None:
-    given = {"account": run["user_integration_id"], "run": run["id"], "start": run["start_seq"]}
+    params = {"account": run["user_integration_id"], "run": run["id"], "start": run["start_seq"]}
     after = ""
 
     def release(most: int) -> int:
         nonlocal after
         ids = next_items(conn, hold, after, most)
         if ids:
-            conn.execute(RELEASE, {**given, "hold": hold, "ids": ids})
+            conn.execute(RELEASE_ITEMS, {**params, "hold": hold, "ids": ids})
             after = ids[-1]
         return len(ids)
 

@@ -13,26 +13,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from core.content.missing import UNSEEN
+from core.content.missing import LIVE_CHILD, UNSEEN
 from core.db.pool import Conn
 from core.results.text import json_text
 
 # Locks rows in the order of all writers. The unique index and the index of listings serve it, one
 # look for each item.
-MARK_PARENTS = """
+MARK_PARENTS = f"""
 WITH incoming AS MATERIALIZED (
     SELECT DISTINCT account, id FROM json_to_recordset(%s::json) AS r(account uuid, id text)
 ), locked AS (
-    SELECT p.id FROM incoming i JOIN user_integration_content p
-        ON p.user_integration_id = i.account AND p.external_id = i.id
-    WHERE p.deleted_at IS NOT NULL AND p.gone_at_source IS NULL
-      AND (SELECT c.id FROM user_integration_content c
-          WHERE c.user_integration_id = i.account AND c.parent = i.id AND c.deleted_at IS NULL
-          ORDER BY c.user_integration_id, c.parent, c.external_id LIMIT 1) IS NOT NULL
-    ORDER BY i.account, i.id FOR UPDATE OF p
+    SELECT c.id FROM incoming i JOIN user_integration_content c
+        ON c.user_integration_id = i.account AND c.external_id = i.id
+    WHERE c.deleted_at IS NOT NULL AND c.gone_at_source IS NULL AND {LIVE_CHILD} IS NOT NULL
+    ORDER BY i.account, i.id FOR UPDATE OF c
 )
-UPDATE user_integration_content p SET gone_at_source = p.deleted_at
-FROM locked WHERE p.id = locked.id
+UPDATE user_integration_content c SET gone_at_source = c.deleted_at
+FROM locked WHERE c.id = locked.id
 """
 # The marked parents whose nearest ancestor that is not deleted is the parent of the listing, and
 # which this run has not seen. `user_integration_content_gone` serves it: few rows are marked.
@@ -52,19 +49,15 @@ SELECT DISTINCT c.external_id FROM up c WHERE c.above IS NOT DISTINCT FROM %(par
 ORDER BY c.external_id LIMIT %(most)s
 """
 # Parents without items below them need no mark.
-UNMARK = """
+UNMARK = f"""
 WITH locked AS (
-    SELECT p.id FROM user_integration_content p
-    WHERE p.user_integration_id = %(account)s AND p.external_id = ANY(%(ids)s)
-      AND p.deleted_at IS NOT NULL AND p.gone_at_source IS NOT NULL
-      AND (SELECT c.id FROM user_integration_content c
-          WHERE c.user_integration_id = %(account)s AND c.parent = p.external_id
-            AND c.deleted_at IS NULL
-          ORDER BY c.user_integration_id, c.parent, c.external_id LIMIT 1) IS NULL
-    ORDER BY p.user_integration_id, p.external_id FOR UPDATE OF p
+    SELECT c.id FROM user_integration_content c
+    WHERE c.user_integration_id = %(account)s AND c.external_id = ANY(%(ids)s)
+      AND c.deleted_at IS NOT NULL AND c.gone_at_source IS NOT NULL AND {LIVE_CHILD} IS NULL
+    ORDER BY c.user_integration_id, c.external_id FOR UPDATE OF c
 )
-UPDATE user_integration_content p SET gone_at_source = NULL
-FROM locked WHERE p.id = locked.id RETURNING p.external_id
+UPDATE user_integration_content c SET gone_at_source = NULL
+FROM locked WHERE c.id = locked.id RETURNING c.external_id
 """
 
 MAX_PARENTS = 200

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from core.content import holds, orphans
 from core.content.guard import NONE, REMAINS, Decisions, deleted_one_by_one, has_same_config
-from core.content.missing import LIVE_BEFORE, MISSING, UNMARKED
+from core.content.missing import IN_WINDOW, LIVE_BEFORE, LIVE_CHILD, MISSING, UNMARKED
 from core.db.pool import Conn
 from core.db.short_transactions import Portion
 from core.results.delete_guard import DeleteGuard
@@ -38,7 +38,7 @@ Items that move during the count may be counted twice.
 
 Phase = Literal["find", "count", "delete", "hold"]
 
-BEGIN = f"""
+BEGIN_SWEEP = f"""
 INSERT INTO held_deletion (
     user_integration_id, run_id, source, state, parent, since, until, vanished, total)
 VALUES (%(account)s, %(run)s, %(source)s, '{HeldState.COUNTING}', %(parent)s, %(since)s, %(until)s,
@@ -53,7 +53,7 @@ WHERE id = %(held)s AND state IN ('{HeldState.COUNTING}', '{HeldState.DELETING}'
 DELETING = f"""
 UPDATE held_deletion SET state = '{HeldState.DELETING}', total = %(lost)s WHERE id = %(held)s
 """
-HOLD = f"""
+HOLD_SWEEP = f"""
 UPDATE held_deletion SET state = '{HeldState.HELD}', vanished = %(lost)s, total = %(total)s
 WHERE id = %(held)s
 """
@@ -63,18 +63,12 @@ SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING external_id
 """
 
 # The next children of a parent. Served by `user_integration_content_listing`; the bound is on the
-# rows read, also where the listing has a window. `is_parent` has the order of the index. Without
-# it, the planner reads the table if most items have one parent.
+# rows read, also where the listing has a window.
 _CHILDREN = f"""
 SELECT c.external_id,
-    NOT %(top)s
-        OR (%(since)s::timestamptz IS NULL OR c.external_timestamp >= %(since)s) IS TRUE
-        AND (%(until)s::timestamptz IS NULL OR c.external_timestamp < %(until)s) IS TRUE AS inside,
+    NOT %(top)s OR ({IN_WINDOW}) IS TRUE AS inside,
     {MISSING} AND {UNMARKED} AS missing,
-    (SELECT d.id FROM user_integration_content d
-        WHERE d.user_integration_id = %(account)s AND d.parent = c.external_id
-          AND d.deleted_at IS NULL
-        ORDER BY d.user_integration_id, d.parent, d.external_id LIMIT 1) IS NOT NULL AS is_parent
+    {LIVE_CHILD} IS NOT NULL AS is_parent
 FROM user_integration_content c
 WHERE c.user_integration_id = %(account)s AND c.deleted_at IS NULL
   AND c.external_id > %(after)s
@@ -84,14 +78,14 @@ CHILDREN = f"{_CHILDREN} AND c.parent = %(above)s {_IN_ORDER}"
 CHILDREN_AT_ROOT = f"{_CHILDREN} AND c.parent IS NULL {_IN_ORDER}"
 
 # Items of a plugin's single deletions that are still there.
-NAMED = f"""
+LIVE_NAMED = f"""
 SELECT external_id FROM user_integration_content c
 WHERE user_integration_id = %(account)s AND external_id = ANY(%(ids)s)
   AND {LIVE_BEFORE} AND {UNMARKED}
 ORDER BY external_id
 """
 # The next live items of the account, by the unique index; the bound is on the rows read.
-LIVE = """
+COUNT_NEXT_LIVE = """
 SELECT count(*) FILTER (WHERE deleted_at IS NULL), count(*), max(external_id) FROM (
     SELECT external_id, deleted_at FROM user_integration_content
     WHERE user_integration_id = %(account)s AND external_id > %(after)s
@@ -194,7 +188,7 @@ def begin(conn: Conn, place: Mapping[str, Any], orphaned: Sequence[str] = ()) ->
       place: The account, the run and the listing.
       orphaned: Deleted items of the listing that have live items below them.
     """
-    ((held,),) = conn.execute(BEGIN, {**place, "source": HoldSource.LISTING})
+    ((held,),) = conn.execute(BEGIN_SWEEP, {**place, "source": HoldSource.LISTING})
     parts = (place["parent"], place["since"], place["until"])
     step = Step(held, *parts, orphaned=tuple(orphaned))
     return step._replace(frames=step.top)
@@ -212,9 +206,9 @@ def begin_gone(
       seq: The number of the dispatch that deleted them.
       guard: The delete guard.
     """
-    given = {**place._asdict(), "ids": list(ids), "source": HoldSource.GONE}
-    given |= {"parent": None, "since": None, "until": None}
-    named = [id for (id,) in conn.execute(NAMED, {**given, "start": seq})]
+    params = {**place._asdict(), "ids": list(ids), "source": HoldSource.GONE}
+    params |= {"parent": None, "since": None, "until": None}
+    named = [id for (id,) in conn.execute(LIVE_NAMED, {**params, "start": seq})]
     steps = []
     for number in range(0, len(named), MAX_FRAMES):
         part = named[number : number + MAX_FRAMES]
@@ -223,7 +217,7 @@ def begin_gone(
         roots = tuple(id for id in part if id in decided.accepted or id in rest)
         if not roots:
             continue
-        ((held,),) = conn.execute(BEGIN, given)
+        ((held,),) = conn.execute(BEGIN_SWEEP, params)
         conn.execute(ITEMS, (held, rest))
         step = Step(held, None, None, None, roots=roots, seq=seq, lost=len(rest))
         steps.append(step._replace(frames=step.top))
@@ -271,30 +265,30 @@ def advance(
 
 def _given(step: Step, place: Place) -> dict[str, Any]:
     """Return the parameters of the statements that ask whether items are missing."""
-    given = {**place._asdict(), "held": step.held, "since": step.since, "until": step.until}
+    params = {**place._asdict(), "held": step.held, "since": step.since, "until": step.until}
     if step.roots:  # a plugin has named them: it does not matter what the run has seen
-        given |= {"start": step.seq, "began": "infinity", "run": None}
-    return given
+        params |= {"start": step.seq, "began": "infinity", "run": None}
+    return params
 
 
 def _walk(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> tuple[Step, list[str]]:
     """Read the next children, in one portion. Returns the next step, and deleted items."""
     deleted, confirms = list[str](), step.confirms
     frames, portion, lost, total = list(step.frames), Portion(), step.lost, step.total
-    given = _given(step, place)
+    params = _given(step, place)
     if step.roots and step.frames == step.top:
-        deleted += _start(conn, step, place, given, guard)
+        deleted += _start(conn, step, place, params, guard)
         portion.count(len(deleted))
     while frames and (most := portion.next_rows()):
         above, after = frames.pop()
         top = above is None
         above = step.parent if top else above
-        if step.phase == "delete" and not top and not _is_gone(conn, given, above):
+        if step.phase == "delete" and not top and not _is_gone(conn, params, above):
             portion.count(1)
             continue
         statement = CHILDREN_AT_ROOT if above is None else CHILDREN
         rows = conn.execute(
-            statement, {**given, "top": top, "above": above, "after": after, "most": most}
+            statement, {**params, "top": top, "above": above, "after": after, "most": most}
         ).fetchall()
         taken, parents = 0, list[str]()
         chosen: list[str] = []
@@ -309,7 +303,7 @@ def _walk(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> tuple[Ste
         match step.phase:
             case "find":
                 decided = _decisions(conn, place, chosen, guard)
-                gone = _delete_accepted(conn, given, decided)
+                gone = _delete_accepted(conn, params, decided)
                 # Waiting items wait further, together with the other missing items of a listing.
                 waiting = decided.waiting
                 confirms |= bool(decided.accepted or (waiting and not step.roots))
@@ -318,7 +312,7 @@ def _walk(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> tuple[Ste
                 new = {id for (id,) in conn.execute(ITEMS, (step.held, rest))}
                 lost += len(new)
             case "delete":
-                gone, new = _delete(conn, given, chosen, guard), set[str]()
+                gone, new = _delete(conn, params, chosen, guard), set[str]()
             case _:
                 # Each item has one parent. So only the top can be below itself, in a loop.
                 gone, new = [], {*chosen} - {step.parent}
@@ -340,40 +334,40 @@ def _mark_orphaned(conn: Conn, step: Step, place: Place, above: str | None, left
 
 
 def _start(
-    conn: Conn, step: Step, place: Place, given: Mapping[str, Any], guard: DeleteGuard
+    conn: Conn, step: Step, place: Place, params: Mapping[str, Any], guard: DeleteGuard
 ) -> list[str]:
     """Delete the items that a plugin named; before that, only those that a person accepted."""
     if step.phase == "delete":
-        return _delete(conn, given, step.roots, guard)
+        return _delete(conn, params, step.roots, guard)
     decided = _decisions(conn, place, step.roots, guard)
-    return _delete_accepted(conn, given, decided)
+    return _delete_accepted(conn, params, decided)
 
 
 def _decisions(conn: Conn, place: Place, ids: Sequence[str], guard: DeleteGuard) -> Decisions:
     return NONE if place.keeps else holds.decisions(conn, place._asdict(), ids, guard)
 
 
-def _is_gone(conn: Conn, given: Mapping[str, Any], above: str | None) -> bool:
-    row = conn.execute(IS_GONE, {**given, "above": above}).fetchone()
+def _is_gone(conn: Conn, params: Mapping[str, Any], above: str | None) -> bool:
+    row = conn.execute(IS_GONE, {**params, "above": above}).fetchone()
     return row is not None and bool(row[0])
 
 
 def _delete(
-    conn: Conn, given: Mapping[str, Any], items: Sequence[str], guard: DeleteGuard
+    conn: Conn, params: Mapping[str, Any], items: Sequence[str], guard: DeleteGuard
 ) -> list[str]:
     """Delete the items that the sweep has found, that are missing, and that no person refused."""
-    taken = [id for (id,) in conn.execute(TAKE_ITEMS, {**given, "items": list(items)})]
-    if not given["keeps"]:
-        stay = holds.decisions(conn, given, taken, guard).stay
+    taken = [id for (id,) in conn.execute(TAKE_ITEMS, {**params, "items": list(items)})]
+    if not params["keeps"]:
+        stay = holds.decisions(conn, params, taken, guard).stay
         taken = [id for id in taken if id not in stay]
-    return [id for (id,) in conn.execute(DELETE_ITEMS, {**given, "items": taken})]
+    return [id for (id,) in conn.execute(DELETE_ITEMS, {**params, "items": taken})]
 
 
-def _delete_accepted(conn: Conn, given: Mapping[str, Any], decided: Decisions) -> list[str]:
+def _delete_accepted(conn: Conn, params: Mapping[str, Any], decided: Decisions) -> list[str]:
     if not decided.accepted:
         return []
     items = sorted(decided.accepted)
-    return [id for (id,) in conn.execute(DELETE_ITEMS, {**given, "items": items})]
+    return [id for (id,) in conn.execute(DELETE_ITEMS, {**params, "items": items})]
 
 
 def _found(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | None:
@@ -431,8 +425,8 @@ def _count_live(conn: Conn, step: Step, place: Place) -> tuple[Step, bool]:
     """Count the next live items of the account. Returns the next step; True after the last item."""
     portion, live, after = Portion(), step.total, step.after
     while most := portion.next_rows():
-        given = {"account": place.account, "after": after, "most": most}
-        ((number, rows, last),) = conn.execute(LIVE, given)
+        params = {"account": place.account, "after": after, "most": most}
+        ((number, rows, last),) = conn.execute(COUNT_NEXT_LIVE, params)
         portion.count(rows)
         live, after = live + number, last or after
         if rows < most:
@@ -455,7 +449,7 @@ def _hold(conn: Conn, step: Step, place: Place, guard: DeleteGuard) -> Step | No
         portion.count(len(items))
         if len(items) < most:
             _replace(conn, step, place)
-            conn.execute(HOLD, step._asdict())
+            conn.execute(HOLD_SWEEP, step._asdict())
             if not step.lost:
                 holds.discard(conn, step.held)
             return None

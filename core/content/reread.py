@@ -102,10 +102,10 @@ def write(
     }
     current = [each for key, each in latest.items() if key not in stale]
     writes = [
-        {**fields, "account": account, "domain": domain, "seq": row.seq, "item": row.item,
-         "known": (account, fields["id"]) in found}
+        {**write._asdict(), "account": account, "domain": domain, "seq": row.seq,
+         "item": row.item, "known": (account, write.id) in found}
         for account, domain, row in current
-        for fields in row.writes
+        for write in row.writes
     ]  # fmt: skip
     gone = [{"account": account, "id": id} for account, _, row in current for id in row.gone]
     return changed_keys(conn, WRITE_REREAD, writes), changed_keys(conn, DELETE_REREAD, gone), stale

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from core.db.pool import Conn
-from core.db.short_transactions import DIRECT_ROWS, in_portions
+from core.db.short_transactions import DIRECT_ROWS, statement_in_portions
 from core.states import RunState
 
 # The cursor passes the entries of deleted rows in the index.
@@ -41,15 +41,7 @@ def delete_seen(conn: Conn, run: Any) -> Iterator[int]:
       conn: A connection in autocommit mode.
       run: The id of the run.
     """
-    after = ""
-
-    def delete(most: int) -> int:
-        nonlocal after
-        ((rows, last),) = conn.execute(DELETE_SEEN, {"run": run, "after": after, "most": most})
-        after = last or after
-        return int(rows)
-
-    return in_portions(conn, delete)
+    return statement_in_portions(conn, DELETE_SEEN, {"run": run})
 
 
 def delete_some(conn: Conn, runs: Sequence[UUID]) -> Sequence[UUID]:

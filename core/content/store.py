@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from core.content import holds, orphans
 from core.content.guard import has_same_config, judge_listing, with_descendants
-from core.content.missing import MISSING, UNMARKED
+from core.content.missing import IN_WINDOW, MISSING, UNMARKED, no_later_dispatch, unmarked
 from core.content.portions import Step, begin
 from core.db.pool import Conn
 from core.db.short_transactions import MAX_ROWS, DirectRows
@@ -127,8 +127,7 @@ WITH RECURSIVE incoming AS MATERIALIZED (
     FROM incoming i CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = i.account AND external_id = i.id LIMIT 1) c
-    WHERE c.deleted_at IS NULL AND NOT (i.keeps AND c.gone_at_source IS NOT NULL)
-      AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
+    WHERE c.deleted_at IS NULL AND {unmarked("i.keeps")} AND {no_later_dispatch("i.seq")}
       AND (i.keeps OR {NOT_REFUSED})
     UNION
     SELECT c.id, c.user_integration_id, c.external_id, b.seq, b.root, b.keeps, b.alone,
@@ -136,8 +135,8 @@ WITH RECURSIVE incoming AS MATERIALIZED (
     FROM below b CROSS JOIN LATERAL (
         SELECT * FROM user_integration_content
         WHERE user_integration_id = b.user_integration_id AND parent = b.external_id OFFSET 0) c
-    WHERE c.deleted_at IS NULL AND NOT (b.keeps AND c.gone_at_source IS NOT NULL)
-      AND b.alone IS NOT TRUE AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
+    WHERE c.deleted_at IS NULL AND {unmarked("b.keeps")} AND {no_later_dispatch("b.seq")}
+      AND b.alone IS NOT TRUE
       AND (b.keeps OR {NOT_WAITING})
 ), locked AS (
     -- One entry for each row, joined only with the table. A join of two such lists would compare
@@ -153,7 +152,7 @@ SET deleted_at = CASE WHEN NOT b.keeps THEN now() END,
     updated_at = now(), content_seq = b.seq, metadata_seq = b.seq,
     changed_xid = pg_current_xact_id()::text::bigint, synced_xid = NULL
 FROM locked b
-WHERE c.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
+WHERE c.id = b.id AND {no_later_dispatch("b.seq")}
 RETURNING c.user_integration_id::text, b.root, c.deleted_at IS NOT NULL
 """
 
@@ -165,13 +164,13 @@ SELECT account::text FROM unnest(%s::uuid[]) AS account WHERE EXISTS (
 """
 # Records that the source shows items again. `user_integration_content_gone` serves it: it has only
 # the rows that are gone.
-SHOW_AGAIN = """
+SHOW_AGAIN = f"""
 WITH incoming AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%s::json) AS r(account uuid, id text, seq bigint)
 ), locked AS (
     SELECT c.id FROM user_integration_content c
     JOIN incoming i ON i.account = c.user_integration_id AND i.id = c.external_id
-    WHERE c.gone_at_source IS NOT NULL AND c.content_seq <= i.seq AND c.metadata_seq <= i.seq
+    WHERE c.gone_at_source IS NOT NULL AND {no_later_dispatch("i.seq")}
     ORDER BY c.user_integration_id, c.external_id FOR UPDATE OF c
 )
 UPDATE user_integration_content c SET gone_at_source = NULL, updated_at = now(),
@@ -206,8 +205,7 @@ ON CONFLICT DO NOTHING
 _VANISHED = f"""
 SELECT external_id FROM user_integration_content c
 WHERE user_integration_id = %(account)s AND {MISSING} AND {UNMARKED}
-  AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
-  AND (%(until)s::timestamptz IS NULL OR external_timestamp < %(until)s)
+  AND {IN_WINDOW}
 """
 # Two statements, because no index serves IS NOT DISTINCT FROM.
 VANISHED = f"{_VANISHED} AND parent = %(parent)s"

@@ -25,7 +25,7 @@ READ_STATE = (
 )
 
 # A portion of an account's rows. The bound is on the rows read; the unique index serves it.
-PAGE = """
+PAGE_OF_ITEMS = """
 SELECT external_id, kind = ANY(%(kinds)s) AND deleted_at IS NULL FROM (
     SELECT external_id, kind, deleted_at FROM user_integration_content
     WHERE user_integration_id = %(account)s AND external_id > %(after)s
@@ -56,7 +56,7 @@ CROSS JOIN LATERAL (SELECT * FROM user_integration_content WHERE id = t.id LIMIT
 ORDER BY t.root, t.depth, c.external_id
 """
 # The primary key serves it.
-CONTENT = """
+CONTENT_BY_ID = """
 SELECT id, content_text, content_bytes FROM user_integration_content WHERE id = ANY(%s)
 """
 
@@ -69,7 +69,7 @@ def page(
 ) -> list[tuple[str, bool]]:
     """Return the next rows of an account: the external id, and whether it is an item to read."""
     params = {"account": account, "kinds": list(kinds), "after": after, "most": most}
-    return conn.execute(PAGE, params).fetchall()
+    return conn.execute(PAGE_OF_ITEMS, params).fetchall()
 
 
 def trees(
@@ -165,7 +165,7 @@ class StoredContents:
         with self._database.connection() as conn:
             return {
                 id: text.encode() if text is not None else bytes(data or b"")
-                for id, text, data in conn.execute(CONTENT, (ids,))
+                for id, text, data in conn.execute(CONTENT_BY_ID, (ids,))
             }
 
     def _item(self, tree: Sequence[KeptRow]) -> StoredItem:

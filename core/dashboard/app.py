@@ -31,6 +31,7 @@ from core.dashboard.pages import (
     overview,
     parked,
     runs,
+    sign_on,
     users,
 )
 from core.dashboard.session import SignInRequired
@@ -46,6 +47,7 @@ API = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json")
 STATIC = Path(__file__).with_name("static")
 PAGES = (
     auth,
+    sign_on,
     access,
     overview,
     accounts,
@@ -108,6 +110,7 @@ def _build(rest: FastAPI) -> FastAPI:
     app.state.rest = rest
     app.state.wrong_tokens = rest.state.wrong_tokens
     app.state.live = Live()
+    app.state.provider = None
     for module in PAGES:
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=STATIC))

@@ -27,7 +27,7 @@ FLASH_MESSAGES = {
     "organization-listed": "The members are listed.",
     "organization-listing": "A worker process lists the members, and adds their accounts.",
     "organization-disconnected": (
-        "Organization disconnected. Its credentials were deleted, and the content was kept."
+        "The credentials were deleted. The accounts are being disconnected, and keep their content."
     ),
     "paused": "Account paused. Tasks that are already running will finish.",
     "resumed": "Account resumed.",

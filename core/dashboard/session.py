@@ -47,7 +47,7 @@ class Viewer:
 
     @property
     def principal(self) -> Principal:
-        """The owner of the token that opened the session."""
+        """The person who opened the session, or the owner of the token that did."""
         return self.session.principal
 
     def still_valid(self, conn: Conn) -> None:
@@ -76,6 +76,11 @@ class Viewer:
         return self.principal.may(*permissions.TO_SEE_DETAILS.any_of)
 
     @property
+    def reads_texts(self) -> bool:
+        """True if the viewer may read configs and the texts of errors."""
+        return self.principal.reads_texts
+
+    @property
     def reads_content(self) -> bool:
         """True if the viewer may read content."""
         return self.principal.may(*permissions.TO_READ_CONTENT.any_of)
@@ -101,6 +106,11 @@ class Viewer:
         return self.principal.may(*permissions.TO_MANAGE_TOKENS.any_of)
 
     @property
+    def name(self) -> str | None:
+        """The name of a person or of a user; None for an operator with a token."""
+        return self.principal.name or self.principal.user_id
+
+    @property
     def user_id(self) -> str | None:
         """The user whose rows the viewer may see; None for an operator, who sees all rows."""
         return self.principal.user_id
@@ -112,7 +122,7 @@ def find_viewer(engine: Backend, request: Request) -> Viewer | None:
     if id is None:
         return None
     with engine.database.connection() as conn:
-        session = sessions.find_session(conn, id)
+        session = sessions.find_session(conn, id, engine.settings.oidc_issuer)
     if session is None:
         return None
     act_as(Channel.DASHBOARD, session.principal, request)

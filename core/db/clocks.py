@@ -22,6 +22,10 @@ from dataclasses import dataclass
 from core.results.decisions import MAX_BACKOFF_SECONDS, MAX_SNOOZE_SECONDS
 from core.results.result import MAX_DELAY_SECONDS
 
+TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
+TOMORROW = f"(({TODAY} + 1)::timestamp AT TIME ZONE 'UTC')"
+"""The current day (UTC), and the time at which the next one begins, in SQL."""
+
 EXTRACTION_SECONDS = 120.0
 """Seconds after which another process may extract the text of a claimed file."""
 
@@ -152,6 +156,7 @@ RULES: Mapping[str, Rule] = {
     "monotonic_sample.at": Record(),
     "oauth_flow.expires_at": Age(HOUR),
     "organization.created_at": Record(),
+    "organization.ending_since": Record(),
     "organization.listed_at": Record(),
     "organization.members_due_at": Deadline(_seconds(HOUR)),
     "organization.updated_at": Record(),

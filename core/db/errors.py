@@ -8,9 +8,10 @@ language (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import psycopg
+
+from core.errors import chain
 
 MAX_CHARS = 200
 """The maximum length of a description."""
@@ -45,7 +46,7 @@ def remove_values(error: BaseException) -> None:
 
     Class and SQLSTATE do not change, so the error can still be handled.
     """
-    for link in _chain(error):
+    for link in chain(error):
         if isinstance(link, psycopg.Error):
             link.args = (describe(link),)
 
@@ -71,16 +72,3 @@ def _condition(sqlstate: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all its causes, each once."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        link = waiting.pop()
-        if link is None or id(link) in seen:
-            continue
-        seen.add(id(link))
-        yield link
-        waiting += [link.__cause__, link.__context__]

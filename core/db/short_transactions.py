@@ -10,7 +10,8 @@ size.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from core.db.pool import Conn
 
@@ -114,3 +115,28 @@ def in_portions(conn: Conn, work: Callable[[int], int]) -> Iterator[int]:
                 handled += rows
                 is_last = rows < most
         yield handled
+
+
+def statement_in_portions(
+    conn: Conn, statement: str, params: Mapping[str, Any], *, after: str | bytes = ""
+) -> Iterator[int]:
+    """Repeat a statement in short transactions, each time after the last row that it handled.
+
+    Yields the number of rows of each transaction, after its commit.
+
+    Args:
+      conn: A connection in autocommit mode.
+      statement: Handles at most `most` rows after the key `after`, in the order of their keys, and
+        returns their number and the key of the last one; None without rows.
+      params: The other parameters of the statement.
+      after: A key before all rows. Default: the empty text.
+    """
+    last = after
+
+    def work(most: int) -> int:
+        nonlocal last
+        ((rows, key),) = conn.execute(statement, {**params, "after": last, "most": most})
+        last = last if key is None else key
+        return int(rows)
+
+    return in_portions(conn, work)

@@ -14,7 +14,7 @@ from math import inf
 from core.dispatcher.domain import WINDOW_SECONDS
 from core.integration.base import REREAD, START
 from core.integration.limits import Concurrency, Limit, Rate
-from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, Portion, Waiting
+from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, TaskPortion, Waiting
 from core.limits.budgets import UnitRequest, UnitsLeft
 from core.limits.keys import account_key, from_json, limit_key, lowered, overridden, weight
 from core.settings import LimitOverride
@@ -224,7 +224,7 @@ def allocate(
     elsewhere: Sequence[InFlight] = (),
     user_rate: Callable[[str], float] = lambda _: inf,
     account_rate: Callable[[str], float] = lambda _: inf,
-) -> list[Portion]:
+) -> list[TaskPortion]:
     """Return portions that fill free places of a window.
 
     The places are shared among users first, and then among the accounts of each user. While others
@@ -257,7 +257,7 @@ def allocate(
     users = {flight.user for flight in flying} | ready.keys()
     share = places.without_reserve().share(len(ready), alone=len(users) == 1)
     turn = max(free // len(ready), 1)
-    portions: list[Portion] = []
+    portions: list[TaskPortion] = []
     for user, accounts in ready.items():
         held = by_user.get(user) or Held(rate=user_rate(user))
         slots = min(share.most(held) - held.tasks, turn, free)
@@ -265,9 +265,9 @@ def allocate(
             rivals = {flight.account for flight in flying if flight.user == user}
             alone = len(rivals | {account.account for account in accounts}) == 1
             inner = share.share(len(accounts), alone=alone)
-            given = _of_user(accounts, slots, inner, by_account, used, rules)
-            free -= sum(portion.most for portion in given)
-            portions += given
+            added = _of_user(accounts, slots, inner, by_account, used, rules)
+            free -= sum(portion.most for portion in added)
+            portions += added
     return portions
 
 
@@ -278,18 +278,18 @@ def _of_user(
     by_account: Mapping[str, Held],
     used: Counter[str],
     rules: Rules,
-) -> list[Portion]:
+) -> list[TaskPortion]:
     """Return the portions of a user's accounts."""
     turn = max(slots // len(accounts), 1)
-    portions: list[Portion] = []
+    portions: list[TaskPortion] = []
     for account in accounts:
         held = by_account[account.account]
         most = share.most(held)
         count = min(most - held.tasks, turn, slots)
         if count > 0:
-            given = _portions(account, count, held.backfill, most, used, rules)
-            slots -= sum(portion.most for portion in given)
-            portions += given
+            added = _portions(account, count, held.backfill, most, used, rules)
+            slots -= sum(portion.most for portion in added)
+            portions += added
     return portions
 
 
@@ -325,7 +325,7 @@ class _Room:
 
 def _portions(
     account: Waiting, slots: int, backfilling: int, most: int, used: Counter[str], rules: Rules
-) -> list[Portion]:
+) -> list[TaskPortion]:
     """Return an account's portions, by lane: live tasks first.
 
     Backfill gets at most half of the places while live tasks wait.
@@ -351,7 +351,7 @@ def _portions(
 
 def _portion(
     account: str, lane: str, count: int, cap: int, room: _Room, rules: Rules
-) -> Portion | None:
+) -> TaskPortion | None:
     """Return the portion of one lane; None if no task may run.
 
     If a limit affects every type, the portion filters no types: that filter would read all ready
@@ -363,7 +363,7 @@ def _portion(
         count = min(cap, count) if capped >= every else count
         if not count:
             return None
-        return Portion(
+        return TaskPortion(
             account,
             lane,
             count,
@@ -375,10 +375,10 @@ def _portion(
         )
     if room.capped | room.closed >= every:
         if not room.closed and capped:
-            return Portion(account, lane, min(cap, count)) if cap else None
+            return TaskPortion(account, lane, min(cap, count)) if cap else None
         if not capped and room.closed:
             return None
-    return Portion(account, lane, count, sorted(capped), min(cap, count), sorted(room.closed))
+    return TaskPortion(account, lane, count, sorted(capped), min(cap, count), sorted(room.closed))
 
 
 def _hold_back(room: _Room, breaker: OpenBreaker, rules: Rules) -> None:

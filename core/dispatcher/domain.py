@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from uuid import UUID
 
-from core.ledger.dispatching import RING_START, InFlight, Look
+from core.ledger.dispatching import RING_START, InFlight, RingLook
 
 WINDOW_PER_THREAD = 3
 """The smallest window of a domain, in tasks per thread."""
@@ -160,7 +160,7 @@ class Domain:
         """Begin the scan of a round."""
         self.phase, self.retry_at = Phase.SCANNING, float("inf")
 
-    def looked(self, look: Look) -> bool:
+    def looked(self, look: RingLook) -> bool:
         """Move on behind a look. Returns True if the scan has seen the complete ring."""
         if self.began_at is None:
             self.began_at, self.lapped = self.after, False

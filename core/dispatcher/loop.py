@@ -19,6 +19,7 @@ from uuid import uuid4
 import psycopg
 
 from core.accounts.redaction import message_of
+from core.backoff import growing_pause
 from core.db.clocks import DAY, LEAD_SECONDS
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database
 from core.dispatcher.ages import DispatchAges
@@ -40,7 +41,7 @@ from core.dispatcher.rations import Rationing
 from core.environment import Environment
 from core.errors import ServerUnavailable, SettingsError
 from core.ledger import dispatching, leadership, leases, pauses, processes
-from core.ledger.dispatching import InFlight, Look, Portion, Waiting
+from core.ledger.dispatching import InFlight, RingLook, TaskPortion, Waiting
 from core.ledger.monotonic import trusted
 from core.ledger.outcomes import Dispatch, LeaseKey
 from core.limits.budgets import Budgets
@@ -64,6 +65,9 @@ POLL_SECONDS = 1.0
 
 REFRESH_AFTER_WAKEUP_SECONDS = 0.1
 """Seconds between a refresh and one that a wake-up causes: work may be for new workers."""
+
+RESTART_SECONDS = (0.1, 2.0)
+"""Bounds of the pause after a failure of the dispatcher."""
 
 MIN_PAUSE_SECONDS = 0.002
 MAX_PAUSE_SECONDS = 0.05
@@ -162,7 +166,7 @@ class Dispatcher:
 
     def run(self) -> None:
         """Dispatch until the event `stop` is set. While a server is unavailable, wait and retry."""
-        pause = 0.1
+        failures = 0
         self._report_permissions()
         while not self._stop.is_set():
             try:
@@ -170,20 +174,18 @@ class Dispatcher:
                     self._register(conn)
                     while not self._stop.is_set():
                         self._step(conn)
-                        pause = 0.1
+                        failures = 0
             except (*DATABASE_UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
                 log.warning(
-                    "dispatching paused because a server is unavailable; retrying in %.1f s: %s",
-                    pause,
-                    message_of(error),
+                    "dispatching paused because a server is unavailable: %s", message_of(error)
                 )
             except Exception:
-                log.exception("the dispatcher failed; restarting it in %.1f s", pause)
+                log.exception("the dispatcher failed; restarting it")
             # Start as a new leader: the database may have been replaced or restored.
             self._leading = False
             self._maintenance.after_gap()
-            self._stop.wait(pause)
-            pause = min(pause * 2, 2.0)
+            self._stop.wait(growing_pause(*RESTART_SECONDS, failures))
+            failures += 1
 
     def _report_permissions(self) -> None:
         """Name the commands that the Redis user may not run: it seems as if Redis were away."""
@@ -500,11 +502,11 @@ class Dispatcher:
         self,
         conn: Conn,
         name: str,
-        portions: list[Portion],
+        portions: list[TaskPortion],
         rules: Rules,
         uses: Mapping[str, LimitUse],
         waiting: Sequence[Waiting],
-    ) -> list[Portion]:
+    ) -> list[TaskPortion]:
         """Choose the tasks that take scarce units of rate limits."""
         if not any(portion.metered_types for portion in portions):
             return portions
@@ -570,7 +572,7 @@ class Dispatcher:
         free: int,
         held: Mapping[str, Held],
         full: Sequence[str],
-    ) -> Look:
+    ) -> RingLook:
         """Look for accounts with ready tasks, those of users that hold no place first."""
         return dispatching.look(
             conn,
@@ -716,7 +718,7 @@ class Dispatcher:
 
 
 def _exhausted(
-    waiting: Sequence[Waiting], portions: Sequence[Portion], dispatches: Sequence[Dispatch]
+    waiting: Sequence[Waiting], portions: Sequence[TaskPortion], dispatches: Sequence[Dispatch]
 ) -> bool:
     """Return True if every ready task is dispatched now.
 

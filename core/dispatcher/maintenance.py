@@ -26,6 +26,7 @@ from core.ledger import (
     carry_over,
     completion,
     dispatching,
+    endings,
     erasure,
     far_ahead,
     hints,
@@ -63,6 +64,9 @@ DELETE_SECONDS = 0.5
 
 It is short because the leader has other work, and a bucket may respond slowly.
 """
+
+END_SECONDS = 0.1
+"""Seconds after which a round of the leader ends no further accounts of an organization."""
 
 PRUNE_SECONDS, PRUNE_AGAIN_SECONDS = 0.05, 0.05
 """The time for which the job deletes old runs, and the pause before the next time, in seconds.
@@ -134,7 +138,7 @@ class Maintenance:
         self._process = processes.Process(
             id, "dispatcher", socket.gethostname(), os.getpid(), [], 0, lease_seconds=lease
         )
-        self.leases = processes.Leases(lease, lease)
+        self.leases = processes.LeaseLengths(lease, lease)
         self._gap_at = float("inf")
         self._redis_is_away = False
         self._redis_back_at = float("-inf")
@@ -151,6 +155,7 @@ class Maintenance:
         self._pruning_content = Job(60.0, self._prune_content)
         self._collecting = Job(60.0, self._collect_blobs)
         self._erasing = Job(5.0, self._erase)
+        self._ending = Job(2.0, self._end_organizations)
         self._forgetting = Job(5.0, self._end_forgotten_runs)
         self._marking = Job(60.0, self._mark_over_limit)
         self._forgotten_after = self._marked_after = completion.FIRST_RUN
@@ -192,6 +197,7 @@ class Maintenance:
             self._pruning_content,
             self._collecting,
             self._erasing,
+            self._ending,
         ]
 
     def after_gap(self) -> None:
@@ -249,9 +255,8 @@ class Maintenance:
             except Exception as error:
                 if isinstance(error, psycopg.Error) and passes(error):
                     raise  # the server is unavailable; the loop waits for it
-                remove_values(
-                    error
-                )  # the connection does this only for errors that leave its block
+                # The connection does this only for errors that leave its block.
+                remove_values(error)
                 log.exception(
                     "a maintenance job failed; it runs again in %.0f s, other jobs continue",
                     job.seconds,
@@ -595,6 +600,14 @@ class Maintenance:
             self._erasing.due = time.monotonic() + DELETE_AGAIN_SECONDS
         if not erasure.move_restored(conn, PRUNE_SECONDS):
             self._erasing.due = time.monotonic() + PRUNE_AGAIN_SECONDS
+
+    def _end_organizations(self, conn: Conn) -> None:
+        """End the accounts of disconnected organizations. If there are more, run again soon.
+
+        In between, the leader dispatches tasks.
+        """
+        if not endings.end_due(conn, END_SECONDS):
+            self._ending.due = 0.0
 
     def _collect_blobs(self, conn: Conn) -> None:
         if (before := old_enough(conn, UNREFERENCED_SECONDS)) is None:

@@ -70,7 +70,7 @@ class RateHeadroom:
         if now >= self._prune_due:
             self._prune_due = now + PRUNE_SECONDS
             self._use.prune(now)
-            for key in [key for key, one in self._on_the_way.items() if not one.units]:
+            for key in [key for key, sent in self._on_the_way.items() if not sent.units]:
                 del self._on_the_way[key]
         left = self._budgets.left(requests)
         for key, units in left.items():
@@ -94,7 +94,7 @@ class RateHeadroom:
         if not requests:
             return rules, {}
         now = time.monotonic()
-        uses = {one.key: self._use.of(one.key, one.limit, now) for one in requests}
+        uses = {request.key: self._use.of(request.key, request.limit, now) for request in requests}
         return with_use(replace(rules, available=self.left(requests)), waiting, uses, now), uses
 
     def reserve(self, requests: Iterable[UnitRequest]) -> None:
@@ -144,6 +144,6 @@ def retry_in(rules: Rules, requests: Iterable[UnitRequest]) -> float:
     Without a budget in use, the result is infinite.
     """
     waits = [units.more_in for units in rules.available.values() if units.more_in > 0]
-    paced = [one.limit for one in requests if rules.paces.get(one.key, inf) <= 0]
+    paced = [request.limit for request in requests if rules.paces.get(request.key, inf) <= 0]
     waits += [limit.per / SLOTS for limit in paced]
     return max(min(waits), MIN_WAIT_SECONDS) if waits else inf

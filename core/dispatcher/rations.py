@@ -18,7 +18,7 @@ from math import inf
 from core.dispatcher.allocation import PLENTY, Rules
 from core.dispatcher.rate_use import LimitUse
 from core.integration.limits import Rate
-from core.ledger.dispatching import Candidate, Portion, Waiting
+from core.ledger.dispatching import Candidate, TaskPortion, Waiting
 from core.limits.budgets import UnitRequest, UnitsLeft
 from core.states import Lane
 
@@ -69,7 +69,7 @@ class _Budget:
 class _Lane:
     """The candidates of one lane of an account, and the numbers that may be taken."""
 
-    portion: Portion
+    portion: TaskPortion
     tasks: list[Candidate]
     most: int
     cap: int
@@ -86,7 +86,7 @@ class _Lane:
         self.most -= 1
         self.cap -= task.type in self.portion.capped_types
 
-    def taken(self) -> Portion:
+    def taken(self) -> TaskPortion:
         """Return the portion with the chosen tasks instead of its metered types."""
         portion = self.portion
         metered = set(portion.metered_types)
@@ -138,7 +138,9 @@ class Rationing:
         self._scores: dict[object, float] = {}
         self.reservations: list[UnitRequest] = []
 
-    def choose(self, portions: Sequence[Portion], candidates: Iterable[Candidate]) -> list[Portion]:
+    def choose(
+        self, portions: Sequence[TaskPortion], candidates: Iterable[Candidate]
+    ) -> list[TaskPortion]:
         """Return the portions, with the chosen tasks of those that are metered."""
         lanes = self._lanes(portions, candidates)
         while self._open:
@@ -160,7 +162,7 @@ class Rationing:
         ]
 
     def _lanes(
-        self, portions: Sequence[Portion], candidates: Iterable[Candidate]
+        self, portions: Sequence[TaskPortion], candidates: Iterable[Candidate]
     ) -> dict[tuple[str, str], _Lane]:
         """Open the lanes of metered portions, and take the units of the others."""
         lanes: dict[tuple[str, str], _Lane] = {}
@@ -230,25 +232,25 @@ class Rationing:
 
     def _account_score(self, account: str) -> float:
         """Return the largest share that an account has used of a shared limit."""
-        who = ("account", account)
-        if who not in self._scores:
-            self._scores[who] = max(
+        owner = ("account", account)
+        if owner not in self._scores:
+            self._scores[owner] = max(
                 (
-                    self._share(key, self._budgets[key].use.accounts[account], who)
+                    self._share(key, self._budgets[key].use.accounts[account], owner)
                     for key in self._shared[account]
                 ),
                 default=0.0,
             )
-        return self._scores[who]
+        return self._scores[owner]
 
-    def _share(self, key: str, used: int, who: object) -> float:
-        return (used + self._taken[key][who]) / self._budgets[key].limit.units
+    def _share(self, key: str, used: int, owner: object) -> float:
+        return (used + self._taken[key][owner]) / self._budgets[key].limit.units
 
     def _backfill_is_next(self, account: str) -> bool:
         """Return True if the backfill has used less than its share of the tightest limit."""
         if not (keys := self._limits[account]):
             return False
-        key = min(keys, key=lambda one: self._budgets[one].left.units / keys[one].units)
+        key = min(keys, key=lambda other: self._budgets[other].left.units / keys[other].units)
         used = {
             lane: self._budgets[key].use.lanes[account, lane] + self._taken[key][account, lane]
             for lane in (Lane.LIVE, Lane.BACKFILL)
@@ -283,7 +285,7 @@ class Rationing:
                 fitting.append((task.priority, sum(costs.values()), task))
             elif not fitting:
                 self._reserve(costs)
-        return max(fitting, key=lambda one: one[:2])[2] if fitting else None
+        return max(fitting, key=lambda entry: entry[:2])[2] if fitting else None
 
     def _reserve(self, costs: Mapping[str, int]) -> None:
         """Reserve the units of a task that waits, if others could take those that are left."""

@@ -25,9 +25,8 @@ def socket_folder(folder: Path, name: str, user: UnixUser | None = None) -> Path
         return folder
     link = _link(folder)
     if not _private(link, user):
-        place = Path(
-            tempfile.mkdtemp(prefix="polling-", dir="/tmp")
-        )  # a short path on every system
+        # The path of this folder is short on every system.
+        place = Path(tempfile.mkdtemp(prefix="polling-", dir="/tmp"))
         chown_tree(place, user)
         link.unlink(missing_ok=True)
         link.symlink_to(place)

@@ -44,10 +44,8 @@ def chown_tree(folder: Path, user: UnixUser | None) -> None:
     """Make the user the owner of the folder and of everything in it."""
     if user is None or folder.stat().st_uid == user.pw_uid:
         return
-    for path in (
-        *folder.rglob("*"),
-        folder,
-    ):  # the folder last: its owner shows that the change is complete
+    # The folder is the last one: its owner shows that the change is complete.
+    for path in (*folder.rglob("*"), folder):
         os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 

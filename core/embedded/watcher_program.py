@@ -24,7 +24,7 @@ _FIRST_POLL_SECONDS = 0.1
 _STOP_SECONDS, _STOP_SECONDS_WITHOUT_FOLDER, _KILL_SECONDS = 30.0, 5.0, 5.0
 
 
-class Program(NamedTuple):
+class WatchedServer(NamedTuple):
     """A server: the name of its files, its process id, and the signals that stop it.
 
     Attributes:
@@ -40,8 +40,8 @@ class Program(NamedTuple):
     stop_at_once: signal.Signals
 
 
-POSTGRES = Program("postgres", "postgres/postmaster.pid", signal.SIGINT, signal.SIGQUIT)
-VALKEY = Program("valkey", "valkey/valkey.pid", signal.SIGTERM, signal.SIGKILL)
+POSTGRES = WatchedServer("postgres", "postgres/postmaster.pid", signal.SIGINT, signal.SIGQUIT)
+VALKEY = WatchedServer("valkey", "valkey/valkey.pid", signal.SIGTERM, signal.SIGKILL)
 
 
 class _Server:
@@ -50,7 +50,7 @@ class _Server:
     The descriptor remains usable when the folder is gone.
     """
 
-    def __init__(self, folder: Path, program: Program) -> None:
+    def __init__(self, folder: Path, program: WatchedServer) -> None:
         self.program = program
         self.pid: int | None = None
         self._pid_file = folder / program.pid_file

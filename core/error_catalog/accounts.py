@@ -280,6 +280,12 @@ ENTRIES: Catalog = {
         rest="List organizations: GET /v1/organizations",
         dashboard="Choose one from the list of organizations",
     ),
+    "organization-ending": entry(
+        409,
+        "the organization is being disconnected",
+        "Wait until it is gone, and connect it again",
+        cli="Wait until it is gone: polling organizations",
+    ),
     "organization-ambiguous": entry(
         422,
         "{text!r} matches several organizations",

@@ -40,10 +40,35 @@ ENTRIES: Catalog = {
     ),
     "scope-missing": entry(
         403,
-        "this token lacks a scope; one of these allows the request: {scopes}",
+        "this token or role lacks a scope; one of these allows the request: {scopes}",
         "Use a token with one of these scopes",
-        dashboard="Sign in with a token that has one of these scopes",
+        dashboard="Sign in with a token or a role that has one of these scopes",
     ),
+    "sign-on-not-offered": entry(
+        404, "this server has no identity provider", "Sign in with a token"
+    ),
+    "sign-on-outdated": entry(
+        422,
+        "this sign-in began in another browser, at another address, or too long ago",
+        "Open the dashboard at its public address, and sign in again",
+    ),
+    "sign-on-refused": entry(
+        403, "the identity provider refused the sign-in: {reason}", "Sign in again"
+    ),
+    "sign-on-answer-invalid": entry(
+        403,
+        "the answer of the identity provider is not valid for this sign-in: {reason}",
+        "Sign in again. If it fails again, ask the operator of this server",
+    ),
+    "sign-on-without-role": entry(
+        403, "{name} has no role on this server", "Ask the operator of this server for a role"
+    ),
+    "sign-on-unavailable": entry(
+        502,
+        "the identity provider is not available: {reason}",
+        "Sign in with a token, or try again later",
+    ),
+    "sign-on-busy": entry(503, "too many sign-ins are in progress", "Try again in a moment"),
     "wrong-tokens-too-many": entry(
         429,
         "this address has sent too many invalid tokens",
@@ -53,7 +78,7 @@ ENTRIES: Catalog = {
     "scope-not-chosen": entry(422, "a token needs at least one scope", "Choose a scope"),
     "scope-not-yours": entry(
         403,
-        "a token can create only tokens with scopes that it has itself; asked for: {scopes}",
+        "you can create only tokens with scopes that you have yourself; asked for: {scopes}",
         "Choose fewer scopes",
     ),
     "token-for-another-user": entry(

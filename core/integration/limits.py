@@ -18,6 +18,11 @@ _DOMAIN = re.compile(r"[a-z][a-z0-9-]{0,62}")
 RESERVED_DOMAINS = frozenset({"polling", "save-output"})
 
 
+def is_domain(domain: str) -> bool:
+    """Return True if an integration may have this domain."""
+    return _DOMAIN.fullmatch(domain) is not None and domain not in RESERVED_DOMAINS
+
+
 BACKFILL_SHARE = 0.25
 """The default of `Rate.backfill_share`."""
 
@@ -193,7 +198,7 @@ class Manifest:
     reader: Reader | None = None
 
     def __post_init__(self) -> None:
-        if not _DOMAIN.fullmatch(self.domain) or self.domain in RESERVED_DOMAINS:
+        if not is_domain(self.domain):
             raise ValueError(
                 f"domain {self.domain!r}: use lower-case letters, digits and dashes, starting with"
                 " a letter"

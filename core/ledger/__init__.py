@@ -22,7 +22,7 @@ Modules for users and organizations:
 
 use          the use of users        quotas         what users may have
 audit        acts and their authors  organizations  accounts of members
-erasure      deletes, or restores
+erasure      deletes, or restores    endings        ends organizations
 
 Modules for pauses and clocks:
 

@@ -54,7 +54,7 @@ FROM user_integration a WHERE a.id = %(account)s
 """
 # The index that begins with the user serves it. Acts of operators on objects of the user do not
 # count.
-IS_FULL = """
+HAS_MOST_ACTS = """
 SELECT at > now() - interval '1 hour' FROM audit
 WHERE user_id = %(user)s AND actor_user_id = %(user)s
 ORDER BY changed_xid DESC, id DESC OFFSET %(most)s - 1 LIMIT 1
@@ -73,7 +73,8 @@ class Actor:
 
     Attributes:
       channel: The way by which the act came.
-      name: The system's user of a command; None for others.
+      name: The system's user of a command, or the person who signed in with the identity provider;
+        None for others.
       token_id: The token of a request, or of its session.
       user_id: The user of the token; None for an operator.
       address: The address of the client.
@@ -155,7 +156,7 @@ def _require_room(conn: Conn, act: Act) -> None:
     if user is None or act in NEVER_REFUSED:
         return
     params = {"user": user, "most": MAX_ACTS_PER_HOUR}
-    if conn.execute(IS_FULL, params).fetchone() == (True,):
+    if conn.execute(HAS_MOST_ACTS, params).fetchone() == (True,):
         raise TooManyRequests("acts-exhausted", most=MAX_ACTS_PER_HOUR)
 
 

@@ -16,16 +16,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
+from core.backoff import Draw
 from core.content.portions import SWEEP
 from core.db.clocks import beyond, passed
+from core.db.indexed import IS_STOPPED
 from core.db.pool import Conn
+from core.db.row_factory import dataclass_row
 from core.integration.base import REREAD, START
 from core.ledger.outcomes import Outcome
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.limits.keys import WHOLE_ACCOUNT
-from core.results.decisions import Draw
 from core.results.text import json_text
-from core.states import STOPPED_TASKS, Lane, RunState, TaskState, literals
+from core.states import Lane, RunState, TaskState, literals
 
 OPENS_AFTER = 5
 """The number of failures in a row that open a breaker."""
@@ -54,7 +56,7 @@ SELECT FROM breaker WHERE user_integration_id = ANY(%s::uuid[]) ORDER BY user_in
 """
 
 # A success closes the breakers of its account and of the limits that its task uses.
-CLOSE = f"""
+CLOSE_BREAKERS = f"""
 WITH answered AS MATERIALIZED (
     SELECT b.user_integration_id AS account, b.limit_name FROM breaker b
     JOIN unnest(%s::uuid[], %s::text[]) AS done(account, type)
@@ -181,8 +183,7 @@ DELETE FROM breaker b WHERE b.limit_name <> '{WHOLE_ACCOUNT}'
   AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.QUEUED}'
     AND t.integration_domain = b.integration_domain
     AND t.user_integration_id = b.user_integration_id AND t.type = ANY (b.types))
-  AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state IN ({literals(STOPPED_TASKS)})
-    AND t.retried_as IS NULL AND t.state = '{TaskState.DEFERRED}'
+  AND NOT EXISTS (SELECT FROM sync_task t WHERE {IS_STOPPED} AND t.state = '{TaskState.DEFERRED}'
     AND t.user_integration_id = b.user_integration_id AND t.type = ANY (b.types))
 """
 
@@ -306,7 +307,9 @@ def _close(conn: Conn, outcomes: Sequence[Outcome], watched: Collection[str]) ->
     if not answered:
         return False
     accounts, types = zip(*sorted(answered), strict=True)
-    return any(was_open for (was_open,) in conn.execute(CLOSE, (list(accounts), list(types))))
+    return any(
+        was_open for (was_open,) in conn.execute(CLOSE_BREAKERS, (list(accounts), list(types)))
+    )
 
 
 def _counted(outcomes: Iterable[Outcome]) -> list[_Failures]:
@@ -363,7 +366,8 @@ def probe_now(conn: Conn, account: UUID) -> None:
 
 def overdue_limits(conn: Conn) -> list[OverdueLimit]:
     """Return the live runs that have waited for an open limit for one poll interval."""
-    return [OverdueLimit(*row) for row in conn.execute(OVERDUE_LIMITS)]
+    cursor = conn.cursor(row_factory=dataclass_row(OverdueLimit))
+    return cursor.execute(OVERDUE_LIMITS).fetchall()
 
 
 def defer_waiting(conn: Conn, overdue: OverdueLimit) -> int:

@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from core.db.indexed import IS_CARRIED, IS_DEFERRED
 from core.db.pool import Conn
 from core.integration.base import START
 from core.ledger.breakers import MIN_POSTPONEMENT_SECONDS, PROBE_DUE
 from core.ledger.opening import open_run
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.results.decisions import MAX_DEFERRAL_SECONDS
-from core.states import CARRIED_TASKS, AccountState, Lane, RunState, TaskState, Trigger, literals
+from core.states import AccountState, Lane, RunState, TaskState, Trigger, literals
 
 PAUSED_INTEGRATION_SECONDS = 900.0
 """Seconds for which the deferred tasks of a paused integration are postponed at a time."""
@@ -32,36 +33,33 @@ MAX_CARRIED_IN_CLAIM = 100
 PORTION = 500
 """The number of tasks that one transaction of the leader moves to another run."""
 
-# The tasks that a run continues. Served by `sync_task_carried`.
-_CARRIED = f"state IN ({literals(CARRIED_TASKS)}) AND retried_as IS NULL"
-
 # Most accounts owe nothing.
 OWING = f"""
 SELECT account.id FROM unnest(%s::uuid[]) AS account(id)
 WHERE EXISTS (SELECT FROM sync_task t WHERE t.user_integration_id = account.id
-    AND t.lane IN ({literals(Lane)}) AND t.{_CARRIED})
+    AND t.lane IN ({literals(Lane)}) AND {IS_CARRIED})
 """
 WAITING_BACKFILL = f"""
 SELECT EXISTS (SELECT FROM sync_task WHERE user_integration_id = %(account)s
-    AND lane = '{Lane.BACKFILL}' AND {_CARRIED} AND available_at <= %(until)s)
+    AND lane = '{Lane.BACKFILL}' AND {IS_CARRIED} AND available_at <= %(until)s)
 """
 # A portion of the tasks that are due, in the order of the index. A portion without a beginning
 # starts with the earliest.
 NEXT_PORTION = f"""
 SELECT available_at, id FROM sync_task
-WHERE user_integration_id = %(account)s AND lane = %(lane)s AND {_CARRIED}
+WHERE user_integration_id = %(account)s AND lane = %(lane)s AND {IS_CARRIED}
   AND available_at <= %(until)s AND (available_at, id) > (%(at)s, %(id)s)
 ORDER BY available_at, id LIMIT %(most)s
 """
 # Every transaction locks tasks by id.
 LOCK_PORTION = f"""
-SELECT id FROM sync_task WHERE id = ANY(%(tasks)s) AND {_CARRIED} AND run_id <> %(run)s
+SELECT id FROM sync_task WHERE id = ANY(%(tasks)s) AND {IS_CARRIED} AND run_id <> %(run)s
 ORDER BY id FOR UPDATE
 """
 # A deferred root is replaced by the root of the new run. Served by `sync_task_deferred_root`.
 DEFERRED_ROOTS = f"""
 SELECT id FROM sync_task WHERE user_integration_id = %(account)s AND lane = %(lane)s
-    AND state = '{TaskState.DEFERRED}' AND type = '{START}' AND retried_as IS NULL
+    AND {IS_DEFERRED} AND type = '{START}'
     AND run_id <> %(run)s
 """
 DATABASE_TIME = "SELECT clock_timestamp()"
@@ -82,7 +80,7 @@ CARRIED_SO_FAR = f"""
 SELECT carry_until, carried_at, carried_id FROM sync_run
 WHERE id = %s AND state = '{RunState.RUNNING}' AND carry_until IS NOT NULL
 """
-ADVANCE = f"""
+ADVANCE_CARRYING = f"""
 UPDATE sync_run SET carry_until = %(until)s, carried_at = %(at)s, carried_id = %(id)s
 WHERE id = %(run)s AND state = '{RunState.RUNNING}' RETURNING id
 """
@@ -123,7 +121,7 @@ WHERE t.id = ANY(%(tasks)s)
 DUE_DEFERRED = f"""
 SELECT user_integration_id, lane, array_agg(id) FROM (
     SELECT id, user_integration_id, lane FROM sync_task
-    WHERE state = '{TaskState.DEFERRED}' AND retried_as IS NULL
+    WHERE {IS_DEFERRED}
       AND available_at <= clock_timestamp()
     ORDER BY available_at LIMIT %s) due
 GROUP BY 1, 2 ORDER BY 1, 2 DESC
@@ -134,7 +132,7 @@ WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED
 """
 LOCK_DUE_TASKS = f"""
 SELECT id, type FROM sync_task
-WHERE id = ANY(%s) AND state = '{TaskState.DEFERRED}' AND retried_as IS NULL
+WHERE id = ANY(%s) AND {IS_DEFERRED}
   AND available_at <= clock_timestamp()
 ORDER BY id FOR UPDATE
 """
@@ -148,7 +146,7 @@ SELECT b.types, extract(epoch FROM b.probe_at - clock_timestamp())::float AS sec
         AND (b.types IS NULL OR t.type = ANY (b.types))) AS needs_probe
 FROM breaker b WHERE b.user_integration_id = %s AND b.opened_at IS NOT NULL ORDER BY b.limit_name
 """
-POSTPONE = """
+POSTPONE_DEFERRED = """
 UPDATE sync_task SET available_at = clock_timestamp() + %s * interval '1 second' WHERE id = ANY(%s)
 """
 POLL_SOON = """
@@ -247,7 +245,10 @@ def _carry_portion(conn: Conn, run: UUID, account: UUID, lane: str) -> bool:
     full = len(portion) == PORTION
     if portion:
         params["at"], params["id"] = portion[-1]
-    if conn.execute(ADVANCE, params if full else params | {"until": None}).fetchone() is None:
+    if (
+        conn.execute(ADVANCE_CARRYING, params if full else params | {"until": None}).fetchone()
+        is None
+    ):
         return False
     if tasks:
         copy_tasks(conn, run, tasks)
@@ -335,4 +336,4 @@ def _let_through(conn: Conn, account: UUID, due: list[tuple[int, str]]) -> list[
 
 def _postpone(conn: Conn, tasks: Sequence[int], seconds: float = MAX_DEFERRAL_SECONDS) -> None:
     if tasks:
-        conn.execute(POSTPONE, (seconds, list(tasks)))
+        conn.execute(POSTPONE_DEFERRED, (seconds, list(tasks)))

@@ -13,8 +13,10 @@ from uuid import UUID
 from psycopg.rows import dict_row
 
 from core.content import holds, seen
+from core.db.clocks import TODAY
 from core.db.pool import Conn
 from core.ledger import hints
+from core.results.result import MAX_SKIP_REASONS
 from core.states import AccountState, HeldState, Lane, RunState, TaskState, Trigger
 
 MAX_RUNS_PER_LOOK = 2_000
@@ -73,7 +75,6 @@ LOCK_RUNS_TO_END = "SELECT id FROM sync_run WHERE id = ANY(%s::uuid[]) ORDER BY 
 
 # The items that the tasks of the run `r` skipped, by reason. Served by the unique index of tasks
 # that begins with the run. A source may cause any number of reasons; a run keeps the most frequent.
-MAX_SKIP_REASONS = 100
 SKIPPED = f"""
 (SELECT jsonb_object_agg(reason, number) FROM (
     SELECT CASE WHEN place < {MAX_SKIP_REASONS} THEN reason ELSE 'other reasons' END AS reason,
@@ -164,21 +165,20 @@ FOLD_TASKS = """
 DELETE FROM sync_task WHERE run_id = ANY (ARRAY(SELECT c.id FROM judged c WHERE c.folds))
 """
 
-_TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
 # The figures of the day. Polls that found nothing are counted in the row of the account, which
 # changes anyway. The first one of a later day moves the number here.
 COUNT_RUNS = f"""
 INSERT INTO account_day AS d (user_integration_id, day, runs, empty_runs, failed_runs,
     outputs_saved, outputs_deleted)
 SELECT account, day, sum(runs), sum(empty_runs), sum(failed_runs), sum(saved), sum(deleted) FROM (
-    SELECT c.user_integration_id AS account, {_TODAY} AS day, 1 AS runs, 0 AS empty_runs,
+    SELECT c.user_integration_id AS account, {TODAY} AS day, 1 AS runs, 0 AS empty_runs,
         (c.state = '{RunState.FAILED}')::int AS failed_runs, c.outputs_saved AS saved,
         c.outputs_deleted AS deleted
     FROM judged c WHERE NOT c.folds
     UNION ALL
     SELECT a.id, a.empty_day, a.empty_runs, a.empty_runs, 0, 0, 0
     FROM judged c JOIN user_integration a ON a.id = c.user_integration_id
-    WHERE c.folds AND a.empty_runs > 0 AND a.empty_day <> {_TODAY}
+    WHERE c.folds AND a.empty_runs > 0 AND a.empty_day <> {TODAY}
         AND a.sync_status <> '{AccountState.DISCONNECTED}'
 ) counted GROUP BY account, day ORDER BY account, day
 ON CONFLICT (user_integration_id, day) DO UPDATE SET runs = d.runs + excluded.runs,
@@ -214,9 +214,9 @@ UPDATE user_integration a SET
     listing_began_at = CASE WHEN c.state <> '{RunState.FAILED}'
             AND c.trigger <> '{Trigger.RETRY}' AND c.tasks_done > 0
         THEN c.started_at ELSE a.listing_began_at END,
-    empty_day = CASE WHEN c.folds THEN {_TODAY} ELSE a.empty_day END,
+    empty_day = CASE WHEN c.folds THEN {TODAY} ELSE a.empty_day END,
     empty_runs = CASE WHEN NOT c.folds THEN a.empty_runs
-        WHEN a.empty_day = {_TODAY} THEN a.empty_runs + 1 ELSE 1 END
+        WHEN a.empty_day = {TODAY} THEN a.empty_runs + 1 ELSE 1 END
 FROM judged c WHERE a.id = c.user_integration_id AND c.lane = '{Lane.LIVE}'
     AND a.sync_status <> '{AccountState.DISCONNECTED}'
 """

@@ -85,7 +85,7 @@ def _write_rereads(
     for outcome in outcomes:
         account, count = outcome.dispatch.account_id, counts[outcome.dispatch.task_id]
         for row in outcome.rereads:
-            count.saved += sum((account, each["id"]) in written for each in row.writes)
+            count.saved += sum((account, write.id) in written for write in row.writes)
             count.deleted += sum((account, id) in deleted for id in row.gone)
         items = [row.item for row in outcome.rereads if (account, row.item) in stale]
         again += [_reread_row(outcome, items)] if items else []

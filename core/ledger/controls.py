@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from core.db.indexed import IS_STOPPED
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.ledger import quotas
@@ -49,7 +50,7 @@ DISCARDED = "discarded by hand"
 DISCARD = f"""
 UPDATE sync_task SET state = '{TaskState.DONE}',
     reason = '{DISCARDED}: ' || coalesce(reason, ''), finished_at = now()
-WHERE id = ANY(%s) AND state IN ({literals(STOPPED_TASKS)}) AND retried_as IS NULL
+WHERE id = ANY(%s) AND {IS_STOPPED}
 RETURNING id
 """
 EXISTING_TASKS = "SELECT id FROM sync_task WHERE id = ANY(%s)"

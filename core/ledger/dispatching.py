@@ -141,7 +141,7 @@ SELECT coalesce((SELECT available_at FROM sync_task
 """
 
 # All blocked limits, and the open breakers of some accounts: served by the primary key.
-BLOCKS = f"""
+BLOCKED_LIMITS = f"""
 SELECT key, NULL AS account, NULL AS types, NULL AS probe_due FROM limit_block
 WHERE {lasts("limit_block.until")}
 UNION ALL
@@ -244,7 +244,7 @@ ORDER BY task.priority DESC, task.id
 """
 
 # Tasks that should be in Redis. The leader sends missing ones again, unchanged.
-QUEUED = f"""
+QUEUED_TASKS = f"""
 SELECT id, dispatch_no FROM sync_task
 WHERE state = '{TaskState.QUEUED}' AND integration_domain = %s
 """
@@ -260,7 +260,7 @@ JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.i
 WHERE t.state = '{TaskState.QUEUED}'
 """
 
-CATALOG = "SELECT domain, tasks FROM integration"
+TASKS_BY_DOMAIN = "SELECT domain, tasks FROM integration"
 
 RING_START = UUID(int=0)
 
@@ -314,7 +314,7 @@ WAITING_FIELDS = tuple(each.name for each in fields(Waiting))
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RingLook:
     """The result of a look at the ring of accounts.
 
     Attributes:
@@ -359,7 +359,7 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class TaskPortion:
     """The number of tasks to claim from one lane of an account.
 
     Attributes:
@@ -446,7 +446,7 @@ def look(
     busy: Collection[str] = (),
     full: Collection[str] = (),
     latest: int = 0,
-) -> Look:
+) -> RingLook:
     """Look for accounts with ready tasks, in a ring. The cost is bounded by `MAX_PASSED`.
 
     Args:
@@ -474,7 +474,7 @@ def look(
     turn = [found for lap, found in kept if lap >= 0]
     is_cut = len(accounts) >= most
     end = UUID(turn[-1].account) if is_cut and turn else first["slice_end"] if not is_cut else after
-    return Look(
+    return RingLook(
         [found for _, found in kept],
         end or RING_START,
         first["fresh_end"] or RING_START,
@@ -497,7 +497,7 @@ def queued_of(conn: Conn, domain: str, users: Sequence[str]) -> list[tuple[str, 
 def blocks(conn: Conn, accounts: Sequence[str]) -> Blocks:
     """Return all blocked limits, and the open breakers of these accounts."""
     found = Blocks()
-    for key, account, types, probe_due in conn.execute(BLOCKS, (list(accounts),)):
+    for key, account, types, probe_due in conn.execute(BLOCKED_LIMITS, (list(accounts),)):
         if account is None:
             found.limits.add(key)
         else:
@@ -506,7 +506,7 @@ def blocks(conn: Conn, accounts: Sequence[str]) -> Blocks:
 
 
 def claim(
-    conn: Conn, leader: UUID, domain: str, portions: Sequence[Portion], lease_seconds: float
+    conn: Conn, leader: UUID, domain: str, portions: Sequence[TaskPortion], lease_seconds: float
 ) -> list[Dispatch]:
     """Mark tasks as queued, and return their dispatches.
 
@@ -523,12 +523,12 @@ def claim(
     return conn.cursor(row_factory=DISPATCH_ROW).execute(CLAIM_TASKS, params).fetchall()
 
 
-def candidates(conn: Conn, domain: str, portions: Sequence[Portion]) -> list[Candidate]:
+def candidates(conn: Conn, domain: str, portions: Sequence[TaskPortion]) -> list[Candidate]:
     """Return the first ready tasks of metered portions, in the order in which they are due."""
     metered = [
-        {"account": one.account, "lane": one.lane, "types": one.candidate_types}
-        for one in portions
-        if one.metered_types
+        {"account": portion.account, "lane": portion.lane, "types": portion.candidate_types}
+        for portion in portions
+        if portion.metered_types
     ]
     if not metered:
         return []
@@ -540,7 +540,9 @@ def candidates(conn: Conn, domain: str, portions: Sequence[Portion]) -> list[Can
 
 def queued(conn: Conn, domain: str) -> dict[str, tuple[int, int]]:
     """Return (task, dispatch_no) of all queued tasks of a domain, by message id."""
-    return {f"{task}-{number}": (task, number) for task, number in conn.execute(QUEUED, (domain,))}
+    return {
+        f"{task}-{number}": (task, number) for task, number in conn.execute(QUEUED_TASKS, (domain,))
+    }
 
 
 def as_sent(conn: Conn, tasks: Sequence[tuple[int, int]]) -> list[Dispatch]:
@@ -556,5 +558,5 @@ def catalogs(conn: Conn) -> dict[str, Catalog]:
             {START: {}} | {name: task.get("cost", {}) for name, task in tasks.items()},
             {START: None} | {name: task.get("time_limit") for name, task in tasks.items()},
         )
-        for domain, tasks in conn.execute(CATALOG)
+        for domain, tasks in conn.execute(TASKS_BY_DOMAIN)
     }

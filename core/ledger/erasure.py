@@ -19,7 +19,7 @@ from uuid import UUID
 
 from core.content import holds, seen
 from core.db.pool import Conn
-from core.db.short_transactions import in_portions
+from core.db.short_transactions import statement_in_portions
 from core.errors import InvalidInput
 from core.ledger import controls, organizations, quotas
 from core.ledger.monotonic import Before
@@ -79,7 +79,7 @@ ERASE_RUNS = "DELETE FROM sync_run WHERE id = ANY(%s)"
 ENDS_WITH = """
 SELECT user_id, erases_account, erases_user FROM user_integration WHERE id = %s AND erasure_begun
 """
-LOCK = f"{ENDS_WITH} FOR UPDATE"
+LOCK_ERASURE = f"{ENDS_WITH} FOR UPDATE"
 _IS_EMPTY = """
 NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id)
 AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.user_integration_id = a.id)
@@ -87,7 +87,7 @@ AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.user_integration_
 DELETE_ACCOUNT = f"""
 DELETE FROM user_integration a WHERE id = %s AND erasure_begun AND {_IS_EMPTY}
 """
-END = f"""
+END_ERASURE = f"""
 UPDATE user_integration a SET sync_status = '{AccountState.DISCONNECTED}', erasing_since = NULL,
     erasure_begun = false, restored_after = NULL, updated_at = now()
 WHERE id = %s AND erasure_begun AND {_IS_EMPTY}
@@ -117,7 +117,7 @@ LOCK_TOKENS = "SELECT FROM api_token WHERE user_id = %s ORDER BY id FOR UPDATE"
 
 # `user_integration_erasing` serves it. A request that erases immediately has begun the deletion
 # itself. If the request was interrupted, the leader finds the account here.
-BEGIN = f"""
+BEGIN_ERASURE = f"""
 UPDATE user_integration SET erasure_begun = true, updated_at = now()
 WHERE id = (SELECT id FROM user_integration
     WHERE sync_status = '{AccountState.ERASING}' AND (erasure_begun OR erasing_since < %s)
@@ -167,7 +167,7 @@ def erase(conn: Conn, account: UUID) -> Iterator[int]:
     collected later, once no row references them.
     """
     params: dict[str, Any] = {"part": account}
-    yield from _in_portions(conn, ERASE_CONTENT, account, "")
+    yield from statement_in_portions(conn, ERASE_CONTENT, params)
     conn.execute(RECORD_ERASURE, params)
     yield conn.execute(ERASE_STATES, params).rowcount
     yield conn.execute(ERASE_DAYS, params).rowcount
@@ -177,22 +177,12 @@ def erase(conn: Conn, account: UUID) -> Iterator[int]:
     params["since"] = datetime.min.replace(tzinfo=UTC)
     while runs := conn.execute(NEXT_RUNS, params).fetchall():
         for run, _, has_tasks, has_seen in runs:
-            yield from _in_portions(conn, ERASE_TASKS, run, b"") if has_tasks else ()
-            yield from seen.delete_seen(conn, run) if has_seen else ()
+            if has_tasks:
+                yield from statement_in_portions(conn, ERASE_TASKS, {"part": run}, after=b"")
+            if has_seen:
+                yield from seen.delete_seen(conn, run)
         params["since"] = runs[-1][1]
         yield conn.execute(ERASE_RUNS, ([run for run, *_ in runs],)).rowcount
-
-
-def _in_portions(conn: Conn, statement: str, part: UUID, after: Any) -> Iterator[int]:
-    """Erase rows of an account or a run in portions; yield the rows of each."""
-
-    def erase_next(most: int) -> int:
-        nonlocal after
-        ((rows, last),) = conn.execute(statement, {"part": part, "after": after, "most": most})
-        after = after if last is None else last
-        return int(rows)
-
-    return in_portions(conn, erase_next)
 
 
 def finish(conn: Conn, account: UUID) -> bool:
@@ -218,12 +208,12 @@ def finish(conn: Conn, account: UUID) -> bool:
         if erases_user:
             # A request that stores an account locks its token before the account.
             conn.execute(LOCK_TOKENS, (user,))
-        locked = conn.execute(LOCK, (account,)).fetchone()
+        locked = conn.execute(LOCK_ERASURE, (account,)).fetchone()
         if locked is None:
             return True
         if locked != before:
             return False  # a request wants more to be erased
-        ends = DELETE_ACCOUNT if erases_account else END
+        ends = DELETE_ACCOUNT if erases_account else END_ERASURE
         if conn.execute(ends, (account,)).rowcount == 0:
             return False
         responses = {"account": str(account), "erases_account": erases_account}
@@ -259,7 +249,7 @@ def erase_due(conn: Conn, before: Before | None, seconds: float) -> bool:
       True if nothing is left.
     """
     deadline = time.monotonic() + seconds
-    while row := conn.execute(BEGIN, (before,)).fetchone():
+    while row := conn.execute(BEGIN_ERASURE, (before,)).fetchone():
         (account,) = row
         cancel_runs(conn, account)
         for _ in erase(conn, account):

@@ -8,8 +8,8 @@ holder renews it.
 from __future__ import annotations
 
 from core.db.clocks import MAX_LEASE_SECONDS, beyond
+from core.db.indexed import IS_DEFERRED, NEXT_SYNC_LESS_INTERVAL, YEAR_2000
 from core.db.pool import Conn
-from core.db.schema import NEXT_SYNC_LESS_INTERVAL, YEAR_2000
 from core.states import AccountState, TaskState
 
 BATCH = 1_000
@@ -28,7 +28,7 @@ UPDATE user_integration SET next_sync_at = clock_timestamp() WHERE id IN (
 CONTINUE_NOW = f"""
 UPDATE sync_task SET available_at = clock_timestamp() WHERE id IN (
     SELECT id FROM sync_task
-    WHERE state = '{TaskState.DEFERRED}' AND retried_as IS NULL
+    WHERE {IS_DEFERRED}
       AND available_at > now() + interval '1 hour' AND {beyond("sync_task.available_at")}
     ORDER BY id LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
 """

@@ -68,7 +68,7 @@ IS_WAITING = f"""
 SELECT 1 FROM hint WHERE user_integration_id = %(account)s AND looks = 0
     AND (parts @> ARRAY[%(part)s] OR parts @> ARRAY['{COMPLETE_ACCOUNT}'])
 """
-LOCK_ACCOUNT = f"""
+LOCK_HINTED_ACCOUNT = f"""
 SELECT a.user_id, a.integration_domain, a.sync_status = '{AccountState.ACTIVE}', a.resync_due,
     a.integration_domain = ANY (ARRAY({PAUSED_DOMAINS})),
     EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id
@@ -94,21 +94,21 @@ ON CONFLICT (user_integration_id) DO UPDATE SET
     parts = excluded.parts, looks = 0, hinted_at = clock_timestamp(), due_at = {_NEXT}
 """
 # The account has no row, or its hints are not due: another process has opened their run.
-LOCK_DUE = f"""
+LOCK_DUE_HINT = f"""
 SELECT parts FROM hint WHERE user_integration_id = %s AND {passed("hint.due_at")}
     AND parts <> '{{}}' FOR UPDATE
 """
 RUNS_OF_USER = f"""
 SELECT count(*) FROM hint WHERE user_id = %s AND {recent("hint.began_at")}
 """
-TAKE = """
+TAKE_HINT = """
 UPDATE hint SET taken = parts, parts = '{}', run_id = %(id)s, began_at = clock_timestamp(),
     due_at = NULL
 WHERE user_integration_id = %(account)s
 """
 # The end of the open run, or of the pause of the integration, makes the hints due.
-HOLD = "UPDATE hint SET due_at = NULL WHERE user_integration_id = %s"
-POSTPONE = """
+HOLD_HINT = "UPDATE hint SET due_at = NULL WHERE user_integration_id = %s"
+POSTPONE_HINT = """
 UPDATE hint SET due_at = clock_timestamp() + %s * interval '1 second'
 WHERE user_integration_id = %s
 """
@@ -124,7 +124,7 @@ FROM (SELECT user_integration_id, row_number() OVER (ORDER BY due_at) AS place F
 WHERE hint.user_integration_id = late.user_integration_id
 """
 # The account is not active. The run that follows its return looks at everything.
-DROP = "DELETE FROM hint WHERE user_integration_id = %s"
+DROP_HINT = "DELETE FROM hint WHERE user_integration_id = %s"
 
 # The end of a live run makes waiting hints due. If the run itself was made by hints and found
 # nothing, another run looks at its parts again, at most twice after the latest hint.
@@ -143,16 +143,16 @@ FROM (SELECT %(nothing)s AND looks < {len(LOOK_AGAIN_SECONDS)} AND run_id = %(ru
 WHERE user_integration_id = %(account)s AND (parts <> '{{}}' OR run_id = %(run)s)
 RETURNING due_at <= clock_timestamp(), user_id
 """
-PARTS = "SELECT taken FROM hint WHERE user_integration_id = %s AND run_id = %s"
+HINTED_PARTS = "SELECT taken FROM hint WHERE user_integration_id = %s AND run_id = %s"
 
 # Served by `hint_due`.
-DUE = f"""
+DUE_HINTS = f"""
 SELECT user_integration_id, user_id FROM hint
 WHERE {passed("hint.due_at")} ORDER BY due_at LIMIT {PORTION}
 """
 # An older version ends runs without looking at hints, and so does a person who cancels one. Served
 # by `hint_held`.
-RELEASE = f"""
+RELEASE_HINTS = f"""
 UPDATE hint SET due_at = clock_timestamp() WHERE user_integration_id IN (
     SELECT h.user_integration_id FROM hint h
     JOIN user_integration a ON a.id = h.user_integration_id
@@ -191,7 +191,7 @@ def add(conn: Conn, account: UUID, part: str | None = None) -> bool:
     if conn.execute(IS_WAITING, params).fetchone() is not None:
         return False
     with conn.transaction():
-        row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
+        row = conn.execute(LOCK_HINTED_ACCOUNT, (account,)).fetchone()
         if row is None:
             raise NotFound("account-not-found", account=account)
         if not row[2]:
@@ -214,7 +214,7 @@ def add_all(conn: Conn, accounts: Sequence[UUID]) -> None:
 
 def parts_of(conn: Conn, account: str, run: str) -> tuple[str, ...]:
     """Return the parts of the account that the hints of a run named; none: the complete account."""
-    row = conn.execute(PARTS, (account, run)).fetchone()
+    row = conn.execute(HINTED_PARTS, (account, run)).fetchone()
     parts = row[0] if row is not None else ()
     return () if COMPLETE_ACCOUNT in parts else tuple(sorted(parts))
 
@@ -236,7 +236,7 @@ def run_ended(conn: Conn, run: Mapping[str, Any]) -> bool:
     if row is None or row[0] is not True:
         return False
     if run["trigger"] == Trigger.HINT and run["poll_due"]:
-        conn.execute(POSTPONE, (POLL_FIRST_SECONDS, account))
+        conn.execute(POSTPONE_HINT, (POLL_FIRST_SECONDS, account))
         return False
     # The caller handles the runs of several users, and must not lock their numbers in this order.
     # The leader opens the run.
@@ -253,7 +253,7 @@ def open_due(conn: Conn) -> int:
     """
     opened = 0
     for _ in range(MAX_LOOKS):
-        due, full = conn.execute(DUE).fetchall(), set[str]()
+        due, full = conn.execute(DUE_HINTS).fetchall(), set[str]()
         for account, user in due:
             if user in full:
                 continue
@@ -270,11 +270,11 @@ def open_due(conn: Conn) -> int:
 
 def release(conn: Conn) -> None:
     """Make hints due whose account has no open run any more."""
-    conn.execute(RELEASE)
+    conn.execute(RELEASE_HINTS)
 
 
 def _open(conn: Conn, account: UUID) -> bool | None:
-    row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
+    row = conn.execute(LOCK_HINTED_ACCOUNT, (account,)).fetchone()
     return False if row is None else _open_if_due(conn, account, *row)
 
 
@@ -293,13 +293,13 @@ def _open_if_due(
     Returns:
       True if a run was opened. None: the user may begin no run now, and all hints of the user wait.
     """
-    if conn.execute(LOCK_DUE, (account,)).fetchone() is None:
+    if conn.execute(LOCK_DUE_HINT, (account,)).fetchone() is None:
         return False
     if not active:
-        conn.execute(DROP, (account,))
+        conn.execute(DROP_HINT, (account,))
         return False
     if is_open or paused or resync_due:
-        conn.execute(HOLD, (account,))
+        conn.execute(HOLD_HINT, (account,))
         return False
     ((begun,),) = conn.execute(RUNS_OF_USER, (user,))
     if begun >= MAX_RUNS_PER_USER:
@@ -314,7 +314,7 @@ def _open_if_due(
     params |= {"id": uuid4(), "domain": domain, "trigger": Trigger.HINT, "root": ROOT_KEY}
     conn.execute(OPEN_RUN, params)
     conn.execute(ADD_ROOT, params)
-    conn.execute(TAKE, params)
+    conn.execute(TAKE_HINT, params)
     if carry_over.owing(conn, [account]):
         carry_over.continue_tasks(conn, params["id"], account)
     return True

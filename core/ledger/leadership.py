@@ -61,12 +61,12 @@ WHERE {recent("engine_state.nonce_at", "term.renewed_at")}
 """
 NEW_EPOCH = "UPDATE engine_state SET epoch = %s WHERE epoch = %s"
 STUCK = "UPDATE engine_state SET stuck = %s WHERE leader = %s"
-STATUS = f"""
+ENGINE_STATUS = f"""
 SELECT epoch, leader, last_tick_at, budgets_started, stuck, clock_timestamp() AS now,
     coalesce({lasts("engine_state.leader_until")}, false) AS leads, leader_until
 FROM engine_state
 """
-SEQUENCE = "SELECT last_value FROM dispatch_seq"
+LAST_SEQUENCE = "SELECT last_value FROM dispatch_seq"
 START_BUDGETS = (
     "UPDATE engine_state SET budgets_started = true WHERE NOT budgets_started RETURNING 1"
 )
@@ -153,7 +153,7 @@ def vacant(conn: Conn, seconds: float = VACANT_SECONDS) -> bool:
 
 def status(conn: Conn) -> Status:
     """Return the row of `engine_state`."""
-    status = conn.cursor(row_factory=dataclass_row(Status)).execute(STATUS).fetchone()
+    status = conn.cursor(row_factory=dataclass_row(Status)).execute(ENGINE_STATUS).fetchone()
     assert status is not None, "the first migration inserts the row of engine_state"
     return status
 
@@ -165,7 +165,7 @@ def nonces(conn: Conn) -> set[int]:
 
 def last_sequence(conn: Conn) -> int:
     """Return the sequence number of the latest dispatch."""
-    row = conn.execute(SEQUENCE).fetchone()
+    row = conn.execute(LAST_SEQUENCE).fetchone()
     assert row is not None
     number: int = row[0]
     return number

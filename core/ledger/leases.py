@@ -105,7 +105,7 @@ WHERE t.id = ANY (ARRAY(SELECT id FROM held))
 
 
 @dataclass(frozen=True, slots=True)
-class Expired:
+class ExpiredLease:
     """A task whose lease expired, and its new state: `ready` as a suspect, or `parked`."""
 
     task_id: int
@@ -144,7 +144,7 @@ def _params(held: Sequence[LeaseKey]) -> dict[str, object]:
     }
 
 
-def expire(conn: Conn, *, suspect: bool = True) -> list[Expired]:
+def expire(conn: Conn, *, suspect: bool = True) -> list[ExpiredLease]:
     """Return tasks with an expired lease to `ready`; park a suspect at its third crash.
 
     The probe of an account counts as failed instead. Locks the tasks, then the breakers of probes.
@@ -154,7 +154,7 @@ def expire(conn: Conn, *, suspect: bool = True) -> list[Expired]:
       suspect: False if the leader could not renew the leases of tasks that wait in Redis. Then an
         expired lease makes no suspect. Default: True.
     """
-    cursor = conn.cursor(row_factory=dataclass_row(Expired))
+    cursor = conn.cursor(row_factory=dataclass_row(ExpiredLease))
     params = {"jitter": random.uniform(0.5, 1), "suspect": suspect}
     expired = cursor.execute(EXPIRE, params).fetchall()
     take_back_attempts(conn, {task.account_id for task in expired})

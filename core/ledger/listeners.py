@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg.rows import class_row
 from pydantic import ValidationError
 
 from core.db.clocks import HOUR, LISTEN_SECONDS, lasts, passed
 from core.db.pool import Conn
-from core.integration.listening import EVENTS, EventDelivery, Listener
+from core.db.rows import fetch
+from core.integration.listening import EVENTS, EventDelivery, ListenableAccount, Listener
 from core.results.text import sanitize
 from core.states import AccountState
 
@@ -45,11 +47,13 @@ UPDATE integration SET listeners_due_at = clock_timestamp()
 WHERE domain = %s
 """
 # Served by `user_integration_reader`.
-ACCOUNTS = f"""
+ACTIVE_ACCOUNTS = f"""
 SELECT id::text, user_id, identity, limit_group AS "group", config FROM user_integration
 WHERE integration_domain = %s AND sync_status = '{AccountState.ACTIVE}'
 """
-NAMED = "SELECT user_integration_id::text, key, address FROM listener_account WHERE domain = %s"
+LISTENED_ACCOUNTS = (
+    "SELECT user_integration_id::text, key, address FROM listener_account WHERE domain = %s"
+)
 
 ADD_LISTENERS = """
 INSERT INTO listener (domain, key, listens)
@@ -71,7 +75,7 @@ ON CONFLICT (user_integration_id) DO UPDATE SET
 """
 
 # A process that takes a listener over has not connected it yet.
-HOLD = f"""
+HOLD_LISTENER = f"""
 UPDATE listener l SET holder = %(me)s,
     holder_until = clock_timestamp() + {LISTEN_SECONDS} * interval '1 second',
     connected_at = CASE WHEN l.holder = %(me)s THEN l.connected_at END,
@@ -87,7 +91,7 @@ FROM (SELECT domain, key FROM listener
 WHERE l.domain = free.domain AND l.key = free.key
 RETURNING l.domain, l.key
 """
-RELEASE = """
+RELEASE_LISTENERS = """
 UPDATE listener SET holder = NULL, holder_until = NULL, connected_at = NULL,
     down_at = CASE WHEN connected_at IS NULL THEN down_at ELSE clock_timestamp() END
 WHERE holder = %(me)s AND (%(domain)s::text IS NULL OR (domain, key) = (%(domain)s, %(key)s))
@@ -109,7 +113,7 @@ FROM listener_account l JOIN user_integration a ON a.id = l.user_integration_id
 WHERE l.domain = %s AND l.key = %s
 """
 # Served by `listener_account_accounts`.
-PAGE = f"""
+ACCOUNTS_OF_LISTENER = f"""
 SELECT user_integration_id FROM listener_account
 WHERE domain = %(domain)s AND key = %(key)s
   AND (%(after)s::uuid IS NULL OR user_integration_id > %(after)s::uuid)
@@ -120,7 +124,7 @@ ADDRESSED = """
 SELECT user_integration_id FROM listener_account WHERE domain = %s AND address = %s
 ORDER BY user_integration_id LIMIT %s
 """
-OF_ACCOUNT = f"""
+LISTENERS_OF_ACCOUNT = f"""
 SELECT l.key, l.listens, coalesce({lasts("listener.holder_until", "l.holder_until")}, false)
         AND l.connected_at IS NOT NULL AS connected,
     l.connected_at, coalesce(l.down_at, l.holder_until) AS down_at, l.error,
@@ -137,7 +141,7 @@ DELIVERY_ENDED = "the provider has stopped sending the events of this account"
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class AccountListener:
     """The listener of an account.
 
     Attributes:
@@ -179,11 +183,14 @@ def name_later(conn: Conn, domain: str, took: float) -> None:
     conn.execute(NAME_LATER, (max(NAMING_SECONDS, took * NAMING_FACTOR), domain))
 
 
-def accounts(conn: Conn, domain: str) -> Generator[tuple[Any, ...]]:
-    """Yield id, user, identity, group and config of the active accounts of an integration."""
-    with conn.transaction(), conn.cursor(name="listenable") as cursor:
+def accounts(conn: Conn, domain: str) -> Generator[ListenableAccount]:
+    """Yield the active accounts of an integration."""
+    with (
+        conn.transaction(),
+        conn.cursor(name="listenable", row_factory=class_row(ListenableAccount)) as cursor,
+    ):
         cursor.itersize = PORTION
-        yield from cursor.execute(ACCOUNTS, (domain,))
+        yield from cursor.execute(ACTIVE_ACCOUNTS, (domain,))
 
 
 def name_listeners(conn: Conn, domain: str, named: Mapping[str, Listener]) -> list[UUID]:
@@ -209,7 +216,7 @@ def name_listeners(conn: Conn, domain: str, named: Mapping[str, Listener]) -> li
     }
     conn.execute(ADD_LISTENERS, params)
     conn.execute(DROP_LISTENERS, params)
-    known = {id: (key, address) for id, key, address in conn.execute(NAMED, (domain,))}
+    known = {id: (key, address) for id, key, address in conn.execute(LISTENED_ACCOUNTS, (domain,))}
     if gone := sorted(known.keys() - wanted.keys()):
         conn.execute(DROP_ACCOUNTS, (gone,))
     changed = sorted(id for id, place in wanted.items() if known.get(id) != place)
@@ -244,13 +251,13 @@ def hold(
         "stuck_domains": [domain for domain, _ in stuck],
         "stuck_keys": [key for _, key in stuck],
     }
-    return {(domain, key) for domain, key in conn.execute(HOLD, params)}
+    return {(domain, key) for domain, key in conn.execute(HOLD_LISTENER, params)}
 
 
 def release(conn: Conn, me: UUID, listener: tuple[str, str] | None = None) -> None:
     """Release one listener of this process, or all, so that another process takes it."""
     domain, key = listener or (None, None)
-    conn.execute(RELEASE, {"me": me, "domain": domain, "key": key})
+    conn.execute(RELEASE_LISTENERS, {"me": me, "domain": domain, "key": key})
 
 
 def connected(conn: Conn, me: UUID, domain: str, key: str) -> bool:
@@ -281,7 +288,7 @@ def pages(conn: Conn, domain: str, key: str) -> Iterator[list[UUID]]:
     after: UUID | None = None
     while True:
         params = {"domain": domain, "key": key, "after": after}
-        ids = [id for (id,) in conn.execute(PAGE, params)]
+        ids = [id for (id,) in conn.execute(ACCOUNTS_OF_LISTENER, params)]
         if ids:
             yield ids
         if len(ids) < PORTION:
@@ -294,13 +301,13 @@ def addressed(conn: Conn, domain: str, address: str, most: int) -> list[UUID]:
     return [id for (id,) in conn.execute(ADDRESSED, (domain, address, most))]
 
 
-def of_account(conn: Conn, account: UUID) -> Listening | None:
+def of_account(conn: Conn, account: UUID) -> AccountListener | None:
     """Return the listener of an account; None without one."""
-    row = conn.execute(OF_ACCOUNT, {"account": account, "events": EVENTS}).fetchone()
-    if row is None:
+    rows = fetch(conn, LISTENERS_OF_ACCOUNT, {"account": account, "events": EVENTS})
+    if not rows:
         return None
-    *shared, delivery, changed_at = row
-    listening = Listening(*shared)
+    delivery, changed_at = rows[0].pop("delivery"), rows[0].pop("delivery_at")
+    listening = AccountListener(**rows[0])
     down = _down(delivery, changed_at) if listening.connected else None
     if down is None:
         return listening

@@ -52,7 +52,7 @@ FROM horizon h
 REST = "UPDATE process SET looked_at = NULL WHERE id = %s"
 
 # Served by the primary key of `process`, which has one row for each process.
-UNSEEN = f"SELECT EXISTS (SELECT FROM process WHERE looked_at <= %s AND {ALIVE})"
+HAS_NOT_LOOKED = f"SELECT EXISTS (SELECT FROM process WHERE looked_at <= %s AND {ALIVE})"
 
 # Reads the changes of the last hour.
 PRUNE_CHANGES = """
@@ -138,7 +138,7 @@ def wait_until_seen(database: Database, seconds: float = MAX_SEEN_SECONDS) -> bo
         ((committed,),) = conn.execute("SELECT clock_timestamp()")
     while True:
         with database.connection() as conn:
-            ((unseen,),) = conn.execute(UNSEEN, (committed,))
+            ((unseen,),) = conn.execute(HAS_NOT_LOOKED, (committed,))
         if not unseen:
             return True
         if time.monotonic() >= deadline:

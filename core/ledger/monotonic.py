@@ -24,7 +24,7 @@ SAMPLE_SECONDS = 300.0
 KEPT_SECONDS = 86_400.0
 """Seconds for which samples stay, beyond the longest age that the engine judges."""
 
-SAMPLE = """
+ADD_SAMPLE = """
 INSERT INTO monotonic_sample (watched, at, horizon)
 SELECT coalesce(max(watched), 0) + %s, clock_timestamp(),
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint
@@ -65,7 +65,7 @@ def sample(conn: Conn, seconds: float, longest: float) -> None:
       seconds: The seconds since the leader's last sample; 0 for its first one.
       longest: The longest age in seconds that `old_enough` judges.
     """
-    conn.execute(SAMPLE, (seconds,))
+    conn.execute(ADD_SAMPLE, (seconds,))
     conn.execute(PRUNE_SAMPLES, (longest + KEPT_SECONDS,))
 
 

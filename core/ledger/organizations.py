@@ -2,19 +2,21 @@
 
 The plugin lists the members. `apply` compares them with the accounts of the organization: it adds
 accounts, and pauses those of members who have left. It deletes nothing. An account that a person
-has disconnected stays so, and an erased one is not added again.
+has disconnected stays so, and an erased one is not added again. An account that the end of an
+organization has disconnected returns if the organization is connected again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
 from psycopg.rows import class_row
 
+from core.accounts import store
 from core.accounts.vault import Vault
 from core.db.clocks import HOUR, passed
 from core.db.pool import Conn
@@ -27,8 +29,14 @@ from core.results.text import is_storable, sanitize
 from core.states import AccountState
 
 MAX_MEMBERS = 100_000
-CLAIM_SECONDS = 1_200.0
-"""Seconds after which another process lists the members, if the one that began has ended."""
+CLAIM_SECONDS = 120.0
+"""Seconds after which another process lists the members, if the one that began does not renew."""
+
+RENEW_SECONDS = 30.0
+"""Seconds after which a process that lists the members renews its claim."""
+
+ACCOUNTS_PER_STATEMENT = 500
+"""The number of accounts that one statement pauses or resumes."""
 
 MAX_TEXT_CHARS = 500
 MEMBER = "{member}"
@@ -37,15 +45,23 @@ MEMBER = "{member}"
 LEFT = "The member has left the organization, or is suspended there."
 MAX_PROBLEM_CHARS = 1_000
 
-_COLUMNS = """id, user_id, integration_domain, name, config, credentials, listed,
-    excluded || erased AS excluded, poll_interval_minutes"""
+_COLUMNS = """id, user_id, integration_domain, name, config,
+    coalesce(credentials, '') AS credentials, listed, excluded || erased AS excluded,
+    poll_interval_minutes, ending_since IS NOT NULL AS is_ending"""
 CLAIM = f"""
 UPDATE organization
 SET members_due_at = clock_timestamp() + {CLAIM_SECONDS} * interval '1 second'
 WHERE id = (SELECT id FROM organization
     WHERE integration_domain = %s AND {passed("organization.members_due_at")} AND id <> ALL(%s)
+      AND ending_since IS NULL
     ORDER BY members_due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING {_COLUMNS}
+"""
+# A person may ask for a listing, or another process may claim it, in the meantime. Then it stays.
+RENEW_CLAIM = f"""
+UPDATE organization SET members_due_at = clock_timestamp() + {CLAIM_SECONDS} * interval '1 second'
+WHERE id = %s AND members_due_at BETWEEN clock_timestamp()
+    AND clock_timestamp() + {CLAIM_SECONDS} * interval '1 second'
 """
 LOAD = f"SELECT {_COLUMNS} FROM organization WHERE id = %s"
 LISTED = f"""
@@ -62,7 +78,7 @@ WHERE id = %(id)s
 DUE = "UPDATE organization SET members_due_at = clock_timestamp(), updated_at = now() WHERE id = %s"
 
 # Served by `user_integration_organization`.
-ACCOUNTS = """
+MEMBER_ACCOUNTS = """
 SELECT member, id, identity, left_at IS NOT NULL FROM user_integration WHERE organization_id = %s
 """
 # The user may have connected the same account before. It keeps its own credentials.
@@ -76,11 +92,23 @@ VALUES (%(id)s, %(user)s, %(domain)s, %(name)s, %(identity)s, %(group)s, %(confi
     %(organization)s, %(member)s)
 ON CONFLICT (user_id, integration_domain, identity) DO NOTHING
 """
-# Let an erasure and the end of the organization wait until an account is added, or prevent it.
-LOCK = """
-SELECT FROM organization WHERE id = %(organization)s AND NOT erased ?| %(names)s::text[] FOR SHARE
+# An organization has ended the account of the member. The erasure of its content has not begun.
+# Another id than before is another person with the same address.
+RESTORE = f"""
+UPDATE user_integration SET organization_id = %(organization)s, member = %(member)s,
+    limit_group = coalesce(%(group)s, limit_group), credentials = %(credentials)s,
+    credentials_version = credentials_version + 1, version = version + 1, refresh_holder = NULL,
+    refresh_until = NULL, {store.RETURNED}, next_sync_at = now(), updated_at = now()
+WHERE user_id = %(user)s AND integration_domain = %(domain)s AND identity = %(identity)s
+  AND organization_id IS NULL AND credentials IS NULL AND NOT erasure_begun
+  AND (member IN (%(member)s, identity) OR member IS NOT NULL AND identity = %(member)s)
 """
-ADOPT = "UPDATE user_integration SET member = %s WHERE id = %s"
+# Let an erasure and the end of the organization wait until an account is added, or prevent it.
+LOCK_CLAIMED = """
+SELECT FROM organization WHERE id = %(organization)s AND ending_since IS NULL
+  AND NOT erased ?| %(names)s::text[] FOR SHARE
+"""
+ADOPT = "UPDATE user_integration SET member = %s WHERE id = %s AND organization_id IS NOT NULL"
 RENAME = """
 UPDATE user_integration a SET identity = %(identity)s, name = %(name)s,
     credentials = %(credentials)s, credentials_version = credentials_version + 1,
@@ -132,6 +160,7 @@ class Organization:
       listed: The members that a person has named; None if the plugin lists them.
       excluded: The members without an account, by id or identity: a person has named them, or has
         erased their accounts.
+      is_ending: True if a person has disconnected it. It has no credentials any more.
     """
 
     id: UUID
@@ -143,6 +172,7 @@ class Organization:
     listed: list[str] | None
     excluded: list[str]
     poll_interval_minutes: int
+    is_ending: bool = False
 
     def __repr__(self) -> str:
         return f"Organization({self.id}, {self.integration_domain}, {self.name!r})"
@@ -189,6 +219,11 @@ def claim(conn: Conn, domain: str, without: Sequence[UUID] = ()) -> Organization
     return cursor.execute(CLAIM, (domain, list(without))).fetchone()
 
 
+def renew(conn: Conn, id: UUID) -> None:
+    """Reserve an organization that this process has claimed for another `CLAIM_SECONDS`."""
+    conn.execute(RENEW_CLAIM, (id,))
+
+
 def load(conn: Conn, id: UUID) -> Organization | None:
     """Return an organization; None if it does not exist."""
     return conn.cursor(row_factory=class_row(Organization)).execute(LOAD, (id,)).fetchone()
@@ -233,7 +268,7 @@ def apply(
     """
     known = {
         member: (id, identity, has_left)
-        for member, id, identity, has_left in conn.execute(ACCOUNTS, (organization.id,))
+        for member, id, identity, has_left in conn.execute(MEMBER_ACCOUNTS, (organization.id,))
     }
     by_identity = {identity: member for member, (_, identity, _) in known.items()}
     changes, plan = Changes(), _Plan()
@@ -263,13 +298,26 @@ def apply(
             if has_left:
                 plan.returned.append(id)
     gone = [known[member][0] for member in known.keys() - plan.present]
-    changes.returned = conn.execute(RETURN, (plan.returned,)).rowcount
-    conn.execute(IS_BACK, (plan.returned,))
-    changes.left = conn.execute(LEAVE, {"ids": gone, "detail": LEFT}).rowcount
+    _resume_and_pause(conn, plan.returned, gone, changes)
     conn.execute(LISTED, {"id": organization.id, "members": changes.members})
     if changes.problem is not None:
         not_listed(conn, organization.id, changes.problem)
     return changes
+
+
+def _resume_and_pause(
+    conn: Conn, returned: Sequence[UUID], gone: Sequence[UUID], changes: Changes
+) -> None:
+    for ids in _portions(returned):
+        changes.returned += conn.execute(RETURN, (ids,)).rowcount
+        conn.execute(IS_BACK, (ids,))
+    for ids in _portions(gone):
+        changes.left += conn.execute(LEAVE, {"ids": ids, "detail": LEFT}).rowcount
+
+
+def _portions(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    for start in range(0, len(ids), ACCOUNTS_PER_STATEMENT):
+        yield ids[start : start + ACCOUNTS_PER_STATEMENT]
 
 
 def _is_valid(member: Member) -> bool:
@@ -297,8 +345,7 @@ def _add(
     limits: Sequence[Mapping[str, Any]],
     changes: Changes,
 ) -> None:
-    if changes.problem is not None and MEMBER not in organization.user_id:
-        return
+    is_full = changes.problem is not None and MEMBER not in organization.user_id
     user = organization.user_id.replace(MEMBER, member.identity)
     params = {
         "id": uuid4(),
@@ -318,8 +365,13 @@ def _add(
     try:
         with conn.transaction():
             quotas.lock_accounts(conn, user)
-            if conn.execute(LOCK, params).fetchone() is None:
+            if conn.execute(LOCK_CLAIMED, params).fetchone() is None:
                 return  # since the listing began, a person has erased the account, or ended all
+            if conn.execute(RESTORE, params).rowcount:
+                changes.returned += 1
+                return
+            if is_full:
+                return
             quotas.require_place(conn, user)
             is_new = conn.execute(ADD, params).rowcount > 0
             if is_new:

@@ -10,10 +10,10 @@ from core.content.portions import SWEEP
 from core.db.short_transactions import MAX_ROWS
 from core.integration.base import Integration
 from core.integration.results import TaskResult
-from core.ledger.serialization import from_fields
+from core.ledger.serialization import from_fields, to_fields
 from core.results.outputs import BlobStore
 from core.results.parking import Cause
-from core.results.reread import RereadRow
+from core.results.reread import RereadRow, RereadWrite
 from core.results.result import result_rows
 from core.results.rows import ListingRow, OutputRow, StateRow, TaskRow
 from core.states import AccountStateReason, Operation, TaskState
@@ -178,7 +178,7 @@ class Outcome:
         for name in _PARTS:
             part = data[name]
             data[name] = part and asdict(part)
-        return data | {name: [row._asdict() for row in data[name]] for name in _ROWS}
+        return data | {name: [to_fields(row) for row in data[name]] for name in _ROWS}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
@@ -199,6 +199,13 @@ class Outcome:
         }
         rows["outputs"] = [
             row._replace(operation=Operation(row.operation)) for row in rows["outputs"]
+        ]
+        rows["rereads"] = [
+            row._replace(
+                read=[(id, seq, changed) for id, seq, changed in row.read],
+                writes=[from_fields(RereadWrite, each) for each in row.writes],
+            )
+            for row in rows["rereads"]
         ]
         return from_fields(cls, {**data, **nested, **rows})
 

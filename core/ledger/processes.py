@@ -17,6 +17,9 @@ from core.db.pool import Conn
 ALIVE = recent("process.seen_at")
 """The condition on a row of `process` that it is alive, by the database's clock."""
 
+IS_LIVE_WORKER = f"kind = 'worker' AND {ALIVE}"
+"""The condition that it is a worker, and alive."""
+
 HEARTBEAT = """
 INSERT INTO process (id, kind, host, pid, queues, threads, clock, counters, encrypts_with,
     decrypts_with, readers, lease_seconds, hides_erasing)
@@ -38,18 +41,18 @@ DELETE FROM process WHERE seen_at < least(clock_timestamp() - %s * interval '1 s
 """
 
 # True if a live worker process is draining.
-DRAINING = f"SELECT EXISTS (SELECT FROM process WHERE draining AND kind = 'worker' AND {ALIVE})"
+IS_DRAINING = f"SELECT EXISTS (SELECT FROM process WHERE draining AND {IS_LIVE_WORKER})"
 
 # The threads and live worker processes that serve each queue.
 SERVING = f"""
 SELECT queue, sum(threads)::int, count(*)::int FROM process, unnest(queues) AS queue
-WHERE kind = 'worker' AND NOT draining AND {ALIVE}
+WHERE NOT draining AND {IS_LIVE_WORKER}
 GROUP BY queue
 """
 
 # The queues of live worker processes. Processes with the same ones share their threads.
 QUEUES = f"""
-SELECT DISTINCT queues FROM process WHERE kind = 'worker' AND NOT draining AND {ALIVE}
+SELECT DISTINCT queues FROM process WHERE NOT draining AND {IS_LIVE_WORKER}
 """
 
 # The threads of the live worker processes that serve the same queues as one of them. They may
@@ -67,7 +70,7 @@ LEASES = f"SELECT min(lease_seconds), max(lease_seconds) FROM process WHERE {ALI
 
 # The processes that encrypt credentials, and the fingerprints of their keys. A process that has not
 # deregistered may be stopped or cut off, and resume. The table has few rows.
-KEYS = f"""
+KEYS_OF_PROCESSES = f"""
 SELECT kind, host, pid, encrypts_with, decrypts_with, {ALIVE} AS alive,
     extract(epoch FROM clock_timestamp() - seen_at)::float AS silent_seconds
 FROM process WHERE kind IN ('worker', 'api') ORDER BY host, kind, pid
@@ -75,7 +78,7 @@ FROM process WHERE kind IN ('worker', 'api') ORDER BY host, kind, pid
 
 # Asks all live workers which tasks they hold. `core.ledger.looks` has their answers.
 ASK = f"""
-UPDATE process SET asked_at = now(), held = NULL WHERE kind = 'worker' AND {ALIVE}
+UPDATE process SET asked_at = now(), held = NULL WHERE {IS_LIVE_WORKER}
 RETURNING asked_at
 """
 
@@ -136,7 +139,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Leases:
+class LeaseLengths:
     """The lengths of leases in the fleet, in seconds.
 
     They differ while a new value of `POLLING_LEASE_SECONDS` is rolled out.
@@ -170,7 +173,7 @@ class KeyHolder:
 def key_holders(conn: Conn) -> list[KeyHolder]:
     """Return the processes that encrypt credentials, also those that no longer answer."""
     with conn.cursor(row_factory=class_row(KeyHolder)) as cursor:
-        return cursor.execute(KEYS).fetchall()
+        return cursor.execute(KEYS_OF_PROCESSES).fetchall()
 
 
 def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[Any] = ()) -> bool:
@@ -189,10 +192,10 @@ def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[An
     return bool(row and row[0])
 
 
-def lease_lengths(conn: Conn, own: float) -> Leases:
+def lease_lengths(conn: Conn, own: float) -> LeaseLengths:
     """Return the lengths of leases of all live processes, and of this one."""
     ((shortest, longest),) = conn.execute(LEASES)
-    return Leases(min(own, shortest or own), max(own, longest or own))
+    return LeaseLengths(min(own, shortest or own), max(own, longest or own))
 
 
 def record_throughput(conn: Conn, tasks: int, rows: int) -> None:
@@ -208,7 +211,7 @@ def deregister(conn: Conn, process: UUID) -> None:
 
 def draining(conn: Conn) -> bool:
     """Return True if a live worker process is draining."""
-    row = conn.execute(DRAINING).fetchone()
+    row = conn.execute(IS_DRAINING).fetchone()
     return row is not None and bool(row[0])
 
 

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 
+from core.db.clocks import TODAY
 from core.db.pool import Conn
 from core.errors import QuotaReached
 from core.states import Quota
@@ -30,10 +31,6 @@ MAX_JUDGED = 1_000
 
 JUDGE_SECONDS = 10.0
 """The pause after which the leader begins to judge all users again."""
-
-TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
-TOMORROW = f"(({TODAY} + 1)::timestamp AT TIME ZONE 'UTC')"
-"""The time at which the next day begins."""
 
 
 def most(name: Quota, user: str) -> str:
@@ -71,7 +68,7 @@ WITH bounded AS MATERIALIZED (
 SELECT l.user_id, l.day, b.most, l.runs FROM locked l JOIN bounded b ON b.id = l.user_id
 """
 # The rows are locked.
-COUNT_RUNS = """
+ADD_RUNS = """
 UPDATE user_day SET runs = runs + %(number)s WHERE user_id = %(user)s AND day = %(day)s
 """
 ERASE_USE = f"DELETE FROM user_day WHERE user_id = %(user)s AND (day <> {TODAY} OR runs = 0)"
@@ -86,7 +83,7 @@ IS_BOUNDED = f"SELECT {most(Quota.RUNS, '%(user)s')} IS NOT NULL"
 LOCK_USER = "SELECT pg_advisory_xact_lock(7301946, hashtext(%s))"
 # The unique index of accounts that begins with the user serves it. It counts no more accounts than
 # matter: an organization adds 100,000 accounts of one user, one after the other.
-ACCOUNTS = f"""
+QUOTA_OF_ACCOUNTS = f"""
 SELECT q.most, (SELECT count(*) FROM (
     SELECT FROM user_integration WHERE user_id = %(user)s LIMIT greatest(q.most, %(enough)s)) a)
 FROM (SELECT {most(Quota.ACCOUNTS, "%(user)s")} AS most) q
@@ -116,9 +113,9 @@ ADD_EMPTY = f"""
 INSERT INTO user_kept (user_id) SELECT u.id FROM unnest(%s::text[]) AS u (id)
 WHERE {most(Quota.BYTES, "u.id")} = 0 ORDER BY u.id ON CONFLICT (user_id) DO NOTHING
 """
-NEXT_USERS = "SELECT user_id FROM user_kept WHERE user_id > %s ORDER BY user_id LIMIT %s"
+NEXT_KEPT = "SELECT user_id FROM user_kept WHERE user_id > %s ORDER BY user_id LIMIT %s"
 FORGET_EMPTY = "DELETE FROM user_kept WHERE user_id = ANY(%s) AND bytes = 0 AND NOT is_full"
-KEPT = f"""
+REACHED_BYTES = f"""
 SELECT k.bytes, {most(Quota.BYTES, "k.user_id")} FROM user_kept k
 WHERE k.user_id = %s AND k.is_full
 """
@@ -161,7 +158,7 @@ class Judge:
         """
         users = add_changes(conn)
         if time.monotonic() >= self._due:
-            more = [user for (user,) in conn.execute(NEXT_USERS, (self._after, MAX_JUDGED))]
+            more = [user for (user,) in conn.execute(NEXT_KEPT, (self._after, MAX_JUDGED))]
             is_last = len(more) < MAX_JUDGED
             self._after = "" if is_last else more[-1]
             self._due = time.monotonic() + JUDGE_SECONDS if is_last else 0.0
@@ -191,7 +188,7 @@ def count_runs(conn: Conn, locked: Mapping[str, Runs], begun: Mapping[str, int])
     for user, number in begun.items():
         if user in locked and number:
             day = locked[user].day
-            conn.execute(COUNT_RUNS, {"user": user, "day": day, "number": number})
+            conn.execute(ADD_RUNS, {"user": user, "day": day, "number": number})
 
 
 def take_runs(conn: Conn, wanted: Mapping[str, int]) -> None:
@@ -230,7 +227,7 @@ def any_of(conn: Conn, name: Quota) -> bool:
 
 def require_room(conn: Conn, user: str) -> None:
     """Raise QuotaReached if the content of a user has reached its quota."""
-    row = conn.execute(KEPT, (user,)).fetchone()
+    row = conn.execute(REACHED_BYTES, (user,)).fetchone()
     if row is not None:
         raise QuotaReached("bytes-quota-reached", user=user, kept=row[0], most=row[1])
 
@@ -254,7 +251,7 @@ def require_place(conn: Conn, user: str, enough: int = 0) -> int:
     Raises:
       QuotaReached: The user has as many accounts as the quota allows.
     """
-    ((quota, number),) = conn.execute(ACCOUNTS, {"user": user, "enough": enough})
+    ((quota, number),) = conn.execute(QUOTA_OF_ACCOUNTS, {"user": user, "enough": enough})
     if quota is not None and number >= quota:
         raise QuotaReached("accounts-quota-reached", user=user, number=number, most=quota)
     return int(number)

@@ -15,9 +15,10 @@ from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.integration.base import REREAD
 from core.ledger import quotas
+from core.ledger.leadership import LAST_SEQUENCE
 from core.ledger.opening import not_active, open_run
 from core.ledger.pauses import PAUSED_DOMAINS
-from core.ledger.processes import ALIVE
+from core.ledger.processes import IS_LIVE_WORKER
 from core.results.result import task_key
 from core.results.rows import TaskRow
 from core.results.text import json_text
@@ -30,17 +31,14 @@ MAX_OPEN = 8
 """The number of open reread runs of an integration up to which the leader opens more."""
 
 # The version of the reader is that of the live workers, or that of the latest one.
-LOCK_ACCOUNT = f"""
+LOCK_REREAD_ACCOUNT = f"""
 SELECT a.sync_status, a.integration_domain, a.config_version, coalesce(
     (SELECT max((p.readers->>a.integration_domain)::int) FROM process p
-        WHERE p.kind = 'worker' AND a.integration_domain = ANY (p.queues) AND {ALIVE}),
+        WHERE {IS_LIVE_WORKER} AND a.integration_domain = ANY (p.queues)),
     (SELECT i.reader_version FROM integration i WHERE i.domain = a.integration_domain), 0),
     a.user_id
 FROM user_integration a WHERE a.id = %s FOR NO KEY UPDATE OF a
 """
-# A task of the account that was dispatched before this number may save an item as an older reader,
-# or an older config, read it.
-LAST_SEQUENCE = "SELECT last_value FROM dispatch_seq"
 ADD_REREAD = f"""
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
     dedup_key, priority)
@@ -85,7 +83,7 @@ SELECT w.domain, w.version, greatest(0, {MAX_OPEN} - (
           AND r.trigger = '{Trigger.REREAD}' LIMIT {MAX_OPEN}) open))
 FROM (
     SELECT domain, max((readers->>domain)::int) AS version
-    FROM process CROSS JOIN unnest(queues) AS domain WHERE kind = 'worker' AND {ALIVE}
+    FROM process CROSS JOIN unnest(queues) AS domain WHERE {IS_LIVE_WORKER}
     GROUP BY domain
     HAVING bool_and(readers->>domain IS NOT NULL) IS TRUE
        AND count(DISTINCT readers->>domain) = 1
@@ -123,7 +121,7 @@ def request_reread(conn: Conn, account: UUID, *, counts: bool = False) -> tuple[
       QuotaReached: It counts, and its user has no run left on this day, or too much content.
     """
     with conn.transaction():
-        row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
+        row = conn.execute(LOCK_REREAD_ACCOUNT, (account,)).fetchone()
         if row is None:
             raise NotFound("account-not-found", account=account)
         status, domain, config, reader, user = row
@@ -139,6 +137,8 @@ def request_reread(conn: Conn, account: UUID, *, counts: bool = False) -> tuple[
         if counts:
             quotas.take_runs(conn, {user: 1})
         run = open_run(conn, account, lane=Lane.BACKFILL, trigger=Trigger.REREAD)
+        # A task that was dispatched before may save an item as an older reader, or an older config,
+        # read it.
         ((before,),) = conn.execute(LAST_SEQUENCE)
         payload = {"reader": reader, "config": config, "before": before}
         task = _task(payload, f"{reader}-{config}-{before}")

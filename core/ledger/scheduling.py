@@ -6,14 +6,17 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
+from core.db.clocks import TOMORROW
 from core.db.pool import Conn
+from core.db.row_factory import dataclass_row
 from core.errors import NotFound
 from core.integration.base import START
 from core.ledger import breakers, carry_over, quotas
+from core.ledger.endings import ENDING
 from core.ledger.opening import ADD_ROOT, NO_PAYLOAD, OPEN_RUN, ROOT_KEY, not_active
 from core.ledger.pauses import PAUSED_DOMAINS
 from core.states import AccountState, HeldState, Lane, Quota, RunState, Trigger
@@ -25,6 +28,7 @@ _DUE = f"""
 FROM user_integration a
 WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= now()
   AND NOT ARRAY({PAUSED_DOMAINS}) @> ARRAY[a.integration_domain]
+  AND NOT ARRAY({ENDING}) @> ARRAY[a.organization_id]
 """
 ANY_DUE = f"SELECT EXISTS (SELECT {_DUE})"
 
@@ -75,7 +79,7 @@ WITH due AS (
         next_sync_at = due.next_sync_at
     FROM due JOIN run ON run.user_integration_id = due.id WHERE a.id = due.id
 )
-SELECT run.id, due.id, run.is_new, due.drop_state, due.changed
+SELECT run.id AS run, due.id AS account, run.is_new, due.drop_state, due.changed
 FROM due JOIN run ON run.user_integration_id = due.id
 """
 # Locks due accounts like `CLAIM_DUE`.
@@ -94,19 +98,20 @@ SELECT a.id FROM unnest(%s::uuid[]) AS a (id) CROSS JOIN LATERAL (
 # on the next day, spread over their interval.
 WAIT_FOR_QUOTA = f"""
 UPDATE user_integration SET next_sync_at = least(
-    {quotas.TOMORROW} + random() * poll_interval_minutes * interval '1 minute',
+    {TOMORROW} + random() * poll_interval_minutes * interval '1 minute',
     clock_timestamp() + poll_interval_minutes * interval '1 minute')
 WHERE id = ANY(%s)
 """
 
 # Claims read the first entries of the index of due accounts. If the planner expected few due
 # accounts, it would otherwise read and sort all of them.
-IN_ORDER = "SET LOCAL enable_bitmapscan = off"
+NO_BITMAP_SCANS = "SET LOCAL enable_bitmapscan = off"
 
 TICK = "UPDATE engine_state SET last_tick_at = clock_timestamp()"
 
-LOCK_ACCOUNT = """
-SELECT sync_status, integration_domain, resync_due, drop_state, user_id
+LOCK_ACCOUNT = f"""
+SELECT CASE WHEN organization_id IN ({ENDING}) THEN '{AccountState.DISCONNECTED}'
+    ELSE sync_status END, integration_domain, resync_due, drop_state, user_id
 FROM user_integration WHERE id = %s FOR NO KEY UPDATE
 """
 # The caller has locked the account, so the run cannot end. A run that somebody joined is kept.
@@ -168,58 +173,82 @@ def claim_due(conn: Conn, batch: int) -> Claim:
     backfill runs.
     """
     with conn.transaction():
-        conn.execute(IN_ORDER)
-        due = _Due(conn, batch) if quotas.any_of(conn, Quota.RUNS) else None
+        conn.execute(NO_BITMAP_SCANS)
+        due = _lock_due(conn, batch) if quotas.any_of(conn, Quota.RUNS) else None
         params = {"batch": batch, "root": ROOT_KEY, "only": due.allowed if due else None}
-        found = conn.execute(CLAIM_DUE, params).fetchall()
-        rows = [row for row in found if row[2]]
+        cursor = conn.cursor(row_factory=dataclass_row(_DueRun))
+        found = cursor.execute(CLAIM_DUE, params).fetchall()
+        new = [each for each in found if each.is_new]
+        accounts = [each.account for each in new]
         if due is not None:
-            due.count(conn, [account for _, account, *_ in rows])
-        for _, account, _, drop_state, _ in rows:
-            if drop_state:
-                conn.execute(DROP_STATE, (account,))
-        owing = carry_over.owing(conn, [account for _, account, *_ in rows]) if rows else set()
-        for run, account, _, _, changed in rows:
-            if account in owing:
+            due.count(conn, accounts)
+        for each in new:
+            if each.drop_state:
+                conn.execute(DROP_STATE, (each.account,))
+        owing = carry_over.owing(conn, accounts) if new else set()
+        for each in new:
+            if each.account in owing:
                 # The leader postpones the deferred tasks of an account that is not active. After a
                 # person has changed the account, its next run tries all of them.
-                carry_over.continue_tasks(conn, run, account, all_deferred=changed)
-    runs = [(run, account) for run, account, *_ in rows]
-    return Claim(runs, len(found) - len(rows), len(due.refused) if due else 0)
+                carry_over.continue_tasks(conn, each.run, each.account, all_deferred=each.changed)
+    runs = [(each.run, each.account) for each in new]
+    return Claim(runs, len(found) - len(new), len(due.refused) if due else 0)
 
 
-class _Due:
-    """Due accounts, locked: those that may begin a run, and those whose user has none left.
-
-    Args:
-      conn: A connection in a transaction.
-      batch: The maximum number of accounts.
+@dataclass(frozen=True, slots=True)
+class _DueRun:
+    """A due account, and the run that it begins or joins.
 
     Attributes:
+      is_new: True if the run begins.
+      drop_state: True if the run drops all cursors.
+      changed: True if a person has changed the account since its latest run.
+    """
+
+    run: UUID
+    account: UUID
+    is_new: bool
+    drop_state: bool
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _DueAccounts:
+    """Due accounts, locked: those that may begin a run, and those whose user has none left.
+
+    Attributes:
+      users: The user of each account.
+      locked: The runs of these users, locked.
       allowed: The accounts that may begin a run, and those that join their open one.
       refused: The accounts whose user has no run left on this day.
     """
 
-    def __init__(self, conn: Conn, batch: int) -> None:
-        self._users: dict[UUID, str] = dict(conn.execute(LOCK_DUE, (batch,)).fetchall())
-        self._locked = quotas.lock_runs(conn, self._users.values())
-        left = {user: runs.left for user, runs in self._locked.items()}
-        joining = {id for (id,) in conn.execute(JOINING, (list(self._users),))} if left else set()
-        self.allowed: list[UUID] = []
-        self.refused: list[UUID] = []
-        for account, user in self._users.items():
-            if account in joining:
-                self.allowed.append(account)
-            elif left.get(user, 1) > 0:
-                self.allowed.append(account)
-                left[user] = left.get(user, 1) - (user in left)
-            else:
-                self.refused.append(account)
-        conn.execute(WAIT_FOR_QUOTA, (self.refused,))
+    users: Mapping[UUID, str]
+    locked: Mapping[str, quotas.Runs]
+    allowed: list[UUID] = field(default_factory=list)
+    refused: list[UUID] = field(default_factory=list)
 
     def count(self, conn: Conn, begun: Sequence[UUID]) -> None:
         """Count the runs that begin."""
-        quotas.count_runs(conn, self._locked, Counter(self._users[account] for account in begun))
+        quotas.count_runs(conn, self.locked, Counter(self.users[account] for account in begun))
+
+
+def _lock_due(conn: Conn, batch: int) -> _DueAccounts:
+    """Lock at most `batch` due accounts; postpone those whose user has no run left."""
+    users: dict[UUID, str] = dict(conn.execute(LOCK_DUE, (batch,)).fetchall())
+    due = _DueAccounts(users, quotas.lock_runs(conn, users.values()))
+    left = {user: runs.left for user, runs in due.locked.items()}
+    joining = {id for (id,) in conn.execute(JOINING, (list(users),))} if left else set()
+    for account, user in users.items():
+        if account in joining:
+            due.allowed.append(account)
+        elif left.get(user, 1) > 0:
+            due.allowed.append(account)
+            left[user] = left.get(user, 1) - (user in left)
+        else:
+            due.refused.append(account)
+    conn.execute(WAIT_FOR_QUOTA, (due.refused,))
+    return due
 
 
 def any_due(conn: Conn) -> bool:

@@ -1,11 +1,22 @@
-"""Building objects from named fields that another engine version may have written."""
+"""Objects as named fields, which another engine version may read or have written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
+
+
+def to_fields(row: NamedTuple) -> dict[str, Any]:
+    """Return the named fields of a named tuple, and of the named tuples in its lists."""
+    return {name: _nested(value) for name, value in row._asdict().items()}
+
+
+def _nested(value: Any) -> Any:
+    if isinstance(value, list):
+        return [to_fields(each) if hasattr(each, "_asdict") else each for each in value]
+    return value
 
 
 def from_fields(cls: type[T], data: Mapping[str, Any]) -> T:

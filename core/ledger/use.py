@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
+from core.db.clocks import TODAY
 from core.db.pool import Conn
 from core.results.text import json_text
 
 # Each process adds its numbers with each heartbeat, so that no row is hot. The rows are locked in
 # the order of their users.
-ADD_USE = """
+ADD_USE = f"""
 INSERT INTO user_day AS d (user_id, day, polls, tasks, thread_seconds, bytes_in, bytes_kept)
-SELECT user_id, (clock_timestamp() AT TIME ZONE 'UTC')::date, polls, tasks, thread_seconds,
+SELECT user_id, {TODAY}, polls, tasks, thread_seconds,
     bytes_in, bytes_kept
 FROM json_to_recordset(%s::json) AS r(user_id text, polls bigint, tasks bigint,
     thread_seconds float, bytes_in bigint, bytes_kept bigint)

@@ -9,7 +9,7 @@ from typing import Any
 from core.ledger.commit import CommitResult
 from core.ledger.completion import Run
 from core.ledger.outcomes import Outcome
-from core.metrics.use import UserUse
+from core.metrics.use import UseCounters
 from core.states import TaskState
 
 BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
@@ -35,7 +35,7 @@ class Counters:
         self._lock = threading.Lock()
         self._counts: dict[Key, float] = {}
         self._reported = (0, 0)
-        self.use = UserUse()
+        self.use = UseCounters()
 
     def count(self, name: str, number: float = 1, /, **labels: str) -> None:
         """Increase a counter."""

@@ -11,7 +11,7 @@ from core.ledger.use import Use
 from core.states import TaskState
 
 
-class UserUse:
+class UseCounters:
     """Numbers of the tasks of each user in this process, thread-safe.
 
     A heartbeat writes the numbers. A process that is killed loses those of its last seconds.

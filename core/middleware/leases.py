@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
 
+from core.backoff import growing_pause
 from core.db.pool import Database
 from core.errors import ServerUnavailable
 from core.ledger.leases import start_suspect
@@ -63,8 +63,9 @@ class Leases(TaskMiddleware):
 
     def _requeue(self, dispatch: Dispatch) -> None:
         # Without jitter, all suspects would return together, and all but one would wait again.
-        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(dispatch.dispatch_no - 2, 5), MAX_PAUSE_SECONDS)
-        delay = random.uniform(pause / 2, pause)
+        delay = growing_pause(
+            FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, dispatch.dispatch_no - 2, jitter=0.5
+        )
         self._hand_over(
             Outcome(
                 dispatch,

@@ -87,8 +87,8 @@ def _redacted(span: ReadableSpan, redact: Callable[[str], str]) -> ReadableSpan:
     from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.trace import Link, Status
 
-    events: Any = [(one.name, dict(one.attributes or {}), one.timestamp) for one in span.events]
-    links: Any = [(one.context, dict(one.attributes or {})) for one in span.links]
+    events: Any = [(item.name, dict(item.attributes or {}), item.timestamp) for item in span.events]
+    links: Any = [(item.context, dict(item.attributes or {})) for item in span.links]
     parts = (span.name, span.status.description, dict(span.attributes or {}), events, links)
     if redact(str(parts)) == str(parts):
         return span
@@ -100,8 +100,8 @@ def _redacted(span: ReadableSpan, redact: Callable[[str], str]) -> ReadableSpan:
         span.parent,
         span.resource,
         attributes,
-        [Event(*one) for one in events],
-        [Link(*one) for one in links],
+        [Event(*item) for item in events],
+        [Link(*item) for item in links],
         span.kind,
         status=Status(span.status.status_code, description),
         start_time=span.start_time,

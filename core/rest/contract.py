@@ -96,10 +96,11 @@ class Contract:
 
 def _names(operation: Mapping[str, Any]) -> frozenset[str] | None:
     """Return the names of an operation's query parameters; None if one of them has every name."""
-    queries = [one for one in operation.get("parameters", ()) if one["in"] == "query"]
-    if any(one["schema"].get("additionalProperties") for one in queries):
+    parameters = operation.get("parameters", ())
+    queries = [parameter for parameter in parameters if parameter["in"] == "query"]
+    if any(parameter["schema"].get("additionalProperties") for parameter in queries):
         return None
-    return frozenset(one["name"] for one in queries)
+    return frozenset(parameter["name"] for parameter in queries)
 
 
 async def in_document(request: Request) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from core.backoff import Draw, growing_pause
 from core.errors import (
     ConfigurationError,
     CredentialsInvalid,
@@ -82,9 +83,6 @@ Another task had changed a state partition after this task had read it.
 
 MAX_REASON_CHARS = 500
 MAX_LIMIT_CHARS = 200
-
-Draw = Callable[[float, float], float]
-"""Returns a number between two bounds: `random.uniform`, or `max` for the longest wait."""
 
 
 # Decisions
@@ -296,8 +294,15 @@ def _stopped(case: Case) -> Decision:  # noqa: ARG001  all rules have the same s
 
 
 def _left_to_others(case: Case) -> Decision:
-    seconds = min(FIRST_BACKOFF_SECONDS * 1.3 ** min(case.tries.snoozes, 100), KEY_SECONDS)
-    return Wait(case.reason, seconds * case.draw(0.5, 1), snoozes=True)
+    seconds = growing_pause(
+        FIRST_BACKOFF_SECONDS,
+        KEY_SECONDS,
+        case.tries.snoozes,
+        factor=1.3,
+        jitter=0.5,
+        draw=case.draw,
+    )
+    return Wait(case.reason, seconds, snoozes=True)
 
 
 def _no_free_instance(case: Case) -> Decision:
@@ -453,12 +458,8 @@ def _is_redis_error(error: BaseException) -> bool:
 
 
 def backoff(attempt: int, draw: Draw = random.uniform) -> float:
-    """Return the seconds before the next attempt: exponential backoff with full jitter.
-
-    The jitter prevents tasks that failed together from retrying at the same time.
-    """
-    ceiling = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 40))
-    return draw(0, ceiling)
+    """Return the seconds before the next attempt: exponential backoff with full jitter."""
+    return growing_pause(FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, attempt, jitter=1.0, draw=draw)
 
 
 def deferral(deferrals: int, draw: Draw = random.uniform) -> float:
@@ -468,8 +469,9 @@ def deferral(deferrals: int, draw: Draw = random.uniform) -> float:
       deferrals: The number of times that the task was deferred before.
       draw: Makes the jitter. Default: `random.uniform`.
     """
-    ceiling = min(MAX_DEFERRAL_SECONDS, FIRST_DEFERRAL_SECONDS * 2.0 ** min(deferrals, 40))
-    return ceiling * draw(0.5, 1)
+    return growing_pause(
+        FIRST_DEFERRAL_SECONDS, MAX_DEFERRAL_SECONDS, deferrals, jitter=0.5, draw=draw
+    )
 
 
 def requested_seconds(value: object) -> float | None:
@@ -496,5 +498,6 @@ def snooze(retry_after: object, snoozes: int, draw: Draw = random.uniform) -> fl
     requested = requested_seconds(retry_after)
     if requested is not None:
         return requested
-    ceiling = min(MAX_DEFAULT_SNOOZE_SECONDS, FIRST_BLIND_SNOOZE_SECONDS * 2.0 ** min(snoozes, 10))
-    return ceiling * draw(0.5, 1)
+    return growing_pause(
+        FIRST_BLIND_SNOOZE_SECONDS, MAX_DEFAULT_SNOOZE_SECONDS, snoozes, jitter=0.5, draw=draw
+    )

@@ -44,6 +44,30 @@ class KeptRow:
     metadata_seq: int
 
 
+class RereadWrite(NamedTuple):
+    """A new or changed row: the fields of `OutputRow`.
+
+    Attributes:
+      same: True if the content is equal to the kept content. Then the row has none.
+    """
+
+    id: str
+    same: bool
+    digest: str
+    fingerprint: str | None = None
+    metadata: dict[str, Any] = {}
+    kind: str = "item"
+    parent: str | None = None
+    name: str | None = None
+    ts: str | None = None
+    type: str | None = None
+    text: str | None = None
+    bytes: str | None = None
+    blob: str | None = None
+    size: int = 0
+    hash: str | None = None
+
+
 class RereadRow(NamedTuple):
     """The changes of one item, as the saving transaction writes them.
 
@@ -52,14 +76,14 @@ class RereadRow(NamedTuple):
       seq: The sequence number of the item's content, which new rows get.
       read: The rows that were read: external id, `content_seq` and `metadata_seq`. The changes are
         written only if all of them are still the same.
-      writes: New and changed rows: fields of `OutputRow`. `same` is true if the content is equal.
+      writes: New and changed rows.
       gone: External ids of rows to mark deleted.
     """
 
     item: str
     seq: int
-    read: list[Any]
-    writes: list[dict[str, Any]]
+    read: list[tuple[str, int, int]]
+    writes: list[RereadWrite]
     gone: list[str]
 
 
@@ -94,9 +118,9 @@ def item_changes(tree: Sequence[KeptRow], rows: ResultRows) -> ItemChanges:
     gone = _gone(tree, rows)
     changes = ItemChanges(unchanged=len(outputs) - len(writes), size=rows.size if writes else 0)
     if writes or gone:
-        read = [[row.external_id, row.content_seq, row.metadata_seq] for row in tree]
-        fields = [_written(row, kept.get(row.id)) for row in writes]
-        changes.row = RereadRow(item.external_id, item.content_seq, read, fields, gone)
+        read = [(row.external_id, row.content_seq, row.metadata_seq) for row in tree]
+        written = [_written(row, kept.get(row.id)) for row in writes]
+        changes.row = RereadRow(item.external_id, item.content_seq, read, written, gone)
     return changes
 
 
@@ -150,9 +174,9 @@ def _moment(ts: str | None) -> datetime | None:
     return None if ts is None else datetime.fromisoformat(ts)
 
 
-def _written(row: OutputRow, kept: KeptRow | None) -> dict[str, Any]:
-    """Return the fields of a row to write. Equal content is not written again."""
-    same = kept is not None and row.hash == kept.hash
-    fields = row._asdict() | {"same": same}
+def _written(row: OutputRow, kept: KeptRow | None) -> RereadWrite:
+    """Return the row to write. Equal content is not written again."""
+    fields = row._asdict()
     del fields["operation"]
-    return fields | ({"text": None, "bytes": None, "blob": None} if same else {})
+    write = RereadWrite(same=kept is not None and row.hash == kept.hash, **fields)
+    return write._replace(text=None, bytes=None, blob=None) if write.same else write

@@ -42,7 +42,7 @@ MIN_COMPOUND_CHARS = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class IndexedItem:
     """An item as the index needs it.
 
     Attributes:
@@ -69,7 +69,7 @@ class Item:
     has: Sequence[str] = ()
 
 
-def document(item: Item) -> str:
+def document(item: IndexedItem) -> str:
     """Return the item's document: each word with its positions, and the words of operators."""
     lexemes = defaultdict[str, list[str]](list)
     text = item.text[:MAX_TEXT_CHARS]
@@ -131,7 +131,7 @@ def _people(people: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield role, " ".join(part[:1_000] for part in named if isinstance(part, str))
 
 
-def _operators(item: Item) -> Iterator[tuple[str, str]]:
+def _operators(item: IndexedItem) -> Iterator[tuple[str, str]]:
     yield "kind", folded(item.kind)
     if item.thread:
         yield "thread", item.thread

@@ -111,9 +111,9 @@ def in_child(path: Path, format: str) -> str:
     except subprocess.TimeoutExpired:
         raise Unreadable(f"it takes more than {MAX_SECONDS} s") from None
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        known = done.returncode == 3 and said
-        raise Unreadable(said[-1][:200] if known else "reading it takes too much, or fails")
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        known = done.returncode == 3 and lines
+        raise Unreadable(lines[-1][:200] if known else "reading it takes too much, or fails")
     return done.stdout.decode("utf-8", "replace")[:MAX_EXTRACTED_CHARS]
 
 

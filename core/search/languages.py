@@ -84,10 +84,12 @@ def stems(word: str, languages: Iterable[str] | None = None) -> dict[str, str]:
         return {"arabic": _arabic(word)}
     if len(word) < MIN_STEMMED_CHARS or not word.isalpha():
         return {}
-    script = next((one for one, letters in _OWN.items() if letters.match(word)), None)
+    script = next((language for language, letters in _OWN.items() if letters.match(word)), None)
     if script is not None:
         return {script: _stem(script, word)}
-    chosen = (one for one in _LANGUAGES if one not in _SCRIPTS) if languages is None else languages
+    chosen = (
+        [each for each in _LANGUAGES if each not in _SCRIPTS] if languages is None else languages
+    )
     return {language: _stem(language, word) for language in chosen}
 
 

@@ -203,7 +203,7 @@ def day(value: str) -> datetime:
     Raises:
       InvalidInput: The value is not such a date.
     """
-    found = next((found for one in _DAYS if (found := one.fullmatch(value))), None)
+    found = next((found for shape in _DAYS if (found := shape.fullmatch(value))), None)
     try:
         if found is None:
             moment = datetime.fromisoformat(value)
@@ -236,7 +236,7 @@ def _condition(operator: str, value: str, resolve: Resolve, *, is_phrase: bool) 
 def _text(value: str, *, is_phrase: bool) -> str:
     """Return the condition for a word or phrase of a text, in all its spellings."""
     spellings = dict.fromkeys((value, numbers.joined(value)))
-    found = [_words(list(words(one)), is_phrase=is_phrase) for one in spellings]
+    found = [_words(list(words(spelling)), is_phrase=is_phrase) for spelling in spellings]
     return _any([*filter(None, found), *_phone(value), *_emoji_name(value, is_phrase=is_phrase)])
 
 
@@ -255,7 +255,7 @@ def _in_name(condition: str) -> str:
 
 def _phone(text: str) -> list[str]:
     found = numbers.phone(text.strip(".,;:!?"))
-    return [quoted(one) + (":*" if is_beginning else "") for one, is_beginning in found]
+    return [quoted(form) + (":*" if is_beginning else "") for form, is_beginning in found]
 
 
 def thread_query(thread: str) -> str:
@@ -265,7 +265,7 @@ def thread_query(thread: str) -> str:
 
 def _person(operator: str, value: str, resolve: Resolve) -> str:
     named = [folded(value.strip("@<>*"))]
-    whole = [_operator(operator, one) for one in named if one]
+    whole = [_operator(operator, name) for name in named if name]
     ids = resolve("from", value) if operator == "from" else ()
     whole += [_operator("from", folded(id)) for id in ids]
     if re.search(r"[@.]", value.strip("@.")):
@@ -309,7 +309,7 @@ def _loosely(word: Word) -> list[str]:
         if len(bare) >= languages.MIN_STEMMED_CHARS:
             found.append(quoted(bare))
         if language in languages.COMPOUNDING:
-            endings = [one for one in (bare, word.folded) if len(one) >= MIN_COMPOUND_PART_CHARS]
+            endings = [form for form in (bare, word.folded) if len(form) >= MIN_COMPOUND_PART_CHARS]
             found += [f"{quoted(f'<{code}:{ending[::-1]}')}:*" for ending in endings]
     return list(dict.fromkeys(found))
 

@@ -39,7 +39,7 @@ def marked(text: str, shown: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Yield the parts of a snippet, each with True if it is a word of the query."""
     place = 0
     for word in words(text):
-        if word.start >= place and any(word.folded.startswith(one) for one in shown):
+        if word.start >= place and any(word.folded.startswith(start) for start in shown):
             yield text[place : word.start], False
             yield text[word.start : word.end], True
             place = word.end
@@ -47,7 +47,7 @@ def marked(text: str, shown: Sequence[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _places(text: str, shown: Sequence[str]) -> Iterator[int]:
-    wanted = [one for one in shown if one]
+    wanted = [start for start in shown if start]
     if not wanted:
         return
     if text.isascii():
@@ -55,7 +55,7 @@ def _places(text: str, shown: Sequence[str]) -> Iterator[int]:
         yield from (found.start() for found in pattern.finditer(text))
         return
     for word in words(text):
-        if any(word.folded.startswith(one) for one in wanted):
+        if any(word.folded.startswith(start) for start in wanted):
             yield word.start
 
 

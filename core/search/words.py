@@ -199,10 +199,10 @@ def _emoji(chunk: str, start: int) -> Iterator[Word]:
 
 def _flag(character: str) -> list[str]:
     """Return the name of a country's flag by its letters, as in Slack: `flag-de`."""
-    letters = [ord(one) - 0x1F1E6 for one in character]
-    if len(letters) != 2 or not all(0 <= one < 26 for one in letters):
+    letters = [ord(letter) - 0x1F1E6 for letter in character]
+    if len(letters) != 2 or not all(0 <= letter < 26 for letter in letters):
         return []
-    return [f"flag_{''.join(chr(ord('a') + one) for one in letters)}"]
+    return [f"flag_{''.join(chr(ord('a') + letter) for letter in letters)}"]
 
 
 def is_dense(word: str) -> bool:

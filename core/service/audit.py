@@ -8,7 +8,7 @@ from datetime import datetime
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput
-from core.service.content.changes import HORIZON, LATEST, SOURCE
+from core.service.content.changes import FEED_HORIZON, FEED_SOURCE, LATEST
 from core.service.pagination import Keyset, Page, bounded, encode_cursor, invalid_cursor
 from core.service.query_timeout import QuerySlots
 
@@ -54,7 +54,7 @@ SELECT {COLUMNS} FROM (
 END_OF_FEED = f"""
 SELECT a.changed_xid, a.id {_LATER} ORDER BY a.changed_xid, a.id OFFSET %(skipped)s LIMIT 1
 """
-PAGE = f"""
+PAGE_OF_AUDIT = f"""
 SELECT {COLUMNS} FROM (
     SELECT * {_EARLIER} AND ({PAGE_KEY.is_endless} OR (a.changed_xid, a.id) >= {PAGE_KEY.end})
     ORDER BY a.changed_xid DESC, a.id DESC OFFSET 0
@@ -65,7 +65,7 @@ SELECT a.changed_xid, a.id {_EARLIER}
 ORDER BY a.changed_xid DESC, a.id DESC OFFSET %(skipped)s LIMIT 1
 """
 # Rows of another cluster whose transactions had higher numbers, after a restore.
-RESTAMP = """
+RESTAMP_AUDIT = """
 UPDATE audit SET changed_xid = pg_current_xact_id()::text::bigint
 WHERE changed_xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
 """
@@ -135,8 +135,8 @@ def read(
         long.
       ServerUnavailable: Too many slow queries are in progress.
     """
-    source = fetch(conn, SOURCE, {})[0]["source"]
-    horizon = int(fetch(conn, HORIZON, {})[0]["changed_xid"])
+    source = fetch(conn, FEED_SOURCE, {})[0]["source"]
+    horizon = int(fetch(conn, FEED_HORIZON, {})[0]["changed_xid"])
     place = _place(source, horizon, after)
     params = audit_filter.params | {"limit": bounded(limit) + 1}
     params |= {"changed_xid": place[0], "id": place[1]}
@@ -179,9 +179,9 @@ def page(
     """
     with slots.transaction(conn, user=audit_filter.user):
         params = audit_filter.params | PAGE_KEY.params(limit, after)
-        return PAGE_KEY.read_bounded(conn, PAGE, END_OF_PAGE, params)
+        return PAGE_KEY.read_bounded(conn, PAGE_OF_AUDIT, END_OF_PAGE, params)
 
 
 def repair_horizon(conn: Conn) -> bool:
     """Give rows of another cluster new numbers, after a restore. True if there were such rows."""
-    return conn.execute(RESTAMP).rowcount > 0
+    return conn.execute(RESTAMP_AUDIT).rowcount > 0

@@ -18,11 +18,11 @@ MIN_PREFIX_CHARS = 4
 """Minimum length of a UUID prefix in characters, without dashes."""
 
 # A prefix selects a range of the primary key.
-ACCOUNTS = """
+ACCOUNTS_BY_PREFIX = """
 SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
 WHERE id BETWEEN %(low)s AND %(high)s ORDER BY id LIMIT 6
 """
-NAMED = """
+ACCOUNTS_BY_NAME = """
 SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
 WHERE name = %s ORDER BY created_at, id LIMIT 6
 """
@@ -32,12 +32,12 @@ SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integrat
 WHERE (name = %(text)s OR id = %(id)s) AND (%(user)s::text IS NULL OR user_id = %(user)s)
 ORDER BY created_at, id LIMIT 6
 """
-RUNS = """
+RUNS_BY_PREFIX = """
 SELECT id, concat_ws(', ', integration_domain, state) FROM sync_run
 WHERE id BETWEEN %(low)s AND %(high)s ORDER BY id LIMIT 6
 """
 
-NAMES = "SELECT id, name FROM user_integration WHERE id = ANY(%s)"
+ACCOUNT_NAMES = "SELECT id, name FROM user_integration WHERE id = ANY(%s)"
 
 _HEX = re.compile(r"[0-9a-f]{1,32}")
 
@@ -49,9 +49,9 @@ def account_id(conn: Conn, text: str) -> UUID:
       NotFound: No account matches.
       InvalidInput: Several accounts match; the message lists them.
     """
-    matches = conn.execute(NAMED, (text,)).fetchall() if "\0" not in text else []
+    matches = conn.execute(ACCOUNTS_BY_NAME, (text,)).fetchall() if "\0" not in text else []
     if not matches:
-        matches = _by_prefix(conn, ACCOUNTS, text)
+        matches = _by_prefix(conn, ACCOUNTS_BY_PREFIX, text)
     return _only(matches, text, "account")
 
 
@@ -83,13 +83,13 @@ def run_id(conn: Conn, text: str) -> UUID:
       NotFound: No run matches.
       InvalidInput: Several runs match; the message lists them.
     """
-    return _only(_by_prefix(conn, RUNS, text), text, "run")
+    return _only(_by_prefix(conn, RUNS_BY_PREFIX, text), text, "run")
 
 
 def with_account_names(conn: Conn, rows: Sequence[Row]) -> list[Row]:
     """Add the name of its account to each row."""
     names: dict[UUID, str] = dict(
-        conn.execute(NAMES, ([row["user_integration_id"] for row in rows],)).fetchall()
+        conn.execute(ACCOUNT_NAMES, ([row["user_integration_id"] for row in rows],)).fetchall()
     )
     return [row | {"account_name": names.get(row["user_integration_id"], "")} for row in rows]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Container, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -18,15 +17,15 @@ from core.errors import (
     InvalidInput,
     NotFound,
     PollingError,
+    WrongState,
 )
 from core.integration.base import Integration, has_own
 from core.integration.members import Member
 from core.known_secrets import KNOWN
-from core.ledger import audit, organizations
+from core.ledger import audit, endings, organizations
 from core.ledger.looks import wait_until_seen
 from core.ledger.organizations import Changes, Organization
 from core.results.text import is_storable
-from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts.actions import MAX_TEXT_CHARS, require_text
 from core.service.accounts.check import TRY_LATER, check, rejection
 from core.service.accounts.deadline import BoundedCheck
@@ -53,7 +52,7 @@ LIST_SECONDS = 10.0
 """Seconds after which a request leaves the rest of a listing to a worker process."""
 
 SHOWN = """id, user_id, integration_domain, name, listed IS NOT NULL AS is_listed, excluded,
-    poll_interval_minutes, members, problem, listed_at, created_at, updated_at"""
+    poll_interval_minutes, members, problem, listed_at, ending_since, created_at, updated_at"""
 # An organization is a rare thing: the list has no pages.
 LIST = f"SELECT {SHOWN} FROM organization ORDER BY created_at, id LIMIT 1000"
 ONE = f"SELECT {SHOWN} FROM organization WHERE id = %(id)s"
@@ -62,7 +61,7 @@ SELECT {SHOWN} FROM organization
 WHERE name = %(text)s OR id::text LIKE %(prefix)s ORDER BY created_at, id LIMIT 2
 """
 # Served by `user_integration_organization`.
-COUNTS = f"""
+COUNT_MEMBERS = f"""
 SELECT count(*) AS accounts,
     count(*) FILTER (WHERE sync_status = '{AccountState.ACTIVE}') AS active,
     count(*) FILTER (WHERE sync_status = '{AccountState.ERROR}') AS in_error,
@@ -78,17 +77,8 @@ ON CONFLICT (integration_domain, name) DO UPDATE SET user_id = excluded.user_id,
     config = excluded.config, credentials = excluded.credentials, listed = excluded.listed,
     excluded = excluded.excluded, poll_interval_minutes = excluded.poll_interval_minutes,
     members_due_at = now(), problem = NULL, updated_at = now()
+WHERE o.ending_since IS NULL
 RETURNING id, created_at = updated_at
-"""
-ACCOUNTS = """
-SELECT id FROM user_integration WHERE organization_id = %s AND credentials IS NOT NULL
-ORDER BY id LIMIT 100
-"""
-LOCK = "SELECT FROM organization WHERE id = %s FOR UPDATE"
-DELETE = "DELETE FROM organization WHERE id = %s"
-FORGET = """
-UPDATE user_integration SET organization_id = NULL, member = NULL, left_at = NULL
-WHERE organization_id = %s
 """
 
 
@@ -143,6 +133,7 @@ def connect(
       NotFound: The integration does not exist.
       InvalidInput: The integration has no organizations, a value is invalid, there is no member, or
         the provider refuses the credentials.
+      WrongState: An organization of this name is being disconnected.
       PollingError: The provider is unavailable.
     """
     integration = backend.registry.get(domain)
@@ -169,7 +160,8 @@ def connect(
             "excluded": json.dumps(one.excluded), "interval": interval_minutes,
         }  # fmt: skip
         row = conn.execute(SAVE, params).fetchone()
-        assert row is not None
+        if row is None:
+            raise WrongState("organization-ending")
         id, is_new = row
         conn.execute(organizations.RENEWED, (id,))
         detail = {"integration_domain": domain, "name": name}
@@ -187,12 +179,15 @@ def sync(backend: Backend, id: UUID) -> Changes:
 
     Raises:
       NotFound: It does not exist.
+      WrongState: It is being disconnected.
       InvalidInput, PollingError: The provider refuses the listing. Nothing has changed.
     """
     with backend.database.connection() as conn:
         one = organizations.load(conn, id)
     if one is None:
         raise NotFound("organization-not-found", organization=id)
+    if one.is_ending:
+        raise WrongState("organization-ending")
     integration = backend.registry.get(one.integration_domain)
     try:
         listed = _listed(backend, integration, one, needs_active=False)
@@ -238,46 +233,39 @@ def find(conn: Conn, text: str) -> UUID:
     return UUID(str(rows[0]["id"]))
 
 
-def disconnect(backend: Backend, id: UUID) -> int:
-    """Delete an organization with its credentials, and disconnect its accounts.
+def disconnect(
+    backend: Backend, id: UUID, *, hides_content: bool = False, erases_accounts: bool = False
+) -> int:
+    """Delete the credentials of an organization, and let the leader end its accounts.
 
-    Their content is kept. Returns the number of accounts that were disconnected.
+    No worker starts a task of its accounts any more. The leader disconnects them in portions, and
+    deletes the organization after the last one. A repeated request changes nothing.
+
+    Args:
+      backend: The backend.
+      id: The id of the organization.
+      hides_content: True to hide the content, and to delete it after the delay. Until then, new
+        credentials restore an account, and so does the organization if it is connected again.
+      erases_accounts: True to hide the content, and to delete the accounts, too.
+
+    Returns:
+      The number of accounts that are left.
 
     Raises:
       NotFound: It does not exist.
+      WrongState: It ends in another way already.
     """
+    hides = hides_content or erases_accounts
     with backend.database.connection() as conn:
-        found = one(conn, id)
-        disconnected, is_gone = 0, False
-        while not is_gone:
-            disconnected += _disconnect_accounts(conn, id)
-            with conn.transaction():
-                conn.execute(LOCK, (id,))
-                is_gone = conn.execute(ACCOUNTS, (id,)).fetchone() is None
-                if is_gone:  # no listing has added an account since
-                    _delete(conn, id, found["name"])
+        left = endings.begin(conn, id, hides_content=hides, erases_accounts=erases_accounts)
     wait_until_seen(backend.database)
-    return disconnected
-
-
-def _delete(conn: Conn, id: UUID, name: str) -> None:
-    if conn.execute(DELETE, (id,)).rowcount:
-        audit.record(conn, Act.ORGANIZATION_DISCONNECT, AuditTarget.ORGANIZATION, id, name=name)
-    conn.execute(FORGET, (id,))
-
-
-def _disconnect_accounts(conn: Conn, id: UUID) -> int:
-    disconnected = 0
-    while ids := [account for (account,) in conn.execute(ACCOUNTS, (id,))]:
-        for account in ids:
-            with suppress(NotFound):  # erased in the meantime
-                account_disconnect.disconnect(conn, account, Act.ACCOUNT_DISCONNECT)
-                disconnected += 1
-    return disconnected
+    return left
 
 
 def sentence(row: Row) -> str:
-    """Describe the latest listing of an organization's members."""
+    """Describe the latest listing of an organization's members, or its end."""
+    if row["ending_since"]:
+        return f"Disconnecting: {counted(row['accounts'], 'account')} left."
     if row["problem"]:
         return f"The members could not be listed: {row['problem'].rstrip('.')}."
     if row["listed_at"] is None:
@@ -302,7 +290,7 @@ def summary(changes: Changes) -> str:
 
 
 def _counted(conn: Conn, row: Row) -> Row:
-    return row | fetch(conn, COUNTS, {"id": row["id"]})[0]
+    return row | fetch(conn, COUNT_MEMBERS, {"id": row["id"]})[0]
 
 
 def _require_members(listed: Sequence[str], excluded: Sequence[str]) -> None:

@@ -157,7 +157,7 @@ class ProviderSlots:
         except REDIS_UNAVAILABLE:
             with self._lock:
                 hour = key.rpartition(":")[2]
-                for old in [one for one in self._counts if not one.endswith(hour)]:
+                for old in [counted for counted in self._counts if not counted.endswith(hour)]:
                     del self._counts[old]
                 self._counts[key] += 1
                 return self._counts[key]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
+from core.db.clocks import TODAY, TOMORROW
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.ledger import quotas as ledger
-from core.ledger.quotas import TODAY, TOMORROW, most
+from core.ledger.quotas import most
 from core.service.accounts.actions import require_text
 from core.service.backend import Backend
 from core.states import Quota
@@ -101,10 +102,10 @@ def change(backend: Backend, user: str, changes: Mapping[Quota, Change]) -> Row:
     """
     require_text(user_id=user)
     reset = [name for name, number in changes.items() if number == "default"]
-    given = {name: number for name, number in changes.items() if not isinstance(number, str)}
+    numbers = {name: number for name, number in changes.items() if not isinstance(number, str)}
     with backend.database.connection() as conn:
         with conn.transaction():
-            ledger.set_quotas(conn, user, given)
+            ledger.set_quotas(conn, user, numbers)
             ledger.reset_quotas(conn, user, reset)
             ledger.add_changes(conn, user)
             ledger.judge(conn, [user])

@@ -10,9 +10,7 @@ from pathlib import Path
 from string import Template
 
 from core.errors import InvalidInput
-from core.integration.limits import RESERVED_DOMAINS
-
-_DOMAIN = re.compile(r"[a-z][a-z0-9-]{0,62}")
+from core.integration.limits import is_domain
 
 PYPROJECT = """\
 [build-system]
@@ -202,6 +200,6 @@ def scaffold(directory: Path, domain: str | None = None, commands: Sequence[str]
 def _domain(name: str) -> str:
     domain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     domain = domain.removeprefix("integration-polling-").removeprefix("plugins-")
-    if not _DOMAIN.fullmatch(domain) or domain in RESERVED_DOMAINS:
+    if not is_domain(domain):
         raise InvalidInput("plugin-domain-invalid", name=name)
     return domain

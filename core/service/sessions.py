@@ -1,7 +1,8 @@
 """Sessions of the dashboard: open, find and end them.
 
-A token opens a session and is not part of it. A session has a random id, which only its browser
-knows. The database holds the id's SHA-256 digest.
+A token opens a session and is not part of it; or a person opens it who signed in with the identity
+provider (`core.service.sign_on`). A session has a random id, which only its browser knows. The
+database holds the id's SHA-256 digest.
 """
 
 from __future__ import annotations
@@ -10,22 +11,25 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, replace
+from typing import Any
 
 from core.db.pool import Conn
 from core.ledger import audit
+from core.scopes import role_named
 from core.service import tokens
-from core.service.authorization import Principal
+from core.service.authorization import Person, Principal
 from core.states import Act, AuditTarget, Channel
 
 HOURS = 12
 """The number of hours after which a session ends. The server enforces it."""
 
 MAX_SESSIONS = 100
-"""The maximum number of open sessions of one token. A further one ends the oldest."""
+"""The maximum number of open sessions of one token or person. A further one ends the oldest."""
 
 OPEN_SESSION = """
-INSERT INTO session (digest, token_id, expires_at)
-VALUES (%(digest)s, %(token)s, now() + %(hours)s * interval '1 hour')
+INSERT INTO session (digest, token_id, issuer, subject, name, role, expires_at)
+VALUES (%(digest)s, %(token)s, %(issuer)s, %(subject)s, %(name)s, %(role)s,
+    now() + %(hours)s * interval '1 hour')
 """
 # The index on the token of a session serves it.
 END_OLDEST = """
@@ -34,14 +38,27 @@ DELETE FROM session WHERE digest IN (
     ORDER BY expires_at DESC OFFSET %(most)s
 )
 """
-# The primary key serves it. An end further ahead than a session may last counts as past: the clock
+# The index on the person of a session serves both.
+END_OLDEST_OF_PERSON = """
+DELETE FROM session WHERE digest IN (
+    SELECT digest FROM session
+    WHERE token_id IS NULL AND issuer = %(issuer)s AND subject = %(subject)s
+    ORDER BY expires_at DESC OFFSET %(most)s
+)
+"""
+END_SESSIONS_OF_PERSON = """
+DELETE FROM session WHERE token_id IS NULL AND issuer = %(issuer)s AND subject = %(subject)s
+"""
+# The primary key serves it. The session of a person ends if another provider is set, or none. An
+# end further ahead than a session may last counts as past: the clock
 # of the database was set back.
 FIND_SESSION = """
-SELECT t.id, t.user_id, t.scopes
-FROM session s JOIN api_token t ON t.id = s.token_id
+SELECT t.id, t.user_id, t.scopes, s.issuer, s.subject, s.name, s.role
+FROM session s LEFT JOIN api_token t ON t.id = s.token_id
 WHERE s.digest = %(digest)s
   AND s.expires_at > now() AND s.expires_at <= now() + %(hours)s * interval '1 hour'
-  AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+  AND CASE WHEN s.token_id IS NULL THEN s.issuer = %(issuer)s
+      ELSE t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now()) END
 """
 HOLD_SESSION = """
 SELECT FROM session WHERE digest = %(digest)s
@@ -62,7 +79,7 @@ class Session:
     """A session that is open.
 
     Attributes:
-      principal: The owner of the token that opened it.
+      principal: The owner of the token that opened it, or the person who did.
       digest: The digest by which the database knows it.
       csrf: The value that its forms carry. It is derived from the id, so another site can neither
         read nor choose it.
@@ -82,45 +99,70 @@ def open_session(conn: Conn, token: str) -> str | None:
     principal = tokens.authenticate(conn, token)
     if principal is None:
         return None
-    id = secrets.token_urlsafe(32)
-    params = {"digest": digest_of(id), "token": principal.token_id, "hours": HOURS}
+    return _open(conn, principal, AuditTarget.TOKEN, principal.token_id)
+
+
+def open_session_of(conn: Conn, person: Person) -> str:
+    """Open a session of a person, and return its id. If they have too many, end the oldest."""
+    detail = {"issuer": person.issuer, "role": person.role}
+    return _open(conn, Principal.of_person(person), AuditTarget.SESSION, person.subject, **detail)
+
+
+def _open(
+    conn: Conn, principal: Principal, target: AuditTarget, target_id: object, **detail: Any
+) -> str:
+    id, person = secrets.token_urlsafe(32), principal.person
+    owner = {"token": principal.token_id, "most": MAX_SESSIONS} | {
+        name: getattr(person, name, None) for name in ("issuer", "subject", "name", "role")
+    }
     actor = replace(
         audit.current_actor(),
         channel=Channel.DASHBOARD,
+        name=principal.name,
         token_id=principal.token_id,
         user_id=principal.user_id,
     )
     with audit.acting_as(actor), conn.transaction():
-        conn.execute(OPEN_SESSION, params)
-        conn.execute(END_OLDEST, {"token": principal.token_id, "most": MAX_SESSIONS})
-        audit.record(
-            conn,
-            Act.SESSION_OPEN,
-            AuditTarget.TOKEN,
-            principal.token_id,
-            user_id=principal.user_id,
-        )
+        conn.execute(OPEN_SESSION, owner | {"digest": digest_of(id), "hours": HOURS})
+        conn.execute(END_OLDEST if person is None else END_OLDEST_OF_PERSON, owner)
+        audit.record(conn, Act.SESSION_OPEN, target, target_id, user_id=principal.user_id, **detail)
     return id
 
 
-def record_refusals(conn: Conn, number: int = 1) -> None:
-    """Record that sign-ins were refused. Nothing of their tokens is known.
+def record_refusals(conn: Conn, number: int = 1, name: str | None = None, **detail: Any) -> None:
+    """Record that sign-ins were refused.
 
     Args:
       conn: A connection.
       number: The number of sign-ins since the entry before. Default: 1.
+      name: The name of the last person, as the identity provider named them. Default: unknown, as
+        with a wrong token.
+      **detail: Further facts about the last one, without secrets.
     """
-    audit.record(conn, Act.SESSION_REFUSE, AuditTarget.SESSION, "", attempts=number)
+    with audit.acting_as(replace(audit.current_actor(), name=name)):
+        target = AuditTarget.SESSION
+        audit.record(conn, Act.SESSION_REFUSE, target, "", attempts=number, **detail)
 
 
-def find_session(conn: Conn, id: str) -> Session | None:
-    """Return an open session; None if it has ended, or if its token has."""
+def find_session(conn: Conn, id: str, issuer: str | None = None) -> Session | None:
+    """Return an open session; None if it has ended, or if its token has.
+
+    Args:
+      conn: A connection.
+      id: The id of the session.
+      issuer: The identity provider whose sessions are valid. Default: none.
+    """
     digest = digest_of(id)
-    row = conn.execute(FIND_SESSION, {"digest": digest, "hours": HOURS}).fetchone()
+    params = {"digest": digest, "hours": HOURS, "issuer": issuer}
+    row = conn.execute(FIND_SESSION, params).fetchone()
     if row is None:
         return None
-    token_id, user_id, scopes = row
-    return Session(Principal.of(token_id, user_id, scopes), digest, csrf_of(id))
+    token_id, user_id, scopes, *person = row
+    if token_id is not None:
+        return Session(Principal.of(token_id, user_id, scopes), digest, csrf_of(id))
+    of, subject, name, role = person
+    principal = Principal.of_person(Person(of, subject, name, role_named(role)))
+    return Session(principal, digest, csrf_of(id))
 
 
 def hold(conn: Conn, session: Session) -> bool:
@@ -128,9 +170,8 @@ def hold(conn: Conn, session: Session) -> bool:
     params = {"digest": session.digest, "hours": HOURS}
     # The token first: its deletion deletes its sessions.
     return (
-        tokens.hold(conn, session.principal)
-        and conn.execute(HOLD_SESSION, params).fetchone() is not None
-    )
+        session.principal.person is not None or tokens.hold(conn, session.principal)
+    ) and conn.execute(HOLD_SESSION, params).fetchone() is not None
 
 
 def end_session(conn: Conn, id: str) -> None:
@@ -139,7 +180,10 @@ def end_session(conn: Conn, id: str) -> None:
 
 
 def end_sessions(conn: Conn, principal: Principal) -> int:
-    """End all sessions of a user, or of an operator's token; return their number."""
+    """End all sessions of a user, a person, or an operator's token; return their number."""
+    if (person := principal.person) is not None:
+        of_person = {"issuer": person.issuer, "subject": person.subject}
+        return conn.execute(END_SESSIONS_OF_PERSON, of_person).rowcount
     params = {"token": principal.token_id, "user": principal.user_id}
     return conn.execute(END_SESSIONS, params).rowcount
 

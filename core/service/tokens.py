@@ -20,7 +20,7 @@ from core.errors import InvalidInput, NotFound, Refused, TooManyRequests
 from core.ledger import audit
 from core.results.text import is_storable
 from core.scopes import DEFAULT, Scope, in_order
-from core.service.authorization import Principal
+from core.service.authorization import Authorize, Principal, always
 from core.service.pagination import Keyset, Page, PagedQuery
 from core.states import Act, AuditTarget
 
@@ -147,16 +147,19 @@ def create_for(
     name: str = "",
     days: float | None = None,
     scopes: Iterable[Scope],
+    authorize: Authorize = always,
 ) -> CreatedToken:
-    """Create a token with another one. It can do no more, and does not outlive the other one.
+    """Create a token for a principal. It can do no more, and does not outlive the other token.
 
     Args:
       conn: A connection.
-      principal: The owner of the other token. With a user's token, the new one is that user's.
+      principal: The owner of the other token, or a person. With a user's token, the new one is that
+        user's.
       user_id: As for `create`.
       name: As for `create`.
       days: As for `create`.
       scopes: As for `create`.
+      authorize: Raises if the session of the request has ended. Default: the request has none.
 
     Raises:
       Refused: The principal does not have one of the scopes, or belongs to another user.
@@ -174,10 +177,16 @@ def create_for(
         if max(of_this_day, valid) >= MAX_TOKENS_PER_USER:
             raise TooManyRequests("tokens-exhausted", most=MAX_TOKENS_PER_USER)
     with conn.transaction():
-        row = conn.execute(LOCK_VALID, (principal.token_id,)).fetchone()
-        if row is None:
-            raise NotFound("token-not-valid", token=principal.token_id)
-        return create(conn, user_id=owner, name=name, days=days, scopes=granted, not_after=row[0])
+        authorize(conn)
+        not_after = None
+        if principal.person is None:
+            row = conn.execute(LOCK_VALID, (principal.token_id,)).fetchone()
+            if row is None:
+                raise NotFound("token-not-valid", token=principal.token_id)
+            (not_after,) = row
+        return create(
+            conn, user_id=owner, name=name, days=days, scopes=granted, not_after=not_after
+        )
 
 
 def revoke(conn: Conn, id: UUID, *, user_id: str | None = None) -> None:
@@ -217,6 +226,8 @@ def current(conn: Conn, principal: Principal) -> Principal | None:
 
     A request that waits calls it before it continues.
     """
+    if principal.token_id is None:
+        return None
     row = conn.execute(FIND_BY_ID, (principal.token_id,)).fetchone()
     return None if row is None else Principal.of(principal.token_id, *row)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from core.db.clocks import TODAY
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.pagination import Keyset, Page
@@ -14,7 +15,7 @@ SIZE_KEY = Keyset({"place": "float8", "user_id": "text"})
 _SUMS = """sum(polls)::bigint AS polls, sum(tasks)::bigint AS tasks,
     sum(thread_seconds)::float AS thread_seconds, sum(bytes_in)::bigint AS bytes_in,
     sum(bytes_kept)::bigint AS bytes_kept"""
-_SINCE = "day > (clock_timestamp() AT TIME ZONE 'UTC')::date - %(days)s::int"
+_SINCE = f"day > {TODAY} - %(days)s::int"
 
 _OF_USERS = f"""
 SELECT user_id, {_SUMS} FROM user_day
@@ -34,18 +35,18 @@ LARGEST_FIRST: Mapping[str, str] = {
     for column in ("polls", "tasks", "thread_seconds", "bytes_in", "bytes_kept")
 }
 # The primary key serves it.
-DAYS = f"""
+USE_BY_DAY = f"""
 SELECT day, polls, tasks, thread_seconds, bytes_in, bytes_kept FROM user_day
 WHERE user_id = %(user)s AND {_SINCE} ORDER BY day DESC
 """
 # Today's largest users by name, and all others together. The index `user_day_day` serves it.
-LARGEST = """
+LARGEST = f"""
 SELECT CASE WHEN place <= %(named)s THEN user_id ELSE '' END AS user, sum(polls)::bigint AS polls,
     sum(tasks)::bigint AS tasks, sum(thread_seconds)::float AS thread_seconds,
     sum(bytes_in)::bigint AS bytes_in, sum(bytes_kept)::bigint AS bytes_kept
 FROM (
     SELECT *, row_number() OVER (ORDER BY thread_seconds DESC, user_id) AS place FROM user_day
-    WHERE day = (clock_timestamp() AT TIME ZONE 'UTC')::date
+    WHERE day = {TODAY}
 ) ranked GROUP BY 1 ORDER BY 1
 """
 
@@ -85,7 +86,7 @@ def of_users(
 
 def by_day(conn: Conn, user: str, days: int = 30) -> list[Row]:
     """Return the use of a user on each of the latest days (UTC), the newest first."""
-    return fetch(conn, DAYS, {"user": user, "days": days})
+    return fetch(conn, USE_BY_DAY, {"user": user, "days": days})
 
 
 def largest(conn: Conn) -> list[Row]:

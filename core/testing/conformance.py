@@ -132,9 +132,9 @@ class IntegrationConformance:
         if not has_own(self.integration, "webhook"):
             pytest.skip("the integration has no webhook")
         settings = self.integration.manifest.settings
-        given = settings() if settings else None
+        values = settings() if settings else None
         for body in (b"", b"{}", b"null", b"\xff"):
-            response = self.integration.webhook(WebhookRequest(body, {}, {}, given))
+            response = self.integration.webhook(WebhookRequest(body, {}, {}, values))
             checked_response(response)
             assert response.status >= 400, f"webhook() accepted the unsigned body {body!r}"
             assert not response.hints, "webhook() returned hints of an unsigned request"

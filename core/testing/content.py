@@ -361,17 +361,18 @@ class ContentTable:
     def apply_reread(self, changes: RereadRow) -> None:
         """Save the changes of an item that was read again; its writers stay the same."""
         for write in changes.writes:
-            fields = {name: value for name, value in write.items() if name != "same"}
+            fields = write._asdict()
+            del fields["same"]
             item = Item.of(OutputRow(Operation.KEEP, **fields), self._store)
             before = self._rows.get(item.id)
             if before is None or before.item is None:
-                self._rows[item.id] = _Kept(item, fields["digest"], changes.seq, changes.seq, 0)
+                self._rows[item.id] = _Kept(item, write.digest, changes.seq, changes.seq, 0)
             else:
-                if write["same"]:
+                if write.same:
                     content = before.item.content
                     item = replace(item, content=content, is_text=before.item.is_text)
                 self._children[before.item.parent].discard(item.id)
-                before.item, before.digest = item, fields["digest"]
+                before.item, before.digest = item, write.digest
             self._children[item.parent].add(item.id)
         for id in changes.gone:
             row = self._rows[id]

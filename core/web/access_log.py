@@ -16,7 +16,7 @@ class AccessLog:
     """Middleware that logs each request after its response.
 
     A line has the client, the method, the path without its query, the status, the size, the
-    duration and the token. A query may contain the words of a search.
+    duration, and the token or the person. A query may contain the words of a search.
 
     Args:
       app: The application.
@@ -42,13 +42,14 @@ class AccessLog:
             await self.app(scope, receive, counted)
         finally:
             actor = current_actor()
+            author = f"token {actor.token_id or '-'}" if actor.name is None else actor.name
             log.info(
-                "%s %s %s %d, %d bytes, %.1f ms, token %s",
+                "%s %s %s %d, %d bytes, %.1f ms, %s",
                 actor.address or "-",
                 scope["method"],
                 repr(scope["path"])[1:-1],
                 status,
                 size,
                 1_000 * (time.monotonic() - began),
-                actor.token_id or "-",
+                author,
             )

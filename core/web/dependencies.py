@@ -60,7 +60,13 @@ def act_as(channel: Channel, principal: Principal, request: Request) -> None:
     """Name the author of the acts of a request."""
     address = request.client.host if request.client is not None else None
     set_actor(
-        Actor(channel, token_id=principal.token_id, user_id=principal.user_id, address=address)
+        Actor(
+            channel,
+            name=principal.name,
+            token_id=principal.token_id,
+            user_id=principal.user_id,
+            address=address,
+        )
     )
 
 

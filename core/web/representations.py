@@ -172,7 +172,7 @@ def is_known(request: Headers, tag: str) -> bool:
     known = request.get("if-none-match")
     if known is None:
         return False
-    tags = [one.strip().removeprefix("W/") for one in known.split(",")]
+    tags = [tag.strip().removeprefix("W/") for tag in known.split(",")]
     return "*" in tags or tag.removeprefix("W/") in tags
 
 

@@ -31,8 +31,8 @@ class RequestIds:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
-        name = given if SHAPE.fullmatch(given) else uuid4().hex
+        sent = Headers(scope=scope).get(HEADER, "")
+        name = sent if SHAPE.fullmatch(sent) else uuid4().hex
 
         async def with_name(message: Message) -> None:
             if message["type"] == "http.response.start":

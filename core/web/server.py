@@ -155,7 +155,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(*arguments, **more)
 
 
-class Listener(socket.socket):
+class ListeningSocket(socket.socket):
     """A socket that closes new connections that need no service.
 
     They are those of an address that opens too many, and those whose client has left already. A
@@ -214,7 +214,7 @@ def _has_left(connection: socket.socket) -> bool:
     return state[0] != _ESTABLISHED
 
 
-def _listen(host: str, port: int, is_proxy: Callable[[str], bool]) -> Listener:
+def _listen(host: str, port: int, is_proxy: Callable[[str], bool]) -> ListeningSocket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -222,4 +222,4 @@ def _listen(host: str, port: int, is_proxy: Callable[[str], bool]) -> Listener:
         raise SettingsError(
             "address-in-use", host=host, port=port, detail=error.strerror or str(error)
         ) from None
-    return Listener(listener, is_proxy)
+    return ListeningSocket(listener, is_proxy)

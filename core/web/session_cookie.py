@@ -1,4 +1,4 @@
-"""The cookie that holds the id of a session.
+"""The cookie that holds the id of a session, and the one of a sign-in that has begun.
 
 Over HTTPS its name begins with the prefix `__Host-`
 (https://developer.mozilla.org/docs/Web/HTTP/Reference/Headers/Set-Cookie#cookie_prefixes). A
@@ -18,18 +18,21 @@ from core.public_addresses import is_loopback_name
 from core.service import sessions
 
 NAME = "polling_session"
-HOST_NAME = f"__Host-{NAME}"
+SIGN_IN = "polling_sign_in"
+"""The cookie of a sign-in that continues when the identity provider redirects the browser here."""
+
+PREFIX = "__Host-"
+HOST_NAME = f"{PREFIX}{NAME}"
 
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
 """Headers of a proxy: the browser's own address is not the one in `Host`."""
 
 
-def read(request: Request, public_url: str | None) -> str | None:
-    """Return the id of the request's session; None without one."""
+def read(request: Request, public_url: str | None, name: str = NAME) -> str | None:
+    """Return the value of a cookie, such as the id of the session; None without one."""
     cookies = list(_cookies(request))
-    name = HOST_NAME
-    if is_loopback(request, public_url) and HOST_NAME not in dict(cookies):
-        name = NAME
+    if not is_loopback(request, public_url) or PREFIX + name in dict(cookies):
+        name = PREFIX + name
     ids = {id for key, id in cookies if key == name}
     return ids.pop() or None if len(ids) == 1 else None
 
@@ -52,16 +55,23 @@ def is_allowed(request: Request, public_url: str | None) -> bool:
     return is_https(request, public_url) or is_loopback(request, public_url)
 
 
-def write(request: Request, response: Response, id: str, public_url: str | None) -> None:
-    """Set the cookie."""
-    name = HOST_NAME if is_https(request, public_url) else NAME
-    _set(response, name, id, sessions.HOURS * 3600)
+def write(
+    request: Request,
+    response: Response,
+    value: str,
+    public_url: str | None,
+    name: str = NAME,
+    minutes: int = sessions.HOURS * 60,
+) -> None:
+    """Set a cookie: by default, that of the session."""
+    prefix = PREFIX if is_https(request, public_url) else ""
+    _set(response, prefix + name, value, minutes * 60)
 
 
-def delete(response: Response) -> None:
-    """Delete the cookie of this browser, under both names."""
-    for name in (HOST_NAME, NAME):
-        _set(response, name, "", 0)
+def delete(response: Response, name: str = NAME) -> None:
+    """Delete a cookie of this browser, under both names: by default, that of the session."""
+    for prefix in (PREFIX, ""):
+        _set(response, prefix + name, "", 0)
 
 
 def _set(response: Response, name: str, value: str, seconds: int) -> None:
@@ -70,7 +80,7 @@ def _set(response: Response, name: str, value: str, seconds: int) -> None:
         value,
         max_age=seconds,
         path="/",
-        secure=name == HOST_NAME,
+        secure=name.startswith(PREFIX),
         httponly=True,
         samesite="lax",
     )

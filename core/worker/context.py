@@ -57,7 +57,7 @@ SELECT external_id, fingerprint FROM user_integration_content
 WHERE user_integration_id = %s AND parent IS NULL AND deleted_at IS NULL
 """
 # Served by the unique key.
-CONTENT = """
+CONTENT_OF_ITEM = """
 SELECT content_text, content_bytes, blob_key FROM user_integration_content
 WHERE user_integration_id = %s AND external_id = %s AND deleted_at IS NULL
 """
@@ -229,7 +229,7 @@ class TaskContext:
     def content(self, id: str) -> Iterator[bytes]:
         """Return the kept content of an item in blocks; see `core.Context.content`."""
         with self._services.database.connection() as conn:
-            row = conn.execute(CONTENT, (self._dispatch.account_id, id)).fetchone()
+            row = conn.execute(CONTENT_OF_ITEM, (self._dispatch.account_id, id)).fetchone()
         if row is None:
             return
         text, data, blob = row

@@ -9,12 +9,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from core.backoff import growing_pause
 from core.egress import Egress
 from core.http_session import HttpSession
 from core.integration.base import BaseIntegration
 from core.results.signals import NoFreeInstance
 from core.worker.accounts import LoadedAccount
-from core.worker.slots import Slots
+from core.worker.slots import AccountSlots
 
 IDLE_SECONDS = BaseIntegration.idle_seconds
 """Seconds that an idle instance is kept by default; it may have an open connection."""
@@ -68,7 +69,7 @@ class InstancePool:
       slots: The places of the limits that count instances. Default: these limits are not counted.
     """
 
-    def __init__(self, egress: Egress, slots: Slots | None = None) -> None:
+    def __init__(self, egress: Egress, slots: AccountSlots | None = None) -> None:
         self._egress = egress
         self._slots = slots
         self._refused: dict[str, tuple[float, int]] = {}
@@ -129,7 +130,7 @@ class InstancePool:
         }
         _, times = recent.get(key, (now, 0))
         self._refused = recent | {key: (now, min(times + 1, 10))}
-        return min(RETRY_SECONDS * 2 ** (times - 1), MAX_RETRY_SECONDS) if times else 0.0
+        return growing_pause(RETRY_SECONDS, MAX_RETRY_SECONDS, times - 1) if times else 0.0
 
     def count(self, loaded: LoadedAccount) -> int:
         """Return the number of instances that the fleet has; 0 if no limit counts them."""

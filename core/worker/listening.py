@@ -11,7 +11,6 @@ holders do no harm, because hints are coalesced.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from core.accounts.redaction import error_text
+from core.backoff import growing_pause
 from core.content.stored import READ_STATE
 from core.db.clocks import LISTEN_SECONDS
 from core.db.errors import describe
@@ -263,13 +263,13 @@ class Listening:
             if not listeners.claim_naming(conn, domain):
                 return
             try:
-                settings, given = load_settings(integration.manifest.settings), set[str]()
+                settings, read = load_settings(integration.manifest.settings), set[str]()
                 # Most plugins without settings return before they read an account.
                 with (
                     self._egress.for_account(public_only=False),
-                    closing(_listenable(conn, domain, given)) as accounts,
+                    closing(_listenable(conn, domain, read)) as accounts,
                 ):
-                    named = named_listeners(integration.listeners(settings, accounts), given)
+                    named = named_listeners(integration.listeners(settings, accounts), read)
                 fresh = listeners.name_listeners(conn, domain, named)
                 for number in range(0, len(fresh), listeners.PORTION):
                     ledger_hints.add_all(conn, fresh[number : number + listeners.PORTION])
@@ -277,12 +277,12 @@ class Listening:
                 listeners.name_later(conn, domain, time.monotonic() - began)
 
 
-def _listenable(conn: Conn, domain: str, given: set[str]) -> Generator[ListenableAccount]:
+def _listenable(conn: Conn, domain: str, read: set[str]) -> Generator[ListenableAccount]:
     """Yield the active accounts of an integration, and note the ids of those that were read."""
-    with closing(listeners.accounts(conn, domain)) as rows:
-        for row in rows:
-            given.add(row[0])
-            yield ListenableAccount(*row)
+    with closing(listeners.accounts(conn, domain)) as accounts:
+        for account in accounts:
+            read.add(account.id)
+            yield account
 
 
 class _Held:
@@ -361,8 +361,7 @@ class _Held:
 
 def pause_after(failures: int) -> float:
     """Return the seconds until a listener that failed this many times in a row is called again."""
-    longest = min(MAX_PAUSE_SECONDS, 2.0 ** min(failures - 1, 10))
-    return longest * random.uniform(0.8, 1)
+    return growing_pause(1.0, MAX_PAUSE_SECONDS, failures - 1, jitter=0.2)
 
 
 def operator_text(error: BaseException) -> str:

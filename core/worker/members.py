@@ -3,13 +3,15 @@
 Each integration has a thread of its own, so that one cannot delay the others. Plugin code runs in a
 further thread for each listing. After a deadline, the engine records the reason, and ignores what
 this thread returns. Until the thread ends, this process does not list the same organization again.
+A process renews its claim on the organization until it has stored all accounts.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from uuid import UUID
 
@@ -124,12 +126,38 @@ class Members:
         return stuck
 
     def _list(self, listing: MemberListing, stuck: dict[UUID, threading.Thread]) -> Changes:
-        members, one = _bounded(listing, stuck), listing.organization
+        one, claim = listing.organization, _Claim(self._database, listing.organization.id)
+        members = _bounded(listing, stuck, claim)
         with self._database.connection() as conn:
-            return organizations.apply(conn, self._vault, listing.integration, one, members)
+            return organizations.apply(
+                conn, self._vault, listing.integration, one, claim.renewed_during(members)
+            )
 
 
-def _bounded(listing: MemberListing, stuck: dict[UUID, threading.Thread]) -> list[Member]:
+class _Claim:
+    """The claim of this process on an organization."""
+
+    def __init__(self, database: Database, id: UUID) -> None:
+        self._database, self._id = database, id
+        self._renewed = time.monotonic()
+
+    def renew(self) -> None:
+        """Renew the claim, if the latest time is long ago."""
+        if time.monotonic() - self._renewed >= organizations.RENEW_SECONDS:
+            with self._database.connection() as conn:
+                organizations.renew(conn, self._id)
+            self._renewed = time.monotonic()
+
+    def renewed_during(self, members: Iterable[Member]) -> Iterator[Member]:
+        """Yield the members, and renew the claim in between."""
+        for member in members:
+            self.renew()
+            yield member
+
+
+def _bounded(
+    listing: MemberListing, stuck: dict[UUID, threading.Thread], claim: _Claim
+) -> list[Member]:
     """List all members in a thread of its own, until the deadline.
 
     Raises:
@@ -145,7 +173,10 @@ def _bounded(listing: MemberListing, stuck: dict[UUID, threading.Thread]) -> lis
 
     thread = threading.Thread(target=work, name="listing of members", daemon=True)
     thread.start()
-    thread.join(LISTING_SECONDS)
+    deadline = time.monotonic() + LISTING_SECONDS
+    while thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+        thread.join(min(left, organizations.RENEW_SECONDS))
+        claim.renew()
     if not thread.is_alive():
         return result.result().members
     stuck[listing.organization.id] = thread
@@ -158,6 +189,6 @@ def _retry_seconds(error: BaseException) -> float:
     """Return after how many seconds the members are listed again."""
     if not isinstance(error, TransientError | RateLimited | OSError):
         return HOUR
-    given = getattr(error, "retry_after", None)
-    asked = given if isinstance(given, int | float) else 0.0
+    seconds = getattr(error, "retry_after", None)
+    asked = seconds if isinstance(seconds, int | float) else 0.0
     return min(max(RETRY_SECONDS, asked), HOUR)

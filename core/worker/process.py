@@ -44,7 +44,7 @@ from core.worker.reserve import Reserve
 from core.worker.result_messages import ResultForwarder
 from core.worker.runner import Runner
 from core.worker.saver import Saver
-from core.worker.slots import Slots
+from core.worker.slots import AccountSlots
 from core.worker.work_queue import WorkQueue
 
 PROGRESS_SECONDS = 1.0
@@ -113,7 +113,7 @@ class WorkerProcess:
         self.database.on_disk_full = queues.note_disk_full
         self.inflight = InflightTasks()
         self.egress = Egress(allow_private_hosts=settings.allow_private_hosts)
-        self.slots = Slots(environment.database_url)
+        self.slots = AccountSlots(environment.database_url)
         self.reserve = Reserve()
         self.work_queue = WorkQueue(self.reserve)
         self.instances = InstancePool(self.egress, self.slots)

@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from core.accounts.redaction import describe_redis
+from core.backoff import growing_pause
 from core.db.errors import describe
 from core.db.pool import DATABASE_UNAVAILABLE, Database, DiskFull
 from core.errors import StateContended
@@ -55,6 +56,9 @@ An observer may hang, or a lock may never be released.
 
 QUIET_SECONDS = 12.0
 """Seconds without a saved batch after which a process that stops no longer waits for the saver."""
+
+RETRY_SECONDS = (0.05, 2.0)
+"""Bounds of the pause before a batch that could not be saved is saved again."""
 
 REPEATED = (*DATABASE_UNAVAILABLE, StateContended)
 """The errors after which a batch is saved again."""
@@ -315,7 +319,7 @@ class Saver:
 
         After some failures with a server that answers, call `otherwise`.
         """
-        pause, tries = 0.05, 0
+        failures = tries = 0
         while True:
             self._step()
             try:
@@ -323,10 +327,10 @@ class Saver:
                     return otherwise()
                 return action()
             except REPEATED as error:
+                pause = growing_pause(*RETRY_SECONDS, failures)
                 log.warning("could not save results; retrying in %.1f s: %s", pause, error)
-                tries += not isinstance(error, DiskFull)
+                failures, tries = failures + 1, tries + (not isinstance(error, DiskFull))
             time.sleep(pause)
-            pause = min(pause * 2, 2.0)
 
     def _end_runs(self, outcomes: Sequence[Outcome]) -> list[Run]:
         """End the runs that are complete.

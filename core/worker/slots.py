@@ -20,11 +20,11 @@ from core.db.pool import Conn, open_connection
 from core.errors import ServerUnavailable
 
 # Takes the first free one of some locks. The set is small: the places of one limit.
-TAKE = "SELECT k FROM unnest(%s::bigint[]) AS k WHERE pg_try_advisory_lock(k) LIMIT 1"
-RELEASE = "SELECT pg_advisory_unlock(%s::bigint)"
-ALIVE = "SELECT 1"
+TAKE_SLOT = "SELECT k FROM unnest(%s::bigint[]) AS k WHERE pg_try_advisory_lock(k) LIMIT 1"
+RELEASE_SLOT = "SELECT pg_advisory_unlock(%s::bigint)"
+IS_CONNECTED = "SELECT 1"
 # Reads the lock table of the server, which has a row for each current lock.
-HELD = """
+COUNT_TAKEN_SLOTS = """
 SELECT count(*) FROM pg_locks
 WHERE locktype = 'advisory' AND granted AND objsubid = 1
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -40,7 +40,7 @@ MAX_PLACES = 1_000
 log = logging.getLogger(__name__)
 
 
-class Slots:
+class AccountSlots:
     """The slots of a process, thread-safe.
 
     Args:
@@ -72,7 +72,7 @@ class Slots:
             return None
         with self._lock:
             free = [lock for lock in _locks(key, places) if lock not in self._held]
-            row = self._ask(TAKE, (free,))
+            row = self._ask(TAKE_SLOT, (free,))
             if row is None:
                 return None
             self._held.add(row[0])
@@ -83,7 +83,7 @@ class Slots:
         with self._lock:
             self._held.discard(slot)
             try:
-                self._ask(RELEASE, (slot,))
+                self._ask(RELEASE_SLOT, (slot,))
             except ServerUnavailable as error:
                 log.info("a slot is released when its session ends: %s", error)
 
@@ -94,7 +94,7 @@ class Slots:
           ServerUnavailable: PostgreSQL does not answer.
         """
         with self._lock:
-            row = self._ask(HELD, (_locks(key, places),))
+            row = self._ask(COUNT_TAKEN_SLOTS, (_locks(key, places),))
         return 0 if row is None else int(row[0])
 
     def check(self) -> None:
@@ -105,7 +105,7 @@ class Slots:
                 return
             self._checked = now
             try:
-                self._ask(ALIVE, ())
+                self._ask(IS_CONNECTED, ())
             except ServerUnavailable as error:
                 log.info("could not check the slots of this process: %s", error)
 
@@ -133,7 +133,7 @@ class Slots:
         if self._conn is None:
             self._conn = open_connection(self._url)
             for slot in sorted(self._held):
-                self._conn.execute(TAKE, ([slot],))
+                self._conn.execute(TAKE_SLOT, ([slot],))
         return self._conn
 
     def _disconnect(self) -> None:

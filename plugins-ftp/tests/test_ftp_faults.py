@@ -20,10 +20,10 @@ FILES = 60
 LARGE = "large.bin"
 
 
-OTHER = pytest.param("pure-ftpd", marks=pytest.mark.long)
+OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in ("vsftpd", "pure-ftpd")]
 
 
-@pytest.fixture(params=["vsftpd", "proftpd", OTHER], scope="module")
+@pytest.fixture(params=["proftpd", *OTHERS], scope="module")
 def server(request: pytest.FixtureRequest) -> Iterator[RealServer]:
     with serve(request.param) as server:
         server.wanted = write_tree(server.home, server.name, FILES)  # type: ignore[attr-defined]
@@ -99,7 +99,7 @@ def test_a_file_that_always_breaks_stops_no_other(
 
 
 def test_a_slow_login_is_paid_once(server: RealServer) -> None:
-    with proxied(server.port, login_seconds=5) as proxy:
+    with proxied(server.port, login_seconds=2) as proxy:
         harness = harness_of(server, proxy, timeout_seconds=25)
         began = time.monotonic()
         assert harness.sync().state == "succeeded"
@@ -121,7 +121,7 @@ def test_each_listed_item_is_saved_unchanged_or_skipped(server: RealServer) -> N
             )
 
 
-@pytest.mark.parametrize("name", ["vsftpd", "proftpd", OTHER])
+@pytest.mark.parametrize("name", ["proftpd", *OTHERS])
 def test_a_server_with_one_place_is_copied_although_connections_break(name: str) -> None:
     """A server may count a lost connection for some time, and refuse the next one."""
     with serve(name, 1) as server:

@@ -40,15 +40,21 @@ SELECT state, tasks_parked, outputs_saved, outputs_unchanged, skipped FROM sync_
 AUTHORITY = certificates.authority()
 SECURITY = Security(AUTHORITY, certificates.server(AUTHORITY))
 
-SERVERS = [
-    *(pytest.param(name, None, id=name) for name in ("vsftpd", "proftpd", "pure-ftpd")),
-    *(
-        pytest.param(name, SECURITY, id=f"{name}-tls")
-        for name in ("vsftpd", "proftpd", "pure-ftpd")
-    ),
-    *(pytest.param(name, None, id=name) for name in ("openssh", "proftpd-sftp")),
-]
+SERVERS: dict[str, tuple[str, Security | None]] = {
+    **{name: (name, None) for name in ("vsftpd", "proftpd", "pure-ftpd")},
+    **{f"{name}-tls": (name, SECURITY) for name in ("vsftpd", "proftpd", "pure-ftpd")},
+    **{name: (name, None) for name in ("openssh", "proftpd-sftp")},
+}
 """Each server with each of its protocols: FTP, FTPS and SFTP."""
+
+
+def servers(*short: str) -> list[Any]:
+    """Return a row for each server; the rows of the servers that are not named are long."""
+    return [
+        pytest.param(*row, id=id, marks=[] if id in short else pytest.mark.long)
+        for id, row in SERVERS.items()
+    ]
+
 
 MakeFleet = Callable[..., Fleet]
 
@@ -87,8 +93,8 @@ def account_of(deployment: Deployment, server: RealServer, **config: Any) -> UUI
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("limit", [1, 2])
-@pytest.mark.parametrize(("name", "tls"), SERVERS)
+@pytest.mark.parametrize("limit", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.parametrize(("name", "tls"), servers("vsftpd", "proftpd-tls", "openssh"))
 def test_a_limit_holds_at_every_moment_and_costs_no_further_logins(
     name: str, tls: Security | None, limit: int, deployment: Deployment, make_fleet: MakeFleet
 ) -> None:
@@ -170,7 +176,7 @@ def kill_until_the_run_ends(fleet: Fleet, seconds: float, kills: int | None) -> 
         pytest.param(20_000, 5.0, None, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
     ],
 )
-@pytest.mark.parametrize(("name", "tls"), SERVERS)
+@pytest.mark.parametrize(("name", "tls"), servers("pure-ftpd", "vsftpd-tls", "proftpd-sftp"))
 def test_an_odd_tree_is_complete_when_workers_are_killed(
     name: str, tls: Security | None, files: int, seconds: float, kills: int | None,
     deployment: Deployment, make_fleet: MakeFleet,

@@ -97,7 +97,7 @@ def connected(fleet: Fleet, server: RealServer) -> list[int]:
     [
         ("vsftpd", False),
         pytest.param("proftpd", True, marks=pytest.mark.long),
-        ("openssh", False),
+        pytest.param("openssh", False, marks=pytest.mark.long),
     ],
 )
 def test_a_verification_continues_and_heals_when_its_workers_are_killed(

@@ -8,6 +8,7 @@ import pytest
 from fake_slack import Fake
 from fake_slack.workspace import Channel
 from integration_polling_slack import Slack
+from integration_polling_slack.timestamps import LATEST
 
 from core.testing import Harness
 
@@ -338,8 +339,8 @@ def test_threads_of_a_channel_the_bot_left_are_fetched_later(
     fake.calls.clear()
     sync(harness, "schedule")
     assert not fake.called("conversations.replies")
-    news = [one for one in fake.called("conversations.history") if "latest" not in one.arguments]
-    assert len(news) == 1
+    newest = [one.arguments.get("latest") for one in fake.called("conversations.history")]
+    assert newest.count(LATEST) == 1
 
 
 @pytest.mark.parametrize("late", [[32], [32, 30], [30, 32]])

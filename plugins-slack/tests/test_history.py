@@ -10,6 +10,7 @@ import pytest
 from fake_slack import Fake
 from fake_slack.workspace import Channel, key
 from integration_polling_slack import Slack
+from integration_polling_slack.timestamps import LATEST
 
 from core import PermanentError
 from core.testing import Faults, Harness
@@ -357,8 +358,8 @@ def test_new_messages_are_fetched_before_older_pages_of_the_lookback(
     sync(harness)
     fake.calls.clear()
     sync(harness)
-    first = ["latest" not in call.arguments for call in fake.called("conversations.history")]
-    assert first == [True] * 2 + [False] * 4
+    latest = [call.arguments["latest"] for call in fake.called("conversations.history")]
+    assert [one == LATEST for one in latest] == [True] * 2 + [False] * 4
 
 
 def test_a_repeated_backfill_task_changes_nothing(fake: Fake, connect: Any, sync: Any) -> None:
@@ -461,7 +462,10 @@ def test_a_channel_shows_how_far_back_its_copy_is(fake: Fake, connect: Any, sync
     channel = fake.workspace.add_channel("general")
     for number in range(25):
         fake.workspace.post(channel, f"message {number}")
-    fake.fail("conversations.history", "never_heard_of", times=99, when=lambda one: "latest" in one)
+    fake.fail(
+        "conversations.history", "never_heard_of", times=99,
+        when=lambda one: one.get("latest", LATEST) != LATEST,
+    )  # fmt: skip
     harness = connect()
     for _ in range(2):
         assert harness.sync().state == "partial"

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from core import CredentialsInvalid, OAuth
 from core.errors import InvalidInput, WrongState
-from core.service.accounts.oauth import _client, _exchange, authorization_url
+from core.service.accounts.oauth_client import _client, _exchange, authorization_url
 from core.testing import Harness
 
 CALLBACK = "https://polling.example.org/v1/oauth/callback"

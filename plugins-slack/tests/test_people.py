@@ -233,3 +233,27 @@ def test_a_reread_renders_with_the_kept_names_and_without_slack(
     assert rows(harness) != before
     assert rows(harness)[0][1] == "new form of ask <@U0EXT> :tada: for @Carla"
     assert len(fake.calls) == calls
+
+
+@pytest.mark.parametrize(
+    ("fields", "author"),
+    [
+        ({}, "@Dora"),  # an app that posts with the token of a person
+        ({"username": "deploys"}, "@deploys"),
+        ({"user": "U4"}, "@CI"),
+        ({"bot_profile": {}}, "@Dora"),
+    ],
+)
+def test_a_message_that_an_app_posts_for_a_person_has_this_person_as_author(
+    fake: Fake, connect: Any, sync: Any, fields: dict[str, Any], author: str
+) -> None:
+    fake.workspace.add_user("U3", "Dora", is_bot=False)
+    fake.workspace.add_user("U4", "ci-bot", is_bot=True)
+    channel = fake.workspace.add_channel("general")
+    profile = {"id": "B7", "name": "CI", "app_id": "A7"}
+    message = {"user": "U3", "bot_id": "B7", "bot_profile": profile, **fields}
+    ts = fake.workspace.post(channel, "hello", **message)
+    sync(harness := connect())
+    assert harness.content[f"{channel.id}:{ts}"].name == f"#general {author}"
+    harness.reread()
+    assert harness.content[f"{channel.id}:{ts}"].name == f"#general {author}"

@@ -11,6 +11,7 @@ from fake_slack import Fake
 from fake_slack.server import BOT, USER
 from fake_slack.workspace import Channel
 from integration_polling_slack.searching import _matches
+from integration_polling_slack.timestamps import LATEST
 
 from core.testing import Harness
 
@@ -69,7 +70,7 @@ def test_a_new_message_is_found_in_the_next_run(
     planned = set(harness.state["looks"]["last"])
     live = [
         call.arguments for call in fake.called("conversations.history")
-        if "latest" not in call.arguments and float(call.arguments["oldest"]) > float(OLD)
+        if call.arguments.get("latest") == LATEST and float(call.arguments["oldest"]) > float(OLD)
     ]  # fmt: skip
     assert {one["channel"] for one in live} <= planned, "a match was handled twice"
 

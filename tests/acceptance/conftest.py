@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from support.deployment import make_deployment
@@ -15,6 +15,18 @@ from support.servers import Servers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # When its turn comes, a full minute has passed.
     items.sort(key=lambda item: item.name == "test_periodiq_sends_a_tick_at_a_full_minute")
+
+
+@pytest.fixture
+def make_fleet(make_fleet: Callable[..., Fleet]) -> Callable[..., Fleet]:
+    """Start programs as people start them."""
+
+    def make(**variables: str) -> Fleet:
+        fleet = make_fleet(**variables)
+        fleet.forked = False
+        return fleet
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -39,4 +51,4 @@ def scheduled(quiet_servers: Servers, tmp_path_factory: pytest.TempPathFactory) 
     yield fleet
     fleet.end()
     print(fleet.says()[-SHOWN:])
-    deployment.queues.close()
+    deployment.close()

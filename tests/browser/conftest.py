@@ -60,7 +60,7 @@ def house(server_pair: Servers, tmp_path_factory: pytest.TempPathFactory) -> Ite
     finally:
         fleet.end()
         print(fleet.says()[-SHOWN:])
-        deployment.queues.close()
+        deployment.close()
 
 
 @pytest.fixture

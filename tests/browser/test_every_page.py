@@ -34,12 +34,18 @@ class Lived:
         torn = [
             page
             for one in self.torn
-            for page in [f"/accounts/{one.account}", f"/tasks/{one.task}", f"/content/{one.html}"]
+            for page in [
+                f"/accounts/{one.account}",
+                f"/accounts/{one.account}/timeline",
+                f"/tasks/{one.task}",
+                f"/content/{one.html}",
+            ]
         ]
         return [
             *LISTS, "/access", "/accounts?status=error",
             "/parked?domain=hello-world", "/content?q=hello",
-            f"/accounts/{self.account}", f"/accounts/{self.account}/settings",
+            f"/accounts/{self.account}", f"/accounts/{self.account}/timeline",
+            f"/accounts/{self.account}/settings",
             f"/accounts/{self.torn[0].account}/credentials", f"/runs/{self.run}",
             f"/tasks/{self.task}", f"/content/{self.content}",
             "/integrations/hello-world/connect", "/integrations/ftp/connect",
@@ -66,8 +72,15 @@ def lived(house: House) -> Lived:
     return Lived(account, run, task, house.deployment.value(kept, account), torn)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param(DESK, "light", id="desk, light"),
+        pytest.param(PHONE, "dark", id="phone, dark"),
+        pytest.param(DESK, "dark", id="desk, dark", marks=pytest.mark.long),
+        pytest.param(PHONE, "light", id="phone, light", marks=pytest.mark.long),
+    ],
+)
 def test_no_page_logs_an_error_or_is_wider_than_its_window(
     house, lived, open_window, scheme, size
 ) -> None:
@@ -126,7 +139,7 @@ def visit(window: Window, path: str, status: int = 200) -> None:
     window.is_quiet()
 
 
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_no_text_from_outside_acts_on_a_page(hostile, watched, part) -> None:
     """Each text is tested on some kinds of pages, and the next text on the next kinds.
 
@@ -134,7 +147,11 @@ def test_no_text_from_outside_acts_on_a_page(hostile, watched, part) -> None:
     """
     for number, filled in enumerate(hostile):
         account = f"/accounts/{filled.account}"
-        pages = [*filled.pages, account, f"{account}/settings", f"{account}/credentials"]
+        pages = [
+            *filled.pages,
+            account,
+            *(f"{account}/{page}" for page in ("timeline", "settings", "credentials")),
+        ]
         if number % 2 == part:
             for step in range(2):
                 visit(watched, pages[(number // 2 + step * 5) % len(pages)])
@@ -150,7 +167,7 @@ def test_no_text_from_outside_acts_on_a_list(hostile, watched) -> None:
         visit(watched, page)
 
 
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_foreign_html_does_nothing_in_its_frame_or_in_a_window(hostile, watched, part) -> None:
     with watched.house.deployment.connection() as conn:
         mails = fill_mails(

@@ -13,14 +13,20 @@ from integration_polling_hello_world import HelloWorld
 from support import oracle
 from support.accounts import connect, set_due, sync
 from support.deployment import Deployment
-from support.fleet import Fleet, send
+from support.fleet import GATED, Fleet, send
+from support.gates import Gate
+from support.gates.kill import closed
+from support.gates.plugin import Gated
 from support.proxy import Losses, redis_proxy, redis_url
 from support.servers import Servers
 
 SMALL = {"pages": 5, "items": 6, "fanout_depth": 1}
-SLOW = {"pages": 2, "delay_ms": 4000}
+TWO = {"pages": 2}
 
 LEADER = "SELECT leader FROM engine_state WHERE leader_until > clock_timestamp()"
+LAST_LEADER = "SELECT leader FROM engine_state"
+SENDERS = "SELECT count(*) FROM process WHERE can_send_at IS NOT NULL"
+NOTICED = "Redis is unavailable; the leader dispatches nothing"
 
 
 @pytest.mark.parametrize("hanging", [0.0, 1.0], ids=["refused", "silent"])
@@ -55,21 +61,26 @@ def test_without_redis_the_leader_stays_and_works_on(
 ) -> None:
     """It expires leases, ends runs and polls. An expired lease makes no suspect.
 
-    No candidate reaches Redis either, so the leader stays the same.
+    No candidate reaches Redis either, so the leader stays the same. The tasks wait at a gate until
+    every dispatcher has noticed that Redis is away.
     """
-    slow, done, due = (connect(deployment, HelloWorld, SLOW) for _ in range(3))
+    slow, done, due = (connect(deployment, Gated, TWO) for _ in range(3))
     deployment.rows("UPDATE user_integration SET next_sync_at = now() + interval '1 day'")
-    fleet = make_fleet(POLLING_CRON_SCHEDULE="* * * * *")
+    fleet = make_fleet(**GATED, POLLING_CRON_SCHEDULE="* * * * *")
     fleet.workers(processes=1)
     fleet.workers(processes=1)
     fleet.ready()
-    leader = deployment.value(LEADER)
-    sync(deployment, slow)
     running = "SELECT id FROM sync_task WHERE state = 'queued' AND type <> 'start'"
-    fleet.until(lambda: len(deployment.rows(running)) == 2, "tasks run")
-    own_servers.valkey.kill()
-    pids = fleet.worker_pids()
-    send(signal.SIGSTOP, *pids)
+    with closed(fleet, Gate.IN_PLUGIN) as plugin:
+        sync(deployment, slow)
+        plugin.reached(by=2)
+        own_servers.valkey.kill()
+        fleet.until(lambda: NOTICED in fleet.says(), "the leader has noticed")
+        fleet.until(lambda: not deployment.value(SENDERS), "the candidate has noticed")
+        leader = deployment.value(LAST_LEADER)
+        assert len(deployment.rows(running)) == 2
+        pids = fleet.worker_pids()
+        send(signal.SIGSTOP, *pids)
     try:
         forgotten = sync_without_redis(deployment, done)
         started = time.monotonic()
@@ -80,9 +91,9 @@ def test_without_redis_the_leader_stays_and_works_on(
         polled = "SELECT count(*) FROM sync_run WHERE user_integration_id = %s"
         fleet.until(lambda: deployment.value(polled, due), "an account is polled")
         while time.monotonic() < started + seconds:
-            assert deployment.value(LEADER) == leader
+            assert deployment.value(LAST_LEADER) == leader
             time.sleep(1)
-        assert deployment.value(LEADER) == leader
+        assert deployment.value(LAST_LEADER) == leader
         assert not deployment.value("SELECT bool_or(suspect) FROM sync_task")
     finally:
         own_servers.valkey.start()
@@ -90,8 +101,8 @@ def test_without_redis_the_leader_stays_and_works_on(
             os.kill(pid, signal.SIGCONT)
     sync(deployment, due)
     oracle.wait_for_quiet(fleet, 60)
-    oracle.assert_synced(fleet, slow, SLOW)
-    oracle.assert_synced(fleet, due, SLOW)
+    oracle.assert_synced(fleet, slow, TWO)
+    oracle.assert_synced(fleet, due, TWO)
     oracle.assert_nobody_convicted(deployment)
 
 

@@ -58,7 +58,7 @@ def polling(deployment: Deployment, *words: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("way", STARTS)
+@pytest.mark.parametrize("way", ["compose", pytest.param("systemd", marks=pytest.mark.long)])
 def test_the_documented_commands_start_sync_and_stop(
     way: str, deployment: Deployment, make_fleet, tmp_path: Path
 ) -> None:

@@ -52,7 +52,7 @@ def _fail_over(deployment: Deployment, folder: Path, fail: Callable[[], None]) -
     finally:
         fleet.end()
         print(fleet.says()[-9000:])
-        deployment.queues.close()
+        deployment.close()
 
 
 @pytest.mark.long

@@ -85,14 +85,15 @@ def holder(fleet: Fleet) -> int:
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.long)])
 def test_no_kill_of_the_listeners_process_loses_mail(
-    gmail: FakeGmail, deployment: Deployment, listening: tuple[Fleet, UUID]
+    gmail: FakeGmail, deployment: Deployment, listening: tuple[Fleet, UUID], kills: int
 ) -> None:
     fleet, account = listening
     polls = deployment.value(POLLS)
     gmail.mailbox.add(mail("News"))
     until_kept(fleet, gmail, account)
-    for _ in range(2):
+    for _ in range(kills):
         pid = holder(fleet)
         gmail.mailbox.add(mail("At the kill"))
         send(signal.SIGKILL, pid)
@@ -103,7 +104,7 @@ def test_no_kill_of_the_listeners_process_loses_mail(
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("drops", [False, True])
+@pytest.mark.parametrize("drops", [pytest.param(False, marks=pytest.mark.long), True])
 def test_mail_that_arrives_while_push_is_cut_off_is_not_lost(
     gmail: FakeGmail, deployment: Deployment, listening: tuple[Fleet, UUID], drops: bool
 ) -> None:

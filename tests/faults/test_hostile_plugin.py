@@ -131,6 +131,7 @@ def test_a_loop_in_c_beyond_its_lease_parks_no_neighbour(
     assert_neighbours_done(deployment, crashes=2)
 
 
+@pytest.mark.long
 def test_an_endless_loop_in_c_does_not_stop_its_neighbours(
     hostile_fleet: Fleet, deployment: Deployment
 ) -> None:

@@ -25,7 +25,7 @@ from support.servers import Servers
 
 from core.db.pool import Conn, Database
 from core.ledger import completion, dispatching, leadership
-from core.ledger.dispatching import RING_START, Portion
+from core.ledger.dispatching import RING_START, TaskPortion
 
 DONE = 50_000
 LEFT = 2_000
@@ -93,8 +93,8 @@ def test_a_claim_reads_few_pages_among_dead_rows(deployment: Deployment) -> None
     database.close()
 
 
-def _portion(account: UUID, most: int) -> Portion:
-    return Portion(str(account), "live", most)
+def _portion(account: UUID, most: int) -> TaskPortion:
+    return TaskPortion(str(account), "live", most)
 
 
 def _pages(connection: Conn, statement: str, names: Any) -> int:

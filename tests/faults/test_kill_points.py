@@ -102,7 +102,15 @@ WORKER: dict[Gate, Callable[[Fleet], None]] = {
 """The state that must be found after a worker was killed at a gate."""
 
 
-@pytest.mark.parametrize("gate", WORKER, ids=lambda gate: gate.name.lower())
+SHORT = (Gate.BEFORE_COMMIT, Gate.AFTER_ACK)
+"""The gates at which a worker is also killed in the short form of these tests."""
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [pytest.param(gate, marks=[] if gate in SHORT else pytest.mark.long) for gate in WORKER],
+    ids=lambda gate: gate.name.lower(),
+)
 def test_a_worker_killed_at_any_gate_loses_no_task(
     gate: Gate, gated: Fleet, deployment: Deployment
 ) -> None:
@@ -197,7 +205,9 @@ def killed_before_the_send(fleet: Fleet) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "killed", [killed_in_the_claim, killed_before_the_send], ids=lambda one: one.__name__
+    "killed",
+    [pytest.param(killed_in_the_claim, marks=pytest.mark.long), killed_before_the_send],
+    ids=lambda one: one.__name__,
 )
 def test_a_dispatcher_killed_between_commit_and_send_loses_no_message(
     killed: Callable[[Fleet], AbstractContextManager[None]], patient: Fleet, deployment: Deployment

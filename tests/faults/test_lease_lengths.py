@@ -19,7 +19,9 @@ QUEUED = "SELECT count(*) FROM sync_task WHERE state = 'queued' AND type <> 'sta
 SUSPECTS = "SELECT id, type, crashes FROM sync_task WHERE suspect OR crashes > 0"
 
 
-@pytest.mark.parametrize(("worker", "leader"), [(60, 5), (5, 60)])
+@pytest.mark.parametrize(
+    ("worker", "leader"), [(60, 5), pytest.param(5, 60, marks=pytest.mark.long)]
+)
 def test_tasks_of_12_s_run_once_while_the_length_of_leases_changes(
     worker: int, leader: int, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +15,9 @@ from uuid import UUID
 import pytest
 from integration_polling_hello_world import HelloWorld
 from support.accounts import connect, sync
-from support.cli import PROGRAM
 from support.deployment import Deployment
 from support.fleet import GATED, Fleet, send
+from support.forks import polling
 from support.gates import Gate
 from support.gates.kill import TRIGGERS, closed, nobody_at_gates
 from support.gates.plugin import Gated
@@ -74,7 +73,13 @@ def events() -> Iterator[Events]:
 
 
 @pytest.mark.parametrize(
-    "gate", [gate for gate in Gate if gate != Gate.IN_CLAIM], ids=lambda gate: gate.name.lower()
+    "gate",
+    [
+        pytest.param(gate, marks=[] if gate == Gate.IN_COMMIT else pytest.mark.long)
+        for gate in Gate
+        if gate != Gate.IN_CLAIM
+    ],
+    ids=lambda gate: gate.name.lower(),
 )
 def test_a_hint_during_a_run_survives_a_kill_at_any_gate(
     gate: Gate, make_fleet: Callable[..., Fleet], deployment: Deployment
@@ -145,15 +150,10 @@ def test_processes_with_listeners_stop_cleanly(
 
 def shown(deployment: Deployment, account: UUID, *options: str) -> str:
     """Return the output of `polling accounts show`."""
-    done = subprocess.run(
-        [*PROGRAM, "accounts", "show", str(account), *options],
-        env=deployment.environment(),
-        cwd=deployment.home,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout + done.stderr * (not options)
+    words = ["accounts", "show", str(account), *options]
+    code, out, errors = polling(words, deployment.environment(), deployment.home)
+    assert code == 0, errors
+    return out + errors * (not options)
 
 
 @pytest.mark.long

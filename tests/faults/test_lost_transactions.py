@@ -13,7 +13,7 @@ from support.fleet import Fleet, send
 from support.replicas import Replica
 from support.servers import Servers
 
-CONFIG = {"pages": 6, "items": 4, "fanout_depth": 1, "delay_ms": 1500}
+CONFIG = {"pages": 6, "items": 2, "fanout_depth": 1, "delay_ms": 1500}
 
 QUEUED = "SELECT id FROM sync_task WHERE state = 'queued' AND type <> 'start'"
 

@@ -152,7 +152,7 @@ def test_an_outage_during_a_first_sync_counts_no_attempt(
     gmail: FakeGmail, gmail_fleet: Fleet
 ) -> None:
     """The run waits, and continues without anyone acting."""
-    outage_of_gmail(gmail_fleet, gmail, 10)
+    outage_of_gmail(gmail_fleet, gmail, 5)
 
 
 @pytest.mark.long
@@ -205,7 +205,7 @@ def test_a_brown_out_in_which_a_third_of_the_calls_fail_loses_nothing(
     gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
 ) -> None:
     gmail.page_size = 50
-    gmail.mailbox.fill(150)
+    gmail.mailbox.fill(60)
     dice = random.Random(7)
 
     def failing(kind: str, path: str) -> Answer | None:
@@ -338,7 +338,7 @@ def outage_of_ftp(fleet: Fleet, ftp: FtpServer, folder: Path, seconds: float) ->
 def test_an_ftp_server_that_is_away_loses_nothing(
     ftp: FtpServer, make_fleet: Callable[..., Fleet], tmp_path: Path
 ) -> None:
-    outage_of_ftp(make_fleet(), ftp, tmp_path / "served", 8)
+    outage_of_ftp(make_fleet(), ftp, tmp_path / "served", 3)
 
 
 @pytest.mark.long

@@ -34,7 +34,13 @@ def _kill(server: Server) -> None:
     server.start()
 
 
-@pytest.mark.parametrize("end", [Server.restart, _kill], ids=["restarted", "killed"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(Server.restart, id="restarted", marks=pytest.mark.long),
+        pytest.param(_kill, id="killed"),
+    ],
+)
 def test_a_restart_of_postgresql_loses_and_repeats_nothing(
     end: Callable[[Server], None], fleet: Fleet, deployment: Deployment, own_servers: Servers
 ) -> None:
@@ -98,6 +104,7 @@ def test_a_full_disk_makes_savers_wait_and_blames_no_task(
 # ----------------------------------------------------------------------------------------------
 
 
+FIVE_MINUTES = pytest.mark.timeout(300)
 LOST = {
     "the reply of a commit": (commit_done, 0.2),
     "the commit itself": (commit_wanted, 0.2),
@@ -105,13 +112,19 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("what", LOST)
+@pytest.mark.parametrize(
+    ("what", "most"),
+    [
+        ("the reply of a commit", 12),
+        *(pytest.param(what, 1_000, marks=[pytest.mark.long, FIVE_MINUTES]) for what in LOST),
+    ],
+)
 def test_lost_commits_and_replies_lose_and_repeat_nothing(
-    what: str, make_fleet: Callable[..., Fleet], deployment: Deployment
+    what: str, most: int, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
     """The work is repeated, and the fence refuses it if the commit was done."""
     matches, rate = LOST[what]
-    losses = Losses(matches, rate, seed=9)
+    losses = Losses(matches, rate, most=most, seed=9)
     with postgres_proxy(deployment.database_url, losses) as proxy:
         url = postgres_url(deployment.database_url, proxy)
         with in_a_run(make_fleet(DATABASE_URL=url), deployment, SMALL, after=0, quiet=240):
@@ -148,7 +161,9 @@ WAIT_FOR = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pi
 LAST_ITEM = "10-13-13"
 
 
-@pytest.mark.parametrize("victim", ["the engine", "somebody else"])
+@pytest.mark.parametrize(
+    "victim", ["the engine", pytest.param("somebody else", marks=pytest.mark.long)]
+)
 def test_a_deadlock_with_another_transaction_repeats_no_task(
     victim: str, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:

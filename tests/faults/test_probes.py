@@ -73,7 +73,7 @@ def test_a_probe_that_misbehaves_parks_no_task_and_counts_no_crash(
     fleet = make_fleet(**PROBING)
     fleet.workers(processes=2, threads=8)
     fleet.ready()
-    during_an_outage(fleet, deployment, [*SILENT, *ANSWERS], 5)
+    during_an_outage(fleet, deployment, [*SILENT, *ANSWERS], 4)
     blamed = {name: counts for name, *counts in deployment.rows(BLAMED)}
     print(blamed, {name: len(made) for name, made in calls(deployment.home, STARTS).items()})
     assert not deployment.rows(PARKED)

@@ -34,7 +34,9 @@ def _occupy(deployment: Deployment) -> None:
     sync(deployment, connect(deployment, Hostile, config, user="greedy"))
 
 
-@pytest.mark.parametrize(("processes", "threads", "most"), [(2, 4, 7), (4, 1, 3)])
+@pytest.mark.parametrize(
+    ("processes", "threads", "most"), [(2, 4, 7), pytest.param(4, 1, 3, marks=pytest.mark.long)]
+)
 def test_slow_tasks_of_one_user_leave_a_thread_to_others(
     processes: int,
     threads: int,

@@ -74,7 +74,9 @@ def prefetch_everything(fleet: Fleet, deployment: Deployment) -> None:
     fleet.until(lambda: not deployment.queues.waiting(DOMAIN), "all messages are fetched")
 
 
-@pytest.mark.parametrize("stop", ACTIONS)
+@pytest.mark.parametrize(
+    "stop", ["pause", pytest.param("disconnect", marks=pytest.mark.long), "erase"]
+)
 def test_no_call_starts_after_an_account_with_1000_prefetched_tasks_was_stopped(
     stop: str, make_fleet: Callable[..., Fleet], deployment: Deployment, backend: Backend
 ) -> None:

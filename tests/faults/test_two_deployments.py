@@ -54,7 +54,7 @@ def test_a_copy_of_the_database_waits_until_the_original_stops(
     finally:
         beside.end()
         print(beside.says()[-20_000:])
-        copy.queues.close()
+        copy.close()
 
 
 def duplicate(deployment: Deployment, home: Path) -> Deployment:

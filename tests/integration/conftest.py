@@ -21,7 +21,7 @@ from core.content.guard import Lost
 from core.db.pool import Conn, Database
 from core.ledger import completion, dispatching, leadership, processes, scheduling
 from core.ledger.commit import CommitResult, commit_outcomes
-from core.ledger.dispatching import Portion
+from core.ledger.dispatching import TaskPortion
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.results.delete_guard import DeleteGuard
 from core.states import HoldSource
@@ -99,7 +99,7 @@ class Desk:
 
     def claim(
         self,
-        *portions: Portion,
+        *portions: TaskPortion,
         lease: float = 60.0,
         me: UUID | None = None,
         domain: str = DOMAIN,
@@ -113,13 +113,15 @@ class Desk:
                 SELECT DISTINCT user_integration_id::text, lane FROM sync_task WHERE state = 'ready'
                 """
             )
-            portions = tuple(Portion(account, lane, 1_000) for account, lane in found)
+            portions = tuple(TaskPortion(account, lane, 1_000) for account, lane in found)
         return dispatching.claim(conn or self.conn, me or self.me, domain, portions, lease)
 
     def root(self, account: UUID, **given: Any) -> Dispatch:
         """Return the dispatched root task of a new run."""
         self.run(account, **given)
-        (dispatch,) = self.claim(Portion(str(account), "live", 1, without_types=["step", "page"]))
+        (dispatch,) = self.claim(
+            TaskPortion(str(account), "live", 1, without_types=["step", "page"])
+        )
         return dispatch
 
     def outcome(self, dispatch: Dispatch, read: Mapping[str, int] = {}, **result: Any) -> Outcome:

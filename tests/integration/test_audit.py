@@ -313,7 +313,7 @@ SELECT (SELECT count(*) FROM api_token), (SELECT count(revoked_at) FROM api_toke
     (SELECT count(*) FROM session),
     (SELECT array_agg(sync_status || name || version ORDER BY id) FROM user_integration),
     (SELECT array_agg(state) FROM held_deletion),
-    (SELECT array_agg(name ORDER BY name) FROM organization)
+    (SELECT array_agg(name || (ending_since IS NULL) ORDER BY name) FROM organization)
 """
 WITHOUT_STATE = (Act.KEYS_ROTATE, Act.SESSION_REFUSE)
 """Acts of which only the row remains."""

@@ -172,7 +172,7 @@ def test_a_writer_during_the_collection_waits_and_uploads_again(
 
     import obstore
 
-    from core.content.blobs import FORGET, UNNAMED
+    from core.content.blobs import DELETE_BLOB_ROW, UNNAMED
 
     key = blobs.put(b"content")
     collector = connect()
@@ -193,7 +193,7 @@ def test_a_writer_during_the_collection_waits_and_uploads_again(
                 == (1,)
             )
         )
-        collector.execute(FORGET, (key,))
+        collector.execute(DELETE_BLOB_ROW, (key,))
     writer.join()
     assert keys == [key]
     assert blobs.get(key) == b"content"

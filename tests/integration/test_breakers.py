@@ -9,7 +9,7 @@ from core import Task
 from core.accounts import store
 from core.dispatcher.allocation import Places, Rules, allocate
 from core.ledger import breakers, carry_over, completion, dispatching, leases, pruning
-from core.ledger.dispatching import Portion
+from core.ledger.dispatching import TaskPortion
 from core.ledger.outcomes import Block, Dispatch, Failure, Outcome
 from core.service.accounts import actions
 
@@ -119,10 +119,10 @@ def test_a_portion_has_one_probe_although_its_breaker_opened_after_the_leader_re
     """The leader reads the breakers, then claims; a saver may open a breaker between the two."""
     account = desk.account()
     open_breaker(desk, account)
-    late = desk.claim(Portion(str(account), "live", 2))
+    late = desk.claim(TaskPortion(str(account), "live", 2))
     assert [one.probe for one in late] == [False, False]
     desk.conn.execute(PASSED)
-    tasks = desk.claim(Portion(str(account), "live", 3))
+    tasks = desk.claim(TaskPortion(str(account), "live", 3))
     assert [one.probe for one in tasks] == [True, False, False]
     sent = dispatching.as_sent(desk.conn, [(one.task_id, one.dispatch_no) for one in tasks])
     assert {one.task_id: one.probe for one in sent} == {one.task_id: one.probe for one in tasks}
@@ -132,7 +132,7 @@ def test_a_probe_counts_once_however_many_tasks_report_it(desk) -> None:
     account = desk.account()
     open_breaker(desk, account)
     desk.conn.execute(PASSED)
-    probe, *others = desk.claim(Portion(str(account), "live", 5))
+    probe, *others = desk.claim(TaskPortion(str(account), "live", 5))
     desk.save(*map(away, others))
     assert desk.rows(STATE) == [("", 5, True, 0)]
     desk.save(away(probe), away(probe))

@@ -17,7 +17,7 @@ from core.db.pool import Database
 from core.errors import ServerUnavailable
 from core.limits.keys import limit_key
 from core.service.accounts import check_slot as module
-from core.worker.slots import Slots
+from core.worker.slots import AccountSlots
 
 LIMIT = Concurrency("connections", 2, per_instance=True)
 
@@ -35,7 +35,7 @@ def test_a_check_waits_for_a_connection_and_fails_without_one(
     id = connect(deployment, Connected)
     with deployment.connection() as connection:
         account = store.load(connection, id)
-    database, slots = Database(deployment.database_url), Slots(deployment.database_url)
+    database, slots = Database(deployment.database_url), AccountSlots(deployment.database_url)
     backend = cast("Any", SimpleNamespace(database=database, settings=SimpleNamespace(limits={})))
     config = Connected.config_model()
     key = limit_key(LIMIT, domain="hello-world", account_id=str(id), group=account.limit_group)

@@ -19,7 +19,7 @@ COUNT = 30
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    cli = Cli(tmp_path_factory.mktemp("cli"), POLLING_CRON_SCHEDULE=YEARLY)
+    cli = Cli(tmp_path_factory.mktemp("cli"), forked=True, POLLING_CRON_SCHEDULE=YEARLY)
     try:
         with cli_support.up(cli):
             yield cli

@@ -11,7 +11,7 @@ from psycopg.pq import TransactionStatus
 
 from core import Task, TaskOutput
 from core.ledger import completion, controls, dispatching, scheduling
-from core.ledger.dispatching import Portion
+from core.ledger.dispatching import TaskPortion
 from core.ledger.outcomes import parked
 from core.plugins import Registry
 from core.results.delete_guard import DeleteGuard
@@ -476,7 +476,7 @@ def test_polls_that_found_nothing_take_few_statements_commits_and_row_versions(
     completion.end_runs(desk.conn, {root.run_id for root in roots})
     assert desk.conn.execute(DUE_NOW).rowcount == 100
     portions = [
-        Portion(str(account), "live", 1)
+        TaskPortion(str(account), "live", 1)
         for (account,) in desk.rows("SELECT id FROM user_integration WHERE next_sync_at <= now()")
     ]
     rows = updated(desk)

@@ -11,7 +11,7 @@ import pytest
 
 from core import Listing, Task, TaskOutput
 from core.ledger import controls, leases
-from core.ledger.dispatching import Portion
+from core.ledger.dispatching import TaskPortion
 from core.ledger.outcomes import Outcome
 
 
@@ -516,7 +516,7 @@ def test_an_item_that_a_download_returns_stays_in_any_order(
     )
     running = {}
     for name, other in (dispatched, dispatched[::-1]):
-        (running[name],) = desk.claim(Portion(str(account), "live", 1, without_types=[other]))
+        (running[name],) = desk.claim(TaskPortion(str(account), "live", 1, without_types=[other]))
     for name in saved:
         if name == "page":
             desk.finish(running["page"], guard=1.0, seen=["z"], listed=[Listing()])
@@ -541,7 +541,7 @@ def test_an_item_that_moved_between_listings_stays_in_any_order(desk, saved) -> 
         "step": {"output": [TaskOutput("x", "old", parent="b")], "listed": [Listing("b")]},
     }
     running = {}
-    (running["page"],) = desk.claim(Portion(str(account), "live", 1, without_types=["step"]))
+    (running["page"],) = desk.claim(TaskPortion(str(account), "live", 1, without_types=["step"]))
     (running["step"],) = desk.claim()
     for name in saved:
         desk.finish(running[name], guard=1.0, **results[name])
@@ -554,7 +554,7 @@ def test_a_sweep_keeps_a_descendant_that_its_run_wrote(desk) -> None:
     desk.keep(account, TaskOutput("d"), TaskOutput("d/x", "old", parent="d"), TaskOutput("a"))
     root = desk.root(account)
     desk.finish(root, tasks=[Task("step"), Task("page")], seen=["a"])
-    (file,) = desk.claim(Portion(str(account), "live", 1, without_types=["page"]))
+    (file,) = desk.claim(TaskPortion(str(account), "live", 1, without_types=["page"]))
     (page,) = desk.claim()
     desk.finish(file, output=[TaskOutput("d/x", "new", parent="d")])
     desk.finish(page, guard=1.0, listed=[Listing()])

@@ -17,7 +17,10 @@ from core.service import tokens
 from core.service.pagination import PagedQuery
 
 MARK = "only-the-owner-may-read-this"
-OPEN = {"/sign-in", "/v1/oauth/callback", "/oauth/confirm", "/oauth/cancel"}
+OPEN = {
+    *("/sign-in", "/sign-in/oidc", "/sign-in/oidc/callback"),
+    *("/v1/oauth/callback", "/oauth/confirm", "/oauth/cancel"),
+}
 """Pages for people without a session."""
 
 FIELDS = {

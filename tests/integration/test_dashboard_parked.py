@@ -242,7 +242,7 @@ def test_few_parked_tasks_among_many_are_found_through_their_index(desk, shelf) 
         run, account,
     )  # fmt: skip
     desk.conn.execute("ANALYZE sync_task")
-    for statement in (parked.PAGE, parked.GROUPS, parked.COUNT):
+    for statement in (parked.PAGE_OF_PARKED, parked.GROUPS, parked.COUNT_FILTERED):
         plan = "\n".join(
             line
             for (line,) in desk.conn.execute(

@@ -253,7 +253,7 @@ def test_the_plan_for_the_types_of_a_large_run_is_not_quadratic(backend, desk, m
     assert "Seq Scan on sync_task" not in plan, plan
 
 
-@pytest.mark.parametrize("statement", [run_tree.ROOTS, run_tree.CHILDREN, run_tree.END])
+@pytest.mark.parametrize("statement", [run_tree.ROOTS, run_tree.CHILD_TASKS, run_tree.LAST_TASK])
 def test_a_page_of_a_large_run_reads_its_tasks_in_order(backend, desk, made, statement) -> None:
     plan = plan_for_a_large_recent_run(backend, desk, made, statement, pagination.IN_ORDER)
     assert "sync_task_of_run" in plan, plan

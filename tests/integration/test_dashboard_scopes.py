@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from core import Listing, TaskOutput
-from core.scopes import Scope
+from core.scopes import SCOPES_OF_ROLES, Role, Scope
 
 LINK = re.compile(r'<a [^>]*?href="(/[^"]*)"')
 BUTTON = re.compile(r'(?:form)?action="(/[^"]*)"')
@@ -55,10 +55,13 @@ def walked(browser):
     return pages, buttons.keys() - ENDS
 
 
+GIVEN = [(scope,) for scope in Scope] + [SCOPES_OF_ROLES[role] for role in Role]
+
+
 @pytest.mark.parametrize("user", ["ann", None])
-@pytest.mark.parametrize("scope", list(Scope))
-def test_links_and_buttons_are_those_of_the_scope(dashboard, busy, scope, user) -> None:
-    browser = dashboard.sign_in(user, scopes=[scope])
+@pytest.mark.parametrize("scopes", GIVEN, ids=" ".join)
+def test_links_and_buttons_are_those_of_the_scopes(dashboard, busy, scopes, user) -> None:
+    browser = dashboard.sign_in(user, scopes=scopes)
     pages, buttons = walked(browser)
     csrf = {"csrf": browser.csrf}
     for path in buttons:
@@ -68,7 +71,7 @@ def test_links_and_buttons_are_those_of_the_scope(dashboard, busy, scope, user) 
         assert "lacks a scope" not in answer.text, (path, answer.status_code)
     everything = "".join(pages.values())
     shown = {label for label in OPERATING if f">{label}" in re.sub(r">\s+", ">", everything)}
-    assert shown == (set(OPERATING) if scope == Scope.FLEET_OPERATE else set())
+    assert shown == (set(OPERATING) if Scope.FLEET_OPERATE in scopes else set())
 
 
 def test_a_page_without_buttons_names_the_scope_that_has_them(dashboard, busy) -> None:

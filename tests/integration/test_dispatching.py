@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from core.ledger import dispatching, leadership, processes
-from core.ledger.dispatching import RING_START, Portion
+from core.ledger.dispatching import RING_START, TaskPortion
 from core.ledger.outcomes import Dispatch
 
 DISPATCH = Dispatch(
@@ -57,7 +57,8 @@ def test_a_leader_whose_time_has_expired_claims_nothing(desk) -> None:
     leadership.lead(desk.conn, desk.me)
     desk.conn.execute("UPDATE engine_state SET leader_until = now() - interval '1 s'")
     assert (
-        dispatching.claim(desk.conn, desk.me, "shop", [Portion(str(account), "live", 5)], 60) == []
+        dispatching.claim(desk.conn, desk.me, "shop", [TaskPortion(str(account), "live", 5)], 60)
+        == []
     )
 
 
@@ -83,7 +84,7 @@ def test_concurrent_claims_share_the_tasks(desk, connect, together) -> None:
     account = desk.account()
     desk.add(desk.run(account), *map(str, range(199)))
     leadership.lead(desk.conn, desk.me)
-    portion = Portion(str(account), "live", 60)
+    portion = TaskPortion(str(account), "live", 60)
     conns = [connect() for _ in range(4)]
     claims = together(
         *(
@@ -117,7 +118,7 @@ def test_higher_priority_goes_first_and_equal_ones_in_their_order(desk) -> None:
     low = desk.add(run, "l1", "l2", priority=-5)
     high = desk.add(run, "h1", "h2", priority=5)
     root = min(desk.tasks())
-    portion = Portion(str(account), "live", 2)
+    portion = TaskPortion(str(account), "live", 2)
     order = [dispatch.task_id for _ in range(3) for dispatch in desk.claim(portion)]
     assert order == [*high, root, *low]
 
@@ -128,10 +129,10 @@ def test_a_portion_claims_only_its_lane_and_types(desk) -> None:
     desk.add(run, "s1", "s2", "s3")
     desk.add(run, "p1", "p2", "p3", type="page")
     name = str(account)
-    assert desk.claim(Portion(name, "backfill", 10)) == []
-    capped = desk.claim(Portion(name, "live", 4, ["step"], 1, ["start"]))
+    assert desk.claim(TaskPortion(name, "backfill", 10)) == []
+    capped = desk.claim(TaskPortion(name, "live", 4, ["step"], 1, ["start"]))
     assert sorted(dispatch.type for dispatch in capped) == ["page", "page", "page", "step"]
-    assert desk.claim(Portion(name, "live", 4, ["step"], 0, ["start"])) == []
+    assert desk.claim(TaskPortion(name, "live", 4, ["step"], 0, ["start"])) == []
     assert {dispatch.type for dispatch in desk.claim()} == {"start", "step"}
 
 
@@ -184,8 +185,8 @@ def test_a_claim_reads_few_rows_however_many_are_ready(desk) -> None:
     desk.conn.execute("ANALYZE sync_task")
     leadership.lead(desk.conn, desk.me)
     for portion in (
-        Portion(account, "live", 20),
-        Portion(account, "live", 20, ["step"], 20, ["page"]),
+        TaskPortion(account, "live", 20),
+        TaskPortion(account, "live", 20, ["step"], 20, ["page"]),
     ):
         names = {
             "leader": desk.me,
@@ -381,8 +382,8 @@ def test_a_group_is_the_live_processes_that_serve_the_same_queues(desk) -> None:
 def test_tasks_in_flight_are_aged_or_hung_by_the_time_of_their_dispatch(desk) -> None:
     account = desk.account()
     desk.add(desk.run(account), *"abcd")
-    first = max(one.dispatch_seq for one in desk.claim(Portion(str(account), "live", 2)))
-    second = max(one.dispatch_seq for one in desk.claim(Portion(str(account), "live", 2)))
+    first = max(one.dispatch_seq for one in desk.claim(TaskPortion(str(account), "live", 2)))
+    second = max(one.dispatch_seq for one in desk.claim(TaskPortion(str(account), "live", 2)))
     flying = dispatching.in_flight(desk.conn, "shop", second, {"step": first}, first)
     counts = {each.type: (each.count, each.hung, each.aged, each.old) for each in flying}
     assert counts == {"start": (1, 0, 1, 1), "step": (3, 1, 2, 0)}

@@ -46,6 +46,7 @@ def cli(settings: Settings, gmail: FakeGmail, tmp_path: Path) -> Cli:
     assert redis is not None
     found = Cli(
         tmp_path,
+        forked=True,
         DATABASE_URL=database.get_secret_value(),
         REDIS_URL=redis.get_secret_value(),
         POLLING_SECRET_KEYS=settings.secret_keys[0].get_secret_value(),

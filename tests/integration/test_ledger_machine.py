@@ -41,7 +41,7 @@ from core.ledger import (
 )
 from core.ledger.commit import commit_outcomes
 from core.ledger.completion import end_runs
-from core.ledger.dispatching import Portion
+from core.ledger.dispatching import TaskPortion
 from core.ledger.outcomes import Dispatch, Failure, Outcome
 from core.results.delete_guard import OFF
 from core.results.parking import MAX_CRASHES
@@ -320,7 +320,9 @@ class Ledger(RuleBasedStateMachine):
                 assert str(id) not in {each.account for each in listed}
                 return []
             most = 1
-        claimed = dispatching.claim(self.conn, LEADER, DOMAIN, [Portion(str(id), lane, most)], 60.0)
+        claimed = dispatching.claim(
+            self.conn, LEADER, DOMAIN, [TaskPortion(str(id), lane, most)], 60.0
+        )
         ready = [
             t
             for t in self.tasks.values()

@@ -203,7 +203,7 @@ def test_a_new_leader_waits_for_the_longest_lease_before_it_sweeps(
 ) -> None:
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
-    maintenance.leases = processes.Leases(60.0, longest)
+    maintenance.leases = processes.LeaseLengths(60.0, longest)
     maintenance.after_gap()
     maintenance._gap_at -= silent
     maintenance._expire_leases(desk.conn)

@@ -196,6 +196,33 @@ def test_a_listing_whose_process_was_killed_is_repeated(
     assert left.total_seconds() <= ledger.CLAIM_SECONDS < 3_600
 
 
+def test_a_process_renews_its_claim_while_it_lists_members(
+    backend, behaviour, connected, hanging: Hanging, worker: Members, rows, until, monkeypatch
+) -> None:
+    def claimed() -> float:
+        left = rows("SELECT members_due_at - clock_timestamp() FROM organization")[0]
+        return float(left.total_seconds())
+
+    monkeypatch.setattr(ledger, "RENEW_SECONDS", 0.01)
+    id = connected("a")
+    behaviour["a"] = hanging
+    due(backend, id)
+    thread = threading.Thread(target=worker.list_next, args=("club",))
+    thread.start()
+    assert hanging.reached.wait(20)
+    aged = (
+        "UPDATE organization SET members_due_at = clock_timestamp() + interval '20 s' RETURNING 1"
+    )
+    rows(aged)
+    until(lambda: claimed() > 60)
+    with backend.database.connection() as conn:
+        ledger.list_soon(conn, id)
+    assert claimed() < 0
+    hanging.released.set()
+    thread.join(20)
+    assert rows(SHOWN, id) == (None, True, 1)
+
+
 HOUR, SOON = 3_600, 300
 FAILURES = [
     (PermanentError("no"), HOUR, "no"),

@@ -12,7 +12,8 @@ from support.cloud import CLIENT, PRODUCT, SECRET, cloud_of, confirm, consent, q
 from core import Manifest, OAuth
 from core.ledger import dispatching
 from core.plugins import get_registry
-from core.service.accounts.oauth import may_redirect, oauth_of
+from core.service.accounts.oauth_client import oauth_of
+from core.service.accounts.redirects import may_redirect
 from core.settings import Settings
 
 

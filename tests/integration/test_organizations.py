@@ -23,6 +23,7 @@ from core.accounts import store
 from core.accounts.vault import Vault
 from core.egress import Egress
 from core.errors import InvalidInput, PollingError
+from core.ledger import endings
 from core.ledger import organizations as ledger
 from core.plugins import Registry
 from core.service import organizations
@@ -307,23 +308,18 @@ def test_a_full_quota_is_told_and_others_get_their_accounts(
     assert connect(engine, name="each", user_id="{member}").changes.added == 3
 
 
-def test_disconnecting_deletes_the_key_and_keeps_content(
-    engine, gmail: FakeGmail, desk_rows
-) -> None:
-    id = connect(engine).id
-    assert organizations.disconnect(engine, id) == 3
-    assert desk_rows("SELECT count(*) FROM organization") == [(0,)]
-    assert set(statuses(desk_rows()).values()) == {"disconnected"}
-    with pytest.raises(Exception, match="not found"):
-        organizations.sync(engine, id)
-
-
 def listed(engine: Any, id: UUID) -> tuple[ledger.Organization, list[Member]]:
     """Return an organization and its members, as a listing that has just ended."""
     with engine.database.connection() as conn:
         one = ledger.load(conn, id)
     assert one is not None
     return one, MemberListing(engine.vault, engine.egress, Gmail, one).members().members
+
+
+def end_all(engine: Any) -> None:
+    """End the accounts of all disconnected organizations, as the leader does."""
+    with engine.database.connection() as conn:
+        assert endings.end_due(conn, 60)
 
 
 def apply(engine: Any, one: ledger.Organization, members: list[Any]) -> ledger.Changes:
@@ -345,41 +341,12 @@ def test_a_listing_adds_nothing_to_an_organization_that_has_ended(
     engine, gmail: FakeGmail, desk_rows
 ) -> None:
     one, members = listed(engine, connect(engine).id)
-    organizations.disconnect(engine, one.id)
     members.append(Member("9", "new@example.com"))
+    assert organizations.disconnect(engine, one.id) == 3
+    assert apply(engine, one, members).added == 0
+    end_all(engine)
     assert apply(engine, one, members).added == 0
     assert set(statuses(desk_rows()).values()) == {"disconnected"}
-
-
-def test_the_end_disconnects_accounts_that_a_listing_adds(
-    engine, gmail: FakeGmail, desk_rows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, members = listed(engine, connect(engine).id)
-    first = organizations._disconnect_accounts
-
-    def with_a_listing(conn: Any, id: UUID) -> int:
-        number = first(conn, id)
-        monkeypatch.setattr(organizations, "_disconnect_accounts", first)
-        assert apply(engine, one, [*members, Member("9", "new@example.com")]).added == 1
-        return number
-
-    monkeypatch.setattr(organizations, "_disconnect_accounts", with_a_listing)
-    assert organizations.disconnect(engine, one.id) == 4
-    assert set(statuses(desk_rows()).values()) == {"disconnected"}
-
-
-def test_a_disconnected_organization_leaves_a_row_for_each_account(
-    engine, gmail: FakeGmail, desk_rows
-) -> None:
-    id = connect(engine, user_id="of {member}").id
-    organizations.disconnect(engine, id)
-    assert sorted(desk_rows("SELECT user_id FROM audit WHERE act = 'account.disconnect'")) == [
-        (f"of {name}@example.com",) for name in ("ann", "bob", "cid")
-    ]
-    acts = "SELECT act, target_id, detail->>'name' FROM audit WHERE target_type = 'organization'"
-    assert desk_rows(acts + " ORDER BY id") == [
-        (f"organization.{what}", str(id), "example.com") for what in ("connect", "disconnect")
-    ]
 
 
 def test_values_that_cannot_be_stored_stop_no_other_member(
@@ -443,6 +410,12 @@ def test_rest_connects_and_says_why_not(api, gmail: FakeGmail) -> None:
     assert client.post(f"{path}/sync").status_code == 502
     assert "503" in client.get(path).json()["problem"]
     assert client.delete(path).status_code == 204
+    assert client.get(path).json()["ending_since"] is not None
+    for again in (client.delete(path, params={"content": "delete"}), client.post(f"{path}/sync")):
+        assert again.status_code == 409
+    refuse(gmail, {})
+    assert client.post("/v1/organizations", json=body).status_code == 409
+    end_all(api.backend)
     assert client.get(path).status_code == 404
 
 
@@ -478,6 +451,10 @@ def test_the_dashboard_connects_and_says_why_not(dashboard, gmail: FakeGmail) ->
     id = page.partition('formaction="/organizations/')[2][:36]
     assert browser.post(f"{path}/{id}/sync").status_code == 303
     assert browser.post(f"{path}/{id}/disconnect").status_code == 303
+    page = browser.get(path).text
+    assert "Disconnecting: 2 accounts left." in page
+    assert "/disconnect" not in page
+    end_all(dashboard.backend)
     assert "No organizations" in browser.get(path).text
 
 
@@ -487,6 +464,7 @@ def command_line(settings: Settings, tmp_path: Path) -> Cli:
     assert redis is not None
     cli = Cli(
         tmp_path,
+        forked=True,
         DATABASE_URL=database.get_secret_value(),
         REDIS_URL=redis.get_secret_value(),
         POLLING_SECRET_KEYS=settings.secret_keys[0].get_secret_value(),
@@ -508,7 +486,13 @@ def test_commands_connect_and_say_why_not(settings: Settings, api, gmail, tmp_pa
     assert "Connected: organization example.com. 2 members: 2 accounts added." in said
     assert "2 members, listed" in cli.ok("organizations").out
     assert "nothing has changed" in cli.ok("organizations", "sync", "example.com").out
-    assert "Disconnected 2 accounts" in cli.ok("organizations", "disconnect", "example.com").out
+    disconnect = ("organizations", "disconnect", "example.com")
+    assert "needs --yes" in cli(*disconnect, "--delete-content").err
+    assert "Disconnecting 2 accounts of example.com" in cli.ok(*disconnect, "--keep-content").out
+    assert "Disconnecting: 2 accounts" in cli.ok("organizations").out
+    assert "is being disconnected" in cli.fails("organizations", "sync", "example.com")
+    end_all(api.backend)
+    assert "No organizations" in cli.ok("organizations").out
 
 
 def test_a_worker_process_lists_members_each_hour(

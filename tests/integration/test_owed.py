@@ -9,7 +9,7 @@ import pytest
 
 from core import Task
 from core.ledger import carry_over, completion, controls
-from core.ledger.dispatching import Portion
+from core.ledger.dispatching import TaskPortion
 from core.ledger.outcomes import Outcome
 from core.service.accounts import queries as account_queries
 from core.service.accounts.owed import Owed, completeness, owed_by
@@ -140,7 +140,7 @@ def test_an_account_with_an_open_backfill_is_not_complete(desk) -> None:
     completion.end_runs(desk.conn, {root.run_id})
     assert desk.rows("SELECT lane FROM sync_run WHERE state = 'running'") == [("backfill",)]
     assert owed_by(desk.conn, account) == Owed(0, None, None)
-    (history,) = desk.claim(Portion(str(account), "backfill", 9))
+    (history,) = desk.claim(TaskPortion(str(account), "backfill", 9))
     desk.finish(history)
     completion.end_runs(desk.conn, {history.run_id})
     assert owed_by(desk.conn, account).complete_as_of == desk.value(STARTED, root.run_id)
@@ -155,7 +155,7 @@ def test_during_a_later_backfill_an_account_is_complete_as_of_the_run_before_it(
         completion.end_runs(desk.conn, {runs[-1].run_id})
     started = [desk.value(STARTED, root.run_id) for root in runs]
     assert owed_by(desk.conn, account).complete_as_of == started[0]
-    (compared,) = desk.claim(Portion(str(account), "backfill", 9))
+    (compared,) = desk.claim(TaskPortion(str(account), "backfill", 9))
     desk.finish(compared)
     completion.end_runs(desk.conn, {compared.run_id})
     assert owed_by(desk.conn, account).complete_as_of == started[2]

@@ -32,7 +32,7 @@ from core.ledger import (
     pruning,
     scheduling,
 )
-from core.ledger.dispatching import Portion
+from core.ledger.dispatching import TaskPortion
 from core.search.documents import FORM
 from core.service.accounts import daily
 from core.service.authorization import Principal
@@ -308,7 +308,7 @@ def test_a_search_reads_only_the_newest_items_of_its_time(desk, scope: str, anal
         params |= {"q": "nothing", "most_ranked": 100, "most_of_each": FEW_SCANNED}
         with conn.transaction():
             conn.execute(listing.SET_ORDER, {"is_free": "off"})
-            statements = listing.COUNTS[source], listing.HAS_OLDER[source]
+            statements = listing.COUNT_MATCHES[source], listing.HAS_OLDER[source]
             return sum(plan_of(conn, statement, params).pages for statement in statements)
 
     assert pages() < PAGES_OF_SEARCH
@@ -335,7 +335,7 @@ def _steps(desk: Any):
     yield "domains", Step(lambda: dispatching.domains_with_work(conn, ["shop"]), 1)
     yield "look", Step(lambda: dispatching.look(conn, "shop", BATCH), dispatching.MAX_PASSED)
     found = dispatching.look(conn, "shop", BATCH).accounts
-    portions = [Portion(one.account, "live", 10) for one in found]
+    portions = [TaskPortion(one.account, "live", 10) for one in found]
     dispatches: list[Any] = []
     yield (
         "dispatch",

@@ -12,7 +12,7 @@ from core.dispatcher.allocation import Rules
 from core.dispatcher.rate_headroom import RateHeadroom, retry_in
 from core.integration.limits import Rate
 from core.ledger import dispatching, leadership
-from core.ledger.dispatching import Portion, Waiting
+from core.ledger.dispatching import TaskPortion, Waiting
 from core.limits.budgets import Budgets, UnitRequest
 from core.limits.keys import to_json
 from core.states import Lane
@@ -45,7 +45,7 @@ def add(desk: Any, account: UUID, type: str, count: int, priority: int = 0) -> l
     return [id for (id,) in desk.conn.execute(ADD, params)]
 
 
-def claim(desk: Any, portion: Portion) -> list[int]:
+def claim(desk: Any, portion: TaskPortion) -> list[int]:
     found = dispatching.claim(desk.conn, desk.me, "shop", [portion], 60.0)
     return sorted(dispatch.task_id for dispatch in found)
 
@@ -54,15 +54,15 @@ def test_candidates_are_the_first_tasks_of_metered_types(desk: Any, account: UUI
     steps, pages = add(desk, account, "step", 3), add(desk, account, "page", 2, priority=1)
     free = add(desk, account, "free", 1)
     name = str(account)
-    some = Portion(name, Lane.LIVE, 9, metered_types=["page", "step"])
+    some = TaskPortion(name, Lane.LIVE, 9, metered_types=["page", "step"])
     found = dispatching.candidates(desk.conn, "shop", [some])
     assert [task.id for task in found] == [*pages, *steps]
     assert {(task.account, task.lane) for task in found} == {(name, Lane.LIVE)}
-    every = Portion(name, Lane.LIVE, 9, metered_types=["page", "step"], ids_only=True)
+    every = TaskPortion(name, Lane.LIVE, 9, metered_types=["page", "step"], ids_only=True)
     assert [t.id for t in dispatching.candidates(desk.conn, "shop", [every])] == [
         *pages, *steps, *free,
     ]  # fmt: skip
-    assert dispatching.candidates(desk.conn, "shop", [Portion(name, Lane.LIVE, 9)]) == []
+    assert dispatching.candidates(desk.conn, "shop", [TaskPortion(name, Lane.LIVE, 9)]) == []
 
 
 def test_the_number_of_candidates_is_bounded(
@@ -71,8 +71,8 @@ def test_the_number_of_candidates_is_bounded(
     monkeypatch.setattr(dispatching, "MAX_CANDIDATES", 8)
     monkeypatch.setattr(dispatching, "MIN_CANDIDATES", 3)
     steps = add(desk, account, "step", 20)
-    portion = Portion(str(account), Lane.LIVE, 9, metered_types=["step"], ids_only=True)
-    other = Portion(str(account), Lane.BACKFILL, 9, metered_types=["step"], ids_only=True)
+    portion = TaskPortion(str(account), Lane.LIVE, 9, metered_types=["step"], ids_only=True)
+    other = TaskPortion(str(account), Lane.BACKFILL, 9, metered_types=["step"], ids_only=True)
     found = dispatching.candidates(desk.conn, "shop", [portion])
     assert [task.id for task in found] == steps[:8]
     assert len(dispatching.candidates(desk.conn, "shop", [portion, other, other])) == 3
@@ -82,11 +82,11 @@ def test_a_claim_takes_the_chosen_tasks_and_those_without_a_cost(desk: Any, acco
     steps, pages = add(desk, account, "step", 3), add(desk, account, "page", 2)
     free = add(desk, account, "free", 1)
     name, metered = str(account), ["page", "step"]
-    chosen = Portion(name, Lane.LIVE, 9, without_types=metered, ids=[steps[2], pages[0]])
+    chosen = TaskPortion(name, Lane.LIVE, 9, without_types=metered, ids=[steps[2], pages[0]])
     assert claim(desk, chosen) == sorted([steps[2], pages[0], *free])
-    rest = Portion(name, Lane.LIVE, 9, ids=[steps[0], steps[2]], ids_only=True)
+    rest = TaskPortion(name, Lane.LIVE, 9, ids=[steps[0], steps[2]], ids_only=True)
     assert claim(desk, rest) == [steps[0]], "a claimed task is not claimed again"
-    assert claim(desk, Portion(name, Lane.LIVE, 9, ids_only=True)) == []
+    assert claim(desk, TaskPortion(name, Lane.LIVE, 9, ids_only=True)) == []
 
 
 @pytest.fixture

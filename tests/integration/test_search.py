@@ -12,7 +12,7 @@ from support.indexing import index_all
 from support.waiting import until
 
 from core import TaskOutput
-from core.search.documents import Item, document
+from core.search.documents import IndexedItem, document
 from core.search.query import parse
 from core.service.content import document_texts, listing
 
@@ -311,7 +311,7 @@ DIFFERENT = (
 
 def is_found(desk, text: str, query: str) -> bool:
     parsed = parse(query, lambda *_: ())
-    values = (document(Item("a", "file", "", text)), parsed.text)
+    values = (document(IndexedItem("a", "file", "", text)), parsed.text)
     return desk.conn.execute("SELECT %s::tsvector @@ %s::tsquery", values).fetchone()[0]
 
 

@@ -12,7 +12,7 @@ import pytest
 from support.deployment import Deployment
 from support.waiting import until
 
-from core.worker.slots import Slots
+from core.worker.slots import AccountSlots
 
 KILL_SESSIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -29,15 +29,17 @@ time.sleep(600)
 
 
 @pytest.fixture
-def pair(deployment: Deployment) -> Iterator[tuple[Slots, Slots]]:
+def pair(deployment: Deployment) -> Iterator[tuple[AccountSlots, AccountSlots]]:
     """Two processes, as far as the database can tell."""
-    slots = Slots(deployment.database_url), Slots(deployment.database_url)
+    slots = AccountSlots(deployment.database_url), AccountSlots(deployment.database_url)
     yield slots
     for each in slots:
         each.close()
 
 
-def test_the_fleet_holds_no_more_slots_than_a_limit_has_places(pair: tuple[Slots, Slots]) -> None:
+def test_the_fleet_holds_no_more_slots_than_a_limit_has_places(
+    pair: tuple[AccountSlots, AccountSlots],
+) -> None:
     mine, others = pair
     first, second = mine.take("limit", 3), mine.take("limit", 3)
     third = others.take("limit", 3)
@@ -51,7 +53,7 @@ def test_the_fleet_holds_no_more_slots_than_a_limit_has_places(pair: tuple[Slots
     assert others.take("limit", 3) == first
 
 
-def test_a_lowered_limit_counts_the_slots_above_it(pair: tuple[Slots, Slots]) -> None:
+def test_a_lowered_limit_counts_the_slots_above_it(pair: tuple[AccountSlots, AccountSlots]) -> None:
     mine, others = pair
     taken = [mine.take("limit", 4) for _ in range(3)]
     assert taken[0] is not None
@@ -61,7 +63,7 @@ def test_a_lowered_limit_counts_the_slots_above_it(pair: tuple[Slots, Slots]) ->
 
 
 def test_a_process_that_dies_releases_its_slots_at_that_moment(
-    deployment: Deployment, pair: tuple[Slots, Slots]
+    deployment: Deployment, pair: tuple[AccountSlots, AccountSlots]
 ) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, deployment.database_url], stdout=subprocess.PIPE
@@ -77,7 +79,7 @@ def test_a_process_that_dies_releases_its_slots_at_that_moment(
 
 
 def test_slots_outlive_the_session_of_the_database(
-    deployment: Deployment, pair: tuple[Slots, Slots], monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment, pair: tuple[AccountSlots, AccountSlots], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.worker.slots.CHECK_SECONDS", 0.0)
     mine, others = pair

@@ -8,7 +8,7 @@ import pytest
 
 from core.accounts import store
 from core.ledger import leadership, processes
-from core.ledger.dispatching import Portion
+from core.ledger.dispatching import TaskPortion
 from core.service.runs import progress
 
 
@@ -39,7 +39,7 @@ def test_a_run_without_a_thread_says_who_holds_them(
 ) -> None:
     busy, account = desk.account("busy", user_id=owner), desk.account("waits")
     desk.add(desk.run(busy), *"abcd")
-    assert len(desk.claim(Portion(str(busy), "live", tasks))) == tasks
+    assert len(desk.claim(TaskPortion(str(busy), "live", tasks))) == tasks
     assert waits_for(desk, account, desk.run(account)) == reasons
 
 
@@ -47,7 +47,7 @@ def test_a_run_that_holds_a_thread_waits_for_nothing(desk, fleet) -> None:
     account = desk.account()
     run = desk.run(account)
     desk.add(run, *"abcd")
-    desk.claim(Portion(str(account), "live", 3))
+    desk.claim(TaskPortion(str(account), "live", 3))
     assert waits_for(desk, account, run) == []
 
 

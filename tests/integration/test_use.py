@@ -15,7 +15,7 @@ from core.environment import Environment
 from core.ledger import pruning, quotas
 from core.ledger.outcomes import Outcome
 from core.ledger.use import Use, add_use
-from core.metrics.use import UserUse
+from core.metrics.use import UseCounters
 from core.service import use
 from core.service.accounts.erase import erase_user
 from core.settings import Settings
@@ -43,7 +43,7 @@ def test_numbers_of_processes_add_up_by_user_and_day(conn) -> None:
 def test_a_worker_counts_tasks_and_bytes_of_committed_results(desk) -> None:
     account = desk.account(user_id="ann")
     root = desk.root(account)
-    counted = UserUse()
+    counted = UseCounters()
     outputs = [TaskOutput("a", "x" * 10), TaskOutput("b", "y" * 5)]
     for number in range(2):
         counted.saved([desk.save(desk.outcome(root, output=outputs))])

@@ -27,7 +27,7 @@ from core.db.pool import Conn
 from core.errors import NotFound
 from core.scopes import ALL, Scope
 from core.service import sessions, tokens
-from core.service.accounts import oauth
+from core.service.accounts import oauth, oauth_client
 from core.service.accounts.erase import erase_user
 from core.service.authorization import Principal
 from core.web import downloads
@@ -315,7 +315,7 @@ def test_a_check_adds_no_account_after_its_session_has_ended(dashboard, conn, du
 def test_a_sign_in_at_a_provider_stores_nothing_after_the_end_of_its_access(
     product, conn, browser, monkeypatch, through
 ) -> None:
-    exchange = oauth.exchange
+    exchange = oauth_client.exchange
 
     def ending(*arguments: Any) -> Any:
         end(conn, ENDS["revoked"][0])

@@ -20,7 +20,7 @@ HOSTILE = 2_000
 FRONTS = {"alone": None, "caddy": proxies.caddy, "nginx": proxies.nginx}
 
 
-@pytest.fixture(params=FRONTS)
+@pytest.fixture(params=["alone", "nginx", pytest.param("caddy", marks=pytest.mark.long)])
 def front(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

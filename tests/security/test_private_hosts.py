@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 import httpx2
@@ -94,6 +95,11 @@ class Host(ThreadingHTTPServer):
         super().__init__((address, port), _Handler)
         self.location: str | None = None
         self.text, self.visits = SECRET, 0
+
+    def server_bind(self) -> None:
+        """Bind without the search for the name of the address, for which no name server answers."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
 
     def get_request(self) -> Any:
         self.visits += 1

@@ -1,4 +1,7 @@
-"""Scopes: a token does no more than its scopes name, and creates no stronger token."""
+"""Scopes and roles: a token and a person do no more than these name, and create no stronger token.
+
+The walks fail for a route or a page that the tables below do not name.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from support.dashboard import form
 
 from core.dashboard.app import PAGES
 from core.rest.app import build
-from core.scopes import ALL, DEFAULT, Scope
+from core.scopes import ALL, DEFAULT, SCOPES_OF_ROLES, Role, Scope
 from core.service import sessions, tokens
+from core.service.authorization import Person
+from core.web import session_cookie
 
 CONTENT, CONNECT, OPERATE, METRICS, TOKENS = (
     "content:read",
@@ -66,7 +71,13 @@ PAGES_ALLOWED = {
 }
 """The scopes of which one allows a page or an action of the dashboard."""
 
-OPEN_PAGES = {"sign_in", "sign_in_page", "returned", "confirm", "cancel"}
+OPEN_PAGES = {
+    "sign_in", "sign_in_page", "begin", "signed_in", "returned", "confirm", "cancel"
+}  # fmt: skip
+ISSUER = "https://login.example.org"
+GIVEN = [(scope,) for scope in ALL] + [SCOPES_OF_ROLES[role] for role in Role]
+"""The scopes of the walks: each alone, and those of each role."""
+
 VALUES = {
     "user_integration_id": str(uuid4()),
     "run_id": str(uuid4()),
@@ -88,9 +99,9 @@ def allowed(table):
     return {name: scopes for names, scopes in table.items() for name in names.split()}
 
 
-@pytest.mark.parametrize("scope", ALL)
-def test_a_scope_allows_its_routes_and_no_others(api, scope) -> None:
-    expected, client = allowed(ROUTES), api.client(api.token(scopes=[scope]))
+@pytest.mark.parametrize("scopes", GIVEN, ids=" ".join)
+def test_scopes_allow_their_routes_and_no_others(api, scopes) -> None:
+    expected, client = allowed(ROUTES), api.client(api.token(scopes=scopes))
     seen = set()
     for path, methods in build(api.backend).openapi()["paths"].items():
         if path in NOBODY:
@@ -99,15 +110,32 @@ def test_a_scope_allows_its_routes_and_no_others(api, scope) -> None:
             answer = client.request(method.upper(), path.format(**VALUES), json={})
             problem = answer.json().get("code") if answer.status_code == 403 else None
             name = operation["operationId"]
-            assert (problem != "scope-missing") is (scope in expected[name]), (name, answer.text)
+            is_allowed = not expected[name].isdisjoint(scopes)
+            assert (problem != "scope-missing") is is_allowed, (name, answer.text)
             assert "403" in operation["responses"], name
             seen.add(name)
     assert seen == expected.keys()
 
 
-@pytest.mark.parametrize("scope", ALL)
-def test_a_scope_allows_its_pages_and_no_others(dashboard, scope) -> None:
-    expected, browser = allowed(PAGES_ALLOWED), dashboard.sign_in(scopes=[scope])
+@pytest.mark.parametrize("scopes", GIVEN, ids=" ".join)
+def test_scopes_allow_their_pages_and_no_others(dashboard, scopes) -> None:
+    walk_pages(dashboard.sign_in(scopes=scopes), scopes)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_person_may_open_the_pages_of_their_role_and_no_others(
+    dashboard, conn, monkeypatch, role
+) -> None:
+    monkeypatch.setattr(dashboard.backend.settings, "oidc_issuer", ISSUER)
+    browser = dashboard.stranger()
+    id = sessions.open_session_of(conn, Person(ISSUER, "ann-1", "ann@example.org", role))
+    browser.client.cookies.set(session_cookie.NAME, id)
+    walk_pages(browser, SCOPES_OF_ROLES[role])
+
+
+def walk_pages(browser, scopes) -> None:
+    """Open all pages and press all buttons, with the ids of rows that do not exist."""
+    expected = allowed(PAGES_ALLOWED)
     csrf, seen = {"csrf": browser.csrf}, set()
     for module in PAGES:
         for route in module.router.routes:
@@ -121,8 +149,45 @@ def test_a_scope_allows_its_pages_and_no_others(dashboard, scope) -> None:
             path = route.path.format(**VALUES)
             answer = browser.get(path) if "GET" in route.methods else browser.send(path, csrf)
             refused = answer.status_code == 403 and "lacks a scope" in answer.text
-            assert refused is not (scope in expected[name]), (short, answer.status_code)
+            is_allowed = not expected[name].isdisjoint(scopes)
+            assert refused is not is_allowed, (short, answer.status_code)
+            assert not refused or answer.headers["content-type"].startswith("text/html"), short
     assert seen == expected.keys()
+
+
+def test_each_role_has_the_scopes_of_the_next(api) -> None:
+    assert set(SCOPES_OF_ROLES) == set(Role)
+    for stronger, weaker in itertools.pairwise(SCOPES_OF_ROLES.values()):
+        assert set(stronger) > set(weaker)
+    assert set(SCOPES_OF_ROLES[Role.ADMIN]) == set(Scope)
+    assert SCOPES_OF_ROLES[Role.VIEWER] == (METRICS,)
+
+
+def test_a_token_gets_the_scopes_of_a_role(api, dashboard, conn) -> None:
+    admin = api.client(api.token(scopes=ALL))
+    for role in Role:
+        answer = admin.post("/v1/tokens", json={"role": role})
+        assert (answer.status_code, answer.json()["scopes"]) == (201, list(SCOPES_OF_ROLES[role]))
+    answer = admin.post("/v1/tokens", json={"role": "viewer", "scopes": [AUDIT]})
+    assert answer.json()["scopes"] == [METRICS, AUDIT]
+    for body in ({}, {"role": None}, {"role": "emperor"}, {"role": ["viewer"]}):
+        assert admin.post("/v1/tokens", json=body).status_code == 422
+    operator = api.client(api.token(scopes=[*SCOPES_OF_ROLES[Role.OPERATOR], TOKENS]))
+    answer = operator.post("/v1/tokens", json={"role": "admin"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope-not-yours")
+
+
+def test_the_dashboard_offers_the_roles_that_one_may_give(dashboard, conn) -> None:
+    browser = dashboard.sign_in(scopes=[*SCOPES_OF_ROLES[Role.OPERATOR], TOKENS])
+    page = browser.get("/access").text
+    offered = {role for role in Role if f'<option value="{role}"' in page}
+    assert offered == {Role.OPERATOR, Role.VIEWER}
+    browser.submit("/access", "/access/tokens", {"role": "viewer", "name": "seen"})
+    assert conn.execute("SELECT scopes FROM api_token WHERE name = 'seen'").fetchone() == (
+        [METRICS],
+    )
+    answer = browser.submit("/access", "/access/tokens", {"role": "admin"})
+    assert (answer.status_code, "scopes that you have yourself" in answer.text) == (422, True)
 
 
 def test_the_navigation_shows_only_pages_that_open(dashboard) -> None:

@@ -85,7 +85,7 @@ class World:
         self.home = Path(tempfile.mkdtemp(prefix="soak-"))
         self.calls_log = self.home / "calls.log"
         self.blobs = self.home / "blobs"
-        self.servers = Servers()
+        self.servers = Servers(options={})
         self.keep = False
         self._name = f"soak-{seed}"
         self._stack = ExitStack()
@@ -96,7 +96,7 @@ class World:
             stack.callback(self.servers.close)
             self.servers.start()
             self.deployment = self._deploy()
-            stack.callback(self.deployment.queues.close)
+            stack.callback(self.deployment.close)
             self.fleet = WatchedFleet(self.deployment, self.home, **self._variables())
             stack.callback(self.fleet.end)
             self.network = stack.enter_context(Network(self.deployment))

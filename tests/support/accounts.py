@@ -59,8 +59,16 @@ def tick(deployment: Deployment, times: int = 1) -> None:
     deployment.queues.send("polling", {one: encode("polling", "poll_due", one, {}) for one in ids})
 
 
+SET_DUE = """
+UPDATE user_integration SET next_sync_at = now() WHERE id IN (
+    SELECT id FROM user_integration WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE)
+"""
+
+
 def set_due(deployment: Deployment, *accounts: UUID) -> None:
-    """Make accounts due now."""
-    deployment.rows(
-        "UPDATE user_integration SET next_sync_at = now() WHERE id = ANY(%s)", list(accounts)
-    )
+    """Make accounts due now.
+
+    The statement locks them in the engine's order: in another one, it and the end of runs may wait
+    for each other.
+    """
+    deployment.rows(SET_DUE, list(accounts))

@@ -82,7 +82,7 @@ class House:
     def api(self, token: str) -> Iterator[httpx2.Client]:
         headers = {"Authorization": f"Bearer {token}"}
         with httpx2.Client(
-            base_url=self.url, headers=headers, trust_env=False, timeout=60
+            base_url=self.url, headers=headers, trust_env=False, verify=False, timeout=60
         ) as client:
             yield client
 
@@ -118,16 +118,20 @@ class Window:
     Attributes:
       wrong: Errors and warnings of the browser, and dialogs of scripts that must not run.
       outside: Requests to other hosts. The window blocks them.
+      sites: The hosts that the window may open.
     """
 
     house: House
     page: Page
     wrong: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
+    sites: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, browser: Browser, house: House, **options: Any) -> Self:
-        """Open a window without a signed-in user."""
+    def open(
+        cls, browser: Browser, house: House, *, sites: tuple[str, ...] = (), **options: Any
+    ) -> Self:
+        """Open a window without a signed-in user, which may also open these other sites."""
         width, height = options.pop("size", DESK)
         context = browser.new_context(
             base_url=house.url,
@@ -136,9 +140,10 @@ class Window:
             **options,
         )
         context.set_default_timeout(SECONDS * 1000)
-        window = cls(house, context.new_page())
+        window = cls(house, context.new_page(), sites=(house.url, *sites))
         context.add_init_script(HOOK)
-        context.route(re.compile(f"^(?!{re.escape(house.url)}/)"), window._block)
+        known = "|".join(map(re.escape, window.sites))
+        context.route(re.compile(f"^(?!({known})/)"), window._block)
         context.on("request", window._requested)
         context.on("console", window._console)
         context.on("weberror", lambda error: window.wrong.append(f"error: {error.error}"))
@@ -149,7 +154,8 @@ class Window:
         route.abort()
 
     def _requested(self, request: Request) -> None:
-        if not request.url.startswith((self.house.url + "/", "data:", "about:")):
+        known = tuple(f"{site}/" for site in self.sites)
+        if not request.url.startswith((*known, "data:", "about:")):
             self.outside.append(request.url)
 
     def _console(self, message: ConsoleMessage) -> None:

@@ -108,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
 def serving_provider() -> Iterator[Provider]:
     """Run a provider."""
     with Provider() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
         server.shutdown()
@@ -172,7 +172,7 @@ def product(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> Dashboard:
 
 @pytest.fixture
 def browser() -> Iterator[httpx2.Client]:
-    with httpx2.Client(follow_redirects=False, timeout=60, trust_env=False) as client:
+    with httpx2.Client(follow_redirects=False, timeout=60, trust_env=False, verify=False) as client:
         yield client
 
 

@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
 def collecting() -> Iterator[Collector]:
     """Run a collector during the block."""
     with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield server

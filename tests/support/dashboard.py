@@ -16,7 +16,7 @@ import pytest
 
 from core.dashboard.app import Site
 from core.service.backend import Backend
-from support.rest import Api, serving
+from support.rest import Api, serving, sharing
 
 Fields = dict[str, Any]
 
@@ -162,7 +162,7 @@ class Dashboard(Api):
 
 @pytest.fixture
 def dashboard(backend: Backend) -> Iterator[Dashboard]:
-    with serving(backend, Site) as url:
+    with serving(backend, lambda rest: Site(sharing(rest))) as url:
         running = Dashboard(backend, url)
         yield running
         for client in running.clients:

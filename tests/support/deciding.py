@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,8 @@ from core.ledger.scheduling import request_resync
 from support.dashboard import Browser
 from support.deployment import Deployment
 from support.fleet import Fleet
-from support.serving import POLLING, Served, polling_serve
+from support.forks import polling
+from support.serving import Served, polling_serve
 
 Decision = Literal["accept", "refuse"]
 Surface = Literal["cli", "rest", "dashboard"]
@@ -118,14 +118,12 @@ class Person:
         return answer.status_code == 303
 
     def _in_cli(self, id: int, decision: Decision) -> bool:
-        done = subprocess.run(
-            [*POLLING, "deletions", decision, str(id), "--json"],
-            env=self._environment, cwd=self._folder, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            assert f"held deletion {id} not found" in done.stderr, done.stderr
+        words = ["deletions", decision, str(id), "--json"]
+        code, out, errors = polling(words, self._environment, self._folder)
+        if code:
+            assert f"held deletion {id} not found" in errors, errors
             return False
-        return json.loads(done.stdout)["id"] == id
+        return json.loads(out)["id"] == id
 
 
 def decide_on_every_surface(fleet: Fleet, folder: Path, account: UUID, kind: str) -> None:

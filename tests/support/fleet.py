@@ -17,6 +17,7 @@ from typing import TypeVar
 import psutil
 
 from support.deployment import Deployment
+from support.forks import start
 from support.waiting import until
 
 T = TypeVar("T")
@@ -45,29 +46,33 @@ class Program:
     Args:
       processes: The number of its worker processes.
       log: The file for its output.
+      forked: True if the command runs in a fork, where that is possible.
     """
 
     def __init__(
-        self, argv: Sequence[str], environment: Mapping[str, str], processes: int, log: Path
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        processes: int,
+        log: Path,
+        *,
+        forked: bool,
     ) -> None:
         self.argv = argv
         self.environment = environment
         self.processes = processes
         self.log = log
+        self._forked = forked
         self.start()
 
     def start(self) -> None:
         """Start the command. A previous start must have exited."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.argv,
-                env=self.environment,
-                cwd=self.log.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        with self.log.open("ab") as log, Path(os.devnull).open() as nothing:
+            streams = [nothing.fileno(), log.fileno(), log.fileno()]
+            self._process = start(
+                self.argv, self.environment, self.log.parent, streams, session=True,
+                forked=self._forked,
+            )  # fmt: skip
 
     @property
     def pid(self) -> int:
@@ -80,6 +85,8 @@ class Program:
 
     def children(self) -> set[int]:
         """Return the ids of its live worker processes and of its live dispatcher."""
+        if (tasks := Path(f"/proc/{self.pid}/task")).exists():
+            return _children(tasks)
         listed = subprocess.run(
             ["ps", "-A", "-o", "pid=", "-o", "ppid=", "-o", "stat="],
             capture_output=True,
@@ -106,16 +113,33 @@ class Program:
         return self._process.wait(seconds)
 
 
+def _children(tasks: Path) -> set[int]:
+    """Return the live children of a process; Linux lists them, and `ps` reads every process."""
+    found = set()
+    for path in tasks.glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            for pid in path.read_text().split():
+                with suppress(OSError):
+                    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                    found |= {int(pid)} if state != "Z" else set()
+    return found
+
+
 class Fleet:
     """All programs of a deployment.
 
     Args:
       folder: The folder of its log.
       variables: Settings for all its programs, in addition to the deployment's.
+
+    Attributes:
+      forked: False if its programs are started as in production. Default: True, they run in forks,
+        which start much faster.
     """
 
     def __init__(self, deployment: Deployment, folder: Path, **variables: str) -> None:
         self.deployment = deployment
+        self.forked = True
         self.log = folder / "fleet.log"
         self.variables = METERED | {"POLLING_LEASE_SECONDS": str(LEASE_SECONDS)} | variables
         self.programs: list[Program] = []
@@ -165,7 +189,7 @@ class Fleet:
           **variables: Environment variables to add.
         """
         environment = self.deployment.environment() | self.variables | variables
-        self.programs.append(Program(argv, environment, processes, self.log))
+        self.programs.append(Program(argv, environment, processes, self.log, forked=self.forked))
         return self.programs[-1]
 
     def ready(self, seconds: float = 20.0) -> None:

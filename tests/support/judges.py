@@ -17,7 +17,7 @@ from core.content.blobs import Blobs
 from core.content.portions import SWEEP
 from core.db.pool import Database
 from core.egress import Egress
-from core.ledger.dispatching import Portion
+from core.ledger.dispatching import TaskPortion
 from core.ledger.outcomes import Dispatch, Outcome
 from core.limits.keys import to_json
 from core.middleware.retries import Retries
@@ -174,7 +174,7 @@ class Engine:
                 "UPDATE sync_task SET state = 'done', outputs_gone = %s WHERE id = %s",
                 (deed.deleted, other),
             )
-        (dispatch,) = self.desk.claim(Portion(str(account), "live", 1), domain=DOMAIN)
+        (dispatch,) = self.desk.claim(TaskPortion(str(account), "live", 1), domain=DOMAIN)
         if deed.late:
             dispatch = replace(dispatch, dispatch_seq=before)
         Odd.deed, Odd.overtake = deed, partial(self._overtake, account)
@@ -190,7 +190,7 @@ class Engine:
     def _finish_sweeps(self, account: UUID) -> None:
         """Run the tasks of the engine in which a sweep continues. The kit has no such tasks."""
         while self.desk.rows(self.SWEEPS, account, SWEEP):
-            claimed = self.desk.claim(Portion(str(account), "live", 100), domain=DOMAIN)
+            claimed = self.desk.claim(TaskPortion(str(account), "live", 100), domain=DOMAIN)
             for dispatch in claimed:
                 if dispatch.type == SWEEP:
                     self._run(dispatch)

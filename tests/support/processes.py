@@ -45,7 +45,7 @@ def deployment(own_servers: Servers, tmp_path: Path) -> Iterator[Deployment]:
         own_servers.postgres.url, own_servers.valkey.url, home, f"test-{next(_numbers)}"
     )
     yield made
-    made.queues.close()
+    made.close()
 
 
 @pytest.fixture

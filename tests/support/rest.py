@@ -123,7 +123,9 @@ class Api:
     def client(self, token: str | None) -> httpx2.Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.clients.append(
-            httpx2.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+            httpx2.Client(
+                base_url=self.url, headers=headers, timeout=60, trust_env=False, verify=False
+            )
         )
         return self.clients[-1]
 
@@ -156,6 +158,22 @@ def serving(
     finally:
         server.should_exit = True
         thread.join(20)
+
+
+_document: dict[str, Any] = {}
+
+
+def sharing(rest: FastAPI) -> FastAPI:
+    """Let an application use the OpenAPI document of the first one: it depends on the code only."""
+    made = rest.openapi
+
+    def document() -> dict[str, Any]:
+        if not _document:
+            _document.update(made())
+        return _document
+
+    rest.openapi = document  # type: ignore[method-assign]
+    return rest
 
 
 @pytest.fixture
@@ -194,7 +212,7 @@ def backend(
 
 @pytest.fixture
 def api(backend: Backend) -> Iterator[Api]:
-    with serving(backend) as url:
+    with serving(backend, sharing) as url:
         running = Api(backend, url)
         yield running
         for client in running.clients:

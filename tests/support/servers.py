@@ -9,15 +9,42 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
+from unittest.mock import patch
 
+from core.embedded import postgres
 from core.embedded.daemon import Daemon
 from core.embedded.locks import private_folder
 from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
 from support.waiting import until
+
+QUICK: Mapping[str, str] = MappingProxyType(
+    {"fsync": "off", "full_page_writes": "off", "min_wal_size": "32MB", "max_wal_size": "128MB"}
+)
+"""Options of PostgreSQL whose data survive the death of all processes, but no power failure."""
+
+MEMORY, MIN_MEMORY_BYTES = "/dev/shm", 4 * 2**30
+
+
+def folder_for_servers() -> Path:
+    """Create a folder with a short path: sockets with a long one are elsewhere at every start.
+
+    It is in memory where there is enough. A database has hundreds of files, and each test has a
+    database.
+    """
+    in_memory = Path(MEMORY).exists() and shutil.disk_usage(MEMORY).free > MIN_MEMORY_BYTES
+    return Path(tempfile.mkdtemp(prefix="polling-", dir=MEMORY if in_memory else "/tmp"))
+
+
+def started_with(given: Mapping[str, str] = QUICK) -> AbstractContextManager[object]:
+    """Start PostgreSQL with these options during the block."""
+    return patch.dict(postgres._OPTIONS, given)
 
 
 @dataclass
@@ -26,16 +53,19 @@ class Server:
 
     Attributes:
       url: The URL of the server after its last start.
+      options: Options of PostgreSQL.
     """
 
     program: Postgres | Valkey
     daemon: Daemon
     pid_file: Path
     url: str = ""
+    options: Mapping[str, str] = field(default_factory=lambda: QUICK)
 
     def start(self) -> str:
         """Start the server if it is stopped; return its URL when it answers."""
-        self.url = self.program.start()
+        with started_with(self.options):
+            self.url = self.program.start()
         return self.url
 
     def stop(self) -> None:
@@ -60,12 +90,15 @@ class Server:
 
 @dataclass
 class Servers:
-    """PostgreSQL and Valkey in a temporary folder."""
+    """PostgreSQL and Valkey.
 
-    # A short path: sockets with a long path are placed in another folder at every start.
-    home: Path = field(
-        default_factory=lambda: Path(tempfile.mkdtemp(prefix="polling-", dir="/tmp"))
-    )
+    Args:
+      options: Options of PostgreSQL. Default: `QUICK`.
+    """
+
+    options: Mapping[str, str] = field(default_factory=lambda: QUICK)
+
+    home: Path = field(default_factory=folder_for_servers)
 
     def __post_init__(self) -> None:
         folder = private_folder(self.home / "embedded")
@@ -73,6 +106,7 @@ class Servers:
             Postgres(folder),
             Daemon("PostgreSQL", folder, "postgres"),
             folder / "postgres" / "postmaster.pid",
+            options=self.options,
         )
         self.valkey = Server(
             Valkey(folder), Daemon("Valkey", folder, "valkey"), folder / "valkey" / "valkey.pid"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
-import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +12,11 @@ from pathlib import Path
 import httpx2
 import psutil
 
+from core.scopes import ALL
+from core.service import tokens
 from support.deployment import Deployment
+from support.forks import POLLING, start
 from support.waiting import until
-
-POLLING = [sys.executable, "-c", "from core.cli import main; main()"]
 
 
 @dataclass
@@ -32,7 +30,7 @@ class Served:
 
     url: str
     token: str
-    process: psutil.Popen
+    process: psutil.Process
     log: Path
 
     @property
@@ -41,7 +39,9 @@ class Served:
 
     def client(self, url: str | None = None, token: str | None = None) -> httpx2.Client:
         headers = {"Authorization": f"Bearer {token or self.token}"}
-        return httpx2.Client(base_url=url or self.url, headers=headers, timeout=10, trust_env=False)
+        return httpx2.Client(
+            base_url=url or self.url, headers=headers, timeout=10, trust_env=False, verify=False
+        )
 
 
 @contextmanager
@@ -56,32 +56,27 @@ def polling_serve(
       files: The number of files that the process may open. Default: that of the tests.
       **variables: The settings.
     """
-
-    def limit() -> None:
-        if files is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-
     log = folder / "serve.log"
     environment = deployment.environment() | variables
-    token = subprocess.run(
-        [*POLLING, "tokens", "create", "--admin", "--json"],
-        env=environment, cwd=folder, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    with log.open("w") as file:
-        process = psutil.Popen(
-            [*POLLING, "serve", "--port", "0"], env=environment, cwd=folder, stdout=file,
-            stderr=file, preexec_fn=limit,
-        )  # fmt: skip
+    with deployment.connection() as conn:
+        token = tokens.create(conn, user_id=None, scopes=ALL).secret
+    argv = [*POLLING, "serve", "--port", "0"]
+    if files is not None:
+        argv = ["/bin/sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *argv]
+    with log.open("w") as file, Path(os.devnull).open() as nothing:
+        streams = [nothing.fileno(), file.fileno(), file.fileno()]
+        program = start(argv, environment, folder, streams)
+    process = psutil.Process(program.pid)
     try:
         found = until(
             lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", log.read_text()),
             "the API listens",
         )
-        served = Served(found[1], json.loads(token.stdout)["token"], process, log)
+        served = Served(found[1], token, process, log)
         with served.client() as client:
             until(lambda: client.get("/healthz").status_code == 200, "the API answers")
         yield served
     finally:
         process.kill()
-        process.wait()
+        program.wait()
         print(log.read_text()[-20_000:])

@@ -61,7 +61,7 @@ def planting(certificate: Path, cookies: Sequence[str]) -> Iterator[int]:
     context.load_cert_chain(certificate)
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server.server_port
         server.shutdown()

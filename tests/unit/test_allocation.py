@@ -22,7 +22,7 @@ from core.dispatcher.allocation import (
 )
 from core.dispatcher.loop import MAX_ACCOUNTS_PER_LOOK
 from core.integration.limits import Concurrency, Limit
-from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, Portion, Waiting
+from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, TaskPortion, Waiting
 from core.limits.keys import account_key, to_json
 
 COSTS: dict[str, dict[str, int]] = {"list": {"c": 0}, "download": {}, "heavy": {"c": 2}}
@@ -82,7 +82,7 @@ class World:
             Waiting(*self._row(a), (a, "live") in lanes, (a, "backfill") in lanes) for a in names
         ]
 
-    def claim(self, portions: list[Portion], random: Random) -> int:
+    def claim(self, portions: list[TaskPortion], random: Random) -> int:
         claimed = 0
         for portion in portions:
             cap = portion.cap
@@ -348,21 +348,21 @@ def test_a_limit_on_every_type_makes_portions_without_types() -> None:
     every: dict[str, dict[str, int]] = {"start": {"c": 0}, "list": {}, "download": {}}
     some: dict[str, dict[str, int]] = {**every, "free": {"c": 0}}
     account = waits("a", limits=[Concurrency("c", 5)])
-    assert allocate(24, wide(24), [], [account], rules(every)) == [Portion("a", "live", 5)]
+    assert allocate(24, wide(24), [], [account], rules(every)) == [TaskPortion("a", "live", 5)]
     assert allocate(24, wide(24), [], [account], rules(some)) == [
-        Portion("a", "live", 24, ["download", "list"], 5)
+        TaskPortion("a", "live", 24, ["download", "list"], 5)
     ]
     flying = [InFlight("a", "a", None, account.limits, "live", "list", 5)]
     assert allocate(19, wide(24), flying, [account], rules(every)) == []
     assert allocate(19, wide(24), flying, [account], rules(some)) == [
-        Portion("a", "live", 19, without_types=["download", "list"])
+        TaskPortion("a", "live", 19, without_types=["download", "list"])
     ]
 
 
 def test_a_single_account_has_the_complete_window() -> None:
-    assert allocate(24, wide(24), [], [waits("a")], rules()) == [Portion("a", "live", 24)]
+    assert allocate(24, wide(24), [], [waits("a")], rules()) == [TaskPortion("a", "live", 24)]
     assert allocate(24, wide(24), [], [waits("a", live=False, backfill=True)], rules()) == [
-        Portion("a", "backfill", 24)
+        TaskPortion("a", "backfill", 24)
     ]
 
 
@@ -379,7 +379,7 @@ def test_a_blocked_limit_stops_only_the_types_with_a_cost_on_it() -> None:
     portions = allocate(
         24, wide(24), [], [waits("a", limits=limits)], rules(blocked={"account/a/c"})
     )
-    assert portions == [Portion("a", "live", 24, without_types=["download", "heavy"])]
+    assert portions == [TaskPortion("a", "live", 24, without_types=["download", "heavy"])]
 
 
 def test_a_blocked_limit_of_every_type_stops_the_account() -> None:
@@ -388,7 +388,7 @@ def test_a_blocked_limit_of_every_type_stops_the_account() -> None:
     blocked = {"account/a/c"}
     assert allocate(24, wide(24), [], [waits("a", limits=limits)], rules(costs, blocked)) == []
     assert allocate(24, wide(24), [], [waits("a", limits=limits)], rules(costs)) == [
-        Portion("a", "live", 24)
+        TaskPortion("a", "live", 24)
     ]
 
 
@@ -397,14 +397,14 @@ def test_a_limit_of_the_operator_replaces_the_plugins() -> None:
 
     limited = Rules("d", {"download": {}}, {"c": LimitOverride(tasks=3)})
     assert allocate(24, wide(24), [], [waits("a", limits=[Concurrency("c", 50)])], limited) == [
-        Portion("a", "live", 3)
+        TaskPortion("a", "live", 3)
     ]
 
 
 def test_a_backfill_with_half_of_the_places_gets_no_more_while_live_tasks_wait() -> None:
     flying = [InFlight("a", "a", None, [], "backfill", "download", 12)]
     assert allocate(12, wide(24), flying, [waits("a", backfill=True)], rules()) == [
-        Portion("a", "live", 12)
+        TaskPortion("a", "live", 12)
     ]
 
 
@@ -502,7 +502,9 @@ def test_no_user_has_more_tasks_than_unreserved_threads_of_single_processes(
 
 def test_a_task_that_hangs_keeps_no_share() -> None:
     hangs = InFlight("a", "a", None, [], "live", "list", 1, hung=1)
-    assert allocate(2, Places(2, 1), [hangs], [waits("a")], rules()) == [Portion("a", "live", 2)]
+    assert allocate(2, Places(2, 1), [hangs], [waits("a")], rules()) == [
+        TaskPortion("a", "live", 2)
+    ]
     slow = replace(hangs, hung=0)
     assert allocate(2, Places(3, 1), [slow], [waits("a")], rules(), user_rate=lambda _: 0.0) == []
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from core.backoff import growing_pause
 from core.results.decisions import (
     FIRST_BACKOFF_SECONDS,
     MAX_BACKOFF_SECONDS,
@@ -18,6 +19,17 @@ from core.results.decisions import (
     backoff,
     snooze,
 )
+
+
+def test_a_pause_grows_by_its_factor_to_the_longest() -> None:
+    assert [growing_pause(1.0, 5.0, step) for step in (0, 1, 2, 3, 10**6)] == [1, 2, 4, 5, 5]
+    assert growing_pause(1.0, 100.0, 2, factor=1.5) == 2.25
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.2, 0.5, 1.0])
+def test_the_jitter_is_a_share_of_the_pause(jitter: float) -> None:
+    assert growing_pause(1.0, 5.0, 2, jitter=jitter, draw=min) == 4 * (1 - jitter)
+    assert growing_pause(1.0, 5.0, 2, jitter=jitter, draw=max) == 4
 
 
 @given(attempt=st.integers(1, 10_000))

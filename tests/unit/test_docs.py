@@ -15,6 +15,7 @@ from typer.main import get_command
 
 import core
 from core.cli.app import build
+from core.db.clocks import ALIVE_SECONDS
 from core.db.schema import metadata
 from core.dispatcher.maintenance import STAND_IN_TICKS
 from core.errors import IntegrationError, ResultInvalid
@@ -265,7 +266,7 @@ def test_monitoring_states_the_numbers_of_the_definitions() -> None:
     rows = dict(re.findall(r"^\| (alive|silent|overdue) \| (.*) \|$", page, re.MULTILINE))
     ticks, minutes = liveness.SILENT_TICKS, liveness.silent_after_seconds(Settings()) / 60
     stated = {
-        "alive": [f"younger than {liveness.ALIVE_SECONDS:g} s"],
+        "alive": [f"younger than {ALIVE_SECONDS:g} s"],
         "silent": [
             f"for {ticks:g} of its intervals: {minutes:g} min by default",
             f"After {STAND_IN_TICKS:g} intervals",
@@ -278,4 +279,4 @@ def test_monitoring_states_the_numbers_of_the_definitions() -> None:
     for word, texts in stated.items():
         assert [text for text in texts if text not in rows[word]] == []
     assert f"above {ticks:g} of the scheduler's interval" in page
-    assert f"seen_at > now() - interval '{liveness.ALIVE_SECONDS:g} seconds'" in page
+    assert f"seen_at > now() - interval '{ALIVE_SECONDS:g} seconds'" in page

@@ -18,7 +18,7 @@ from core.dispatcher.rate_headroom import with_use
 from core.dispatcher.rate_use import PACE, PACE_SHARE, LimitUse, RateUse
 from core.dispatcher.rations import Rationing
 from core.integration.limits import Rate
-from core.ledger.dispatching import Candidate, Portion, Waiting
+from core.ledger.dispatching import Candidate, TaskPortion, Waiting
 from core.limits.budgets import UnitsLeft
 from core.limits.keys import to_json
 from core.states import Lane
@@ -96,7 +96,7 @@ class World:
         for request in rationing.reservations:
             self.budget.reserve(request.units)
 
-    def candidates(self, portions: Sequence[Portion]) -> list[Candidate]:
+    def candidates(self, portions: Sequence[TaskPortion]) -> list[Candidate]:
         return sorted(
             (
                 Candidate(id, portion.account, portion.lane, type)
@@ -108,7 +108,7 @@ class World:
             key=lambda task: task.id,
         )
 
-    def start(self, portion: Portion, id: int, type: str) -> None:
+    def start(self, portion: TaskPortion, id: int, type: str) -> None:
         self.ready[portion.account, portion.lane].remove((id, type))
         if units := COSTS[type].get("q", 0):
             assert self.budget.take(units) == 0, "a worker refused a task that was dispatched"

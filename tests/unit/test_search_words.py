@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import InvalidInput
 from core.search import extraction, languages, snippets
-from core.search.documents import MAX_TEXT_CHARS, Item, document
+from core.search.documents import MAX_TEXT_CHARS, IndexedItem, document
 from core.search.extraction import Unreadable
 from core.search.query import parse
 from core.search.words import folded, words
@@ -166,7 +166,7 @@ def test_a_query_that_cannot_be_understood_says_why(query: str, code: str) -> No
 def test_a_long_text_takes_time_in_proportion(text: str) -> None:
     """Square time would be some minutes."""
     began = time.process_time()
-    document(Item("a", "file", text=text * (MAX_TEXT_CHARS // len(text))))
+    document(IndexedItem("a", "file", text=text * (MAX_TEXT_CHARS // len(text))))
     with contextlib.suppress(InvalidInput):
         parse(text * (MAX_TEXT_CHARS // len(text)), no_ids)
     assert time.process_time() - began < 20.0
@@ -178,13 +178,15 @@ def test_characters_that_postgresql_lacks_are_left_out() -> None:
 
 def test_a_document_has_positions_and_operators() -> None:
     people = {"from": [{"name": "Ann Bee", "address": "ann@mail.lager.example"}], "cc": "nobody"}
-    text = document(Item("a-b", "message", "Offer", "it's fine", people=people, thread="t'1"))
+    text = document(
+        IndexedItem("a-b", "message", "Offer", "it's fine", people=people, thread="t'1")
+    )
     for lexeme in (
         "'offer':1A", "'ann':", "'it':", "'@from:ann'", "'@from:lager.example'", "'@ab'",
         "'@from:ann@mail.lager.example'", "'@thread:t''1'", "'@kind:message'",
     ):  # fmt: skip
         assert lexeme in text, lexeme
-    assert len(document(Item("a", "file", text="x " * 10**6))) < 10 * MAX_TEXT_CHARS
+    assert len(document(IndexedItem("a", "file", text="x " * 10**6))) < 10 * MAX_TEXT_CHARS
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,13 @@ def test_serve_without_its_extra_names_the_package_to_install(monkeypatch) -> No
     assert "'.[serve]'" in caught.value.next_step("cli")
 
 
-def test_no_other_command_imports_the_packages_of_serve() -> None:
+def test_only_serve_and_migrate_import_their_packages() -> None:
     program = (
         "import sys; import core, core.testing, core.cli.app, core.cli.launcher,"
-        " core.service.accounts.actions, core.service.accounts.oauth, core.worker.process;"
-        "sys.exit(bool({'fastapi', 'uvicorn', 'authlib', 'prometheus_client'} & set(sys.modules)))"
+        " core.service.accounts.actions, core.service.accounts.oauth, core.worker.process,"
+        " core.dispatcher.loop;"
+        "sys.exit(bool({'alembic', 'authlib', 'fastapi', 'prometheus_client', 'sqlalchemy',"
+        " 'uvicorn'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

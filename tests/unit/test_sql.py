@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -181,6 +182,35 @@ def test_all_sql_is_composed_in_one_way() -> None:
         name for path in MODULES for name in constants_of(ast.parse(path.read_text("utf-8")))
     }
     assert not found(lambda tree, file: assembled(tree, constants, file))
+
+
+def test_each_statement_has_a_name_of_its_own() -> None:
+    """A search for the name of a statement finds one definition."""
+    modules = defaultdict(list)
+    for path in MODULES:
+        for name in constants_of(ast.parse(path.read_text("utf-8"))):
+            modules[name].append(path.relative_to(ROOT).as_posix())
+    assert {name: files for name, files in modules.items() if len(files) > 1} == {}
+
+
+def not_inserted(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines of plain strings of SQL that name a fragment: the `f` is missing."""
+    parts = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if id(node) not in parts and SQL.search(text):
+                if re.search(r"\{_?[A-Z]\w*[}(.]", text):
+                    yield node.lineno
+
+
+def test_statements_insert_their_fragments() -> None:
+    assert not found(lambda tree, _: not_inserted(tree))
+    assert list(not_inserted(ast.parse('Q = "SELECT id FROM t WHERE {CONDITION}"')))
 
 
 def test_no_template_spells_out_a_state() -> None:

@@ -12,7 +12,7 @@ from core.dashboard.responses import Renderer, redirect
 from core.dashboard.session import ActionForm, Form, SignedIn, TokenViewer, Viewer
 from core.dashboard.wording import sentences
 from core.errors import PollingError
-from core.scopes import MAX_TOKEN_DAYS, Scope, in_order
+from core.scopes import MAX_TOKEN_DAYS, Role, Scope, in_order, role_named, scopes_of
 from core.service import tokens
 from core.service.backend import Backend
 from core.service.tokens import CreatedToken
@@ -76,7 +76,8 @@ def _create(engine: Backend, viewer: Viewer, form: Form) -> CreatedToken | None:
             user_id=form.get("user").strip() or None,
             name=form.get("name").strip(),
             days=days,
-            scopes=in_order(form.all("scopes")),
+            scopes=scopes_of(role_named(form.get("role"))) or in_order(form.all("scopes")),
+            authorize=viewer.still_valid,
         )
 
 
@@ -95,5 +96,8 @@ def _page(
     if viewer.manages_tokens:
         with engine.database.connection() as conn:
             values["page"] = tokens.page(conn, viewer.principal, limit=ROWS, after=after)
+    values["roles"] = [
+        role for role in Role if set(scopes_of(role)) <= set(viewer.principal.scopes)
+    ]
     values["chosen"] = set(form.all("scopes")) or {Scope.CONTENT_READ}
     return renderer.page("access.html", values, 422 if wrong else 200)

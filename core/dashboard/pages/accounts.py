@@ -14,7 +14,7 @@ from core.dashboard.session import StatusViewer
 from core.db.pool import Conn
 from core.ledger import listeners
 from core.service import authorization
-from core.service.accounts import comparison, daily, oauth, partitions, timeline
+from core.service.accounts import comparison, daily, oauth_client, partitions, timeline
 from core.service.accounts import listing as account_listing
 from core.service.accounts import queries as account_queries
 from core.service.accounts.listening import sentence
@@ -85,6 +85,7 @@ def account_list(
             name=filters["name"].strip() or None,
             due=filters["due"] or None,
             after=after or None,
+            shows_texts=viewer.reads_texts,
         )
         return {
             "rows": rows,
@@ -116,12 +117,14 @@ def account_timeline(
 
     def load(conn: Conn) -> dict[str, Any]:
         authorization.require(conn, viewer.principal, "account", account)
-        row = account_queries.accounts.one(conn, "account", account)
+        row = authorization.shown(
+            viewer.principal, account_queries.accounts.one(conn, "account", account)
+        )
         events = timeline.timeline(
             conn,
             engine.query_slots,
             row,
-            reader=viewer.user_id,
+            reader=viewer.principal,
             shows_deletions=viewer.sees_details,
             shows_acts=viewer.reads_audit,
         )
@@ -157,7 +160,7 @@ def render(
 
     def load(conn: Conn) -> dict[str, Any]:
         authorization.require(conn, principal, "account", account)
-        return _collect(engine, conn, account, in_full=principal.is_admin) | {
+        return _collect(engine, conn, account, principal) | {
             "wrong": wrong,
             "wrong_name": wrong_name,
         }
@@ -168,7 +171,9 @@ def render(
         return renderer.page("account.html", load(conn), status)
 
 
-def _collect(engine: Backend, conn: Conn, account: UUID, *, in_full: bool) -> dict[str, Any]:
+def _collect(
+    engine: Backend, conn: Conn, account: UUID, principal: authorization.Principal
+) -> dict[str, Any]:
     row = account_queries.shown_accounts.one(conn, "account", account)
     stored_account = store.load(conn, account)
     runs = run_queries.runs.page(conn, limit=RUNS_SHOWN, user_integration_id=account)
@@ -183,23 +188,28 @@ def _collect(engine: Backend, conn: Conn, account: UUID, *, in_full: bool) -> di
     listening = listeners.of_account(conn, account)
     name = integration.manifest.name if integration is not None else row["integration_domain"]
     return {
-        "account": row,
+        "account": authorization.shown(principal, row),
         "compared": comparison.sentence(compared, name) if compared is not None else None,
-        "notice": partitions.notice(conn, account),
+        "notice": partitions.notice(conn, account) if principal.reads_texts else None,
         "listening": listening
-        and sentence(listening, row["poll_interval_minutes"], in_full=in_full),
+        and sentence(
+            listening,
+            row["poll_interval_minutes"],
+            in_full=principal.is_admin,
+            shows_texts=principal.reads_texts,
+        ),
         "public_only": stored_account.public_hosts_only,
         "integration": integration.manifest.name if integration is not None else None,
         "rereads": integration is not None and integration.manifest.reader is not None,
         "takes_credentials": integration is not None
         and bool(integration.credentials_model.model_fields),
         "browser": integration is not None
-        and oauth.missing_settings(engine.settings, integration) == [],
-        "waits": progress.blockers(conn, stored_account, live),
+        and oauth_client.missing_settings(engine.settings, integration) == [],
+        "waits": progress.blockers(conn, stored_account, live, shows_texts=principal.reads_texts),
         "owed": owed_by(conn, account),
         "next_sync": account_queries.next_sync(row).text,
         "overdue": account in account_listing.overdue_of(conn, engine.settings, [account]),
-        "runs": runs.rows,
+        "runs": [authorization.shown(principal, run) for run in runs.rows],
         "days": daily.latest(conn, account, DAYS_SHOWN),
         "open": open_runs,
         "more_runs": runs.cursor is not None,

@@ -16,7 +16,7 @@ from core.errors import NotFound
 from core.integration.base import Integration
 from core.integration.operator import environment_value
 from core.service import authorization
-from core.service.accounts import oauth
+from core.service.accounts import oauth, oauth_client, redirects
 from core.service.backend import Backend
 from core.service.fleet import pauses
 from core.web.dependencies import NO_NUL, Engine
@@ -188,7 +188,7 @@ def authorize(
 
 
 def _page(engine: Backend, renderer: Renderer, account_form: AccountForm) -> Response:
-    missing = oauth.missing_settings(engine.settings, account_form.integration)
+    missing = oauth_client.missing_settings(engine.settings, account_form.integration)
     client = account_form.integration.manifest.oauth
     if missing and client is not None:
         # Most providers also ask for the secret of a client that uses PKCE.
@@ -216,7 +216,7 @@ def callback_url(engine: Backend, **params: object) -> str | None:
         if public is not None
         else None
     )
-    return url if url is not None and oauth.may_redirect(engine.settings, url) else None
+    return url if url is not None and redirects.may_redirect(engine.settings, url) else None
 
 
 def redirect_page(renderer: Renderer, integration: Integration, url: str) -> Response:

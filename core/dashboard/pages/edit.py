@@ -17,7 +17,7 @@ from core.errors import AccountPart, NotFound
 from core.integration.base import Integration
 from core.service import authorization
 from core.service.accounts import actions as account_actions
-from core.service.accounts import oauth
+from core.service.accounts import oauth, oauth_client
 from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.states import AccountState
@@ -196,7 +196,7 @@ def authorize(
 def _credentials(
     engine: Backend, renderer: Renderer, edited: EditedAccount, account_form: AccountForm
 ) -> Response:
-    missing = oauth.missing_settings(engine.settings, edited.integration)
+    missing = oauth_client.missing_settings(engine.settings, edited.integration)
     if (
         not account_form.credentials
         and missing is None

@@ -79,7 +79,7 @@ def disconnect_organization(
     organization: OrganizationId,
     form: ActionForm,
 ) -> Response:
-    """Delete the credentials of an organization, and disconnect its accounts."""
+    """Delete the credentials of an organization, and begin to disconnect its accounts."""
     organizations.disconnect(engine, organization)
     return redirect("/organizations", "organization-disconnected")
 
@@ -105,7 +105,7 @@ def _page(
         rows = organizations.listing(conn)
     values: dict[str, Any] = {
         "rows": [row | {"sentence": organizations.sentence(row)} for row in rows],
-        "integrations": [one.manifest for one in organizations.supporting(engine)],
+        "integrations": [integration.manifest for integration in organizations.supporting(engine)],
         "form": form or Form([("user", "default")]),
         "wrong": wrong,
     }

@@ -105,7 +105,7 @@ def list_runs(
             if run["state"] == RunState.RUNNING
         }
         return values | {
-            "runs": page.rows,
+            "runs": [authorization.shown(viewer.principal, run) for run in page.rows],
             "open": open_runs,
             "cursor": page.cursor,
             "wrong": None,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from core.rest.routes import problems
-from core.rest.schemas import (
+from core.rest.schemas.common import Page
+from core.rest.schemas.organizations import (
     MemberChanges,
     NewOrganization,
     Organization,
     OrganizationWithChanges,
-    Page,
 )
 from core.service import organizations
 from core.web.dependencies import Engine
@@ -48,7 +48,7 @@ def get_organization(
         return Organization.model_validate(organizations.one(conn, organization))
 
 
-@router.post("", status_code=201, responses=problems(401, 403, 404, 413, 422, 429, 502))
+@router.post("", status_code=201, responses=problems(401, 403, 404, 409, 413, 422, 429, 502))
 def connect_organization(
     engine: Engine, principal: FleetAdmin, new: NewOrganization, response: Response
 ) -> OrganizationWithChanges:
@@ -78,7 +78,7 @@ def connect_organization(
     return OrganizationWithChanges.model_validate(row | {"changes": asdict(connected.changes)})
 
 
-@router.post("/{organization_id}/sync", responses=problems(401, 403, 404, 422, 429, 502))
+@router.post("/{organization_id}/sync", responses=problems(401, 403, 404, 409, 422, 429, 502))
 def sync_organization(
     engine: Engine, principal: FleetAdmin, organization: OrganizationId
 ) -> MemberChanges:
@@ -87,14 +87,34 @@ def sync_organization(
         return MemberChanges.model_validate(asdict(organizations.sync(engine, organization)))
 
 
-@router.delete("/{organization_id}", status_code=204, responses=problems(401, 403, 404, 422))
+@router.delete(
+    "/{organization_id}",
+    status_code=204,
+    response_description="The organization is being disconnected",
+    responses=problems(401, 403, 404, 409, 422),
+)
 def disconnect_organization(
     engine: Engine,
     principal: FleetAdmin,  # noqa: ARG001
     organization: OrganizationId,
+    content: Annotated[
+        Literal["keep", "delete"],
+        Query(
+            description=(
+                "`keep`: keep the accounts and their content. `delete`: delete the accounts with"
+                " all their data, after a delay"
+            )
+        ),
+    ] = "keep",
 ) -> None:
-    """Delete the credentials, and disconnect all accounts of an organization.
+    """Delete the credentials of an organization, and disconnect all its accounts.
 
-    Their content is kept. This needs an operator's token.
+    After the response, no worker starts a task of the accounts. The engine then disconnects one
+    account after the other, and deletes the organization after the last one: 10,000 accounts take
+    about a minute. Until then, the organization has `ending_since`.
+
+    With `content=delete`, the accounts are `erasing`, as after `DELETE
+    /v1/user-integrations/{user_integration_id}`. Until their deletion begins, connect the
+    organization again to restore them. This needs an operator's token.
     """
-    organizations.disconnect(engine, organization)
+    organizations.disconnect(engine, organization, erases_accounts=content == "delete")

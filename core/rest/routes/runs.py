@@ -8,7 +8,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from core.rest.routes import problems
-from core.rest.schemas import Owed, Page, Run, RunInFull, Task, Wait
+from core.rest.schemas.common import Page
+from core.rest.schemas.runs import Owed, Run, RunInFull, Wait
+from core.rest.schemas.tasks import Task
 from core.service import authorization
 from core.service.accounts.owed import owed_by
 from core.service.authorization import Principal
@@ -81,7 +83,8 @@ def list_all_runs(
             after=after,
             oldest_first=order == "oldest",
         )
-    return Page[Run].model_validate({"items": page.rows, "cursor": page.cursor})
+    rows = [authorization.shown(principal, row) for row in page.rows]
+    return Page[Run].model_validate({"items": rows, "cursor": page.cursor})
 
 
 @router.get("/{run_id}", responses=problems(401, 404, 422))
@@ -134,11 +137,21 @@ def _read(engine: Backend, principal: Principal, run: UUID) -> RunInFull:
         now = progress.cached(conn, engine.counts, run)
         running = row["state"] == RunState.RUNNING
         owed = owed_by(conn, row["user_integration_id"])
-        waits = progress.blockers(conn, progress.load_account(conn, now), now) if running else []
+        waits = (
+            progress.blockers(
+                conn,
+                progress.load_account(conn, now),
+                now,
+                shows_texts=principal.reads_texts,
+            )
+            if running
+            else []
+        )
     counts: dict[str, Any] = now.counters()
     counts |= {"skipped": now.skipped_items() or None}
     counts |= {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
     counts |= {"progress_done": now.reported_done, "progress_total": now.reported_total}
     waiting = [Wait(reason=wait.reason, until=wait.until) for wait in waits]
     owing = Owed(tasks=owed.tasks, since=owed.since)
-    return RunInFull.model_validate({**row, **counts, "waits": waiting, "owed": owing})
+    row = authorization.shown(principal, {**row, **counts})
+    return RunInFull.model_validate({**row, "waits": waiting, "owed": owing})

@@ -8,16 +8,8 @@ from fastapi import APIRouter, Query
 
 from core.errors import InvalidInput
 from core.rest.routes import problems
-from core.rest.schemas import (
-    BulkAction,
-    Page,
-    Retried,
-    StoppedTask,
-    Task,
-    TaskFilter,
-    TaskRetry,
-    bulk_action,
-)
+from core.rest.schemas.common import BulkAction, Page, bulk_action
+from core.rest.schemas.tasks import Retried, StoppedTask, Task, TaskFilter, TaskRetry
 from core.service import authorization
 from core.service.authorization import Principal
 from core.service.backend import Backend

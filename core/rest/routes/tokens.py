@@ -8,7 +8,9 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Response
 
 from core.rest.routes import problems
-from core.rest.schemas import CreatedToken, NewToken, Page, Token
+from core.rest.schemas.access import CreatedToken, NewToken, Token
+from core.rest.schemas.common import Page
+from core.scopes import scopes_of
 from core.service import tokens
 from core.web.dependencies import After, Engine, Limit
 from core.web.permissions import TokenAdmin
@@ -39,7 +41,7 @@ def create_token(engine: Engine, principal: TokenAdmin, new: NewToken) -> Create
             user_id=new.user_id,
             name=new.name,
             days=new.expires_in_days,
-            scopes=new.scopes,
+            scopes=[*new.scopes, *scopes_of(new.role)],
         )
     return CreatedToken(
         id=created.id,

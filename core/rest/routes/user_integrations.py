@@ -15,26 +15,22 @@ from core.ledger import listeners
 from core.ledger.looks import wait_until_seen
 from core.rest.routes import problems
 from core.rest.routes.integrations import shown_rehearsal
-from core.rest.schemas import (
-    BulkAction,
+from core.rest.schemas.accounts import (
     Compared,
     Identity,
     Listening,
     NewUserIntegration,
-    Owed,
-    Page,
-    Requested,
-    Run,
     State,
     Totals,
     UserIntegration,
     UserIntegrationChanges,
     UserIntegrationFilter,
     UserIntegrationInFull,
-    Wait,
-    bulk_action,
 )
+from core.rest.schemas.common import BulkAction, Page, bulk_action
+from core.rest.schemas.runs import Owed, Requested, Run, Wait
 from core.results.text import sanitize
+from core.scopes import DETAILS
 from core.service import authorization
 from core.service.accounts import actions as account_actions
 from core.service.accounts import bulk, comparison, partitions
@@ -127,7 +123,8 @@ def list_user_integrations(
             if waiting is None
             else account_listing.waiting(conn, engine.settings, waiting, **filters)
         )
-    return Page[UserIntegration].model_validate({"items": page.rows, "cursor": page.cursor})
+    rows = [authorization.shown(principal, row) for row in page.rows]
+    return Page[UserIntegration].model_validate({"items": rows, "cursor": page.cursor})
 
 
 @router.post(
@@ -320,19 +317,21 @@ def get_user_integration(
         authorization.require(conn, principal, "account", account)
         set_revision(response, revision(conn, account))
         row = account_queries.accounts.one(conn, "account", account)
-        waits = progress.blockers(conn, store.load(conn, account))
+        waits = progress.blockers(
+            conn, store.load(conn, account), shows_texts=principal.reads_texts
+        )
         counted = account_queries.account_totals(conn, account) if totals else None
         owed = owed_by(conn, account)
         compared = comparison.latest(conn, account)
-        notice = partitions.notice(conn, account)
+        row |= {"notice": partitions.notice(conn, account)}
         listening = listeners.of_account(conn, account)
     return UserIntegrationInFull(
-        **UserIntegration.model_validate(row).model_dump() | {"notice": notice},
+        **UserIntegration.model_validate(authorization.shown(principal, row)).model_dump(),
         listener=listening
         and Listening(
             state=state_of(listening),
             since=listening.connected_at if listening.connected else listening.down_at,
-            error=listening.reason(in_full=principal.is_admin),
+            error=listening.reason(in_full=principal.is_admin) if principal.reads_texts else None,
             event_at=listening.event_at,
         ),
         owed=Owed(tasks=owed.tasks, since=owed.since),
@@ -341,7 +340,9 @@ def get_user_integration(
         if compared is not None
         else None,
         waits=[Wait(reason=wait.reason, until=wait.until) for wait in waits],
-        totals=Totals.model_validate(counted) if counted else None,
+        totals=Totals.model_validate(counted if principal.may(*DETAILS) else counted | {"held": []})
+        if counted
+        else None,
     )
 
 
@@ -542,7 +543,8 @@ def list_runs(
         page = run_queries.runs.page(
             conn, limit=limit, after=after, user_integration_id=account, state=state
         )
-    return Page[Run].model_validate({"items": page.rows, "cursor": page.cursor})
+    rows = [authorization.shown(principal, row) for row in page.rows]
+    return Page[Run].model_validate({"items": rows, "cursor": page.cursor})
 
 
 @router.get("/{user_integration_id}/state", responses=problems(401, 404, 422))

@@ -44,7 +44,7 @@ FIND_BY_IDENTITY = """
 SELECT id, name, config, poll_interval_minutes FROM user_integration
 WHERE user_id = %s AND integration_domain = %s AND identity = %s
 """
-RENAME = "UPDATE user_integration SET name = %s, updated_at = now() WHERE id = %s"
+RENAME_ACCOUNT = "UPDATE user_integration SET name = %s, updated_at = now() WHERE id = %s"
 SET_INTERVAL = """
 UPDATE user_integration SET poll_interval_minutes = %(minutes)s,
     next_sync_at = least(next_sync_at, now() + %(minutes)s * interval '1 minute'),
@@ -420,7 +420,7 @@ def configure(
         if change is not None:
             change.apply(conn)
         if name is not None:
-            conn.execute(RENAME, (name, id))
+            conn.execute(RENAME_ACCOUNT, (name, id))
         if interval_minutes is not None:
             conn.execute(SET_INTERVAL, {"id": id, "minutes": interval_minutes})
         if deletions is not None:

@@ -14,7 +14,7 @@ from core.integration.base import Integration
 from core.integration.limits import Concurrency
 from core.limits.keys import limit_key, lowered, overridden
 from core.service.backend import Backend
-from core.worker.slots import Slots
+from core.worker.slots import AccountSlots
 
 WAIT_SECONDS = 20.0
 """The longest wait for a free connection, longer than most idle connections stay open."""
@@ -51,7 +51,7 @@ def check_slot(
         account_id=str(account.id),
         group=account.limit_group,
     )
-    slots = Slots(backend.database.url)
+    slots = AccountSlots(backend.database.url)
     try:
         places = max(each.tasks for each in counts)
         slot = _take(slots, key, places, getattr(allowed, "tasks", None))
@@ -61,7 +61,7 @@ def check_slot(
         slots.close()
 
 
-def _take(slots: Slots, key: str, places: int, allowed: int | None) -> int:
+def _take(slots: AccountSlots, key: str, places: int, allowed: int | None) -> int:
     until = time.monotonic() + WAIT_SECONDS
     while (slot := slots.take(key, places, allowed)) is None:
         if time.monotonic() >= until:

@@ -10,7 +10,7 @@ from core.service.visible import visible
 
 # The polls of the latest day that found nothing are counted in the row of the account. The primary
 # keys serve it.
-DAYS = f"""
+RUNS_BY_DAY = f"""
 SELECT day, sum(runs)::bigint AS runs, sum(empty_runs)::bigint AS empty_runs,
     sum(failed_runs)::bigint AS failed_runs, sum(outputs_saved)::bigint AS outputs_saved,
     sum(outputs_deleted)::bigint AS outputs_deleted
@@ -28,4 +28,4 @@ GROUP BY day ORDER BY day DESC LIMIT %(days)s
 
 def latest(conn: Conn, account: UUID, days: int) -> list[Row]:
     """Return the figures of the latest days (UTC) on which a run has ended, the newest first."""
-    return fetch(conn, DAYS, {"account": account, "days": days})
+    return fetch(conn, RUNS_BY_DAY, {"account": account, "days": days})

@@ -17,13 +17,13 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Generic, TypeVar
 
 from core.egress import ConnectionLog, EgressRefused, logged_connections
 from core.error_catalog import CATALOG
-from core.errors import InvalidFields, PollingError, ServerUnavailable
+from core.errors import InvalidFields, PollingError, ServerUnavailable, chain
 from core.service.provider_slots import current_call
 
 T = TypeVar("T")
@@ -150,25 +150,10 @@ class BoundedCheck(Generic[T]):
     def _is_unreachable(self, log: ConnectionLog, finished: bool) -> bool:
         if not finished:
             return not log.answered()
-        return log.refused or log.unresolved() or any(map(_tells, _chain(self._error)))
+        return log.refused or log.unresolved() or any(map(_tells, chain(self._error)))
 
 
 def _tells(error: BaseException) -> bool:
     if isinstance(error, EgressRefused | socket.gaierror | TimeoutError):
         return True
     return isinstance(error, OSError) and error.errno in UNREACHABLE
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes, also those that a plugin has suppressed."""
-    seen: list[BaseException] = []
-    waiting = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is None or any(one is other for other in seen):
-            continue
-        seen.append(one)
-        yield one
-        waiting += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            waiting += one.exceptions

@@ -7,28 +7,14 @@ from uuid import UUID
 
 from core.accounts import store
 from core.db.pool import Conn
+from core.db.row_factory import dataclass_row
 from core.errors import NotFound, WrongState
-from core.integration.results import MEMBERS
-from core.ledger import audit, erasure
+from core.ledger import audit, endings
 from core.ledger.looks import wait_until_seen
 from core.service.authorization import Authorize, always
 from core.service.backend import Backend
 from core.service.visible import visible
 from core.states import AccountState, Act, AuditTarget
-
-# Wipes the lists of members, also in an account that keeps deleted items. An empty digest lets the
-# item come back if the account is connected again. `user_integration_content_kind` serves it.
-DELETE_MEMBERS = f"""
-WITH locked AS (
-    SELECT id FROM user_integration_content
-    WHERE kind = '{MEMBERS}' AND user_integration_id = %s AND deleted_at IS NULL
-    ORDER BY external_id FOR UPDATE
-)
-UPDATE user_integration_content c SET metadata = '{{}}', content_text = NULL,
-    content_bytes = NULL, blob_key = NULL, hash = NULL, size = 0, digest = '', deleted_at = now(),
-    updated_at = now(), changed_xid = pg_current_xact_id()::text::bigint, synced_xid = NULL
-FROM locked WHERE c.id = locked.id
-"""
 
 COUNT_CONTENT = f"""
 SELECT count(*) FROM user_integration_content
@@ -87,7 +73,7 @@ def disconnect(
         is_repeated = act == Act.ACCOUNT_DISCONNECT and row[0] == AccountState.DISCONNECTED
         if act is not None and not is_repeated:
             audit.record_for_account(conn, act, account)
-    _stop(conn, account)
+    endings.stop(conn, account)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,24 +120,17 @@ def hide(
     params["erases_user"] = user is not None
     with conn.transaction():
         authorize(conn)
-        row = conn.execute(store.HIDE, params).fetchone()
-        if row is None:
+        cursor = conn.cursor(row_factory=dataclass_row(Hidden))
+        hidden = cursor.execute(store.HIDE, params).fetchone()
+        if hidden is None:
             raise NotFound("account-not-found", account=account)
-        hidden = Hidden(*row)
         if act is not None and hidden.is_new:
             if user is None:
                 audit.record_for_account(conn, act, account)
             else:
                 audit.record(conn, act, AuditTarget.USER, user, user_id=user)
-    _stop(conn, account)
+    endings.stop(conn, account)
     return hidden
-
-
-def _stop(conn: Conn, account: UUID) -> None:
-    """Cancel the runs of an account, and wipe its lists of members."""
-    erasure.cancel_runs(conn, account)
-    # No task of a cancelled run can keep such an item afterwards.
-    conn.execute(DELETE_MEMBERS, (account,))
 
 
 def count_content(conn: Conn, account: UUID) -> int:

@@ -25,8 +25,10 @@ A younger blob may belong to a result that is not saved yet. The time must also 
 monotonic clocks of the leaders.
 """
 
-ACCOUNTS = "SELECT id FROM user_integration WHERE user_id = %s ORDER BY created_at, id LIMIT 100"
-BLOBS = """
+ACCOUNTS_OF_USER = (
+    "SELECT id FROM user_integration WHERE user_id = %s ORDER BY created_at, id LIMIT 100"
+)
+BLOBS_OF_ACCOUNT = """
 SELECT DISTINCT blob_key FROM user_integration_content
 WHERE user_integration_id = %s AND blob_key IS NOT NULL
 """
@@ -128,7 +130,7 @@ def _hide(
 def _erase(backend: Backend, account: UUID, total: Erased) -> Erased:
     """Erase an account whose deletion has begun. The leader may do it at the same time."""
     with backend.database.connection() as conn:
-        keys = sorted({key for (key,) in conn.execute(BLOBS, (account,))})
+        keys = sorted({key for (key,) in conn.execute(BLOBS_OF_ACCOUNT, (account,))})
         while True:
             for count in erasure.erase(conn, account):
                 total.rows += count
@@ -172,7 +174,7 @@ def erase_user(backend: Backend, user_id: str) -> Erased:
     total, is_recorded, had_accounts = Erased(), False, False
     while True:
         with backend.database.connection() as conn:
-            accounts = [account for (account,) in conn.execute(ACCOUNTS, (user_id,))]
+            accounts = [account for (account,) in conn.execute(ACCOUNTS_OF_USER, (user_id,))]
             if not accounts:
                 if _delete_user(conn, user_id, record=not had_accounts):
                     return total

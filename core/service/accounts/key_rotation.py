@@ -24,7 +24,7 @@ BATCH = 1_000
 MAX_NAMED = 5
 """The number of processes or accounts that a message names."""
 
-COUNT = "SELECT count(*) FROM user_integration WHERE credentials IS NOT NULL"
+COUNT_SEALED = "SELECT count(*) FROM user_integration WHERE credentials IS NOT NULL"
 
 # Served by the primary key.
 SEALED_CREDENTIALS = """
@@ -32,7 +32,7 @@ SELECT id, credentials FROM user_integration
 WHERE credentials IS NOT NULL AND id > %s ORDER BY id LIMIT %s
 """
 # Pending sign-ins: the table has the flows of the last minutes, and is read completely.
-SEALED_ORGANIZATIONS = "SELECT credentials FROM organization ORDER BY id"
+SEALED_ORGANIZATIONS = "SELECT credentials FROM organization WHERE credentials IS NOT NULL"
 SEALED_SIGN_INS = """
 SELECT verifier FROM oauth_flow WHERE expires_at > now()
 UNION ALL SELECT answer FROM oauth_flow WHERE expires_at > now() AND answer IS NOT NULL
@@ -59,7 +59,7 @@ class Rotation:
 
 def count_sealed(conn: Conn) -> int:
     """Count the accounts that have credentials."""
-    row = conn.execute(COUNT).fetchone()
+    row = conn.execute(COUNT_SEALED).fetchone()
     return row[0] if row else 0
 
 
@@ -71,11 +71,11 @@ def require_ready(conn: Conn, vault: Vault) -> None:
     """
     live = [holder for holder in processes.key_holders(conn) if holder.alive]
     newest = vault.fingerprints[0]
-    if unknown := [one for one in live if one.encrypts_with is None]:
+    if unknown := [process for process in live if process.encrypts_with is None]:
         raise WrongState("rotation-keys-unknown", processes=listed(unknown))
-    if lacking := [one for one in live if newest not in (one.decrypts_with or ())]:
+    if lacking := [process for process in live if newest not in (process.decrypts_with or ())]:
         raise WrongState("rotation-key-missing", key=newest, processes=listed(lacking))
-    if others := [one for one in live if one.encrypts_with != newest]:
+    if others := [process for process in live if process.encrypts_with != newest]:
         raise WrongState("rotation-key-not-first", key=newest, processes=listed(others))
 
 

@@ -31,7 +31,7 @@ ALL = replace(
     filters={**account_queries.accounts.filters, "name": "text"},
     bounds={**account_queries.accounts.bounds, "name": "strpos(lower(name), lower(%(name)s)) > 0"},
 )
-DUE_NOW = replace(ALL, where=liveness.DUE)
+DUE_NOW = replace(ALL, where=liveness.IS_DUE)
 OVERDUE_ACCOUNTS = replace(ALL, where=f"id IN (SELECT a.id {liveness.OVERDUE})")
 # Only accounts with an open run have open tasks. `sync_run_open` serves it, and for each of them
 # `sync_task_ready` and `sync_task_queued`.
@@ -40,7 +40,7 @@ READY = f"""
 {_HAS_RUN} AND EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.READY}'
     AND t.integration_domain = a.integration_domain AND t.user_integration_id = a.id)
 """
-QUEUED = f"""
+HAS_QUEUED = f"""
 {_HAS_RUN} AND EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.QUEUED}'
     AND t.integration_domain = a.integration_domain AND t.user_integration_id = a.id)
 """
@@ -57,7 +57,7 @@ LISTINGS: Mapping[Due, PagedQuery] = {
     "now": DUE_NOW,
     "over": OVERDUE_ACCOUNTS,
     "ready_tasks": replace(ALL, where=READY),
-    "queued_tasks": replace(ALL, where=QUEUED),
+    "queued_tasks": replace(ALL, where=HAS_QUEUED),
     "exhausted_limit": replace(ALL, where=LIMITED),
 }
 # The primary key serves it, for the requested accounts only.
@@ -122,6 +122,7 @@ def page(
     due: Due | None = None,
     after: str | None = None,
     limit: int = 50,
+    shows_texts: bool = True,
 ) -> tuple[list[AccountRow], str | None]:
     """Read one page of accounts, the oldest first, and return it with the cursor of the next page.
 
@@ -136,6 +137,7 @@ def page(
         accounts with such tasks, or with such a limit.
       after: The cursor of the page before. Default: the first page.
       limit: The maximum number of rows of the page.
+      shows_texts: As for `progress.blockers`.
 
     Raises:
       InvalidInput: The cursor is invalid.
@@ -152,7 +154,7 @@ def page(
         name=name,
     )
     ids = [row["id"] for row in accounts_page.rows]
-    waits = progress.first_blockers(conn, store.load_status(conn, ids))
+    waits = progress.first_blockers(conn, store.load_status(conn, ids), shows_texts=shows_texts)
     late = overdue_of(conn, settings, ids)
     return [
         AccountRow(row, waits.get(row["id"]), row["id"] in late) for row in accounts_page.rows

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 from core.egress import any_host
 from core.errors import InvalidInput, PollingError
 from core.integration.base import Integration
-from core.service.accounts.oauth import (
+from core.service.accounts.oauth_client import (
     authorization_url,
     exchange,
     explanation,

@@ -23,60 +23,50 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import Any
 from uuid import UUID
 
 from core.accounts import store
 from core.db.rows import fetch
-from core.egress import any_host
 from core.errors import (
-    ConfigurationError,
-    CredentialsInvalid,
     InvalidInput,
     NotFound,
     PollingError,
     Refused,
     WrongState,
 )
-from core.integration.base import Integration
-from core.integration.limits import OAuth
-from core.integration.operator import environment_value, operator_settings
 from core.integration.rehearsal import Rehearsal
-from core.known_secrets import KNOWN
 from core.service.accounts import actions as account_actions
 from core.service.accounts.actions import ConnectedAccount
 from core.service.accounts.check import (
     DEFAULT_REMEDIES,
     CheckResult,
-    one_line,
     require_accepted,
 )
+from core.service.accounts.oauth_client import (
+    ERROR_CODE,
+    START_AGAIN,
+    authorization_url,
+    exchange,
+    explanation,
+    oauth_of,
+)
+from core.service.accounts.redirects import require_redirect, with_result
 from core.service.accounts.validation import Values, config_of, stored
 from core.service.authorization import Authorize, always
 from core.service.backend import Backend
 from core.settings import Settings
 from core.states import Deletions
 
-if TYPE_CHECKING:
-    from authlib.integrations.httpx_client import OAuth2Client
-
 CALLBACK = "/v1/oauth/callback"
 FLOW_MINUTES = 10
 CODE_MINUTES = 5
 """The number of minutes within which a one-time code must be used."""
 
-OUR_PARAMETERS = ("connect_code", "user_integration_id", "error")
-"""Query parameters of the result. `redirect_to` must not have them."""
-
-PROVIDER_TIMEOUT_SECONDS = 20.0
 
 NOT_ISSUED = "not issued"
 """The verifier of a flow whose credentials come from a form, and not from the provider."""
@@ -105,12 +95,6 @@ RETURNING integration_domain AS domain, user_id, user_integration_id AS account,
 
 # The primary key serves it.
 OWNER_OF_FLOW = "SELECT user_id FROM oauth_flow WHERE state_digest = %s"
-
-_CODE = re.compile(r"[a-z_]{1,60}")
-
-START_AGAIN = "Start the sign-in again"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +279,7 @@ def start(
     else:
         asked = config_of(integration, _require_account(backend, account, domain, user_id))
     if redirect_to is not None:
-        _require_redirect(backend.settings, redirect_to)
+        require_redirect(backend.settings, redirect_to)
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
     parameters = integration.oauth_parameters(asked)
     url = authorization_url(oauth, _callback(backend.settings), state, verifier, parameters)
@@ -368,7 +352,7 @@ def finish(
         raise Refused("sign-in-of-another-browser")
     redirect_to: str | None = flow["redirect_to"]
     if code is None:
-        reason = error if error and _CODE.fullmatch(error) else "failed"
+        reason = error if error and ERROR_CODE.fullmatch(error) else "failed"
         integration = backend.registry.get(flow["domain"])
         answer = {"error": reason, "redirect_uri": _callback(backend.settings)}
         explained = explanation(integration, answer)
@@ -381,7 +365,7 @@ def finish(
             return _finished(redirect_to, account=account)
         if redirect_to is not None:
             connect_code = _wait(backend, flow, backend.vault.seal_text(code))
-            return FinishedAuthorization(url=_with_result(redirect_to, connect_code=connect_code))
+            return FinishedAuthorization(url=with_result(redirect_to, connect_code=connect_code))
         return FinishedAuthorization(question=_question(backend, flow, code))
     except _AskFirst as asked:
         return FinishedAuthorization(question=_ask(backend, flow, asked.checked))
@@ -403,7 +387,7 @@ def _finished(
     if redirect_to is None:
         return FinishedAuthorization(account, error)
     result = {"user_integration_id": str(account)} if error is None else {"error": error}
-    return FinishedAuthorization(account, error, _with_result(redirect_to, **result))
+    return FinishedAuthorization(account, error, with_result(redirect_to, **result))
 
 
 def _explained(problem: PollingError | None) -> PollingError | None:
@@ -545,12 +529,6 @@ def _config(backend: Backend, flow: Mapping[str, Any]) -> Values:
         return store.load(conn, flow["account"]).config
 
 
-def _with_result(url: str, **result: str) -> str:
-    parts = urlsplit(url)
-    query = [*parse_qsl(parts.query, keep_blank_values=True), *result.items()]
-    return urlunsplit(parts._replace(query=urlencode(query)))
-
-
 def _connect(
     backend: Backend,
     flow: Mapping[str, Any],
@@ -611,241 +589,11 @@ def _save(
     return connected.id
 
 
-def authorization_url(
-    oauth: OAuth,
-    redirect_uri: str,
-    state: str,
-    verifier: str,
-    parameters: Mapping[str, str] = MappingProxyType({}),
-) -> str:
-    """Return the address of the consent screen.
-
-    Args:
-      oauth: The manifest's description of the flow.
-      redirect_uri: The address to which the provider redirects.
-      state: The state of the flow.
-      verifier: The verifier of PKCE.
-      parameters: The parameters that the account's config calls for; they replace the
-        manifest's. Default: none.
-
-    Raises:
-      WrongState: The operator has set no OAuth client.
-    """
-    with _client(oauth, redirect_uri) as client:
-        url, _ = client.create_authorization_url(
-            oauth.authorize_url,
-            state=state,
-            code_verifier=verifier,
-            **{**oauth.extra, **parameters},
-        )
-    return str(url)
-
-
-def exchange(
-    integration: Integration, redirect_uri: str, code: str, verifier: str
-) -> Mapping[str, Any]:
-    """Exchange an authorization code for credentials.
-
-    Args:
-      integration: The integration.
-      redirect_uri: The address to which the provider sent the browser.
-      code: The authorization code.
-      verifier: The PKCE verifier of the flow.
-
-    Raises:
-      InvalidInput: The provider refuses.
-      PollingError: The provider is unavailable.
-    """
-    return _credentials(
-        integration, _exchange(integration, oauth_of(integration), redirect_uri, code, verifier)
-    )
-
-
-def _exchange(
-    integration: Integration, oauth: OAuth, redirect_uri: str, code: str, verifier: str
-) -> Mapping[str, Any]:
-    """Exchange the code for tokens. Errors omit the provider's text, which may hold a secret."""
-    from authlib.integrations.base_client import OAuthError
-
-    try:
-        # The operator or the plugin sets this address, so any host is allowed.
-        with any_host(), _client(oauth, redirect_uri) as client:
-            proof = {"code_verifier": verifier} if oauth.pkce else {}
-            token = client.fetch_token(
-                oauth.token_url, code=code, grant_type="authorization_code", **proof
-            )
-    except OAuthError as error:
-        answer = {"error": error.error, "error_description": error.description}
-        raise refused(integration, answer | {"redirect_uri": redirect_uri}) from None
-    except Exception as error:  # noqa: BLE001  a network error, or an invalid response
-        raise PollingError("sign-in-failed", reason=type(error).__name__) from None
-    return dict(token)
-
-
-def refused(integration: Integration, answer: Mapping[str, Any]) -> InvalidInput:
-    """Return the error for a refusal of the provider, in the plugin's words if it has any."""
-    if (explained := explanation(integration, answer)) is not None:
-        return explained
-    code = str(answer.get("error"))
-    return InvalidInput(
-        "sign-in-refused", reason=code if _CODE.fullmatch(code) else "an error", remedy=START_AGAIN
-    )
-
-
-def explanation(integration: Integration, answer: Mapping[str, Any]) -> InvalidInput | None:
-    """Return the plugin's explanation of a refusal; None without one."""
-    try:
-        error = integration.explain_oauth_error(answer)
-    except Exception as failure:  # noqa: BLE001  plugin code
-        log.debug("explain_oauth_error failed: %s", type(failure).__name__)
-        return None
-    if not isinstance(error, CredentialsInvalid | ConfigurationError):
-        return None
-    reason, remedy = one_line(error.reason), one_line(error.remedy)
-    return InvalidInput("sign-in-refused", reason=reason, remedy=remedy or START_AGAIN)
-
-
-def _credentials(integration: Integration, token: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Convert the response with the plugin. Its exceptions and log lines may hold a token."""
-    try:
-        with KNOWN.scope(_tokens(token)):
-            return integration.credentials_from_oauth(token)
-    except Exception as error:  # noqa: BLE001  plugin code
-        raise PollingError(
-            "sign-in-answer-unreadable",
-            integration=integration.manifest.name,
-            reason=type(error).__name__,
-        ) from None
-
-
-def _tokens(response: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the tokens of a response, such as `access_token`, also those of nested objects."""
-    for name, value in response.items():
-        if isinstance(value, Mapping):
-            yield from _tokens(value)
-        elif isinstance(value, str) and name.endswith("token"):
-            yield value
-
-
 def _callback(settings: Settings) -> str:
     """Return the address of this server to which providers redirect."""
     if settings.public_url is None:
         raise WrongState("public-url-missing")
     return settings.public_url.rstrip("/") + CALLBACK
-
-
-def _client(oauth: OAuth, redirect_uri: str) -> OAuth2Client:
-    from authlib.integrations.httpx_client import OAuth2Client
-
-    client_id, secret = (
-        environment_value(oauth.client_id_setting),
-        environment_value(oauth.client_secret_setting),
-    )
-    if client_id is None:
-        raise WrongState("setting-missing", setting=oauth.client_id_setting)
-    if secret is None and not oauth.pkce:
-        raise WrongState("client-secret-missing", setting=oauth.client_secret_setting)
-    return OAuth2Client(
-        client_id,
-        secret,
-        token_endpoint_auth_method="client_secret_post" if secret else "none",
-        scope=" ".join(oauth.scopes),
-        redirect_uri=redirect_uri,
-        code_challenge_method="S256" if oauth.pkce else None,
-        timeout=PROVIDER_TIMEOUT_SECONDS,
-    )
-
-
-def missing_client(oauth: OAuth) -> list[str]:
-    """Return the missing settings of the operator's OAuth client."""
-    needed = [oauth.client_id_setting, *([] if oauth.pkce else [oauth.client_secret_setting])]
-    return [name for name in needed if environment_value(name) is None]
-
-
-def missing_settings(settings: Settings, integration: Integration) -> list[str] | None:
-    """Return the missing settings without which accounts cannot be connected in a browser.
-
-    The result is None if the integration does not support it.
-    """
-    oauth = integration.manifest.oauth
-    if oauth is None:
-        return None
-    missing = missing_client(oauth)
-    return missing if settings.public_url is not None else ["POLLING_PUBLIC_URL", *missing]
-
-
-def _require_redirect(settings: Settings, url: str) -> None:
-    """Check the page that gets the result.
-
-    Its own query must not have parameters that a reader could mistake for ours.
-
-    Raises:
-      InvalidInput: The page is not allowed, or its query has one of our parameters.
-    """
-    if not may_redirect(settings, url):
-        raise InvalidInput("redirect-not-allowed")
-    query = urlsplit(url).query
-    # Some readers also separate parameters by semicolons, or write arrays as `error[]`. PHP reads a
-    # space or a dot in a name as `_` (https://www.php.net/manual/language.variables.external.php).
-    for field, _ in parse_qsl(query.replace(";", "&"), keep_blank_values=True):
-        name = field.strip().lower().split("[")[0]
-        if {name.split(".")[0], re.sub("[ .]", "_", name)} & set(OUR_PARAMETERS):
-            raise InvalidInput("redirect-shadows-result", names=", ".join(OUR_PARAMETERS))
-
-
-def may_redirect(settings: Settings, url: str) -> bool:
-    """Return True if a redirect to this address is allowed.
-
-    The address must have the scheme, host and port of an allowed address, and the same path or a
-    path below it.
-    """
-    if not url.isascii() or not url.isprintable() or "\\" in url or " " in url:
-        return False
-    allowed = [*settings.redirect_urls, *([settings.public_url] if settings.public_url else [])]
-    return any(_below(url, base) for base in allowed)
-
-
-def _below(url: str, allowed: str) -> bool:
-    try:
-        target, base = urlsplit(url), urlsplit(allowed)
-        same = (target.scheme, target.hostname, target.port) == (
-            base.scheme,
-            base.hostname,
-            base.port,
-        )
-    except ValueError:
-        return False
-    if (
-        not same
-        or target.scheme not in ("https", "http")
-        or "@" in target.netloc
-        or target.fragment
-    ):
-        return False
-    path, segments = base.path.rstrip("/"), re.split(r"/|%2f", target.path, flags=re.IGNORECASE)
-    dotted = any(segment.lower().replace("%2e", ".") in (".", "..") for segment in segments)
-    return not dotted and (target.path == path or target.path.startswith(f"{path}/"))
-
-
-def oauth_of(integration: Integration) -> OAuth:
-    """Return the integration's OAuth declaration, with the endpoints that the operator set."""
-    manifest = integration.manifest
-    if manifest.oauth is None:
-        raise InvalidInput("sign-in-not-offered", domain=manifest.domain)
-    named = manifest.oauth.settings_named
-    values = (
-        {
-            setting.name: setting.value
-            for setting in operator_settings(manifest.settings)
-            if setting.name in named
-        }
-        if named
-        else {}
-    )
-    urls = [
-        url.format_map(values) for url in (manifest.oauth.authorize_url, manifest.oauth.token_url)
-    ]
-    return replace(manifest.oauth, authorize_url=urls[0], token_url=urls[1])
 
 
 def _require_account(backend: Backend, account: UUID, domain: str, user_id: str) -> Values:

@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from core.db.indexed import IS_STOPPED
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.service.formatting import ago, counted
-from core.states import STOPPED_TASKS, Lane, RunState, TaskState, Trigger, literals
+from core.states import Lane, RunState, TaskState, Trigger, literals
 
 MAX_LISTED = 10_000
 """The number of owed tasks of an account above which a listing does not count them."""
@@ -24,10 +25,9 @@ _SINCE = "coalesce(first_failed_at, finished_at, created_at)"
 
 # The owed tasks of an account `a`: stopped tasks without a copy, served by `sync_task_owed`, and
 # their copies while these are open, served by `sync_task_ready` and `sync_task_queued`.
-_TASKS = f"""
+_OWED_TASKS = f"""
     SELECT dedup_key, retry_of, {_SINCE} AS since FROM sync_task
-    WHERE user_integration_id = a.id AND state IN ({literals(STOPPED_TASKS)})
-      AND retried_as IS NULL
+    WHERE user_integration_id = a.id AND {IS_STOPPED}
     UNION ALL
     SELECT dedup_key, retry_of, {_SINCE} FROM sync_task
     WHERE state = '{TaskState.READY}' AND integration_domain = a.integration_domain
@@ -53,14 +53,14 @@ _BACKFILL = f"""
       AND lane = '{Lane.BACKFILL}' AND state = '{RunState.RUNNING}'
 """
 _COMPLETE_AS_OF = f"""
-CASE WHEN EXISTS ({_TASKS}) THEN NULL
+CASE WHEN EXISTS ({_OWED_TASKS}) THEN NULL
     WHEN EXISTS ({_BACKFILL}) THEN (
         {_LISTED} AND finished_at <= ({_BACKFILL}) ORDER BY started_at DESC LIMIT 1)
     ELSE greatest(a.listing_began_at, ({_LISTED} ORDER BY started_at DESC LIMIT 1)) END
 """
 OWED_COLUMNS = f"""
 (SELECT count(DISTINCT dedup_key)::int FROM (
-    SELECT dedup_key FROM ({_TASKS}) owing LIMIT {MAX_LISTED}) owed) AS owed_tasks,
+    SELECT dedup_key FROM ({_OWED_TASKS}) owing LIMIT {MAX_LISTED}) owed) AS owed_tasks,
 {_COMPLETE_AS_OF} AS complete_as_of
 """
 """The columns of a listing of accounts `a`."""
@@ -71,7 +71,7 @@ OWED_COLUMNS = f"""
 OWED = f"""
 SELECT owed.tasks, owed.since, {_COMPLETE_AS_OF} AS complete_as_of
 FROM user_integration a CROSS JOIN LATERAL (
-    WITH RECURSIVE owing AS ({_TASKS}), history AS (
+    WITH RECURSIVE owing AS ({_OWED_TASKS}), history AS (
         SELECT retry_of, since, 0 AS step FROM owing
         UNION ALL
         SELECT o.retry_of, o.since, history.step + 1 FROM history CROSS JOIN LATERAL (

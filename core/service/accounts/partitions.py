@@ -17,7 +17,7 @@ M = TypeVar("M", bound=BaseModel)
 MAX_NOTICE_CHARS = 1_000
 
 # The primary key serves it.
-LATEST = f"""
+STATE_OF_PARTITION = f"""
 SELECT value FROM sync_state
 WHERE user_integration_id = %(account)s AND partition = %(partition)s AND value IS NOT NULL
   AND {visible("%(account)s::uuid")}
@@ -28,7 +28,7 @@ OF_CONNECTION = "SELECT notice FROM user_integration WHERE id = %s"
 
 def read(conn: Conn, account: UUID, partition: str, model: type[M]) -> M | None:
     """Return the value of a partition; None without a valid one."""
-    row = conn.execute(LATEST, {"account": account, "partition": partition}).fetchone()
+    row = conn.execute(STATE_OF_PARTITION, {"account": account, "partition": partition}).fetchone()
     try:
         return model.model_validate(row[0]) if row is not None else None
     except ValidationError:

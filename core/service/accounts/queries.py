@@ -73,7 +73,7 @@ MAX_TOTALED_DELETIONS = 100
 """The number of held deletions in totals. A source decides how many there are."""
 
 _IS_VISIBLE = visible("%(id)s::uuid")
-COUNTED = f"""
+CONTENT_TOTALS = f"""
 SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS items, count(deleted_at) AS deleted,
     count(gone_at_source) FILTER (WHERE deleted_at IS NULL) AS gone_at_source,
     coalesce(sum(size) FILTER (WHERE deleted_at IS NULL), 0)::bigint AS bytes
@@ -195,4 +195,4 @@ def account_kinds(conn: Conn, id: UUID) -> list[Row]:
 def account_totals(conn: Conn, id: UUID) -> Row:
     """Count the stored items and bytes of an account, and list its latest held deletions."""
     held = deletions.page(conn, limit=MAX_TOTALED_DELETIONS, user_integration_id=id)
-    return fetch(conn, COUNTED, {"id": id})[0] | {"held": held.rows}
+    return fetch(conn, CONTENT_TOTALS, {"id": id})[0] | {"held": held.rows}

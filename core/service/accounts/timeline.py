@@ -11,6 +11,7 @@ from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import InvalidInput
 from core.service import audit
+from core.service.authorization import Principal, shown
 from core.service.content.deletions import deletions
 from core.service.formatting import counted, number, span
 from core.service.query_timeout import QuerySlots
@@ -43,7 +44,7 @@ def timeline(
     slots: QuerySlots,
     account: Row,
     *,
-    reader: str | None,
+    reader: Principal,
     shows_deletions: bool,
     shows_acts: bool,
 ) -> list[Event]:
@@ -53,21 +54,22 @@ def timeline(
       conn: A connection.
       slots: The slots of slow queries.
       account: The row of the account.
-      reader: The user who reads; None for an operator.
+      reader: The principal who reads.
       shows_deletions: True if the reader may see held deletions.
       shows_acts: True if the reader may read the audit trail.
     """
-    events = [*_runs(conn, account), *_stop(account)]
+    events = [*_runs(conn, account, reader), *_stop(account)]
     if shows_deletions:
         events += _deletions(conn, account)
     if shows_acts:
-        events += _acts(conn, slots, account, reader)
+        events += _acts(conn, slots, account, reader.user_id)
     return sorted(events, key=lambda event: event.at, reverse=True)[:MAX_EVENTS]
 
 
-def _runs(conn: Conn, account: Row) -> Iterator[Event]:
+def _runs(conn: Conn, account: Row, reader: Principal) -> Iterator[Event]:
     page = run_queries.runs.page(conn, limit=MAX_EVENTS, user_integration_id=account["id"])
-    for run in page.rows:
+    for row in page.rows:
+        run = shown(reader, row)
         if run["finished_at"] is None:
             state = run_queries.shown_run_state(run["state"], account["sync_status"])
             yield Event(run["started_at"], f"Run ({run['trigger']}) {state}", run=run["id"])
@@ -110,4 +112,6 @@ def _acts(conn: Conn, slots: QuerySlots, account: Row, reader: str | None) -> It
 def _author(row: Row) -> str:
     if row["actor_user_id"] is not None:
         return str(row["actor_user_id"])
-    return f"{row['actor']} (command)" if row["channel"] == Channel.COMMAND else "operator"
+    if row["channel"] == Channel.COMMAND:
+        return f"{row['actor']} (command)"
+    return str(row["actor"] or "operator")

@@ -53,12 +53,12 @@ FIRST_READING = Keyset({**KEY.columns, "began": "bigint"})
 
 # The number of a transaction is meaningless in another cluster, and after a restore to an earlier
 # time. So a cursor names the cluster and its timeline.
-SOURCE = """
+FEED_SOURCE = """
 SELECT s.system_identifier::text || '.' || c.timeline_id AS source
 FROM pg_control_system() s, pg_control_checkpoint() c
 """
 LAST_ID = 2**63 - 1
-NEWEST = """
+NEWEST_CHANGE = """
 SELECT greatest(
     (SELECT changed_xid FROM user_integration_content WHERE changed_xid < h.xmin
         ORDER BY changed_xid DESC, id DESC LIMIT 1),
@@ -66,7 +66,7 @@ SELECT greatest(
         ORDER BY changed_xid DESC, id DESC LIMIT 1))
 FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin) h
 """
-HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_xid"
+FEED_HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_xid"
 
 # True if the reader may have missed the deletion of a removed row. `began` is -1 after the first
 # reading.
@@ -107,7 +107,7 @@ WITH horizon AS MATERIALIZED (
 ORDER BY 1, 2, 3 LIMIT %(most)s
 """
 # The table has a few rows for each account with held deletions.
-HELD = f"""
+HELD_OF_USER = f"""
 SELECT coalesce(sum(h.vanished), 0)::bigint AS held
 FROM held_deletion h JOIN user_integration a ON a.id = h.user_integration_id
 WHERE h.state = '{HeldState.HELD}' AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
@@ -117,7 +117,7 @@ OWN = "SELECT id FROM user_integration WHERE user_id = %(user)s"
 # It omits items that changed again since the scan. They follow later, at their new position. So do
 # hidden items, if their account is restored.
 # It has the texts of items if its key is True.
-READ: Mapping[bool, str] = {
+READ_CHANGES: Mapping[bool, str] = {
     with_texts: f"""
 SELECT s.place, c.changed_xid, c.synced_xid IS NOT NULL AS is_reread, {columns}
 FROM user_integration_content c
@@ -134,7 +134,7 @@ ORDER BY s.place
 
 # Selects rows of another cluster whose transactions had higher numbers. Without new numbers, the
 # feed of this cluster would not reach them.
-RESTAMP = """
+RESTAMP_CONTENT = """
 UPDATE user_integration_content SET changed_xid = pg_current_xact_id()::text::bigint,
     synced_xid = NULL
 WHERE id IN (
@@ -223,7 +223,7 @@ def read(
         is invalid, the reader has to start again.
     """
     limit = bounded(limit)
-    source = fetch(conn, SOURCE, {})[0]["source"]
+    source = fetch(conn, FEED_SOURCE, {})[0]["source"]
     place, began = _position(conn, source, after)
     sees_all = principal.is_admin and account is None and not without_rereads
     most = limit if sees_all else MAX_SCANNED_ROWS
@@ -250,13 +250,13 @@ def read(
         _changes(listed, rows, without_rereads=without_rereads),
         _encode(source, place, began),
         is_full or len(scanned) == most,
-        fetch(conn, HELD, {"user": principal.user_id})[0]["held"],
+        fetch(conn, HELD_OF_USER, {"user": principal.user_id})[0]["held"],
     )
 
 
 def end(conn: Conn) -> str:
     """Return the cursor of the latest change. A reader that starts there gets only later ones."""
-    source = fetch(conn, SOURCE, {})[0]["source"]
+    source = fetch(conn, FEED_SOURCE, {})[0]["source"]
     return encode_cursor([source, *_position(conn, source, LATEST)[0]])
 
 
@@ -293,7 +293,7 @@ def _position(conn: Conn, source: str, after: str | None) -> tuple[Position, int
 
 
 def _horizon(conn: Conn) -> int:
-    return int(fetch(conn, HORIZON, {})[0]["changed_xid"])
+    return int(fetch(conn, FEED_HORIZON, {})[0]["changed_xid"])
 
 
 def _visible(conn: Conn, principal: Principal, scanned: Sequence[Row]) -> list[Row]:
@@ -319,7 +319,7 @@ def _read(
         "versions": [entries[place]["version"] for place in places],
         "places": places,
     }
-    rows, is_cut = fetch_page(conn, READ[texts], params)
+    rows, is_cut = fetch_page(conn, READ_CHANGES[texts], params)
     listed = entries[: rows[-1]["place"] + 1] if is_cut else entries
     return listed, {row["id"]: row for row in rows}
 
@@ -350,7 +350,7 @@ def latest_xid(conn: Conn) -> int:
 
     A waiting reader compares it: a larger number means that there may be new changes.
     """
-    row = conn.execute(NEWEST).fetchone()
+    row = conn.execute(NEWEST_CHANGE).fetchone()
     return row[0] if row and row[0] is not None else -1
 
 
@@ -360,4 +360,4 @@ def repair_horizon(conn: Conn) -> bool:
     Returns True if there were such rows.
     """
     erased = conn.execute(RESTAMP_ERASED).rowcount
-    return conn.execute(RESTAMP).rowcount + erased > 0
+    return conn.execute(RESTAMP_CONTENT).rowcount + erased > 0

@@ -34,7 +34,7 @@ _WAITS = f"""w.extracted_at IS NULL
 _OLDEST = "ORDER BY w.user_id, w.content_id LIMIT 1 FOR UPDATE SKIP LOCKED"
 # The oldest file of the user after the one of the previous turn; if there is none, the turns begin
 # again.
-CLAIM = f"""
+CLAIM_TEXT = f"""
 UPDATE extracted_text x SET claimed_until = clock_timestamp() + interval '{EXTRACTION_SECONDS} s'
 FROM (
     SELECT content_id FROM (
@@ -49,7 +49,7 @@ FROM (
 WHERE x.content_id = waiting.content_id AND c.id = x.content_id
 RETURNING x.content_id, x.hash, x.user_id, c.name, c.external_id, c.content_type, c.size
 """
-FINISH = """
+STORE_TEXT = """
 UPDATE extracted_text SET text = %(text)s, reason = %(reason)s, extracted_at = clock_timestamp()
 WHERE content_id = %(id)s AND hash = %(hash)s AND extracted_at IS NULL
 """
@@ -76,7 +76,7 @@ def claim(backend: Backend, after: str = "") -> Row | None:
       The row of the file, with its user; None if no file waits.
     """
     with backend.database.connection() as conn:
-        rows = fetch(conn, CLAIM, {"after": after})
+        rows = fetch(conn, CLAIM_TEXT, {"after": after})
     return rows[0] if rows else None
 
 
@@ -97,7 +97,7 @@ def extract(backend: Backend, row: Row) -> None:
 def finish(conn: Conn, row: Row, text: str | None, reason: str | None) -> None:
     """Store the text and make it searchable, unless the file has changed since it was claimed."""
     params = {"id": row["content_id"], "hash": row["hash"], "text": text, "reason": reason}
-    if conn.execute(FINISH, params).rowcount and text:
+    if conn.execute(STORE_TEXT, params).rowcount and text:
         search_index.write_documents(conn, [row["content_id"]])
 
 

@@ -29,7 +29,7 @@ PAGE_ROWS = 1_000
 TEXT_BYTES = 8 * 1024 * 1024
 """The size of the texts that are read in one query, in bytes, unless one text alone is larger."""
 
-OWNERS = "SELECT id, user_id FROM user_integration WHERE id = ANY(%(accounts)s)"
+USERS_OF_ACCOUNTS = "SELECT id, user_id FROM user_integration WHERE id = ANY(%(accounts)s)"
 TEXTS = f"""
 SELECT id, changed_xid, content_text, content_text IS NULL AS is_file
 FROM user_integration_content WHERE id = ANY(%(ids)s) AND {visible()}
@@ -109,7 +109,9 @@ def batches(
 
 def _owners(conn: Conn, found: Sequence[changes.Change]) -> dict[UUID, str]:
     accounts = list({change.account for change in found})
-    return {row["id"]: row["user_id"] for row in fetch(conn, OWNERS, {"accounts": accounts})}
+    return {
+        row["id"]: row["user_id"] for row in fetch(conn, USERS_OF_ACCOUNTS, {"accounts": accounts})
+    }
 
 
 def _portions(found: Sequence[changes.Change]) -> Iterator[list[changes.Change]]:

@@ -290,11 +290,11 @@ SELECT set_config('enable_bitmapscan', %(is_free)s, true),
 ESTIMATE = """
 EXPLAIN (FORMAT JSON) SELECT FROM content_search WHERE document @@ %(condition)s::tsquery
 """
-COUNTS: Mapping[str, str] = {
+COUNT_MATCHES: Mapping[str, str] = {
     source: f"SELECT count(*) AS number FROM ({found}) found" for source, found in FOUND.items()
 }
 
-ACCOUNTS = f"""
+SEARCHED_ACCOUNTS = f"""
 SELECT id FROM user_integration
 WHERE (%(account)s::uuid IS NULL OR id = %(account)s)
   AND (%(user)s::text IS NULL OR user_id = %(user)s)
@@ -307,7 +307,7 @@ MAX_RESOLVED = 200
 
 IS_HIDDEN = f"SELECT 1 FROM user_integration a WHERE id = %(id)s AND NOT {ACCOUNT_IS_VISIBLE}"
 
-NAMED = f"""
+NAMED_CONTENT = f"""
 SELECT c.external_id, c.name
 FROM (SELECT * FROM content_search WHERE document @@ %(rarest)s::tsquery OFFSET 0) s
 JOIN user_integration_content c ON c.id = s.content_id
@@ -428,7 +428,7 @@ def _search(
             if accounts == "":
                 return Page([], None)
             query = search_query.parse(text, lambda kind, name: _named(conn, accounts, kind, name))
-            conditions = [one for one in (accounts, *query.conditions) if one]
+            conditions = [condition for condition in (accounts, *query.conditions) if condition]
             if not query.has_conditions or not conditions:
                 return Page([], None)
             params |= {
@@ -487,7 +487,7 @@ def _are_enough(conn: Conn, source: str, params: Row) -> bool:
         params["most_of_each"] = max(1, MAX_EXAMINED // max(accounts, 1))
     conn.execute(SET_ORDER, {"is_free": "off"})
     counted = params | {"most_ranked": MIN_NEWEST}
-    if fetch(conn, COUNTS[source], counted, prepare=False)[0]["number"] >= MIN_NEWEST:
+    if fetch(conn, COUNT_MATCHES[source], counted, prepare=False)[0]["number"] >= MIN_NEWEST:
         return True
     if (
         accounts <= MAX_EXAMINED
@@ -500,9 +500,9 @@ def _are_enough(conn: Conn, source: str, params: Row) -> bool:
 
 def _rarest(conn: Conn, conditions: Sequence[str]) -> str:
     """Return those conditions on words that the index of words searches."""
-    rows = {one: _estimate(conn, one) for one in conditions[:MAX_ESTIMATED]}
+    rows = {condition: _estimate(conn, condition) for condition in conditions[:MAX_ESTIMATED]}
     most = RARE_FACTOR * min(rows.values())
-    return " & ".join(one for one, number in rows.items() if number <= most)
+    return " & ".join(condition for condition, number in rows.items() if number <= most)
 
 
 def _estimate(conn: Conn, condition: str) -> int:
@@ -522,7 +522,7 @@ def _without(row: Row, *columns: str) -> Row:
 
 def _accounts(conn: Conn, params: Row) -> str | None:
     """Return the condition for the accounts; empty if there are none, None if they are many."""
-    rows = fetch(conn, ACCOUNTS, params)
+    rows = fetch(conn, SEARCHED_ACCOUNTS, params)
     if len(rows) > MAX_ACCOUNTS:
         return None
     lexemes = [quoted(account_lexeme(str(row["id"]))) for row in rows]
@@ -538,11 +538,11 @@ def _named(conn: Conn, accounts: str | None, operator: str, name: str) -> list[s
     kinds = NAMED_KINDS[operator]
     if not found:
         return []
-    kind = " | ".join(quoted(operator_lexeme("kind", one)) for one in kinds)
+    kind = " | ".join(quoted(operator_lexeme("kind", name)) for name in kinds)
     named = " & ".join(quoted(word.folded) + (":*" if operator == "from" else "") for word in found)
     conditions = [*filter(None, [accounts]), f"( {kind} )", f"( {named} )"]
     params = {"q": " & ".join(conditions), "rarest": _rarest(conn, conditions)}
-    rows = fetch(conn, NAMED, params, prepare=False)
+    rows = fetch(conn, NAMED_CONTENT, params, prepare=False)
     if operator == "from":
         return [row["external_id"] for row in rows]
     wanted = folded(name.strip("#@/"))

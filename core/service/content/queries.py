@@ -52,7 +52,7 @@ serves the query.
 """
 
 # The index on (account, parent) serves it.
-SOURCE = f"""
+SOURCE_OF_ITEM = f"""
 SELECT {CONTENT_COLUMNS} FROM user_integration_content
 WHERE user_integration_id = %(account)s AND parent = %(item)s AND kind = 'source'
   AND {visible("%(account)s::uuid")}
@@ -63,5 +63,5 @@ ORDER BY id LIMIT 1
 def source(conn: Conn, item: Row) -> Row | None:
     """Return the row of the source of a kept item, such as a mail; None if it has none."""
     params = {"account": item["user_integration_id"], "item": item["external_id"]}
-    rows = fetch(conn, SOURCE, params)
+    rows = fetch(conn, SOURCE_OF_ITEM, params)
     return rows[0] if rows else None

@@ -44,7 +44,7 @@ def describe(backend: Backend, id: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class ItemBody:
     """The content of an item at one time.
 
     Attributes:
@@ -70,7 +70,7 @@ class Body:
             yield part
 
 
-def find(backend: Backend, id: int) -> Body:
+def find(backend: Backend, id: int) -> ItemBody:
     """Find the content of an item.
 
     Raises:
@@ -82,7 +82,7 @@ def find(backend: Backend, id: int) -> Body:
         raise NotFound("content-not-found", content=id)
     text, data, blob, size, hash = rows[0].values()
     data = text.encode() if text is not None else bytes(data or b"")
-    return Body(backend, size if blob is not None else len(data), hash, data, blob)
+    return ItemBody(backend, size if blob is not None else len(data), hash, data, blob)
 
 
 def read(backend: Backend, id: int) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ import psycopg
 
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
 from core.db.rows import Row, fetch
-from core.search.documents import FORM, MAX_TEXT_CHARS, ROLES, Item, document
+from core.search.documents import FORM, MAX_TEXT_CHARS, ROLES, IndexedItem, document
 from core.service import audit
 from core.service.content import changes
 
@@ -68,11 +68,13 @@ WHERE (changed_xid, id) > (%(changed_xid)s, %(content_id)s)
   AND changed_xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 ORDER BY changed_xid, id LIMIT %(batch_rows)s
 """
-OUTDATED = f"SELECT content_id AS id FROM content_search WHERE form < {FORM} LIMIT %(batch_rows)s"
+OUTDATED_DOCUMENTS = (
+    f"SELECT content_id AS id FROM content_search WHERE form < {FORM} LIMIT %(batch_rows)s"
+)
 
 # The primary key serves the ids, and the unique index on account and external id serves the parent.
 # The index on account and parent serves the files of an item.
-READ = f"""
+READ_ITEMS = f"""
 SELECT c.id, c.user_integration_id, c.external_id, c.kind, c.parent, c.name, c.content_type, c.size,
     c.hash, left(coalesce(c.content_text, x.text), {MAX_TEXT_CHARS}) AS content_text,
     c.content_text IS NULL AND (c.content_bytes IS NOT NULL OR c.blob_key IS NOT NULL) AS has_bytes,
@@ -122,7 +124,9 @@ SET hash = excluded.hash, user_id = excluded.user_id, text = NULL, reason = NULL
     claimed_until = NULL, extracted_at = NULL
 WHERE extracted_text.hash <> excluded.hash
 """
-ADVANCE = "UPDATE search_progress SET changed_xid = %(changed_xid)s, content_id = %(content_id)s"
+ADVANCE_INDEX = (
+    "UPDATE search_progress SET changed_xid = %(changed_xid)s, content_id = %(content_id)s"
+)
 COUNT_LAG = f"""
 SELECT count(*) FROM (
     (SELECT FROM user_integration_content c, search_progress p
@@ -159,11 +163,13 @@ def index_batch(
             "batch_rows": batch_rows,
         }
         changed = fetch(conn, CHANGED, params)
-        rows = changed or fetch(conn, OUTDATED, params)
+        rows = changed or fetch(conn, OUTDATED_DOCUMENTS, params)
         write_documents(conn, [row["id"] for row in rows], max_chars)
         if changed:
             last = changed[-1]
-            conn.execute(ADVANCE, {"changed_xid": last["changed_xid"], "content_id": last["id"]})
+            conn.execute(
+                ADVANCE_INDEX, {"changed_xid": last["changed_xid"], "content_id": last["id"]}
+            )
     return int(bool(rows))
 
 
@@ -177,7 +183,7 @@ def write_documents(conn: Conn, ids: Sequence[int], max_chars: int = MAX_TEXT_CH
     """
     if not ids:
         return
-    rows = fetch(conn, READ, {"ids": list(ids), "file_kinds": list(FILE_KINDS)})
+    rows = fetch(conn, READ_ITEMS, {"ids": list(ids), "file_kinds": list(FILE_KINDS)})
     documents = [document(item_of(row, max_chars)) if _has_words(row) else "" for row in rows]
     conn.execute(WRITE, {"ids": [row["id"] for row in rows], "documents": documents})
     files = [row["id"] for row in rows if row["has_bytes"] and _has_words(row)]
@@ -185,8 +191,8 @@ def write_documents(conn: Conn, ids: Sequence[int], max_chars: int = MAX_TEXT_CH
         conn.execute(REQUEST_TEXTS, {"ids": files})
 
 
-def item_of(row: Row, max_chars: int = MAX_TEXT_CHARS) -> Item:
-    """Return a row of `READ` for the index. A file has the people of its mail."""
+def item_of(row: Row, max_chars: int = MAX_TEXT_CHARS) -> IndexedItem:
+    """Return a row of `READ_ITEMS` for the index. A file has the people of its mail."""
     text = (row["content_text"] or "")[:max_chars]
     above = "parent_" if row["is_below"] else ""
     channel = row["channel"] or (row["parent_channel"] if above else None)
@@ -194,7 +200,7 @@ def item_of(row: Row, max_chars: int = MAX_TEXT_CHARS) -> Item:
     has_link = "http://" in text or "https://" in text
     author = row[f"{above}author"] or row["author"]
     labels = row["labels"] or (row["parent_labels"] if above else None)
-    return Item(
+    return IndexedItem(
         account=str(row["user_integration_id"]),
         kind=row["kind"],
         name=row["name"] or "",

@@ -16,7 +16,7 @@ KEY = Keyset({"moment": "timestamptz", "id": "bigint"})
 
 # The search index has the items of a thread. The statement reads only them, and only the texts
 # of one page.
-PAGE = f"""
+PAGE_OF_THREAD = f"""
 WITH found AS MATERIALIZED (
     SELECT content_id FROM content_search WHERE document @@ %(query)s::tsquery
 ), page AS MATERIALIZED (
@@ -73,4 +73,4 @@ def page(
     params = KEY.params(limit, after) | {"account": item["user_integration_id"], "thread": thread}
     params |= {"query": search_query.thread_query(thread)}
     with slots.transaction(conn, MAX_SEARCH_SECONDS, user=user):
-        return KEY.read(conn, PAGE, params)
+        return KEY.read(conn, PAGE_OF_THREAD, params)

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.service.fleet.liveness import ALIVE, DUE
+from core.ledger.processes import ALIVE
+from core.service.fleet.liveness import IS_DUE
 
 LAST_HOUR = """
 SELECT minute, tasks, rows FROM throughput WHERE minute > clock_timestamp() - interval '1 hour'
@@ -15,8 +16,8 @@ ORDER BY minute
 """
 NOW = "SELECT clock_timestamp() AS now"
 # The index `user_integration_due` serves it.
-COUNT_DUE = f"SELECT count(*) AS number FROM user_integration WHERE {DUE}"
-PROCESSES = f"""
+COUNT_DUE = f"SELECT count(*) AS number FROM user_integration WHERE {IS_DUE}"
+LATEST_PROCESSES = f"""
 SELECT id, kind, host, pid, queues, threads, draining, started_at, seen_at,
     {ALIVE} AS alive
 FROM process ORDER BY alive DESC, kind, host, pid LIMIT 200
@@ -47,4 +48,4 @@ def due(conn: Conn) -> int:
 
 def processes(conn: Conn) -> list[Row]:
     """Return the processes of the last hour, live ones first, at most 200."""
-    return fetch(conn, PROCESSES, {})
+    return fetch(conn, LATEST_PROCESSES, {})

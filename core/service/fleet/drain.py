@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.service.fleet.liveness import ALIVE
+from core.ledger.processes import IS_LIVE_WORKER
 from core.states import TaskState
 
 # A draining worker no longer serves its queues, so it gets no new tasks.
 REQUEST_DRAIN = f"""
 UPDATE process SET draining = true
-WHERE kind = 'worker' AND (%(host)s::text IS NULL OR host = %(host)s)
-  AND {ALIVE}
+WHERE {IS_LIVE_WORKER} AND (%(host)s::text IS NULL OR host = %(host)s)
 """
 # The ledger does not record which worker holds a task. If other workers serve the same domain, a
 # draining worker has finished once it serves no queue, or has exited.
-DRAINING = f"""
+DRAIN_STATE = f"""
 WITH alive AS (
-    SELECT * FROM process
-    WHERE kind = 'worker' AND {ALIVE}
+    SELECT * FROM process WHERE {IS_LIVE_WORKER}
 )
 SELECT p.id, p.host, p.pid, p.queues, p.threads,
     (SELECT count(*) FROM sync_task t
@@ -44,5 +42,5 @@ def busy_processes(conn: Conn, host: str | None = None) -> list[Row]:
     In each row, `alone` is the number of queued tasks that no other worker serves, and `shared` is
     True if other workers serve some of the same queues.
     """
-    rows = fetch(conn, DRAINING, {"host": host})
+    rows = fetch(conn, DRAIN_STATE, {"host": host})
     return [row for row in rows if row["alone"] or row["shared"]]

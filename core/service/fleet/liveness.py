@@ -1,35 +1,20 @@
-"""The only definitions of a live process, a silent scheduler, and a due or overdue account.
+"""The only definitions of a silent scheduler, and of a due or overdue account.
 
-`polling doctor`, `/readyz`, `/metrics`, the overview and the list of accounts use these
-definitions, and `docs/how-to/monitor.md` states their numbers. `leadership.Status.leads` defines a
-leading dispatcher.
+`core.ledger.processes.ALIVE` defines a live process, and `leadership.Status.leads` a leading
+dispatcher. `polling doctor`, `/readyz`, `/metrics`, the overview and the list of accounts use these
+definitions, and `docs/how-to/monitor.md` states their numbers.
 """
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from core.db.clocks import ALIVE_SECONDS
 from core.db.pool import Conn
 from core.dispatcher.schedule import tick_seconds
 from core.ledger.leadership import Status
-from core.ledger.processes import ALIVE
+from core.ledger.processes import ALIVE, IS_LIVE_WORKER
 from core.settings import Settings
 from core.states import AccountState
-
-__all__ = [
-    "ALIVE",
-    "ALIVE_SECONDS",
-    "DUE",
-    "OVERDUE",
-    "OVERDUE_INTERVALS",
-    "SILENT_TICKS",
-    "is_silent",
-    "is_starting",
-    "live_workers",
-    "overdue_params",
-    "silent_after_seconds",
-]
 
 SILENT_TICKS = 1.75
 """Number of its own intervals without a tick after which the scheduler is silent."""
@@ -41,12 +26,12 @@ An account is never overdue before the scheduler would be silent. Both problems 
 two intervals have passed.
 """
 
-DUE = f"sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= now()"
+IS_DUE = f"sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= now()"
 """The condition of a due account. The index `user_integration_due` serves it."""
 
 # The index `user_integration_due` serves the first condition on `next_sync_at`, which follows from
-# the second one. If an account has an open live run, a claim or the
-# request for the run has moved the account out of this range.
+# the second one. If an account has an open live run, a claim or the request for the run has moved
+# the account out of this range.
 OVERDUE = f"""
 FROM user_integration a
 WHERE sync_status = '{AccountState.ACTIVE}'
@@ -60,7 +45,7 @@ WHERE sync_status = '{AccountState.ACTIVE}'
 _RUNNING_SECONDS = f"""
 SELECT extract(epoch FROM clock_timestamp() - min(started_at))::float FROM process WHERE {ALIVE}
 """
-_LIVE_WORKERS = f"SELECT id FROM process WHERE kind = 'worker' AND {ALIVE}"
+_LIVE_WORKERS = f"SELECT id FROM process WHERE {IS_LIVE_WORKER}"
 
 
 def silent_after_seconds(settings: Settings) -> float:

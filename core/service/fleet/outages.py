@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from core.db.indexed import IS_STOPPED
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.limits.keys import WHOLE_ACCOUNT
 from core.plugins import Registry
 from core.service.formatting import moment
-from core.states import STOPPED_TASKS, AccountState, TaskState, literals
+from core.states import AccountState, TaskState
 
 MAX_COUNTED = 100_000
 """The number of waiting tasks of an outage above which they are not counted."""
@@ -34,8 +35,7 @@ SELECT o.domain, o.limit_name, o.accounts, o.since, o.next_try,
                 AND t.user_integration_id = b.user_integration_id
                 AND (b.types IS NULL OR t.type = ANY (b.types))
             UNION ALL
-            SELECT 1 FROM sync_task t WHERE t.state IN ({literals(STOPPED_TASKS)})
-                AND t.state = '{TaskState.DEFERRED}' AND t.retried_as IS NULL
+            SELECT 1 FROM sync_task t WHERE {IS_STOPPED} AND t.state = '{TaskState.DEFERRED}'
                 AND t.user_integration_id = b.user_integration_id
                 AND (b.types IS NULL OR t.type = ANY (b.types))
         ) waiting

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.db.clocks import lasts
+from core.db.indexed import IS_DEFERRED
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.ledger import leadership
 from core.ledger.pauses import PAUSED_DOMAINS
+from core.ledger.processes import ALIVE
 from core.service import use
 from core.service.content import search_index
 from core.service.count_cache import CountCache
 from core.service.fleet import liveness
-from core.service.fleet.liveness import ALIVE
 from core.service.runs.parked import CONDITION, ERROR_CLASS
 from core.service.visible import visible
 from core.settings import Settings
@@ -23,7 +24,7 @@ FRESHNESS = (60, 300, 900, 1_800, 3_600, 14_400, 86_400, 604_800)
 """Bounds of the histogram of freshness: seconds since the end of an account's last run."""
 
 # The partial indexes on ready and on queued tasks serve it.
-TASKS = f"""
+OPEN_TASKS = f"""
 SELECT integration_domain AS domain, state, count(*) AS number FROM (
     SELECT integration_domain, '{TaskState.READY}' AS state FROM sync_task
     WHERE state = '{TaskState.READY}'
@@ -34,7 +35,7 @@ SELECT integration_domain AS domain, state, count(*) AS number FROM (
 # A task that waits for its time is not late. Tasks of a paused integration, and of an account that
 # is not active, wait on purpose. Accounts with ready tasks have open runs, which
 # `sync_run_by_domain` serves.
-_STOPPED = f"""
+_STOPPED_ACCOUNTS = f"""
 WITH stopped AS MATERIALIZED (
     SELECT DISTINCT a.id FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id
     WHERE r.state = '{RunState.RUNNING}'
@@ -43,7 +44,7 @@ WITH stopped AS MATERIALIZED (
 )
 """
 QUEUE_AGE = f"""
-{_STOPPED}
+{_STOPPED_ACCOUNTS}
 SELECT integration_domain AS domain,
     greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds
 FROM sync_task WHERE state = '{TaskState.READY}' AND available_at <= clock_timestamp()
@@ -52,14 +53,14 @@ GROUP BY 1 ORDER BY 1
 """
 # The second condition lets `sync_task_by_time` serve it.
 OLDEST_READY = f"""
-{_STOPPED}
+{_STOPPED_ACCOUNTS}
 SELECT id FROM sync_task WHERE state = '{TaskState.READY}' AND dispatch_no >= 0
   AND integration_domain = %(domain)s AND available_at <= clock_timestamp()
   AND user_integration_id NOT IN (SELECT id FROM stopped)
 ORDER BY available_at LIMIT 1
 """
 # The index `sync_task_owed` serves it.
-COUNT_PARKED = f"""
+PARKED_BY_ERROR = f"""
 SELECT t.integration_domain AS domain, {ERROR_CLASS} AS error, count(*) AS number
 FROM sync_task t WHERE {CONDITION} AND {visible("t.user_integration_id")}
 GROUP BY 1, 2 ORDER BY 1, 2
@@ -67,19 +68,19 @@ GROUP BY 1, 2 ORDER BY 1, 2
 # The index `sync_task_deferred` serves it.
 DEFERRED = f"""
 SELECT integration_domain AS domain, count(*) AS number FROM sync_task
-WHERE state = '{TaskState.DEFERRED}' AND retried_as IS NULL GROUP BY 1 ORDER BY 1
+WHERE {IS_DEFERRED} GROUP BY 1 ORDER BY 1
 """
 # Accounts, or single limits of accounts. The index `breaker_open` serves it.
-BREAKERS = """
+OPEN_BREAKERS = """
 SELECT integration_domain AS domain, limit_name AS limit, count(*) AS number FROM breaker
 WHERE opened_at IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2
 """
-RUNS = f"""
+OPEN_RUNS_BY_LANE = f"""
 SELECT integration_domain AS domain, lane, count(*) AS number,
     extract(epoch FROM clock_timestamp() - min(started_at))::float AS oldest
 FROM sync_run WHERE state = '{RunState.RUNNING}' GROUP BY 1, 2 ORDER BY 1, 2
 """
-ACCOUNTS = """
+ACCOUNTS_BY_STATUS = """
 SELECT integration_domain AS domain, sync_status AS status, count(*) AS number
 FROM user_integration GROUP BY 1, 2 ORDER BY 1, 2
 """
@@ -97,21 +98,21 @@ FROM (
 COUNT_OVERDUE = f"""
 SELECT a.integration_domain AS domain, count(*) AS number {liveness.OVERDUE} GROUP BY 1 ORDER BY 1
 """
-PROCESSES = f"""
+PROCESSES_BY_KIND = f"""
 SELECT kind, count(*) AS number, coalesce(sum(threads), 0) AS threads FROM process
 WHERE {ALIVE} GROUP BY 1 ORDER BY 1
 """
 # A dispatcher may be a thread of a worker. It has its own counters, so it needs another name.
-COUNTED = f"""
+PROCESS_COUNTERS = f"""
 SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind END AS process,
     counters FROM process
 WHERE {ALIVE} ORDER BY 1
 """
 BLOCKED = f"SELECT count(*) AS number FROM limit_block WHERE {lasts('limit_block.until')}"
-HELD = f"""
+COUNT_HELD = f"""
 SELECT count(*) AS number FROM held_deletion WHERE state = '{HeldState.HELD}' AND {visible()}
 """
-HORIZON = """
+OLDEST_TRANSACTION = """
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float AS seconds
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL
 """
@@ -158,14 +159,14 @@ class Summary:
 def summarize(conn: Conn, settings: Settings, counts: CountCache) -> Summary:
     """Collect the numbers of the overview. The counts of many accounts may be some seconds old."""
     return Summary(
-        tasks=fetch(conn, TASKS, {}),
+        tasks=fetch(conn, OPEN_TASKS, {}),
         queue_age=fetch(conn, QUEUE_AGE, {}),
-        parked=fetch(conn, COUNT_PARKED, {}),
-        runs=fetch(conn, RUNS, {}),
-        accounts=counts.get("accounts", lambda: fetch(conn, ACCOUNTS, {}), _total),
+        parked=fetch(conn, PARKED_BY_ERROR, {}),
+        runs=fetch(conn, OPEN_RUNS_BY_LANE, {}),
+        accounts=counts.get("accounts", lambda: fetch(conn, ACCOUNTS_BY_STATUS, {}), _total),
         overdue=fetch(conn, COUNT_OVERDUE, liveness.overdue_params(settings)),
         blocked=fetch(conn, BLOCKED, {})[0]["number"],
-        held=fetch(conn, HELD, {})[0]["number"],
+        held=fetch(conn, COUNT_HELD, {})[0]["number"],
     )
 
 
@@ -192,22 +193,22 @@ def collect(conn: Conn, settings: Settings) -> Snapshot:
     """Collect all numbers. The cost grows with the number of accounts and of open tasks."""
     status = leadership.status(conn)
     return Snapshot(
-        tasks=fetch(conn, TASKS, {}),
+        tasks=fetch(conn, OPEN_TASKS, {}),
         queue_age=fetch(conn, QUEUE_AGE, {}),
-        parked=fetch(conn, COUNT_PARKED, {}),
+        parked=fetch(conn, PARKED_BY_ERROR, {}),
         deferred=fetch(conn, DEFERRED, {}),
-        breakers=fetch(conn, BREAKERS, {}),
-        runs=fetch(conn, RUNS, {}),
-        accounts=fetch(conn, ACCOUNTS, {}),
+        breakers=fetch(conn, OPEN_BREAKERS, {}),
+        runs=fetch(conn, OPEN_RUNS_BY_LANE, {}),
+        accounts=fetch(conn, ACCOUNTS_BY_STATUS, {}),
         overdue=fetch(conn, COUNT_OVERDUE, liveness.overdue_params(settings)),
         ages=fetch(conn, AGES, {"bounds": [float(bound) for bound in FRESHNESS]}),
-        processes=fetch(conn, PROCESSES, {}),
-        counted=fetch(conn, COUNTED, {}),
+        processes=fetch(conn, PROCESSES_BY_KIND, {}),
+        counted=fetch(conn, PROCESS_COUNTERS, {}),
         blocked=fetch(conn, BLOCKED, {})[0]["number"],
-        held=fetch(conn, HELD, {})[0]["number"],
+        held=fetch(conn, COUNT_HELD, {})[0]["number"],
         silent_seconds=status.silent_seconds,
         leads=status.leads,
-        horizon_seconds=fetch(conn, HORIZON, {})[0]["seconds"],
+        horizon_seconds=fetch(conn, OLDEST_TRANSACTION, {})[0]["seconds"],
         unsearchable=search_index.index_lag(conn),
         use=use.largest(conn),
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
 
 from core.accounts import store
+from core.db.pool import Conn
 from core.errors import InvalidInput, ResultInvalid
 from core.field_problems import first_problem
 from core.integration.base import Integration
@@ -45,11 +47,7 @@ def sync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
       WrongState: The account is paused, in error, or disconnected.
       QuotaReached: Its user has no run left on this day, or too much content.
     """
-    with backend.database.connection() as conn:
-        require_running(store.load(conn, account))
-        run = scheduling.request_run(conn, account)
-    backend.wake()
-    return run
+    return _request(backend, account, scheduling.request_run)
 
 
 def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
@@ -63,11 +61,7 @@ def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
       WrongState: The account is paused, in error, or disconnected.
       QuotaReached: Its user has no run left on this day, or too much content.
     """
-    with backend.database.connection() as conn:
-        require_running(store.load(conn, account))
-        run = scheduling.request_resync(conn, account)
-    backend.wake()
-    return run
+    return _request(backend, account, scheduling.request_resync)
 
 
 def reread(backend: Backend, account: UUID) -> tuple[UUID, bool]:
@@ -81,9 +75,15 @@ def reread(backend: Backend, account: UUID) -> tuple[UUID, bool]:
       WrongState: The account is not active, or its integration cannot read items again.
       QuotaReached: Its user has no run left on this day, or too much content.
     """
+    return _request(backend, account, partial(rereads.request_reread, counts=True))
+
+
+def _request(
+    backend: Backend, account: UUID, request: Callable[[Conn, UUID], tuple[UUID, bool]]
+) -> tuple[UUID, bool]:
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
-        run = rereads.request_reread(conn, account, counts=True)
+        run = request(conn, account)
     backend.wake()
     return run
 

@@ -138,21 +138,21 @@ TASKS_KEY = Keyset({"run_id": "uuid", "id": "bigint"})
 
 # `sync_task_of_run` serves both: because of BETWEEN, the planner does not take the order from the
 # primary key, which has the tasks of all newer runs first.
-_TASKS = f"""
+_TASKS_OF_RUN = f"""
 run_id BETWEEN %(run)s AND %(run)s
 AND ({TASKS_KEY.is_first_page} OR (run_id, id) < {TASKS_KEY.place})
 """
-TASKS = f"""
+TASKS_OF_PAGE = f"""
 SELECT * FROM (
     SELECT {TASK_COLUMNS} FROM sync_task
-    WHERE {_TASKS} AND ({TASKS_KEY.is_endless} OR (run_id, id) >= {TASKS_KEY.end})
+    WHERE {_TASKS_OF_RUN} AND ({TASKS_KEY.is_endless} OR (run_id, id) >= {TASKS_KEY.end})
     ORDER BY run_id DESC, id DESC OFFSET 0
 ) t
 WHERE %(state)s::text IS NULL OR state = %(state)s
 ORDER BY run_id DESC, id DESC LIMIT %(limit)s
 """
 END_OF_TASKS = f"""
-SELECT run_id, id FROM sync_task WHERE {_TASKS}
+SELECT run_id, id FROM sync_task WHERE {_TASKS_OF_RUN}
 ORDER BY run_id DESC, id DESC OFFSET %(skipped)s LIMIT 1
 """
 
@@ -184,4 +184,4 @@ def tasks(
     """
     params = {"run": run, "state": state} | TASKS_KEY.params(limit, after)
     with slots.transaction(conn, user=user):
-        return TASKS_KEY.read_bounded(conn, TASKS, END_OF_TASKS, params)
+        return TASKS_KEY.read_bounded(conn, TASKS_OF_PAGE, END_OF_TASKS, params)

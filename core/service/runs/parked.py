@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
+from core.db.indexed import IS_STOPPED
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import NotFound, QuotaReached, TooManyRequests, WrongState
@@ -18,14 +19,13 @@ from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
 from core.service.runs import actions as run_actions
 from core.service.visible import ACCOUNT_IS_VISIBLE
-from core.states import STOPPED_TASKS, TaskState, literals
+from core.states import TaskState
 
 KEY = Keyset({"id": "bigint"})
 BULK_KEY = Keyset({"newest": "bigint", "account": "uuid", "task": "bigint"})
 """The place at which a bulk action stopped. Tasks newer than `newest` are not part of it."""
 
-_STOPPED = f"t.state IN ({literals(STOPPED_TASKS)}) AND t.retried_as IS NULL"
-CONDITION = f"{_STOPPED} AND t.state = '{TaskState.PARKED}'"
+CONDITION = f"{IS_STOPPED} AND t.state = '{TaskState.PARKED}'"
 """The condition of a parked task.
 
 Its first part is the condition of the index `sync_task_owed`, which contains few rows of a table
@@ -39,7 +39,7 @@ ERROR_CLASS = """CASE WHEN t.errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79
 # Reads all stopped tasks through `sync_task_owed`; with an account or a user, only their tasks.
 _FOUND = f"""
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
-WHERE {_STOPPED} AND t.state = ANY (%(states)s) AND {ACCOUNT_IS_VISIBLE}
+WHERE {IS_STOPPED} AND t.state = ANY (%(states)s) AND {ACCOUNT_IS_VISIBLE}
   AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
   AND (%(account)s::uuid IS NULL OR t.user_integration_id = %(account)s)
   AND (%(domain)s::text IS NULL OR t.integration_domain = %(domain)s)
@@ -57,7 +57,7 @@ SELECT t.id, t.run_id, t.user_integration_id, a.name AS account_name, a.user_id,
     {ERROR_CLASS} AS error_class
 {_FOUND}
 """
-PAGE = f"""
+PAGE_OF_PARKED = f"""
 {_PAGE} AND ({KEY.is_first_page} OR (t.id) < {KEY.place}) ORDER BY t.id DESC LIMIT %(limit)s
 """
 OLDEST_PAGE = f"""
@@ -67,7 +67,7 @@ GROUPS = f"""
 SELECT t.integration_domain AS domain, t.type, {ERROR_CLASS} AS error, count(*) AS number
 {_FOUND} GROUP BY 1, 2, 3 ORDER BY number DESC, 1, 2, 3 LIMIT 100
 """
-COUNT = f"SELECT count(*) AS number {_FOUND}"
+COUNT_FILTERED = f"SELECT count(*) AS number {_FOUND}"
 # The statement reads in the order of the index, one account after the other.
 NEXT_BATCH = f"""
 SELECT t.id, t.user_integration_id {_FOUND}
@@ -75,7 +75,7 @@ SELECT t.id, t.user_integration_id {_FOUND}
   AND (t.user_integration_id, t.id) > (%(after_account)s::uuid, %(after_task)s)
 ORDER BY t.user_integration_id, t.id LIMIT %(limit)s
 """
-NEWEST = "SELECT coalesce(max(id), 0) AS id FROM sync_task"
+NEWEST_TASK = "SELECT coalesce(max(id), 0) AS id FROM sync_task"
 BY_IDS = f"""
 SELECT t.id, t.user_integration_id FROM sync_task t
 JOIN user_integration a ON a.id = t.user_integration_id
@@ -155,7 +155,7 @@ def page(
     """
     params = asdict(parked_filter) | KEY.params(limit, after)
     with slots.transaction(conn, user=parked_filter.user):
-        return KEY.read(conn, OLDEST_PAGE if oldest_first else PAGE, params)
+        return KEY.read(conn, OLDEST_PAGE if oldest_first else PAGE_OF_PARKED, params)
 
 
 def groups(conn: Conn, slots: QuerySlots, parked_filter: ParkedFilter) -> list[Row]:
@@ -179,7 +179,7 @@ def count(conn: Conn, slots: QuerySlots, parked_filter: ParkedFilter) -> int:
       ServerUnavailable: Too many slow queries are in progress.
     """
     with slots.transaction(conn, user=parked_filter.user):
-        number: int = fetch(conn, COUNT, asdict(parked_filter), prepare=False)[0]["number"]
+        number: int = fetch(conn, COUNT_FILTERED, asdict(parked_filter), prepare=False)[0]["number"]
     return number
 
 
@@ -224,7 +224,11 @@ def apply_to_all(
     deadline, result = time.monotonic() + MAX_BULK_SECONDS, BulkResult()
     if after is None:
         with backend.database.connection() as conn:
-            place = {"newest": fetch(conn, NEWEST, {})[0]["id"], "account": UUID(int=0), "task": 0}
+            place = {
+                "newest": fetch(conn, NEWEST_TASK, {})[0]["id"],
+                "account": UUID(int=0),
+                "task": 0,
+            }
     else:
         place = dict(zip(BULK_KEY.columns, BULK_KEY.decode(after), strict=True))
     params: dict[str, Any] = asdict(parked_filter) | {"limit": BATCH_TASKS}

@@ -10,14 +10,14 @@ from uuid import UUID
 
 from core.accounts import store
 from core.accounts.store import Account
-from core.db.clocks import lasts
+from core.db.clocks import TODAY, TOMORROW, lasts
 from core.db.pool import Conn
 from core.db.rows import fetch
-from core.errors import Advice, NotFound
+from core.errors import Advice, NotFound, WrongState
 from core.ledger import leadership, processes
 from core.ledger.completion import COUNTS, DELETIONS_HELD, SKIPPED, TASKS_OF_RUN
 from core.ledger.pauses import Pause
-from core.ledger.quotas import TODAY, TOMORROW, most
+from core.ledger.quotas import most
 from core.limits.keys import WHOLE_ACCOUNT
 from core.service.accounts.actions import stopped
 from core.service.accounts.owed import Owed
@@ -38,7 +38,7 @@ COUNTERS = (
 )
 """The counters of a run: columns of its row, and attributes of its progress."""
 
-RUN = """
+RUN_COUNTERS = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
     tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, deletions_held, skipped,
     error,
@@ -66,7 +66,7 @@ WHERE run_id = %(run)s AND state = '{TaskState.READY}' AND reason IS NOT NULL
 ORDER BY available_at LIMIT 1
 """
 # The table has one row for each limit that is used up now.
-BLOCKS = f"""
+BLOCKS_OF_KEYS = f"""
 SELECT key, until, reason FROM limit_block
 WHERE {lasts("limit_block.until")} AND key ^@ ANY(%(prefixes)s) ORDER BY until DESC
 """
@@ -90,7 +90,7 @@ FROM unnest(%(users)s::text[]) AS u (id) LEFT JOIN user_kept k ON k.user_id = u.
 """
 
 # Served by the primary key. The breaker of the complete account comes first.
-BREAKERS = """
+BREAKERS_OF_ACCOUNTS = """
 SELECT user_integration_id, limit_name, reason, first_failed_at, probe_at FROM breaker
 WHERE opened_at IS NOT NULL AND user_integration_id = ANY(%(accounts)s) ORDER BY limit_name
 """
@@ -189,7 +189,7 @@ def progress(conn: Conn, run: UUID) -> Progress:
     Raises:
       NotFound: The run does not exist.
     """
-    rows = fetch(conn, RUN, {"run": run})
+    rows = fetch(conn, RUN_COUNTERS, {"run": run})
     if not rows:
         raise NotFound("run-not-found", run=run)
     return Progress(rows[0], **fetch(conn, CURRENT, {"run": run})[0])
@@ -204,32 +204,49 @@ def cached(conn: Conn, counts: CountCache, run: UUID) -> Progress:
     return counts.get(("progress", run), lambda: progress(conn, run), lambda counted: counted.known)
 
 
-def blockers(conn: Conn, account: Account, now: Progress | None = None) -> list[Blocker]:
-    """Return the blockers of an account, the most important first; empty if nothing blocks it."""
+def blockers(
+    conn: Conn, account: Account, now: Progress | None = None, *, shows_texts: bool = True
+) -> list[Blocker]:
+    """Return the blockers of an account, the most important first; empty if nothing blocks it.
+
+    Args:
+      conn: A connection.
+      account: The account.
+      now: The progress of its open run. Default: none is open.
+      shows_texts: False to leave out the texts of plugins, which may quote the source.
+    """
     fleet = _fleet(conn)
     reasons = [
-        *_status(account),
+        *_status(account, shows_texts),
         *_paused(fleet, account),
         *_workers(fleet, account),
         *_quotas(conn, [account], is_open=now is not None)[account.id],
-        *_breakers(conn, [account])[account.id],
-        *_blocks(conn, [account])[account.id],
+        *_breakers(conn, [account], shows_texts)[account.id],
+        *_blocks(conn, [account], shows_texts)[account.id],
     ]
     if not reasons and now is not None and now.state == RunState.RUNNING and now.queued == 0:
-        reasons = _snoozed(conn, now) or _threads(conn, fleet, account, now)
+        reasons = _snoozed(conn, now, shows_texts) or _threads(conn, fleet, account, now)
     return reasons
 
 
-def first_blockers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, Blocker]:
+def first_blockers(
+    conn: Conn, accounts: Sequence[Account], *, shows_texts: bool = True
+) -> dict[UUID, Blocker]:
     """Return the most important blocker of each account; accounts without one are left out.
 
     The number of queries does not depend on the number of accounts.
+
+    Args:
+      conn: A connection.
+      accounts: The accounts.
+      shows_texts: As for `blockers`.
     """
-    fleet, breakers, blocks = _fleet(conn), _breakers(conn, accounts), _blocks(conn, accounts)
-    quotas = _quotas(conn, accounts)
+    fleet, quotas = _fleet(conn), _quotas(conn, accounts)
+    breakers = _breakers(conn, accounts, shows_texts)
+    blocks = _blocks(conn, accounts, shows_texts)
     reasons = {
         account.id: [
-            *_status(account),
+            *_status(account, shows_texts),
             *_paused(fleet, account),
             *_workers(fleet, account),
             *quotas[account.id],
@@ -246,9 +263,11 @@ def load_account(conn: Conn, run: Progress) -> Account:
     return store.load(conn, run.run["user_integration_id"])
 
 
-def _status(account: Account) -> list[Blocker]:
+def _status(account: Account, shows_texts: bool) -> list[Blocker]:
     if account.sync_status != AccountState.ACTIVE:
         error = stopped(account)
+        if account.sync_status == AccountState.ERROR and not shows_texts:
+            error = WrongState("account-stopped", account=account.id)
         return [Blocker(error.message, advice=error.advice)]
     return []
 
@@ -348,25 +367,30 @@ def _quotas(
     return {account.id: reached[account.user_id] for account in accounts}
 
 
-def _breakers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]]:
+def _breakers(
+    conn: Conn, accounts: Sequence[Account], shows_texts: bool
+) -> dict[UUID, list[Blocker]]:
     found: dict[UUID, list[Blocker]] = {account.id: [] for account in accounts}
-    for row in fetch(conn, BREAKERS, {"accounts": list(found)}):
+    for row in fetch(conn, BREAKERS_OF_ACCOUNTS, {"accounts": list(found)}):
         what = f"the provider has not answered {row['limit_name']}".rstrip()
-        text = f"{what} since {moment(row['first_failed_at'])}: {row['reason']}"
+        text = f"{what} since {moment(row['first_failed_at'])}"
+        text += f": {row['reason']}" if shows_texts else ""
         found[row["user_integration_id"]].append(Blocker(text, row["probe_at"]))
     return found
 
 
-def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]]:
+def _blocks(
+    conn: Conn, accounts: Sequence[Account], shows_texts: bool
+) -> dict[UUID, list[Blocker]]:
     prefixes = {account.id: _prefixes(account) for account in accounts}
     rows = fetch(
         conn,
-        BLOCKS,
+        BLOCKS_OF_KEYS,
         {"prefixes": sorted({prefix for of_account in prefixes.values() for prefix in of_account})},
     )
     return {
         id: [
-            Blocker(_limit(row["key"], row["reason"]), row["until"])
+            Blocker(_limit(row["key"], row["reason"] if shows_texts else None), row["until"])
             for row in rows
             if row["key"].startswith(of_account)
         ]
@@ -390,9 +414,11 @@ def _limit(key: str, reason: str | None) -> str:
     return f"{limit}: {reason}" if reason else limit
 
 
-def _snoozed(conn: Conn, now: Progress) -> list[Blocker]:
+def _snoozed(conn: Conn, now: Progress, shows_texts: bool) -> list[Blocker]:
     if now.next_at is None or now.next_at <= now.now:
         return []
+    if not shows_texts:
+        return [Blocker("tasks are postponed", now.next_at)]
     why = fetch(conn, WHY_LATER, {"run": now.run["id"]})
     return [
         Blocker(

@@ -50,21 +50,23 @@ FROM sync_task WHERE id = ANY(%(ids)s) ORDER BY id
 """
 # The tasks in the order of their ids. `sync_task_of_run` serves it: because of BETWEEN, the planner
 # does not take the order from the primary key. A task's follow-ups have greater ids.
-_IN_ORDER = """
+_TASKS_AFTER = """
 WHERE run_id BETWEEN %(run)s AND %(run)s
   AND id > greatest(%(after_id)s::bigint, %(parent)s::bigint, 0)
 """
 _TASKS_IN_ORDER = f"""
-(SELECT id, run_id, parent_id FROM sync_task {_IN_ORDER}
+(SELECT id, run_id, parent_id FROM sync_task {_TASKS_AFTER}
   AND (%(end_id)s::bigint IS NULL OR id <= %(end_id)s) ORDER BY run_id, id OFFSET 0)
 """
-END = f"SELECT id FROM sync_task {_IN_ORDER} ORDER BY run_id, id OFFSET %(skipped)s LIMIT 1"
+LAST_TASK = (
+    f"SELECT id FROM sync_task {_TASKS_AFTER} ORDER BY run_id, id OFFSET %(skipped)s LIMIT 1"
+)
 ROOTS = f"""
 SELECT t.id FROM {_TASKS_IN_ORDER} t
 WHERE NOT EXISTS (SELECT FROM sync_task p WHERE p.id = t.parent_id AND p.run_id = t.run_id)
 ORDER BY t.id LIMIT %(limit)s
 """
-CHILDREN = f"""
+CHILD_TASKS = f"""
 SELECT id FROM {_TASKS_IN_ORDER} t WHERE parent_id = %(parent)s ORDER BY id LIMIT %(limit)s
 """
 # Reads the ancestors of a task through the primary key. A parent has a smaller id than its
@@ -206,7 +208,7 @@ def tasks(
     """
     params = {"run": run, "parent": parent} | KEY.params(limit, after)
     with slots.transaction(conn, user=user):
-        page = KEY.read_bounded(conn, ROOTS if parent is None else CHILDREN, END, params)
+        page = KEY.read_bounded(conn, ROOTS if parent is None else CHILD_TASKS, LAST_TASK, params)
     with slots.transaction(conn, user=user):
         rows = fetch(conn, _SHOWN, {"ids": [row["id"] for row in page.rows]})
     return Page(rows, page.cursor)

@@ -178,9 +178,8 @@ class Packet:
 
     def names(self) -> list[Name]:
         """Return the names of a part of a directory."""
-        return [
-            Name(self.text(), self.text(), self.attributes()) for _ in range(self.number())
-        ]  # each takes bytes of the packet, so the count cannot exceed its size
+        # Each name takes bytes of the packet, so the count cannot exceed its size.
+        return [Name(self.text(), self.text(), self.attributes()) for _ in range(self.number())]
 
 
 @dataclass(frozen=True, slots=True)

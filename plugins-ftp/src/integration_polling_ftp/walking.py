@@ -237,9 +237,8 @@ class Walk:
             self.ctx.log.warning("unreadable line in the listing of %r: %r", found.path, line)
         self.output += (TaskOutput.gone(path) for path, value in known.items() if value is None)
         self.seen += found.directories  # each is kept when it is entered
-        if not self._files(
-            found, known, markers, listed
-        ):  # the kept bytes must stay until they are copied
+        # The kept bytes must stay until they are copied.
+        if not self._files(found, known, markers, listed):
             self.tasks.append(
                 task_of("list_directory", path=found.path, trail=list(trail), again=again + 1)
             )

@@ -24,13 +24,13 @@ from integration_polling_gmail.settings import GmailSettings
 from integration_polling_gmail.streaming import LargeString, read_json
 
 PAGE_SIZE = 500
+"""The maximum page size of the API, for messages and for history."""
 
 MARKS_OF_LISTINGS = frozenset({"messages", "nextPageToken", "resultSizeEstimate"})
 """Keys of which each listing of messages has one. Without messages, Gmail sends the last one.
 
 The JSON of another server would otherwise be an empty mailbox, and delete all mail.
 """
-"""The maximum page size of the API, for messages and for history."""
 
 PROFILE_UNITS, LABELS_UNITS, HISTORY_UNITS, LIST_UNITS, GET_UNITS = 1, 1, 2, 5, 20
 WATCH_UNITS = 100

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from core import BlobWriter, Context, PermanentError, Task, TaskOutput, TaskResult, task
+from core import (
+    BlobWriter,
+    Context,
+    PermanentError,
+    Task,
+    TaskOutput,
+    TaskResult,
+    TransientError,
+    task,
+)
 from integration_polling_slack import files, scopes
 from integration_polling_slack.attached import files_of
 from integration_polling_slack.errors import Unreadable
@@ -17,12 +26,19 @@ from integration_polling_slack.messages import Message, Place
 
 MB = 1_000_000
 
+REVOKED = "ekm_access_denied"
+"""The subtype of a message that an organization hides by its encryption key.
+
+It has no files, but it may come back with them.
+"""
+
 
 @dataclass(slots=True)
 class Kept:
     """The rows, tasks and state of a page of messages, and the ids of items without a row.
 
-    `threads` has the versions of the threads to read, by timestamp.
+    `threads` has the versions of the threads to read, by timestamp. `unnamed` has the ids of people
+    that could not be looked up now.
     """
 
     output: list[TaskOutput] = field(default_factory=list)
@@ -30,20 +46,39 @@ class Kept:
     seen: list[str] = field(default_factory=list)
     state: dict[str, BaseModel | None] = field(default_factory=dict)
     threads: dict[str, str] = field(default_factory=dict)
+    unnamed: set[str] = field(default_factory=set)
 
 
 class Attachments(Members):
     """The part of the integration that keeps the files of new and changed messages."""
 
     def _add_files(
-        self, ctx: Context, kept: Kept, place: Place, changed: Sequence[Message]
+        self,
+        ctx: Context,
+        kept: Kept,
+        place: Place,
+        changed: Sequence[Message],
+        edited: Collection[str] = (),
     ) -> None:
-        """Add rows or downloads for the files of new and changed messages."""
+        """Add rows or downloads for the files of new and changed messages.
+
+        Args:
+          ctx: The task's context.
+          kept: The result.
+          place: The channel.
+          changed: The messages.
+          edited: The timestamps of those that had another version before. The files that these no
+            longer have are deleted. Default: none.
+        """
         if self.config.files == "none":
             return
         found = [
             (File.of(place.id(one["ts"]), data), data) for one in changed for data in files_of(one)
         ]
+        here = {file.key for file, _ in found}
+        for one in changed:
+            if one["ts"] in edited and one.get("subtype") != REVOKED:
+                kept.output += _removed_files(ctx, place.id(one["ts"]), here)
         known = ctx.fingerprints([file.key for file, _ in found])
         for file, data in found:
             if file.mode == "tombstone":
@@ -124,21 +159,38 @@ class Attachments(Members):
         """Download the file. If Slack refuses, test the token, and retry if it was renewed.
 
         Raises:
+          TransientError: Slack refuses the file for the first time, although the token has the
+            scope for files. It does so for a moment after an upload.
           Unusable: The token has the scope for files, but Slack refuses this file.
           Refused: The token may lack the scope.
         """
         token = self.credentials.token
         try:
             files.fetch(self.settings, token, file, blob, self._most_bytes)
-        except files.Refused:
+        except files.Refused as error:
             answer = self._call(ctx, "auth.test")
             if self.credentials.token == token:
-                if "files:read" in scopes.granted(answer.headers):
-                    raise files.Unusable("access denied") from None
-                raise
+                if "files:read" not in scopes.granted(answer.headers):
+                    raise
+                if ctx.task.attempt == 1:
+                    raise TransientError(str(error)) from None
+                raise files.Unusable("access denied") from None
             ctx.charge(files.LIMIT)
             files.fetch(self.settings, self.credentials.token, file, blob, self._most_bytes)
 
     @property
     def _most_bytes(self) -> int:
         return self.config.max_file_mb * MB
+
+
+def _removed_files(ctx: Context, message: str, here: Collection[str]) -> Iterator[TaskOutput]:
+    """Yield the deletions of the kept files that a message no longer has.
+
+    Args:
+      ctx: The task's context.
+      message: The id of the message's row. Its other children are replies.
+      here: The ids of the rows of its present files.
+    """
+    for id in sorted(ctx.fingerprints(parent=message)):
+        if id.startswith(f"{message}:") and id not in here:
+            yield TaskOutput.gone(id)

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from integration_polling_slack import dates, emoji, markdown, mrkdwn
+from integration_polling_slack import dates, emoji, markdown, mrkdwn, numbering
 from integration_polling_slack.markdown import BULLETS
 from integration_polling_slack.mrkdwn import Name, linked, plain
-from integration_polling_slack.numbering import ordinal
 
 DEEPEST = 20
 """The maximum nesting of blocks to read; Slack's own blocks are nested at most 6 deep."""
@@ -128,27 +127,38 @@ class Blocks:
         return "".join(self._each(element.get("elements"), depth))
 
     def _quote(self, element: Element, depth: int) -> str:
-        return "\n".join(f"> {line}" for line in self._inline(element, depth).split("\n"))
+        return _quoted(self._inline(element, depth))
+
+    def _preformatted(self, element: Element, depth: int) -> str:
+        code = self._inline(element, depth)
+        return _quoted(code) if _count(element.get("border")) else code
 
     def _rich(self, element: Element, depth: int) -> str:
-        return _lines(one.strip("\n") for one in self._each(element.get("elements"), depth))
+        elements = numbering.continued(element.get("elements"))
+        return _lines(one.strip("\n") for one in self._each(elements, depth))
 
     def _list(self, element: Element, depth: int) -> str:
-        """Return a list with Slack's bullets or numbers: `1.`, below it `a.`, below it `i.`."""
+        """Return a list with Slack's bullets or numbers: `1.`, below it `a.`, below it `i.`.
+
+        A list with a border is in a quote.
+        """
         indent, offset = (_count(element.get(key)) for key in ("indent", "offset"))
         indent = min(indent, DEEPEST)
         margin, found = "    " * indent, list[str]()
         for number, item in enumerate(self._each(element.get("elements"), depth), offset + 1):
             ordered = element.get("style") == "ordered"
-            mark = f"{ordinal(number, indent)}." if ordered else BULLETS[indent % 3]
+            mark = f"{numbering.ordinal(number, indent)}." if ordered else BULLETS[indent % 3]
             found.append(f"{margin}{mark} " + item.replace("\n", f"\n{margin}   "))
-        return "\n".join(found)
+        shown = "\n".join(found)
+        return _quoted(shown) if _count(element.get("border")) else shown
 
     def _emoji(self, element: Element, depth: int) -> str:
         name, tone = str(element.get("name", "")), element.get("skin_tone")
         code = element.get("unicode")
         shown = emoji.decoded(code) if code else None
         tone = tone if isinstance(tone, int) else None
+        if shown and tone and not set(shown) & set(emoji.TONES):
+            shown = emoji.named(name, tone) or shown
         return shown or emoji.named(name, tone) or f":{name.strip(':')}:"
 
     def _link(self, element: Element, depth: int) -> str:
@@ -182,7 +192,8 @@ class Blocks:
         fallback, url = element.get("fallback"), element.get("url")
         pattern = str(element.get("format") or "{date}")
         other = plain(fallback) if isinstance(fallback, str) and fallback else ""
-        shown = dates.shown(element.get("timestamp"), pattern, other)
+        zone = element.get("timezone")
+        shown = dates.shown(element.get("timestamp"), pattern, other, zone)
         return linked(shown, mrkdwn.unescaped(url)) if isinstance(url, str) else shown
 
     def _reference(self, element: Element, depth: int) -> str:
@@ -192,10 +203,11 @@ class Blocks:
         value, record = element.get("value"), self.of(element.get("record"), depth)
         if label and isinstance(value, str | int | float):
             label = f"{label}: {value}"
-        named = [self.name(str(element.get(key))) for key in ("user_id", "channel_id")]
+        keys = ("user_id", "author_id", "channel_id")
+        named = " in ".join(filter(None, (self.name(str(element.get(key))) for key in keys)))
         inner = element.get("file")
         inside = self._file_title(inner) if isinstance(inner, dict) else ""
-        return linked(plain(label) or inside or record or next(filter(None, named), ""), url)
+        return linked(plain(label) or inside or record or named, url)
 
     # Blocks and elements
     # ----------------------------------------------------------------------------------------------
@@ -286,7 +298,7 @@ _HANDLERS: Mapping[str, _Handler] = {
     "text": Blocks._word,
     "rich_text": Blocks._rich,
     "rich_text_section": Blocks._inline,
-    "rich_text_preformatted": Blocks._inline,
+    "rich_text_preformatted": Blocks._preformatted,
     "rich_text_quote": Blocks._quote,
     "rich_text_list": Blocks._list,
     "emoji": Blocks._emoji,
@@ -319,6 +331,10 @@ _HANDLERS: Mapping[str, _Handler] = {
     ),
     Blocks._reference,
 )  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.split("\n"))
 
 
 def _lines(texts: Iterable[str]) -> str:

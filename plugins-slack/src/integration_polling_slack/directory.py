@@ -285,7 +285,8 @@ class Directory(BaseIntegration[Config, Credentials]):
         if "mpim" in self.config.types:
             # Group messages are named by the handles of their people.
             found |= {names.handle(str(user.get("name"))): names.of_user(user) for user in users}
-        state = names.changed(ctx, found)
+        bots = {user["id"] for user in users if user.get("is_bot") is not False}
+        state = names.changed(ctx, found, bots=bots)
         if more := self._next_page(answer, cursor, page):
             return TaskResult(
                 output, [self.get_users.task(cursor=more, page=page + 1, restarts=restarts)], state

@@ -73,7 +73,8 @@ class Slack(Searching):
         """Render a kept message again, without Slack; see `messages.reread`."""
         if self._names is None:
             self._names = Names(item)
-        row = messages.reread(item.metadata, item.fingerprint, self._names.get)
+        found = self._names
+        row = messages.reread(item.metadata, item.fingerprint, found.get, found.is_person)
         if row is None:
             raise SkipItem("the message was kept without its raw form")
         return TaskResult([row])

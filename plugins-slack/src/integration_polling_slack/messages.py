@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,8 @@ class Version:
     Attributes:
       own: A digest of the message itself.
       thread: `latest_reply:reply_count` of the kept thread; empty without a thread, `-` if the
-        thread has lost all its replies, `?` if the thread changed while it was read.
+        thread has lost all its replies, `?` if the thread changed while it was read. With a `?` in
+        front, the thread is to be read once more.
     """
 
     own: str
@@ -77,8 +78,20 @@ class Version:
         """Return the parts of a fingerprint."""
         return cls(*[*(fingerprint or "").split("|"), ""][:2])
 
+    def is_other(self, own: str) -> bool:
+        """Return True if the message itself was kept in another version than `own`."""
+        return self.own not in ("", own)
+
     def __str__(self) -> str:
         return f"{self.own}|{self.thread}|"
+
+
+IsPerson = Callable[[str], bool]
+
+
+def nobody(id: str) -> bool:  # noqa: ARG001
+    """Return False, for messages without a directory of people."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +103,14 @@ class Place:
       url: The address of the workspace.
       name: Returns the name for an id.
       current: Slack's present id, if the channel's id has changed. Default: empty.
+      is_person: Returns True for the id of a person who is not a bot. Default: nobody.
     """
 
     channel: str
     url: str
     name: Name
     current: str = ""
+    is_person: IsPerson = nobody
 
     def id(self, ts: str) -> str:
         """Return a message's id. Timestamps are unique only within a channel."""
@@ -120,13 +135,25 @@ def own_version(message: Message) -> str:
         described.pop("subtype", None)
     # Links to thumbnails and the like differ from call to call.
     described.pop("file", None)
-    described["files"] = [
-        [one.get(key) for key in _FILE_VERSION] for one in attached_files(message)
-    ]
+    if isinstance(reactions := described.get("reactions"), list):
+        described["reactions"] = [_without_order(one) for one in reactions]
+    described["files"] = [_file_version(one) for one in attached_files(message)]
     if isinstance(room := message.get("room"), dict):
         described["room"] = [room.get(key) for key in ("date_end", "participant_history")]
     encoded = json.dumps(described, sort_keys=True).encode()
     return hashlib.blake2b(encoded, digest_size=9).hexdigest()
+
+
+def _file_version(file: Mapping[str, Any]) -> list[Any]:
+    """Return the parts of a file that can change. Slack may tell the address after the upload."""
+    has_address = bool(file.get("url_private") or file.get("url_private_download"))
+    return [file.get(key) for key in _FILE_VERSION] + ([] if has_address else ["no address"])
+
+
+def _without_order(reaction: Any) -> Any:
+    """Return a reaction with its people in one order: Slack's order may change."""
+    users = reaction.get("users") if isinstance(reaction, dict) else None
+    return {**reaction, "users": sorted(map(str, users))} if isinstance(users, list) else reaction
 
 
 def thread_version(message: Message) -> str:
@@ -164,24 +191,41 @@ def reply_count(version: str) -> int:
     return int(count) if count.isdigit() else 0
 
 
-def settled_version(version: str, newest: str) -> str:
-    """Return the version of a thread after reading it, given its newest reply.
+def settled_version(version: str, newest: str, count: int | None, before: str) -> str:
+    """Return the version of a thread after reading it.
 
     A reply may arrive after the version was taken, and be deleted before the next look. The thread
     then has its old version again. So a thread with such a reply gets `?`, which equals no version.
+
+    Slack may also answer without the newest replies for a moment. Then the thread is read once
+    more. If they are still missing, Slack does not show them.
+
+    Args:
+      version: The thread's version before it was read.
+      newest: The newest reply that was read; empty without one.
+      count: The number of replies that were read; None if it is unknown.
+      before: The version in the row so far.
     """
     latest = version.partition(":")[0]
-    if not newest or (version and not timestamps.is_ts(latest)):
-        return version
-    is_newer = not version or timestamps.order(newest) > timestamps.order(latest)
-    return "?" if is_newer else version
+    if not version or not timestamps.is_ts(latest):
+        return "?" if newest and not version else version
+    if newest and timestamps.order(newest) > timestamps.order(latest):
+        return "?"
+    is_late = not newest or timestamps.order(newest) < timestamps.order(latest)
+    is_late = is_late or (count is not None and count < reply_count(version))
+    return again(version) if is_late and before != again(version) else version
+
+
+def again(version: str) -> str:
+    """Return the version of a thread that the next look reads again."""
+    return f"?{version.removeprefix('?')}"
 
 
 def row(message: Message, place: Place, fingerprint: str | None) -> TaskOutput:
     """Return the message's row."""
     ts = message["ts"]
     parent = place.id(message["thread_ts"]) if is_reply(message) else place.channel
-    name = f"{place.name(place.channel) or place.channel} {_author(message, place.name)}"
+    name = f"{place.name(place.channel) or place.channel} {_author(message, place)}"
     return TaskOutput(
         place.id(ts), text.readable(message, place.name), kind="message", parent=parent,
         name=name[:MAX_NAME_CHARS], timestamp=timestamps.moment(ts), content_type="text/plain",
@@ -189,13 +233,19 @@ def row(message: Message, place: Place, fingerprint: str | None) -> TaskOutput:
     )  # fmt: skip
 
 
-def reread(metadata: Mapping[str, Any], fingerprint: str | None, name: Name) -> TaskOutput | None:
+def reread(
+    metadata: Mapping[str, Any],
+    fingerprint: str | None,
+    name: Name,
+    is_person: IsPerson = nobody,
+) -> TaskOutput | None:
     """Render a kept message again, without a call of Slack.
 
     Args:
       metadata: The metadata of the message's row.
       fingerprint: The fingerprint of the row, which stays.
       name: Returns the names of people, channels and groups, as kept in the state.
+      is_person: See `Place`. Default: nobody.
 
     Returns:
       The row; None if the metadata does not have the message.
@@ -204,16 +254,24 @@ def reread(metadata: Mapping[str, Any], fingerprint: str | None, name: Name) -> 
     if message is None or not isinstance(channel, str) or not is_message(message):
         return None
     url, _, link = str(metadata.get("permalink") or "").partition("archives/")
-    return row(message, Place(channel, url, name, link.partition("/")[0]), fingerprint)
+    place = Place(channel, url, name, link.partition("/")[0], is_person)
+    return row(message, place, fingerprint)
 
 
-def _author(message: Message, name: Name) -> str:
-    """Return the author's name: from the directory, else from the message (as for bots)."""
+def _author(message: Message, place: Place) -> str:
+    """Return the author's name: from the directory, else from the message (as for bots).
+
+    An app may post with the token of a person. Then Slack shows the person.
+    """
+    name = place.name
     bot, profile = (message.get(key) for key in ("bot_profile", "user_profile"))
     user, comment = message.get("user"), message.get("comment")
     if not user and isinstance(comment, dict):
         user = comment.get("user")  # a comment on a file, before 2018
-    known = name(user) if isinstance(user, str) and "bot_id" not in message else None
+    is_shown = "bot_id" not in message or (
+        not message.get("username") and place.is_person(str(user))
+    )
+    known = name(user) if isinstance(user, str) and is_shown else None
     said = [message.get("username")]
     said += [
         found.get(key)

@@ -22,7 +22,7 @@ _TOKENS = re.compile(
 )
 _UNFORMATTED = re.compile(rf"<(?P<marked>[^<>]*)>|{emoji.PATTERN}")
 _MARKS = ("*", "_", "~")
-_LABELED = re.compile(r"<([@#])([A-Z0-9]{2,64})\|([^<>]+)>")
+_LABELED = re.compile(r"<(@|#|!subteam\^)([A-Z0-9]{2,64})\|([^<>]+)>")
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
 
@@ -88,7 +88,9 @@ def says(text: str, words: str) -> bool:
 def labels(text: object) -> dict[str, str]:
     """Return the names that a text itself gives to the ids that it mentions."""
     found = _LABELED.findall(text) if isinstance(text, str) else []
-    return {id: unescaped(_with_sigil(sigil, label)) for sigil, id, label in found}
+    return {
+        id: unescaped(_with_sigil("#" if kind == "#" else "@", label)) for kind, id, label in found
+    }
 
 
 def linked(label: str, target: str) -> str:
@@ -131,7 +133,7 @@ def _special(target: str, label: str, name: Name) -> str:
     rest = parts[0] if parts else ""
     if word == "subteam":
         return _escaped_name(name(rest)) or _with_sigil("@", label) or f"@{rest}"
-    if word in ("here", "channel", "everyone"):
+    if word in ("here", "channel", "everyone", "group"):
         return f"@{word}"
     if word == "date":
         shown = dates.shown(rest, parts[1] if len(parts) > 1 else "{date}", label)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol, TypeGuard, TypeVar
 from zlib import crc32
 
@@ -35,9 +35,15 @@ def is_id(value: object) -> TypeGuard[str]:
 
 
 class Shard(BaseModel):
-    """Names with their sigil, by id: `@Ann`, `#general`."""
+    """Names with their sigil, by id: `@Ann`, `#general`.
+
+    Attributes:
+      names: The names by id.
+      bots: The ids among them that are, or may be, bots.
+    """
 
     names: dict[str, str] = {}
+    bots: list[str] = []
 
 
 class HasState(Protocol):
@@ -53,24 +59,30 @@ class Names:
 
     def __init__(self, ctx: HasState) -> None:
         self._ctx = ctx
-        self._shards: dict[str, Mapping[str, str]] = {}
+        self._shards: dict[str, Shard] = {}
 
     def get(self, id: str) -> str | None:
         """Return the name for an id, or None."""
-        listed = self._shard(id, DIRECTORY).get(id) or _BUILT_IN.get(id)
-        return listed or self._shard(id, STRANGERS).get(id) or None
+        listed = self._shard(id, DIRECTORY).names.get(id) or _BUILT_IN.get(id)
+        return listed or self._shard(id, STRANGERS).names.get(id) or None
+
+    def is_person(self, id: str) -> bool:
+        """Return True if the id is that of a listed person who is not a bot."""
+        shard = self._shard(id, DIRECTORY)
+        return id in shard.names and id not in shard.bots
 
     def is_asked(self, id: str) -> bool:
         """Return True if the name is known, or if Slack did not know it when asked."""
-        return self.get(id) is not None or id in self._shard(id, STRANGERS)
+        return self.get(id) is not None or id in self._shard(id, STRANGERS).names
 
     def learn(self, names: Mapping[str, str]) -> None:
         """Add the names of strangers for the rest of the task; an empty name is unknown."""
         for id, name in names.items():
             shard = self._shard(id, STRANGERS)
-            self._shards[_partition(id, STRANGERS)] = {**shard, id: name[:LONGEST]}
+            named = Shard(names={**shard.names, id: name[:LONGEST]})
+            self._shards[_partition(id, STRANGERS)] = named
 
-    def _shard(self, id: str, kind: str) -> Mapping[str, str]:
+    def _shard(self, id: str, kind: str) -> Shard:
         partition = _partition(id, kind)
         if partition not in self._shards:
             self._shards[partition] = _read(self._ctx, partition)
@@ -78,18 +90,30 @@ class Names:
 
 
 def changed(
-    ctx: Context, names: Mapping[str, str], kind: str = DIRECTORY
+    ctx: Context,
+    names: Mapping[str, str],
+    kind: str = DIRECTORY,
+    bots: Collection[str] = (),
 ) -> dict[str, BaseModel | None]:
-    """Return the shards that these names change, as state for a result."""
+    """Return the shards that these names change, as state for a result.
+
+    Args:
+      ctx: The task's context.
+      names: The names by id.
+      kind: The partition. Default: that of listed people and channels.
+      bots: The ids among them that are, or may be, bots. Default: none.
+    """
     parts: dict[str, dict[str, str]] = {}
     for id, name in names.items():
         parts.setdefault(_partition(id, kind), {})[id] = name[:LONGEST]
-    before = {partition: _read(ctx, partition) for partition in parts}
-    return {
-        partition: Shard(names={**before[partition], **part})
-        for partition, part in parts.items()
-        if not part.items() <= before[partition].items()
-    }
+    result: dict[str, BaseModel | None] = {}
+    for partition, part in parts.items():
+        before = _read(ctx, partition)
+        marked = sorted({*before.bots} - part.keys() | {id for id in part if id in bots})
+        now = Shard(names={**before.names, **part}, bots=marked)
+        if now != before:
+            result[partition] = now
+    return result
 
 
 def no_strangers() -> dict[str, BaseModel | None]:
@@ -116,9 +140,8 @@ def of_user(user: Mapping[str, Any]) -> str:
     return f"@{unescaped(name)}"
 
 
-def _read(ctx: HasState, partition: str) -> dict[str, str]:
-    shard = ctx.state(partition, Shard)
-    return shard.names if shard is not None else {}
+def _read(ctx: HasState, partition: str) -> Shard:
+    return ctx.state(partition, Shard) or Shard()
 
 
 def _partition(id: str, kind: str) -> str:

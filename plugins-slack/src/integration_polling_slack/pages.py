@@ -14,7 +14,7 @@ from integration_polling_slack.channels import Restricted
 from integration_polling_slack.directory import RESTRICTED
 from integration_polling_slack.messages import Message, Version
 from integration_polling_slack.owed import UNKNOWN, owed_versions, with_threads
-from integration_polling_slack.threads import Threads
+from integration_polling_slack.threads import Threads, settled_own
 from integration_polling_slack.walking import ChannelState, Page, Walk
 
 
@@ -44,7 +44,7 @@ class Pages(Threads):
         size = self.config.page(ctx.task.attempt)
         answer = self._call(
             ctx, "conversations.history", channel=self._current(ctx, channel), oldest=walk.oldest,
-            latest=walk.latest, cursor=walk.cursor, limit=size,
+            latest=walk.upper, cursor=walk.cursor, limit=size,
         )  # fmt: skip
         found = [one for one in answer.items("messages") if messages.is_message(one)]
         has_more, is_limited = (
@@ -83,6 +83,11 @@ class Pages(Threads):
             if not whole and own == Version.parse(known.get(f"{channel}:{ts}")).own
         }
         place = self._place(ctx, channel, kept, [m for m in page.messages if m["ts"] not in same])
+        edited = {
+            ts
+            for ts, own in versions.items()
+            if Version.parse(known.get(f"{channel}:{ts}")).is_other(own)
+        }
         for one in page.messages:
             ts, id = one["ts"], place.id(one["ts"])
             before, own, is_same = Version.parse(known.get(id)), versions[ts], ts in same
@@ -102,6 +107,7 @@ class Pages(Threads):
                 kept.seen.append(id)
             else:
                 changed.append(one)
+                own = settled_own(one, own, kept)
                 kept.output.append(messages.row(one, place, str(replace(before, own=own))))
             thread = messages.thread_version(one)
             again = bool(before.thread) and (whole or ctx.run.complete)
@@ -118,5 +124,5 @@ class Pages(Threads):
         if page.is_restricted:
             kept.state[RESTRICTED] = Restricted(noticed_at=ctx.now)
         kept.state |= with_threads(ctx, channel, kept.threads)
-        self._add_files(ctx, kept, place, changed)
+        self._add_files(ctx, kept, place, changed, edited)
         return kept

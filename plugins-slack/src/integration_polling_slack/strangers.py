@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from core import Context, PermanentError, RateLimited, TransientError, Unavailable
+from core import Context, PermanentError, RateLimited, TransientError
 from integration_polling_slack import names
 from integration_polling_slack.api import Answer
 from integration_polling_slack.errors import Unreadable
@@ -56,25 +56,32 @@ class Found:
     Attributes:
       users: The user objects of people that were found.
       state: The names to keep.
+      unnamed: The people and bots for whom a later lookup may succeed.
     """
 
     users: list[Mapping[str, Any]] = field(default_factory=list)
     state: dict[str, BaseModel | None] = field(default_factory=dict)
+    unnamed: set[str] = field(default_factory=set)
 
 
 def look_up(ctx: Context, call: Call, known: Names, messages: Iterable[Mapping[str, Any]]) -> Found:
     """Look up the unknown people and bots of messages, and add them to the known names."""
-    ids = [id for id in dict.fromkeys(_named(messages)) if not known.is_asked(id)]
-    found, learned = Found(), dict[str, str]()
+    ids = [id for id in dict.fromkeys(named(messages)) if not known.is_asked(id)]
+    found, learned = Found(unnamed=set(ids)), dict[str, str]()
     for id in ids[:MAX_LOOKUPS]:
         try:
             described = _described(ctx, call, id)
-        except (RateLimited, Unavailable, TransientError, PermanentError) as error:
+        except (RateLimited, TransientError) as error:
+            ctx.log.info("cannot look up %s now: %s", id, error)
+            break
+        except PermanentError as error:
             ctx.log.info("cannot look up %s: %s", id, error)
+            found.unnamed.clear()
             break
         learned[id] = names.of_user(described) if described else ""
         if described and not id.startswith("B"):
             found.users.append(described)
+    found.unnamed -= learned.keys()
     known.learn(learned)
     found.state = names.changed(ctx, learned, STRANGERS)
     return found
@@ -92,7 +99,7 @@ def _described(ctx: Context, call: Call, id: str) -> Mapping[str, Any] | None:
     return data if isinstance(data, dict) and data.get("id") == id else None
 
 
-def _named(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def named(messages: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the ids of authors and of mentioned people, and of bots that give no name."""
     for message in messages:
         profile = message.get("bot_profile")

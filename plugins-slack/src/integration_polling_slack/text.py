@@ -15,7 +15,7 @@ from integration_polling_slack.mrkdwn import Name, plain, resolved, says
 
 __all__ = ["DEEPEST", "READER_VERSION", "Name", "attached_files", "readable", "resolved"]
 
-READER_VERSION = 4
+READER_VERSION = 5
 """The version of this renderer. It grows with each change of its results."""
 
 MAX_FORWARDS = 5

@@ -148,7 +148,8 @@ class Threads(Attachments):
         is_limited = answer.data.get("is_limited") is True
         if page == 0 and not is_limited and not after:
             kept.output += _gone_replies(channel, replies_before, replies)
-        kept.output += _end_of_thread(known, root, version, replies)
+        count = len(replies) if page == 0 and not after else None
+        kept.output += _end_of_thread(known, root, version, replies, count, kept)
         is_complete = run == ctx.run.id and not is_limited and not after
         listed = [Listing(root)] if is_complete else []
         return TaskResult(kept.output, kept.tasks, kept.state, kept.seen, listed)
@@ -156,18 +157,23 @@ class Threads(Attachments):
     def _keep_replies(
         self, ctx: Context, channel: str, root: str, replies: Sequence[Message], *, whole: bool
     ) -> Kept:
-        kept, changed = Kept(), list[tuple[Message, str]]()
+        kept, changed, edited = Kept(), list[tuple[Message, str]](), set[str]()
         known = ctx.fingerprints([f"{channel}:{one['ts']}" for one in replies])
         for one in replies:
-            id, own = f"{channel}:{one['ts']}", str(Version(messages.own_version(one)))
-            if known.get(id) == own and not whole:
+            id, own = f"{channel}:{one['ts']}", messages.own_version(one)
+            if known.get(id) == str(Version(own)) and not whole:
                 kept.seen.append(id)
             else:
                 changed.append(({**one, "thread_ts": root}, own))
+                if Version.parse(known.get(id)).is_other(own):
+                    edited.add(one["ts"])
         fresh = [one for one, _ in changed]
         place = self._place(ctx, channel, kept, fresh)
-        kept.output += [messages.row(one, place, own) for one, own in changed]
-        self._add_files(ctx, kept, place, fresh)
+        kept.output += [
+            messages.row(one, place, str(Version(settled_own(one, own, kept))))
+            for one, own in changed
+        ]
+        self._add_files(ctx, kept, place, fresh, edited)
         return kept
 
     def _keep_root(
@@ -180,10 +186,11 @@ class Threads(Attachments):
         Returns:
           The row's version by its id; empty if the message is older than `since`.
         """
-        version = str(Version(messages.own_version(root)))
         if timestamps.order(root["ts"]) <= timestamps.order(self.config.oldest):
             return {}
         place = self._place(ctx, channel, kept, [root])
+        own = settled_own(root, messages.own_version(root), kept)
+        version = str(Version(own))
         kept.output.append(messages.row(root, place, version))
         self._add_files(ctx, kept, place, [root])
         return {place.id(root["ts"]): version}
@@ -225,7 +232,9 @@ class Threads(Attachments):
         found = strangers.look_up(ctx, self._call, known, fresh)
         kept.output += [user_row(user) for user in found.users]
         kept.state |= found.state
-        return Place(channel, workspace.url, known.get, workspace.moved.get(channel, ""))
+        kept.unnamed |= found.unnamed
+        current = workspace.moved.get(channel, "")
+        return Place(channel, workspace.url, known.get, current, known.is_person)
 
     def _current(self, ctx: Context, channel: str) -> str:
         """Return Slack's present id of a channel."""
@@ -249,7 +258,12 @@ def _gone_replies(
 
 
 def _end_of_thread(
-    known: Mapping[str, str | None], root: str, version: str | None, replies: Sequence[Message]
+    known: Mapping[str, str | None],
+    root: str,
+    version: str | None,
+    replies: Sequence[Message],
+    count: int | None,
+    kept: Kept,
 ) -> list[TaskOutput]:
     """Return the update of a thread's first message at the end of its thread.
 
@@ -258,15 +272,29 @@ def _end_of_thread(
       root: The id of that row.
       version: The thread's version; None if it is unknown.
       replies: The replies on the last page.
+      count: The number of all replies; None if it is unknown.
+      kept: The rows of the last page.
     """
     if root not in known:
         return []
     before, newest = Version.parse(known[root]), timestamps.newest(one["ts"] for one in replies)
-    thread = before.thread if version is None else messages.settled_version(version, newest)
+    thread = before.thread
+    if version is not None:
+        thread = messages.settled_version(version, newest, count, before.thread)
+    if kept.unnamed:
+        thread = messages.again(version or thread)
     if before.thread and not thread:
         thread = messages.EMPTIED
     now = replace(before, thread=thread)
     return [TaskOutput.update(root, metadata={}, fingerprint=str(now))] if now != before else []
+
+
+def settled_own(message: Message, own: str, kept: Kept) -> str:
+    """Return the version of a message; another one if a name in it could not be looked up now.
+
+    Then the next look renders the message again.
+    """
+    return f"{own}~" if kept.unnamed.intersection(strangers.named([message])) else own
 
 
 def written(

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeGuard
 
 EARLIEST = "0"
+LATEST = "9999999999.999999"
+"""An upper bound above all messages: the last moment that Slack's format can express."""
 
 _TS = re.compile(r"[0-9]{1,10}\.[0-9]{1,6}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -72,6 +72,16 @@ class Walk(BaseModel):
         """True if the walk covers the complete history, as in a new channel and a resync."""
         return self.mode in ("first", "back")
 
+    @property
+    def upper(self) -> str:
+        """The upper bound to send; empty for none.
+
+        With only a lower bound, Slack returns the messages next to it, and not the newest ones. See
+        https://docs.slack.dev/messaging/retrieving-messages, which reads one message in this way.
+        """
+        is_bounded = self.oldest != timestamps.EARLIEST
+        return self.latest or (timestamps.LATEST if is_bounded else "")
+
     def within(self, run: str) -> Self:
         """Return the walk as this run continues it."""
         return self if self.run == run else self.model_copy(update={"run": run, "top": self.low})

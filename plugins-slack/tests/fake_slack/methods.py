@@ -127,16 +127,19 @@ def conversations_history(fake: Fake, arguments: Arguments, kind: str) -> dict[s
     """Return messages, newest first.
 
     Bounds are exclusive unless `inclusive` is set. A page may be shorter than `limit` before the
-    end.
+    end. With only a lower bound, these are the messages next to it.
     """
     channel = _channel(fake, arguments, kind)
     bounded = [ts for ts in channel.top if _lies_in(ts, arguments)]
     offset, limit = len(bounded), _limit(fake, arguments)
+    is_forward = arguments.get("oldest", "0") != "0" and not arguments.get("latest")
+    if is_forward and "cursor" not in arguments:
+        offset = min(offset, limit)
     if "cursor" in arguments:
         below = key(_opened(fake, arguments["cursor"], f"history:{channel.id}"))
         offset = next((index for index, ts in enumerate(bounded) if key(ts) >= below), len(bounded))
     page = bounded[max(offset - limit, 0) : offset][::-1]
-    has_more = offset > limit
+    has_more = offset > limit or (is_forward and len(bounded) > limit)
     answer = {
         "messages": [fake.filled(channel.shown(ts)) for ts in page],
         "has_more": has_more,

@@ -5,7 +5,7 @@ Written from https://developers.google.com/workspace/admin/directory/reference/r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ class Directory:
       refuses: The status with which it answers every request; 0: it works.
       other: The answer of another server to every request, if it is set.
       calls: The number of requests so far.
+      before: A function called with the number of each request before its answer.
     """
 
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class Directory:
     refuses: int = 0
     other: Answer | None = None
     calls: int = 0
+    before: Callable[[int], None] = lambda number: None
 
     def add(self, address: str, **fields: Any) -> str:
         """Add a user, and return the ID."""
@@ -49,6 +51,7 @@ class Directory:
           subject: The user for whom the service account acts.
         """
         self.calls += 1
+        self.before(self.calls)
         if self.other is not None:
             return self.other
         if self.refuses:

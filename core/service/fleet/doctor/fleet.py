@@ -10,11 +10,11 @@ from core.dispatcher.maintenance import STAND_IN_TICKS
 from core.dispatcher.schedule import is_frequent, tick_seconds
 from core.errors import Advice
 from core.ledger import leadership, processes
+from core.ledger.processes import ALIVE, IS_LIVE_WORKER
 from core.plugins import Registry
 from core.service.fleet import health, outages, pauses
 from core.service.fleet.doctor.check import Check
 from core.service.fleet.doctor.servers import MAX_CLOCK_SKEW_SECONDS
-from core.service.fleet.liveness import ALIVE
 from core.service.formatting import counted, span
 from core.settings import Settings
 from core.states import AccountState
@@ -25,7 +25,7 @@ SELECT host, max(abs(extract(epoch FROM clock - seen_at)))::float AS skew FROM p
 WHERE clock IS NOT NULL AND {ALIVE}
 GROUP BY host HAVING max(abs(extract(epoch FROM clock - seen_at))) > %(largest)s ORDER BY host
 """
-DRAINING = f"SELECT id FROM process WHERE draining AND kind = 'worker' AND {ALIVE}"
+DRAINING_WORKERS = f"SELECT id FROM process WHERE draining AND {IS_LIVE_WORKER}"
 ACTIVE_DOMAINS = f"""
 SELECT DISTINCT integration_domain AS domain FROM user_integration
 WHERE sync_status = '{AccountState.ACTIVE}' ORDER BY 1
@@ -53,7 +53,7 @@ def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Chec
 
 def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
     check_status = health.workers(serving)
-    if not serving and fetch(conn, DRAINING, {}):
+    if not serving and fetch(conn, DRAINING_WORKERS, {}):
         return Check(
             "workers",
             check_status,

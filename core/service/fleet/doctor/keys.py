@@ -15,7 +15,7 @@ from core.service.accounts.key_rotation import listed
 from core.service.fleet.doctor.check import Check, failed
 from core.service.formatting import counted, span
 
-SAMPLE = """
+SEALED_SAMPLE = """
 SELECT id, name, credentials FROM user_integration
 WHERE credentials IS NOT NULL ORDER BY updated_at DESC, id LIMIT 50
 """
@@ -37,7 +37,7 @@ def examine(conn: Conn, secret_keys: Sequence[str]) -> Iterator[Check]:
 
 def _decrypted(conn: Conn, vault: Vault) -> Check:
     """Check that the keys decrypt the credentials of the 50 accounts that changed last."""
-    rows = fetch(conn, SAMPLE, {})
+    rows = fetch(conn, SEALED_SAMPLE, {})
     for row in rows:
         if vault.key_of(row["credentials"]) is None:
             message = f"no secret key can decrypt the credentials of account {row['id']}"
@@ -78,7 +78,7 @@ def _older_keys(conn: Conn, vault: Vault, holders: Sequence[KeyHolder]) -> Itera
     for number, key in enumerate(vault.fingerprints[1:], 2):
         name = f"key {number} of POLLING_SECRET_KEYS ({key})"
         # A process that is silent may be stopped, and encrypt with the key when it resumes.
-        writers = [one for one in holders if one.encrypts_with in (key, None)]
+        writers = [holder for holder in holders if holder.encrypts_with in (key, None)]
         if used[key]:
             message = f"{name} is needed to decrypt {counted(used[key], 'value')}"
             yield Check("keys", "warn", message, Advice("rotate-keys"))

@@ -99,7 +99,7 @@ def test_settings_are_read_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("POLLING_OIDC_ISSUER", "http://login.example.org"),
         ("POLLING_OIDC_ISSUER", "https://login.example.org?tenant=7"),
         ("POLLING_OIDC_ISSUER", "https://ann:secret@login.example.org"),
-        ("POLLING_OIDC_ISSUER", "login.example.org"),
+        ("POLLING_OIDC_ISSUER", "login.example.net"),
     ],
 )
 def test_the_error_names_an_invalid_setting_without_its_value(

@@ -345,8 +345,7 @@ def _add(
     limits: Sequence[Mapping[str, Any]],
     changes: Changes,
 ) -> None:
-    if changes.problem is not None and MEMBER not in organization.user_id:
-        return
+    is_full = changes.problem is not None and MEMBER not in organization.user_id
     user = organization.user_id.replace(MEMBER, member.identity)
     params = {
         "id": uuid4(),
@@ -370,6 +369,8 @@ def _add(
                 return  # since the listing began, a person has erased the account, or ended all
             if conn.execute(RESTORE, params).rowcount:
                 changes.returned += 1
+                return
+            if is_full:
                 return
             quotas.require_place(conn, user)
             is_new = conn.execute(ADD, params).rowcount > 0

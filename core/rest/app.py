@@ -208,6 +208,12 @@ def _described(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             operation["responses"] |= {
                 str(status): answer for status, answer in problem_responses(422).items()
             }
+            if "requestBody" in operation:  # it may be too large, or impossible to read
+                operation["responses"] |= {
+                    str(status): answer
+                    for status, answer in problem_responses(400, 413).items()
+                    if str(status) not in operation["responses"]
+                }
             if method in WRITES and not path.startswith(WITHOUT):
                 operation.setdefault("parameters", []).append(PARAMETER)
                 operation["responses"] |= {

@@ -1,6 +1,6 @@
 """Sessions of people who sign in with an identity provider, and have no token
 
-Revision: 0035, after 0033
+Revision: 0035, after 0034
 
 The previous version joins the token of each session, so it does not find these sessions.
 """
@@ -37,7 +37,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DELETE FROM session WHERE token_id IS NULL")
     op.drop_index("session_person", "session")
-    op.drop_constraint("owner", "session")
+    op.drop_constraint("owner", "session", type_="check")
     for name in COLUMNS:
         op.drop_column("session", name)
     op.alter_column("session", "token_id", nullable=False)

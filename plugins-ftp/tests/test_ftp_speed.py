@@ -79,7 +79,10 @@ def test_commands_that_arrive_one_by_one_lose_nothing() -> None:
         assert harness.sync().outputs_unchanged == 40
 
 
-@pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd"])
+SERVERS = ["vsftpd", "proftpd", pytest.param("pure-ftpd", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("name", SERVERS)
 def test_commands_before_a_transfer_travel_together(
     name: str, packets: list[tuple[str, ...]]
 ) -> None:
@@ -115,7 +118,7 @@ def test_commands_before_a_transfer_travel_together(
         session.close()
 
 
-@pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd"])
+@pytest.mark.parametrize("name", SERVERS)
 def test_a_directory_that_is_refused_leaves_a_session_that_works(name: str) -> None:
     """The offered data connection of the refused listing is not used for the next transfer."""
     with serve(name) as server:
@@ -133,7 +136,7 @@ def test_a_directory_that_is_refused_leaves_a_session_that_works(name: str) -> N
         session.close()
 
 
-@pytest.mark.parametrize("name", ["vsftpd", "proftpd", "pure-ftpd"])
+@pytest.mark.parametrize("name", SERVERS)
 def test_a_distant_server_is_copied_with_one_login_in_few_tasks(name: str) -> None:
     """A round trip takes 100 ms."""
     with serve(name) as server, proxied(server.port, latency=0.1) as proxy:

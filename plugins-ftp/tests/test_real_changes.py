@@ -19,7 +19,10 @@ from real_servers import RealServer, serve
 
 from core.testing import Harness
 
-SERVERS = ("vsftpd", "proftpd", "pure-ftpd", "openssh", "proftpd-sftp")
+SERVERS = (
+    *("vsftpd", "proftpd", "openssh"),
+    *(pytest.param(name, marks=pytest.mark.long) for name in ("pure-ftpd", "proftpd-sftp")),
+)
 PAST = 1_700_000_000 // 60 * 60 + 2
 """The second of a file, the second one of a minute."""
 

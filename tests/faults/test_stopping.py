@@ -83,7 +83,7 @@ def test_no_call_starts_after_an_account_with_1000_prefetched_tasks_was_stopped(
     fleet = make_fleet(**LISTENING)
     fleet.workers(processes=1, threads=8, dramatiq_queue_prefetch=str(2 * PREFETCHED))
     fleet.ready()
-    account = connect(deployment, Listening, {"pages": PREFETCHED, "items": 1, "delay_ms": 40})
+    account = connect(deployment, Listening, {"pages": PREFETCHED, "items": 1, "delay_ms": 400})
     sync(deployment, account)
     fleet.until(lambda: deployment.value(PAGES) >= PREFETCHED, "the tasks are in the ledger")
     prefetch_everything(fleet, deployment)

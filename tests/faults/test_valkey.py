@@ -119,7 +119,7 @@ def test_lost_replies_lose_and_repeat_nothing(
 
     Messages are fetched and not received, sent twice, or acknowledged without a reply.
     """
-    losses = Losses(any_reply, rate=0.04, hanging=0.03, seed=8)
+    losses = Losses(any_reply, rate=0.04, hanging=0.03, most=25, seed=8)
     with redis_proxy(deployment.redis_url, losses) as proxy:
         with in_a_run(make_fleet(REDIS_URL=redis_url(proxy)), deployment, quiet=80):
             pass

@@ -69,7 +69,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Iterator[Cli]:
 @pytest.fixture
 def alone(tmp_path: Path, data: Path) -> Iterator[Cli]:
     """Run commands without `polling up`."""
-    cli = Cli(tmp_path)
+    cli = Cli(tmp_path, forked=True)
     copy(data, cli)
     yield cli
     stop_servers(cli.home)
@@ -96,6 +96,10 @@ def test_the_api_answers_at_the_printed_address(cli: Cli) -> None:
         assert client.get("/metrics").status_code == 200
         assert client.get("/v1/tokens").json()["code"] == "scope-missing"
         assert "content:read, metrics:read" in cli.ok("tokens", "list").out
+        token = cli.ok("tokens", "create", "--admin", "--role", "viewer", "--json").json()
+        client.headers["Authorization"] = f"Bearer {token['token']}"
+        assert client.get("/metrics").status_code == 200
+        assert client.get("/v1/changes").json()["code"] == "scope-missing"
         cli.ok("tokens", "create", "--user-id", "ann")
         listed = {
             row["user_id"]: row["scopes"] for row in cli.ok("tokens", "list", "--json").rows()
@@ -104,6 +108,7 @@ def test_the_api_answers_at_the_printed_address(cli: Cli) -> None:
     assert "metrics:write" in cli.fails(
         "tokens", "create", "--admin", "--scope", "metrics:write", code=2
     )
+    assert "emperor" in cli.fails("tokens", "create", "--admin", "--role", "emperor", code=2)
     assert "token nothing not found" in cli.fails("tokens", "revoke", "nothing")
     assert "--user-id U or --admin" in cli.fails("tokens", "create", code=2)
 
@@ -544,7 +549,9 @@ def test_env_and_psql_give_access_to_the_servers(cli: Cli) -> None:
 
 def test_rotating_keys_is_refused_beside_processes_without_the_new_key(cli: Cli) -> None:
     old, new = (cli.home / "secret.key").read_text(), cli.ok("keys", "new").out.strip()
-    refusal = Cli(cli.folder, POLLING_SECRET_KEYS=f"{new},{old}").fails("keys", "rotate")
+    refusal = Cli(cli.folder, forked=True, POLLING_SECRET_KEYS=f"{new},{old}").fails(
+        "keys", "rotate"
+    )
     assert "these processes lack the key" in refusal
     assert {"api", "worker"} <= set(refusal.split())
     assert new not in refusal
@@ -560,13 +567,13 @@ def test_rotating_keys_seals_every_credential_with_the_new_key(alone: Cli, tmp_p
         login = {"username": cli_support.USERNAME, "password": SECRET}
         id = cli.ok("connect", "ftp", *words, given=json.dumps(login)).json()["id"]
         old, new = (cli.home / "secret.key").read_text(), cli.ok("keys", "new").out.strip()
-        rotating = Cli(cli.folder, POLLING_SECRET_KEYS=f"{new},{old}")
+        rotating = Cli(cli.folder, forked=True, POLLING_SECRET_KEYS=f"{new},{old}")
         rotating.ok("keys", "rotate")
-        Cli(cli.folder, POLLING_SECRET_KEYS=new).ok("check", id)
+        Cli(cli.folder, forked=True, POLLING_SECRET_KEYS=new).ok("check", id)
         assert "no configured key decrypts" in cli.fails("check", id)
         assert "no configured key decrypts" in cli.fails("keys", "rotate")
         assert "no secret key can decrypt" in cli("doctor").out
-        Cli(cli.folder, POLLING_SECRET_KEYS=f"{old},{new}").ok("keys", "rotate")
+        Cli(cli.folder, forked=True, POLLING_SECRET_KEYS=f"{old},{new}").ok("keys", "rotate")
         cli.ok("check", id)
     cli.ok("disconnect", id, "--delete-content", "--now", "--yes")
 
@@ -716,7 +723,10 @@ def test_the_doctor_shows_the_settings_of_integrations(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
     # A folder's `.env` has lower priority than the environment.
     done = Cli(
-        tmp_path, SLACK_API_URL=f"nonsense-{SECRET}", DATABASE_URL="postgresql://localhost:1/x"
+        tmp_path,
+        forked=True,
+        SLACK_API_URL=f"nonsense-{SECRET}",
+        DATABASE_URL="postgresql://localhost:1/x",
     )("doctor", "--json")
     found = {check["name"]: check for check in done.rows()}
     gmail, slack = found["settings of gmail"], found["settings of slack"]
@@ -729,14 +739,13 @@ def test_the_doctor_shows_the_settings_of_integrations(tmp_path: Path) -> None:
 
 
 def test_the_doctor_checks_the_rest_when_servers_are_down(tmp_path: Path) -> None:
-    key = Cli(tmp_path).ok("keys", "new").out.strip()
+    key = Cli(tmp_path, forked=True).ok("keys", "new").out.strip()
     urls = {
         "DATABASE_URL": "postgresql://someone:hidden-word@localhost:1/x",
         "REDIS_URL": "redis://localhost:1",
     }
-    done = Cli(tmp_path, POLLING_SECRET_KEYS=key, POLLING_PLUGINS="no_such_module", **urls)(
-        "doctor", "--json"
-    )
+    variables = {"POLLING_SECRET_KEYS": key, "POLLING_PLUGINS": "no_such_module"}
+    done = Cli(tmp_path, forked=True, **variables, **urls)("doctor", "--json")
     found = {check["name"]: check for check in done.rows()}
     assert done.code == 1
     assert [found[name]["status"] for name in ("PostgreSQL", "Redis", "plugin no_such_module")] == [
@@ -753,7 +762,7 @@ def test_the_doctor_reports_a_missing_schema_and_an_evicting_redis(tmp_path: Pat
     from core.embedded import Servers
     from core.settings import Settings
 
-    alone = Cli(tmp_path)
+    alone = Cli(tmp_path, forked=True)
     key = alone.ok("keys", "new").out.strip()
     given = {"database_url": None, "redis_url": None, "home": alone.home}
     with Servers(Settings(_env_file=None, **given)) as urls:
@@ -762,7 +771,7 @@ def test_the_doctor_reports_a_missing_schema_and_an_evicting_redis(tmp_path: Pat
             "REDIS_URL": urls.redis_url,
             "POLLING_SECRET_KEYS": key,
         }
-        cli = Cli(alone.folder, **settings)
+        cli = Cli(alone.folder, forked=True, **settings)
         assert "polling migrate" in cli.fails("accounts")
         import redis
 

@@ -9,14 +9,13 @@ import base64
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from support.forks import polling
 from support.indexing import index_all
 
 from core import TaskOutput
@@ -358,38 +357,14 @@ def commands(group: Any, name: str = "") -> Iterator[str]:
         yield from commands(inner, f"{name} {word}".strip())
 
 
-WALK = """
-import json, os, sys
-from core.cli import main
-import core.cli.app
-
-for words in json.loads(sys.argv[1]):
-    print("@@", " ".join(words), flush=True)
-    if (child := os.fork()) == 0:
-        sys.argv = ["polling", *words]
-        try:
-            main()
-        finally:
-            sys.stdout.flush()
-            os._exit(0)
-    os.waitpid(child, 0)
-"""
-
-
-def walk_commands(env: Mapping[str, str], ids: Mapping[str, Any]) -> set[str]:
-    """Return the commands that show the mark. One program runs them, each in a fork."""
-    names, words = [], []
-    for name, variants in reads(ids).items():
-        names += [name] * len(variants)
-        words += [[*name.split(), *arguments] for arguments in variants]
-    done = subprocess.run(
-        [sys.executable, "-c", WALK, json.dumps(words)],
-        env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, timeout=240, check=True,
-    )  # fmt: skip
-    _, *parts = done.stdout.split("@@ ")
-    outputs = [part.partition("\n")[2] for part in parts]
-    return {name for name, output in zip(names, outputs, strict=True) if shows(output)}
+def walk_commands(env: Mapping[str, str], ids: Mapping[str, Any], folder: Path) -> set[str]:
+    """Return the commands that show the mark."""
+    return {
+        name
+        for name, variants in reads(ids).items()
+        for arguments in variants
+        if shows("".join(polling([*name.split(), *arguments], env, folder)[1:]))
+    }
 
 
 @pytest.mark.timeout(300)
@@ -409,9 +384,9 @@ def test_no_command_shows_hidden_content(
     assert {
         "content", "content show", "deletions", "deletions show", "export", "tasks", "tasks show",
         "accounts show",
-    } <= walk_commands(env, ids)  # fmt: skip
+    } <= walk_commands(env, ids, settings.home)  # fmt: skip
     hide(desk, account)
-    assert walk_commands(env, ids) == set()
+    assert walk_commands(env, ids, settings.home) == set()
 
 
 # Statements

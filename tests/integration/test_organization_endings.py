@@ -392,6 +392,20 @@ def test_another_person_with_the_address_gets_no_old_content(
     assert dict(desk.rows(STATES))["ann"] == "disconnected"
 
 
+def test_a_full_quota_does_not_keep_accounts_from_returning(
+    backend, desk, content, connected
+) -> None:
+    desk.conn.execute(
+        "INSERT INTO user_quota (user_id, name, most) VALUES ('default', 'accounts', 3)"
+    )
+    organizations.disconnect(backend, desk.value("SELECT id FROM organization"))
+    end_all(desk)
+    Club.listed = [Member("id-new", "dan"), *Club.listed]
+    changes = connected().changes
+    assert (changes.returned, changes.added) == (3, 0)
+    assert changes.problem is not None
+
+
 def test_an_erasure_that_has_begun_is_not_undone(backend, desk, content, connected) -> None:
     id = desk.value("SELECT id FROM organization")
     organizations.disconnect(backend, id, hides_content=True)

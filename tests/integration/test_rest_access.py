@@ -100,6 +100,9 @@ BODIES = {
     "pause_user_integrations": {"user_id": "owner"},
     "resume_user_integrations": {"user_id": "owner"},
     "sync_user_integrations": {"user_id": "owner"},
+    "resync_user_integrations": {"user_id": "owner"},
+    "check_user_integrations": {"user_id": "owner"},
+    "disconnect_user_integrations": {"user_id": "owner"},
     "retry_tasks": {"type": "step"},
     "discard_tasks": {"type": "step"},
 }

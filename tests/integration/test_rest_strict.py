@@ -561,6 +561,9 @@ def test_stopped_tasks_of_all_accounts_are_listed(api, desk) -> None:
             "UPDATE sync_task SET state = 'parked', reason = 'r', finished_at = now()"
             " WHERE run_id = %s", (run,)
         )  # fmt: skip
+    cancelled = desk.run(desk.account("cancelled", user_id="ann"))
+    assert api.admin.post(f"/v1/runs/{cancelled}/cancel").status_code == 200
+    assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'cancelled'") == 1
 
     def listed(client, **params):
         return client.get("/v1/tasks", params=params).json()["items"]

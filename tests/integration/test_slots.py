@@ -21,8 +21,8 @@ WHERE pid <> pg_backend_pid() AND datname = current_database()
 
 HOLD = """
 import sys, time
-from core.worker.slots import Slots
-slots = Slots(sys.argv[1])
+from core.worker.slots import AccountSlots
+slots = AccountSlots(sys.argv[1])
 print(slots.take("limit", 2), slots.take("limit", 2), flush=True)
 time.sleep(600)
 """

@@ -203,7 +203,7 @@ def test_both_set_the_task_to_the_same_state(engine: Engine, name: str) -> None:
     assert both(engine, before, deed).state == state
 
 
-untimed = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+untimed = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @untimed

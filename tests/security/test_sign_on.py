@@ -60,7 +60,7 @@ def sso(dashboard, identity_provider, monkeypatch) -> SignOn:
     for name, value in settings.items():
         monkeypatch.setattr(dashboard.backend.settings, name, value)
     monkeypatch.setattr(sign_on, "_starts", Rate(1_000.0))
-    monkeypatch.setattr(auth, "_recorded_refusals", Rate(1_000.0))
+    monkeypatch.setattr(auth._refusals, "_rate", Rate(1_000.0))
     identity_provider.redirect_uri = dashboard.url + flow.CALLBACK
     identity_provider.person = dict(ANN)
     sso = SignOn(dashboard, identity_provider)
@@ -178,7 +178,8 @@ def test_a_person_without_a_role_is_refused_in_plain_words(sso, conn, claims) ->
     ((act, actor, channel, *_, detail),) = acts(conn)
     assert (act, channel) == ("sign_in.refuse", "browser")
     assert actor.endswith("(ann-1)") or actor in ("bob@example.org", "ann-1")
-    assert detail == {"reason": "sign-on-without-role", "issuer": sso.provider.url}
+    reason = {"reason": "sign-on-without-role", "issuer": sso.provider.url}
+    assert detail == reason | {"attempts": 1}
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Archive:
         self.server.stop()
         owner = self._data.stat()
         shutil.rmtree(self._data)
-        (self.folder / "base").rename(self._data)
+        shutil.move(self.folder / "base", self._data)  # maybe to another file system
         with (self._data / "postgresql.auto.conf").open("a") as settings:
             settings.write(RECOVERY.format(archive=self.folder, to=to.isoformat()))
         (self._data / "recovery.signal").touch()

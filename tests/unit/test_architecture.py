@@ -54,9 +54,11 @@ UNRESOLVED = "unresolved"
 MODULE_LISTED = re.compile(r"(?:^ *|  +)([a-z_]+) {2,}(?=\S)", re.MULTILINE)
 """A module in the docstring of its package: its name, two or more spaces, and a description."""
 
-TABLES = set(
-    re.findall(r'Table\(\s*"(\w+)"', (ROOT / "core" / "db" / "schema.py").read_text("utf-8"))
-)
+TABLES = {
+    name
+    for path in (ROOT / "core" / "db" / "schema").glob("*.py")
+    for name in re.findall(r'Table\(\s*"(\w+)"', path.read_text("utf-8"))
+}
 
 
 @cache

@@ -26,7 +26,7 @@ ERRORS = {
     name
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, errors.PollingError)
-} | {"HttpProblem", "DiskFull"}
+} | {"HttpProblem", "DiskFull", "ProviderUnavailable"}
 STATUSES = {
     "NotFound": {404},
     "WrongState": {409, 412},
@@ -35,6 +35,7 @@ STATUSES = {
     "Refused": {403},
     "ServerUnavailable": {503},
     "DiskFull": {503},
+    "ProviderUnavailable": {502, 503},
     "StateContended": {503},
     "SettingsError": {500},
     "VaultError": {409, 500},

@@ -190,6 +190,13 @@ def test_the_database_password_is_redacted_in_every_form_of_url(url: str) -> Non
     assert KNOWN.redact("it says 'pass word' to the-key") == "it says '***' to ***"
 
 
+def test_the_client_secret_of_the_sign_in_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLLING_OIDC_CLIENT_SECRET", "the-client-secret")
+    environment = Environment("postgresql://h/db", "redis://h", (), embedded=False)
+    remember_operator(environment, SimpleNamespace(integrations={}))
+    assert KNOWN.redact("invalid client: the-client-secret") == "invalid client: ***"
+
+
 def test_an_oauth_client_secret_is_redacted_without_declared_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import SettingsError
+from core.scopes import Role
 from core.settings import RENAMED, LimitOverride, Settings, get_settings
 
 
@@ -92,6 +93,13 @@ def test_settings_are_read_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("POLLING_REDIS_NAMESPACE", "a b"),
         ("POLLING_LIMITS", '{"gmail": {"quota": {"speed": 1}}}'),
         ("POLLING_THREADS", "many"),
+        ("POLLING_OIDC_ROLES", '{"ops": "emperor"}'),
+        ("POLLING_OIDC_ROLES", '["ops"]'),
+        ("POLLING_OIDC_SCOPES", "profile email"),
+        ("POLLING_OIDC_ISSUER", "http://login.example.org"),
+        ("POLLING_OIDC_ISSUER", "https://login.example.org?tenant=7"),
+        ("POLLING_OIDC_ISSUER", "https://ann:secret@login.example.org"),
+        ("POLLING_OIDC_ISSUER", "login.example.net"),
     ],
 )
 def test_the_error_names_an_invalid_setting_without_its_value(
@@ -103,6 +111,26 @@ def test_the_error_names_an_invalid_setting_without_its_value(
     assert name in str(caught.value)
     assert caught.value.next_step("cli")
     assert len(value) == 1 or value not in str(caught.value).removeprefix(name)
+
+
+def test_an_identity_provider_needs_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLLING_OIDC_ISSUER", "https://login.example.org")
+    with pytest.raises(SettingsError, match="POLLING_OIDC_CLIENT_ID"):
+        get_settings()
+    monkeypatch.setenv("POLLING_OIDC_CLIENT_ID", "polling")
+    monkeypatch.setenv("POLLING_OIDC_CLIENT_SECRET", "the-client-secret")
+    monkeypatch.setenv("POLLING_OIDC_ROLES", '{"ops": "operator", "ann@example.org": "viewer"}')
+    settings = get_settings()
+    assert settings.oidc_roles == {"ops": Role.OPERATOR, "ann@example.org": Role.VIEWER}
+    assert (settings.oidc_scopes, settings.oidc_roles_claim) == ("openid email profile", "groups")
+    assert "the-client-secret" not in f"{settings!r} {settings.model_dump()}"
+
+
+def test_an_empty_provider_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose sets variables that are not given to the empty text."""
+    for name in ("ISSUER", "CLIENT_ID", "CLIENT_SECRET"):
+        monkeypatch.setenv(f"POLLING_OIDC_{name}", "")
+    assert get_settings().oidc_issuer is None
 
 
 OLD_NAMES = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -27,6 +28,8 @@ STARTS_PER_SECOND = 2.0
 """Requests of one address that may lead to calls to the provider, on average."""
 
 STARTS_BURST_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
 
 _starts = Rate(STARTS_PER_SECOND, STARTS_BURST_SECONDS)
 
@@ -78,7 +81,13 @@ async def signed_in(
             flow.Returned(state, code, error, iss),
         )
     except PollingError as problem:
-        if not isinstance(problem, ProviderUnavailable | NotFound | HttpProblem):
+        is_refusal = not isinstance(problem, ProviderUnavailable | NotFound | HttpProblem)
+        log.log(
+            logging.INFO if is_refusal else logging.WARNING,
+            "a sign-in with the identity provider failed: %s",
+            problem,
+        )
+        if is_refusal:
             await auth.record_refusal(engine, **_refusal(engine, problem))
         response = auth.page(engine, "/", sentences(problem), problem.status)
     else:

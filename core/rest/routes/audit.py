@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from core.rest.routes import problems
-from core.rest.schemas import AuditedAct, AuditedActs
+from core.rest.schemas.access import AuditedAct, AuditedActs
 from core.service import audit
 from core.states import Act
 from core.web.dependencies import (

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from core.db.pool import Conn
 from core.rest.routes import problems
-from core.rest.schemas import Change, ChangedContent, Changes
+from core.rest.schemas.content import Change, ChangedContent, Changes
 from core.service import tokens
 from core.service.authorization import Principal
 from core.service.content import changes

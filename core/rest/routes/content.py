@@ -10,7 +10,8 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 
 from core.errors import NotFound
 from core.rest.routes import problems
-from core.rest.schemas import Content, FoundContent, Page, ThreadItem
+from core.rest.schemas.common import Page
+from core.rest.schemas.content import Content, FoundContent, ThreadItem
 from core.service import authorization, tokens
 from core.service.authorization import Principal
 from core.service.content import listing as content_listing

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from core.rest.routes import problems
-from core.rest.schemas import AcceptedDeletion, HeldDeletion, HeldItem, Page
+from core.rest.schemas.common import Page
+from core.rest.schemas.deletions import AcceptedDeletion, HeldDeletion, HeldItem
 from core.service import authorization
 from core.service.authorization import Principal
 from core.service.backend import Backend

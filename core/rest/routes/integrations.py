@@ -13,15 +13,9 @@ from core.integration.rehearsal import Rehearsal as PluginRehearsal
 from core.ledger.pauses import Pause
 from core.plugins import Registry
 from core.rest.routes import problems
-from core.rest.schemas import (
-    Checked,
-    Identity,
-    Integration,
-    IntegrationPause,
-    NewCheck,
-    Page,
-    Rehearsal,
-)
+from core.rest.schemas.accounts import Checked, Identity, NewCheck, Rehearsal
+from core.rest.schemas.common import Page
+from core.rest.schemas.integrations import Integration, IntegrationPause
 from core.results.text import sanitize
 from core.service.accounts import actions as account_actions
 from core.service.backend import Backend

@@ -7,7 +7,8 @@ from fastapi import APIRouter
 from core.rest.routes import problems
 from core.rest.routes.integrations import Domain
 from core.rest.routes.user_integrations import owner
-from core.rest.schemas import Authorization, ConnectCode, NewAuthorization, UserIntegration
+from core.rest.schemas.accounts import UserIntegration
+from core.rest.schemas.sign_in import Authorization, ConnectCode, NewAuthorization
 from core.service import authorization
 from core.service.accounts import oauth
 from core.service.accounts import queries as account_queries

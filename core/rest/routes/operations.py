@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from core.rest.metrics import Metrics
 from core.rest.routes import problems
-from core.rest.schemas import Health
+from core.rest.schemas.operations import Health
 from core.service.fleet import health
 from core.web.dependencies import Engine
 from core.web.permissions import MetricsReader

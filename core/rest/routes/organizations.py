@@ -9,12 +9,12 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Response
 
 from core.rest.routes import problems
-from core.rest.schemas import (
+from core.rest.schemas.common import Page
+from core.rest.schemas.organizations import (
     MemberChanges,
     NewOrganization,
     Organization,
     OrganizationWithChanges,
-    Page,
 )
 from core.service import organizations
 from core.web.dependencies import Engine

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from core.rest.routes import problems
-from core.rest.schemas import Outage, Page
+from core.rest.schemas.common import Page
+from core.rest.schemas.integrations import Outage
 from core.service.fleet import outages
 from core.web.dependencies import Engine
 from core.web.permissions import StatusReader

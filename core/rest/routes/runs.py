@@ -8,7 +8,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from core.rest.routes import problems
-from core.rest.schemas import Owed, Page, Run, RunInFull, Task, Wait
+from core.rest.schemas.common import Page
+from core.rest.schemas.runs import Owed, Run, RunInFull, Wait
+from core.rest.schemas.tasks import Task
 from core.service import authorization
 from core.service.accounts.owed import owed_by
 from core.service.authorization import Principal

@@ -8,16 +8,8 @@ from fastapi import APIRouter, Query
 
 from core.errors import InvalidInput
 from core.rest.routes import problems
-from core.rest.schemas import (
-    BulkAction,
-    Page,
-    Retried,
-    StoppedTask,
-    Task,
-    TaskFilter,
-    TaskRetry,
-    bulk_action,
-)
+from core.rest.schemas.common import BulkAction, Page, bulk_action
+from core.rest.schemas.tasks import Retried, StoppedTask, Task, TaskFilter, TaskRetry
 from core.service import authorization
 from core.service.authorization import Principal
 from core.service.backend import Backend
@@ -25,7 +17,7 @@ from core.service.runs import actions as run_actions
 from core.service.runs import parked
 from core.service.runs import queries as run_queries
 from core.service.runs.parked import ParkedFilter
-from core.states import STOPPED_TASKS, StoppedState, TaskState
+from core.states import StoppedState, TaskState
 from core.web.dependencies import (
     NO_NUL,
     AccountFilter,
@@ -76,7 +68,7 @@ def list_stopped_tasks(
         type=type,
         since=since,
         until=until,
-        states=[TaskState(state)] if state else list(STOPPED_TASKS),
+        states=_states(state),
     )
     with engine.database.connection() as conn:
         page = parked.page(
@@ -164,8 +156,13 @@ def _filter(engine: Backend, principal: Principal, body: TaskFilter) -> ParkedFi
         reason=body.reason,
         since=body.since,
         until=body.until,
-        states=[TaskState(body.state)] if body.state else [TaskState.PARKED, TaskState.DEFERRED],
+        states=_states(body.state),
     )
+
+
+def _states(state: StoppedState | None) -> list[TaskState]:
+    """Return the states of stopped tasks to list. The tasks of a cancelled run are not stopped."""
+    return [TaskState(one) for one in ([state] if state else StoppedState)]
 
 
 def _read(engine: Backend, principal: Principal, task: int) -> Task:

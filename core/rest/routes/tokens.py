@@ -8,7 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Response
 
 from core.rest.routes import problems
-from core.rest.schemas import CreatedToken, NewToken, Page, Token
+from core.rest.schemas.access import CreatedToken, NewToken, Token
+from core.rest.schemas.common import Page
 from core.scopes import scopes_of
 from core.service import tokens
 from core.web.dependencies import After, Engine, Limit

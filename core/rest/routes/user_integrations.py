@@ -15,25 +15,20 @@ from core.ledger import listeners
 from core.ledger.looks import wait_until_seen
 from core.rest.routes import problems
 from core.rest.routes.integrations import shown_rehearsal
-from core.rest.schemas import (
-    BulkAction,
+from core.rest.schemas.accounts import (
     Compared,
     Identity,
     Listening,
     NewUserIntegration,
-    Owed,
-    Page,
-    Requested,
-    Run,
     State,
     Totals,
     UserIntegration,
     UserIntegrationChanges,
     UserIntegrationFilter,
     UserIntegrationInFull,
-    Wait,
-    bulk_action,
 )
+from core.rest.schemas.common import BulkAction, Page, bulk_action
+from core.rest.schemas.runs import Owed, Requested, Run, Wait
 from core.results.text import sanitize
 from core.scopes import DETAILS
 from core.service import authorization

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Path, Query
 from starlette.convertors import Convertor, register_url_convertor
 
 from core.rest.routes import problems
-from core.rest.schemas import Erased, Page, QuotaChange, UserDay, UserQuotas, UserUse
+from core.rest.schemas.accounts import Erased
+from core.rest.schemas.common import Page
+from core.rest.schemas.users import QuotaChange, UserDay, UserQuotas, UserUse
 from core.service import quotas, use
 from core.service.accounts import erase as account_erase
 from core.states import Quota

@@ -1,0 +1,67 @@
+"""Users: their use and their quotas."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from core.ledger.quotas import MAX_QUOTA
+from core.rest.schemas.common import RequestBody
+
+
+class Used(BaseModel):
+    """Numbers of the tasks of a user. Workers add to them every few seconds."""
+
+    polls: int = Field(description="The number of polls")
+    tasks: int = Field(description="The number of tasks that ended")
+    thread_seconds: float = Field(description="The seconds for which tasks held threads")
+    bytes_in: int = Field(description="The size of the content that tasks returned")
+    bytes_kept: int = Field(description="The part of it that was new or had changed")
+
+
+class UserUse(Used):
+    """The use of a user in the latest days."""
+
+    user_id: str = Field(description="The ID of the user")
+
+
+class UserDay(Used):
+    """The use of a user on a day."""
+
+    day: date = Field(description="The day (UTC)")
+
+
+class QuotaUse(BaseModel):
+    """A quota of a user, and its use."""
+
+    used: int = Field(description="The use")
+    most: int | None = Field(description="The quota; null: no bound")
+    is_default: bool = Field(description="True if it is the quota of all users without their own")
+
+
+class UserQuotas(BaseModel):
+    """The quotas of a user."""
+
+    user_id: str = Field(description="The ID of the user")
+    accounts: QuotaUse = Field(description="Accounts in every state")
+    bytes: QuotaUse = Field(description="The size of the kept content, deleted items included")
+    runs: QuotaUse = Field(
+        description="The runs that began today (UTC). They are counted while a quota bounds them"
+    )
+    runs_reset_at: datetime = Field(description="The time at which the next day begins")
+
+
+NewQuota = Annotated[
+    Annotated[int, Field(ge=0, le=MAX_QUOTA, strict=True)] | Literal["default"] | None,
+    Field(description="A number; null: no bound; `default`: that of users without their own"),
+]
+
+
+class QuotaChange(RequestBody):
+    """New quotas of a user; omitted ones stay."""
+
+    accounts: NewQuota = None
+    bytes: NewQuota = None
+    runs: NewQuota = None

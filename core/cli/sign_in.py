@@ -65,8 +65,10 @@ def _first(answers: Queue[str | PollingError], *, is_pasted: bool) -> str:
     try:
         answer = answers.get(timeout=SIGN_IN_SECONDS)
     except Empty:
-        code = "sign-in-not-pasted" if is_pasted else "sign-in-timed-out"
-        raise InvalidInput(code, minutes=round(SIGN_IN_SECONDS / 60)) from None
+        minutes = round(SIGN_IN_SECONDS / 60)
+        raise InvalidInput(
+            "sign-in-not-pasted" if is_pasted else "sign-in-timed-out", minutes=minutes
+        ) from None
     if isinstance(answer, PollingError):
         raise answer
     return answer

@@ -1,4 +1,4 @@
-"""Credentials from standard input and files, and a sign-in that nobody finishes."""
+"""Credentials from standard input and files, and a sign-in without an end."""
 
 from __future__ import annotations
 

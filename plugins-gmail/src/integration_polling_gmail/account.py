@@ -73,9 +73,9 @@ class OtherFile(NamedTuple):
     """A JSON file of Google that is mistaken for credentials."""
 
     text: str
-    """What the file is."""
+    """The kind of the file."""
     remedy: str
-    """What to give instead."""
+    """The next step of the person."""
 
 
 KEY_FILE = OtherFile(

@@ -142,8 +142,12 @@ def json_object(argument: str, option: str) -> Values:
 
     Error messages do not repeat the text, which may hold secrets.
     """
+    text = _read_argument(argument, option)
+    if not text.strip():
+        source = {"-": "standard input", "@": "the file"}.get(argument[:1], "the value")
+        raise InvalidInput("option-empty", option=option, source=source)
     try:
-        value = json.loads(_read_argument(argument, option))
+        value = json.loads(text)
     except ValueError:
         raise InvalidInput("option-not-json", option=option) from None
     if not isinstance(value, dict):

@@ -27,7 +27,7 @@ SIGN_IN_SECONDS = 600.0
 """The time that a person has for the sign-in."""
 
 MAX_ADDRESS_CHARS = 8_000
-DONE = "You are signed in. You can close this window, and return to the terminal."
+DONE = "Return to the terminal: it shows whether the account is connected."
 
 
 def sign_in(integration: Integration, *, headless: bool, port: int = 0) -> Mapping[str, Any]:
@@ -48,7 +48,8 @@ def sign_in(integration: Integration, *, headless: bool, port: int = 0) -> Mappi
     with _Listener(port) as listener:
         begun = loopback.begin(integration, listener.server_port)
         listener.listen(begun, answers)
-        if headless or not webbrowser.open(begun.url):
+        is_pasted = headless or not webbrowser.open(begun.url)
+        if is_pasted:
             _explain(begun, listener.server_port)
             threading.Thread(target=_read, args=(begun, answers), daemon=True).start()
         else:
@@ -56,15 +57,18 @@ def sign_in(integration: Integration, *, headless: bool, port: int = 0) -> Mappi
                 f"Sign in to {integration.manifest.name} in the browser. If it does not open, open:"
             )
             _address(begun.url)
-        code = _first(answers)
+        code = _first(answers, is_pasted=is_pasted)
     return begun.credentials(code)
 
 
-def _first(answers: Queue[str | PollingError]) -> str:
+def _first(answers: Queue[str | PollingError], *, is_pasted: bool) -> str:
     try:
         answer = answers.get(timeout=SIGN_IN_SECONDS)
     except Empty:
-        raise InvalidInput("sign-in-timed-out", minutes=round(SIGN_IN_SECONDS / 60)) from None
+        minutes = round(SIGN_IN_SECONDS / 60)
+        raise InvalidInput(
+            "sign-in-not-pasted" if is_pasted else "sign-in-timed-out", minutes=minutes
+        ) from None
     if isinstance(answer, PollingError):
         raise answer
     return answer

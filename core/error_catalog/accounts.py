@@ -233,6 +233,12 @@ ENTRIES: Catalog = {
         "Start the sign-in again",
         cli="Start again. Without a browser on this machine, use --headless",
     ),
+    "sign-in-not-pasted": entry(
+        422,
+        "the address at which the browser ended did not arrive within {minutes} minutes",
+        "Start the sign-in again",
+        cli="Start again. After the sign-in, paste the address at which the browser ends",
+    ),
     "sign-in-address-wrong": entry(
         422,
         "this is not the address at which the browser ended: {problem}",

@@ -65,6 +65,12 @@ ENTRIES: Catalog = {
         COMMAND_LINE,
         cli="See its fields: polling integrations show {domain}",
     ),
+    "option-empty": entry(
+        422,
+        "{option}: {source} is empty",
+        COMMAND_LINE,
+        cli="If another command writes it, such as jq, check whether that command failed",
+    ),
     "option-not-json": entry(422, "{option} is not valid JSON", COMMAND_LINE, cli=OBJECT),
     "option-not-an-object": entry(422, "{option} is not a JSON object", COMMAND_LINE, cli=OBJECT),
     "option-file-unreadable": entry(

@@ -126,6 +126,74 @@ def test_a_profile_without_an_address_connects_no_account(gmail: FakeGmail) -> N
         probe(gmail.credentials())
 
 
+# A file of another kind
+
+KEY = {"type": "service_account", "client_email": "a@b.example", "private_key": "s3cret-key"}
+CLIENT_FILE = {"installed": {"client_id": "1-x", "client_secret": "s3cret-client"}}
+FILES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "key": (KEY, "the key file of a service account", "give it as `service_account`"),
+    "key without type": (
+        {name: value for name, value in KEY.items() if name != "type"},
+        "the key file of a service account", "`subject`",
+    ),
+    "desktop": (CLIENT_FILE, "the file of an OAuth client", "GMAIL_CLIENT_ID"),
+    "web": ({"web": CLIENT_FILE["installed"]}, "the file of an OAuth client", "GMAIL_CLIENT_ID"),
+    "gcloud": (
+        {"type": "authorized_user", "client_id": "1-x", "client_secret": "s3cret-client",
+         "refresh_token": "s3cret-token"},
+        "a sign-in of the gcloud command", "sign in without a file",
+    ),
+    "federation": (
+        {"type": "external_account", "audience": "s3cret-audience"},
+        "a configuration of Google Cloud without a key", "create a JSON key",
+    ),
+    "saved": (
+        {"token": "s3cret-token", "refresh_token": "s3cret-refresh", "scopes": [],
+         "token_uri": "https://oauth2.googleapis.com/token"},
+        "a token that Google or a Google library has written", "only its refresh_token",
+    ),
+}  # fmt: skip
+
+
+def refused(credentials: dict[str, Any]) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        credentials_of(Gmail, credentials)
+    text = str(caught.value)
+    assert "s3cret" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_kind_is_named_with_what_to_give_instead(name: str) -> None:
+    file, kind, remedy = FILES[name]
+    text = refused(file)
+    assert kind in text
+    assert remedy in text
+    assert "more)" not in text, "one sentence"
+    if kind != FILES["key"][1]:
+        inner = refused({"service_account": file, "subject": "ann@example.com"})
+        assert inner.startswith(f"credentials: service_account: this is {kind}")
+
+
+def test_credentials_within_credentials_are_named() -> None:
+    inner = {"service_account": KEY, "subject": "ann@example.com"}
+    text = refused({"service_account": inner, "subject": "ann@example.com"})
+    assert "give only the key file as `service_account`" in text
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("name", FILES)
+def test_an_organization_names_the_kind_of_file_that_it_got(name: str, wrapped: bool) -> None:
+    file, kind, _ = FILES[name]
+    if wrapped and kind == FILES["key"][1]:
+        file, kind = {"service_account": {"type": "service_account"}}, "is incomplete"
+    elif wrapped:
+        file = {"service_account": file, "subject": "admin@example.com"}
+    with pytest.raises(ConfigurationError, match=kind) as caught:
+        list(Gmail.members(Config(), file, None))
+    assert "s3cret" not in str(caught.value)
+
+
 # In a browser
 
 

@@ -234,7 +234,7 @@ def test_a_person_signs_in_through_the_browser(cli: Cli, gmail: FakeGmail) -> No
     assert asked["code_challenge_method"] == "S256"
     assert (asked["access_type"], asked["prompt"]) == ("offline", "consent")
     landed = httpx2.get(consent(person.address()), trust_env=False)
-    assert "You are signed in" in landed.text
+    assert "Return to the terminal" in landed.text
     assert "Connected: account" in person.ends(0)
     shown = cli.ok("accounts", "show", "mail").out
     assert gmail.mailbox.address in shown

@@ -67,7 +67,8 @@ def _validated(integration: Integration, model: type[M], values: Values, what: A
     try:
         valid = model.model_validate(values)
     except ValidationError as error:
-        secrets = values if what == "credentials" else {}
+        # The name of a field is not a secret: a file may have it as its `type`.
+        secrets = set(_strings(values)) - model.model_fields.keys() if what == "credentials" else ()
         redacted = {
             name: _redacted(text, secrets)[:MAX_PROBLEM_CHARS]
             for name, text in problems(error).items()
@@ -117,9 +118,9 @@ def _plain(problem: FieldProblem) -> str:
     return PLAIN_MESSAGES.get(problem.kind, problem.message)
 
 
-def _redacted(text: str, values: Values) -> str:
-    """Redact the given values, because a validator of a plugin may repeat them."""
-    for secret in sorted(_strings(values), key=len, reverse=True):
+def _redacted(text: str, secrets: Iterable[str]) -> str:
+    """Redact the given secrets, because a validator of a plugin may repeat them."""
+    for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= 4:
             text = text.replace(secret, "***").replace(repr(secret)[1:-1], "***")
     return text

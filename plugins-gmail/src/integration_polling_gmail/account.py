@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, BaseModel, Field, SecretStr, model_validator
 
@@ -68,6 +69,71 @@ class Config(BaseModel, extra="forbid"):
         )
 
 
+class OtherFile(NamedTuple):
+    """A JSON file of Google that is mistaken for credentials."""
+
+    text: str
+    """The kind of the file."""
+    remedy: str
+    """The next step of the person."""
+
+
+KEY_FILE = OtherFile(
+    "the key file of a service account",
+    "give it as `service_account`, and the address of the mailbox as `subject`",
+)
+_CLIENT_FILE = OtherFile(
+    "the file of an OAuth client",
+    "set its client_id and client_secret as GMAIL_CLIENT_ID and GMAIL_CLIENT_SECRET, and sign in"
+    " without a file",
+)
+_WRAPPED_KEY = OtherFile(
+    "the credentials of an account, with `service_account` inside",
+    "give only the key file as `service_account`",
+)
+_GCLOUD_FILE = OtherFile(
+    "a sign-in of the gcloud command",
+    "sign in without a file: gcloud's sign-ins do not include Gmail",
+)
+_SAVED_TOKEN = OtherFile(
+    "a token that Google or a Google library has written",
+    "give only its refresh_token, client_id and client_secret",
+)
+_OTHER_FILES = {
+    "service_account": KEY_FILE,
+    "authorized_user": _GCLOUD_FILE,
+    **dict.fromkeys(
+        ("external_account", "external_account_authorized_user", "impersonated_service_account"),
+        OtherFile(
+            "a configuration of Google Cloud without a key",
+            "create a JSON key for a service account, or sign in without a file",
+        ),
+    ),
+}
+"""The files that name their kind as `type`."""
+
+
+def other_file(values: object) -> OtherFile | None:
+    """Return the kind of a file of Google that is not the credentials of an account.
+
+    Args:
+      values: The JSON value of the file.
+    """
+    if not isinstance(values, Mapping):
+        return None
+    if isinstance(kind := values.get("type"), str) and kind in _OTHER_FILES:
+        return _OTHER_FILES[kind]
+    if {"client_email", "private_key"} <= values.keys():
+        return KEY_FILE
+    if any(isinstance(values.get(key), Mapping) for key in ("installed", "web")):
+        return _CLIENT_FILE
+    if {"token", "access_token", "refresh_token"} & values.keys() and (
+        {"token_uri", "expires_in", "token_type", "scopes"} & values.keys()
+    ):
+        return _SAVED_TOKEN
+    return None
+
+
 class ServiceAccount(BaseModel, extra="ignore"):
     """The required parts of a service account's key file.
 
@@ -78,6 +144,16 @@ class ServiceAccount(BaseModel, extra="ignore"):
     private_key: SecretStr
     private_key_id: str | None = None
     project_id: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_the_key_file(cls, values: Any) -> Any:
+        found = other_file(values)
+        if found is None and isinstance(values, Mapping) and "service_account" in values:
+            found = _WRAPPED_KEY
+        if found not in (None, KEY_FILE):
+            raise ValueError(f"this is {found.text}, and not a key; {found.remedy}")
+        return values
 
 
 class Credentials(BaseModel, extra="forbid"):
@@ -111,6 +187,13 @@ class Credentials(BaseModel, extra="forbid"):
     subject: str | None = Field(
         None, description="Address of the mailbox that the service account reads"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_other_file(cls, values: Any) -> Any:
+        if (found := other_file(values)) is not None:
+            raise ValueError(f"this is {found.text}; {found.remedy}")
+        return values
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:

@@ -58,7 +58,7 @@ def members(
     try:
         key = Key.model_validate(credentials)
     except ValidationError:
-        raise refusals.NO_KEY.error() from None
+        raise refusals.no_key(credentials).error() from None
     group = tokens.project_of(key.service_account)
     if listed is not None:
         for address in dict.fromkeys(each.strip().lower() for each in listed):

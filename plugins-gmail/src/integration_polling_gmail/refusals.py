@@ -15,12 +15,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import parse_qsl, urlsplit
 
 from core import ConfigurationError, CredentialsInvalid, IntegrationError
+from integration_polling_gmail.account import KEY_FILE, other_file
 
 MAX_SKEW_SECONDS = 300.0
 """The difference to Google's clock above which the clock is named as the reason."""
@@ -159,6 +160,11 @@ KEY_REJECTED = Reason(
     "Google rejects the key of the service account: it was deleted, or belongs to another account",
     "Create a new JSON key for the service account (IAM & Admin, Service accounts, Keys), and give"
     " that file",
+)
+KEY_INCOMPLETE = Reason(
+    "the key file of the service account is incomplete: client_email or private_key is missing",
+    "Give the JSON key file as Google made it, without changes",
+    is_configuration=True,
 )
 KEY_UNREADABLE = Reason(
     "the private key of the service account is invalid: it cannot be read",
@@ -336,3 +342,18 @@ def is_skewed(headers: Mapping[str, str]) -> bool:
 def code_of(value: object) -> str:
     """Return an error code; an empty string for other text."""
     return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
+
+
+def no_key(credentials: object) -> Reason:
+    """Return the refusal of credentials of an organization that have no valid key.
+
+    It names the kind of file, if the credentials or their `service_account` are one of Google's.
+    """
+    inner = credentials.get("service_account") if isinstance(credentials, Mapping) else None
+    if (found := other_file(credentials)) is KEY_FILE:
+        return replace(NO_KEY, text=f"this is {found.text} alone, without `subject`")
+    if found is None and (found := other_file(inner)) is KEY_FILE:
+        return KEY_INCOMPLETE
+    if found is None:
+        return NO_KEY
+    return replace(NO_KEY, text=f"{NO_KEY.text}, and this is {found.text}")

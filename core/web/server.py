@@ -91,7 +91,7 @@ def serve(
     """
     config = configured(site, settings, host)
     is_proxy = Proxies(settings.trusted_proxies).__contains__
-    with ListeningSocket(_listen(host, port, fd), is_proxy) as listener:
+    with _listen(host, port, is_proxy, fd) as listener:
         on_listening(listener.getsockname()[1])
         _Server(config, feed_watcher).run(sockets=[listener])
 
@@ -217,15 +217,18 @@ def _has_left(connection: socket.socket) -> bool:
     return state[0] != _ESTABLISHED
 
 
-def _listen(host: str, port: int, fd: int | None) -> socket.socket:
+def _listen(
+    host: str, port: int, is_proxy: Callable[[str], bool], fd: int | None = None
+) -> ListeningSocket:
     if fd is not None:
-        inherited = socket.socket(fileno=fd)
-        inherited.set_inheritable(False)
-        return inherited
+        listener = ListeningSocket(socket.socket(fileno=fd), is_proxy)
+        listener.set_inheritable(False)
+        return listener
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        bound = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise SettingsError(
             "address-in-use", host=host, port=port, detail=error.strerror or str(error)
         ) from None
+    return ListeningSocket(bound, is_proxy)

@@ -38,11 +38,13 @@ class Program:
       name: The prefix of its output lines.
       argv: The command, as a list.
       env: Variables to add to the supervisor's environment.
+      fds: File descriptors that the program inherits, with the same numbers. Default: none.
     """
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
+    fds: Sequence[int] = ()
 
 
 class Supervisor:
@@ -166,6 +168,7 @@ class _Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=self.program.fds,
             )
         except OSError as error:
             self._schedule(f"cannot start {self.program.argv[0]}: {error.strerror}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from core.cli import plugin_code, serve
@@ -51,8 +53,19 @@ def run(
     """
     from core.db.migrate import migrate
 
-    port = serve.free_port(port) if serve.installed() else None
-    migrate(environment.database_url)
+    with serve.listening(port) if serve.installed() else nullcontext() as listener:
+        migrate(environment.database_url)
+        return _supervise(settings, environment, processes, threads, listener)
+
+
+def _supervise(
+    settings: Settings,
+    environment: Environment,
+    processes: int,
+    threads: int,
+    listener: socket.socket | None,
+) -> int:
+    port = listener.getsockname()[1] if listener is not None else None
     queues = Queues(environment.redis_url, settings.redis_namespace)
     queues.require()
     queues.close()
@@ -67,7 +80,7 @@ def run(
     announcer.start()
     watcher.start()
     try:
-        return Supervisor(_programs(settings, environment, processes, threads, port)).run()
+        return Supervisor(_programs(settings, environment, processes, threads, listener)).run()
     finally:
         ended.set()
         announcer.join()
@@ -79,7 +92,11 @@ def _report_change(plugin: str) -> None:
 
 
 def _programs(
-    settings: Settings, environment: Environment, processes: int, threads: int, port: int | None
+    settings: Settings,
+    environment: Environment,
+    processes: int,
+    threads: int,
+    listener: socket.socket | None,
 ) -> list[Program]:
     """Return the programs to supervise; all use the same servers and keys.
 
@@ -97,11 +114,12 @@ def _programs(
         env["POLLING_LOG_FORMAT"] = "text"  # a person reads their output through the supervisor
     worker = worker_command(1, threads)
     # `-P`: another package in the current folder may have the name `core`.
-    api = [sys.executable, "-P", "-c", COMMAND, "serve", "--port", str(port)]
+    api = [sys.executable, "-P", "-c", COMMAND, "serve", "--fd"]
+    fds = () if listener is None else (listener.fileno(),)
     return [
         *(Program(f"worker {number}", worker, env) for number in range(1, processes + 1)),
         Program("scheduler", command("scheduler"), env),
-        *([Program("api", api, env)] if port is not None else []),
+        *(Program("api", [*api, str(fd)], env, (fd,)) for fd in fds),
     ]
 
 

@@ -30,6 +30,7 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on. 0 chooses a free port.")
     ] = PORT,
+    fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve the dashboard and the REST API.
 
@@ -67,7 +68,15 @@ def serve(
         try:
             site = traced(Site(rest))
             with presence.registered(backend):
-                run(site, backend.settings, lambda: rest.state.feed_watcher, host, port, announce)
+                run(
+                    site,
+                    backend.settings,
+                    lambda: rest.state.feed_watcher,
+                    host,
+                    port,
+                    announce,
+                    fd,
+                )
         finally:
             observability.stop()
 
@@ -92,27 +101,23 @@ def reachable(host: str) -> str:
     )
 
 
-def free_port(requested: int | None) -> int:
-    """Return the requested port, or the default port, or any free port.
+def listening(requested: int | None) -> socket.socket:
+    """Listen on the requested port, or on the default port, or on any free port.
 
-    The caller reports the port to the user.
+    Nobody else can take the port before the API runs, or while it restarts.
 
     Raises:
       SettingsError: The requested port is taken.
     """
-    if requested is not None:
-        try:
-            socket.create_server((HOST, requested)).close()
-        except OSError as error:
-            detail = error.strerror or str(error)
-            raise SettingsError(
-                "address-in-use", host=HOST, port=requested, detail=detail
-            ) from None
-        return requested
-    for port in (PORT, 0):
-        with suppress(OSError), socket.create_server((HOST, port)) as server:
-            return int(server.getsockname()[1])
-    return PORT
+    if requested is None:
+        with suppress(OSError):
+            return socket.create_server((HOST, PORT))
+    port = requested or 0
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        detail = error.strerror or str(error)
+        raise SettingsError("address-in-use", host=HOST, port=port, detail=detail) from None
 
 
 def is_answering(port: int) -> bool:

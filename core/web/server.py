@@ -73,6 +73,7 @@ def serve(
     host: str,
     port: int,
     on_listening: Callable[[int], None],
+    fd: int | None = None,
 ) -> None:
     """Serve requests until SIGTERM or Ctrl-C.
 
@@ -83,12 +84,14 @@ def serve(
       host: The address to listen on.
       port: The port to listen on; 0 selects a free port.
       on_listening: A function that is called with the port once the server listens.
+      fd: The file descriptor of a listening socket to use instead of host and port. Default: none.
 
     Raises:
       SettingsError: The server cannot listen on the address.
     """
     config = configured(site, settings, host)
-    with _listen(host, port, Proxies(settings.trusted_proxies).__contains__) as listener:
+    is_proxy = Proxies(settings.trusted_proxies).__contains__
+    with _listen(host, port, is_proxy, fd) as listener:
         on_listening(listener.getsockname()[1])
         _Server(config, feed_watcher).run(sockets=[listener])
 
@@ -214,12 +217,18 @@ def _has_left(connection: socket.socket) -> bool:
     return state[0] != _ESTABLISHED
 
 
-def _listen(host: str, port: int, is_proxy: Callable[[str], bool]) -> ListeningSocket:
+def _listen(
+    host: str, port: int, is_proxy: Callable[[str], bool], fd: int | None = None
+) -> ListeningSocket:
+    if fd is not None:
+        listener = ListeningSocket(socket.socket(fileno=fd), is_proxy)
+        listener.set_inheritable(False)
+        return listener
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        bound = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise SettingsError(
             "address-in-use", host=host, port=port, detail=error.strerror or str(error)
         ) from None
-    return ListeningSocket(listener, is_proxy)
+    return ListeningSocket(bound, is_proxy)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 from support import oracle
 from support.accounts import connect, sync
@@ -19,6 +21,7 @@ from support.deployment import Deployment
 from support.fleet import Fleet, send
 from support.metered import Metered
 from support.oracle import COSTLY
+from support.ports import free_port
 from support.waiting import until
 
 from core.embedded.postgres import Postgres
@@ -61,6 +64,22 @@ def test_polling_up_replaces_dead_processes_and_leaves_the_others_alone(
     oracle.assert_nobody_convicted(deployment)
     assert up.terminate() == 0
     assert not alive(set(after))
+
+
+def test_nobody_takes_the_port_of_polling_up_and_requests_wait_for_its_api(
+    fleet: Fleet, deployment: Deployment
+) -> None:
+    """`polling up` listens before it starts the API, and while it starts another one."""
+    port = free_port()
+    up = fleet.start([*UP, "--port", str(port)])
+    fleet.until(lambda: f"http://127.0.0.1:{port}," in fleet.says(), "it tells its address", 40)
+    [api] = children(fleet, "serve --fd")
+    send(signal.SIGKILL, api)
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("127.0.0.1", port))
+    assert httpx2.get(f"http://127.0.0.1:{port}/healthz", timeout=60).status_code == 200
+    assert children(fleet, "serve --fd") != [api]
+    assert up.terminate() == 0
 
 
 @pytest.mark.parametrize(
@@ -111,10 +130,15 @@ def alive(pids: set[int]) -> set[int]:
 
 def schedulers(fleet: Fleet) -> list[int]:
     """Return the ids of the schedulers that this fleet's program has started."""
+    return children(fleet, "core.programs scheduler")
+
+
+def children(fleet: Fleet, command: str) -> list[int]:
+    """Return the ids of the programs with these words that this fleet's program has started."""
     return [
         pid
         for pid, parent, words in processes()
-        if parent == fleet.programs[0].pid and "core.programs scheduler" in words
+        if parent == fleet.programs[0].pid and command in words
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -218,7 +219,9 @@ def new_credentials(integration: Integration, *, headless: bool, port: int) -> A
         return sign_in(integration, headless=headless, port=port)
     oauth = integration.manifest.oauth
     if oauth is not None and oauth.loopback:
-        note(f"To sign in through the browser, set {' and '.join(missing_client(oauth))}.")
+        names = " and ".join(missing_client(oauth))
+        where = "" if Path(".env").exists() else " (this folder has no file .env)"
+        note(f"To sign in through the browser, set {names}{where}.")
     if prompts.can_ask() and integration.credentials_model.model_fields:
         return prompts.credentials(integration.credentials_model)
     return None

@@ -52,6 +52,7 @@ LABELS = {
     "external_timestamp": "time at the source",
     "gone_at_source": "gone at the source",
     "identity": "provider account",
+    "is_listed": "members named one by one",
     "integration_domain": "integration",
     "last_sync_at": "last sync",
     "next_sync_at": "next sync",

@@ -74,10 +74,12 @@ def _forkable(argv: Sequence[str], environment: Mapping[str, str]) -> list[str] 
     """Return the words of `Forks.start` for a command; None if a fork cannot run it.
 
     A fork cannot run code that Python loads when it starts, or another version of the engine.
+    Dramatiq reads its variables when it is imported.
     """
     folders = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     others = [Path(each, name) for each in folders for name in ("sitecustomize.py", "core")]
-    if sys.platform != "linux" or any(other.exists() for other in others):
+    is_read = any(name.startswith("dramatiq_") for name in environment)
+    if sys.platform != "linux" or is_read or any(other.exists() for other in others):
         return None
     for name, words in (("polling", POLLING), ("dramatiq", DRAMATIQ)):
         if [*argv[: len(words)]] == words:

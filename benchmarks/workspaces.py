@@ -162,7 +162,7 @@ class Arrivals:
             for number, (after, channel) in enumerate(messages):
                 time.sleep(max(self.clock.real(began + after) - time.time(), 0))
                 now = self.clock.slack(time.time())
-                ts = f"{now:.0f}.{number:06d}"
+                ts = f"{math.floor(now)}.{number:06d}"
                 bound = self.bounds.get(channel.id, math.inf) * 60
                 self.waiting[f"{channel.id}:{ts}"] = (channel.id, now, bound)
                 fake.workspace.post(channel, f"message {number}", ts=ts)

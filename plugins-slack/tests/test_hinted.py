@@ -425,6 +425,9 @@ def test_a_repeated_run_for_the_complete_account_is_short(
         account.now += timedelta(seconds=30)
     assert counts[0] == 135, "events may have been lost"
     assert max(counts[1:]) <= 25
+    fake.calls.clear()
+    sync(account, "schedule")
+    assert len(fake.called("conversations.history")) <= 25, "the connection shows that events come"
     account.now += timedelta(minutes=10)
     fake.calls.clear()
     account.hint()

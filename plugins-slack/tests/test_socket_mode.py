@@ -16,7 +16,7 @@ from fake_slack.socket_mode import SocketMode
 from integration_polling_slack import Slack, socket_mode
 from integration_polling_slack.account import SlackSettings
 
-from core import CredentialsInvalid, Hint, Listener, RateLimited
+from core import CredentialsInvalid, Hint, ListenableAccount, Listener, RateLimited
 from core.egress import Egress, EgressRefused
 from core.testing import RecordedHints, listening
 
@@ -277,10 +277,17 @@ def test_a_listener_with_nothing_to_read_stops(served: SocketMode) -> None:
 
 
 def test_the_operators_token_decides_how_events_arrive(served: SocketMode) -> None:
-    [listener] = Slack.listeners(SlackSettings(), [])
+    account = ListenableAccount("1", "ann", "T1:UBOT", "T1:A1", {})
+    [listener] = Slack.listeners(SlackSettings(), [account])
     assert listener.listens
     with pytest.raises(ValueError, match="printable ASCII"):
         SlackSettings.model_validate({"SLACK_APP_TOKEN": "two words"})
+
+
+def test_without_accounts_no_connection_takes_events_of_another_domain(served: SocketMode) -> None:
+    """Slack sends an event to only one of an app's connections."""
+    [listener] = Slack.listeners(SlackSettings(), [])
+    assert not listener.listens
 
 
 @pytest.fixture

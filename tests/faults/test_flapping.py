@@ -15,6 +15,8 @@ from support.probing import AWAY, PROBES, STARTS, Probing
 
 FLAPPING = METERED | {"POLLING_PLUGINS": "support.probing"}
 PAGES, PERIODS, SECONDS = 600, 6, 3.0
+WINDOW = 8 + 20
+"""The tasks that are dispatched at a time: the threads, and those of a quarter of a second."""
 DONE = "SELECT count(*) FROM sync_task WHERE type = 'list_page' AND state = 'done'"
 PARKED = "SELECT type, reason FROM sync_task WHERE state = 'parked'"
 LEFT = """
@@ -64,6 +66,7 @@ def test_a_provider_that_flaps_loses_nothing_and_gets_few_calls_in_vain(
     assert not deployment.rows(PARKED)
     assert progress[-1] > progress[0], "no progress"
     vain = len(calls(deployment.home, STARTS)["unavailable"]) - PAGES
-    # Each outage costs the failures that open the breaker, and the calls that were in flight.
-    assert vain <= PERIODS * (5 + 3 * 8), f"{vain} calls in vain"
+    # Each outage costs the failures that open the breaker, and the tasks that were dispatched. A
+    # call that began before the outage, and succeeds after the first failures, may double that.
+    assert vain <= PERIODS * (5 + 2 * WINDOW), f"{vain} calls in vain"
     assert len(calls(deployment.home, PROBES)["unavailable"]) <= 4 * PERIODS

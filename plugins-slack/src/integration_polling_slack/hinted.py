@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -58,7 +59,8 @@ class Hinted(Reconciliation):
     ) -> Sequence[Listener]:
         """Receive the events of the operator's app. They name accounts by their workspace.
 
-        Accounts that are known to have a token of another app get no events.
+        Accounts that are known to have a token of another app get no events. Without accounts there
+        is no connection: Slack sends an event to only one of an app's connections.
         """
         if not isinstance(settings, SlackSettings) or not settings.receives_events:
             return []
@@ -67,7 +69,7 @@ class Hinted(Reconciliation):
             for one in accounts
             if settings.app_id in ("", _app(one) or settings.app_id)
         }
-        return [Listener(APP, teams, listens=settings.uses_socket_mode)]
+        return [Listener(APP, teams, listens=settings.uses_socket_mode and bool(teams))]
 
     @classmethod
     # One app sends the events of all accounts.
@@ -104,10 +106,12 @@ class Hinted(Reconciliation):
 
     def start(self, ctx: Context) -> TaskResult:
         """Ask for the parts that hints name; otherwise begin with the workspace."""
-        tasks = self._hinted(ctx) if ctx.hints else None
-        if tasks is None:
+        if ctx.run.trigger != "hint":
             return super().start(ctx)
-        return TaskResult(tasks=tasks, state={EVENTS: Events(at=ctx.now)})
+        tasks = self._hinted(ctx) if ctx.hints else None
+        result = super().start(ctx) if tasks is None else TaskResult(tasks=tasks)
+        # A new connection hints at the complete account, and events follow.
+        return replace(result, state={**result.state, EVENTS: Events(at=ctx.now)})
 
     def _hinted(self, ctx: Context) -> list[Task] | None:
         """Return the tasks for the parts; None if the lists must be read first."""

@@ -2069,7 +2069,7 @@ MUTATIONS = [
     ),
     Mutation(
         "users take turns when the texts of files are read",
-        (("core/service/content/document_texts.py", "AND w.user_id > %(after)s {_OLDEST}",
+        (("core/content/document_texts.py", "AND w.user_id > %(after)s {_OLDEST}",
           "{_OLDEST}"),),
         ("tests/security/test_user_slots.py",),
     ),

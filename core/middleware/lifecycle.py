@@ -20,7 +20,7 @@ from core.environment import leave_environment
 from core.errors import PollingError
 from core.ledger.outcomes import Dispatch
 from core.middleware.base import give_up
-from core.transport.messages import POLL_QUEUE
+from core.transport.messages import EXTRACT_QUEUE, POLL_QUEUE
 from core.worker.garbage import exclude_loaded
 from core.worker.process import WorkerProcess
 
@@ -80,7 +80,8 @@ class Lifecycle(Middleware):
         self._process.on_drain = lambda: threading.Thread(
             target=self._drain, args=(worker,), name="drain", daemon=True
         ).start()
-        serves = sorted(worker.consumer_whitelist or broker.get_declared_queues())
+        declared = {*broker.get_declared_queues(), EXTRACT_QUEUE}
+        serves = sorted(worker.consumer_whitelist or declared)
         self._process.open(threads=worker.worker_threads, serves=serves)
         exclude_loaded()
 

@@ -36,6 +36,7 @@ from core.worker import grants
 from core.worker.accounts import Accounts
 from core.worker.admission import Admission
 from core.worker.context import Services
+from core.worker.documents import DocumentReader
 from core.worker.inflight import InflightTasks
 from core.worker.instance_pool import InstancePool
 from core.worker.listening import Listening
@@ -150,6 +151,7 @@ class WorkerProcess:
         )
         self.runner = Runner(services, self.instances, registry)
         self.listening = Listening(self.database, queues, registry, self.egress, self.accounts)
+        self.documents = DocumentReader(self.database, self.blobs)
         self.members = Members(self.database, self.accounts.vault, registry, self.egress)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -173,6 +175,7 @@ class WorkerProcess:
         self.admission.open(self._process.id)
         self.listening.open(self._process.id, serves, lambda: not self.accepting())
         self.members.open(serves)
+        self.documents.open(serves, self.accepting)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         threading.Thread(target=self._close_idle, name="closer", daemon=True).start()
         clean_spool(self.settings.home / "spool")
@@ -194,7 +197,7 @@ class WorkerProcess:
             self.settings.lease_seconds,
         )
         self.reserve.open(threads)
-        self.database.resize(threads + 4)
+        self.database.resize(threads + 5)
         if SAVE_QUEUE not in serves:
             self._send = ResultForwarder(self.queues, self.inflight, self.blobs).hand_over
 
@@ -227,6 +230,7 @@ class WorkerProcess:
         self.stopping.set()
         self.listening.close()
         self.members.close()
+        self.documents.close()
         self.saver.stop(timeout)
         self.admission.close()
         try:

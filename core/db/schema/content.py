@@ -137,6 +137,8 @@ extracted_text = Table(
     text_column("text", nullable=True),
     # NULL if the file was read.
     text_column("reason", nullable=True),
+    # The number of times that a process began to read the file, including lost processes.
+    count_column("attempts"),
     moment("claimed_until"),
     moment("extracted_at"),
     # Empty if a version that did not store it requested the text.

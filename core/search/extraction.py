@@ -411,6 +411,7 @@ def main(format: str) -> int:
     _confine()
     found: list[str] = []
     try:
+        sys.stdin.buffer.seek(0)
         found.extend(_bounded(_FORMATS[format](sys.stdin.buffer)))
     except Unreadable as error:
         sys.stderr.write(f"{error}\n")

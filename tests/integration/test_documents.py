@@ -67,7 +67,9 @@ def test_a_file_that_kills_its_processes_is_given_up(backend, desk, file) -> Non
     assert state(desk)[1:] == ("the processes that read it ended", MAX_ATTEMPTS + 1, True)
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("blob-store-unreachable"), ReaderStopped()])
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("blob-store-unavailable", detail="x"), ReaderStopped()]
+)
 def test_what_is_not_the_fault_of_a_file_counts_no_attempt(
     backend, desk, file, monkeypatch, error: Exception
 ) -> None:
@@ -106,10 +108,10 @@ def test_the_reason_is_shown(api, desk, file) -> None:
 
 def test_only_processes_with_the_queue_read(backend, desk, file) -> None:
     for serves in (["ftp", "save_output"], [EXTRACT_QUEUE]):
-        before = threading.active_count()
         reader = DocumentReader(backend.database, backend.blobs)
         reader.open(serves, lambda: True)
-        assert threading.active_count() - before == serves.count(EXTRACT_QUEUE)
+        names = [thread.name for thread in threading.enumerate()]
+        assert names.count("documents") == serves.count(EXTRACT_QUEUE)
         if EXTRACT_QUEUE in serves:
             until(lambda: state(desk)[-1], "the file is read")
         reader.close()

@@ -123,7 +123,7 @@ content_search = Table(
     Index("content_search_document", "document", postgresql_using="gin"),
     # The version before uses it.
     Index("content_search_outdated", "content_id", postgresql_where=text("form = 0")),
-    Index("content_search_earlier_form", "content_id", postgresql_where=text("form < 2")),
+    Index("content_search_earlier_form", "content_id", postgresql_where=text("form < 3")),
     Index("content_search_by_time", "moment", "content_id"),
     Index("content_search_of_account", "user_integration_id", "moment", "content_id"),
 )

@@ -81,6 +81,7 @@ class Lifecycle(Middleware):
             target=self._drain, args=(worker,), name="drain", daemon=True
         ).start()
         declared = {*broker.get_declared_queues(), EXTRACT_QUEUE}
+        self._process.on_undo = lambda: self._undo_drain(worker)
         serves = sorted(worker.consumer_whitelist or declared)
         self._process.open(threads=worker.worker_threads, serves=serves)
         exclude_loaded()
@@ -143,16 +144,22 @@ class Lifecycle(Middleware):
     def _drain(self, worker: Worker) -> None:
         """Stop receiving messages, and release tasks that have not started (`polling drain`).
 
-        Running tasks finish. Draining lasts until the process exits.
+        Running tasks finish. Draining lasts until the process exits, or until it is undone.
         """
         log.warning("drain requested; this process finishes its running tasks and receives no more")
         process = self._process
         process.draining.set()
         for thread in worker.workers:
             thread.pause()
-        while waiting := process.inflight.withdraw():
+        while process.draining.is_set() and (waiting := process.inflight.withdraw()):
             try:
                 process.release(waiting)
             except DATABASE_UNAVAILABLE as error:
                 log.warning("could not release tasks; retrying in 1 s: %s", error)
                 time.sleep(1)
+
+    def _undo_drain(self, worker: Worker) -> None:
+        """Receive messages again (`polling drain --undo`)."""
+        log.warning("the drain was undone; this process receives messages again")
+        for thread in worker.workers:
+            thread.resume()

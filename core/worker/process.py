@@ -161,6 +161,7 @@ class WorkerProcess:
         self.on_release: Callable[[Sequence[Dispatch]], None] = lambda _: None
         self.on_vacancy: Callable[[], None] = lambda: None
         self.on_drain: Callable[[], None] = lambda: None
+        self.on_undo: Callable[[], None] = lambda: None
 
     def open(self, *, threads: int, serves: Sequence[str]) -> None:
         """Start saving results and renewing leases.
@@ -424,6 +425,11 @@ class WorkerProcess:
         if drain_requested and not self.draining.is_set():
             self.draining.set()
             self.on_drain()
+        elif not drain_requested and self.draining.is_set():
+            self.draining.clear()
+            self.on_undo()
+            self._heartbeat()  # registers the queues again
+            return
         self._record_throughput()
         self._record_use()
 

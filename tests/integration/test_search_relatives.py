@@ -62,7 +62,7 @@ ITEMS = (
     mail("es", "Reunión", "Mañana enviaré los presupuestos y las facturas del piñón."),
     mail("pt", "Orçamento", "As informações de pagamento estão na conta de João."),
     mail("it", "Città", "Il preventivo è pronto, perché gli ordini sono arrivati."),
-    mail("nl", "Huurovereenkomst", "De zorgverzekering en de rekeningen zijn niet betaald, 's avonds."),
+    mail("nl", "Huurovereenkomst", "De zorgverzekering en de rekeningen zijn niet betaald."),
     mail("vi", "Hóa đơn", "Tôi đã gửi hợp đồng thuê nhà cho chị Nguyễn."),
     mail("zh-tw", "會議紀錄", "請於週五前繳交發票與收據。"),
     mail("zh", "项目", "合同已经签了，增值税专用发票明天寄出。"),
@@ -88,7 +88,7 @@ ITEMS = (
          " and ftp.mirror-one.example:2121/pub and C:\\Users\\ann\\notes.txt and 10.20.30.40"),
     mail("mail", "Kontakt", "Write to first.last+tag@sub.kontor-nord.example, or @oncall."),
     mail("hyphen", "Follow-up", "The well-known e-mail about state-of-the-art check-in."),
-    mail("apostrophe", "O'Brien", "Don't forget Peter's and the Müllers\u2019 keys at 5 o\u2019clock."),
+    mail("apostrophe", "O'Brien", "Don't forget Peter's and the Müllers\u2019 keys."),
     mail("sign", "C++ and C#", "We use C++, C#, .NET and R&D at AT&T, node.js 50% off $99.95"),
     mail("version", "Release", "Version 2.10.3-rc1 of libssl1.1 fixes CVE-2026-12345."),
     mail("ligature", "The eﬃcient oﬃce", "Ｆｕｌｌｗｉｄｔｈ ﬁle Ⅳ"),
@@ -158,7 +158,8 @@ c++ sign | c# sign | .net sign | R&D sign | AT&T sign | node.js sign | $99.95 si
 cve 12345 version | rc1 version
 efficient ligature | office ligature | fullwidth ligature | file ligature
 from:nunez people | from:"maria jose" people | from:maria-jose people | from:núñez people
-from:mj.nunez@people.kontor.example people | from:kontor.example people | from:@kontor.example people
+from:mj.nunez@people.kontor.example people | from:kontor.example people
+from:@kontor.example people
 to:lukasz people | to:zolc people | to:team+all@list.example people | to:list.example people
 cc:berg people | to:"van der berg" people | to:jan@berg.example people | from:hr people
 FROM:Nunez people | from: nunez people | in:"Kunden/Süd" people | in:kunden/sued people
@@ -201,6 +202,4 @@ def test_the_wanted_item_is_among_the_first_three(api, kept) -> None:
         ids = [item["external_id"] for item in answer.json()["items"]]
         if wanted and wanted not in ids[:3]:
             missed.append((query, wanted, ids[:5]))
-        if not wanted:
-            print(query, ids)
     assert not missed, "\n".join(map(str, missed))

@@ -109,7 +109,8 @@ def _complete(command: Any) -> None:
 
 def _not_empty(context: Any, parameter: Any, value: Any) -> Any:
     """Refuse an empty word, as from an unset variable of a shell: it could mean anything."""
-    if value == "" or (isinstance(value, list | tuple) and "" in value):
+    words = value if isinstance(value, list | tuple) else [value]
+    if "" in words and value != parameter.default:
         raise typer.BadParameter("it is empty", ctx=context, param=parameter)
     return value
 

@@ -2074,13 +2074,13 @@ MUTATIONS = [
         ("tests/security/test_user_slots.py",),
     ),
     Mutation(
-        "a file whose readers fail is given up",
+        "readers that fail give a file up",
         (("core/worker/documents.py", 'if row["attempts"] < document_texts.MAX_ATTEMPTS:',
           "if True:"),),
         ("tests/integration/test_documents.py",),
     ),
     Mutation(
-        "a file that kills its processes is given up",
+        "processes give a file up that kills them",
         (("core/worker/documents.py", 'if row["attempts"] > document_texts.MAX_ATTEMPTS:',
           "if False:"),),
         ("tests/integration/test_documents.py",),
@@ -2093,7 +2093,8 @@ MUTATIONS = [
     ),
     Mutation(
         "a document has no name in the file system",
-        (("core/worker/documents.py", "tempfile.TemporaryFile()", "tempfile.NamedTemporaryFile()"),),
+        (("core/worker/documents.py", "tempfile.TemporaryFile()",
+          "tempfile.NamedTemporaryFile()"),),
         ("tests/integration/test_documents.py",),
     ),
     Mutation(

@@ -22,7 +22,7 @@ WITHOUT_WORDS = ("source",)
 MAX_PLACES = 50
 """The number of labels and folders of an item that `in:` finds."""
 
-# One transaction at a time writes documents: those of the indexer and of the workers.
+# One transaction at a time writes documents: one of the indexer, or of a worker.
 WAIT_FOR_PROGRESS = "SELECT FROM search_progress FOR UPDATE"
 # The primary key serves the ids, and the unique index on account and external id serves the parent.
 # The index on account and parent serves the files of an item.

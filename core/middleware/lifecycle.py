@@ -80,9 +80,8 @@ class Lifecycle(Middleware):
         self._process.on_drain = lambda: threading.Thread(
             target=self._drain, args=(worker,), name="drain", daemon=True
         ).start()
-        declared = {*broker.get_declared_queues(), EXTRACT_QUEUE}
         self._process.on_undo = lambda: self._undo_drain(worker)
-        serves = sorted(worker.consumer_whitelist or declared)
+        serves = sorted(worker.consumer_whitelist or {*broker.get_declared_queues(), EXTRACT_QUEUE})
         self._process.open(threads=worker.worker_threads, serves=serves)
         exclude_loaded()
 

@@ -91,7 +91,7 @@ def _supervise(
 
 
 def _beside(workers: int) -> str:
-    """Return what a second `up` on the same database does."""
+    """Return the report of a second `up` about the workers that run already."""
     others = counted(workers, "worker process", "worker processes")
     return (
         f"Another `polling up`, or other workers, already run with this database: {others}."

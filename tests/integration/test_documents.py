@@ -13,12 +13,15 @@ from core import TaskOutput
 from core.content import document_texts
 from core.content.document_texts import MAX_ATTEMPTS
 from core.errors import StoreUnavailable
+from core.ledger import processes
 from core.search import extraction
 from core.search.extraction import ReaderFailed, ReaderStopped
+from core.service.fleet.doctor import fleet
 from core.transport.messages import EXTRACT_QUEUE
 from core.worker.documents import DocumentReader
 
 STATE = "SELECT text, reason, attempts, extracted_at IS NOT NULL AS is_read FROM extracted_text"
+HASH = "SELECT hash FROM extracted_text"
 EXPIRE = "UPDATE extracted_text SET claimed_until = clock_timestamp() - interval '1 second'"
 PLACE = "/v1/user-integration-content"
 
@@ -115,6 +118,15 @@ def test_only_processes_with_the_queue_read(backend, desk, file) -> None:
         if EXTRACT_QUEUE in serves:
             until(lambda: state(desk)[-1], "the file is read")
         reader.close()
+
+
+def test_doctor_reports_files_that_no_worker_reads(desk, healthy, file) -> None:
+    serving = processes.serving(desk.conn)
+    (check,) = fleet._texts(desk.conn, serving)
+    assert (check.status, "1 file waits" in check.message) == ("warn", True)
+    assert list(fleet._texts(desk.conn, serving | {EXTRACT_QUEUE: (1, 1)})) == []
+    document_texts.finish(desk.conn, {"content_id": file, "hash": desk.value(HASH)}, "x", None)
+    assert list(fleet._texts(desk.conn, serving)) == []
 
 
 def test_a_process_that_takes_no_tasks_reads_none(backend, desk, file) -> None:

@@ -91,8 +91,9 @@ def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry)
 def _texts(conn: Conn, serving: dict[str, tuple[int, int]]) -> Iterator[Check]:
     """Yield the files whose text waits, if no running worker reads them."""
     if serving and EXTRACT_QUEUE not in serving and (number := document_texts.waiting(conn)):
-        waits = f"the text of {counted(number, 'file')} waits, and no worker serves {EXTRACT_QUEUE}"
-        yield Check("texts", "warn", waits, Advice("start-worker-for-texts"))
+        waits = counted(number, "file waits", "files wait")
+        message = f"{waits} to be read for the search, and no worker serves {EXTRACT_QUEUE}"
+        yield Check("texts", "warn", message, Advice("start-worker-for-texts"))
 
 
 def _dispatcher(status: leadership.Status, serving: dict[str, tuple[int, int]]) -> Check:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from core.errors import SettingsError
 
@@ -52,6 +53,7 @@ def _worker(arguments: Sequence[str]) -> int:
 
     words = [ACTORS, "--skip-logging", *arguments, NO_FOLDER]
     parser = cli.make_argument_parser()  # type: ignore[no-untyped-call]
+    parser.error = _refuse
     return int(cli.main(parser.parse_args(words)) or 0)  # type: ignore[no-untyped-call]
 
 
@@ -59,10 +61,18 @@ def _scheduler(arguments: Sequence[str]) -> int:
     import periodiq
 
     words = [ACTORS, *arguments, NO_FOLDER]
+    parser = periodiq.make_argument_parser()
+    parser.error = _refuse
     try:
-        return int(periodiq.main(periodiq.make_argument_parser().parse_args(words)) or 0)
+        return int(periodiq.main(parser.parse_args(words)) or 0)
     except KeyboardInterrupt:
         return 0
+
+
+def _refuse(message: str) -> NoReturn:
+    """Report wrong options as `polling` does, and not with the usage of the other program."""
+    sys.stderr.write(f"error: {message}\nTry: polling {sys.argv[1]} --help\n")
+    sys.exit(2)
 
 
 PROGRAMS = {"worker": _worker, "scheduler": _scheduler}

@@ -14,7 +14,6 @@ from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -54,6 +53,19 @@ class Quotas(BaseModel, extra="forbid"):
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
 """The origin of a page: https://www.rfc-editor.org/rfc/rfc6454#section-6.2."""
 
+CRON_NAMES = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
+CRON_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+"""The bounds of minutes, hours, days, months and weekdays."""
+
+_CRON_ITEM = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/0*[1-9]\d*)?")
+_PUBLIC_URL = re.compile(rf"(?:{ORIGIN.pattern})(?:/[\w./~-]*)?", re.ASCII)
+
+Seconds = Annotated[float, Field(gt=0, le=604_800)]
+Days = Annotated[float, Field(gt=0, le=36_500)]
+Count = Annotated[int, Field(gt=0, le=100_000)]
+Rate = Annotated[float, Field(gt=0, le=1_000_000)]
+"""Numbers up to a week, a century, and more than any installation has: others are mistakes."""
+
 _PARSERS = {"database_url": setting_urls.database_url, "redis_url": setting_urls.redis_url}
 
 
@@ -86,23 +98,23 @@ class Settings(BaseSettings):
     """
     cron_schedule: str = "*/2 * * * *"
     """The schedule by which `periodiq` sends `poll_due`."""
-    batch_size: PositiveInt = 100
+    batch_size: Count = 100
     """Due accounts that one statement claims. It is repeated until no account is due."""
-    lease_seconds: PositiveFloat = 60.0
+    lease_seconds: Seconds = 60.0
     """Seconds until the lease of a dispatched task expires, unless renewed."""
-    max_attempts: PositiveInt = 3
+    max_attempts: Count = 3
     """Quick attempts of a task before it is deferred or parked."""
-    give_up_after_days: PositiveFloat = 7.0
+    give_up_after_days: Days = 7.0
     """Days since its first failure after which a task is parked that was deferred 10 times."""
-    task_timeout_seconds: PositiveFloat = 300.0
+    task_timeout_seconds: Seconds = 300.0
     """Seconds that a task may run, unless its `@task` sets another limit."""
-    retention_days: PositiveFloat = 30.0
+    retention_days: Days = 30.0
     """Days until an ended run and its tasks are deleted. Parked and deferred tasks stay."""
-    deleted_retention_days: PositiveFloat | None = None
+    deleted_retention_days: Days | None = None
     """Days until an item that was deleted at the source is removed. Default: never."""
-    audit_retention_days: PositiveFloat = 365.0
+    audit_retention_days: Days = 365.0
     """Days until a row of the audit trail is deleted."""
-    erase_after_minutes: NonNegativeFloat = 60.0
+    erase_after_minutes: float = Field(60.0, ge=0, le=525_600)
     """Minutes for which the content of an erased account is hidden before it is deleted."""
     access_log: bool = False
     """Log each request to `polling serve` with its client and its duration."""
@@ -116,9 +128,9 @@ class Settings(BaseSettings):
     """JSON: ceilings in configs, by domain and field, such as `{"ftp": {"max_connections": 8}}`."""
     quotas: Quotas = Quotas()
     """JSON: quotas of each user, such as `{"accounts": 20, "bytes": 10000000000, "runs": 2000}`."""
-    processes: PositiveInt = 2
+    processes: Count = 2
     """Worker processes that `polling up` starts."""
-    threads: PositiveInt = 8
+    threads: Count = 8
     """Threads in each of these worker processes."""
     log_level: str = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
@@ -144,13 +156,13 @@ class Settings(BaseSettings):
     """Comma-separated hosts that `polling serve` answers to, besides `public_url` and loopback."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.0/8", "::1")
     """Comma-separated addresses and networks of proxies whose `X-Forwarded-For` is believed."""
-    max_connections: PositiveInt = 4_000
+    max_connections: Count = 4_000
     """The maximum number of connections to `polling serve`."""
-    max_connections_per_address: PositiveInt = 256
+    max_connections_per_address: Count = 256
     """The maximum number of connections, and of requests in progress, from one address."""
-    max_requests_per_second_per_address: PositiveFloat = 100.0
+    max_requests_per_second_per_address: Rate = 100.0
     """Requests without a valid token from one address, on average."""
-    max_requests_per_second_per_user: PositiveFloat = 100.0
+    max_requests_per_second_per_user: Rate = 100.0
     """Requests of one user, on average. Operators have no bound."""
     allow_private_hosts: bool = False
     """Let accounts made with a user's token connect to loopback, private and link-local hosts."""
@@ -230,6 +242,20 @@ class Settings(BaseSettings):
             raise ValueError("it is missing, and POLLING_OIDC_ISSUER is set")
         return value or None
 
+    @field_validator("public_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value and _PUBLIC_URL.fullmatch(value) is None:
+            raise ValueError("an address is like https://polling.example.org")
+        return value or None
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if value == "":
+            raise ValueError("it is empty; remove it to use the default folder")
+        return value
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -245,7 +271,10 @@ class Settings(BaseSettings):
     @field_validator("cron_schedule")
     @classmethod
     def _five_fields(cls, value: str) -> str:
-        if len(value.split()) != 5 and not value.startswith("@"):
+        fields = value.split()
+        if value.strip() not in CRON_NAMES and not (
+            len(fields) == 5 and all(map(_is_cron_field, fields, CRON_FIELDS))
+        ):
             raise ValueError("a cron schedule has five fields, such as */2 * * * *")
         return value
 
@@ -253,6 +282,18 @@ class Settings(BaseSettings):
     def blob_location(self) -> str:
         """The blob store's URL; a bare path is a directory."""
         return self.blob_url or str(self.home / "blobs")
+
+
+def _is_cron_field(field: str, bounds: tuple[int, int]) -> bool:
+    """Return True for a field such as `*/2`, `1-5,9` or `mon`."""
+    items = [_CRON_ITEM.fullmatch(item) for item in field.split(",")]
+    words = [word for item in items if item is not None for word in item.groups() if word]
+    numbers = [int(word) for word in words if word.isdecimal()]
+    return (
+        all(items)
+        and all(bounds[0] <= number <= bounds[1] for number in numbers)
+        and (len(numbers) == len(words) or bounds in CRON_FIELDS[3:])
+    )
 
 
 RENAMED = {

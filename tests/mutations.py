@@ -2069,9 +2069,43 @@ MUTATIONS = [
     ),
     Mutation(
         "users take turns when the texts of files are read",
-        (("core/service/content/document_texts.py", "AND w.user_id > %(after)s {_OLDEST}",
+        (("core/content/document_texts.py", "AND w.user_id > %(after)s {_OLDEST}",
           "{_OLDEST}"),),
         ("tests/security/test_user_slots.py",),
+    ),
+    Mutation(
+        "readers that fail give a file up",
+        (("core/worker/documents.py", 'if row["attempts"] < document_texts.MAX_ATTEMPTS:',
+          "if True:"),),
+        ("tests/integration/test_documents.py",),
+    ),
+    Mutation(
+        "processes give a file up that kills them",
+        (("core/worker/documents.py", 'if row["attempts"] > document_texts.MAX_ATTEMPTS:',
+          "if False:"),),
+        ("tests/integration/test_documents.py",),
+    ),
+    Mutation(
+        "an outage counts no attempt of a file",
+        (("core/content/document_texts.py", "SET attempts = attempts - 1",
+          "SET attempts = attempts"),),
+        ("tests/integration/test_documents.py",),
+    ),
+    Mutation(
+        "a document has no name in the file system",
+        (("core/worker/documents.py", "tempfile.TemporaryFile()",
+          "tempfile.NamedTemporaryFile()"),),
+        ("tests/integration/test_documents.py",),
+    ),
+    Mutation(
+        "the reader of documents is confined",
+        (("core/search/extraction.py", "    sys.addaudithook(_refuse)\n", ""),),
+        ("tests/unit/test_search_words.py",),
+    ),
+    Mutation(
+        "a drain that is undone ends",
+        (("core/worker/process.py", "            self.draining.clear()\n", ""),),
+        ("tests/integration/test_worker_process.py",),
     ),
     Mutation(
         "a user's own credentials have a group of that user",

@@ -93,7 +93,7 @@ def command() -> Any:
 
 
 def _complete(command: Any) -> None:
-    """Accept `-h` and `WORDS`, and show flags without a type in the help: they take no value."""
+    """Accept `-h` and `WORDS`, refuse empty words, and show flags without a type in the help."""
     command.context_settings["help_option_names"] = ["-h", "--help"]
     command.context_settings["token_normalize_func"] = _documented
     for parameter in command.get_params(
@@ -101,8 +101,18 @@ def _complete(command: Any) -> None:
     ):
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
+        elif parameter.callback is None:
+            parameter.callback = _not_empty
     for subcommand in getattr(command, "commands", {}).values():
         _complete(subcommand)
+
+
+def _not_empty(context: Any, parameter: Any, value: Any) -> Any:
+    """Refuse an empty word, as from an unset variable of a shell: it could mean anything."""
+    words = value if isinstance(value, list | tuple) else [value]
+    if "" in words and value != parameter.default:
+        raise typer.BadParameter("it is empty", ctx=context, param=parameter)
+    return value
 
 
 def _documented(word: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.cli.listing import PAGE
-from core.cli.output import dump_all, note, say, short, table
+from core.cli.output import clean, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import Json
 from core.service.formatting import ago
@@ -57,7 +57,10 @@ def audit(
             return
         rows = _newest(conn, engine.query_slots, audit_filter, limit or PAGE)
     if not rows:
-        say("No acts.")
+        named = [
+            f"{name} {clean(value)}" for name, value in (("user", user_id), ("act", act)) if value
+        ]
+        say(f"No acts with {', '.join(named)}." if named else "No acts.")
         return
     table(("TIME", "ACT", "OBJECT", "USER", "BY", "FROM"), map(_cells, rows), wide="OBJECT")
 

@@ -7,6 +7,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 a run ended as partial, 4 tim
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -44,7 +45,7 @@ def _run_guarded(argv: Sequence[str]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except Exception as error:  # noqa: BLE001  every error becomes a message and an exit code
-        return _report(error)
+        return _report(error, argv)
 
 
 def _invoke(argv: Sequence[str]) -> int:
@@ -54,14 +55,14 @@ def _invoke(argv: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, argv: Sequence[str]) -> int:
     if isinstance(error, PollingError):
         fail_with(error)
         return 1
     if type(error).__name__ == "Abort":
         return 130
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-        return _report_usage(error)
+        return _report_usage(error, argv)
     if (catalogued := _catalogued(error)) is not None:
         fail_with(catalogued)
     else:
@@ -73,16 +74,25 @@ def _report(error: Exception) -> int:
     return 1
 
 
-def _report_usage(error: Any) -> int:
+def _report_usage(error: Any, argv: Sequence[str]) -> int:
     """Report wrong usage and return the exit code."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         return int(error.exit_code)  # a group without a subcommand has printed its help
-    path = context.command_path if context is not None else "polling"
+    words = itertools.takewhile(lambda word: not word.startswith("-"), argv)
+    path = context.command_path if context is not None else " ".join(("polling", *words))
     if (problem := _invalid(error)) is not None:
         error.message = problem
-    fail(error.format_message().rstrip("."), f"Try: {path} --help")
+    advice = f"To list, run: {path}" if _asks_for_list(error) else f"Try: {path} --help"
+    fail(" ".join(error.format_message().split()).rstrip("."), advice)
     return int(error.exit_code)
+
+
+def _asks_for_list(error: Any) -> bool:
+    """Return True if a group that lists without a subcommand got the subcommand `list`."""
+    group = error.ctx.command if error.ctx is not None and error.ctx.parent else None
+    lists = getattr(group, "invoke_without_command", False)
+    return lists and error.format_message() in ("No such command 'list'.", "No such command 'ls'.")
 
 
 def _invalid(error: Any) -> str | None:

@@ -15,6 +15,7 @@ from core.db.pool import DATABASE_UNAVAILABLE, open_connection
 from core.ledger import leadership
 from core.programs import command, worker_command
 from core.service.fleet import liveness
+from core.service.formatting import counted
 from core.supervisor import Program, Supervisor, print_line
 from core.transport.queues import Queues
 
@@ -69,10 +70,12 @@ def _supervise(
     queues = Queues(environment.redis_url, settings.redis_namespace)
     queues.require()
     queues.close()
-    ended = threading.Event()
+    before, ended = _running_workers(environment), threading.Event()
+    if before:
+        print_line("up", _beside(len(before)))
     announcer = threading.Thread(
         target=_announce,
-        args=(settings, environment, processes, port, _running_workers(environment), ended),
+        args=(settings, environment, processes, port, before, ended),
     )
     watcher = threading.Thread(
         target=plugin_code.watch, args=(settings.plugins, _report_change, ended)
@@ -85,6 +88,15 @@ def _supervise(
         ended.set()
         announcer.join()
         watcher.join()
+
+
+def _beside(workers: int) -> str:
+    """Return the report of a second `up` about the workers that run already."""
+    others = counted(workers, "worker process", "worker processes")
+    return (
+        f"Another `polling up`, or other workers, already run with this database: {others}."
+        " This `polling up` starts more beside them. Either may be stopped with Ctrl-C."
+    )
 
 
 def _report_change(plugin: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.cli.listing import PAGE
-from core.cli.output import dump_all, note, say, table
+from core.cli.output import clean, dump_all, note, say, table
 from core.cli.session import backend, busy
 from core.cli.types import EraseUser, Json, Now, Yes
 from core.errors import InvalidInput
@@ -120,7 +120,7 @@ def _use(user_id: str | None, days: int | None, limit: int, *, json: bool) -> No
     if json:
         dump_all(rows)
     elif not rows:
-        say("No use in these days.")
+        say("No use in these days." if user_id is None else f"No use of {clean(user_id)}.")
     else:
         heading = "USER" if user_id is None else "DAY"
         columns = (heading, "POLLS", "TASKS", "THREAD SECONDS", "BYTES IN", "BYTES KEPT")

@@ -13,7 +13,10 @@ STEPS: Mapping[str, Steps] = {
     "start-scheduler": Steps("Start the scheduler", cli="Run: polling up, or periodiq core.actors"),
     "check-scheduler": Steps("Check that `periodiq core.actors` runs"),
     "start-worker-with-plugin": Steps("Start a worker where a plugin for {domain} is installed"),
-    "restart-draining-workers": Steps(RESTART_WORKERS),
+    "start-worker-for-texts": Steps("Start a worker with the queue polling-extract"),
+    "restart-draining-workers": Steps(
+        RESTART_WORKERS, cli="Restart the workers, or run: polling drain --all --undo"
+    ),
     "restart-workers-for-plugin": Steps(
         "Restart the workers: they started before the plugin was installed"
     ),

@@ -89,7 +89,7 @@ ENTRIES: Catalog = {
         422,
         "invalid cursor",
         "Start at the first page",
-        cli="Start at the first page, without --after",
+        cli="Start at the beginning, without --after or --since",
         rest="Start at the first page, without `after`",
     ),
     "cursor-outdated": entry(

@@ -20,7 +20,7 @@ from core.environment import leave_environment
 from core.errors import PollingError
 from core.ledger.outcomes import Dispatch
 from core.middleware.base import give_up
-from core.transport.messages import POLL_QUEUE
+from core.transport.messages import EXTRACT_QUEUE, POLL_QUEUE
 from core.worker.garbage import exclude_loaded
 from core.worker.process import WorkerProcess
 
@@ -80,7 +80,8 @@ class Lifecycle(Middleware):
         self._process.on_drain = lambda: threading.Thread(
             target=self._drain, args=(worker,), name="drain", daemon=True
         ).start()
-        serves = sorted(worker.consumer_whitelist or broker.get_declared_queues())
+        self._process.on_undo = lambda: self._undo_drain(worker)
+        serves = sorted(worker.consumer_whitelist or {*broker.get_declared_queues(), EXTRACT_QUEUE})
         self._process.open(threads=worker.worker_threads, serves=serves)
         exclude_loaded()
 
@@ -142,16 +143,22 @@ class Lifecycle(Middleware):
     def _drain(self, worker: Worker) -> None:
         """Stop receiving messages, and release tasks that have not started (`polling drain`).
 
-        Running tasks finish. Draining lasts until the process exits.
+        Running tasks finish. Draining lasts until the process exits, or until it is undone.
         """
         log.warning("drain requested; this process finishes its running tasks and receives no more")
         process = self._process
         process.draining.set()
         for thread in worker.workers:
             thread.pause()
-        while waiting := process.inflight.withdraw():
+        while process.draining.is_set() and (waiting := process.inflight.withdraw()):
             try:
                 process.release(waiting)
             except DATABASE_UNAVAILABLE as error:
                 log.warning("could not release tasks; retrying in 1 s: %s", error)
                 time.sleep(1)
+
+    def _undo_drain(self, worker: Worker) -> None:
+        """Receive messages again (`polling drain --undo`)."""
+        log.warning("the drain was undone; this process receives messages again")
+        for thread in worker.workers:
+            thread.resume()

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.rest import contract
 from core.rest.contract import WRITES, Contract
+from core.rest.earlier_names import EarlierNames
 from core.rest.idempotency import PARAMETER, WITHOUT, Idempotency
 from core.rest.metrics import Metrics
 from core.rest.routes import (
@@ -42,7 +43,6 @@ from core.rest.routes import (
 )
 from core.rest.routes import problems as problem_responses
 from core.service.backend import Backend
-from core.service.content.document_texts import DocumentReader
 from core.service.content.search_index import SearchIndexer
 from core.web import problems
 from core.web.body_limit import BodySize
@@ -125,14 +125,12 @@ def build(backend: Backend) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.feed_watcher = FeedWatcher(backend)
-        threads = (SearchIndexer(backend.database), DocumentReader(backend))
-        for thread in threads:
-            thread.start()
+        indexer = SearchIndexer(backend.database)
+        indexer.start()
         try:
             yield
         finally:
-            for thread in threads:
-                thread.stop()
+            indexer.stop()
 
     app = FastAPI(
         title="integration polling",
@@ -163,6 +161,7 @@ def build(backend: Backend) -> FastAPI:
     app.add_exception_handler(405, problems.with_methods(app.state.contract.methods))
     app.add_middleware(BodySize)
     app.add_middleware(Representations)
+    app.add_middleware(EarlierNames)
     app.add_middleware(Head)
     app.add_middleware(Headers)
     app.add_middleware(OtherOrigins, backend=backend)

@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from core.search import languages, numbers
-from core.search.words import Word, folded, spelled_out, words
+from core.search.words import Word, folded, joined, spelled_out, words
 
-FORM = 2
+FORM = 3
 """The version of the form of documents. The indexer writes documents of earlier forms again."""
 
 MAX_TEXT_CHARS = 100_000
@@ -76,11 +76,11 @@ def document(item: IndexedItem) -> str:
     name, body = list(words(item.name)), list(words(text))
     spoken = languages.detected(word.spelled for word in (*name, *body))
     weight = "C" if item.is_message_of_place else "A"
-    position = _add(lexemes, name, 1, weight, spoken, numbers.endings(item.name))
+    position = _add(lexemes, name, 1, weight, spoken, _endings(item.name))
     people = list(_people(item.people))
     for _, shown in people:
         position = _add(lexemes, list(words(shown)), position + GAP, "C", ())
-    _add(lexemes, body, position + GAP, "", spoken, numbers.endings(text))
+    _add(lexemes, body, position + GAP, "", spoken, _endings(text))
     for role, shown in people:
         for lexeme in person(shown):
             for operator in ROLES[role]:
@@ -119,6 +119,14 @@ def quoted(lexeme: str) -> str:
     """Return a word in quotes, as in the text of a `tsvector` or a `tsquery`."""
     doubled = lexeme.replace("\\", "\\\\").replace("'", "''")
     return f"'{doubled}'"
+
+
+def _endings(text: str) -> Mapping[int, Sequence[str]]:
+    """Return other spellings of numbers and joined words, by the place where each one ends."""
+    found = numbers.endings(text)
+    for end, word in joined(text):
+        found[end].append(word)
+    return found
 
 
 def _people(people: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,24 +1,28 @@
-"""The text of documents: PDF, Office and OpenDocument files, HTML, mail and plain text.
+"""The text of documents: PDF, Office, OpenDocument and RTF files, HTML, mail and plain text.
 
-Plain text, HTML and mail are read in the process. Other formats are read in a child process, whose
-memory and time are bounded: `python -m core.search.extraction FILE FORMAT`.
+Plain text, HTML and mail are read in the process, by readers that bound their own work. Other
+formats are read in a child process, `python -m core.search.extraction FORMAT`. Its memory and time
+are bounded, it writes no file, opens no connection, and starts no process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import resource
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Protocol
+from typing import IO, Any, Protocol
 from xml.etree.ElementTree import ParseError, XMLParser
 
 from core import mail
+from core.mail.budget import Budget
+from core.mail.rtf import text_of_rtf
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """The largest document whose text is extracted."""
@@ -32,6 +36,9 @@ MAX_EXTRACTED_CHARS = 400_000
 MAX_SECONDS = 30
 """The seconds that the child process may take; half of them on a CPU."""
 
+LOOK_SECONDS = 0.5
+"""Seconds between two looks whether the process that waits for a child process stops."""
+
 MAX_MEMORY_BYTES = 768 << 20
 """The address space of the child process."""
 
@@ -40,6 +47,9 @@ MAX_PART_BYTES = 128 << 20
 
 MAX_ENTRIES = 10_000
 """The maximum number of entries of an archive that are read."""
+
+MAX_RTF_STEPS = 2_000_000
+"""The words, texts and braces of RTF that are read."""
 
 HEAD_BYTES = 4_096
 """The bytes at the beginning by which a format is recognized."""
@@ -51,11 +61,28 @@ _HTML = re.compile(
 )
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _HTML_NAME = re.compile(r"\.(?:x?html?|xht)$", re.IGNORECASE)
+_ENCRYPTED_ODF = b"encryption-data"
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+
+
+READ_BY_CHILD = ("pdf", "archive", "rtf")
+"""The formats that a child process reads."""
+
+REFUSED = ("socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.system")
+"""The beginnings of audit events that the child process refuses."""
 
 
 class Unreadable(Exception):
     """The text of a document cannot be extracted; the message is the reason."""
+
+
+class ReaderFailed(Unreadable):
+    """The child process failed, or took too much. On a machine with less load, it may not."""
+
+
+class ReaderStopped(Exception):
+    """The process stops, so it ended the child process."""
 
 
 def format_of(head: bytes, name: str, content_type: str | None) -> str | None:
@@ -70,6 +97,10 @@ def format_of(head: bytes, name: str, content_type: str | None) -> str | None:
         return "pdf"
     if head[:4] == b"PK\x03\x04":
         return "archive"
+    if head[:5] == b"{\\rtf":
+        return "rtf"
+    if head[:8] == _OLE:
+        return "ole"
     kind = (content_type or "").partition(";")[0].strip().lower()
     if kind == "message/rfc822" or name.lower().endswith(".eml"):
         return "mail"
@@ -87,7 +118,13 @@ def format_of(head: bytes, name: str, content_type: str | None) -> str | None:
 
 
 def in_process(data: bytes, format: str, content_type: str | None = None) -> str:
-    """Return the text of plain text, HTML or a mail."""
+    """Return the text of plain text, HTML or a mail.
+
+    Raises:
+      Unreadable: No reader knows the format.
+    """
+    if format == "ole":
+        raise Unreadable("it is encrypted, or has a format of Office before 2007")
     if format == "mail":
         read = mail.read(data)
         return f"{read.subject or ''}\n{read.text}"[:MAX_EXTRACTED_CHARS]
@@ -96,35 +133,59 @@ def in_process(data: bytes, format: str, content_type: str | None = None) -> str
     return (mail.text_of_html(text).text if format == "html" else text)[:MAX_EXTRACTED_CHARS]
 
 
-def in_child(path: Path, format: str) -> str:
-    """Return the text of a PDF or an archive, read by a child process.
+def in_child(file: IO[bytes], format: str, is_stopping: Callable[[], bool] = lambda: False) -> str:
+    """Return the text of a document, read by a child process.
+
+    Args:
+      file: The document, a file of the operating system.
+      format: One of `READ_BY_CHILD`.
+      is_stopping: True if the child process has to end. Default: never.
 
     Raises:
-      Unreadable: The document is damaged or encrypted, has no text, or takes too much.
+      ReaderFailed: The child process failed, or took too much.
+      ReaderStopped: `is_stopping` returned True.
+      Unreadable: The document is damaged or encrypted, or has no text.
     """
-    arguments = [sys.executable, "-P", "-m", "core.search.extraction", str(path), format]
-    try:
-        done = subprocess.run(
-            arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=MAX_SECONDS,
-            check=False, env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Unreadable(f"it takes more than {MAX_SECONDS} s") from None
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        known = done.returncode == 3 and lines
-        raise Unreadable(lines[-1][:200] if known else "reading it takes too much, or fails")
-    return done.stdout.decode("utf-8", "replace")[:MAX_EXTRACTED_CHARS]
+    file.flush()
+    command = [sys.executable, "-P", "-B", "-m", "core.search.extraction", format]
+    child = subprocess.Popen(
+        command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
+        env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    with child:
+        try:
+            output, errors = _output(child, is_stopping)
+        finally:
+            child.kill()
+    if child.returncode == 3:
+        raise Unreadable(errors.decode("utf-8", "replace").strip()[:200])
+    if child.returncode:
+        raise ReaderFailed("reading it takes too much, or fails")
+    text = output.decode("utf-8", "replace")[:MAX_EXTRACTED_CHARS]
+    if not text.strip():
+        raise Unreadable("it has no text")
+    return text
+
+
+def _output(child: subprocess.Popen[bytes], is_stopping: Callable[[], bool]) -> tuple[bytes, bytes]:
+    deadline = time.monotonic() + MAX_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            return child.communicate(timeout=LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            if is_stopping():
+                raise ReaderStopped from None
+    raise ReaderFailed(f"it takes more than {MAX_SECONDS} s")
 
 
 # In the child process
 # --------------------------------------------------------------------------------------------------
 
 
-def _pdf(path: Path) -> Iterator[str]:
+def _pdf(file: IO[bytes]) -> Iterator[str]:
     from pypdf import PdfReader
 
-    reader = PdfReader(path)
+    reader = PdfReader(file)
     if reader.is_encrypted and not reader.decrypt(""):
         raise Unreadable("it is encrypted")
     if reader.metadata is not None and reader.metadata.title:
@@ -133,16 +194,26 @@ def _pdf(path: Path) -> Iterator[str]:
         yield page.extract_text()
 
 
-def _archive(path: Path) -> Iterator[str]:
+def _rtf(file: IO[bytes]) -> Iterator[str]:
+    found = text_of_rtf(file.read(MAX_PART_BYTES), Budget(MAX_RTF_STEPS))
+    yield mail.text_of_html(found.text).text if found.is_html else found.text
+
+
+def _archive(file: IO[bytes]) -> Iterator[str]:
     """Yield the text of an Office, OpenDocument or EPUB file."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         names = archive.namelist()[:MAX_ENTRIES]
         format = next((_ARCHIVES[name] for name in names if name in _ARCHIVES), None)
         if format is None and "mimetype" in names:
-            kind = archive.read("mimetype")[:100]
+            kind = _part(archive, "mimetype", 100)
             format = "epub" if b"epub" in kind else "odf" if b"opendocument" in kind else None
         if format is None:
             raise Unreadable("it is an archive without a document")
+        if any(entry.flag_bits & 1 for entry in archive.infolist()[:MAX_ENTRIES]) or (
+            "META-INF/manifest.xml" in names
+            and _ENCRYPTED_ODF in _part(archive, "META-INF/manifest.xml")
+        ):
+            raise Unreadable("it is encrypted")
         yield from _READERS[format](archive, sorted(names, key=_natural))
 
 
@@ -151,9 +222,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
-def _part(archive: zipfile.ZipFile, name: str) -> bytes:
+def _part(archive: zipfile.ZipFile, name: str, size: int = MAX_PART_BYTES) -> bytes:
     with archive.open(name) as part:
-        return part.read(MAX_PART_BYTES)
+        return part.read(size)
 
 
 class _Target(Protocol):
@@ -314,26 +385,51 @@ def _bounded(texts: Iterator[str]) -> Iterator[str]:
             return
 
 
-def main(path: str, format: str) -> int:
-    """Print the text of a document; the exit code is 3 if it cannot be read."""
+def _confine() -> None:
+    """Bound what a document can make this process do."""
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS // 2, MAX_SECONDS // 2))
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     os.nice(10)
+    logging.disable()  # pypdf logs each defect; the waiting process would collect all of them
+    sys.addaudithook(_refuse)
+
+
+def _refuse(event: str, _: tuple[Any, ...]) -> None:
+    if event.startswith(REFUSED):
+        raise PermissionError(f"the reader of a document may not use {event}")
+
+
+def main(format: str) -> int:
+    """Print the text of the document on standard input.
+
+    Returns:
+      The exit code: 3 if the document cannot be read. The reason is then on standard error.
+    """
+    _confine()
     found: list[str] = []
     try:
-        found.extend(_bounded((_pdf if format == "pdf" else _archive)(Path(path))))
+        sys.stdin.buffer.seek(0)
+        found.extend(_bounded(_FORMATS[format](sys.stdin.buffer)))
     except Unreadable as error:
         sys.stderr.write(f"{error}\n")
         return 3
-    except Exception as error:  # noqa: BLE001 (damaged files raise anything)
+    except Exception as error:  # (damaged files raise anything)
         if not found:
+            if isinstance(error, MemoryError):
+                raise
             sys.stderr.write(f"it is damaged ({type(error).__name__})\n")
             return 3
     sys.stdout.buffer.write("\n".join(found).encode("utf-8", "replace"))
     return 0
 
 
+_FORMATS: Mapping[str, Callable[[IO[bytes]], Iterator[str]]] = {
+    "pdf": _pdf, "archive": _archive, "rtf": _rtf,
+}  # fmt: skip
+
+
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    sys.exit(main(sys.argv[1]))

@@ -24,6 +24,8 @@ _COMMON = {
     "hungarian": "a az és hogy nem egy is de ez van meg csak már el volt mint ha be ki",
     "romanian": "și de la în a că nu este cu pe un o din pentru care mai să sunt ale",
     "turkish": "ve bir bu da de için ile çok ne var olarak daha değil gibi en ama o",
+    "polish": "i w nie na się z do że to jest jak po ale za od przez dla czy tak są",
+    "czech": "a se v na je že to s do jak po ale za od pro by jsem ve tak jsou není",
     "russian": "и в не на что с по это как к но из у за от так же для он мы",
     "greek": "και το να η ο της των που με για από είναι στο την του δεν θα τα",
     "arabic": "في من على أن إلى هذا التي عن مع ما لا هذه كان الذي هو أو قد",
@@ -37,6 +39,16 @@ COMPOUNDING = frozenset(
 
 UNKNOWN = ("english", "german", "french", "spanish", "italian")
 """The languages of a text in Latin letters that is too short to tell."""
+
+LETTERS = {
+    "polish": "ąęłńśźż", "czech": "ěřů", "hungarian": "őű", "romanian": "ăâîșțşţ",
+    "turkish": "ğış", "swedish": "å", "danish": "æøå", "norwegian": "æøå", "finnish": "äö",
+    "portuguese": "ãõ",
+}  # fmt: skip
+"""Letters of languages besides `UNKNOWN`: a short text with them may be in these languages, too."""
+
+SHORT_STEMS = frozenset({"greek"})
+"""Languages whose stemmer cuts some forms of a word further than others."""
 
 _SCRIPTS = {
     "russian": "\u0400-\u04ff",
@@ -68,7 +80,8 @@ def detected(words: Iterable[str]) -> tuple[str, ...]:
     )
     best, most = hits.most_common(1)[0]
     if most < 2:
-        return UNKNOWN
+        used = set().union(*counted)
+        return (*UNKNOWN, *(language for language, own in LETTERS.items() if used & set(own)))
     near = [language for language, count in hits.most_common(3) if count > 0.6 * most]
     return tuple(near) if best else UNKNOWN
 

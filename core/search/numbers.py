@@ -1,10 +1,10 @@
-"""Numbers that people write in several ways: telephone numbers, and numbers with thousands."""
+"""Numbers that people write in several ways: of telephones and accounts, and with thousands."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 MIN_PHONE_DIGITS = 7
 """The fewest digits of a telephone number."""
@@ -29,7 +29,14 @@ _THOUSANDS = re.compile(
 )
 
 
-def endings(text: str) -> Mapping[int, list[str]]:
+IBAN = re.compile(
+    r"(?<![^\W_])[A-Za-z]{2}\d\d(?:[ \u00a0]?[A-Za-z0-9]{4}){2,7}"
+    r"(?:[ \u00a0]?[A-Za-z0-9]{1,3})?(?![^\W_])"
+)
+"""The number of a bank account (ISO 13616), with or without blanks."""
+
+
+def endings(text: str) -> defaultdict[int, list[str]]:
     """Return the words for the numbers of a text, by the place where each number ends.
 
     A telephone number is kept with its digits reversed, so that its last digits find it. Each
@@ -38,6 +45,8 @@ def endings(text: str) -> Mapping[int, list[str]]:
     found = defaultdict[int, list[str]](list)
     for number in _THOUSANDS.finditer(text):
         found[number.end()].append(re.sub(r"\D", "", number[0]))
+    for number in IBAN.finditer(text):
+        found[number.end()].append(without_blanks(number[0]))
     for count, run in enumerate(RUN.finditer(text)):
         if count >= MAX_NUMBERS:
             break
@@ -63,13 +72,18 @@ def phone(text: str) -> Iterator[tuple[str, bool]]:
     if len(digits) < MIN_PHONE_DIGITS:
         return
     digits = digits.lstrip("0")
-    if not 1 < len(digits) <= MAX_PHONE_DIGITS:
+    if len(digits) < 2:
         return
     yield _reversed(digits), True
     for code in (1, 2, 3) if is_international else ():
         if len(digits) - code >= MIN_PHONE_DIGITS:
             yield _reversed(digits[code:]), False
             yield _reversed(f"0{digits[code:]}"), False
+
+
+def without_blanks(iban: str) -> str:
+    """Return the number of a bank account as one word of the index."""
+    return re.sub(r"\s", "", iban).lower()
 
 
 def joined(text: str) -> str:

@@ -1,9 +1,9 @@
 """Search queries: words, phrases, `or`, `-`, and operators such as `from:ann`.
 
 All words must be present, and each may be the beginning of a word. `"a phrase"` has its words in
-this order, `or` stands between alternatives, and `-` excludes a word or phrase. Operators: `from:`,
-`to:`, `cc:`, `bcc:`, `in:`, `has:file`, `kind:`, `thread:`, `subject:`, `filename:`, `before:` and
-`after:`.
+this order, `or` stands between alternatives, and `-` or `NOT` excludes a word or phrase.
+Operators: `from:`, `to:`, `cc:`, `bcc:`, `in:`, `has:file`, `kind:`, `thread:`, `subject:`,
+`filename:`, `before:` and `after:`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from core.errors import InvalidInput
 from core.search import languages, numbers
 from core.search.documents import operator_lexeme, quoted
-from core.search.words import Word, folded, is_dense, spelled_out, words
+from core.search.words import Word, folded, is_dense, joined, spelled_out, words
 
 MAX_QUERY_WORDS = 64
 """The maximum number of words of a query."""
@@ -109,7 +109,7 @@ def parse(query: str, resolve: Resolve) -> Query:
     query = _UNKNOWN.sub(" ", query)
     place = 0
     while token := _TOKEN.search(query, place):
-        number = numbers.RUN.match(query, token.start())
+        number = numbers.RUN.match(query, token.start()) or numbers.IBAN.match(query, token.start())
         if number is not None and number.end() > token.end():
             parser.add_number(number[0])
             place = number.end()
@@ -130,12 +130,13 @@ class _Parser:
         self._shown: list[str] = []
         self._since: list[datetime] = []
         self._until: list[datetime] = []
-        self._is_alternative = False
+        self._is_alternative = self._excludes = False
         self._count = 0
 
     def add(self, token: re.Match[str]) -> None:
         """Add a word, a phrase or an operator."""
-        operator, minus = (token["operator"] or "").lower(), bool(token["minus"])
+        operator, minus = (token["operator"] or "").lower(), bool(token["minus"] or self._excludes)
+        self._excludes = False
         is_phrase = token["phrase"] is not None
         value = token["phrase"] if is_phrase else token["word"]
         if operator and not is_phrase:
@@ -147,8 +148,8 @@ class _Parser:
             self._add_date(operator, value, minus=minus)
         elif not operator and not is_phrase and value.casefold() in ("or", "|"):
             self._is_alternative = bool(self._groups)
-        elif not operator and not is_phrase and value == "AND":
-            pass
+        elif not operator and not is_phrase and value in ("AND", "NOT"):
+            self._excludes = value == "NOT"
         elif found := _condition(operator, value, self._resolve, is_phrase=is_phrase):
             self._add_condition(f"!{found}" if minus else found)
             if (not operator or operator in NAMES) and not minus:
@@ -158,10 +159,10 @@ class _Parser:
                 self._shown += [word.folded for word in words(value)]
 
     def add_number(self, text: str) -> None:
-        """Add a telephone number with blanks: its parts, or the number in another spelling."""
+        """Add a number with blanks: its parts, or the number in another spelling."""
         self._add_count(text)
         parts = [_words(list(words(part)), is_phrase=False) for part in text.split()]
-        found = _any([f"( {' & '.join(filter(None, parts))} )", *_phone(text)])
+        found = _any([f"( {' & '.join(filter(None, parts))} )", *_phone(text), *_iban(text)])
         self._add_condition(found)
         self._ranked.append(found)
         self._exact.append(found)
@@ -235,7 +236,9 @@ def _condition(operator: str, value: str, resolve: Resolve, *, is_phrase: bool) 
 
 def _text(value: str, *, is_phrase: bool) -> str:
     """Return the condition for a word or phrase of a text, in all its spellings."""
-    spellings = dict.fromkeys((value, numbers.joined(value)))
+    letters = re.sub(r"[\W_]+", "", folded(value))
+    whole = [word for _, word in joined(value) if word == letters]
+    spellings = dict.fromkeys((value, numbers.joined(value), *whole))
     found = [_words(list(words(spelling)), is_phrase=is_phrase) for spelling in spellings]
     return _any([*filter(None, found), *_phone(value), *_emoji_name(value, is_phrase=is_phrase)])
 
@@ -256,6 +259,10 @@ def _in_name(condition: str) -> str:
 def _phone(text: str) -> list[str]:
     found = numbers.phone(text.strip(".,;:!?"))
     return [quoted(form) + (":*" if is_beginning else "") for form, is_beginning in found]
+
+
+def _iban(text: str) -> list[str]:
+    return [quoted(numbers.without_blanks(text))] if numbers.IBAN.fullmatch(text) else []
 
 
 def thread_query(thread: str) -> str:
@@ -307,7 +314,7 @@ def _loosely(word: Word) -> list[str]:
         code, bare = languages.code(language), folded(stem)
         found.append(quoted(f"~{code}:{bare}"))
         if len(bare) >= languages.MIN_STEMMED_CHARS:
-            found.append(quoted(bare))
+            found.append(quoted(bare) + (":*" if language in languages.SHORT_STEMS else ""))
         if language in languages.COMPOUNDING:
             endings = [form for form in (bare, word.folded) if len(form) >= MIN_COMPOUND_PART_CHARS]
             found += [f"{quoted(f'<{code}:{ending[::-1]}')}:*" for ending in endings]

@@ -56,6 +56,9 @@ _CHUNK = re.compile(
 )
 _PART = re.compile(r"[^\W\d_]+|\d+")
 _CASE = re.compile(r"(?<=[a-z\u00df-\u00ff])(?=[A-Z\u00c0-\u00de])|(?<=[A-Z])(?=[A-Z][a-z])")
+_JOINED = re.compile(
+    r"(?<![^\W_])[^\W\d_]+(?:['\u2019\u02bc._\u2010\u2011-][^\W\d_][^\W_]*){1,5}(?![^\W_])"
+)
 _STRIPPED = re.compile(f"[{_MARKS}]+")
 _LETTERS = str.maketrans(
     {
@@ -125,7 +128,7 @@ def words(text: str) -> Iterator[Word]:
 
 
 def _identifier(chunk: str, start: int) -> Iterator[Word]:
-    """Yield the parts of a word; the first one also has the unsplit word."""
+    """Yield the parts of a word; all but the last also have the unsplit word from there on."""
     pieces = list(itertools.islice(_split(chunk), MAX_PARTS + 1))
     if not 1 < len(pieces) <= MAX_PARTS:
         whole = _folded(chunk)
@@ -135,7 +138,7 @@ def _identifier(chunk: str, start: int) -> Iterator[Word]:
     for number, (piece, at) in enumerate(pieces):
         yield Word(
             _folded(piece), _spelled(piece), start + at, start + at + len(piece),
-            (_folded(chunk),) if number == 0 else (), number > 0,
+            (_folded(chunk[at:]),) if number < len(pieces) - 1 else (), number > 0,
             number == len(pieces) - 1,
         )  # fmt: skip
 
@@ -203,6 +206,17 @@ def _flag(character: str) -> list[str]:
     if len(letters) != 2 or not all(0 <= letter < 26 for letter in letters):
         return []
     return [f"flag_{''.join(chr(ord('a') + letter) for letter in letters)}"]
+
+
+def joined(text: str) -> Iterator[tuple[int, str]]:
+    """Yield words with signs between their parts, without the signs, and the place of their end.
+
+    `e-mail` is also written `email`, `O'Brien` as `obrien`, and `max_count` as `maxcount`.
+    """
+    for found in _JOINED.finditer(text):
+        word = _folded(re.sub(r"[\W_]", "", found[0]))
+        if word and not is_dense(word):
+            yield found.end(), word
 
 
 def is_dense(word: str) -> bool:

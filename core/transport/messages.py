@@ -27,6 +27,11 @@ SAVE_OUTPUT = "save_output"
 
 POLL_QUEUE = "polling"
 SAVE_QUEUE = "save_output"
+EXTRACT_QUEUE = "polling-extract"
+"""It has no messages: see `core.worker.documents`."""
+
+OWN_QUEUES = (POLL_QUEUE, SAVE_QUEUE, EXTRACT_QUEUE)
+"""The queues that belong to no integration."""
 
 KEYS = {
     "epoch": "e",

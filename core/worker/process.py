@@ -36,6 +36,7 @@ from core.worker import grants
 from core.worker.accounts import Accounts
 from core.worker.admission import Admission
 from core.worker.context import Services
+from core.worker.documents import DocumentReader
 from core.worker.inflight import InflightTasks
 from core.worker.instance_pool import InstancePool
 from core.worker.listening import Listening
@@ -150,6 +151,7 @@ class WorkerProcess:
         )
         self.runner = Runner(services, self.instances, registry)
         self.listening = Listening(self.database, queues, registry, self.egress, self.accounts)
+        self.documents = DocumentReader(self.database, self.blobs)
         self.members = Members(self.database, self.accounts.vault, registry, self.egress)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -159,6 +161,7 @@ class WorkerProcess:
         self.on_release: Callable[[Sequence[Dispatch]], None] = lambda _: None
         self.on_vacancy: Callable[[], None] = lambda: None
         self.on_drain: Callable[[], None] = lambda: None
+        self.on_undo: Callable[[], None] = lambda: None
 
     def open(self, *, threads: int, serves: Sequence[str]) -> None:
         """Start saving results and renewing leases.
@@ -173,6 +176,7 @@ class WorkerProcess:
         self.admission.open(self._process.id)
         self.listening.open(self._process.id, serves, lambda: not self.accepting())
         self.members.open(serves)
+        self.documents.open(serves, self.accepting)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         threading.Thread(target=self._close_idle, name="closer", daemon=True).start()
         clean_spool(self.settings.home / "spool")
@@ -194,7 +198,7 @@ class WorkerProcess:
             self.settings.lease_seconds,
         )
         self.reserve.open(threads)
-        self.database.resize(threads + 4)
+        self.database.resize(threads + 5)
         if SAVE_QUEUE not in serves:
             self._send = ResultForwarder(self.queues, self.inflight, self.blobs).hand_over
 
@@ -227,6 +231,7 @@ class WorkerProcess:
         self.stopping.set()
         self.listening.close()
         self.members.close()
+        self.documents.close()
         self.saver.stop(timeout)
         self.admission.close()
         try:
@@ -420,6 +425,11 @@ class WorkerProcess:
         if drain_requested and not self.draining.is_set():
             self.draining.set()
             self.on_drain()
+        elif not drain_requested and self.draining.is_set():
+            self.draining.clear()
+            self.on_undo()
+            self._heartbeat()  # registers the queues again
+            return
         self._record_throughput()
         self._record_use()
 

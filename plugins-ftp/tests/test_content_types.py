@@ -81,3 +81,18 @@ def test_a_log_keeps_its_type_when_its_rest_is_fetched(ftp_server: Any) -> None:
         file.write(b"more")
     harness.sync()
     assert harness.content["/a.log"].content_type == "text/plain"
+
+
+def test_text_files_are_kept_as_text(ftp_server: Any) -> None:
+    files = {
+        "a.txt": "Größe\r\n\ufeff".encode(), "b": b"no suffix", "c.json": b"{}", "d.csv": b"a;b",
+        "latin.txt": "Größe".encode("latin-1"), "wide.txt": "Größe".encode("utf-16"),
+        "page.html": b"<p>x", "empty.txt": b"", "nul.txt": b"x" * 5_000 + b"\0", "x.pdf": PDF,
+    }  # fmt: skip
+    for name, data in files.items():
+        ftp_server.write(name, data)
+    harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
+    harness.sync()
+    kept = {item.name: item for item in harness.content.values()}
+    assert {name: kept[name].content or b"" for name in files} == files
+    assert [name for name in files if kept[name].is_text] == ["a.txt", "b", "c.json", "d.csv"]

@@ -82,6 +82,16 @@ def test_nobody_takes_the_port_of_polling_up_and_requests_wait_for_its_api(
     assert up.terminate() == 0
 
 
+def test_a_second_polling_up_reports_the_first(fleet: Fleet) -> None:
+    first = fleet.start([*UP, "--port", str(free_port())])
+    fleet.until(lambda: "All services are running" in fleet.says(), "the first one runs", 40)
+    assert "Another `polling up`" not in fleet.says()
+    second = fleet.start([*UP, "--port", str(free_port())])
+    fleet.until(lambda: "Another `polling up`" in fleet.says(), "it reports the first one", 40)
+    assert "2 worker processes" in fleet.says()
+    assert (second.terminate(), first.terminate()) == (0, 0)
+
+
 @pytest.mark.parametrize(
     "victim",
     [

@@ -78,6 +78,17 @@ def alone(tmp_path: Path, data: Path) -> Iterator[Cli]:
 # With `polling up` beside the commands
 
 
+def test_a_drain_lasts_until_it_is_undone(cli: Cli) -> None:
+    id = cli.connect("drained", pages=1, items=1)
+    drained = cli.ok("drain", "--timeout", "30")
+    assert "they take no tasks" in drained.out
+    assert "polling drain --undo" in drained.err
+    assert cli("sync", id, "--wait", "--timeout", "0").code == 4
+    assert re.match(r"Undone: \d+ worker", cli.ok("drain", "--undo").out)
+    cli.ok("sync", id, "--wait", "--timeout", "60")
+    assert "No worker is draining" in cli.ok("drain", "--undo").err
+
+
 def test_the_api_answers_at_the_printed_address(cli: Cli) -> None:
     token = cli.ok("tokens", "create", "--admin", "--name", "test", "--json").json()
     with httpx2.Client(base_url=cli.api, trust_env=False, timeout=30) as client:
@@ -851,6 +862,47 @@ def test_another_package_named_core_is_not_imported(alone: Cli) -> None:
         lines += process.stdout
     assert not [line for line in lines if "the wrong core" in line]
     assert process.returncode == 0, lines
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("accounts", "--user-id", ""),
+        ("accounts", "show", ""),
+        ("content", "--search", ""),
+        ("tasks", "retry", ""),
+        ("tokens", "create", "--user", ""),
+        ("export", "--since", ""),
+    ],
+)
+def test_an_empty_word_is_refused(alone: Cli, words: tuple[str, ...]) -> None:
+    """An unset variable of a shell gives one."""
+    assert "it is empty" in alone.fails(*words, code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("accounts", "list"), "To list, run: polling accounts"),
+        (("runs", "ls"), "To list, run: polling runs"),
+        (("list",), "Try: polling --help"),
+        (("content", "--search"), "Try: polling content --help"),
+        (("completion",), "Choose from: bash, zsh, fish"),
+        (("worker", "--processes", "x"), "Try: polling worker --help"),
+        (("scheduler", "--nope"), "Try: polling scheduler --help"),
+    ],
+)
+def test_wrong_usage_names_the_next_step(alone: Cli, words: tuple[str, ...], error: str) -> None:
+    assert error in alone.fails(*words, code=2)
+
+
+def test_a_wrong_cursor_of_an_export_names_its_option(alone: Cli) -> None:
+    assert "--since" in alone.fails("export", "--since", "zzz")
+
+
+def test_empty_listings_name_their_filters(alone: Cli) -> None:
+    assert "nobody" in alone.ok("users", "nobody").out
+    assert "nobody" in alone.ok("audit", "--user-id", "nobody").out
 
 
 def test_a_newer_schema_is_refused_in_each_command(alone: Cli) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from integration_polling_gmail import Gmail
 from support.gmail import FakeGmail, mail
-from support.indexing import index_all
+from support.indexing import index_all, read_texts
 
 from core import TaskOutput
-from core.service.content import document_texts
 from core.testing import Harness
 
 PLACE = "/v1/user-integration-content"
@@ -105,8 +104,7 @@ def mailbox(api, desk, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         assert len([item for item in kept if item.kind == "attachment"]) >= len(FILES)
     desk.keep(desk.account(user_id="u"), *kept)
     index_all(desk.conn)
-    while document_texts.extract_next(api.backend):
-        pass
+    read_texts(api.backend)
     return ids
 
 

@@ -554,6 +554,21 @@ def test_runs_of_all_accounts_are_listed_in_both_orders(api, desk) -> None:
     assert listed(api.admin, **between, order="oldest", state="running") == ids[1:4]
 
 
+def test_parameters_have_their_earlier_names_too(api, desk) -> None:
+    accounts = [desk.account(name, user_id="ann") for name in ("a", "b")]
+    for account in accounts:
+        desk.run(account)
+    one = {"account": str(accounts[0])}
+    (run,) = api.admin.get("/v1/runs", params=one).json()["items"]
+    assert run["user_integration_id"] == str(accounts[0])
+    assert api.admin.get("/v1/runs", params={"limit": 5, "domain": "none"}).json()["items"] == []
+    both = one | {"user_integration_id": str(accounts[1])}
+    answer = api.admin.get("/v1/runs", params=both)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["where"] == "query.user_integration_id"
+    assert api.admin.get("/v1/runs", params={"my-account": "a"}).status_code == 422
+
+
 def test_stopped_tasks_of_all_accounts_are_listed(api, desk) -> None:
     for name in ("ann", "bob", "ann"):
         run = desk.run(desk.account(f"{name}{uuid4()}", user_id=name))

@@ -8,15 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from support.indexing import index_all
-from support.waiting import until
+from support.indexing import index_all, read_texts
 
 from core import TaskOutput
+from core.content import document_texts
 from core.search.documents import IndexedItem, document
 from core.search.query import parse
-from core.service.content import document_texts, listing
+from core.service.content import listing
 
-WAITING = "SELECT count(*) FROM extracted_text WHERE extracted_at IS NULL"
 MOMENT = """
 SELECT s.moment FROM content_search s JOIN user_integration_content c ON c.id = s.content_id
 WHERE c.external_id = 'zz'
@@ -71,10 +70,7 @@ def kept(api, desk) -> Any:
 
 def follow(api, desk) -> None:
     index_all(desk.conn)
-    while document_texts.extract_next(api.backend):
-        pass
-    # The server's own thread may be reading a file.
-    until(lambda: desk.value(WAITING) == 0, "no file waits")
+    read_texts(api.backend)
 
 
 def found(api, query: str, **more: Any) -> list[str]:

@@ -24,7 +24,7 @@ def test_a_worker_that_cannot_write_its_throughput_drains_and_writes_it_later(
     registry: Any = SimpleNamespace(integrations={})
     nobody = Queues("redis://127.0.0.1:1", "polling")
     worker = WorkerProcess(settings, environment, nobody, registry)
-    worker._assign(threads=1, serves=[])
+    worker._assign(threads=1, serves=["shop"])
     worker.counters.count("tasks", 3)
     with psycopg.connect(database_url, autocommit=True) as conn:
         worker._heartbeat()
@@ -38,4 +38,11 @@ def test_a_worker_that_cannot_write_its_throughput_drains_and_writes_it_later(
         worker._heartbeat()
         worker._heartbeat()
         assert conn.execute("SELECT sum(tasks) FROM throughput").fetchone() == (7,)
+        assert conn.execute("SELECT queues FROM process").fetchone() == ([],)
+        undone: list[bool] = []
+        worker.on_undo = lambda: undone.append(worker.accepting())
+        conn.execute("UPDATE process SET draining = false")
+        worker._heartbeat()
+        assert undone == [True]
+        assert conn.execute("SELECT queues FROM process").fetchone() == (["shop"],)
     worker.database.close()

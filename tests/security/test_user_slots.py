@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 from support.hostile_texts import fill, fill_mails
+from support.indexing import read_texts
 from support.waiting import until
 
+from core.content import search_documents
 from core.dashboard import live
 from core.dashboard.live import Live
-from core.service.content import document_texts, search_index
 from core.service.query_timeout import MAX_QUERIES_PER_USER
 from core.web import html_documents, user_slots
 from core.web.user_slots import MAX_DOWNLOADS_PER_USER, MAX_REQUESTS_PER_USER, UserSlots
+from core.worker.documents import DocumentReader
 
 CONTENT = "/v1/user-integration-content"
 
@@ -291,11 +293,7 @@ def test_slow_files_of_one_user_leave_turns_for_others(backend, conn, monkeypatc
         ids |= dict.fromkeys(fill_mails(conn, account, mails).values(), user)
     conn.execute("UPDATE user_integration_content SET hash = id")
     conn.execute("DELETE FROM extracted_text")
-    conn.execute(search_index.REQUEST_TEXTS.encode(), {"ids": list(ids)})
-    monkeypatch.setattr(document_texts, "text_of", lambda _, row: ids[row["content_id"]])
-    turns: list[str] = []
-    while (row := document_texts.claim(backend, turns[-1] if turns else "")) is not None:
-        document_texts.extract(backend, row)
-        turns.append(row["user_id"])
-        assert ids[row["content_id"]] == turns[-1]
+    conn.execute(search_documents.REQUEST_TEXTS.encode(), {"ids": list(ids)})
+    monkeypatch.setattr(DocumentReader, "text_of", lambda _, row: ids[row["content_id"]])
+    turns = read_texts(backend)
     assert turns == ["ann", "mallory", "zoe", "mallory", "zoe", *["mallory"] * 6]

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import subprocess
+import sys
+import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +19,7 @@ import pytest
 from core.errors import InvalidInput
 from core.search import extraction, languages, snippets
 from core.search.documents import MAX_TEXT_CHARS, IndexedItem, document
-from core.search.extraction import Unreadable
+from core.search.extraction import ReaderFailed, ReaderStopped, Unreadable
 from core.search.query import parse
 from core.search.words import folded, words
 
@@ -161,6 +166,10 @@ def test_a_query_that_cannot_be_understood_says_why(query: str, code: str) -> No
         "\u0301",
         "A1",
         "²1",
+        "a-",
+        "a.b",
+        "AB12 ",
+        "aB",
     ],
 )
 def test_a_long_text_takes_time_in_proportion(text: str) -> None:
@@ -218,8 +227,22 @@ def archive(**parts: str) -> bytes:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as file:
         for name, text in parts.items():
-            file.writestr(name.replace("__", "/").replace("_xml", ".xml"), text)
+            path = name.replace("__", "/").replace("_xml", ".xml").replace("META_INF", "META-INF")
+            file.writestr(path, text)
     return data.getvalue()
+
+
+def encrypted(archive: bytes) -> bytes:
+    """Return an archive whose entries are marked as encrypted."""
+    return re.sub(rb"(PK\x01\x02.{4})\x00", b"\\1\x01", archive, flags=re.DOTALL)
+
+
+def read(data: bytes, is_stopping: Callable[[], bool] = lambda: False) -> str:
+    format = extraction.format_of(data[: extraction.HEAD_BYTES], "x", None)
+    assert format is not None
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        return extraction.in_child(file, format, is_stopping)
 
 
 DOCX = archive(
@@ -238,6 +261,7 @@ ODT = archive(
     mimetype="application/vnd.oasis.opendocument.text",
     content_xml="<o xmlns:t='t'><t:h>Head</t:h><t:p>a<t:s/>b</t:p></o>",
 )
+RTF = rb"""{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}\f0 Kaufvertr\'e4ge\par no. \u1041?}"""
 PPTX = archive(
     ppt__presentation_xml="<p/>",
     ppt__slides__slide10_xml="<a:x xmlns:a='a'><a:p><a:t>last</a:t></a:p></a:x>",
@@ -255,11 +279,9 @@ PPTX = archive(
     ],
     ids=["docx", "xlsx", "pptx", "odt"],
 )  # fmt: skip
-def test_office_files_give_their_text(tmp_path: Path, data: bytes, text: str) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(data)
+def test_office_files_give_their_text(data: bytes, text: str) -> None:
     assert extraction.format_of(data[:100], "x", None) == "archive"
-    assert extraction.in_child(path, "archive") == text
+    assert read(data) == text
 
 
 BOMB = archive(
@@ -271,28 +293,81 @@ BOMB = archive(
 )
 
 
+ENCRYPTED_ODT = archive(
+    mimetype="application/vnd.oasis.opendocument.text", content_xml="?",
+    META_INF__manifest_xml="<m:encryption-data/>",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
         (b"PK\x03\x04 cut", "damaged"),
         (b"%PDF-1.7 cut", "damaged"),
         (archive(readme="x"), "an archive without a document"),
+        (archive(word__document_xml="<w:d xmlns:w='w'/>"), "no text"),
+        (ENCRYPTED_ODT, "encrypted"),
+        (encrypted(DOCX), "encrypted"),
     ],
 )
-def test_a_damaged_file_has_a_reason(tmp_path: Path, data: bytes, reason: str) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(data)
-    format = extraction.format_of(data[:100], "x", None)
-    assert format is not None
-    with pytest.raises(Unreadable, match=reason):
-        extraction.in_child(path, format)
+def test_a_damaged_file_has_a_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(Unreadable, match=reason) as raised:
+        read(data)
+    assert not isinstance(raised.value, ReaderFailed)
 
 
-def test_entities_that_expand_without_end_are_bounded(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(BOMB)
+def test_entities_that_expand_without_end_are_bounded() -> None:
     with contextlib.suppress(Unreadable):
-        assert len(extraction.in_child(path, "archive")) <= extraction.MAX_EXTRACTED_CHARS
+        assert len(read(BOMB)) <= extraction.MAX_EXTRACTED_CHARS
+
+
+def test_a_part_that_unpacks_to_more_than_the_memory_is_not_read() -> None:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("word/document.xml", b"<a>" * 49_000_000)
+    assert len(data.getvalue()) < 1 << 20
+    with pytest.raises(Unreadable):
+        read(data.getvalue())
+
+
+def test_a_document_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extraction, "MAX_SECONDS", 0)
+    with pytest.raises(ReaderFailed, match="more than 0 s"):
+        read(DOCX)
+
+
+def test_a_process_that_stops_waits_for_no_document() -> None:
+    with pytest.raises(ReaderStopped):
+        read(archive(word__document_xml="<d>" + "<a/>" * 20_000_000), is_stopping=lambda: True)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "socket.create_connection(('127.0.0.1', 1))",
+        "socket.getaddrinfo('host.example', 80)",
+        "subprocess.run(['true'])",
+        "os.system('true')",
+        "os.fork()",
+        "open('written', 'w').write('x' * 100_000)",
+        "bytearray(2 << 30)",
+    ],
+)
+def test_the_reader_of_documents_is_confined(tmp_path: Path, act: str) -> None:
+    program = f"""
+import os, socket, subprocess
+from core.search import extraction
+extraction._confine()
+try:
+    {act}
+except (PermissionError, MemoryError, OSError) as error:
+    print(type(error).__name__, getattr(error, "errno", ""), error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path,
+        timeout=60,
+    )  # fmt: skip
+    assert re.match(r"PermissionError|MemoryError|OSError 27 ", done.stdout), done.stdout
 
 
 @pytest.mark.parametrize(
@@ -307,15 +382,23 @@ def test_entities_that_expand_without_end_are_bounded(tmp_path: Path) -> None:
         (b"", "a", None),
         (b"From: a\n\nb", "a.eml", "mail"),
         (b"\n%PDF-1.4", "a", "pdf"),
+        (b"{\\rtf1 a}", "a.doc", "rtf"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), "a.doc", "ole"),
     ],
 )
 def test_a_format_is_known_by_its_first_bytes(data: bytes, name: str, format: str) -> None:
     assert extraction.format_of(data, name, None) == format
 
 
+def test_rtf_gives_its_text() -> None:
+    assert read(RTF) == "Kaufverträge\nno. Б"
+
+
 def test_plain_text_is_decoded() -> None:
     latin = "Zugfestigkeit äußere Schicht, geprüft für die Größe".encode("latin-1")
     assert "äußere" in extraction.in_process(latin, "text")
+    with pytest.raises(Unreadable, match="before 2007"):
+        extraction.in_process(b"", "ole")
     assert "hidden" not in extraction.in_process(b"<p>seen<script>hidden</script>", "html")
 
 

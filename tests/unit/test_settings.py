@@ -90,6 +90,18 @@ def test_settings_are_read_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("POLLING_MAX_DELETED_SHARE", "1.5"),
         ("POLLING_LOG_LEVEL", "LOUD"),
         ("POLLING_CRON_SCHEDULE", "hourly"),
+        ("POLLING_CRON_SCHEDULE", "99 * * * *"),
+        ("POLLING_CRON_SCHEDULE", "a b c d e"),
+        ("POLLING_CRON_SCHEDULE", "*/0 * * * *"),
+        ("POLLING_CRON_SCHEDULE", "@never"),
+        ("POLLING_LEASE_SECONDS", "inf"),
+        ("POLLING_RETENTION_DAYS", "1e12"),
+        ("POLLING_BATCH_SIZE", "99999999999999999999"),
+        ("POLLING_PROCESSES", "1000000"),
+        ("POLLING_PUBLIC_URL", "polling.invalid"),
+        ("POLLING_PUBLIC_URL", "not an address"),
+        ("POLLING_PUBLIC_URL", "ftp://example.org"),
+        ("POLLING_PUBLIC_URL", "http://"),
         ("POLLING_REDIS_NAMESPACE", "a b"),
         ("POLLING_LIMITS", '{"gmail": {"quota": {"speed": 1}}}'),
         ("POLLING_THREADS", "many"),
@@ -170,3 +182,28 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://me:hunter-2@host/db")
     monkeypatch.setenv("POLLING_SECRET_KEYS", "hunter-2")
     assert "hunter-2" not in f"{get_settings()} {get_settings()!r}"
+
+
+def test_an_empty_home_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be the current folder."""
+    monkeypatch.setenv("POLLING_HOME", "")
+    with pytest.raises(SettingsError, match="POLLING_HOME is invalid: it is empty"):
+        get_settings()
+
+
+@pytest.mark.parametrize(
+    "value", ["@daily", "0 3 1,15 * 1-5", "0-30/5 8-18 * * mon", "00 03 * * *"]
+)
+def test_a_cron_schedule_may_have_ranges_steps_and_names(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("POLLING_CRON_SCHEDULE", value)
+    assert get_settings().cron_schedule == value
+
+
+def test_an_empty_public_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLLING_PUBLIC_URL", "")
+    assert get_settings().public_url is None
+    monkeypatch.setenv("POLLING_PUBLIC_URL", "https://h.example:8443/polling/")
+    get_settings.cache_clear()
+    assert get_settings().public_url == "https://h.example:8443/polling/"

@@ -196,7 +196,7 @@ def _visible_row(engine: Backend, viewer: Viewer, id: int) -> Row:
 
 def _row(conn: Conn, viewer: Viewer, id: int) -> Row:
     authorization.require(conn, viewer.principal, "content", id)
-    return content_queries.content.one(conn, "content", id)
+    return content_queries.item(conn, id)
 
 
 def _parent(conn: Conn, row: Row) -> Row | None:

@@ -123,7 +123,7 @@ content_search = Table(
     Index("content_search_document", "document", postgresql_using="gin"),
     # The version before uses it.
     Index("content_search_outdated", "content_id", postgresql_where=text("form = 0")),
-    Index("content_search_earlier_form", "content_id", postgresql_where=text("form < 2")),
+    Index("content_search_earlier_form", "content_id", postgresql_where=text("form < 3")),
     Index("content_search_by_time", "moment", "content_id"),
     Index("content_search_of_account", "user_integration_id", "moment", "content_id"),
 )
@@ -137,6 +137,8 @@ extracted_text = Table(
     text_column("text", nullable=True),
     # NULL if the file was read.
     text_column("reason", nullable=True),
+    # The number of times that a process began to read the file, including lost processes.
+    count_column("attempts"),
     moment("claimed_until"),
     moment("extracted_at"),
     # Empty if a version that did not store it requested the text.

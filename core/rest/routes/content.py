@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from core.errors import NotFound
 from core.rest.routes import problems
 from core.rest.schemas.common import Page
-from core.rest.schemas.content import Content, FoundContent, ThreadItem
+from core.rest.schemas.content import ContentItem, FoundContent, ThreadItem
 from core.service import authorization, tokens
 from core.service.authorization import Principal
 from core.service.content import listing as content_listing
@@ -139,7 +139,7 @@ def list_content(
 
 @router.get(
     "/{content_id}",
-    response_model=Content,
+    response_model=ContentItem,
     responses=problems(401, 404, 422)
     | {
         200: {
@@ -163,11 +163,11 @@ def get_content(
             ),
         ),
     ] = None,
-) -> Content | HTMLResponse:
+) -> ContentItem | HTMLResponse:
     """Return an item, without its bytes; with `as=html`, return it as an HTML document."""
     row = _row(engine, principal, content_id)
     if representation is None:
-        return Content.model_validate(row)
+        return ContentItem.model_validate(row)
     return HTMLResponse(
         html_documents.of_item(engine, row, principal.user_id), headers=html_documents.HEADERS
     )
@@ -223,7 +223,7 @@ def get_raw_content(
 def _row(engine: Engine, principal: Principal, id: int) -> dict[str, Any]:
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "content", id)
-        return content_queries.content.one(conn, "content", id)
+        return content_queries.item(conn, id)
 
 
 def _may_still_read(engine: Engine, principal: Principal, id: int) -> bool:

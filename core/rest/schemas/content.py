@@ -50,6 +50,17 @@ class Content(BaseModel):
     )
 
 
+class ContentItem(Content):
+    """An item of content, with the state of its text."""
+
+    text_problem: str | None = Field(
+        description=(
+            "Why the search does not find the text of a file, such as `it is encrypted`; null if it"
+            " does, or if the text has not been read yet"
+        )
+    )
+
+
 class FoundContent(Content):
     """An item of a listing or a search."""
 

@@ -16,7 +16,7 @@ from core.errors import InvalidInput
 from core.search import query as search_query
 from core.search import snippets
 from core.search.documents import FORM, account_lexeme, operator_lexeme, quoted
-from core.search.words import folded, words
+from core.search.words import folded, spelled_out, words
 from core.service.content.queries import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
@@ -545,9 +545,15 @@ def _named(conn: Conn, accounts: str | None, operator: str, name: str) -> list[s
     rows = fetch(conn, NAMED_CONTENT, params, prepare=False)
     if operator == "from":
         return [row["external_id"] for row in rows]
-    wanted = folded(name.strip("#@/"))
+    wanted = _spellings(name)
     return [
         row["external_id"].removeprefix("label/")
         for row in rows
-        if folded((row["name"] or "").strip("#@/")) == wanted
+        if _spellings(row["name"] or "") & wanted
     ]
+
+
+def _spellings(name: str) -> set[str]:
+    """Return the name of a place without its sign, and without umlauts in both spellings."""
+    bare = name.strip("#@/")
+    return {folded(bare), spelled_out(bare)}

@@ -51,6 +51,11 @@ The filter `user_integration_id` is required, because the unique index on accoun
 serves the query.
 """
 
+# The primary key serves it.
+TEXT_PROBLEM = """
+SELECT reason FROM extracted_text WHERE content_id = %(id)s AND hash = %(hash)s
+"""
+
 # The index on (account, parent) serves it.
 SOURCE_OF_ITEM = f"""
 SELECT {CONTENT_COLUMNS} FROM user_integration_content
@@ -58,6 +63,17 @@ WHERE user_integration_id = %(account)s AND parent = %(item)s AND kind = 'source
   AND {visible("%(account)s::uuid")}
 ORDER BY id LIMIT 1
 """
+
+
+def item(conn: Conn, id: int) -> Row:
+    """Return the row of an item. Its `text_problem` says why the search does not find its text.
+
+    Raises:
+      NotFound: The item does not exist.
+    """
+    row = content.one(conn, "content", id)
+    rows = fetch(conn, TEXT_PROBLEM, row)
+    return row | {"text_problem": rows[0]["reason"] if rows else None}
 
 
 def source(conn: Conn, item: Row) -> Row | None:

@@ -40,7 +40,7 @@ def describe(backend: Backend, id: int) -> dict[str, Any]:
       NotFound: The item does not exist.
     """
     with backend.database.connection() as conn:
-        return content_queries.content.one(conn, "content", id)
+        return content_queries.item(conn, id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,10 @@ REQUEST_DRAIN = f"""
 UPDATE process SET draining = true
 WHERE {IS_LIVE_WORKER} AND (%(host)s::text IS NULL OR host = %(host)s)
 """
+UNDO_DRAIN = f"""
+UPDATE process SET draining = false
+WHERE draining AND {IS_LIVE_WORKER} AND (%(host)s::text IS NULL OR host = %(host)s)
+"""
 # The ledger does not record which worker holds a task. If other workers serve the same domain, a
 # draining worker has finished once it serves no queue, or has exited.
 DRAIN_STATE = f"""
@@ -34,6 +38,11 @@ ORDER BY p.host, p.pid
 def request_drain(conn: Conn, host: str | None = None) -> int:
     """Drain the workers of a host, or all workers; return their number."""
     return conn.execute(REQUEST_DRAIN, {"host": host}).rowcount
+
+
+def undo_drain(conn: Conn, host: str | None = None) -> int:
+    """Let draining workers take tasks again, within seconds; return their number."""
+    return conn.execute(UNDO_DRAIN, {"host": host}).rowcount
 
 
 def busy_processes(conn: Conn, host: str | None = None) -> list[Row]:

@@ -19,6 +19,10 @@ MIN_CONFIDENCE = 0.3
 BINARY = "application/octet-stream"
 TEXT = "text/plain"
 
+_TEXTS = ("application/json", "application/x-ndjson", "application/yaml", "application/toml")
+_MARKUP = ("text/html", "text/rtf")
+"""Texts that a reader shows without their markup."""
+
 _OFFICE = "application/vnd.openxmlformats-officedocument"
 _BY_NAME = MimeTypes()
 for _type, _endings in {
@@ -86,6 +90,22 @@ def content_type(name: str, head: bytes | None) -> str | None:
         if head.startswith(signature):
             return named if named and named.startswith("application/") else container
     return _by_signature(suffix, head) or named or BINARY
+
+
+def as_text(data: bytes, content_type: str | None) -> str | bytes:
+    """Return the content of a text file as text, if it is UTF-8; other content as bytes.
+
+    Args:
+      data: The complete content.
+      content_type: Its type, as `content_type` returns it.
+    """
+    kind = content_type or ""
+    if not data or not (kind.startswith("text/") or kind in _TEXTS) or kind in _MARKUP:
+        return data
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 def is_text(head: bytes) -> bool:

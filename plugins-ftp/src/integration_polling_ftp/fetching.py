@@ -17,7 +17,7 @@ from core import (
 from integration_polling_ftp import names
 from integration_polling_ftp.checksums import Digest
 from integration_polling_ftp.connection import Connection, Job, Stat
-from integration_polling_ftp.content_types import HEAD_BYTES, content_type
+from integration_polling_ftp.content_types import HEAD_BYTES, as_text, content_type
 from integration_polling_ftp.errors import Dropped
 from integration_polling_ftp.versions import is_same_look
 
@@ -73,10 +73,10 @@ class Received:
         """Return the content type, by the name and the first bytes."""
         return content_type(names.base_name(path), self.head or bytes(self.held[:HEAD_BYTES]))
 
-    def content(self) -> bytes | Blob:
-        """Return the finished content."""
+    def content(self, content_type: str | None) -> str | bytes | Blob:
+        """Return the finished content; a text file of this type as text."""
         if self.spooled is None:
-            return bytes(self.held)
+            return as_text(bytes(self.held), content_type)
         blob = self.spooled.blob
         self.close()
         return blob

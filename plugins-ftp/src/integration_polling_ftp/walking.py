@@ -429,7 +429,8 @@ class Walk:
             self.held += min(size, MAX_INLINE_BYTES)
             self.copied += size
             version = Version(size, entry.modified, unique=entry.unique or "")
-            kind, content = received.content_type(path), received.content()
+            kind = received.content_type(path)
+            content = received.content(kind)
             self.output.append(
                 file_output(path, found.path, content, size, version, self.session.source, kind)
             )
@@ -673,7 +674,8 @@ class Walk:
         source = "MDTM" if is_link and self.session.source == "LIST" else self.session.source
         self.memory.worked(parent, name)
         self.held += min(size, MAX_INLINE_BYTES)
-        kind, content = received.content_type(path), received.content()
+        kind = received.content_type(path)
+        content = received.content(kind)
         self.output.append(file_output(path, parent, content, size, kept, source, kind, proofs))
 
     def listing_of(self, parent: str) -> After:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from core.content import document_texts
 from core.db.pool import Conn
 from core.db.rows import fetch
 from core.dispatcher.maintenance import STAND_IN_TICKS
@@ -18,6 +19,7 @@ from core.service.fleet.doctor.servers import MAX_CLOCK_SKEW_SECONDS
 from core.service.formatting import counted, span
 from core.settings import Settings
 from core.states import AccountState
+from core.transport.messages import EXTRACT_QUEUE
 
 # A process writes a heartbeat every 5 s. Its clock is compared with the time of that heartbeat.
 SKEWED = f"""
@@ -39,6 +41,7 @@ def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Chec
     serving, status = processes.serving(conn), leadership.status(conn)
     yield _workers(conn, serving)
     yield from _served(conn, serving, registry)
+    yield from _texts(conn, serving)
     yield _dispatcher(status, serving)
     for sentence in outages.sentences(conn, registry):
         yield Check("outage", "warn", sentence, Advice("wait-for-provider"))
@@ -83,6 +86,14 @@ def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry)
             yield Check(
                 "workers", "warn", f"no worker serves {domain}, which has active accounts", advice
             )
+
+
+def _texts(conn: Conn, serving: dict[str, tuple[int, int]]) -> Iterator[Check]:
+    """Yield the files whose text waits, if no running worker reads them."""
+    if serving and EXTRACT_QUEUE not in serving and (number := document_texts.waiting(conn)):
+        waits = counted(number, "file waits", "files wait")
+        message = f"{waits} to be read for the search, and no worker serves {EXTRACT_QUEUE}"
+        yield Check("texts", "warn", message, Advice("start-worker-for-texts"))
 
 
 def _dispatcher(status: leadership.Status, serving: dict[str, tuple[int, int]]) -> Check:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from core.rest.schemas.common import KeepOrMark, Minutes, Name, RequestBody, UserId
 from core.rest.schemas.deletions import HeldDeletion
-from core.rest.schemas.runs import Owed, Wait
+from core.rest.schemas.runs import Owed, Wait, Why
 from core.states import AccountState, AccountStateReason, Deletions
 from core.web.dependencies import NO_NUL
 
@@ -220,6 +220,7 @@ class UserIntegrationInFull(UserIntegration):
     waits: list[Wait] = Field(
         description="The reasons why the account waits, the most important first"
     )
+    why: Why = Field(description="What the content of the account waits for")
     totals: Totals | None = Field(
         description="Present with `totals=true` only, because counting a large account is slow"
     )

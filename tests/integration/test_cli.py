@@ -125,8 +125,9 @@ def test_a_connected_account_is_synced_and_its_content_shown(cli: Cli) -> None:
         "run_id": done["run_id"], "state": "succeeded", "tasks_done": 3, "tasks_parked": 0,
         "tasks_deferred": 0, "outputs_saved": 6, "outputs_unchanged": 0, "outputs_deleted": 0,
         "deletions_held": 0, "outputs_skipped": 0, "skipped": {}, "owed": 0, "owed_since": None,
-        "seconds": done["seconds"],
+        "seconds": done["seconds"], "why": done["why"],
     }  # fmt: skip
+    assert done["why"]["sentence"].startswith("The account waits for its next run, which starts at")
     items = cli.ok("content", "--account", id[:8], "--json").rows()
     assert {item["external_id"] for item in items} == {
         f"{page}-{item}" for page in (1, 2) for item in range(3)

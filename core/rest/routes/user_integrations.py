@@ -179,7 +179,9 @@ def create_user_integration(
     return _changed(engine, connected.id, response).model_copy(
         update={
             "notice": sanitize(connected.identity.notice),
-            "rehearsal": shown_rehearsal(connected.rehearsal) if connected.rehearsal else None,
+            "rehearsal": shown_rehearsal(connected.rehearsal)
+            if connected.rehearsal or connected.rehearsal.bound
+            else None,
         }
     )
 

@@ -140,6 +140,7 @@ def connect(
         credentials_of(integration, credentials),
         egress=guarded,
         rehearse=rehearse,
+        overrides=backend.settings.limits.get(domain),
     )
     accept(checked)
     require_accepted(integration, checked.rehearsal)
@@ -194,6 +195,7 @@ def identify(
         credentials_of(integration, credentials),
         egress=_is_public_only(backend, public_only),
         rehearse=rehearse,
+        overrides=backend.settings.limits.get(domain),
     )
 
 

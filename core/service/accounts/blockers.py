@@ -326,7 +326,7 @@ def _scheduler(settings: Settings, status: Status, facts: Facts) -> list[Blocker
     else:
         reason = f"{late}, and the schedule “{schedule}” starts no run before its next time"
         advice = Advice("start-run", {"account": facts.id})
-    following = cron(schedule).next_valid_date(pendulum.instance(status.now))
+    following = cron(schedule).next_valid_date(pendulum.now())
     return [Blocker(WaitCause.SCHEDULER, reason, following, advice=advice)]
 
 
@@ -412,7 +412,12 @@ def _blocks(
     )
     return {
         account.id: [
-            _limit(account, row["key"], row["reason"] if shows_texts else None, row["until"])
+            _limit(
+                account,
+                row["key"],
+                f"is used up: {row['reason']}" if shows_texts else "is used up",
+                row["until"],
+            )
             for row in rows
             if row["key"].startswith(prefixes[account.id])
         ]
@@ -433,19 +438,18 @@ def _prefixes(account: Account) -> tuple[str, ...]:
 def _limit(
     account: Account,
     key: str,
-    reason: str | None,
+    text: str,
     until: datetime | None,
     ahead: int | None = None,
 ) -> Blocker:
     name = key.rpartition("/")[2]
-    limit = "the provider's limit" if name == WHOLE_ACCOUNT else f"the limit {name!r}"
-    text = f"{limit}: {reason}" if reason else limit
+    limit = "the provider's limit" if name == WHOLE_ACCOUNT else f"the limit “{name}”"
     is_own = key.startswith("account/")
     cause = WaitCause.RATE_LIMIT if is_own else WaitCause.SHARED_RATE_LIMIT
     advice = Advice("wait-for-limit", {"domain": account.integration_domain, "limit": name})
     if name == WHOLE_ACCOUNT:
         advice = Advice("wait-for-provider")
-    return Blocker(cause, text, until, ahead=ahead, advice=advice)
+    return Blocker(cause, f"{limit} {text}", until, ahead=ahead, advice=advice)
 
 
 def _limit_name(blocker: Blocker) -> object:
@@ -459,15 +463,14 @@ def _rates(engine: Backend, conn: Conn, account: Account) -> list[Blocker]:
     for use in limits.rates_of(engine, conn, account):
         if not use.is_scarce:
             continue
-        sharing = None
-        of_whom = "of the account is used up"
+        sharing, text = None, f"of {use.figures} is used up"
         if not use.key.startswith("account/"):
             group = account.limit_group if use.limit.by == "group" else None
             params = {"account": account.id, "domain": account.integration_domain, "group": group}
             sharing = fetch(conn, SHARING, params)[0]["accounts"]
-            of_whom = f"is used up, which {counted(sharing, 'other open account')} share"
-        until = use.more_at
-        found.append(_limit(account, use.key, f"{use.figures} {of_whom}", until, sharing))
+            others = counted(sharing, "other account with an open run", "others with open runs")
+            text = f"of {use.figures} is used up, and {others} may use it too"
+        found.append(_limit(account, use.key, text, use.more_at, sharing))
     return found
 
 

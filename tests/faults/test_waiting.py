@@ -28,12 +28,14 @@ from support.serving import Served, polling_serve
 from support.stalls import Stalls, opened
 from support.waiting import until
 
+from core.accounts.store import PAUSE
+
 NIGHTLY = "0 2 * * *"
 VARIABLES = METERED | {"POLLING_PLUGINS": "support.stalls", "POLLING_CRON_SCHEDULE": NIGHTLY}
 TICKED = "UPDATE engine_state SET last_tick_at = clock_timestamp() - %s * interval '1 hour'"
 GROW = "UPDATE user_integration SET config = %s, version = version + 1 WHERE id = %s"
-READY = "SELECT count(*) FROM sync_task WHERE user_integration_id = %s AND state = 'ready'"
-QUEUED = READY.replace("ready", "queued")
+DONE = "SELECT count(*) FROM sync_task WHERE user_integration_id = %s AND state = 'done'"
+QUEUED = DONE.replace("done", "queued")
 OPEN = "SELECT count(*) FROM sync_run WHERE user_integration_id = %s AND state = 'running'"
 
 
@@ -98,7 +100,8 @@ class World:
         shown, page = self.shown(account), self.page(account)
         for sentence in (shown["sentence"], page):
             assert re.match(words, sentence), sentence
-        assert (shown["cause"], shown["ahead"]) == (cause, why["ahead"])
+        assert shown["cause"] == cause
+        assert (shown["ahead"] is None) == (why["ahead"] is None)
         assert (why["until"] is not None, shown["until"] is not None) == (until_when,) * 2
         if why["until"] is not None:
             assert why["until"][:10] in why["sentence"]
@@ -141,7 +144,7 @@ def built(servers: Servers, folder: Path) -> Iterator[World]:
 
 @pytest.fixture
 def account(world: World) -> Iterator[Callable[..., UUID]]:
-    """Return a function that connects an account; its held tasks end after the test."""
+    """Return a function that connects an account, which stops after the test."""
     made: list[UUID] = []
 
     def connected(user: str = "ann", group: str | None = None, **config: int) -> UUID:
@@ -151,7 +154,7 @@ def account(world: World) -> Iterator[Callable[..., UUID]]:
     yield connected
     for each in made:
         opened(each, world.deployment.home).touch()
-    for each in made:
+        world.deployment.rows(PAUSE, each)
         until(lambda each=each: not world.deployment.value(QUEUED, each), "its threads are free")
 
 
@@ -214,7 +217,7 @@ def test_the_own_rate_limit(world: World, account: Connect) -> None:
 def test_a_limit_that_a_neighbour_has_used_up(world: World, account: Connect) -> None:
     neighbour = account("bob", "client", shared=3)
     sync(world.deployment, neighbour)
-    until(lambda: world.deployment.value(READY, neighbour) == 1, "the limit is used up")
+    until(lambda: world.deployment.value(DONE, neighbour) == 3, "the limit is used up")
     waits = account("ann", "client", shared=1)
     sync(world.deployment, waits)
     why = world.tells(
@@ -244,7 +247,8 @@ def test_no_free_thread(world: World, account: Connect) -> None:
     )
     assert why["ahead"] >= 3
     of_run = world.rest(f"runs/{run}")
-    assert (of_run["cause"], of_run["ahead"]) == ("threads", why["ahead"])
+    assert of_run["cause"] == "threads"
+    assert of_run["ahead"] >= 3
 
 
 def test_a_silent_scheduler(world: World, account: Connect) -> None:
@@ -330,11 +334,12 @@ def test_a_pending_resync(world: World, account: Connect) -> None:
     assert why["ahead"] == 1
 
 
-def test_redis_is_away(own_servers: Servers, tmp_path: Path) -> None:
-    with built(own_servers, tmp_path) as world:
-        waits = connect(world.deployment, Stalls, {"calls": 1})
-        own_servers.valkey.stop()
-        try:
+def test_redis_is_away(tmp_path: Path) -> None:
+    servers = Servers()  # the other tests need theirs
+    try:
+        with built(servers.start(), tmp_path) as world:
+            waits = connect(world.deployment, Stalls, {"calls": 1})
+            servers.valkey.stop()
             world.tells(
                 waits,
                 "redis",
@@ -343,5 +348,5 @@ def test_redis_is_away(own_servers: Servers, tmp_path: Path) -> None:
                 remedy="polling doctor",
                 step="Check the Redis server",
             )
-        finally:
-            own_servers.valkey.start()
+    finally:
+        servers.close()

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import pendulum
-from periodiq import cron
-
 from core.accounts.store import Account
 from core.db.clocks import TODAY, TOMORROW, lasts
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.db.rows import fetch
-from core.dispatcher.schedule import is_frequent, missed_seconds
+from core.dispatcher.schedule import is_frequent, missed_tick, next_tick
 from core.errors import Advice, WrongState
 from core.ledger import leadership, processes
 from core.ledger.leadership import Status
@@ -42,8 +39,8 @@ from core.states import (
 )
 from core.worker.reserve import reserved
 
-LATE_TICK_SECONDS = 60.0
-"""Seconds after which a tick that did not come counts as missed."""
+LATE_TICK = timedelta(minutes=1)
+"""The time after which a tick that did not come counts as missed."""
 
 MAX_COUNTED = 10_000
 """The number of tasks, or of open runs, that a sentence counts."""
@@ -320,14 +317,12 @@ def _scheduler(settings: Settings, status: Status, facts: Facts) -> list[Blocker
     restart = Advice("check-scheduler")
     if status.last_tick_at is None:
         reason, advice = f"{late}, and the scheduler has not fired yet", restart
-    elif (missed := missed_seconds(schedule, status.silent_seconds)) > LATE_TICK_SECONDS:
-        at = status.now - timedelta(seconds=missed)
-        reason, advice = f"{late}, and the scheduler has been silent at {moment(at)}", restart
+    elif (missed := missed_tick(schedule, status.silent_seconds)) < status.now - LATE_TICK:
+        reason, advice = f"{late}, and the scheduler has been silent at {moment(missed)}", restart
     else:
         reason = f"{late}, and the schedule “{schedule}” starts no run before its next time"
         advice = Advice("start-run", {"account": facts.id})
-    following = cron(schedule).next_valid_date(pendulum.now())
-    return [Blocker(WaitCause.SCHEDULER, reason, following, advice=advice)]
+    return [Blocker(WaitCause.SCHEDULER, reason, next_tick(schedule), advice=advice)]
 
 
 def _threads(conn: Conn, account: Account, now: Progress) -> list[Blocker]:

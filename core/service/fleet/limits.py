@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from core.accounts.store import Account
 from core.db.pool import Conn
+from core.db.rows import fetch
 from core.dispatcher.allocation import Rules
 from core.errors import SettingsError
 from core.integration.limits import Rate
@@ -16,10 +17,24 @@ from core.ledger.dispatching import Catalog, Waiting
 from core.limits.budgets import UnitsLeft
 from core.service.backend import Backend
 from core.service.formatting import number, span
+from core.states import Lane, TaskState
 from core.transport.queues import REDIS_UNAVAILABLE
+
+MAX_LOOKED = 100
+"""The number of ready tasks of each lane whose types are looked at."""
 
 SCARCE_SHARE = 0.1
 """The share of a rate limit below which its units pace the tasks that need them."""
+
+# The types of the first ready tasks of each lane. `sync_task_ready` serves it.
+READY_TYPES = f"""
+SELECT DISTINCT t.type FROM unnest(ARRAY['{Lane.LIVE}', '{Lane.BACKFILL}']) AS l (lane)
+CROSS JOIN LATERAL (
+    SELECT type FROM sync_task WHERE state = '{TaskState.READY}'
+        AND integration_domain = %(domain)s AND user_integration_id = %(account)s
+        AND lane = l.lane
+    ORDER BY priority DESC, id LIMIT {MAX_LOOKED}) t
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +74,17 @@ class RateUse:
 
 
 def rates_of(engine: Backend, conn: Conn, account: Account) -> list[RateUse]:
-    """Return the use of the rate limits of an account, with the scarcest first.
+    """Return the use of the rate limits that the first ready tasks of an account need.
 
-    Redis has the use. While it is away, the result is empty.
+    The scarcest is first. Redis has the use: while it is away, the result is empty.
     """
     waiting = Waiting(
         account.user_id, str(account.id), account.limit_group, account.limits, True, True
     )
+    params = {"account": account.id, "domain": account.integration_domain}
+    types = {row["type"] for row in fetch(conn, READY_TYPES, params)}
     catalog = dispatching.catalogs(conn).get(account.integration_domain, Catalog())
+    catalog = Catalog({type: cost for type, cost in catalog.costs.items() if type in types})
     found = rates(engine, account.integration_domain, catalog, [waiting])
     return sorted(found, key=lambda use: use.rest.units / use.limit.units)
 

@@ -121,6 +121,7 @@ class AuditTarget(Word):
     HELD_DELETION = "held_deletion", "A held deletion."
     ORGANIZATION = "organization", "An organization."
     KEYS = "keys", "The secret keys."
+    LIMIT = "limit", "A limit of an integration."
 
 
 class Act(Word):
@@ -150,6 +151,7 @@ class Act(Word):
     TOKEN_REVOKE = "token.revoke", "Revoked a token."
     SESSION_OPEN = "sign_in.open", "Signed in to the dashboard."
     SESSION_REFUSE = "sign_in.refuse", "Tried to sign in, and was refused."
+    LIMIT_CHANGE = "limit.change", "Changed the figures of a limit, or reset them."
     KEYS_ROTATE = "keys.rotate", "Started to encrypt everything with the newest key."
 
 

@@ -82,14 +82,19 @@ class ProgressBar:
 
 def why(wait: Wait) -> str:
     """Return what an account or a run waits for, with the next step."""
-    remedy = wait.remedy("cli")
-    return f"{wait.sentence} {remedy}" if remedy else wait.sentence
+    return f"{wait.sentence} {_remedy(wait)}" if wait.advice else wait.sentence
 
 
 def why_json(wait: Wait | None) -> dict[str, Any]:
     """Return the same for `--json`; None for a run that has ended."""
-    reasons = [blocker.reason for blocker in wait.all] if wait is not None else []
-    return {"waits": reasons, "why": wait.to_json("cli") if wait is not None else None}
+    if wait is None:
+        return {"waits": [], "why": None}
+    reasons = [blocker.reason for blocker in wait.all]
+    return {"waits": reasons, "why": wait.to_json() | {"remedy": _remedy(wait)}}
+
+
+def _remedy(wait: Wait) -> str | None:
+    return wait.advice.next_step("cli") if wait.advice is not None else None
 
 
 def _bar() -> Any:

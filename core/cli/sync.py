@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.cli.output import dump, fail, fail_with, note, say, short
-from core.cli.progress import ProgressBar, why
+from core.cli.progress import ProgressBar, why, why_json
 from core.cli.session import backend
 from core.cli.types import Id
 from core.service.formatting import counted, span
@@ -153,7 +153,7 @@ def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) 
         owed = owed_by(conn, account.id)
         wait = waiting.of_account(engine, conn, account)
     if json:
-        dump(now.summary(owed) | {"why": wait.to_json("cli")})
+        dump(now.summary(owed) | {"why": why_json(wait)["why"]})
     if stopped is not None:
         fail_with(stopped)
         return STOPPED

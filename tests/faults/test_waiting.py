@@ -65,7 +65,7 @@ class World:
         """Return the sentence and the next step on the page of an account."""
         page = self.browser.get(f"/accounts/{account}")
         assert page.status_code == 200, page.text
-        (told,) = re.findall(r'<p id="why".*?</p>', page.text, re.DOTALL)
+        (told,) = re.findall(r'<p[^>]* id="why">.*?</p>', page.text, re.DOTALL)
         return " ".join(html.unescape(re.sub("<[^>]*>", "", told)).split())
 
     def rest(self, path: str) -> dict[str, Any]:
@@ -332,6 +332,28 @@ def test_a_pending_resync(world: World, account: Connect) -> None:
         step="cancel it",
     )
     assert why["ahead"] == 1
+
+
+def test_a_limit_changes_live(server_pair: Servers, tmp_path: Path) -> None:
+    """The fleet applies new figures without a restart, and the trail names the change."""
+    with built(server_pair.start(), tmp_path) as world:
+        limited = connect(world.deployment, Stalls, {"calls": 5})
+        sync(world.deployment, limited)
+        until(lambda: world.deployment.value(DONE, limited) == 3, "the limit is used up")
+        with world.served.client() as client:
+            [of_account] = [
+                budget
+                for limit in client.get("/v1/limits").json()["items"]
+                for budget in limit["budgets"]
+                if budget["key"] == f"account/{limited}/calls"
+            ]
+            assert (of_account["used"], of_account["left"]) == (2, 0)
+            assert [each["user_integration_id"] for each in of_account["waiting"]] == [str(limited)]
+        assert f"account/{limited}/calls" in world.browser.get("/limits").text
+        world.cli("limits", "set", "stalls", "calls", "units=50")
+        until(lambda: world.deployment.value(DONE, limited) == 6, "the new limit applies")
+        acts = world.deployment.rows("SELECT act, target_id FROM audit WHERE act LIKE 'limit%%'")
+        assert acts == [("limit.change", "stalls/calls")]
 
 
 def test_redis_is_away(tmp_path: Path) -> None:

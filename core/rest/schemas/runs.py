@@ -55,7 +55,8 @@ class Why(BaseModel):
     @classmethod
     def of(cls, wait: Explained) -> Self:
         """Return the answer for a client."""
-        return cls.model_validate(wait.to_json("rest"))
+        remedy = wait.advice.next_step("rest") if wait.advice is not None else None
+        return cls.model_validate(wait.to_json() | {"remedy": remedy})
 
 
 class Owed(BaseModel):

@@ -105,7 +105,7 @@ WHERE opened_at IS NOT NULL AND user_integration_id = ANY(%(accounts)s) ORDER BY
 # The leader records each few seconds whether it reaches Redis.
 REDIS_AWAY = f"""
 SELECT EXISTS (SELECT FROM process JOIN engine_state ON leader = process.id
-    WHERE {ALIVE} AND can_send_at IS NULL) AS away
+    WHERE kind = 'dispatcher' AND {ALIVE} AND can_send_at IS NULL) AS away
 """
 
 

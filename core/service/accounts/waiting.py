@@ -11,7 +11,6 @@ from typing import Any
 
 from core.accounts.store import Account
 from core.db.pool import Conn
-from core.error_catalog.entry import Surface
 from core.errors import Advice
 from core.service.accounts import blockers as found_blockers
 from core.service.accounts.blockers import Blocker, Facts
@@ -65,13 +64,21 @@ class Wait:
             parts.append(f"running tasks report {now.report()}")
         return ", ".join(parts)
 
-    def remedy(self, surface: Surface) -> str | None:
-        """Return the next step for a person, worded for a surface; None if there is none."""
-        advice = self.blocker.advice
-        return advice.next_step(surface) if advice is not None else None
+    @property
+    def others(self) -> list[str]:
+        """The reasons that would hold back the account or the run after this one, as clauses."""
+        return [clause(blocker) for blocker in self.all[1:]]
 
-    def to_json(self, surface: Surface) -> dict[str, Any]:
-        """Return the answer for programs; `docs/reference/api.md` describes the fields."""
+    @property
+    def advice(self) -> Advice | None:
+        """The next step for a person, which a surface words; None if there is none."""
+        return self.blocker.advice
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer for programs, without the next step.
+
+        `docs/reference/api.md` describes the fields.
+        """
         now = self.now
         reported = now is not None and now.reported_total is not None
         return {
@@ -83,7 +90,6 @@ class Wait:
             "total": now and (now.reported_total if reported else now.known),
             "per_minute": now and now.per_minute,
             "ends_at": now and now.ends_at,
-            "remedy": self.remedy(surface),
         }
 
 

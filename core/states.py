@@ -231,7 +231,7 @@ class Transition(Generic[S]):
 
 
 class WaitCause(Word):
-    """The cause for which the content of an account or of a run is not here yet."""
+    """The cause of the wait of an account or of a run."""
 
     PAUSED = "paused", "A person paused the account."
     CREDENTIALS = "credentials", "The provider rejects the credentials."

@@ -94,7 +94,7 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 @app.command("show")
 def show(id: Id, json: JsonObject = False) -> None:
-    """Show an account: its state, its config, the size of its content, and what it waits for.
+    """Show an account: its state, its config, the size of its content, and the cause of its wait.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""The command limits: what providers allow, how much is used, and who waits."""
+"""The command limits: the limits of providers, their use, and the accounts that wait."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def set_figures(domain: Domain, name: Name, figures: Figures) -> None:
 
 @app.command("reset")
 def reset_figures(domain: Domain, name: Name) -> None:
-    """Restore the figures of POLLING_LIMITS, or those of the plugin.
+    """Restore the figures of POLLING_LIMITS, or the figures of the plugin.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Watch a run: a progress bar on a terminal, and what it waits for."""
+"""Watch a run: a progress bar on a terminal, and the cause of its wait."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ProgressBar:
 
 
 def why(wait: Wait) -> str:
-    """Return what an account or a run waits for, with the next step."""
+    """Return the sentence about a wait, with the next step."""
     return f"{wait.sentence} {_remedy(wait)}" if wait.advice else wait.sentence
 
 

@@ -102,7 +102,7 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 @app.command("show")
 def show(id: RunId, json: Json = False) -> None:
-    """Show a run and its progress. If it is open, the command also says what it waits for.
+    """Show a run and its progress. If it is open, the command also names the cause of its wait.
 
     \b
     Example:

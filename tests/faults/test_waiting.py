@@ -1,7 +1,7 @@
 """Why is it not here yet? Each cause is made on a real fleet, and every surface tells it.
 
-The command line, REST and the dashboard show one sentence, with the end of the wait and what a
-person can do.
+The command line, REST and the dashboard show one sentence, with the end of the wait and the next
+step.
 """
 
 from __future__ import annotations
@@ -296,7 +296,7 @@ def test_a_held_deletion(world: World, account: Connect) -> None:
     world.tells(
         listed,
         "deletion",
-        "The deletion of 29 items is held, until a person accepts or refuses it",
+        "The engine holds the deletion of 29 items, until a person accepts or refuses it",
         until_when=False,
         remedy="polling deletions accept",
         step="accept or refuse",

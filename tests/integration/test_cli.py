@@ -309,9 +309,9 @@ def test_an_integration_is_paused_and_resumed(cli: Cli) -> None:
         ]
         assert row["paused_at"]
         assert "paused" in cli.ok("integrations").out
-        assert "an operator paused the integration" in cli.ok("accounts", "show", "rests").err
+        assert "An operator paused the integration" in cli.ok("accounts", "show", "rests").err
         waited = cli("sync", "rests", "--wait", "--timeout", "3")
-        assert (waited.code, "an operator paused the integration" in waited.err) == (4, True)
+        assert (waited.code, "An operator paused the integration" in waited.err) == (4, True)
     finally:
         cli.ok("integrations", "resume", "hello-world")
     assert cli.ok("sync", "rests", "--wait", "--json").json()["state"] == "succeeded"
@@ -351,7 +351,7 @@ def test_an_account_that_stops_ends_the_wait_and_resumes_when_reconnected(cli: C
     assert "next sync" not in shown.out
     assert re.search(r"failed runs in a row +0", shown.out), "the run of a stopped account is open"
     assert "Waiting" not in shown.err
-    assert "the engine stopped the account because its credentials do not work" in shown.err
+    assert "The engine stopped the account because its credentials do not work" in shown.err
     assert "credentials" in cli.fails("sync", "stops")
     rows = cli.ok("accounts", "--state", "error", "--json").rows()
     assert "stops" in [row["name"] for row in rows]
@@ -670,7 +670,7 @@ def test_waiting_without_a_worker_prints_a_warning_and_sigterm_ends_it(alone: Cl
     alone.connect("hello")
     process = alone.start("sync", "hello", "--wait")
     assert process.stderr is not None
-    assert "no worker is running" in process.stderr.readline()
+    assert "No worker is running" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (143, "")

@@ -1,4 +1,4 @@
-"""The limits of integrations: how much is used, how much is left, and who waits."""
+"""The limits of integrations, their use, and the accounts that wait."""
 
 from __future__ import annotations
 

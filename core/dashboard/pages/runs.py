@@ -124,7 +124,7 @@ def show_run(
     parent: Parent = None,
     after: After = None,
 ) -> Response:
-    """Show one run with its progress, what it waits for, and its tasks."""
+    """Show one run with its progress, the cause of its wait, and its tasks."""
     with engine.database.connection() as conn:
         _require(conn, viewer, run, parent)
     return renderer.live("run.html", lambda conn: _run(conn, engine, viewer, run, parent, after))

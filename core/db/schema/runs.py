@@ -318,7 +318,7 @@ limit_override = Table(
     metadata,
     Column("domain", Text, primary_key=True),
     Column("name", Text, primary_key=True),
-    # The figures that an operator has changed. They replace those of the settings.
+    # The figures that an operator has changed. They replace the figures of the settings.
     Column("figures", JSONB, nullable=False),
     moment("changed_at", nullable=False, default=True),
 )

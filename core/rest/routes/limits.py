@@ -1,4 +1,4 @@
-"""`/v1/limits`: what providers allow, how much is used, and who waits."""
+"""`/v1/limits`: the limits of providers, their use, and the accounts that wait."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def reset_limit(
     integration_domain: Domain,
     limit_name: LimitName,
 ) -> ProviderLimit:
-    """Restore the figures of `POLLING_LIMITS`, or those of the plugin. Returns them."""
+    """Restore the figures of `POLLING_LIMITS`, or the figures of the plugin. Returns them."""
     return ProviderLimit.of(limits.reset(engine, integration_domain, limit_name))

@@ -232,7 +232,7 @@ class UserIntegrationInFull(UserIntegration):
     waits: list[Wait] = Field(
         description="The reasons why the account waits, the most important first"
     )
-    why: Why = Field(description="What the content of the account waits for")
+    why: Why = Field(description="The cause of the wait, with numbers")
     totals: Totals | None = Field(
         description="Present with `totals=true` only, because counting a large account is slow"
     )

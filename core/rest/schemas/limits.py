@@ -1,4 +1,4 @@
-"""Limits: what providers allow, how much is used, and who waits."""
+"""Limits of providers, their use, and the accounts that wait."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Wait(BaseModel):
 
 
 class Why(BaseModel):
-    """What the content of an account or of a run waits for."""
+    """The answer to the question why content is not here yet."""
 
     cause: WaitCause = Field(description="The cause")
     sentence: str = Field(description="The answer for people, with all numbers")
@@ -45,7 +45,7 @@ class Why(BaseModel):
         description="The number of its known tasks, or the units of the complete work"
     )
     per_minute: float | None = Field(
-        description="The measured pace of the last five minutes, in tasks; null if it is unknown"
+        description="The measured pace of the last five minutes, in tasks; null without one"
     )
     ends_at: datetime | None = Field(
         description="The time at which the known tasks end at this pace; null if it is unknown"
@@ -123,7 +123,9 @@ class RunInFull(Run):
         description="The units of their complete work; null if a task does not know them"
     )
     waits: list[Wait] = Field(description="The reasons why the run waits, the most important first")
-    why: Why | None = Field(description="What the run waits for; null once it has ended")
+    why: Why | None = Field(
+        description="The cause of the wait, with numbers; null once the run has ended"
+    )
     owed: Owed = Field(description="The tasks that the account of the run owes now")
 
 

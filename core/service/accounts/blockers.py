@@ -1,4 +1,4 @@
-"""What holds back an account or a run: each blocker with its cause, its end and the next step."""
+"""The blockers of an account or a run, each with its cause, its end and the next step."""
 
 from __future__ import annotations
 

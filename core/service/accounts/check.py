@@ -83,7 +83,7 @@ def check(
       egress: Restricts the addresses that the plugin may connect to; see `core.egress`.
       rehearse: True to call `rehearse()` too. Both calls share one deadline. Default: False.
       overrides: The operator's figures of the integration's limits, for the pace of the first copy.
-        Default: those of the plugin.
+        Default: the plugin's figures.
 
     Raises:
       InvalidInput: The provider rejects the credentials or the config. The message gives its

@@ -22,6 +22,9 @@ from core.states import Lane, WaitCause
 
 BACKGROUND = "older items load in the background"
 
+PACING = (WaitCause.RATE_LIMIT, WaitCause.SHARED_RATE_LIMIT)
+"""The blockers that slow down a run, and do not stop it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:
@@ -43,6 +46,11 @@ class Wait:
         return bool(self.all)
 
     @property
+    def is_paced(self) -> bool:
+        """True if tasks of the run continue, so that its pace tells when it ends."""
+        return not self.all or self.blocker.cause in PACING
+
+    @property
     def sentence(self) -> str:
         """The answer as one sentence, in one line."""
         parts = [clause(self.blocker), *([self.progress] if self.progress else [])]
@@ -56,9 +64,9 @@ class Wait:
         if now is None:
             return ""
         parts = [f"{number(now.closed)} of {counted(now.known, 'known task')} done"]
-        if now.per_minute is not None:
+        if self.is_paced and now.per_minute is not None:
             parts.append(f"{number(now.per_minute)} a minute")
-        if now.ends_at is not None:
+        if self.is_paced and now.ends_at is not None:
             parts.append(f"about {span((now.ends_at - now.now).total_seconds())} left")
         if now.report():
             parts.append(f"running tasks report {now.report()}")
@@ -88,8 +96,8 @@ class Wait:
             "ahead": self.blocker.ahead,
             "done": now and (now.reported_done if reported else now.closed),
             "total": now and (now.reported_total if reported else now.known),
-            "per_minute": now and now.per_minute,
-            "ends_at": now and now.ends_at,
+            "per_minute": now.per_minute if now and self.is_paced else None,
+            "ends_at": now.ends_at if now and self.is_paced else None,
         }
 
 
@@ -106,7 +114,7 @@ def _ends(ends: str, until: datetime) -> str:
 
 
 def of_account(engine: Backend, conn: Conn, account: Account, *, shows_texts: bool = True) -> Wait:
-    """Return what the content of an account waits for.
+    """Return the answer for an account.
 
     Args:
       engine: The backend.
@@ -135,7 +143,7 @@ def of_account(engine: Backend, conn: Conn, account: Account, *, shows_texts: bo
 def of_run(
     engine: Backend, conn: Conn, account: Account, now: Progress, *, shows_texts: bool = True
 ) -> Wait:
-    """Return what an open run waits for.
+    """Return the answer for an open run.
 
     Args:
       engine: The backend.
@@ -179,7 +187,7 @@ def _resync(live: Progress) -> Blocker:
 
 
 def _held(work: Facts) -> Blocker:
-    reason = f"the deletion of {counted(work.held, 'item')} is held"
+    reason = f"the engine holds the deletion of {counted(work.held, 'item')}"
     ends, advice = "until a person accepts or refuses it", Advice("review-held-deletions")
     return Blocker(WaitCause.DELETION, reason, ends=ends, advice=advice)
 

@@ -1,4 +1,4 @@
-"""The limits of the fleet: how much of each is used, how much is left, and who waits.
+"""The limits of the fleet, their use, and the accounts that wait.
 
 An operator changes the figures of a limit while the engine runs.
 """
@@ -28,7 +28,7 @@ from core.states import Act, AuditTarget, Lane, RunState, TaskState
 from core.transport.queues import REDIS_UNAVAILABLE
 
 MAX_LOOKED = 100
-"""The number of ready tasks of each lane whose types are looked at."""
+"""The number of ready tasks of each lane whose types count."""
 
 MAX_ACCOUNTS = 500
 """The number of accounts with open runs whose budgets are listed."""
@@ -320,7 +320,7 @@ def change(engine: Backend, domain: str, name: str, figures: LimitOverride) -> L
 
 
 def reset(engine: Backend, domain: str, name: str) -> LimitUse:
-    """Restore the figures of the settings, or those of the plugin.
+    """Restore the figures of the settings, or the figures of the plugin.
 
     Raises:
       NotFound: The integration has no such limit.

@@ -1,4 +1,4 @@
-"""Watch a run until it ends: its progress, what it waits for, and the error that stops it."""
+"""Watch a run until it ends: its progress, the cause of its wait, and the error that stops it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core.service.runs.progress import Progress
 from core.states import RunState
 
 REASONS_SECONDS = 1.0
-"""Seconds between two reads of what the run waits for."""
+"""Seconds between two reads of the cause of the wait."""
 
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
 """Bounds of the pause between two refreshes, in seconds."""
@@ -37,7 +37,7 @@ class RunWatcher:
 
     Attributes:
       now: The run at the latest refresh.
-      wait: What the run waits for; None before the first read, and after its end.
+      wait: The cause of its wait; None before the first read, and after its end.
       stopped: The error that a user must resolve before the run can continue, if any.
       is_away: True if PostgreSQL did not answer the latest refresh. The other attributes then hold
         the result of an earlier refresh.

@@ -378,7 +378,7 @@ class Dispatcher:
             self._costs = dispatching.catalogs(conn)
             self._catalogs_due = time.monotonic() + CATALOG_SECONDS
         if time.monotonic() >= self._limits_due:
-            self._limits = limit_overrides.effective(conn, self._settings.limits)
+            self._limits = limit_overrides.settled(conn, self._settings.limits, self._limits)
             self._limits_due = time.monotonic() + LIMITS_SECONDS
         paused = pauses.lasting(conn)
         served = processes.neighbours(conn)

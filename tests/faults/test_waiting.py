@@ -50,10 +50,14 @@ class World:
 
     def cli(self, *words: str) -> str:
         """Run a command, and return its output."""
+        return self.says(*words)[0]
+
+    def says(self, *words: str) -> tuple[str, str]:
+        """Run a command, and return its output and its notes."""
         environment = self.deployment.environment() | VARIABLES
         code, out, err = forks.polling(words, environment, self.deployment.home)
         assert code == 0, err
-        return out
+        return out, err
 
     def shown(self, account: UUID) -> dict[str, Any]:
         """Return the answer that the command line gives."""
@@ -316,6 +320,14 @@ def test_a_backfill_behind_the_live_run(world: World, account: Connect) -> None:
         step="new items arrive in the meantime",
     )
     assert (why["ahead"], why["done"], why["total"]) == (2, 0, 3)
+
+
+def test_a_sync_ends_with_the_work_that_still_loads(world: World, account: Connect) -> None:
+    loads = account(background=1)
+    _, notes = world.says("sync", str(loads), "--wait")
+    assert "Still to come: Older items load in the background, until the backfill ends" in notes
+    out, _ = world.says("sync", str(loads), "--wait", "--json")
+    assert json.loads(out)["why"]["cause"] == "backfill"
 
 
 def test_a_pending_resync(world: World, account: Connect) -> None:

@@ -109,6 +109,26 @@ def test_a_row_replaces_single_figures_of_the_settings(desk) -> None:
     assert settings["limited"]["calls"].per == 1
 
 
+def test_the_leader_releases_waiting_tasks_when_all_workers_know_a_change(desk, waiting) -> None:
+    """A refusal of the provider stays."""
+    ann, bob = waiting
+    later = "UPDATE sync_task SET available_at = now() + interval '1 h', reason = %s"
+    desk.conn.execute(later, ("rate limit 'calls' is exhausted",))
+    block = "INSERT INTO limit_block VALUES (%s, now() + interval '1 h', %s)"
+    desk.conn.execute(block, (f"account/{ann}/calls", "rate limit 'calls' is exhausted"))
+    desk.conn.execute(block, (f"account/{bob}/calls", "HTTP 429"))
+    limit_overrides.change(desk.conn, "limited", "calls", LimitOverride(units=50))
+    assert limit_overrides.settled(desk.conn, {}, {}) == {}
+    open_tasks = "SELECT count(*) FROM sync_task WHERE available_at <= clock_timestamp()"
+    assert desk.value(open_tasks) == 0
+    desk.conn.execute("UPDATE limit_override SET changed_at = now() - interval '8 s'")
+    found = limit_overrides.settled(desk.conn, {}, {})
+    assert found == {"limited": {"calls": LimitOverride(units=50)}}
+    assert desk.value(open_tasks) == 2
+    assert desk.rows("SELECT reason FROM limit_block") == [("HTTP 429",)]
+    assert limit_overrides.settled(desk.conn, {}, found) is found
+
+
 @pytest.mark.parametrize(
     ("place", "figures", "status"),
     [

@@ -68,12 +68,15 @@ SELECT key, until, reason FROM limit_block
 WHERE {lasts("limit_block.until")} AND key ^@ ANY(%(prefixes)s) ORDER BY until DESC
 """
 
-# The accounts whose tasks are dispatched, with the most first. It reads as many rows as the windows
-# are wide. Served by `sync_task_queued`.
+# The accounts whose tasks were dispatched before the first one of a run, with the most first. It
+# reads as many rows as the windows are wide. Served by `sync_task_queued`.
 DISPATCHED = f"""
 SELECT a.id, a.user_id, a.name, count(*)::int AS tasks
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = ANY(%(domains)s)
+  AND t.dispatch_seq < coalesce((SELECT min(mine.dispatch_seq) FROM sync_task mine
+      WHERE mine.state = '{TaskState.QUEUED}' AND mine.integration_domain = %(domain)s
+        AND mine.user_integration_id = %(account)s AND mine.run_id = %(run)s), {2**63 - 1})
 GROUP BY a.id ORDER BY count(*) DESC, a.id
 """
 
@@ -180,8 +183,8 @@ def blockers(
         named = {_limit_name(each) for each in rates}
         reasons = [each for each in reasons if _limit_name(each) not in named] + rates
     if not reasons and now.queued == 0:
-        reasons = _snoozed(conn, now, shows_texts) or _threads(conn, account, now)
-    return reasons
+        reasons = _snoozed(conn, now, shows_texts)
+    return reasons or _threads(conn, account, now)
 
 
 def first_blockers(
@@ -326,16 +329,17 @@ def _scheduler(settings: Settings, status: Status, facts: Facts) -> list[Blocker
 
 
 def _threads(conn: Conn, account: Account, now: Progress) -> list[Blocker]:
-    """Return the holder of all threads, if an account has ready tasks and no thread is left.
+    """Return the holder of all threads, if the tasks of a run wait for one.
 
     Accounts of other users are not named.
     """
     domain = account.integration_domain
     threads = processes.serving(conn).get(domain, (0, 0))[0]
-    if not now.ready or not threads:
+    if not threads or not now.ready + now.queued:
         return []
     around = processes.neighbours(conn).get(domain, {domain})
-    rows = fetch(conn, DISPATCHED, {"domains": sorted(around)})
+    params = {"domain": domain, "account": account.id, "run": now.run["id"]}
+    rows = fetch(conn, DISPATCHED, params | {"domains": sorted(around)})
     own = [row for row in rows if row["user_id"] == account.user_id]
     all_tasks = sum(row["tasks"] for row in rows)
     if sum(row["tasks"] for row in own) >= threads - reserved(threads):

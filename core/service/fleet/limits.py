@@ -327,7 +327,8 @@ def reset(engine: Backend, domain: str, name: str) -> LimitUse:
     """
     with engine.database.connection() as conn, conn.transaction():
         _limit(engine, conn, domain, name)
-        if limit_overrides.reset(conn, domain, name):
+        if (domain, name) in limit_overrides.changed(conn):
+            limit_overrides.change(conn, domain, name, LimitOverride())
             _record(conn, domain, name, {})
     return _shown(engine, domain, name)
 

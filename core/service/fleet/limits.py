@@ -23,6 +23,7 @@ from core.limits.budgets import UnitsLeft
 from core.limits.keys import from_json, overridden
 from core.service.backend import Backend
 from core.service.formatting import counted, number, span
+from core.service.visible import ACCOUNT_IS_VISIBLE
 from core.settings import LimitOverride
 from core.states import Act, AuditTarget, Lane, RunState, TaskState
 from core.transport.queues import REDIS_UNAVAILABLE
@@ -59,6 +60,7 @@ SELECT a.integration_domain AS domain, a.name, a.user_id AS "user", a.id::text A
     {_READY % Lane.BACKFILL} AS backfill
 FROM user_integration a
 WHERE (%(user)s::text IS NULL OR a.user_id = %(user)s) AND jsonb_array_length(a.limits) > 0
+  AND {ACCOUNT_IS_VISIBLE}
   AND EXISTS (SELECT FROM sync_run r
       WHERE r.user_integration_id = a.id AND r.state = '{RunState.RUNNING}')
 ORDER BY a.id LIMIT {MAX_ACCOUNTS}

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from core.cli.output import dump_all, say, table
 from core.cli.session import backend
 from core.cli.types import Json
+from core.field_problems import first_problem
 from core.service.formatting import ago, counted, number
 from core.settings import LimitOverride
 
@@ -76,9 +77,8 @@ def set_figures(domain: Domain, name: Name, figures: Figures) -> None:
     try:
         override = LimitOverride.model_validate(given)
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise typer.BadParameter(f"{place}: {problem['msg']}") from None
+        problem = first_problem(error)
+        raise typer.BadParameter(f"{problem.place}: {problem.message}") from None
     with backend() as engine:
         use = limits.change(engine, domain, name, override)
         engine.wake()

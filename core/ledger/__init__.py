@@ -17,6 +17,7 @@ Modules for the fleet, and shared ones:
 leadership   the leader's lease      processes      the processes of the fleet
 pruning      deletes old rows        outcomes       the outcome of a task
 listeners    holders of listeners    serialization  objects from named fields
+limit_overrides  figures of limits that an operator has changed
 
 Modules for users and organizations:
 

@@ -24,8 +24,8 @@ An earlier leader would send tasks that workers with the old figures refuse.
 
 # The table has one row for each limit that an operator has changed. A limit that was reset has no
 # figures.
-LOAD = "SELECT domain, name, figures FROM limit_override"
-SET = """
+LOAD_FIGURES = "SELECT domain, name, figures FROM limit_override"
+SET_FIGURES = """
 INSERT INTO limit_override (domain, name, figures) VALUES (%s, %s, %s::jsonb)
 ON CONFLICT (domain, name) DO UPDATE SET figures = excluded.figures, changed_at = clock_timestamp()
 """
@@ -36,7 +36,7 @@ FROM limit_override
 
 # Tasks that wait for units of a limit, and the blocks of its budgets. A refusal of
 # the provider has another reason. `sync_task_by_time` serves it.
-RELEASE = f"""
+RELEASE_LIMITED = f"""
 WITH waiting AS MATERIALIZED (
     SELECT id FROM sync_task WHERE state = '{TaskState.READY}' AND dispatch_no >= 0
       AND integration_domain = %(domain)s AND available_at > now() AND reason = %(reason)s
@@ -53,7 +53,7 @@ UPDATE sync_task SET available_at = clock_timestamp() WHERE id = ANY (ARRAY(SELE
 
 def changed(conn: Conn) -> dict[tuple[str, str], LimitOverride]:
     """Return the figures of the rows, by domain and name."""
-    rows = conn.execute(LOAD).fetchall()
+    rows = conn.execute(LOAD_FIGURES).fetchall()
     return {
         (domain, name): LimitOverride.model_validate(figures)
         for domain, name, figures in rows
@@ -91,10 +91,10 @@ def settled(conn: Conn, settings: Overrides, present: Overrides) -> Overrides:
         new, old = found.get(domain, {}), present.get(domain, {})
         for name in new.keys() | old.keys():
             if new.get(name) != old.get(name):
-                conn.execute(RELEASE, {"domain": domain, "reason": exhausted(name)})
+                conn.execute(RELEASE_LIMITED, {"domain": domain, "reason": exhausted(name)})
     return found
 
 
 def change(conn: Conn, domain: str, name: str, figures: LimitOverride) -> None:
     """Replace the figures of one limit. Empty figures restore the settings."""
-    conn.execute(SET, (domain, name, figures.model_dump_json(exclude_none=True)))
+    conn.execute(SET_FIGURES, (domain, name, figures.model_dump_json(exclude_none=True)))

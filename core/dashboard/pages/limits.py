@@ -11,6 +11,7 @@ from core.dashboard.responses import Renderer, redirect
 from core.dashboard.session import ActionForm, FleetOperatingViewer, StatusViewer
 from core.db.pool import Conn
 from core.errors import InvalidInput
+from core.field_problems import first_problem
 from core.service.fleet import limits
 from core.settings import LimitOverride
 from core.web.dependencies import Engine
@@ -40,7 +41,8 @@ def change_limit(engine: Engine, viewer: FleetOperatingViewer, form: ActionForm)
     try:
         override = LimitOverride.model_validate({key: text for key, text in given.items() if text})
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
+        problem = first_problem(error)
+        reason = f"{problem.place}: {problem.message}"
         raise InvalidInput("limit-figure-unknown", reason=reason) from None
     limits.change(engine, domain, name, override)
     engine.wake()

@@ -49,15 +49,14 @@ CROSS JOIN LATERAL (
         AND lane = l.lane
     ORDER BY priority DESC, id LIMIT {MAX_LOOKED}) t
 """
-_READY = f"""EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.READY}'
-        AND t.integration_domain = a.integration_domain AND t.user_integration_id = a.id
-        AND t.lane = '%s')"""
+_READY = f"""SELECT FROM sync_task t WHERE t.state = '{TaskState.READY}'
+        AND t.integration_domain = a.integration_domain AND t.user_integration_id = a.id"""
 # Accounts with open runs and limits. `sync_run_open` serves it; for a user, the index of accounts
 # that begins with the user does.
 OPEN_ACCOUNTS = f"""
 SELECT a.integration_domain AS domain, a.name, a.user_id AS "user", a.id::text AS account,
-    a.limit_group AS "group", a.limits, {_READY % Lane.LIVE} AS live,
-    {_READY % Lane.BACKFILL} AS backfill
+    a.limit_group AS "group", a.limits, EXISTS ({_READY} AND t.lane = '{Lane.LIVE}') AS live,
+    EXISTS ({_READY} AND t.lane = '{Lane.BACKFILL}') AS backfill
 FROM user_integration a
 WHERE (%(user)s::text IS NULL OR a.user_id = %(user)s) AND jsonb_array_length(a.limits) > 0
   AND {ACCOUNT_IS_VISIBLE}

@@ -17,7 +17,6 @@ Modules for the fleet, and shared ones:
 leadership   the leader's lease      processes      the processes of the fleet
 pruning      deletes old rows        outcomes       the outcome of a task
 listeners    holders of listeners    serialization  objects from named fields
-limit_overrides  figures of limits that an operator has changed
 
 Modules for users and organizations:
 
@@ -29,6 +28,10 @@ Modules for pauses and clocks:
 
 pauses       paused integrations     looks          which accounts changed
 monotonic    ages no clock forges    far_ahead      times after a clock was set back
+
+Modules for limits:
+
+limit_overrides  figures that an operator has changed
 
 The steps of `commit`, in the order of their locks:
 

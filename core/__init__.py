@@ -45,7 +45,7 @@ from core.integration.listening import (
     WebhookResponse,
 )
 from core.integration.members import Member
-from core.integration.rehearsal import Rehearsal, RehearsalSection, Sample
+from core.integration.rehearsal import Bound, Rehearsal, RehearsalSection, Sample
 from core.integration.results import (
     COMPARISON,
     MAX_ID_BYTES,
@@ -80,6 +80,7 @@ __all__ = [
     "BaseIntegration",
     "Blob",
     "BlobWriter",
+    "Bound",
     "Comparison",
     "Concurrency",
     "ConfigurationError",

@@ -36,9 +36,9 @@ from core.scopes import Role
 class LimitOverride(BaseModel, extra="forbid"):
     """An operator's values for one limit of a plugin; omitted values are the plugin's."""
 
-    units: PositiveInt | None = None
-    per: PositiveFloat | None = None
-    tasks: PositiveInt | None = None
+    units: PositiveInt | None = Field(None, le=2**53)
+    per: PositiveFloat | None = Field(None, le=1e9)
+    tasks: PositiveInt | None = Field(None, le=2**31 - 1)
     backfill_share: float | None = Field(None, ge=0, le=1)
 
 

@@ -121,6 +121,7 @@ class AuditTarget(Word):
     HELD_DELETION = "held_deletion", "A held deletion."
     ORGANIZATION = "organization", "An organization."
     KEYS = "keys", "The secret keys."
+    LIMIT = "limit", "A limit of an integration."
 
 
 class Act(Word):
@@ -150,6 +151,7 @@ class Act(Word):
     TOKEN_REVOKE = "token.revoke", "Revoked a token."
     SESSION_OPEN = "sign_in.open", "Signed in to the dashboard."
     SESSION_REFUSE = "sign_in.refuse", "Tried to sign in, and was refused."
+    LIMIT_CHANGE = "limit.change", "Changed the figures of a limit, or reset them."
     KEYS_ROTATE = "keys.rotate", "Started to encrypt everything with the newest key."
 
 
@@ -226,6 +228,31 @@ class Transition(Generic[S]):
     target: S
     event: str
     planned: bool = False
+
+
+class WaitCause(Word):
+    """The cause of the wait of an account or of a run."""
+
+    PAUSED = "paused", "A person paused the account."
+    CREDENTIALS = "credentials", "The provider rejects the credentials."
+    CONFIGURATION = "configuration", "The configuration is invalid."
+    DISCONNECTED = "disconnected", "The account has no credentials."
+    INTEGRATION_PAUSED = "integration-paused", "An operator paused the integration."
+    WORKER = "worker", "No worker serves the integration."
+    DISPATCHER = "dispatcher", "No dispatcher leads."
+    REDIS = "redis", "Redis does not answer, so no task is sent."
+    SCHEDULER = "scheduler", "The run is due, and the schedule has not fired yet."
+    QUOTA = "quota", "A quota of the user is reached."
+    BREAKER = "breaker", "The provider does not answer."
+    RATE_LIMIT = "rate-limit", "The account has used up one of its limits."
+    SHARED_RATE_LIMIT = "shared-rate-limit", "Accounts that share a limit have used it up."
+    POSTPONED = "postponed", "The tasks of the run start later."
+    THREADS = "threads", "Other tasks use all threads."
+    RESYNC = "resync", "A resync starts after the open run."
+    BACKFILL = "backfill", "Older items load in the background, behind new ones."
+    RUNNING = "running", "A run is in progress."
+    DELETION = "deletion", "A deletion waits for a decision."
+    SCHEDULED = "scheduled", "Nothing is open. The next run has its time."
 
 
 @dataclass(frozen=True, slots=True)

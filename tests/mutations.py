@@ -2381,10 +2381,45 @@ MUTATIONS = [
     ),
     Mutation(
         "the reasons of a wait hold no text of a plugin",
-        (("core/service/runs/progress.py",
+        (("core/service/accounts/blockers.py",
           "text += f\": {row['reason']}\" if shows_texts else \"\"",
           "text += f\": {row['reason']}\""),),
         ("tests/integration/test_roles.py",),
+    ),
+    Mutation(
+        "a wait names Redis",
+        (("core/service/accounts/blockers.py", "if fleet.redis_is_away:", "if False:"),),
+        ("tests/faults/test_waiting.py",),
+    ),
+    Mutation(
+        "a wait names a schedule that the leader does not serve",
+        (("core/service/accounts/blockers.py", "or is_frequent(schedule):", "or True:"),),
+        ("tests/faults/test_waiting.py",),
+    ),
+    Mutation(
+        "a wait names a limit only if it paces the run",
+        (("core/service/accounts/blockers.py", "if not use.is_scarce:", "if True:"),),
+        ("tests/faults/test_waiting.py",),
+    ),
+    Mutation(
+        "a limit that others use is not called the account's own",
+        (("core/service/accounts/blockers.py",
+          'if not use.key.startswith("account/"):', "if False:"),),
+        ("tests/faults/test_waiting.py",),
+    ),
+    Mutation(
+        "the leader reads changed limits",
+        (("core/dispatcher/loop.py",
+          "limit_overrides.settled(conn, self._settings.limits, self._limits)",
+          "self._limits"),),
+        ("tests/faults/test_waiting.py",),
+    ),
+    Mutation(
+        "workers read changed limits",
+        (("core/worker/process.py",
+          "self.accounts.override(limit_overrides.effective(conn, self.settings.limits))",
+          "pass"),),
+        ("tests/faults/test_waiting.py",),
     ),
     Mutation(
         "the answer to a wrong token waits",

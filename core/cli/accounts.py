@@ -8,7 +8,7 @@ import typer
 
 from core.cli import listing
 from core.cli.output import describe, dump, fail, note, say, short
-from core.cli.progress import with_advice
+from core.cli.progress import why, why_json
 from core.cli.session import backend, busy
 from core.cli.types import After, EraseAccount, Id, Json, JsonObject, Limit, Now, Yes
 from core.service.formatting import ago, counted, size
@@ -94,9 +94,7 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 @app.command("show")
 def show(id: Id, json: JsonObject = False) -> None:
-    """Show an account: its state, its config, and the size of its content.
-
-    If the account waits, the command also prints the reason.
+    """Show an account: its state, its config, the size of its content, and the cause of its wait.
 
     \b
     Example:
@@ -105,24 +103,22 @@ def show(id: Id, json: JsonObject = False) -> None:
     from core.accounts import store
     from core.ledger import listeners
     from core.service import lookup
-    from core.service.accounts import comparison, partitions
+    from core.service.accounts import comparison, partitions, waiting
     from core.service.accounts import queries as account_queries
     from core.service.accounts.listening import sentence, state_of
     from core.service.accounts.owed import owed_by
-    from core.service.runs import progress
 
     with backend() as engine, engine.database.connection() as conn:
         account_id = lookup.account_id(conn, id)
         row = account_queries.shown_accounts.one(conn, "account", account_id)
         totals = account_queries.account_totals(conn, account_id)
-        waits = progress.blockers(conn, store.load(conn, account_id))
+        wait = waiting.of_account(engine, conn, store.load(conn, account_id))
         owed = owed_by(conn, account_id)
         complete: dict[str, Any] = {"complete_as_of": owed.complete_as_of}
         compared = comparison.latest(conn, account_id)
         listening = listeners.of_account(conn, account_id)
         notice = partitions.notice(conn, account_id)
         if json:
-            reasons = [wait.reason for wait in waits]
             owing = {"owed": owed.tasks, "owed_since": owed.since}
             found = compared and {
                 "at_source": compared.at_source, "kept": compared.kept, "at": compared.at
@@ -133,10 +129,8 @@ def show(id: Id, json: JsonObject = False) -> None:
                 "error": listening.reason(in_full=True),
                 "event_at": listening.event_at,
             }
-            found = {
-                "comparison": found, "listener": heard, "notice": notice, "waits": reasons
-            }  # fmt: skip
-            dump(row | totals | complete | owing | found)
+            found = {"comparison": found, "listener": heard, "notice": notice}
+            dump(row | totals | complete | owing | found | why_json(wait))
             return
         if compared is not None:
             integration = engine.registry.integrations.get(row["integration_domain"])
@@ -159,9 +153,7 @@ def show(id: Id, json: JsonObject = False) -> None:
             note(sentence(listening, row["poll_interval_minutes"]))
         if notice is not None:
             note(notice)
-        waiting = "Waiting: " if row["sync_status"] == AccountState.ACTIVE else ""
-        for wait in waits:
-            note(f"{waiting}{with_advice(wait)}")
+        note(why(wait))
 
 
 def check(id: Id) -> None:

@@ -21,6 +21,7 @@ from core.cli import (
     export,
     integrations,
     keys,
+    limits,
     organizations,
     processes,
     runs,
@@ -183,6 +184,7 @@ def _operations(app: typer.Typer) -> None:
     app.add_typer(keys.app, name="keys", rich_help_panel=OPERATIONS)
     app.add_typer(tokens.app, name="tokens", rich_help_panel=OPERATIONS)
     app.command("users", rich_help_panel=OPERATIONS)(users.users)
+    app.add_typer(limits.app, name="limits", rich_help_panel=OPERATIONS)
     app.command("audit", rich_help_panel=OPERATIONS)(audit.audit)
     app.command("drain", rich_help_panel=OPERATIONS)(drain.drain)
 

@@ -161,10 +161,12 @@ def _show_check(integration: Integration, checked: CheckResult, *, json: bool) -
 
 
 def _rehearsal_json(rehearsal: Rehearsal) -> dict[str, Any]:
-    return {"rehearsal": asdict(rehearsal)} if rehearsal else {}
+    return {"rehearsal": asdict(rehearsal)} if rehearsal or rehearsal.bound else {}
 
 
 def _show_rehearsal(rehearsal: Rehearsal, tell: Callable[[str], None]) -> None:
+    from core.service.accounts.check import bound_sentence
+
     for section in rehearsal.sections:
         tell(section.title)
         for label, value in section.facts.items():
@@ -173,6 +175,8 @@ def _show_rehearsal(rehearsal: Rehearsal, tell: Callable[[str], None]) -> None:
             tell(f"  {'  ' * line.level}- {line.name}")
         if section.omitted:
             tell(f"  … and {section.omitted:,} more")
+    if rehearsal.bound is not None:
+        tell(bound_sentence(rehearsal.bound))
     for warning in rehearsal.warnings:
         tell(f"warning: {warning}")
 

@@ -1,4 +1,4 @@
-"""Watch a run: a progress bar on a terminal, and the reasons for which it waits."""
+"""Watch a run: a progress bar on a terminal, and the cause of its wait."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from core.cli.output import clean, note, stderr
-from core.service.formatting import ago
 
 if TYPE_CHECKING:
     from typing import Self
     from uuid import UUID
 
+    from core.service.accounts.waiting import Wait
     from core.service.backend import Backend
-    from core.service.runs.progress import Blocker
 
 
 class ProgressBar:
@@ -25,35 +24,34 @@ class ProgressBar:
         self.run = RunWatcher(backend, run)
         self._bar = _bar()
         self._task: Any = None
-        self._last_reason: str | None = None
+        self._last_cause = ""
 
     def update(self) -> str:
         """Read the run again, show its progress, and return its state."""
         state = self.run.refresh()
-        self._show_blocker()
+        self._show_wait()
         self._draw()
         return state
 
-    def _show_blocker(self) -> None:
-        blockers = self.run.blockers if self.run.stopped is None else []
+    def _show_wait(self) -> None:
+        wait = self.run.wait if self.run.stopped is None else None
         if self.run.is_away:
-            self._show_reason("PostgreSQL does not answer")
-        elif blockers:
-            blocker = blockers[0]
-            until = f" (continues {ago(blocker.until)})" if blocker.until else ""
-            step = f". {blocker.advice.next_step('cli')}" if blocker.advice else ""
-            self._show_reason(f"{blocker.reason}{until}{step}", blocker.reason)
+            self._show_reason("PostgreSQL does not answer.", "away")
+        elif wait is not None and wait.is_blocked:
+            self._show_reason(why(wait), wait.blocker.cause)
         else:
             self._show_reason("")
 
-    def _show_reason(self, text: str, key: str | None = None) -> None:
-        """Show a reason on the bar while it applies; without a bar, print each reason once."""
-        key = text if key is None else key
+    def _show_reason(self, text: str, cause: str = "") -> None:
+        """Show a reason on the bar while it applies; without a bar, print each cause once.
+
+        A limit may pace a run that continues in between, so its cause is not printed again.
+        """
         if self._bar is not None:
             self._bar.update(self._task, why=clean(text))
-        elif text and key != self._last_reason:
-            note(f"Waiting: {text}")
-        self._last_reason = key
+        elif text and cause != self._last_cause:
+            note(text)
+            self._last_cause = cause
 
     def _draw(self) -> None:
         if self._bar is not None:
@@ -82,9 +80,21 @@ class ProgressBar:
             self._bar.stop()
 
 
-def with_advice(blocker: Blocker) -> str:
-    """Return the reason for a wait with its next step."""
-    return blocker.reason + (f". {blocker.advice.next_step('cli')}" if blocker.advice else "")
+def why(wait: Wait) -> str:
+    """Return the sentence about a wait, with the next step."""
+    return f"{wait.sentence} {_remedy(wait)}" if wait.advice else wait.sentence
+
+
+def why_json(wait: Wait | None) -> dict[str, Any]:
+    """Return the same for `--json`; None for a run that has ended."""
+    if wait is None:
+        return {"waits": [], "why": None}
+    reasons = [blocker.reason for blocker in wait.all]
+    return {"waits": reasons, "why": wait.to_json() | {"remedy": _remedy(wait)}}
+
+
+def _remedy(wait: Wait) -> str | None:
+    return wait.advice.next_step("cli") if wait.advice is not None else None
 
 
 def _bar() -> Any:

@@ -8,7 +8,7 @@ import typer
 
 from core.cli import listing
 from core.cli.output import describe, dump, note, say, short
-from core.cli.progress import with_advice
+from core.cli.progress import why, why_json
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, Limit, RunId
 from core.service.formatting import ago, span
@@ -102,13 +102,14 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 @app.command("show")
 def show(id: RunId, json: Json = False) -> None:
-    """Show a run and its progress. If it waits, the command also prints the reason.
+    """Show a run and its progress. If it is open, the command also names the cause of its wait.
 
     \b
     Example:
       polling runs show 3f2a
     """
     from core.service import lookup
+    from core.service.accounts import waiting
     from core.service.accounts.owed import owed_by
     from core.service.runs import progress
     from core.service.runs import queries as run_queries
@@ -120,7 +121,7 @@ def show(id: RunId, json: Json = False) -> None:
         owed = owed_by(conn, row["user_integration_id"])
         account = progress.load_account(conn, now)
         is_open = now.state == RunState.RUNNING
-        waits = progress.blockers(conn, account, now) if is_open else []
+        wait = waiting.of_run(engine, conn, account, now) if is_open else None
     open_tasks: dict[str, int | None] = {
         "tasks_known": now.known,
         "tasks_queued": now.queued,
@@ -130,13 +131,13 @@ def show(id: RunId, json: Json = False) -> None:
     row |= now.summary(owed) | (open_tasks if now.state == RunState.RUNNING else {})
     row.pop("run_id")
     if json:
-        dump(row | {"waits": [wait.reason for wait in waits]})
+        dump(row | why_json(wait))
         return
     shown = {name: value for name, value in row.items() if name not in INTERNAL}
     state = run_queries.shown_run_state(row["state"], account.sync_status)
     describe(shown | {"state": state, "lane": LANES[Lane(row["lane"])]})
-    for wait in waits:
-        note(f"Waiting: {with_advice(wait)}")
+    if wait is not None:
+        note(why(wait))
 
 
 @app.command("cancel")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.cli.output import dump, fail, fail_with, note, say, short
-from core.cli.progress import ProgressBar
+from core.cli.progress import ProgressBar, why, why_json
 from core.cli.session import backend
 from core.cli.types import Id
 from core.service.formatting import counted, span
@@ -137,7 +137,9 @@ def _report_start(run: UUID, is_new: bool, wait: bool, json: bool) -> None:
 
 def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) -> int:
     """Wait for a run's end, print the result, and return the exit code."""
+    from core.service.accounts import waiting
     from core.service.accounts.owed import owed_by
+    from core.service.runs import progress
 
     deadline = None if timeout is None else time.monotonic() + timeout
     with ProgressBar(engine, run) as watcher:
@@ -147,14 +149,18 @@ def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) 
             time.sleep(watcher.run.pause)
     now, stopped = watcher.run.now, watcher.run.stopped
     with engine.database.connection() as conn:
-        owed = owed_by(conn, now.run["user_integration_id"])
+        account = progress.load_account(conn, now)
+        owed = owed_by(conn, account.id)
+        wait = waiting.of_account(engine, conn, account)
     if json:
-        dump(now.summary(owed))
+        dump(now.summary(owed) | {"why": why_json(wait)["why"]})
     if stopped is not None:
         fail_with(stopped)
         return STOPPED
     if not json:
         _report(now, owed)
+        if now.state != RunState.RUNNING and wait.now is not None:
+            note(f"Still to come: {why(wait)}")
     code = CODES.get(now.state, TIMED_OUT)
     return OWING if code == 0 and owed.tasks else code
 

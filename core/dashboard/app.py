@@ -26,6 +26,7 @@ from core.dashboard.pages import (
     content,
     deletions,
     edit,
+    limits,
     oauth,
     organizations,
     overview,
@@ -61,6 +62,7 @@ PAGES = (
     deletions,
     content,
     users,
+    limits,
     audit,
     organizations,
 )

@@ -19,6 +19,7 @@ from core.scopes import Scope
 from core.search import snippets
 from core.search.words import words
 from core.service import formatting
+from core.service.accounts.check import bound_sentence
 from core.service.content.deletions import place_name
 from core.service.fleet.liveness import OVERDUE_INTERVALS
 from core.service.runs.queries import shown_run_state, shown_state
@@ -56,6 +57,7 @@ def environment() -> Environment:
         "is_past": is_past,
         "pretty": pretty,
         "code": code,
+        "bound_sentence": bound_sentence,
         "marked": marked,
         "capital": capital,
         "sentence": sentence,

@@ -37,6 +37,8 @@ FLASH_MESSAGES = {
     ),
     "started": "Run started.",
     "joined": "A run is already open.",
+    "limit-changed": "Limit changed. The fleet applies the new figures within seconds.",
+    "limit-reset": "Limit reset. The fleet applies the figures within seconds.",
     "resync-later": "The resync starts after the open run has ended.",
     "reread-started": "Reread started. It runs in the background.",
     "works": "Check passed: the credentials work.",

@@ -117,7 +117,8 @@ def _stalled(watchers: Sequence[RunWatcher]) -> ServerUnavailable:
 
 def _reason(watchers: Sequence[RunWatcher]) -> str:
     """Return the first reason for which the runs wait; empty if they do not wait."""
-    return next((wait.reason for watcher in watchers for wait in watcher.blockers), "")
+    waits = (watcher.wait for watcher in watchers)
+    return next((wait.blocker.reason for wait in waits if wait is not None and wait.is_blocked), "")
 
 
 Step = Callable[[Counts, str], None]

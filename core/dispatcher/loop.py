@@ -40,7 +40,7 @@ from core.dispatcher.rate_use import LimitUse
 from core.dispatcher.rations import Rationing
 from core.environment import Environment
 from core.errors import ServerUnavailable, SettingsError
-from core.ledger import dispatching, leadership, leases, pauses, processes
+from core.ledger import dispatching, leadership, leases, limit_overrides, pauses, processes
 from core.ledger.dispatching import InFlight, RingLook, TaskPortion, Waiting
 from core.ledger.monotonic import trusted
 from core.ledger.outcomes import Dispatch, LeaseKey
@@ -102,6 +102,9 @@ WAKEUP_CHECK_SECONDS = 0.05
 MAX_ACCOUNTS_PER_LOOK = 128
 """The number of accounts in one scan; the next scan starts behind them."""
 
+LIMITS_SECONDS = 3.0
+"""The seconds between two reads of the operator's figures of limits."""
+
 CATALOG_SECONDS = 30.0
 """Seconds between two reads of the plugins' costs."""
 
@@ -147,6 +150,8 @@ class Dispatcher:
         self._disk_full_at = float("-inf")
         self._domains: dict[str, Domain] = defaultdict(Domain)
         self._costs: dict[str, dispatching.Catalog] = {}
+        self._limits: limit_overrides.Overrides = self._settings.limits
+        self._limits_due = 0.0
         self._ages = DispatchAges()
         self._stuck: list[str] | None = None
         self._take_back_due = 0.0
@@ -372,6 +377,9 @@ class Dispatcher:
         if unknown or time.monotonic() >= self._catalogs_due:
             self._costs = dispatching.catalogs(conn)
             self._catalogs_due = time.monotonic() + CATALOG_SECONDS
+        if time.monotonic() >= self._limits_due:
+            self._limits = limit_overrides.settled(conn, self._settings.limits, self._limits)
+            self._limits_due = time.monotonic() + LIMITS_SECONDS
         paused = pauses.lasting(conn)
         served = processes.neighbours(conn)
         for name in self._domains.keys() | (serving.keys() & self._costs.keys()):
@@ -464,7 +472,7 @@ class Dispatcher:
         rules = Rules(
             name,
             self._costs[name].costs,
-            self._settings.limits.get(name, {}),
+            self._limits.get(name, {}),
             dispatching.blocks(conn, [account.account for account in waiting]),
         )
         rates = rules.rates(waiting)

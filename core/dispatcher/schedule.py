@@ -6,6 +6,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pendulum
+from pendulum import DateTime
 from periodiq import CronSpec, cron
 
 FREQUENT_MINUTES = 5
@@ -38,14 +39,25 @@ def _is_unrestricted(spec: CronSpec) -> bool:
     return days and len(spec.hour) == 24 and len(spec.month) == 12
 
 
-def missed_seconds(schedule: str, silent: float) -> float:
-    """Return the seconds since the first tick that a scheduler has missed; negative if none.
+def missed_tick(schedule: str, silent: float) -> DateTime:
+    """Return the first tick that a scheduler has missed. In the future: it has missed none.
 
     Args:
       schedule: A cron schedule.
       silent: Seconds since its latest tick. The clocks of two hosts differ, so a tick within half
         an interval after the latest one counts as that tick.
     """
-    now = pendulum.now()
-    latest = now - timedelta(seconds=silent - tick_seconds(schedule) / 2)
-    return float((now - cron(schedule).next_valid_date(latest)).total_seconds())
+    latest = pendulum.now() - timedelta(seconds=silent - tick_seconds(schedule) / 2)
+    tick: DateTime = cron(schedule).next_valid_date(latest)
+    return tick
+
+
+def missed_seconds(schedule: str, silent: float) -> float:
+    """Return the seconds since that tick; negative if the scheduler has missed none."""
+    return float((pendulum.now() - missed_tick(schedule, silent)).total_seconds())
+
+
+def next_tick(schedule: str) -> DateTime:
+    """Return the next time at which a cron schedule fires."""
+    tick: DateTime = cron(schedule).next_valid_date(pendulum.now())
+    return tick

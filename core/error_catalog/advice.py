@@ -41,6 +41,27 @@ STEPS: Mapping[str, Steps] = {
         "Wait: the engine tries again by itself",
         cli="Wait: the engine tries again by itself. Try one account now: polling sync ID",
     ),
+    "wait-for-limit": Steps(
+        "Wait, or ask an operator to raise the limit {limit}",
+        cli="Wait, or raise the limit: polling limits set {domain} {limit}",
+        dashboard="Wait, or raise the limit on the page of limits",
+    ),
+    "wait-for-threads": Steps("Wait, or start more workers"),
+    "wait-for-backfill": Steps("Wait: new items arrive in the meantime"),
+    "wait-for-run": Steps(
+        "Wait for the open run, or cancel it",
+        cli="Wait for the open run, or cancel it: polling runs cancel {run}",
+        rest="Wait for the open run, or cancel it: POST /v1/runs/{run}/cancel",
+    ),
+    "start-run": Steps(
+        "Wait, or start a run now",
+        cli="Wait, or start a run now: polling sync {account}",
+        rest="Wait, or start a run now: POST /v1/user-integrations/{account}/sync",
+        dashboard="Wait, or press Sync now on the account's page",
+    ),
+    "check-redis": Steps(
+        "Check the Redis server and the network to it", cli="Check the Redis server: polling doctor"
+    ),
     "resume-integration": Steps(
         "Resume the integration when it may continue",
         cli="Resume it: polling integrations resume {domain}",

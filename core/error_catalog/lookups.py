@@ -21,6 +21,21 @@ ENTRIES: Catalog = {
         "Only a running run can be cancelled",
         cli="List runs: polling runs",
     ),
+    "limit-not-found": entry(
+        404,
+        "{domain} has no limit {limit!r}",
+        "Choose one from the list of limits",
+        cli="List limits: polling limits",
+        rest="List limits: GET /v1/limits",
+    ),
+    "limit-without-figures": entry(
+        422, "no figure is given for the limit {limit!r}", "Give at least one figure"
+    ),
+    "limit-figure-unknown": entry(
+        422,
+        "the figures of the limit are invalid: {reason}",
+        "Give units, per and backfill_share for a rate, and tasks for a concurrency limit",
+    ),
     "task-not-found": entry(
         404,
         "task {task} not found",

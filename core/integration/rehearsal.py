@@ -40,6 +40,26 @@ class RehearsalSection:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """The size of the first copy, as far as the provider tells it before the copy begins.
+
+    Attributes:
+      items: The number of items, about; 0 or more.
+      noun: Their name in the plural, such as `messages`.
+      cost: The units of each `Rate` limit that one item takes, by the limit's name. The engine
+        derives the fastest pace from it. Default: no limit bounds the pace.
+      background: True if new items arrive while the first copy loads. Default: False.
+      per_minute: The fastest pace that the limits allow. The engine sets it. Default: unknown.
+    """
+
+    items: int
+    noun: str
+    cost: Mapping[str, float] = field(default_factory=dict)
+    background: bool = False
+    per_minute: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rehearsal:
     """A description of an account before it is stored; see `BaseIntegration.rehearse`.
 
@@ -51,11 +71,13 @@ class Rehearsal:
         At most 20 are shown. Default: none.
       refusal: The reason why this account cannot be connected. The account is then not stored. The
         reason is a clause, such as `the folder does not exist`. Default: none.
+      bound: The size of the first copy. Alone, it is shown and asks nobody. Default: unknown.
     """
 
     sections: Sequence[RehearsalSection] = ()
     warnings: Sequence[str] = ()
     refusal: str | None = None
+    bound: Bound | None = None
 
     def __bool__(self) -> bool:
         return bool(self.sections or self.warnings or self.refusal)

@@ -30,13 +30,13 @@ upgrade, both versions count each other's units: each writes that number when it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import redis
 
-from core.integration.limits import Rate
+from core.integration.limits import Limit, Rate
 from core.limits.scripts import COMPARE_DATA, DELETE_FULL, TAKE_UNITS, UNITS_LEFT
 
 SLOTS = 64
@@ -245,6 +245,23 @@ def times(limit: Rate) -> tuple[int, int, int, int]:
 def grant_seconds(limit: Rate) -> float:
     """Return the seconds for which units that were taken are good."""
     return max(limit.per / GRANT_SHARE, MIN_GRANT_SECONDS)
+
+
+def per_minute(limits: Iterable[Limit], cost: Mapping[str, float]) -> float | None:
+    """Return the fastest pace of items with this cost, per minute; None if no limit bounds it.
+
+    A limit counts units a little longer than its period: for a grant, and for a slot of the log.
+
+    Args:
+      limits: The limits of an account.
+      cost: The units that one item takes, by the name of the limit.
+    """
+    paces = [
+        60 * limit.units / cost[limit.name] / (limit.per * (1 + 1 / SLOTS) + grant_seconds(limit))
+        for limit in limits
+        if isinstance(limit, Rate) and cost.get(limit.name, 0) > 0
+    ]
+    return min(paces, default=None)
 
 
 def gcra(limit: Rate, heaviest: int) -> tuple[int, int]:

@@ -104,6 +104,11 @@ def account_key(account_id: str) -> str:
     return f"account/{account_id}/{WHOLE_ACCOUNT}"
 
 
+def exhausted(name: str) -> str:
+    """Return the reason of a task, or of a block, that waits for units of a limit."""
+    return f"rate limit {name!r} is exhausted"
+
+
 def weight(limit: Limit, cost: Mapping[str, int]) -> int:
     """Return the units of a limit that one task takes.
 

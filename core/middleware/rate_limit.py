@@ -13,7 +13,7 @@ from core.errors import ServerUnavailable
 from core.integration.limits import Rate
 from core.ledger.outcomes import Block, Dispatch, Outcome
 from core.limits.budgets import Budgets, UnitRequest
-from core.limits.keys import weight
+from core.limits.keys import exhausted, weight
 from core.metrics.counters import Counters
 from core.middleware.base import TaskMiddleware
 from core.plugins import Registry
@@ -87,7 +87,7 @@ class RateLimit(TaskMiddleware):
             self._counters.count(
                 "budget_wait_seconds", wait.seconds, domain=dispatch.domain, limit=spent.limit.name
             )
-            reason = f"rate limit {spent.limit.name!r} is exhausted"
+            reason = exhausted(spent.limit.name)
             blocked = min(wait.blocked_seconds, MAX_SNOOZE_SECONDS)
             # Lighter tasks may have room: then the limit is not blocked.
             block = Block(spent.key, blocked, reason) if blocked else None

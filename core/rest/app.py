@@ -31,6 +31,7 @@ from core.rest.routes import (
     held_deletions,
     hints,
     integrations,
+    limits,
     oauth,
     operations,
     organizations,
@@ -69,6 +70,7 @@ ROUTERS = (
     operations,  # routes are compared in this order, and probes come most often
     integrations,
     outages,
+    limits,
     user_integrations,
     runs,
     tasks,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
-from core.integration.rehearsal import Rehearsal, RehearsalSection, Sample
+from core.integration.rehearsal import Bound, Rehearsal, RehearsalSection, Sample
 
 MAX_SECTIONS = 20
 MAX_FACTS = 50
@@ -33,7 +33,16 @@ def shown(rehearsal: Rehearsal, redact: Redact) -> Rehearsal:
         [_section(section, redact) for section in islice(rehearsal.sections, MAX_SECTIONS)],
         [_line(text, redact) for text in islice(_listed(rehearsal.warnings), MAX_WARNINGS)],
         None if rehearsal.refusal is None else _line(rehearsal.refusal, redact).rstrip("."),
+        None if rehearsal.bound is None else _bound(rehearsal.bound, redact),
     )
+
+
+def _bound(bound: Bound, redact: Redact) -> Bound:
+    if not isinstance(bound, Bound):
+        raise TypeError("the bound of a rehearsal is a Bound")
+    cost = {str(name): float(units) for name, units in islice(bound.cost.items(), MAX_FACTS)}
+    items = min(max(0, int(bound.items)), 2**53)
+    return Bound(items, _line(bound.noun, redact), cost, bool(bound.background))
 
 
 def _section(section: RehearsalSection, redact: Redact) -> RehearsalSection:

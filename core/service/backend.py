@@ -8,9 +8,11 @@ from typing import Literal
 from core.accounts.redaction import remember_operator
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs
-from core.db.pool import Database
+from core.db.pool import Conn, Database
 from core.egress import Egress
 from core.environment import Environment
+from core.ledger import limit_overrides
+from core.limits.budgets import Budgets
 from core.plugins import Registry, get_registry
 from core.service.count_cache import CountCache
 from core.service.provider_slots import ProviderSlots
@@ -71,6 +73,17 @@ class Backend:
     def blobs(self) -> Blobs:
         """The store of large content."""
         return Blobs(self.database, self.settings.blob_location, self.settings.home / "spool")
+
+    def limits(self, conn: Conn) -> limit_overrides.Overrides:
+        """Return the operator's figures of limits."""
+        return limit_overrides.effective(conn, self.settings.limits)
+
+    @property
+    def budgets(self) -> Budgets:
+        """The budgets of rate limits, to read them: only workers and the leader write."""
+        return Budgets(
+            self.queues.client, self.queues.key, lambda: False, lambda _script, _key: None
+        )
 
     def wake(self) -> bool:
         """Notify the dispatcher of new work.

@@ -157,6 +157,12 @@ class Accounts:
         redact = self.redactor(account_id)
         return LoadedAccount(account, integration, config, nothing, (), redact)
 
+    def override(self, overrides: Mapping[str, Mapping[str, LimitOverride]]) -> None:
+        """Apply the operator's figures of limits. Accounts are loaded again if they differ."""
+        if overrides != self._overrides:
+            self._overrides = overrides
+            self.invalidate(None)
+
     def invalidate(self, account_ids: Iterable[str] | None) -> None:
         """Load these accounts again before their next task; None stands for all accounts."""
         ids = None if account_ids is None else set(account_ids)

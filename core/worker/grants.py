@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from core.ledger.outcomes import Dispatch
 from core.limits.budgets import Budgets, Exhausted, UnitRequest, grant_seconds
+from core.limits.keys import exhausted
 from core.results.signals import UnitsSpent
 from core.transport.queues import REDIS_UNAVAILABLE
 from core.worker.inflight import InflightTasks
@@ -54,10 +55,10 @@ def renew(inflight: InflightTasks, budgets: Budgets, dispatch: Dispatch) -> None
             return
         requests = grant[1]
         try:
-            exhausted = take(inflight, budgets, dispatch, requests)
+            refused = take(inflight, budgets, dispatch, requests)
         except REDIS_UNAVAILABLE:
             raise UnitsSpent(CANNOT_CHECK, REDIS_AWAY_SECONDS) from None
-        if exhausted is not None:
-            name = requests[exhausted.index].limit.name
-            raise UnitsSpent(f"rate limit {name!r} is exhausted", exhausted.seconds)
+        if refused is not None:
+            name = requests[refused.index].limit.name
+            raise UnitsSpent(exhausted(name), refused.seconds)
     raise UnitsSpent("the units of rate limits are too old when the task starts", 0.0)

@@ -22,7 +22,7 @@ from core.db.pool import DATABASE_UNAVAILABLE, Database
 from core.egress import Egress
 from core.environment import Environment
 from core.integration.base import REREAD
-from core.ledger import leadership, leases, processes
+from core.ledger import leadership, leases, limit_overrides, processes
 from core.ledger.outcomes import Dispatch, Outcome
 from core.ledger.use import add_use
 from core.limits.budgets import Budgets
@@ -414,6 +414,7 @@ class WorkerProcess:
                 conn, process, datetime.now(UTC), self.counters.written()
             )
             self.reserve.divide(*processes.group(conn, self._process.id))
+            self.accounts.override(limit_overrides.effective(conn, self.settings.limits))
             # A lease lasts as long as the process that granted it promised, until this one has
             # renewed it.
             own = self.settings.lease_seconds

@@ -198,6 +198,7 @@ WORDS: Mapping[str, type[states.Word]] = {
     "Run state": states.RunState,
     "Task state": states.TaskState,
     "Trigger": states.Trigger,
+    "Wait cause": states.WaitCause,
 }
 """The generated entries of the glossary."""
 ABOUT_STATES = """\

@@ -1,6 +1,6 @@
 """How often a process began to read the text of a file, and a new form of search documents
 
-Revision: 0039, after 0035
+Revision: 0039, after 0038
 
 The indexer of this version writes all documents again. The previous version does not count its
 attempts, and finds no documents that are outdated for it.
@@ -14,7 +14,7 @@ from alembic import op
 from core.db.migrate import build_index
 
 revision = "0039"
-down_revision = "0035"
+down_revision = "0038"
 
 INDEX, TABLE = "content_search_earlier_form", "content_search"
 

@@ -290,6 +290,16 @@ def test_a_refused_watch_is_told_and_stops_nothing(
     assert not harness.rehearse()
 
 
+def test_the_first_copy_has_the_size_of_the_mailbox(pushing: FakeGmail) -> None:
+    pushing.mailbox.add(mail("One"))
+    pushing.mailbox.add(mail("Two"))
+    bound = connect(pushing).rehearse().bound
+    assert bound is not None
+    assert (bound.items, bound.noun, bound.background) == (2, "messages", True)
+    assert bound.cost == {"quota": 20.01, "project": 20.01}
+    assert connect(pushing, query="from:me").rehearse().bound is None, "a part has another size"
+
+
 def test_a_refused_renewal_keeps_the_time_of_the_watch(pushing: FakeGmail) -> None:
     harness = connect(pushing)
     synced(harness)

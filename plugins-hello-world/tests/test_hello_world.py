@@ -74,6 +74,8 @@ def test_the_kept_content_is_the_expected_content(config: dict[str, Any]) -> Non
 def test_the_rehearsal_counts_pages_warns_and_refuses() -> None:
     said = Harness(HelloWorld, {"pages": 5, "items": 2}).rehearse()
     (section,) = said.sections
+    assert said.bound is not None
+    assert said.bound.items == 10
     assert section.facts == {"Pages": 5, "Items on a page": 2}
     assert [line.name for line in section.sample] == ["Page 1", "Page 2", "Page 3"]
     assert (section.omitted, said.warnings, said.refusal) == (2, [], None)

@@ -233,7 +233,8 @@ from core.service import organizations, sessions, tokens
 from core.service.accounts import actions, disconnect, erase, key_rotation
 from core.service.backend import open_backend
 from core.service.content import deletions
-from core.settings import Settings
+from core.service.fleet import limits
+from core.settings import LimitOverride, Settings
 from core.states import Act
 
 act, moment, account, token, secret, held, organization = sys.argv[1:]
@@ -302,6 +303,8 @@ with backend.database.connection() as conn:
             deletions.accept(backend, [int(held)])
         case "deletion.refuse":
             deletions.refuse(backend, [int(held)])
+        case "limit.change":
+            limits.change(backend, "gmail", "quota", LimitOverride(units=5))
         case "keys.rotate":
             for _ in key_rotation.rotate(backend):
                 pass
@@ -312,7 +315,7 @@ STATE = """
 SELECT (SELECT count(*) FROM api_token), (SELECT count(revoked_at) FROM api_token),
     (SELECT count(*) FROM session),
     (SELECT array_agg(sync_status || name || version ORDER BY id) FROM user_integration),
-    (SELECT array_agg(state) FROM held_deletion),
+    (SELECT array_agg(state) FROM held_deletion), (SELECT count(*) FROM limit_override),
     (SELECT array_agg(name || (ending_since IS NULL) ORDER BY name) FROM organization)
 """
 WITHOUT_STATE = (Act.KEYS_ROTATE, Act.SESSION_REFUSE)

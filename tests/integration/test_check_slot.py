@@ -36,7 +36,7 @@ def test_a_check_waits_for_a_connection_and_fails_without_one(
     with deployment.connection() as connection:
         account = store.load(connection, id)
     database, slots = Database(deployment.database_url), AccountSlots(deployment.database_url)
-    backend = cast("Any", SimpleNamespace(database=database, settings=SimpleNamespace(limits={})))
+    backend = cast("Any", SimpleNamespace(database=database, limits=lambda _: {}))
     config = Connected.config_model()
     key = limit_key(LIMIT, domain="hello-world", account_id=str(id), group=account.limit_group)
     try:

@@ -136,8 +136,9 @@ def test_a_connected_account_is_synced_and_its_content_shown(cli: Cli) -> None:
         "run_id": done["run_id"], "state": "succeeded", "tasks_done": 3, "tasks_parked": 0,
         "tasks_deferred": 0, "outputs_saved": 6, "outputs_unchanged": 0, "outputs_deleted": 0,
         "deletions_held": 0, "outputs_skipped": 0, "skipped": {}, "owed": 0, "owed_since": None,
-        "seconds": done["seconds"],
+        "seconds": done["seconds"], "why": done["why"],
     }  # fmt: skip
+    assert done["why"]["sentence"].startswith("The account waits for its next run, which starts at")
     items = cli.ok("content", "--account", id[:8], "--json").rows()
     assert {item["external_id"] for item in items} == {
         f"{page}-{item}" for page in (1, 2) for item in range(3)
@@ -319,9 +320,9 @@ def test_an_integration_is_paused_and_resumed(cli: Cli) -> None:
         ]
         assert row["paused_at"]
         assert "paused" in cli.ok("integrations").out
-        assert "an operator paused the integration" in cli.ok("accounts", "show", "rests").err
+        assert "An operator paused the integration" in cli.ok("accounts", "show", "rests").err
         waited = cli("sync", "rests", "--wait", "--timeout", "3")
-        assert (waited.code, "an operator paused the integration" in waited.err) == (4, True)
+        assert (waited.code, "An operator paused the integration" in waited.err) == (4, True)
     finally:
         cli.ok("integrations", "resume", "hello-world")
     assert cli.ok("sync", "rests", "--wait", "--json").json()["state"] == "succeeded"
@@ -361,7 +362,7 @@ def test_an_account_that_stops_ends_the_wait_and_resumes_when_reconnected(cli: C
     assert "next sync" not in shown.out
     assert re.search(r"failed runs in a row +0", shown.out), "the run of a stopped account is open"
     assert "Waiting" not in shown.err
-    assert "the engine stopped the account because its credentials do not work" in shown.err
+    assert "The engine stopped the account because its credentials do not work" in shown.err
     assert "credentials" in cli.fails("sync", "stops")
     rows = cli.ok("accounts", "--state", "error", "--json").rows()
     assert "stops" in [row["name"] for row in rows]
@@ -680,7 +681,7 @@ def test_waiting_without_a_worker_prints_a_warning_and_sigterm_ends_it(alone: Cl
     alone.connect("hello")
     process = alone.start("sync", "hello", "--wait")
     assert process.stderr is not None
-    assert "no worker is running" in process.stderr.readline()
+    assert "No worker is running" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (143, "")

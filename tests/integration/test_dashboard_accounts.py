@@ -244,7 +244,7 @@ def test_the_page_of_an_account_shows_its_condition(dashboard, desk) -> None:
     for said in (
         "mine", "in the config", f'href="/runs/{run}"', f'href="/tasks/{task}"',
         f'href="/parked?account={account}"', f'href="/content?account={account}"', "inbox",
-        "&#34;cursor&#34;: 42", "no worker is running", "TransientError",
+        "&#34;cursor&#34;: 42", "No worker is running", "TransientError",
         "1 task failed or was cancelled, and is not done",
     ):  # fmt: skip
         assert said in page, said
@@ -264,7 +264,7 @@ def test_a_stopped_account_shows_the_reason_and_the_remedy(dashboard, desk) -> N
         desk.conn.execute(stop, (reason,))
         text = browser.get(place).text
         assert "it said no" in text
-        assert re.search(rf'<p class="wait">.*?href="{place}/{page}"', text, re.DOTALL)
+        assert re.search(rf'<p class="wait" id="why">.*?href="{place}/{page}"', text, re.DOTALL)
         assert f'formaction="{place}/sync"' not in text
 
 

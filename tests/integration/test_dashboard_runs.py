@@ -271,7 +271,9 @@ def test_deferred_tasks_of_a_run_are_counted(dashboard, desk, made) -> None:
 def test_a_run_shows_its_reason_to_wait_and_can_be_cancelled(dashboard, desk, made) -> None:
     _, run, *_ = made
     who = signed_in(dashboard, "u")
-    assert "Waiting: no worker is running" in text(who.get(f"/runs/{run}"))
+    assert "No worker is running, until a worker that serves shop starts" in text(
+        who.get(f"/runs/{run}")
+    )
     assert who.post(f"/runs/{run}/cancel").headers["location"] == f"/runs/{run}?flash=cancelled"
     page = text(who.get(f"/runs/{run}?flash=cancelled"))
     assert "Cancelled by hand" in page

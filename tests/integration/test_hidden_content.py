@@ -315,8 +315,8 @@ ACTS = {
     "reconnect", "config", "disconnect", "sync", "resync", "reread", "migrate", "psql", "drain",
     "new", "dry-run", "organizations connect", "organizations sync", "organizations disconnect",
     "runs cancel", "tasks retry", "tasks discard", "deletions accept", "deletions refuse",
-    "keys new", "keys rotate", "tokens create", "tokens revoke", "integrations pause",
-    "integrations resume", "env", "keys", "completion",
+    "keys new", "keys rotate", "limits set", "limits reset", "tokens create",
+    "tokens revoke", "integrations pause", "integrations resume", "env", "keys", "completion",
 }  # fmt: skip
 """Commands that do not read for people."""
 
@@ -336,6 +336,7 @@ def reads(ids: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         "doctor": [[]],
         "export": [[], account],
         "integrations": [[]],
+        "limits": [[], ["--json"]],
         "integrations show": [["hello-world"]],
         "organizations": [[]],
         "organizations show": [["none"]],

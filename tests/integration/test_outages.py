@@ -10,9 +10,9 @@ import pytest
 from support.signed_in import signed_in
 
 from core.accounts import store
+from core.service.accounts import blockers
 from core.service.fleet.doctor import fleet as doctor
 from core.service.fleet.outages import MAX_COUNTED, Outage, outages
-from core.service.runs import progress
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -70,10 +70,10 @@ def test_the_sentence_says_what_waits_and_until_when() -> None:
     )
 
 
-def test_a_person_sees_what_an_account_waits_for(desk, away, healthy) -> None:
+def test_a_person_sees_what_an_account_waits_for(backend, desk, away, healthy) -> None:
     account = desk.account()
     away(account)
-    (blocker,) = progress.blockers(desk.conn, store.load(desk.conn, account))
+    (blocker,) = blockers.blockers(backend, desk.conn, store.load(desk.conn, account))
     assert blocker.reason.startswith("the provider has not answered since ")
     assert blocker.reason.endswith(": HTTP 503")
     assert blocker.until is not None

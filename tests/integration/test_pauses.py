@@ -19,8 +19,8 @@ from core.ledger import breakers, carry_over, completion, pauses, scheduling
 from core.ledger.opening import open_run
 from core.ledger.outcomes import Outcome
 from core.service import lookup
+from core.service.accounts import blockers
 from core.service.fleet import pauses as service
-from core.service.runs import progress
 
 ENTRY = {"domain": "shop", "name": "Shop", "version": "1", "tasks": {}, "max_tasks": 9}
 ENDED = "UPDATE integration SET paused_until = now() - interval '1 s'"
@@ -121,9 +121,10 @@ def test_a_paused_integration_defers_nothing_for_a_limit(desk) -> None:
 def test_a_person_sees_why_an_account_waits(desk, backend, healthy) -> None:
     account = desk.account()
     pause(desk)
-    (blocker,) = progress.blockers(desk.conn, lookup_account(desk, account))
+    (blocker,) = blockers.blockers(backend, desk.conn, lookup_account(desk, account))
     assert blocker.reason == "an operator paused the integration shop"
-    (blocker,) = progress.first_blockers(desk.conn, [lookup_account(desk, account)]).values()
+    accounts = [lookup_account(desk, account)]
+    (blocker,) = blockers.first_blockers(backend, desk.conn, accounts).values()
     assert "paused" in blocker.reason
 
 

@@ -13,16 +13,21 @@ from support.dashboard import form
 from core import (
     AccountIdentity,
     BaseIntegration,
+    Bound,
     ConfigurationError,
     Context,
     Manifest,
+    Rate,
     Rehearsal,
     RehearsalSection,
     Sample,
     TaskResult,
     TransientError,
 )
+from core.ledger import limit_overrides
 from core.service.accounts import deadline
+from core.service.accounts.check import bound_sentence
+from core.settings import LimitOverride
 
 SECRET = "hunter2-is-no-password"
 HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e\nnext"
@@ -44,7 +49,7 @@ class Keys(BaseModel):
 class Shown(BaseIntegration[Config, Keys]):
     """An integration whose rehearsal is hostile, refuses, fails, or never ends."""
 
-    manifest = Manifest("shown", "Shown")
+    manifest = Manifest("shown", "Shown", limits=[Rate("calls", 100, 60.0)])
     calls: list[str] = []
 
     def initialize(self) -> None:
@@ -69,6 +74,8 @@ class Shown(BaseIntegration[Config, Keys]):
         match self.config.does:
             case "nothing":
                 return Rehearsal()
+            case "bound":
+                return Rehearsal(bound=Bound(3_000, f"items{HOSTILE}", {"calls": 2}, True))
             case "refuse":
                 return Rehearsal(sections, refusal=f"the folder {password} is empty.")
             case "configuration":
@@ -104,6 +111,26 @@ def calls():
 
 def accounts(desk) -> int:
     return desk.value("SELECT count(*) FROM user_integration")
+
+
+def test_a_person_learns_how_long_the_first_copy_takes(api, desk) -> None:
+    """The pace is that of the limits, with the operator's figures."""
+    body = {"config": {"does": "bound"}}
+    bound = api.user("ann").post(CHECK, json=body).json()["rehearsal"]["bound"]
+    assert (bound["items"], bound["background"]) == (3_000, True)
+    assert bound["noun"] == "items<script>alert(1)</script> [2J next"
+    assert 45 < bound["per_minute"] < 50
+    limit_overrides.change(desk.conn, "shown", "calls", LimitOverride(units=200))
+    connected = api.user("ann").post(CONNECT, json=body | {"integration_domain": "shown"})
+    assert 90 < connected.json()["rehearsal"]["bound"]["per_minute"] < 100
+
+
+def test_the_bound_is_one_sentence() -> None:
+    bound = Bound(20_000, "messages", {}, background=True, per_minute=285.0)
+    assert bound_sentence(bound) == (
+        "About 20,000 messages at 285 a minute: 1 h 10 min; new messages arrive in the meantime."
+    )
+    assert bound_sentence(Bound(50, "greetings")) == "About 50 greetings."
 
 
 def test_a_check_shows_bounded_plain_lines_and_stores_nothing(api, desk, calls) -> None:

@@ -11,8 +11,9 @@ import pytest
 from support.indexing import index_all
 from support.rest import SECRET
 
-from core import TaskOutput
+from core import Concurrency, TaskOutput
 from core.ledger import audit
+from core.limits.keys import to_json
 from core.rest.app import build
 from core.scopes import ALL
 from core.service import tokens
@@ -44,7 +45,8 @@ def owned(api, desk):
 
     The result contains values for the parameters of all routes.
     """
-    account = desk.account(MARK, user_id="owner", config={"name": MARK})
+    limits = to_json([Concurrency("places", 1)])
+    account = desk.account(MARK, user_id="owner", config={"name": MARK}, limits=limits)
     desk.keep(account, TaskOutput("1", MARK, name=MARK, metadata={"x": MARK, "thread_id": MARK}))
     index_all(desk.conn)
     run = desk.run(account)
@@ -70,6 +72,7 @@ def owned(api, desk):
         "content_id": desk.value("SELECT id FROM user_integration_content"),
         "user_id": "owner",
         "integration_domain": "shop",
+        "limit_name": "places",
     }
 
 

@@ -23,22 +23,22 @@ def test_a_watcher_shows_progress_and_reasons_to_wait(backend, desk) -> None:
     watcher = RunWatcher(backend, root.run_id)
     assert watcher.refresh() == "running"
     assert (watcher.now.known, watcher.now.tasks_done) == (1, 0)
-    assert [wait.reason for wait in watcher.blockers] == ["no worker is running"]
+    assert watcher.wait.blocker.reason == "no worker is running"
     assert watcher.stopped is None
     assert MIN_PAUSE_SECONDS <= watcher.pause <= MAX_PAUSE_SECONDS
     desk.finish(root, output=[TaskOutput("1", "x")])
     assert watcher.refresh() == "succeeded"
-    assert (watcher.now.outputs_saved, watcher.blockers) == (1, [])
+    assert (watcher.now.outputs_saved, watcher.wait) == (1, None)
 
 
 def test_draining_workers_are_a_reason_to_wait(backend, desk, healthy) -> None:
     desk.conn.execute("UPDATE process SET draining = true")
     watcher = RunWatcher(backend, desk.run(desk.account()))
     watcher.refresh()
-    (wait,) = watcher.blockers
-    assert wait.reason == "all running workers are draining and take no tasks"
-    assert wait.advice is not None
-    assert wait.advice.code == "restart-draining-workers"
+    blocker = watcher.wait.blocker
+    assert blocker.reason == "all running workers are draining and take no tasks"
+    assert blocker.advice is not None
+    assert blocker.advice.code == "restart-draining-workers"
 
 
 def test_a_watcher_reads_the_reasons_only_every_few_seconds(

@@ -116,7 +116,7 @@ class Stuck:
 @pytest.fixture
 def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stuck]:
     stuck = Stuck()
-    monkeypatch.setattr("core.rest.routes.user_integrations.progress.blockers", stuck)
+    monkeypatch.setattr("core.rest.routes.user_integrations.waiting.of_account", stuck)
     yield stuck
     stuck.leave.set()
 

@@ -33,7 +33,7 @@ NOBODY = {"/healthz", "/readyz", "/v1/hints/{integration_domain}"}
 
 ROUTES = {
     "list_integrations get_integration list_outages list_user_integrations get_user_integration"
-    " list_runs list_all_runs get_run list_users read_use read_quotas": STATUS,
+    " list_runs list_all_runs get_run list_limits list_users read_use read_quotas": STATUS,
     "get_state list_tasks list_stopped_tasks get_task list_held_deletions get_held_deletion"
     " list_held_items": DETAILS,
     "list_content get_content get_raw_content get_thread read_changes export_content": {CONTENT},
@@ -46,7 +46,8 @@ ROUTES = {
     " resync_user_integrations sync_user_integration resync_user_integration"
     " reread_user_integration cancel_run retry_tasks"
     " discard_tasks retry_task discard_task accept_held_deletion refuse_held_deletion"
-    " change_quotas list_organizations get_organization connect_organization sync_organization"
+    " change_quotas change_limit reset_limit list_organizations get_organization"
+    " connect_organization sync_organization"
     " disconnect_organization": {OPERATE},
     "metrics": {METRICS},
     "list_tokens create_token revoke_token": {TOKENS},
@@ -55,7 +56,8 @@ ROUTES = {
 """The scopes of which one allows a route of the API."""
 
 PAGES_ALLOWED = {
-    "account_list account_page account_timeline integrations list_runs list_users": STATUS,
+    "account_list account_page account_timeline integrations list_runs list_users"
+    " list_limits": STATUS,
     "show_run show_task list_parked list_deletions show_deletion": DETAILS,
     "list_content show_content preview_content raw_content show_thread": {CONTENT},
     "settings_page change_settings credentials_page reconnect connect.authorize edit.authorize"
@@ -63,7 +65,7 @@ PAGES_ALLOWED = {
     "sync resync actions.reread actions.pause actions.resume connect.pause connect.resume"
     " cancel_run retry_task retry_edited discard_task retry discard retry_all discard_all accept"
     " resume_selected pause_selected sync_selected"
-    " refuse list_organizations connect_organization list_members"
+    " refuse change_limit list_organizations connect_organization list_members"
     " disconnect_organization": {OPERATE},
     "create_token revoke_token": {TOKENS},
     "audit_trail": {AUDIT},
@@ -91,6 +93,7 @@ VALUES = {
     "user_id": "nobody",
     "domain": "nowhere",
     "integration_domain": "nowhere",
+    "limit_name": "none",
 }
 """Names of rows that do not exist, so that the walk changes nothing."""
 

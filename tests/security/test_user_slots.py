@@ -74,7 +74,7 @@ def test_slow_requests_of_one_user_leave_threads_for_others(
     api, conn, monkeypatch, stuck, threads, tokens
 ) -> None:
     account = fill(conn, "plain", "words", user="mallory").account
-    monkeypatch.setattr("core.rest.routes.user_integrations.progress.blockers", stuck)
+    monkeypatch.setattr("core.rest.routes.user_integrations.waiting.of_account", stuck)
     greedy, other = [api.user("mallory") for _ in range(tokens)], api.user("ann")
     slow = [
         threads.submit(greedy[n % tokens].get, f"/v1/user-integrations/{account}")
@@ -94,7 +94,7 @@ def test_the_requests_of_one_user_that_wait_are_bounded(
 ) -> None:
     monkeypatch.setattr(user_slots, "MAX_WAITING_PER_USER", 2)
     account = fill(conn, "plain", "words", user="mallory").account
-    monkeypatch.setattr("core.rest.routes.user_integrations.progress.blockers", stuck)
+    monkeypatch.setattr("core.rest.routes.user_integrations.waiting.of_account", stuck)
     greedy, browser = dashboard.user("mallory"), dashboard.sign_in("mallory")
     path = f"/v1/user-integrations/{account}"
     slow = [threads.submit(greedy.get, path) for _ in range(MAX_REQUESTS_PER_USER + 3)]
@@ -110,7 +110,7 @@ def test_a_request_waits_for_a_slot_for_a_bounded_time(
     api, conn, monkeypatch, stuck, threads
 ) -> None:
     account = fill(conn, "plain", "words", user="mallory").account
-    monkeypatch.setattr("core.rest.routes.user_integrations.progress.blockers", stuck)
+    monkeypatch.setattr("core.rest.routes.user_integrations.waiting.of_account", stuck)
     greedy = api.user("mallory")
     path = f"/v1/user-integrations/{account}"
     slow = [threads.submit(greedy.get, path) for _ in range(MAX_REQUESTS_PER_USER)]
@@ -124,7 +124,7 @@ def test_a_request_waits_for_a_slot_for_a_bounded_time(
 
 def test_operators_have_no_slots(api, conn, monkeypatch, stuck, threads) -> None:
     account = fill(conn, "plain", "words").account
-    monkeypatch.setattr("core.rest.routes.user_integrations.progress.blockers", stuck)
+    monkeypatch.setattr("core.rest.routes.user_integrations.waiting.of_account", stuck)
     operator = api.admin
     slow = [threads.submit(operator.get, f"/v1/user-integrations/{account}") for _ in range(15)]
     until(lambda: stuck.running == 15, "all of them run")

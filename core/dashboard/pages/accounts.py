@@ -14,7 +14,7 @@ from core.dashboard.session import StatusViewer
 from core.db.pool import Conn
 from core.ledger import listeners
 from core.service import authorization
-from core.service.accounts import comparison, daily, oauth_client, partitions, timeline
+from core.service.accounts import comparison, daily, oauth_client, partitions, timeline, waiting
 from core.service.accounts import listing as account_listing
 from core.service.accounts import queries as account_queries
 from core.service.accounts.listening import sentence
@@ -23,7 +23,7 @@ from core.service.backend import Backend
 from core.service.fleet import liveness
 from core.service.runs import progress
 from core.service.runs import queries as run_queries
-from core.states import AccountState, Lane, RunState
+from core.states import AccountState, RunState
 from core.web.dependencies import MAX_ID, NO_NUL, AccountId, Engine
 
 router = APIRouter(prefix="/accounts")
@@ -77,8 +77,8 @@ def account_list(
 
     def load(conn: Conn) -> dict[str, Any]:
         rows, cursor = account_listing.page(
+            engine,
             conn,
-            engine.settings,
             user_id=viewer.user_id or filters["user"] or None,
             domain=filters["domain"] or None,
             status=filters["status"] or None,
@@ -182,7 +182,6 @@ def _collect(
         for run in runs.rows
         if run["state"] == RunState.RUNNING
     }
-    live = next((run for run in open_runs.values() if run.run["lane"] == Lane.LIVE), None)
     integration = engine.registry.integrations.get(row["integration_domain"])
     compared = comparison.latest(conn, account)
     listening = listeners.of_account(conn, account)
@@ -205,7 +204,7 @@ def _collect(
         and bool(integration.credentials_model.model_fields),
         "browser": integration is not None
         and oauth_client.missing_settings(engine.settings, integration) == [],
-        "waits": progress.blockers(conn, stored_account, live, shows_texts=principal.reads_texts),
+        "wait": waiting.of_account(engine, conn, stored_account, shows_texts=principal.reads_texts),
         "owed": owed_by(conn, account),
         "next_sync": account_queries.next_sync(row).text,
         "overdue": account in account_listing.overdue_of(conn, engine.settings, [account]),

@@ -25,6 +25,7 @@ from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 from core.service import authorization, times
 from core.service.accounts import queries as account_queries
+from core.service.accounts import waiting
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.service.runs import listing as run_listing
@@ -32,7 +33,7 @@ from core.service.runs import progress
 from core.service.runs import queries as run_queries
 from core.service.runs import tree as run_tree
 from core.service.runs.progress import Progress
-from core.states import STOPPED_TASKS, AccountState, RunState, TaskState, Trigger
+from core.states import STOPPED_TASKS, RunState, TaskState, Trigger
 from core.web.dependencies import MAX_ID, After, Engine, RunId, TaskId
 
 router = APIRouter()
@@ -123,7 +124,7 @@ def show_run(
     parent: Parent = None,
     after: After = None,
 ) -> Response:
-    """Show one run with its progress, its blockers and its tasks."""
+    """Show one run with its progress, the cause of its wait, and its tasks."""
     with engine.database.connection() as conn:
         _require(conn, viewer, run, parent)
     return renderer.live("run.html", lambda conn: _run(conn, engine, viewer, run, parent, after))
@@ -236,8 +237,7 @@ def _run(
         "counters": now.counters(),
         "seconds": now.run["seconds"],
         "bar": _bar(now),
-        "waits": progress.blockers(conn, account, now) if running else [],
-        "is_active": account.sync_status == AccountState.ACTIVE,
+        "wait": waiting.of_run(engine, conn, account, now) if running else None,
         "branches": run_tree.cached_by_type(conn, slots, counts, run, viewer.user_id),
         "parent": parent,
         "above": run_tree.ancestors(conn, parent) if parent is not None else [],

@@ -313,6 +313,16 @@ sync_seen = Table(
     Column("external_id", Text, primary_key=True),
 )
 
+limit_override = Table(
+    "limit_override",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    # The figures that an operator has changed. They replace the figures of the settings.
+    Column("figures", JSONB, nullable=False),
+    moment("changed_at", nullable=False, default=True),
+)
+
 limit_block = Table(
     "limit_block",
     metadata,

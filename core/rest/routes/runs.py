@@ -9,9 +9,10 @@ from fastapi import APIRouter, Query
 
 from core.rest.routes import problems
 from core.rest.schemas.common import Page
-from core.rest.schemas.runs import Owed, Run, RunInFull, Wait
+from core.rest.schemas.runs import Owed, Run, RunInFull, Wait, Why
 from core.rest.schemas.tasks import Task
 from core.service import authorization
+from core.service.accounts import waiting
 from core.service.accounts.owed import owed_by
 from core.service.authorization import Principal
 from core.service.backend import Backend
@@ -137,21 +138,17 @@ def _read(engine: Backend, principal: Principal, run: UUID) -> RunInFull:
         now = progress.cached(conn, engine.counts, run)
         running = row["state"] == RunState.RUNNING
         owed = owed_by(conn, row["user_integration_id"])
-        waits = (
-            progress.blockers(
-                conn,
-                progress.load_account(conn, now),
-                now,
-                shows_texts=principal.reads_texts,
-            )
+        account = progress.load_account(conn, now)
+        wait = (
+            waiting.of_run(engine, conn, account, now, shows_texts=principal.reads_texts)
             if running
-            else []
+            else None
         )
     counts: dict[str, Any] = now.counters()
     counts |= {"skipped": now.skipped_items() or None}
     counts |= {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
     counts |= {"progress_done": now.reported_done, "progress_total": now.reported_total}
-    waiting = [Wait(reason=wait.reason, until=wait.until) for wait in waits]
+    why = None if wait is None else Why.of(wait)
     owing = Owed(tasks=owed.tasks, since=owed.since)
     row = authorization.shown(principal, {**row, **counts})
-    return RunInFull.model_validate({**row, "waits": waiting, "owed": owing})
+    return RunInFull.model_validate({**row, "waits": Wait.all_of(wait), "why": why, "owed": owing})

@@ -28,12 +28,12 @@ from core.rest.schemas.accounts import (
     UserIntegrationInFull,
 )
 from core.rest.schemas.common import BulkAction, Page, bulk_action
-from core.rest.schemas.runs import Owed, Requested, Run, Wait
+from core.rest.schemas.runs import Owed, Requested, Run, Wait, Why
 from core.results.text import sanitize
 from core.scopes import DETAILS
 from core.service import authorization
 from core.service.accounts import actions as account_actions
-from core.service.accounts import bulk, comparison, partitions
+from core.service.accounts import bulk, comparison, partitions, waiting
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
 from core.service.accounts import listing as account_listing
@@ -44,7 +44,6 @@ from core.service.accounts.revision import revision, unchanged
 from core.service.authorization import Authorize, Principal, always
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
-from core.service.runs import progress
 from core.service.runs import queries as run_queries
 from core.states import AccountState, RunState
 from core.web.dependencies import (
@@ -180,7 +179,9 @@ def create_user_integration(
     return _changed(engine, connected.id, response).model_copy(
         update={
             "notice": sanitize(connected.identity.notice),
-            "rehearsal": shown_rehearsal(connected.rehearsal) if connected.rehearsal else None,
+            "rehearsal": shown_rehearsal(connected.rehearsal)
+            if connected.rehearsal or connected.rehearsal.bound
+            else None,
         }
     )
 
@@ -317,8 +318,8 @@ def get_user_integration(
         authorization.require(conn, principal, "account", account)
         set_revision(response, revision(conn, account))
         row = account_queries.accounts.one(conn, "account", account)
-        waits = progress.blockers(
-            conn, store.load(conn, account), shows_texts=principal.reads_texts
+        wait = waiting.of_account(
+            engine, conn, store.load(conn, account), shows_texts=principal.reads_texts
         )
         counted = account_queries.account_totals(conn, account) if totals else None
         owed = owed_by(conn, account)
@@ -339,7 +340,8 @@ def get_user_integration(
         comparison=Compared(at_source=compared.at_source, kept=compared.kept, at=compared.at)
         if compared is not None
         else None,
-        waits=[Wait(reason=wait.reason, until=wait.until) for wait in waits],
+        waits=Wait.all_of(wait),
+        why=Why.of(wait),
         totals=Totals.model_validate(counted if principal.may(*DETAILS) else counted | {"held": []})
         if counted
         else None,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from core.rest.schemas.common import KeepOrMark, Minutes, Name, RequestBody, UserId
 from core.rest.schemas.deletions import HeldDeletion
-from core.rest.schemas.runs import Owed, Wait
+from core.rest.schemas.runs import Owed, Wait, Why
 from core.states import AccountState, AccountStateReason, Deletions
 from core.web.dependencies import NO_NUL
 
@@ -82,6 +82,17 @@ class RehearsalSection(BaseModel):
     omitted: int = Field(description="The number of items that the sample leaves out")
 
 
+class Bound(BaseModel):
+    """The size of the first copy."""
+
+    items: int = Field(description="The number of items, about")
+    noun: str = Field(description="Their name in the plural")
+    background: bool = Field(description="True if new items arrive while the first copy loads")
+    per_minute: float | None = Field(
+        description="The fastest pace that the limits allow; null if none bounds it"
+    )
+
+
 class Rehearsal(BaseModel):
     """A description of an account before it is connected, in the plugin's words."""
 
@@ -90,6 +101,7 @@ class Rehearsal(BaseModel):
     refusal: str | None = Field(
         description="The reason why this account cannot be connected; null if it can"
     )
+    bound: Bound | None = Field(description="The size of the first copy; null if it is unknown")
 
 
 class UserIntegration(BaseModel):
@@ -220,6 +232,7 @@ class UserIntegrationInFull(UserIntegration):
     waits: list[Wait] = Field(
         description="The reasons why the account waits, the most important first"
     )
+    why: Why = Field(description="The cause of the wait, with numbers")
     totals: Totals | None = Field(
         description="Present with `totals=true` only, because counting a large account is slow"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from core.states import Lane, RunState, Trigger
+from core.service.accounts.waiting import Wait as Explained
+from core.states import Lane, RunState, Trigger, WaitCause
 
 
 class Wait(BaseModel):
@@ -15,6 +17,46 @@ class Wait(BaseModel):
 
     reason: str = Field(description="A description for people")
     until: datetime | None = Field(description="The end of the wait; null if it is unknown")
+
+    @classmethod
+    def all_of(cls, wait: Explained | None) -> list[Self]:
+        """Return the reasons for a client."""
+        found = wait.all if wait is not None else ()
+        return [cls(reason=each.reason, until=each.until) for each in found]
+
+
+class Why(BaseModel):
+    """The answer to the question why content is not here yet."""
+
+    cause: WaitCause = Field(description="The cause")
+    sentence: str = Field(description="The answer for people, with all numbers")
+    until: datetime | None = Field(
+        description="The end of the wait, or the next try; null if it is unknown"
+    )
+    ahead: int | None = Field(
+        description="The number of tasks, or of accounts that share a limit, that are served"
+        " first; null if it is unknown"
+    )
+    done: int | None = Field(
+        description="The number of tasks of the open run that ended, or the units that its running"
+        " tasks report as done; null if no run is open"
+    )
+    total: int | None = Field(
+        description="The number of its known tasks, or the units of the complete work"
+    )
+    per_minute: float | None = Field(
+        description="The measured pace of the last five minutes, in tasks; null without one"
+    )
+    ends_at: datetime | None = Field(
+        description="The time at which the known tasks end at this pace; null if it is unknown"
+    )
+    remedy: str | None = Field(description="The next step for a person; null if there is none")
+
+    @classmethod
+    def of(cls, wait: Explained) -> Self:
+        """Return the answer for a client."""
+        remedy = wait.advice.next_step("rest") if wait.advice is not None else None
+        return cls.model_validate(wait.to_json() | {"remedy": remedy})
 
 
 class Owed(BaseModel):
@@ -81,6 +123,9 @@ class RunInFull(Run):
         description="The units of their complete work; null if a task does not know them"
     )
     waits: list[Wait] = Field(description="The reasons why the run waits, the most important first")
+    why: Why | None = Field(
+        description="The cause of the wait, with numbers; null once the run has ended"
+    )
     owed: Owed = Field(description="The tasks that the account of the run owes now")
 
 

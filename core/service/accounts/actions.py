@@ -38,6 +38,7 @@ from core.service.accounts.validation import (
 )
 from core.service.authorization import Authorize, always
 from core.service.backend import Backend
+from core.settings import LimitOverride
 from core.states import AccountState, AccountStateReason, Act, Deletions
 
 FIND_BY_IDENTITY = """
@@ -140,6 +141,7 @@ def connect(
         credentials_of(integration, credentials),
         egress=guarded,
         rehearse=rehearse,
+        overrides=_overrides(backend, domain),
     )
     accept(checked)
     require_accepted(integration, checked.rehearsal)
@@ -194,7 +196,13 @@ def identify(
         credentials_of(integration, credentials),
         egress=_is_public_only(backend, public_only),
         rehearse=rehearse,
+        overrides=_overrides(backend, domain),
     )
+
+
+def _overrides(backend: Backend, domain: str) -> Mapping[str, LimitOverride]:
+    with backend.database.connection() as conn:
+        return backend.limits(conn).get(domain, {})
 
 
 def _is_public_only(backend: Backend, public_only: bool) -> AbstractContextManager[None]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,12 +23,16 @@ from core.errors import (
 )
 from core.integration.base import BaseIntegration, Integration, refused_field
 from core.integration.limits import AccountIdentity
-from core.integration.rehearsal import Rehearsal
+from core.integration.rehearsal import Bound, Rehearsal
 from core.known_secrets import KNOWN, secrets_of
+from core.limits.budgets import per_minute
+from core.limits.keys import overridden
 from core.log_redaction import renewing
 from core.results.rehearsal import shown
 from core.service.accounts.deadline import BoundedCheck
 from core.service.accounts.validation import destinations
+from core.service.formatting import number, span
+from core.settings import LimitOverride
 
 Renew = Callable[[BaseIntegration[Any, Any]], BaseModel]
 """Requests new credentials from the provider."""
@@ -64,6 +68,7 @@ def check(
     *,
     egress: AbstractContextManager[None],
     rehearse: bool = False,
+    overrides: Mapping[str, LimitOverride] | None = None,
 ) -> CheckResult:
     """Create an instance of the integration, call its `check()`, and close it.
 
@@ -77,6 +82,8 @@ def check(
       renew: Renews the credentials. Default: the plugin's `refresh()`.
       egress: Restricts the addresses that the plugin may connect to; see `core.egress`.
       rehearse: True to call `rehearse()` too. Both calls share one deadline. Default: False.
+      overrides: The operator's figures of the integration's limits, for the pace of the first copy.
+        Default: the plugin's figures.
 
     Raises:
       InvalidInput: The provider rejects the credentials or the config. The message gives its
@@ -91,7 +98,22 @@ def check(
         bounded = BoundedCheck(
             work, limited=is_limited(), destinations=destinations(integration.config_model)
         )
-        return bounded.run(integration.manifest.name)
+        checked = bounded.run(integration.manifest.name)
+    bound = checked.rehearsal.bound
+    if bound is None:
+        return checked
+    limits = overridden(integration.limits(checked.config), overrides or {})
+    bound = replace(bound, per_minute=per_minute(limits, bound.cost))
+    return replace(checked, rehearsal=replace(checked.rehearsal, bound=bound))
+
+
+def bound_sentence(bound: Bound) -> str:
+    """Return the size of the first copy as a sentence, with the time that it takes at least."""
+    text = f"About {number(bound.items)} {bound.noun}"
+    if bound.per_minute is not None and bound.items:
+        seconds = 60 * bound.items / bound.per_minute
+        text += f" at {number(bound.per_minute)} a minute: {span(seconds)}"
+    return f"{text}; new {bound.noun} arrive in the meantime." if bound.background else f"{text}."
 
 
 def _check(

@@ -37,7 +37,8 @@ def check_slot(
     Raises:
       ServerUnavailable: Runs of the account use all its connections.
     """
-    overrides = backend.settings.limits.get(account.integration_domain, {})
+    with backend.database.connection() as conn:
+        overrides = backend.limits(conn).get(account.integration_domain, {})
     limits = overridden(integration.limits(config), overrides)
     counts = [limit for limit in limits if isinstance(limit, Concurrency)]
     limit = next((limit for limit in counts if limit.per_instance), None)

@@ -11,14 +11,15 @@ from core.accounts import store
 from core.db.clocks import lasts
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
+from core.service.accounts import blockers
 from core.service.accounts import queries as account_queries
+from core.service.accounts.blockers import Blocker
 from core.service.accounts.owed import completeness
 from core.service.accounts.queries import NextSync
+from core.service.backend import Backend
 from core.service.fleet import liveness
 from core.service.pagination import Page, PagedQuery
-from core.service.runs import progress
 from core.service.runs.parked import CONDITION
-from core.service.runs.progress import Blocker
 from core.service.visible import visible
 from core.settings import Settings
 from core.states import RunState, TaskState
@@ -112,8 +113,8 @@ class ParkedSummary:
 
 
 def page(
+    engine: Backend,
     conn: Conn,
-    settings: Settings,
     *,
     user_id: str | None = None,
     domain: str | None = None,
@@ -127,8 +128,8 @@ def page(
     """Read one page of accounts, the oldest first, and return it with the cursor of the next page.
 
     Args:
+      engine: The backend.
       conn: A connection.
-      settings: The settings.
       user_id: The owner of the accounts. Default: any user.
       domain: The domain of the integration. Default: any.
       status: The state of the accounts. Default: any.
@@ -137,14 +138,14 @@ def page(
         accounts with such tasks, or with such a limit.
       after: The cursor of the page before. Default: the first page.
       limit: The maximum number of rows of the page.
-      shows_texts: As for `progress.blockers`.
+      shows_texts: As for `blockers.blockers`.
 
     Raises:
       InvalidInput: The cursor is invalid.
     """
     accounts_page = waiting(
         conn,
-        settings,
+        engine.settings,
         due,
         limit=limit,
         after=after,
@@ -154,8 +155,9 @@ def page(
         name=name,
     )
     ids = [row["id"] for row in accounts_page.rows]
-    waits = progress.first_blockers(conn, store.load_status(conn, ids), shows_texts=shows_texts)
-    late = overdue_of(conn, settings, ids)
+    accounts = store.load_status(conn, ids)
+    waits = blockers.first_blockers(engine, conn, accounts, shows_texts=shows_texts)
+    late = overdue_of(conn, engine.settings, ids)
     return [
         AccountRow(row, waits.get(row["id"]), row["id"] in late) for row in accounts_page.rows
     ], accounts_page.cursor

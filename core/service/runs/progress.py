@@ -1,31 +1,22 @@
-"""The progress of a run, and the reasons why it waits."""
+"""The progress of a run: how much is done, how fast, and how much is left."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from core.accounts import store
 from core.accounts.store import Account
-from core.db.clocks import TODAY, TOMORROW, lasts
 from core.db.pool import Conn
 from core.db.rows import fetch
-from core.errors import Advice, NotFound, WrongState
-from core.ledger import leadership, processes
+from core.errors import NotFound
 from core.ledger.completion import COUNTS, DELETIONS_HELD, SKIPPED, TASKS_OF_RUN
-from core.ledger.pauses import Pause
-from core.ledger.quotas import most
-from core.limits.keys import WHOLE_ACCOUNT
-from core.service.accounts.actions import stopped
 from core.service.accounts.owed import Owed
 from core.service.count_cache import CountCache
-from core.service.fleet import pauses
-from core.service.formatting import moment, number, size
-from core.states import AccountState, Quota, RunState, TaskState
-from core.worker.reserve import reserved
+from core.service.formatting import number
+from core.states import RunState, TaskState
 
 COUNTERS = (
     "tasks_done",
@@ -37,6 +28,12 @@ COUNTERS = (
     "deletions_held",
 )
 """The counters of a run: columns of its row, and attributes of its progress."""
+
+PACE_SECONDS = 300
+"""The time over which the pace of a run is measured, in seconds."""
+
+MIN_DONE = 5
+"""The number of tasks that have to end in this time before the pace is known."""
 
 RUN_COUNTERS = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
@@ -56,43 +53,11 @@ FROM (VALUES (%(run)s::uuid)) AS r (id) CROSS JOIN (
         sum(t.progress_done) FILTER (WHERE {_REPORTING})::bigint AS reported_done,
         CASE WHEN bool_and(t.progress_total IS NOT NULL) FILTER (WHERE {_REPORTING})
             THEN sum(t.progress_total) FILTER (WHERE {_REPORTING})::bigint END AS reported_total,
-        min(t.available_at) FILTER (WHERE t.state = '{TaskState.READY}') AS next_at
+        min(t.available_at) FILTER (WHERE t.state = '{TaskState.READY}') AS next_at,
+        count(*) FILTER (WHERE t.state = '{TaskState.DONE}'
+            AND t.finished_at > clock_timestamp() - interval '{PACE_SECONDS} s') AS done_lately
     FROM {TASKS_OF_RUN}
 ) c
-"""
-WHY_LATER = f"""
-SELECT reason FROM sync_task
-WHERE run_id = %(run)s AND state = '{TaskState.READY}' AND reason IS NOT NULL
-ORDER BY available_at LIMIT 1
-"""
-# The table has one row for each limit that is used up now.
-BLOCKS_OF_KEYS = f"""
-SELECT key, until, reason FROM limit_block
-WHERE {lasts("limit_block.until")} AND key ^@ ANY(%(prefixes)s) ORDER BY until DESC
-"""
-
-# The accounts whose tasks are dispatched, with the most first. It reads as many rows as the windows
-# are wide. Served by `sync_task_queued`.
-DISPATCHED = f"""
-SELECT a.id, a.user_id, a.name, count(*)::int AS tasks
-FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
-WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = ANY(%(domains)s)
-GROUP BY a.id ORDER BY count(*) DESC, a.id
-"""
-
-# The use of the quotas for which accounts wait. The primary keys serve it.
-REACHED = f"""
-SELECT u.id AS user_id, k.bytes, coalesce(k.is_full, false) AS is_full,
-    {most(Quota.BYTES, "u.id")} AS most_bytes, {most(Quota.RUNS, "u.id")} AS most_runs,
-    coalesce((SELECT d.runs FROM user_day d WHERE d.user_id = u.id AND d.day = {TODAY}), 0) AS runs,
-    {TOMORROW} AS tomorrow
-FROM unnest(%(users)s::text[]) AS u (id) LEFT JOIN user_kept k ON k.user_id = u.id
-"""
-
-# Served by the primary key. The breaker of the complete account comes first.
-BREAKERS_OF_ACCOUNTS = """
-SELECT user_integration_id, limit_name, reason, first_failed_at, probe_at FROM breaker
-WHERE opened_at IS NOT NULL AND user_integration_id = ANY(%(accounts)s) ORDER BY limit_name
 """
 
 
@@ -108,6 +73,7 @@ class Progress:
       reported_done: The units that the dispatched tasks report as done; None without a report.
       reported_total: The units of their complete work; None if a task does not know them.
       next_at: The earliest time at which a ready task may start.
+      done_lately: The number of tasks that were done in the last `PACE_SECONDS`.
       now: The time of the database.
     """
 
@@ -126,12 +92,33 @@ class Progress:
     deletions_held: int
     skipped: dict[str, int] | None
     next_at: datetime | None
+    done_lately: int
     now: datetime
 
     @property
     def state(self) -> str:
         """The run's state."""
         return str(self.run["state"])
+
+    @property
+    def closed(self) -> int:
+        """The number of tasks that have ended in this run."""
+        return self.tasks_done + self.tasks_parked + self.tasks_deferred
+
+    @property
+    def per_minute(self) -> float | None:
+        """The measured pace, in tasks per minute; None before enough tasks are done."""
+        seconds: float = min(PACE_SECONDS, self.run["seconds"])
+        if self.done_lately < MIN_DONE or seconds <= 0:
+            return None
+        return round(60 * self.done_lately / seconds, 1)
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """The time at which the known tasks end at this pace; None if the pace is unknown."""
+        if self.per_minute is None:
+            return None
+        return self.now + timedelta(minutes=(self.queued + self.ready) / self.per_minute)
 
     def counters(self) -> dict[str, int]:
         """Return the counters: the recorded ones, or the current ones while the run is open."""
@@ -168,21 +155,6 @@ class Progress:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Blocker:
-    """A reason why a run waits.
-
-    Attributes:
-      reason: The reason, as part of a sentence.
-      until: The time at which the wait ends, if known.
-      advice: The next step for a person, if there is one.
-    """
-
-    reason: str
-    until: datetime | None = None
-    advice: Advice | None = None
-
-
 def progress(conn: Conn, run: UUID) -> Progress:
     """Count the tasks of a run by state.
 
@@ -204,227 +176,6 @@ def cached(conn: Conn, counts: CountCache, run: UUID) -> Progress:
     return counts.get(("progress", run), lambda: progress(conn, run), lambda counted: counted.known)
 
 
-def blockers(
-    conn: Conn, account: Account, now: Progress | None = None, *, shows_texts: bool = True
-) -> list[Blocker]:
-    """Return the blockers of an account, the most important first; empty if nothing blocks it.
-
-    Args:
-      conn: A connection.
-      account: The account.
-      now: The progress of its open run. Default: none is open.
-      shows_texts: False to leave out the texts of plugins, which may quote the source.
-    """
-    fleet = _fleet(conn)
-    reasons = [
-        *_status(account, shows_texts),
-        *_paused(fleet, account),
-        *_workers(fleet, account),
-        *_quotas(conn, [account], is_open=now is not None)[account.id],
-        *_breakers(conn, [account], shows_texts)[account.id],
-        *_blocks(conn, [account], shows_texts)[account.id],
-    ]
-    if not reasons and now is not None and now.state == RunState.RUNNING and now.queued == 0:
-        reasons = _snoozed(conn, now, shows_texts) or _threads(conn, fleet, account, now)
-    return reasons
-
-
-def first_blockers(
-    conn: Conn, accounts: Sequence[Account], *, shows_texts: bool = True
-) -> dict[UUID, Blocker]:
-    """Return the most important blocker of each account; accounts without one are left out.
-
-    The number of queries does not depend on the number of accounts.
-
-    Args:
-      conn: A connection.
-      accounts: The accounts.
-      shows_texts: As for `blockers`.
-    """
-    fleet, quotas = _fleet(conn), _quotas(conn, accounts)
-    breakers = _breakers(conn, accounts, shows_texts)
-    blocks = _blocks(conn, accounts, shows_texts)
-    reasons = {
-        account.id: [
-            *_status(account, shows_texts),
-            *_paused(fleet, account),
-            *_workers(fleet, account),
-            *quotas[account.id],
-            *breakers[account.id],
-            *blocks[account.id],
-        ]
-        for account in accounts
-    }
-    return {id: of_account[0] for id, of_account in reasons.items() if of_account}
-
-
 def load_account(conn: Conn, run: Progress) -> Account:
     """Load the current account of a run."""
     return store.load(conn, run.run["user_integration_id"])
-
-
-def _status(account: Account, shows_texts: bool) -> list[Blocker]:
-    if account.sync_status != AccountState.ACTIVE:
-        error = stopped(account)
-        if account.sync_status == AccountState.ERROR and not shows_texts:
-            error = WrongState("account-stopped", account=account.id)
-        return [Blocker(error.message, advice=error.advice)]
-    return []
-
-
-@dataclass(frozen=True, slots=True)
-class _Fleet:
-    serving: Mapping[str, tuple[int, int]]
-    leads: bool
-    draining: bool
-    paused: Mapping[str, Pause]
-
-
-def _fleet(conn: Conn) -> _Fleet:
-    status = leadership.status(conn)
-    serving = processes.serving(conn)
-    draining = not serving and processes.draining(conn)
-    return _Fleet(serving, status.leads, draining, pauses.lasting(conn))
-
-
-def _paused(fleet: _Fleet, account: Account) -> list[Blocker]:
-    pause = fleet.paused.get(account.integration_domain)
-    if pause is None:
-        return []
-    return [
-        Blocker(
-            f"an operator paused the integration {account.integration_domain}",
-            pause.until,
-            Advice("resume-integration", {"domain": account.integration_domain}),
-        )
-    ]
-
-
-def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:
-    if not fleet.serving and fleet.draining:
-        return [
-            Blocker(
-                "all running workers are draining and take no tasks",
-                advice=Advice("restart-draining-workers"),
-            )
-        ]
-    if not fleet.serving:
-        return [Blocker("no worker is running", advice=Advice("start-engine"))]
-    if account.integration_domain not in fleet.serving:
-        domain = account.integration_domain
-        return [
-            Blocker(
-                f"no worker serves {domain}",
-                advice=Advice("start-worker-with-plugin", {"domain": domain}),
-            )
-        ]
-    if not fleet.leads:
-        return [Blocker("no dispatcher is leading; another takes over within 20 s")]
-    return []
-
-
-def _threads(conn: Conn, fleet: _Fleet, account: Account, now: Progress) -> list[Blocker]:
-    """Return the holder of all threads, if an account has ready tasks and no thread is left.
-
-    Accounts of other users are not named.
-    """
-    domain = account.integration_domain
-    threads = fleet.serving.get(domain, (0, 0))[0]
-    if not now.ready or not threads:
-        return []
-    around = processes.neighbours(conn).get(domain, {domain})
-    rows = fetch(conn, DISPATCHED, {"domains": sorted(around)})
-    own = [row for row in rows if row["user_id"] == account.user_id]
-    if sum(row["tasks"] for row in own) >= threads - reserved(threads):
-        return [Blocker(f"all threads of {domain} are busy with account {own[0]['name']}")]
-    if sum(row["tasks"] for row in rows) >= threads:
-        return [Blocker(f"all threads of {domain} are busy with accounts of other users")]
-    return []
-
-
-def _quotas(
-    conn: Conn, accounts: Sequence[Account], *, is_open: bool = False
-) -> dict[UUID, list[Blocker]]:
-    """Return the quotas that the users of accounts have reached.
-
-    Args:
-      conn: A connection.
-      accounts: The accounts.
-      is_open: True for an open run: it needs no further run of the day.
-    """
-    users = sorted({account.user_id for account in accounts})
-    reached: dict[str, list[Blocker]] = {user: [] for user in users}
-    for row in fetch(conn, REACHED, {"users": users}):
-        if row["is_full"]:
-            kept = f"{size(row['bytes'])} of {size(row['most_bytes'])}"
-            reached[row["user_id"]].append(
-                Blocker(f"the user's content has {kept}", advice=Advice("free-quota"))
-            )
-        if not is_open and row["most_runs"] is not None and row["runs"] >= row["most_runs"]:
-            text = f"the user has begun {row['runs']} of {row['most_runs']} runs of this day (UTC)"
-            advice = Advice("raise-quota")
-            reached[row["user_id"]].append(Blocker(text, row["tomorrow"], advice))
-    return {account.id: reached[account.user_id] for account in accounts}
-
-
-def _breakers(
-    conn: Conn, accounts: Sequence[Account], shows_texts: bool
-) -> dict[UUID, list[Blocker]]:
-    found: dict[UUID, list[Blocker]] = {account.id: [] for account in accounts}
-    for row in fetch(conn, BREAKERS_OF_ACCOUNTS, {"accounts": list(found)}):
-        what = f"the provider has not answered {row['limit_name']}".rstrip()
-        text = f"{what} since {moment(row['first_failed_at'])}"
-        text += f": {row['reason']}" if shows_texts else ""
-        found[row["user_integration_id"]].append(Blocker(text, row["probe_at"]))
-    return found
-
-
-def _blocks(
-    conn: Conn, accounts: Sequence[Account], shows_texts: bool
-) -> dict[UUID, list[Blocker]]:
-    prefixes = {account.id: _prefixes(account) for account in accounts}
-    rows = fetch(
-        conn,
-        BLOCKS_OF_KEYS,
-        {"prefixes": sorted({prefix for of_account in prefixes.values() for prefix in of_account})},
-    )
-    return {
-        id: [
-            Blocker(_limit(row["key"], row["reason"] if shows_texts else None), row["until"])
-            for row in rows
-            if row["key"].startswith(of_account)
-        ]
-        for id, of_account in prefixes.items()
-    }
-
-
-def _prefixes(account: Account) -> tuple[str, ...]:
-    """Return the key prefixes of all limits that apply to the account."""
-    domain, group = account.integration_domain, account.limit_group
-    return (
-        f"account/{account.id}/",
-        f"integration/{domain}/",
-        *([f"group/{domain}/{group}/"] if group else []),
-    )
-
-
-def _limit(key: str, reason: str | None) -> str:
-    name = key.rpartition("/")[2]
-    limit = "the provider's limit" if name == WHOLE_ACCOUNT else f"the limit {name!r}"
-    return f"{limit}: {reason}" if reason else limit
-
-
-def _snoozed(conn: Conn, now: Progress, shows_texts: bool) -> list[Blocker]:
-    if now.next_at is None or now.next_at <= now.now:
-        return []
-    if not shows_texts:
-        return [Blocker("tasks are postponed", now.next_at)]
-    why = fetch(conn, WHY_LATER, {"run": now.run["id"]})
-    return [
-        Blocker(
-            f"tasks are postponed: {why[0]['reason']}"
-            if why
-            else "the remaining tasks have a later start time",
-            now.next_at,
-        )
-    ]

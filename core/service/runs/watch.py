@@ -1,4 +1,4 @@
-"""Watch a run until it ends: its progress, its blockers, and the error that stops it."""
+"""Watch a run until it ends: its progress, the cause of its wait, and the error that stops it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from uuid import UUID
 from core.accounts.store import Account
 from core.db.pool import DATABASE_UNAVAILABLE
 from core.errors import PollingError
+from core.service.accounts import waiting
 from core.service.accounts.actions import require_running
+from core.service.accounts.waiting import Wait
 from core.service.backend import Backend
 from core.service.runs import progress
-from core.service.runs.progress import Blocker, Progress
+from core.service.runs.progress import Progress
 from core.states import RunState
 
 REASONS_SECONDS = 1.0
-"""Seconds between two reads of the run's blockers."""
+"""Seconds between two reads of the cause of the wait."""
 
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
 """Bounds of the pause between two refreshes, in seconds."""
@@ -35,7 +37,7 @@ class RunWatcher:
 
     Attributes:
       now: The run at the latest refresh.
-      blockers: The blockers of the run, the most important first; empty if nothing blocks it.
+      wait: The cause of its wait; None before the first read, and after its end.
       stopped: The error that a user must resolve before the run can continue, if any.
       is_away: True if PostgreSQL did not answer the latest refresh. The other attributes then hold
         the result of an earlier refresh.
@@ -45,7 +47,7 @@ class RunWatcher:
 
     def __init__(self, backend: Backend, run: UUID) -> None:
         self._backend, self._run = backend, run
-        self.blockers: list[Blocker] = []
+        self.wait: Wait | None = None
         self.stopped: PollingError | None = None
         self.is_away = False
         self._reasons_read_at = -REASONS_SECONDS
@@ -79,12 +81,12 @@ class RunWatcher:
         with self._backend.database.connection() as conn:
             self.now = progress.progress(conn, self._run)
             if self.now.state != RunState.RUNNING:
-                self.blockers = []
+                self.wait = None
             elif started - self._reasons_read_at >= REASONS_SECONDS:
                 self._reasons_read_at = started
                 account = progress.load_account(conn, self.now)
                 self.stopped = _stopped(account)
-                self.blockers = progress.blockers(conn, account, self.now)
+                self.wait = waiting.of_run(self._backend, conn, account, self.now)
 
 
 def _stopped(account: Account) -> PollingError | None:

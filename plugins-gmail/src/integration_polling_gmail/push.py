@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel
 
 from core import (
     EVENTS,
+    Bound,
     ConfigurationError,
     Context,
     CredentialsInvalid,
@@ -37,7 +38,7 @@ from core import (
     task,
 )
 from integration_polling_gmail.answers import is_over
-from integration_polling_gmail.api import WATCH_UNITS
+from integration_polling_gmail.api import GET_UNITS, LIST_UNITS, PAGE_SIZE, WATCH_UNITS
 from integration_polling_gmail.comparison import GmailComparison
 from integration_polling_gmail.errors import PROJECT, QUOTA, Missing
 from integration_polling_gmail.pubsub import Subscription
@@ -128,15 +129,22 @@ class GmailPush(GmailComparison):
         return int(part) > int(history.id)
 
     def rehearse(self) -> Rehearsal:
-        """Try a watch, if the operator has set a subscription, and name a missing grant."""
-        if not self.settings.receives_events:
-            return Rehearsal()
-        try:
-            self.api.watch(_topic(self.settings))
-        except IntegrationError as error:
-            problem = _problem(error)
-            return Rehearsal(warnings=[f"New mail arrives with the next poll, because {problem}."])
-        return Rehearsal()
+        """Tell how long the first copy takes, and try a watch, if the operator has set one."""
+        warnings = []
+        if self.settings.receives_events:
+            try:
+                self.api.watch(_topic(self.settings))
+            except IntegrationError as error:
+                problem = _problem(error)
+                warnings = [f"New mail arrives with the next poll, because {problem}."]
+        return Rehearsal(warnings=warnings, bound=self._bound())
+
+    def _bound(self) -> Bound | None:
+        """Return the size of the mailbox; None if the config selects a part of it."""
+        if type(self._total) is not int or self.config.search or self.config.labels:
+            return None
+        cost = GET_UNITS + LIST_UNITS / PAGE_SIZE
+        return Bound(self._total, "messages", {QUOTA: cost, PROJECT: cost}, background=True)
 
     def watching(self, ctx: Context) -> list[Task]:
         """Return the task that renews the watch, if it is due."""

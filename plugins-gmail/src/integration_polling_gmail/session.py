@@ -37,6 +37,9 @@ T = TypeVar("T")
 class GmailSession(BaseIntegration[Config, Credentials]):
     """The part of the integration that every task needs; the tasks are in `integration.py`."""
 
+    _total: object = None
+    """The number of messages in the mailbox, from the profile that `check` has read."""
+
     @cached_property
     def settings(self) -> GmailSettings:
         """The operator's settings."""
@@ -80,9 +83,11 @@ class GmailSession(BaseIntegration[Config, Credentials]):
             raise ConfigurationError(str(refusal)) from None
 
     def _identity(self) -> AccountIdentity:
-        address = self.api.profile().get("emailAddress")
+        profile = self.api.profile()
+        address = profile.get("emailAddress")
         if not isinstance(address, str) or not address:
             raise TransientError("unexpected response from Gmail: no email address in the profile")
+        self._total = profile.get("messagesTotal")
         if self.config.labels:
             resolved(self.config, self.api.labels())
         self._try_reading()

@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel
 from core import (
     AccountIdentity,
     BaseIntegration,
+    Bound,
     Context,
     Hints,
     ListenableAccount,
@@ -84,6 +85,7 @@ class HelloWorld(BaseIntegration[Config]):
             [section],
             [f"{failing:.0%} of the tasks fail on purpose."] if failing else [],
             "the shares in fail_rate exceed 1" if failing > 1 else None,
+            Bound(config.pages * config.items, "greetings"),
         )
 
     @classmethod

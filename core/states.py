@@ -186,6 +186,36 @@ class HeldState(Word):
     REFUSED = "refused", "A person keeps these items."
 
 
+class SubscriptionKind(Word):
+    """What a subscription delivers: `subscription.kind`."""
+
+    CONTENT = "content", "The latest state of each item, and erasures."
+    OPERATIONS = "operations", "The beginning and the end of each condition."
+
+
+class SubscriptionChannel(Word):
+    """The way to the receiver: `subscription.channel`."""
+
+    WEBHOOK = "webhook", "A signed request to a URL, as Standard Webhooks describes it."
+    SLACK = "slack", "A message to an incoming webhook of Slack."
+    EMAIL = "email", "A mail over SMTP."
+
+
+class SubscriptionState(Word):
+    """Whether a subscription delivers: `subscription.state`."""
+
+    ACTIVE = "active", "The latest attempt succeeded, or there was none yet."
+    FAILING = "failing", "The latest attempt failed. The engine retries with growing pauses."
+    PAUSED = "paused", "A person, or the engine after a long failure, has paused it."
+
+
+class DeliveryState(Word):
+    """The progress of a single message to a receiver: `delivery.state`."""
+
+    WAITING = "waiting", "The message waits for its first or its next attempt."
+    FAILED = "failed", "All attempts failed. A person can replay the message."
+
+
 class Operation(Word):
     """The effect of an output on its content row; in the plugin API it is a `code`."""
 

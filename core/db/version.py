@@ -7,7 +7,7 @@ from psycopg.errors import UndefinedTable
 from core.db.pool import open_connection
 from core.errors import ServerUnavailable
 
-HEAD = "0035"
+HEAD = "0036"
 """The revision that this version of the code needs: the newest in `migrations/versions`."""
 
 

@@ -120,6 +120,7 @@ class AuditTarget(Word):
     SESSION = "session", "A session of the dashboard."
     HELD_DELETION = "held_deletion", "A held deletion."
     ORGANIZATION = "organization", "An organization."
+    SUBSCRIPTION = "subscription", "A subscription."
     KEYS = "keys", "The secret keys."
 
 
@@ -146,6 +147,8 @@ class Act(Word):
     )
     DELETION_ACCEPT = "deletion.accept", "Accepted a held deletion."
     DELETION_REFUSE = "deletion.refuse", "Refused a held deletion."
+    SUBSCRIPTION_ADD = "subscription.add", "Added a subscription."
+    SUBSCRIPTION_REMOVE = "subscription.remove", "Removed a subscription."
     TOKEN_CREATE = "token.create", "Created a token."
     TOKEN_REVOKE = "token.revoke", "Revoked a token."
     SESSION_OPEN = "sign_in.open", "Signed in to the dashboard."

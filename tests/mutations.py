@@ -54,7 +54,7 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "content of an erased account is hidden",
-        (("core/service/visible.py", "SELECT id FROM user_integration WHERE sync_status =",
+        (("core/content/visible.py", "SELECT id FROM user_integration WHERE sync_status =",
           "SELECT id FROM user_integration WHERE false AND sync_status ="),),
         ("tests/integration/test_hidden_content.py",),
     ),
@@ -1197,7 +1197,7 @@ MUTATIONS = [
     ),
     Mutation(
         "first readings that outlast a removal",
-        (("core/service/content/changes.py", "AND removed_xid >= %(began)s\n", "\n"),),
+        (("core/content/feed.py", "AND removed_xid >= %(began)s\n", "\n"),),
         ("tests/integration/test_removal.py",),
     ),
     Mutation(
@@ -1341,7 +1341,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the feed without rereads",
-        (("core/service/content/changes.py", "WHERE %(without_rereads)s AND c.synced_xid",
+        (("core/content/feed.py", "WHERE %(without_rereads)s AND c.synced_xid",
           "WHERE false AND %(without_rereads)s AND c.synced_xid"),),
         ("tests/integration/test_rereads.py",),
     ),

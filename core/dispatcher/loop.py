@@ -48,7 +48,7 @@ from core.limits.budgets import Budgets
 from core.middleware.time_limit import CHECK_SECONDS, RETURN_SECONDS
 from core.plugins import get_registry
 from core.settings import Settings
-from core.transport.messages import POLL_QUEUE, SAVE_QUEUE, dispatch_message
+from core.transport.messages import OWN_THREADS, SAVE_QUEUE, dispatch_message
 from core.transport.queues import NONCE_SECONDS, REDIS_UNAVAILABLE, Queues
 
 LEAD_AGAIN_SECONDS = 3.0
@@ -368,7 +368,7 @@ class Dispatcher:
         serving = processes.serving(conn)
         own = self._settings.lease_seconds
         self._maintenance.leases = processes.lease_lengths(conn, own)
-        unknown = serving.keys() - self._costs.keys() - {POLL_QUEUE, SAVE_QUEUE}
+        unknown = serving.keys() - self._costs.keys() - {*OWN_THREADS, SAVE_QUEUE}
         if unknown or time.monotonic() >= self._catalogs_due:
             self._costs = dispatching.catalogs(conn)
             self._catalogs_due = time.monotonic() + CATALOG_SECONDS

@@ -24,9 +24,17 @@ from core.results.text import json_text
 
 RUN_TASK = "run_task"
 SAVE_OUTPUT = "save_output"
+DELIVER = "deliver"
 
 POLL_QUEUE = "polling"
 SAVE_QUEUE = "save_output"
+DELIVER_QUEUE = "polling-deliver"
+
+OWN_THREADS: Mapping[str, int] = {POLL_QUEUE: 1, DELIVER_QUEUE: 4}
+"""The queues with threads of their own in each process, and the number of these threads.
+
+Ticks and deliveries never wait behind tasks, and take no thread from them.
+"""
 
 KEYS = {
     "epoch": "e",

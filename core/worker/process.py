@@ -30,12 +30,14 @@ from core.metrics.counters import Counters
 from core.plugins import Registry, catalog, reader_version
 from core.results.delete_guard import DeleteGuard
 from core.settings import Settings
-from core.transport.messages import SAVE_QUEUE
+from core.transport.messages import OWN_THREADS, SAVE_QUEUE
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker import grants
 from core.worker.accounts import Accounts
 from core.worker.admission import Admission
 from core.worker.context import Services
+from core.worker.deliveries.deliverer import Deliverer
+from core.worker.deliveries.sender import Sender
 from core.worker.inflight import InflightTasks
 from core.worker.instance_pool import InstancePool
 from core.worker.listening import Listening
@@ -150,6 +152,8 @@ class WorkerProcess:
         )
         self.runner = Runner(services, self.instances, registry)
         self.listening = Listening(self.database, queues, registry, self.egress, self.accounts)
+        self._sender = Sender(self.egress)
+        self.deliverer = Deliverer(self.database, vault, self._sender, self.stopping.is_set)
         self.members = Members(self.database, self.accounts.vault, registry, self.egress)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -194,7 +198,8 @@ class WorkerProcess:
             self.settings.lease_seconds,
         )
         self.reserve.open(threads)
-        self.database.resize(threads + 4)
+        own_threads = sum(OWN_THREADS[queue] for queue in serves if queue in OWN_THREADS)
+        self.database.resize(threads + own_threads + 3)
         if SAVE_QUEUE not in serves:
             self._send = ResultForwarder(self.queues, self.inflight, self.blobs).hand_over
 
@@ -227,6 +232,7 @@ class WorkerProcess:
         self.stopping.set()
         self.listening.close()
         self.members.close()
+        self._sender.close()
         self.saver.stop(timeout)
         self.admission.close()
         try:

@@ -404,7 +404,7 @@ def test_statements_for_people_have_the_condition() -> None:
     conditional = {
         name
         for name in readers
-        if "core.service.visible import" in (root / name).read_text("utf-8")
+        if "core.content.visible import" in (root / name).read_text("utf-8")
     }
     assert readers - conditional == {
         "core/service/accounts/erase.py",  # blobs of an erased account

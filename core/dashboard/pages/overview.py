@@ -14,7 +14,7 @@ from core.db.pool import Conn
 from core.ledger import leadership
 from core.service.backend import Backend
 from core.service.fleet import activity, health, liveness, outages, snapshot
-from core.transport.messages import POLL_QUEUE, SAVE_QUEUE
+from core.transport.messages import OWN_THREADS, SAVE_QUEUE
 from core.web.dependencies import Engine
 
 router = APIRouter()
@@ -51,7 +51,7 @@ def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
             process for process in processes if process["alive"] and process["kind"] == "worker"
         ],
         "leader": leadership.status(conn),
-        "own_queues": (POLL_QUEUE, SAVE_QUEUE),
+        "own_queues": (*OWN_THREADS, SAVE_QUEUE),
         "charts": [
             last_hour(
                 "Finished tasks", {row["minute"]: row["tasks"] for row in hour.rows}, hour.now

@@ -54,14 +54,17 @@ ORDER BY d.id LIMIT 1
 """
 
 # A content subscription is due if the feed may have changes after its cursor, also those of other
-# users. `subscription_due` and `delivery_of_subscription` serve it. Without a subscription, it
-# reads neither the feed nor the cluster. It leases none if another leader has just done so.
+# users, or if the deletion of an item was removed that its receiver may have missed.
+# `subscription_due` and `delivery_of_subscription` serve it. Without a subscription, it reads
+# neither the feed nor the cluster. It leases none that another leader has just leased.
 LEASE_DUE = f"""
 WITH fleet AS MATERIALIZED (
     SELECT count(*) * %(threads)s AS threads FROM process
     WHERE %(queue)s = ANY(queues) AND NOT draining AND {IS_LIVE_WORKER}
 ), feed AS MATERIALIZED (
-    SELECT ({SOURCE_OF_CURSORS}) AS source, ({NEWEST_CHANGE}) AS newest
+    SELECT f.source || '.' || e.epoch AS source, greatest(({NEWEST_CHANGE}),
+        CASE WHEN e.removed_source = f.source THEN e.removed_xid END) AS newest
+    FROM ({FEED_SOURCE}) f, engine_state e
 ), due AS (
     SELECT s.id, s.user_id, s.due_at,
         row_number() OVER (PARTITION BY s.user_id ORDER BY s.due_at, s.id) AS place

@@ -11,7 +11,9 @@ from uuid import UUID
 
 from core.content.feed import (
     CONTENT,
+    ERASED,
     FEED_HORIZON,
+    LAST_ID,
     MISSED,
     OWN,
     SCAN,
@@ -86,29 +88,34 @@ def read(conn: Conn, subscription: Subscription) -> Batch:
         return Batch(_beginning(conn, source))
     if subscription.cursor_source != source:
         return _after_restore(conn, subscription, source)
-    params = scan_params(subscription.place)
-    scanned = fetch(
-        conn, SCAN, {**params, "most": MAX_SCANNED, "without_rereads": False, "until": None}
-    )
+    # Read before the entries: all transactions with smaller numbers have ended.
+    horizon = _horizon(conn)
+    params = {**scan_params(subscription.place), "most": MAX_SCANNED, "without_rereads": False}
+    scanned = fetch(conn, SCAN, params | {"until": horizon})
     entries = _of_subscription(conn, subscription, scanned)
     items, is_cut = _items(conn, subscription, entries)
     # After the items were read, so that no deleted item is removed in between.
     if _missed(conn, subscription, source):
         return Batch(_beginning(conn, source), announce=RESTART)
-    last = items[-1]["place"] if items else -1
     if is_cut:
-        entries = entries[: last + 1]
-    passed = entries if is_cut else scanned
-    place = _place_of(passed[-1]) if passed else subscription.place
-    began = subscription.cursor_began if subscription.cursor_began > place[0] else PASSED
-    cursor = Cursor(source, place, began, more=is_cut or len(scanned) == MAX_SCANNED)
+        entries = entries[: items[-1]["place"] + 1]
+    if is_cut or len(scanned) == MAX_SCANNED:
+        place = _place_of(entries[-1] if is_cut else scanned[-1])
+        began = subscription.cursor_began if subscription.cursor_began > place[0] else PASSED
+        cursor = Cursor(source, place, began, more=True)
+    else:
+        cursor = Cursor(source, (horizon - 1, ERASED, LAST_ID), PASSED, more=False)
     events = list(_events(entries, {row["place"]: row for row in items}))
     return Batch(cursor, _message(subscription, source, events) if events else None)
 
 
 def _beginning(conn: Conn, source: str) -> Cursor:
-    horizon = fetch(conn, FEED_HORIZON, {})[0]["changed_xid"]
-    return Cursor(source, BEGINNING, horizon, more=True)
+    return Cursor(source, BEGINNING, _horizon(conn), more=True)
+
+
+def _horizon(conn: Conn) -> int:
+    horizon: int = fetch(conn, FEED_HORIZON, {})[0]["changed_xid"]
+    return horizon
 
 
 def _after_restore(conn: Conn, subscription: Subscription, source: str) -> Batch:

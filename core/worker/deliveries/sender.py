@@ -48,6 +48,7 @@ class Sender:
         self._deadline = deadline
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="deliveries", daemon=True)
 
     def send(
         self,
@@ -84,11 +85,11 @@ class Sender:
         _result(sent, self._deadline + LATE_SECONDS)
 
     def close(self) -> None:
-        """Stop the loop."""
+        """Stop the loop, when nothing is sent any more."""
         with self._lock:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._loop.stop)
-                self._loop = None
+                self._thread.join(LATE_SECONDS)
 
     def _rules(self, *, public_only: bool) -> AbstractContextManager[None]:
         return self._egress.for_account(public_only=True) if public_only else any_host()
@@ -97,10 +98,13 @@ class Sender:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(
-                    target=self._loop.run_forever, name="deliveries", daemon=True
-                ).start()
+                self._thread.start()
             return self._loop
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        self._loop.run_forever()
+        self._loop.close()
 
     async def _bounded(
         self,

@@ -36,6 +36,7 @@ MAX_DUE = 1_000
 
 _CONTENT = f"s.kind = '{SubscriptionKind.CONTENT}'"
 _LEASE = f"clock_timestamp() + interval '{DELIVERY_LEASE_SECONDS} s'"
+_NEW_TOKEN = "('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint"
 _IS_FREE = f"""s.state <> '{SubscriptionState.PAUSED}'
     AND (s.lease_until IS NULL OR {passed("subscription.lease_until", "s.lease_until")})"""
 
@@ -78,8 +79,7 @@ WITH fleet AS MATERIALIZED (
     SELECT s.user_id, count(*) AS number FROM subscription s
     WHERE {lasts("subscription.lease_until", "s.lease_until")} GROUP BY s.user_id
 )
-UPDATE subscription s SET lease_until = {_LEASE},
-    lease_token = ('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint
+UPDATE subscription s SET lease_until = {_LEASE}, lease_token = {_NEW_TOKEN}
 WHERE s.id = ANY (ARRAY(
     SELECT due.id FROM due LEFT JOIN leased ON leased.user_id IS NOT DISTINCT FROM due.user_id
     WHERE due.place + coalesce(leased.number, 0) <= (SELECT greatest(threads / 4, 1) FROM fleet)
@@ -97,8 +97,9 @@ WHERE {lasts("subscription.lease_until", "s.lease_until")}
 """
 # The primary key serves the statements of a delivery.
 _HOLDS = "s.id = %(id)s AND s.lease_token = %(token)s"
+# Each attempt has a token of its own, so that a message that arrives twice starts one only.
 START = f"""
-UPDATE subscription s SET lease_until = {_LEASE}
+UPDATE subscription s SET lease_until = {_LEASE}, lease_token = {_NEW_TOKEN}
 WHERE {_HOLDS} AND s.state <> '{SubscriptionState.PAUSED}'
   AND {lasts("subscription.lease_until", "s.lease_until")}
 RETURNING s.id, s.lease_token AS token, s.kind, s.channel, s.user_id,
@@ -264,7 +265,12 @@ def in_flight(conn: Conn) -> set[tuple[UUID, int]]:
 
 
 def start(conn: Conn, id: UUID, token: int) -> Subscription | None:
-    """Renew a lease before an attempt; return None if it is over, or the subscription is paused."""
+    """Take over a lease for one attempt.
+
+    Returns:
+      The subscription, with the token of this attempt. None if another attempt has the lease, if it
+      is over, or if the subscription is paused.
+    """
     with conn.cursor(row_factory=class_row(Subscription)) as cursor:
         return cursor.execute(START, {"id": id, "token": token}).fetchone()
 

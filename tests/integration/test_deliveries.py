@@ -388,9 +388,19 @@ def test_a_subscription_has_one_delivery_in_flight(
     # A message that is delivered again, late, or with another token has no effect.
     courier.deliverer.deliver(id, token + 1)
     assert receiver.ids == []
+    in_time: list[int] = []
+
+    def deliver_again(handler: Any) -> bool:
+        courier.deliverer.deliver(id, token)
+        in_time.append(len(receiver.ids))
+        return manners.accept(handler)
+
+    receiver.manner = deliver_again
     courier.deliverer.deliver(id, token)
     courier.deliverer.deliver(id, token)
+    assert in_time == [1]
     assert len(receiver.ids) == 1
+    receiver.manner = manners.accept
     desk.keep(desk.account("b"), TaskOutput("b", "two"))
     ((_, token),) = courier.lease()
     desk.conn.execute("UPDATE subscription SET lease_until = now() - interval '1 s'")

@@ -56,7 +56,8 @@ class Deliverer:
         """
         until = time.monotonic() + TURN_SECONDS
         try:
-            while self._attempt(id, token):
+            while (next_token := self._attempt(id, token)) is not None:
+                token = next_token
                 if self._stopping() or time.monotonic() > until:
                     with self._database.connection() as conn:
                         subscriptions.end(conn, id, token)
@@ -66,13 +67,18 @@ class Deliverer:
         except DATABASE_UNAVAILABLE as error:
             log.warning("subscription %s is delivered later, database unavailable: %s", id, error)
 
-    def _attempt(self, id: UUID, token: int) -> bool:
-        """Make one attempt. Return True if the subscription may have more, and is still leased."""
+    def _attempt(self, id: UUID, token: int) -> int | None:
+        """Make one attempt.
+
+        Returns:
+          The token of the lease if the subscription may have more. Otherwise None: the lease has
+          been returned, or was lost.
+        """
         leased_at = time.monotonic()
         with self._database.connection() as conn:
             subscription = subscriptions.start(conn, id, token)
             if subscription is None:
-                return False
+                return None
             work = _next(conn, subscription)
             if work.message is None:
                 if work.cursor is not None:
@@ -80,17 +86,17 @@ class Deliverer:
                         conn, subscription, work.cursor, announce=work.announce
                     )
                 if work.cursor is None or not work.cursor.more:
-                    subscriptions.end(conn, id, token)
-                    return False
-                return True
+                    subscriptions.end(conn, id, subscription.token)
+                    return None
+                return subscription.token
         try:
             self._send(subscription, work.message, leased_at)
         except DeliveryFailed as error:
             self._failed(subscription, error, work.waiting)
-            return False
+            return None
         with self._database.connection() as conn:
             subscriptions.succeed(conn, subscription, cursor=work.cursor, message=work.waiting)
-        return True
+        return subscription.token
 
     def _send(self, subscription: Subscription, message: Message, leased_at: float) -> None:
         try:

@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 
 from core.content.blobs import UNREFERENCED_SECONDS, Blobs
-from core.db.clocks import DAY, age
+from core.db.clocks import DAY
 from core.db.errors import remove_values
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, DiskFull, passes
 from core.dispatcher.schedule import is_frequent, missed_seconds, tick_seconds
@@ -512,7 +512,7 @@ class Maintenance:
             self._settings.audit_retention_days,
         )
         delay = self._settings.erase_after_minutes * 60
-        failing = age("subscription.failing_since")
+        failing = subscriptions.PAUSE_SECONDS
         longest = max(days * DAY, delay, failing, *(seconds for _, seconds in pruning.PRUNED))
         sample(conn, 0.0 if self._watched_at is None else now - self._watched_at, longest)
         self._watched_at = now
@@ -603,8 +603,8 @@ class Maintenance:
             self._queues.ack({DELIVER_QUEUE: old})
 
     def _give_up_deliveries(self, conn: Conn) -> None:
-        before = old_enough(conn, age("delivery.created_at"))
-        failing_before = old_enough(conn, age("subscription.failing_since"))
+        before = old_enough(conn, subscriptions.GIVE_UP_SECONDS)
+        failing_before = old_enough(conn, subscriptions.PAUSE_SECONDS)
         if number := subscriptions.give_up(conn, before, failing_before):
             log.warning("%d messages or subscriptions failed for too long", number)
         subscriptions.prune_failed(conn, old_enough(conn, self._settings.retention_days * DAY))

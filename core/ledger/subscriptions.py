@@ -17,7 +17,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from core.content.feed import FEED_SOURCE, NEWEST_CHANGE, Position
-from core.db.clocks import DELIVERY_LEASE_SECONDS, lasts, passed
+from core.db.clocks import DAY, DELIVERY_LEASE_SECONDS, lasts, passed
 from core.db.pool import Conn
 from core.ledger.monotonic import Before
 from core.ledger.processes import IS_LIVE_WORKER
@@ -28,6 +28,12 @@ RESTART = "restart"
 REWOUND = "rewound"
 """Types of messages to the receiver of one subscription. A test is tried once."""
 
+GIVE_UP_SECONDS = DAY
+"""The age in seconds at which a message that fails is kept as failed."""
+
+PAUSE_SECONDS = 3 * DAY
+"""Seconds after which a subscription to content that fails is paused."""
+
 PASSED = -1
 """The value of `cursor_began` after the first reading."""
 
@@ -36,7 +42,7 @@ MAX_DUE = 1_000
 
 _CONTENT = f"s.kind = '{SubscriptionKind.CONTENT}'"
 _LEASE = f"clock_timestamp() + interval '{DELIVERY_LEASE_SECONDS} s'"
-_NEW_TOKEN = "('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint"
+_RANDOM = "('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint"
 _IS_FREE = f"""s.state <> '{SubscriptionState.PAUSED}'
     AND (s.lease_until IS NULL OR {passed("subscription.lease_until", "s.lease_until")})"""
 
@@ -79,7 +85,7 @@ WITH fleet AS MATERIALIZED (
     SELECT s.user_id, count(*) AS number FROM subscription s
     WHERE {lasts("subscription.lease_until", "s.lease_until")} GROUP BY s.user_id
 )
-UPDATE subscription s SET lease_until = {_LEASE}, lease_token = {_NEW_TOKEN}
+UPDATE subscription s SET lease_until = {_LEASE}, lease_token = {_RANDOM}
 WHERE s.id = ANY (ARRAY(
     SELECT due.id FROM due LEFT JOIN leased ON leased.user_id IS NOT DISTINCT FROM due.user_id
     WHERE due.place + coalesce(leased.number, 0) <= (SELECT greatest(threads / 4, 1) FROM fleet)
@@ -99,7 +105,7 @@ WHERE {lasts("subscription.lease_until", "s.lease_until")}
 _HOLDS = "s.id = %(id)s AND s.lease_token = %(token)s"
 # Each attempt has a token of its own, so that a message that arrives twice starts one only.
 START = f"""
-UPDATE subscription s SET lease_until = {_LEASE}, lease_token = {_NEW_TOKEN}
+UPDATE subscription s SET lease_until = {_LEASE}, lease_token = {_RANDOM}
 WHERE {_HOLDS} AND s.state <> '{SubscriptionState.PAUSED}'
   AND {lasts("subscription.lease_until", "s.lease_until")}
 RETURNING s.id, s.lease_token AS token, s.kind, s.channel, s.user_id,

@@ -30,7 +30,7 @@ from core.metrics.counters import Counters
 from core.plugins import Registry, catalog, reader_version
 from core.results.delete_guard import DeleteGuard
 from core.settings import Settings
-from core.transport.messages import OWN_THREADS, SAVE_QUEUE
+from core.transport.messages import SAVE_QUEUE
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker import grants
 from core.worker.accounts import Accounts
@@ -198,8 +198,7 @@ class WorkerProcess:
             self.settings.lease_seconds,
         )
         self.reserve.open(threads)
-        own_threads = sum(OWN_THREADS[queue] for queue in serves if queue in OWN_THREADS)
-        self.database.resize(threads + own_threads + 3)
+        self.database.resize(threads + 4)
         if SAVE_QUEUE not in serves:
             self._send = ResultForwarder(self.queues, self.inflight, self.blobs).hand_over
 

@@ -149,11 +149,12 @@ FAULTS = [kill_a_worker, flush, repeat_messages, end_sessions, kill_a_program, k
     "faults",
     [
         FAULTS,
+        [stop_a_worker],
         pytest.param(
             [*FAULTS, stop_a_worker] * 8, marks=[pytest.mark.long, pytest.mark.timeout(3600)]
         ),
     ],
-    ids=["once", "long"],
+    ids=["once", "stopped", "long"],
 )
 def test_receivers_end_with_the_state_of_the_table(
     faults: list[Callable[[Fleet, Random], None]],

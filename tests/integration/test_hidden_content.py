@@ -73,6 +73,7 @@ def ids(desk: Any, account: UUID) -> dict[str, Any]:
         "user_id": "ann",
         "token_id": "00000000-0000-0000-0000-000000000000",
         "organization_id": "00000000-0000-0000-0000-000000000000",
+        "subscription_id": "00000000-0000-0000-0000-000000000000",
         "integration_domain": "locked",
         "domain": "locked",
     }
@@ -316,7 +317,9 @@ ACTS = {
     "new", "dry-run", "organizations connect", "organizations sync", "organizations disconnect",
     "runs cancel", "tasks retry", "tasks discard", "deletions accept", "deletions refuse",
     "keys new", "keys rotate", "tokens create", "tokens revoke", "integrations pause",
-    "integrations resume", "env", "keys", "completion",
+    "integrations resume", "env", "keys", "completion", "subscriptions add",
+    "subscriptions pause", "subscriptions resume", "subscriptions remove", "subscriptions test",
+    "subscriptions replay",
 }  # fmt: skip
 """Commands that do not read for people."""
 
@@ -340,6 +343,8 @@ def reads(ids: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         "organizations": [[]],
         "organizations show": [["none"]],
         "runs": [[], account],
+        "subscriptions": [[]],
+        "subscriptions show": [["none"]],
         "runs show": [[ids["run_id"]]],
         "tasks": [[], account, ["--run", ids["run_id"]]],
         "tasks show": [[str(ids["task_id"])]],

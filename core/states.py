@@ -190,7 +190,7 @@ class HeldState(Word):
 
 
 class SubscriptionKind(Word):
-    """What a subscription delivers: `subscription.kind`."""
+    """The messages that a subscription delivers: `subscription.kind`."""
 
     CONTENT = "content", "The latest state of each item, and erasures."
     OPERATIONS = "operations", "The beginning and the end of each condition."
@@ -205,7 +205,7 @@ class SubscriptionChannel(Word):
 
 
 class SubscriptionState(Word):
-    """Whether a subscription delivers: `subscription.state`."""
+    """The state of the deliveries of a subscription: `subscription.state`."""
 
     ACTIVE = "active", "The latest attempt succeeded, or there was none yet."
     FAILING = "failing", "The latest attempt failed. The engine retries with growing pauses."

@@ -29,6 +29,10 @@ Modules for pauses and clocks:
 pauses       paused integrations     looks          which accounts changed
 monotonic    ages no clock forges    far_ahead      times after a clock was set back
 
+Modules for receivers:
+
+subscriptions  places in the feed    deliveries     messages that wait
+
 The steps of `commit`, in the order of their locks:
 
 fence        refuses late results    state          compare and set

@@ -1,8 +1,8 @@
 """Single messages to the receivers of subscriptions.
 
-A message is a row in `delivery`, written in the transaction of what it reports. So a process that
-is killed loses none, and reports nothing that did not happen. The row is deleted after the receiver
-has accepted it. It is retried for a day, then kept as failed until a person replays it.
+A message is a row in `delivery`, written in the transaction of the event that it reports. So a
+process that is killed loses none, and reports nothing that did not happen. The row is deleted after
+the receiver has accepted it. It is retried for a day, then kept as failed until a person replays it.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ SOURCE_OF_CURSORS = f"""
 SELECT feed.source || '.' || e.epoch AS source FROM ({FEED_SOURCE}) feed, engine_state e
 """
 
-# The messages of content subscriptions keep their order. Of the others, each has its own pauses.
+# The messages of content subscriptions keep their order. Each of the others has its own pauses.
 NEXT_MESSAGE_OF_S = f"""
 SELECT d.id FROM delivery d
 WHERE d.subscription_id = s.id AND d.state = '{DeliveryState.WAITING}'
@@ -61,7 +61,7 @@ ORDER BY d.id LIMIT 1
 """
 
 # A content subscription is due if the feed may have changes after its cursor, also those of other
-# users, or if the deletion of an item was removed that its receiver may have missed.
+# users. It is due, too, if its receiver may have missed the deletion of an item that was removed.
 # `subscription_due` and `delivery_of_subscription` serve it. Without a subscription, it reads
 # neither the feed nor the cluster. It leases none that another leader has just leased.
 LEASE_DUE = f"""
@@ -97,14 +97,14 @@ WHERE s.id = ANY (ARRAY(
 RETURNING s.id, s.lease_token
 """
 # The table has few rows with a lease.
-IN_FLIGHT = f"""
+LEASED = f"""
 SELECT s.id, s.lease_token FROM subscription s
 WHERE {lasts("subscription.lease_until", "s.lease_until")}
 """
 # The primary key serves the statements of a delivery.
 _HOLDS = "s.id = %(id)s AND s.lease_token = %(token)s"
 # Each attempt has a token of its own, so that a message that arrives twice starts one only.
-START = f"""
+START_DELIVERY = f"""
 UPDATE subscription s SET lease_until = {_LEASE}, lease_token = {_RANDOM}
 WHERE {_HOLDS} AND s.state <> '{SubscriptionState.PAUSED}'
   AND {lasts("subscription.lease_until", "s.lease_until")}
@@ -113,7 +113,7 @@ RETURNING s.id, s.lease_token AS token, s.kind, s.channel, s.user_id,
     s.cursor_source, s.cursor_xid, s.cursor_kind, s.cursor_id, s.cursor_began, s.failures
 """
 # The subscription goes behind others of its user that wait.
-END = f"""
+END_DELIVERY = f"""
 UPDATE subscription s SET lease_token = NULL, lease_until = NULL, due_at = clock_timestamp()
 WHERE {_HOLDS}
 """
@@ -123,7 +123,7 @@ UPDATE subscription s SET cursor_source = %(source)s, cursor_xid = %(xid)s,
 WHERE {_HOLDS}
 """
 _FAILING = f"'{SubscriptionState.FAILING}'"
-SUCCEED = f"""
+DELIVERED = f"""
 UPDATE subscription s SET failures = 0, failing_since = NULL, delivered_at = clock_timestamp(),
     reason = CASE s.state WHEN {_FAILING} THEN NULL ELSE s.reason END,
     state_since = CASE s.state WHEN {_FAILING} THEN clock_timestamp() ELSE s.state_since END,
@@ -131,7 +131,7 @@ UPDATE subscription s SET failures = 0, failing_since = NULL, delivered_at = clo
 WHERE {_HOLDS}
 """
 # A person may have paused the subscription in the meantime: its state and reason stay.
-FAIL = f"""
+NOT_DELIVERED = f"""
 UPDATE subscription s SET failures = s.failures + 1, lease_token = NULL, lease_until = NULL,
     due_at = clock_timestamp() + %(pause)s * interval '1 second',
     failing_since = coalesce(s.failing_since, clock_timestamp()),
@@ -162,7 +162,7 @@ SELECT s.id, %(type)s, '{{}}' FROM subscription s WHERE {_HOLDS}
 
 # Messages that announce a new beginning are tried until the subscription is paused: its content
 # waits for them. `delivery_age` serves it.
-GIVE_UP = f"""
+GIVE_UP_MESSAGES = f"""
 UPDATE delivery d SET state = '{DeliveryState.FAILED}', failed_at = clock_timestamp()
 FROM subscription s
 WHERE s.id = d.subscription_id AND s.kind = '{SubscriptionKind.OPERATIONS}'
@@ -237,7 +237,7 @@ class Cursor:
 
     Attributes:
       source: The cluster, its timeline, and the epoch of the ledger.
-      began: Where the feed ended when the first reading began; `PASSED` after it.
+      began: The end of the feed when the first reading began; `PASSED` after it.
       more: True if the feed may have further changes.
     """
 
@@ -267,7 +267,7 @@ def lease_due(conn: Conn, queue: str, threads: int) -> list[tuple[UUID, int]]:
 
 def in_flight(conn: Conn) -> set[tuple[UUID, int]]:
     """Return the leased subscriptions, with the tokens of their leases."""
-    return set(conn.execute(IN_FLIGHT).fetchall())
+    return set(conn.execute(LEASED).fetchall())
 
 
 def start(conn: Conn, id: UUID, token: int) -> Subscription | None:
@@ -278,12 +278,12 @@ def start(conn: Conn, id: UUID, token: int) -> Subscription | None:
       is over, or if the subscription is paused.
     """
     with conn.cursor(row_factory=class_row(Subscription)) as cursor:
-        return cursor.execute(START, {"id": id, "token": token}).fetchone()
+        return cursor.execute(START_DELIVERY, {"id": id, "token": token}).fetchone()
 
 
 def end(conn: Conn, id: UUID, token: int) -> None:
     """Return a lease."""
-    conn.execute(END, {"id": id, "token": token})
+    conn.execute(END_DELIVERY, {"id": id, "token": token})
 
 
 def next_message(conn: Conn, subscription: Subscription) -> Waiting | None:
@@ -321,7 +321,7 @@ def succeed(
 ) -> None:
     """Record that the receiver has accepted content up to a place, or a message."""
     with conn.transaction():
-        conn.execute(SUCCEED, subscription.lease)
+        conn.execute(DELIVERED, subscription.lease)
         if cursor is not None:
             move_cursor(conn, subscription, cursor)
         if message is not None:
@@ -355,7 +355,7 @@ def fail(
         if message is not None:
             params |= {"message": message.id, "pause": message_pause}
             conn.execute(RETRY_MESSAGE, params)
-        conn.execute(FAIL, params | {"pause": pause})
+        conn.execute(NOT_DELIVERED, params | {"pause": pause})
 
 
 def give_up(conn: Conn, before: Before | None, failing_before: Before | None) -> int:
@@ -363,13 +363,13 @@ def give_up(conn: Conn, before: Before | None, failing_before: Before | None) ->
 
     Args:
       conn: A connection in autocommit mode.
-      before: The time before which messages were stored that are given up. None: no message is.
+      before: The time before which a failing message was stored to give it up. None: give up none.
       failing_before: The time since when the receivers of content fail. None: none is paused.
 
     Returns:
       The number of messages and of subscriptions.
     """
-    given_up = conn.execute(GIVE_UP, (before,)).rowcount
+    given_up = conn.execute(GIVE_UP_MESSAGES, (before,)).rowcount
     return given_up + conn.execute(PAUSE_FAILING, (failing_before,)).rowcount
 
 

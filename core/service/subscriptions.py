@@ -53,19 +53,19 @@ listed = PagedQuery(
 )
 # The primary key serves these statements, with the filter on the reader's user.
 _OF_READER = "id = %(id)s AND (%(user)s::text IS NULL OR user_id = %(user)s)"
-ONE = f"SELECT {SHOWN} FROM subscription WHERE {_OF_READER}"
-FIND = """
+ONE_SUBSCRIPTION = f"SELECT {SHOWN} FROM subscription WHERE {_OF_READER}"
+FIND_SUBSCRIPTION = """
 SELECT id FROM subscription WHERE name = %(text)s OR id::text LIKE %(prefix)s
 ORDER BY created_at, id LIMIT 2
 """
 # `delivery_of_subscription` serves it.
-DELIVERIES = f"""
+UNDELIVERED = f"""
 SELECT id, type, data, state, attempts, error, created_at, due_at, failed_at FROM delivery
 WHERE subscription_id = %(id)s ORDER BY state, id LIMIT {MAX_SHOWN_DELIVERIES}
 """
-COUNT_OF_USER = "SELECT count(*) FROM subscription WHERE user_id = %s"
-LOCK_USER = "SELECT pg_advisory_xact_lock(hashtextextended('subscription ' || %s, 0))"
-ADD = """
+COUNT_SUBSCRIPTIONS = "SELECT count(*) FROM subscription WHERE user_id = %s"
+LOCK_SUBSCRIBER = "SELECT pg_advisory_xact_lock(hashtextextended('subscription ' || %s, 0))"
+ADD_SUBSCRIPTION = """
 INSERT INTO subscription (id, name, kind, channel, user_id, user_integration_id,
     integration_domain, only_kind, address, sealed)
 VALUES (%(id)s, %(name)s, %(kind)s, %(channel)s, %(user)s, %(account)s, %(domain)s, %(only_kind)s,
@@ -91,12 +91,12 @@ DUE_NOW = f"UPDATE subscription SET due_at = clock_timestamp() WHERE {_OF_READER
 ADD_TEST = f"""
 INSERT INTO delivery (subscription_id, type, data) VALUES (%(id)s, '{TEST}', '{{}}') RETURNING id
 """
-REPLAY = f"""
+REPLAY_FAILED = f"""
 UPDATE delivery SET state = '{DeliveryState.WAITING}', attempts = 0, error = NULL,
     created_at = clock_timestamp(), due_at = clock_timestamp(), failed_at = NULL
 WHERE subscription_id = %(id)s AND state = '{DeliveryState.FAILED}' AND type <> '{TEST}'
 """
-OUTCOME = "SELECT state, error FROM delivery WHERE id = %(id)s"
+MESSAGE_OUTCOME = "SELECT state, error FROM delivery WHERE id = %(id)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class NewSubscription:
     """A subscription to add.
 
     Attributes:
-      address: The receiver: a URL, or what its channel calls an address.
+      address: The receiver, such as a URL.
       user_id: The user whose accounts it covers. None: all users.
       account, domain, only_kind: Only items or conditions of these. None: of all.
       start: `beginning` delivers all kept items first, `now` only later changes.
@@ -199,7 +199,7 @@ def add(
       Its id, and its signing secret, which is not shown again. None if its channel has no secret.
 
     Raises:
-      Refused: The principal may not read what it would deliver, or names another user.
+      Refused: The principal may not read its content, or names another user.
       NotFound: The account does not exist, or belongs to another user.
       InvalidInput: The address or another value is invalid.
       TooManyRequests: The user has `MAX_PER_USER` subscriptions.
@@ -229,7 +229,7 @@ def add(
             require(conn, Principal(None, user), "account", new.account)
         if user is not None:
             _require_room(conn, user)
-        conn.execute(ADD, params)
+        conn.execute(ADD_SUBSCRIPTION, params)
         if new.start == "now":
             _start_now(conn, id)
         audit.record(
@@ -258,10 +258,10 @@ def one(conn: Conn, principal: Principal, id: UUID) -> Row:
       NotFound: It does not exist, or belongs to another user.
     """
     params = _params(principal, id)
-    rows = fetch(conn, ONE, params)
+    rows = fetch(conn, ONE_SUBSCRIPTION, params)
     if not rows:
         raise _not_found(id)
-    return rows[0] | {"deliveries": fetch(conn, DELIVERIES, params)}
+    return rows[0] | {"deliveries": fetch(conn, UNDELIVERED, params)}
 
 
 def find(conn: Conn, text: str) -> UUID:
@@ -274,7 +274,7 @@ def find(conn: Conn, text: str) -> UUID:
     prefix = text.lower() if is_storable(text) and len(text) >= 4 else ""
     is_id = bool(prefix) and set(prefix) <= set("0123456789abcdef-")
     params = {"text": text if is_storable(text) else "", "prefix": f"{prefix}%" if is_id else ""}
-    rows = fetch(conn, FIND, params)
+    rows = fetch(conn, FIND_SUBSCRIPTION, params)
     if not rows:
         raise _not_found(text)
     if len(rows) > 1:
@@ -334,7 +334,7 @@ def test(conn: Conn, principal: Principal, id: UUID) -> int:
 
 def outcome(conn: Conn, message: int) -> tuple[bool, str | None]:
     """Return True if a message still waits, and the reason for which it failed."""
-    row = conn.execute(OUTCOME, {"id": message}).fetchone()
+    row = conn.execute(MESSAGE_OUTCOME, {"id": message}).fetchone()
     if row is None:
         return False, None
     return row[0] == DeliveryState.WAITING, row[1]
@@ -349,7 +349,7 @@ def replay(conn: Conn, principal: Principal, id: UUID) -> int:
     """
     with conn.transaction():
         _due_now(conn, principal, id)
-        return conn.execute(REPLAY, {"id": id}).rowcount
+        return conn.execute(REPLAY_FAILED, {"id": id}).rowcount
 
 
 def sentence(row: Row) -> str:
@@ -386,8 +386,8 @@ def _require_allowed(principal: Principal, new: NewSubscription, user: str | Non
 
 
 def _require_room(conn: Conn, user: str) -> None:
-    conn.execute(LOCK_USER, (user,))
-    row = conn.execute(COUNT_OF_USER, (user,)).fetchone()
+    conn.execute(LOCK_SUBSCRIBER, (user,))
+    row = conn.execute(COUNT_SUBSCRIPTIONS, (user,)).fetchone()
     if row is not None and row[0] >= MAX_PER_USER:
         raise TooManyRequests("subscriptions-exhausted", most=MAX_PER_USER)
 

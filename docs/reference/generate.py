@@ -198,6 +198,10 @@ WORDS: Mapping[str, type[states.Word]] = {
     "Run state": states.RunState,
     "Task state": states.TaskState,
     "Trigger": states.Trigger,
+    "Subscription kind": states.SubscriptionKind,
+    "Subscription channel": states.SubscriptionChannel,
+    "Subscription state": states.SubscriptionState,
+    "Delivery state": states.DeliveryState,
 }
 """The generated entries of the glossary."""
 ABOUT_STATES = """\

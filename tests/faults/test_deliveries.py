@@ -120,7 +120,7 @@ def flush(fleet: Fleet, random: Random) -> None:
 
 
 def repeat_messages(fleet: Fleet, random: Random) -> None:
-    """Deliver messages three times: at once, and when their dispatches are over."""
+    """Deliver messages three times: immediately, and when their dispatches are over."""
     queues = fleet.deployment.queues
     sent: dict[str, bytes] = {}
 

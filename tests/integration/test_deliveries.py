@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx2
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 from support import receiver as manners
 from support.receiver import TABLE, Receiver, receiving
+from support.waiting import until
 
 from core import TaskOutput
 from core.accounts.vault import Vault
@@ -33,6 +44,7 @@ from core.transport.messages import DELIVER_QUEUE, OWN_THREADS
 from core.worker.deliveries import batches, deliverer, sender, webhook
 from core.worker.deliveries.channels import LeaseLost, Message
 
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "receive-content.md"
 THREADS = OWN_THREADS[DELIVER_QUEUE]
 
 
@@ -350,16 +362,22 @@ def test_one_users_hanging_receiver_delays_nobody_else(
         desk.conn.execute("UPDATE subscription SET due_at = now() - interval '1 minute'")
         # The egress rules of users would refuse the loopback.
         leased = dict(courier.lease())
-        assert len(leased) == 1  # of four threads, one works for operators
+        assert len(leased) == 1  # one of four threads works for operators
         desk.conn.execute("UPDATE subscription SET lease_until = NULL, lease_token = NULL")
         desk.conn.execute("UPDATE subscription SET user_id = 'bad' WHERE id = ANY(%s)", (bad,))
         leased = dict(courier.lease())
         assert good in leased
         assert len(leased) == 2
         assert courier.lease() == []  # no further one of the same users while these are in flight
-        thread = threading.Thread(target=lambda: None)
+        [(id, token)] = [one for one in leased.items() if one[0] != good]
+        # The loopback is refused to users.
+        desk.conn.execute("UPDATE subscription SET user_id = NULL WHERE id = %s", (id,))
+        thread = threading.Thread(target=courier.deliverer.deliver, args=(id, token))
         thread.start()
+        until(lambda: hanging.ids, "it hangs")
         courier.deliverer.deliver(good, leased[good])
+        assert thread.is_alive()
+        hanging.closing.set()
         thread.join()
     assert receiver.has(desk.rows(TABLE))
 
@@ -740,3 +758,51 @@ def test_secrets_are_sealed_and_neither_shown_nor_logged(
     stored = str(desk.rows("SELECT * FROM subscription")) + str(desk.rows("SELECT * FROM audit"))
     for secret in ("hunter2", receiver.secret):
         assert secret not in shown + stored + caplog.text
+
+
+# The how-to
+# --------------------------------------------------------------------------------------------------
+
+
+def test_the_receiver_of_the_how_to_keeps_a_copy(
+    desk: Any, courier: Courier, receiver: Receiver, subscribe: Any, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    id = subscribe(receiver, address=f"http://127.0.0.1:{port}/hooks")
+    [program] = re.findall(r"```python\n(.*?)```", HOW_TO.read_text("utf-8"), re.DOTALL)
+    assert receiver.secret is not None
+    running = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, stderr=subprocess.DEVNULL,
+        env=os.environ | {"SECRET": receiver.secret, "PORT": str(port)},
+    )  # fmt: skip
+    try:
+        until(lambda: is_open(port), "it listens")
+        account = desk.account()
+        desk.keep(account, TaskOutput("a", "one"), TaskOutput("b", "two"))
+        courier.round()
+        desk.keep(account, TaskOutput("a", "newer"), TaskOutput.gone("b"), TaskOutput("c", "three"))
+        courier.round()
+        assert state(desk, id) == ("active", None)
+        assert copied(tmp_path) == {"a": "newer", "c": "three"}
+        answer = httpx2.post(f"http://127.0.0.1:{port}/", content=b"{}", trust_env=False)
+        assert answer.status_code == 401
+        disconnect.hide(desk.conn, account, erases_account=True, now=True)
+        list(erasure.erase(desk.conn, account))
+        courier.round()
+        assert copied(tmp_path) == {}
+    finally:
+        running.kill()
+        running.wait()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def copied(folder: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(folder / "copy.db")) as copy:
+        rows = copy.execute("SELECT id, content FROM item").fetchall()
+    return {id: json.loads(content)["text"] for id, content in rows}

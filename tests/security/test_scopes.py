@@ -47,9 +47,9 @@ ROUTES = {
     " reread_user_integration cancel_run retry_tasks"
     " discard_tasks retry_task discard_task accept_held_deletion refuse_held_deletion"
     " change_quotas list_organizations get_organization connect_organization sync_organization"
-    " disconnect_organization list_subscriptions add_subscription get_subscription"
-    " remove_subscription pause_subscription resume_subscription test_subscription"
-    " replay_subscription": {OPERATE},
+    " disconnect_organization": {OPERATE},
+    "list_subscriptions add_subscription get_subscription remove_subscription pause_subscription"
+    " resume_subscription test_subscription replay_subscription": {OPERATE},
     "metrics": {METRICS},
     "list_tokens create_token revoke_token": {TOKENS},
     "read_audit_trail": {AUDIT},

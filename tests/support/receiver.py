@@ -24,7 +24,7 @@ FROM user_integration_content
 
 @dataclass
 class Receiver:
-    """What arrived, in the order in which it arrived.
+    """The requests of a receiver, in their order, and the state that they make.
 
     Attributes:
       manner: Answers a request whose body was read. Default: `accept`.

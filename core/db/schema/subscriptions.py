@@ -46,7 +46,7 @@ subscription = Table(
     count_column("cursor_xid", BigInteger),
     Column("cursor_kind", SmallInteger, nullable=False, server_default="0"),
     count_column("cursor_id", BigInteger),
-    # Where the feed ended when the first reading began; -1 after it.
+    # The end of the feed when the first reading began; -1 after it.
     Column("cursor_began", BigInteger, nullable=False, server_default="-1"),
     # True if the feed may have further changes up to the one that was its latest.
     Column("has_more", Boolean, nullable=False, server_default=text("true")),

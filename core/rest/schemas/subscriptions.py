@@ -96,7 +96,7 @@ class Delivery(BaseModel):
     error: str | None = Field(description="Why the latest attempt failed")
     created_at: datetime = Field(description="The time at which it was stored, or replayed")
     due_at: datetime = Field(description="The time of the next attempt")
-    failed_at: datetime | None = Field(description="The time at which it was given up")
+    failed_at: datetime | None = Field(description="The time at which the engine gave it up")
 
 
 class SubscriptionWithDeliveries(Subscription):

@@ -49,7 +49,7 @@ BEGINNING: Position = (-1, CONTENT, 0)
 
 # It omits items that changed again since the scan: they follow at their new place. So do hidden
 # items, if their account is restored. The order of the places needs no sort of texts.
-READ_ITEMS = f"""
+READ_EVENTS = f"""
 SELECT s.place, c.changed_xid AS number, c.synced_xid IS NOT NULL AS is_reread, c.id,
     c.user_integration_id, c.integration_domain, c.external_id, c.kind, c.parent, c.name,
     c.external_timestamp, c.content_type, c.size, c.hash, c.metadata, c.fingerprint, c.created_at,
@@ -121,7 +121,7 @@ def _horizon(conn: Conn) -> int:
 def _after_restore(conn: Conn, subscription: Subscription, source: str) -> Batch:
     """Continue from the same place, unless the database has moved to another cluster.
 
-    The cursor has gone back in time with the database. In another cluster, it names no place.
+    The cursor is as old as the restored database. In another cluster, it names no place.
     """
     assert subscription.cursor_source is not None
     if subscription.cursor_source.partition(".")[0] != source.partition(".")[0]:
@@ -168,7 +168,7 @@ def _items(
         "domain": subscription.domain,
         "kind": subscription.only_kind,
     }
-    rows, is_cut = fetch_within(conn, READ_ITEMS, params, MAX_BATCH_BYTES)
+    rows, is_cut = fetch_within(conn, READ_EVENTS, params, MAX_BATCH_BYTES)
     return rows, is_cut or len(rows) == MAX_EVENTS
 
 

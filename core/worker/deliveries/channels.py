@@ -15,7 +15,7 @@ class Message:
     Attributes:
       id: Its id, the same in each attempt, such as `msg_…`.
       type: Its type, such as `content.changed`.
-      at: The time of what it reports.
+      at: The time of the event that it reports.
       data: Its body, as JSON.
     """
 

@@ -130,7 +130,7 @@ class Deliverer:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What a subscription has next.
+    """The next work of a subscription.
 
     Attributes:
       message: The message to send; None if there is none.

@@ -2,7 +2,8 @@
 
 A message is a row in `delivery`, written in the transaction of the event that it reports. So a
 process that is killed loses none, and reports nothing that did not happen. The row is deleted after
-the receiver has accepted it. It is retried for a day, then kept as failed until a person replays it.
+the receiver has accepted it. It is retried for a day, then kept as failed until a person replays
+it.
 """
 
 from __future__ import annotations

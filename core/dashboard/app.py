@@ -32,6 +32,7 @@ from core.dashboard.pages import (
     parked,
     runs,
     sign_on,
+    subscriptions,
     users,
 )
 from core.dashboard.session import SignInRequired
@@ -63,6 +64,7 @@ PAGES = (
     users,
     audit,
     organizations,
+    subscriptions,
 )
 
 POLICY = (

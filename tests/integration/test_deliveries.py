@@ -272,15 +272,15 @@ def test_a_receiver_that_fails_ends_with_the_state_of_the_table(
     desk.keep(account, TaskOutput("a", "one"), TaskOutput("b", "two"))
     id = subscribe(receiver)
     receiver.manner = manner
-    courier.round()
     began = time.monotonic()
+    courier.round()
+    assert time.monotonic() - began < 2.5  # the deadline ends it
     assert courier.round() == 0  # it waits
     state_then, why = state(desk, id)
     assert state_then == "failing"
     assert reason in why
     assert receiver.url not in why
     courier.retry()
-    assert time.monotonic() - began < 5
     assert len(set(receiver.ids)) == 1  # the same batch has the same id
     desk.keep(account, TaskOutput("a", "newer"))
     receiver.manner = manners.accept

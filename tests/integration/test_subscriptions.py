@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from core.accounts.vault import Vault, new_key
+from core.scopes import ALL
 from core.service.accounts import key_rotation
 from core.service.subscriptions import MAX_PER_USER
 
@@ -96,3 +98,24 @@ def test_rotating_keys_seals_subscriptions_again(api, desk, settings, backend) -
     after = desk.value("SELECT sealed FROM subscription")
     assert newest.open_json(after) == oldest.open_json(before)
     assert key_rotation.keys_in_use(desk.conn, both).keys() == {newest.fingerprints[0]}
+
+
+def test_a_subscription_is_added_on_its_page_and_its_secret_is_shown_once(dashboard, desk) -> None:
+    browser = dashboard.sign_in("ann", scopes=ALL)
+    form = {"address": "https://example.org/hooks?key=hunter2", "name": "<b>mine</b>"}
+    page = browser.submit("/subscriptions", "/subscriptions", form)
+    (secret,) = re.findall(r"whsec_[A-Za-z0-9+/=]+", page.text)
+    shown = browser.get("/subscriptions").text
+    assert "&lt;b&gt;mine&lt;/b&gt;" in shown
+    assert secret not in shown
+    assert "hunter2" not in shown
+    wrong = browser.submit("/subscriptions", "/subscriptions", {"address": "http://example.org"})
+    assert wrong.status_code == 422
+    assert 'value="http://example.org"' in wrong.text
+    id = desk.value("SELECT id FROM subscription")
+    for act, state in (("test", "active"), ("pause", "paused"), ("resume", "active")):
+        browser.send(f"/subscriptions/{id}/{act}", {"csrf": browser.csrf})
+        assert desk.value("SELECT state FROM subscription") == state
+    assert desk.rows("SELECT type FROM delivery") == [("test",)]
+    browser.send(f"/subscriptions/{id}/remove", {"csrf": browser.csrf})
+    assert desk.rows("SELECT 1 FROM subscription") == []

@@ -67,6 +67,8 @@ PAGES_ALLOWED = {
     " resume_selected pause_selected sync_selected"
     " refuse list_organizations connect_organization list_members"
     " disconnect_organization": {OPERATE},
+    "list_subscriptions add_subscription test_subscription pause_subscription resume_subscription"
+    " remove_subscription": {OPERATE},
     "create_token revoke_token": {TOKENS},
     "audit_trail": {AUDIT},
     "access overview sign_out sign_out_everywhere": set(ALL),

@@ -1196,6 +1196,43 @@ MUTATIONS = [
         ("tests/integration/test_removal.py",),
     ),
     Mutation(
+        "the token of each attempt at a receiver",
+        (("core/ledger/subscriptions.py",
+          "SET lease_until = {_LEASE}, lease_token = {_RANDOM}\nWHERE {_HOLDS}",
+          "SET lease_until = {_LEASE}\nWHERE {_HOLDS}"),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
+        "the last check before a delivery",
+        (("core/worker/deliveries/webhook.py", "        check()\n", ""),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
+        "the fence of the cursors of subscriptions",
+        (("core/ledger/subscriptions.py", "has_more = %(more)s\nWHERE {_HOLDS}",
+          "has_more = %(more)s\nWHERE s.id = %(id)s"),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
+        "ids of batches that name their events",
+        (("core/worker/deliveries/batches.py", '*(event["id"] for event in events)',
+          "str(subscription.place)"),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
+        "a user's share of the threads that deliver",
+        (("core/ledger/subscriptions.py", "(SELECT greatest(threads / 4, 1) FROM fleet)",
+          "(SELECT threads FROM fleet)"),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
+        "the egress rules of webhooks",
+        (("core/worker/deliveries/sender.py",
+          "self._egress.for_account(public_only=True) if public_only else any_host()",
+          "any_host()"),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
         "first readings that outlast a removal",
         (("core/content/feed.py", "AND removed_xid >= %(began)s\n", "\n"),),
         ("tests/integration/test_removal.py",),

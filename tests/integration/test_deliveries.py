@@ -274,7 +274,7 @@ def test_a_receiver_that_fails_ends_with_the_state_of_the_table(
     receiver.manner = manner
     began = time.monotonic()
     courier.round()
-    assert time.monotonic() - began < 2.5  # the deadline ends it
+    assert time.monotonic() - began < 2.5  # within its deadline
     assert courier.round() == 0  # it waits
     state_then, why = state(desk, id)
     assert state_then == "failing"

@@ -125,7 +125,7 @@ def _page(
         "cursor": page.cursor,
         "kinds": _kinds(viewer),
         "channels": list(subscriptions.RECEIVERS),
-        "paused": SubscriptionState.PAUSED,
+        "states": SubscriptionState,
         "form": form or Form([]),
         "secret": secret,
         "wrong": wrong,

@@ -28,6 +28,7 @@ class NewSubscription(RequestBody):
         description="The way to the receiver. Content needs `webhook`",
     )
     address: str = Field(
+        min_length=1,
         max_length=MAX_URL_CHARS,
         description="The receiver, such as the URL of a webhook. A user's webhook needs HTTPS",
     )

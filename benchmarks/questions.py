@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from benchmarks import archive
 from benchmarks.archive import Size
+from core.content import feed
 from core.db.pool import Conn
 from core.service.content import changes
 from core.service.pagination import encode_cursor
@@ -219,7 +220,7 @@ def _runs(conn: Conn) -> Iterator[Question]:
 
 
 def _feed(conn: Conn, size: Size) -> Iterator[Question]:
-    source = conn.execute(changes.FEED_SOURCE).fetchone()
+    source = conn.execute(feed.FEED_SOURCE).fetchone()
     middle = conn.execute(CHANGE, (size.items // 2,)).fetchone()
     assert source
     assert middle

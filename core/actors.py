@@ -27,6 +27,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import dramatiq
 from dramatiq.middleware import SkipMessage
@@ -52,7 +53,14 @@ from core.observability import traces
 from core.plugins import get_registry
 from core.results.decisions import RetryPolicy
 from core.settings import get_settings
-from core.transport.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE
+from core.transport.messages import (
+    DELIVER,
+    DELIVER_QUEUE,
+    POLL_QUEUE,
+    RUN_TASK,
+    SAVE_OUTPUT,
+    SAVE_QUEUE,
+)
 from core.transport.queues import Queues
 from core.worker.process import WorkerProcess
 from core.worker.result_messages import unpack
@@ -149,6 +157,12 @@ def run_task(dispatch: Dispatch) -> None:
 def save_output(**fields: Any) -> None:
     """Save the result of a task that ran in a process without this queue."""
     process.saver.hand_over(unpack(fields, process.blobs, inflight, process.stopping))
+
+
+@dramatiq.actor(queue_name=DELIVER_QUEUE, actor_name=DELIVER)
+def deliver(subscription: str, token: int, **_: Any) -> None:
+    """Deliver to the receiver of a subscription, if its lease has this token."""
+    process.deliverer.deliver(UUID(subscription), token)
 
 
 for domain in process.registry.integrations:

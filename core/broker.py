@@ -24,7 +24,7 @@ from dramatiq.errors import DecodeError, QueueJoinTimeout
 from dramatiq.middleware import MiddlewareError
 
 from core.accounts.redaction import describe_redis
-from core.transport.messages import RUN_TASK, SAVE_OUTPUT, TaskMessage
+from core.transport.messages import OWN_THREADS, RUN_TASK, SAVE_OUTPUT, TaskMessage
 from core.transport.queues import REDIS_UNAVAILABLE, OtherFleet, Queues
 from core.worker.inflight import InflightTasks
 from core.worker.result_messages import dispatch_of_result
@@ -264,6 +264,8 @@ class BlockingConsumer(Consumer):
         Slow tasks are fetched one by one, all others in portions. Messages are fetched only for
         threads that are not busy. Otherwise a process would fetch again what it has just returned.
         """
+        if self.queue_name in OWN_THREADS:
+            return OWN_THREADS[self.queue_name] - len(self._here)
         slow = self._average > SLOW_SECONDS
         fast = 0 < self._average < FAST_SECONDS
         threads = max(self.prefetch // 2, 1)

@@ -60,7 +60,7 @@ class HttpSession(httpx2.Client):
     def __init__(
         self, on_pause: OnPause | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        _silence()
+        silence()
         super().__init__(
             verify=trust(),
             timeout=TIMEOUT,
@@ -200,7 +200,7 @@ def trust() -> SSLContext:
     return httpx2.create_ssl_context()
 
 
-def _silence() -> None:
+def silence() -> None:
     """Let `httpx2` log warnings only: at INFO, it logs the address of each request."""
     logger = logging.getLogger("httpx2")
     if logger.level == logging.NOTSET:

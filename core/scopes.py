@@ -27,8 +27,8 @@ class Scope(Word):
     )
     FLEET_OPERATE = (
         "fleet:operate",
-        "Start and cancel runs, pause and resume accounts, retry and discard tasks, and accept or"
-        " refuse held deletions.",
+        "Start and cancel runs, pause and resume accounts, retry and discard tasks, accept or"
+        " refuse held deletions, and manage subscriptions.",
     )
     METRICS_READ = (
         "metrics:read",

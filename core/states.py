@@ -120,6 +120,7 @@ class AuditTarget(Word):
     SESSION = "session", "A session of the dashboard."
     HELD_DELETION = "held_deletion", "A held deletion."
     ORGANIZATION = "organization", "An organization."
+    SUBSCRIPTION = "subscription", "A subscription."
     KEYS = "keys", "The secret keys."
     LIMIT = "limit", "A limit of an integration."
 
@@ -147,6 +148,8 @@ class Act(Word):
     )
     DELETION_ACCEPT = "deletion.accept", "Accepted a held deletion."
     DELETION_REFUSE = "deletion.refuse", "Refused a held deletion."
+    SUBSCRIPTION_ADD = "subscription.add", "Added a subscription."
+    SUBSCRIPTION_REMOVE = "subscription.remove", "Removed a subscription."
     TOKEN_CREATE = "token.create", "Created a token."
     TOKEN_REVOKE = "token.revoke", "Revoked a token."
     SESSION_OPEN = "sign_in.open", "Signed in to the dashboard."
@@ -186,6 +189,36 @@ class HeldState(Word):
     HELD = "held", "The deletion waits for a person."
     ACCEPTED = "accepted", "A person accepted the deletion of exactly these items."
     REFUSED = "refused", "A person keeps these items."
+
+
+class SubscriptionKind(Word):
+    """The messages that a subscription delivers: `subscription.kind`."""
+
+    CONTENT = "content", "The latest state of each item, and erasures."
+    OPERATIONS = "operations", "The beginning and the end of each condition."
+
+
+class SubscriptionChannel(Word):
+    """The way to the receiver: `subscription.channel`."""
+
+    WEBHOOK = "webhook", "A signed request to a URL, as Standard Webhooks describes it."
+    SLACK = "slack", "A message to an incoming webhook of Slack."
+    EMAIL = "email", "A mail over SMTP."
+
+
+class SubscriptionState(Word):
+    """The state of the deliveries of a subscription: `subscription.state`."""
+
+    ACTIVE = "active", "The latest attempt succeeded, or there was none yet."
+    FAILING = "failing", "The latest attempt failed. The engine retries with growing pauses."
+    PAUSED = "paused", "A person, or the engine after a long failure, has paused it."
+
+
+class DeliveryState(Word):
+    """The progress of a single message to a receiver: `delivery.state`."""
+
+    WAITING = "waiting", "The message waits for its first or its next attempt."
+    FAILED = "failed", "All attempts failed. A person can replay the message."
 
 
 class Operation(Word):

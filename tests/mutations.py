@@ -54,7 +54,7 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "content of an erased account is hidden",
-        (("core/service/visible.py", "SELECT id FROM user_integration WHERE sync_status =",
+        (("core/content/visible.py", "SELECT id FROM user_integration WHERE sync_status =",
           "SELECT id FROM user_integration WHERE false AND sync_status ="),),
         ("tests/integration/test_hidden_content.py",),
     ),
@@ -1196,8 +1196,45 @@ MUTATIONS = [
         ("tests/integration/test_removal.py",),
     ),
     Mutation(
+        "the token of each attempt at a receiver",
+        (("core/ledger/subscriptions.py",
+          "SET lease_until = {_LEASE}, lease_token = {_RANDOM}\nWHERE {_HOLDS}",
+          "SET lease_until = {_LEASE}\nWHERE {_HOLDS}"),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
+        "the last check before a delivery",
+        (("core/worker/deliveries/webhook.py", "        check()\n", ""),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
+        "the fence of the cursors of subscriptions",
+        (("core/ledger/subscriptions.py", "has_more = %(more)s\nWHERE {_HOLDS}",
+          "has_more = %(more)s\nWHERE s.id = %(id)s"),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
+        "ids of batches that name their events",
+        (("core/worker/deliveries/batches.py", '*(event["id"] for event in events)',
+          "str(subscription.place)"),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
+        "a user's share of the threads that deliver",
+        (("core/ledger/subscriptions.py", "(SELECT greatest(threads / 4, 1) FROM fleet)",
+          "(SELECT threads FROM fleet)"),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
+        "the egress rules of webhooks",
+        (("core/worker/deliveries/sender.py",
+          "self._egress.for_account(public_only=True) if public_only else any_host()",
+          "any_host()"),),
+        ("tests/integration/test_deliveries.py",),
+    ),
+    Mutation(
         "first readings that outlast a removal",
-        (("core/service/content/changes.py", "AND removed_xid >= %(began)s\n", "\n"),),
+        (("core/content/feed.py", "AND removed_xid >= %(began)s\n", "\n"),),
         ("tests/integration/test_removal.py",),
     ),
     Mutation(
@@ -1341,7 +1378,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the feed without rereads",
-        (("core/service/content/changes.py", "WHERE %(without_rereads)s AND c.synced_xid",
+        (("core/content/feed.py", "WHERE %(without_rereads)s AND c.synced_xid",
           "WHERE false AND %(without_rereads)s AND c.synced_xid"),),
         ("tests/integration/test_rereads.py",),
     ),

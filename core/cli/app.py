@@ -27,6 +27,7 @@ from core.cli import (
     runs,
     serve,
     servers,
+    subscriptions,
     sync,
     tasks,
     tokens,
@@ -175,6 +176,7 @@ def _work(app: typer.Typer) -> None:
     app.add_typer(deletions.app, name="deletions", rich_help_panel=WORK)
     app.add_typer(content.app, name="content", rich_help_panel=WORK)
     app.command("export", rich_help_panel=WORK)(export.export)
+    app.add_typer(subscriptions.app, name="subscriptions", rich_help_panel=WORK)
 
 
 def _operations(app: typer.Typer) -> None:

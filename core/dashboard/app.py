@@ -33,6 +33,7 @@ from core.dashboard.pages import (
     parked,
     runs,
     sign_on,
+    subscriptions,
     users,
 )
 from core.dashboard.session import SignInRequired
@@ -65,6 +66,7 @@ PAGES = (
     limits,
     audit,
     organizations,
+    subscriptions,
 )
 
 POLICY = (

@@ -59,6 +59,11 @@ FLASH_MESSAGES = {
         " ones that are still missing as deleted."
     ),
     "deletions-refused": "Deletion refused. The engine keeps the items.",
+    "subscription-added": "Subscription added.",
+    "subscription-tested": "A worker process sends the test message. Reload the page later.",
+    "subscription-paused": "Subscription paused. Content and messages wait.",
+    "subscription-resumed": "Subscription resumed.",
+    "subscription-removed": "Subscription removed.",
     "token-revoked": "Token revoked. Requests with it and its sessions are refused.",
     "cancelled": "Run cancelled. Its open tasks continue in the next run.",
 }

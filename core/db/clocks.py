@@ -50,6 +50,12 @@ CAN_SEND_SECONDS = 5.0
 LISTEN_SECONDS = 15.0
 """The number of seconds for which a process holds a listener, unless it renews the lease."""
 
+DELIVERY_LEASE_SECONDS = 20.0
+"""Seconds after which another process may deliver to a subscription, unless this one has finished.
+
+It is twice the deadline of an attempt.
+"""
+
 MIN_HINT_SECONDS = 2.0
 """Seconds between the beginnings of two runs that hints made for an account."""
 
@@ -128,6 +134,9 @@ RULES: Mapping[str, Rule] = {
     "breaker.probe_at": Deadline(_seconds(MAX_SNOOZE_SECONDS), since="paused_at"),
     "content_search.moment": Chosen(),
     "control_change.changed_at": Age(HOUR),
+    "delivery.created_at": Age(None),
+    "delivery.due_at": Deadline(_seconds(HOUR)),
+    "delivery.failed_at": Age(None),
     "engine_state.last_tick_at": Record(),
     "engine_state.leader_until": Deadline(_seconds(LEAD_SECONDS)),
     "engine_state.nonce_at": Renewed(MAX_NONCE_AGE_SECONDS),
@@ -169,6 +178,12 @@ RULES: Mapping[str, Rule] = {
     "process.started_at": Record(),
     "session.created_at": Record(),
     "session.expires_at": Age(HOUR),
+    "subscription.created_at": Record(),
+    "subscription.delivered_at": Record(),
+    "subscription.due_at": Deadline(_seconds(HOUR)),
+    "subscription.failing_since": Age(None),
+    "subscription.lease_until": Deadline(_seconds(DELIVERY_LEASE_SECONDS)),
+    "subscription.state_since": Record(),
     "sync_run.carried_at": Record(),
     "sync_run.carry_until": Record(),
     "sync_run.finished_at": Age(None),

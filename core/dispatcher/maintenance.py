@@ -38,6 +38,7 @@ from core.ledger import (
     quotas,
     rereads,
     scheduling,
+    subscriptions,
 )
 from core.ledger.monotonic import SAMPLE_SECONDS, old_enough, sample, trusted
 from core.limits.budgets import Budgets
@@ -46,7 +47,14 @@ from core.observability.errors import report_task
 from core.plugins import Registry
 from core.settings import Settings
 from core.states import TaskState
-from core.transport.messages import SAVE_QUEUE, dispatch_message
+from core.transport.messages import (
+    DELIVER,
+    DELIVER_QUEUE,
+    OWN_THREADS,
+    SAVE_QUEUE,
+    dispatch_message,
+    encode,
+)
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.ended_runs import announce
 
@@ -188,6 +196,9 @@ class Maintenance:
             Job(2.0, self._judge_quotas),
             Job(10.0, self.check_epoch, needs_redis=True),
             Job(10.0, self._check_ticks),
+            Job(1.0, self._deliver, needs_redis=True),
+            Job(10.0, self._drop_old_deliveries, needs_redis=True),
+            Job(60.0, self._give_up_deliveries),
             *([self._claiming] if self._claims else []),
             Job(60.0, lambda conn: pruning.prune(conn, partial(old_enough, conn))),
             Job(SAMPLE_SECONDS, self._watch_clock),
@@ -501,7 +512,8 @@ class Maintenance:
             self._settings.audit_retention_days,
         )
         delay = self._settings.erase_after_minutes * 60
-        longest = max(days * DAY, delay, *(seconds for _, seconds in pruning.PRUNED))
+        failing = subscriptions.PAUSE_SECONDS
+        longest = max(days * DAY, delay, failing, *(seconds for _, seconds in pruning.PRUNED))
         sample(conn, 0.0 if self._watched_at is None else now - self._watched_at, longest)
         self._watched_at = now
 
@@ -570,6 +582,32 @@ class Maintenance:
                 silent,
             )
             self._silence_reported = True
+
+    def _deliver(self, conn: Conn) -> None:
+        """Lease the subscriptions that are due, and send the messages of their deliveries."""
+        leased = subscriptions.lease_due(conn, DELIVER_QUEUE, OWN_THREADS[DELIVER_QUEUE])
+        self._queues.send(
+            DELIVER_QUEUE,
+            {
+                (name := f"{id}-{token}"): encode(
+                    DELIVER_QUEUE, DELIVER, name, {"subscription": str(id), "token": token}
+                )
+                for id, token in leased
+            },
+        )
+
+    def _drop_old_deliveries(self, conn: Conn) -> None:
+        """Delete the messages of dispatches that are over, such as those of a killed process."""
+        [sent] = self._queues.ids(DELIVER_QUEUE)
+        if old := sent - {f"{id}-{token}" for id, token in subscriptions.in_flight(conn)}:
+            self._queues.ack({DELIVER_QUEUE: old})
+
+    def _give_up_deliveries(self, conn: Conn) -> None:
+        before = old_enough(conn, subscriptions.GIVE_UP_SECONDS)
+        failing_before = old_enough(conn, subscriptions.PAUSE_SECONDS)
+        if number := subscriptions.give_up(conn, before, failing_before):
+            log.warning("%d messages or subscriptions failed for too long", number)
+        subscriptions.prune_failed(conn, old_enough(conn, self._settings.retention_days * DAY))
 
     def _prune_budgets(self, conn: Conn) -> None:  # noqa: ARG002  the signature of a job
         self._budgets.prune()

@@ -7,7 +7,15 @@ generated from it.
 
 from __future__ import annotations
 
-from core.error_catalog import accounts, advice, commands, lookups, requests, servers
+from core.error_catalog import (
+    accounts,
+    advice,
+    commands,
+    lookups,
+    requests,
+    servers,
+    subscriptions,
+)
 from core.error_catalog.entry import Catalog, Entry, Steps, Surface
 
 __all__ = ["ADVICE", "CATALOG", "PARTS", "Catalog", "Entry", "Steps", "Surface"]
@@ -16,6 +24,7 @@ PARTS: dict[str, Catalog] = {
     "Accounts": accounts.ENTRIES,
     "Runs, tasks and content": lookups.ENTRIES,
     "Servers and settings": servers.ENTRIES,
+    "Subscriptions": subscriptions.ENTRIES,
     "Requests": requests.ENTRIES,
     "Commands": commands.ENTRIES,
 }

@@ -33,6 +33,10 @@ Modules for limits:
 
 limit_overrides  figures that an operator has changed
 
+Modules for receivers:
+
+subscriptions  places in the feed    deliveries     messages that wait
+
 The steps of `commit`, in the order of their locks:
 
 fence        refuses late results    state          compare and set

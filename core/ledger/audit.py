@@ -28,7 +28,7 @@ MAX_ACTS_PER_HOUR = 1_000
 NEVER_REFUSED = frozenset(
     {
         Act.TOKEN_REVOKE, Act.ACCOUNT_DISCONNECT, Act.ACCOUNT_ERASE_CONTENT, Act.ACCOUNT_ERASE,
-        Act.USER_ERASE,
+        Act.USER_ERASE, Act.SUBSCRIPTION_REMOVE,
     }
 )  # fmt: skip
 """Acts that take access or data away. Each needs an earlier act that gave it, so it has a bound.

@@ -1,7 +1,7 @@
 """Erasures: the content of an account is hidden, and deleted later.
 
 A request for an erasure deletes the credentials, and sets the state `erasing`. No reader shows
-the content any more (`core.service.visible`). Until the deletion begins, new credentials
+the content any more (`core.content.visible`). Until the deletion begins, new credentials
 restore the account. The leader begins it after the delay, deletes in portions, and resumes a
 deletion that was interrupted.
 
@@ -108,6 +108,8 @@ UPDATE idempotency_key SET location = NULL,
 WHERE answer->>'user_integration_id' = %(account)s
     OR %(erases_account)s::bool AND answer->>'id' = %(account)s
 """
+# `subscription_user` serves it. The deliveries of a subscription are deleted with it.
+DELETE_SUBSCRIPTIONS = "DELETE FROM subscription WHERE user_id = %s"
 DELETE_TOKENS = "DELETE FROM api_token WHERE user_id = %s"
 # The index on the user serves it. Operators still learn that the accounts were erased.
 FORGET_OWNER = "UPDATE erased_account SET user_id = NULL WHERE user_id = %s"
@@ -231,7 +233,13 @@ def delete_user(conn: Conn, user: str) -> bool:
     """
     if conn.execute(HAS_ACCOUNTS, (user,)).fetchone() is not None:
         return False
-    for statement in (DELETE_FLOWS, DELETE_RESPONSES, DELETE_TOKENS, FORGET_OWNER):
+    for statement in (
+        DELETE_FLOWS,
+        DELETE_RESPONSES,
+        DELETE_SUBSCRIPTIONS,
+        DELETE_TOKENS,
+        FORGET_OWNER,
+    ):
         conn.execute(statement, (user,))
     quotas.erase(conn, user)
     return True

@@ -20,9 +20,12 @@ from core.environment import leave_environment
 from core.errors import PollingError
 from core.ledger.outcomes import Dispatch
 from core.middleware.base import give_up
-from core.transport.messages import EXTRACT_QUEUE, POLL_QUEUE
+from core.transport.messages import EXTRACT_QUEUE, OWN_THREADS
 from core.worker.garbage import exclude_loaded
 from core.worker.process import WorkerProcess
+
+STOP_SECONDS = 15.0
+"""Seconds to wait for a thread of a tick or a delivery at shutdown."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ class Lifecycle(Middleware):
         self._dispatcher = dispatcher
         self._in_thread = in_thread
         self._stand_in: threading.Thread | None = None
-        self._poller: WorkerThread | None = None
+        self._own_threads: list[tuple[str, WorkerThread]] = []
         self._stop = threading.Event()
 
     @property
@@ -86,26 +89,29 @@ class Lifecycle(Middleware):
         exclude_loaded()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """Run `poll_due` in a thread of its own, so that a tick never waits behind tasks."""
-        consumer = worker.consumers.get(POLL_QUEUE)
-        if consumer is None:
-            return
-        self._poller = WorkerThread(
-            broker=broker,
-            consumers=worker.consumers,
-            work_queue=PriorityQueue(),
-            worker_timeout=worker.worker_timeout,
-        )
-        consumer.work_queue = self._poller.work_queue
-        self._poller.start()
+        """Start the threads of `OWN_THREADS`, so that ticks and deliveries never wait for tasks."""
+        for queue, threads in OWN_THREADS.items():
+            consumer = worker.consumers.get(queue)
+            if consumer is None:
+                continue
+            consumer.work_queue = PriorityQueue()
+            for _ in range(threads):
+                thread = WorkerThread(
+                    broker=broker,
+                    consumers=worker.consumers,
+                    work_queue=consumer.work_queue,
+                    worker_timeout=worker.worker_timeout,
+                )
+                self._own_threads.append((queue, thread))
+                thread.start()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         """Stop receiving messages, release unstarted tasks, and wake threads that wait."""
         self._process.stopping.set()
         self._process.saver.release_waiters()
         self._process.admission.release_waiters()
-        if self._poller is not None:
-            self._poller.stop()
+        for _, thread in self._own_threads:
+            thread.stop()
         try:
             self._process.return_unstarted()
         except DATABASE_UNAVAILABLE as error:
@@ -115,10 +121,10 @@ class Lifecycle(Middleware):
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         """Save all outcomes, and close the process and its dispatcher thread."""
-        if self._poller is not None:
-            self._poller.join(timeout=10)
-            left = [item.message for item in iter_queue(self._poller.work_queue)]  # type: ignore[no-untyped-call]
-            worker.consumers[POLL_QUEUE].requeue_messages(left)
+        for queue, thread in self._own_threads:
+            thread.join(timeout=STOP_SECONDS)
+            left = [item.message for item in iter_queue(thread.work_queue)]  # type: ignore[no-untyped-call]
+            worker.consumers[queue].requeue_messages(left)
         self._process.close()
         self._stop.set()
         if self._stand_in is not None:

@@ -69,7 +69,7 @@ PARAMETER = {
 WITHOUT = ("/v1/hints/",)
 """Paths without keys: their requests have no token."""
 
-SECRET_ANSWERS = ("/v1/tokens", "/authorize", "/check")
+SECRET_ANSWERS = ("/v1/tokens", "/v1/subscriptions", "/authorize", "/check")
 """The ends of paths whose responses contain a secret, or a sample of content that is not stored."""
 
 _NAMED = re.compile(r"/v1/user-integrations/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:/|$)")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from core.content.feed import FEED_HORIZON, FEED_SOURCE
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput
-from core.service.content.changes import FEED_HORIZON, FEED_SOURCE, LATEST
+from core.service.content.changes import LATEST
 from core.service.pagination import Keyset, Page, bounded, encode_cursor, invalid_cursor
 from core.service.query_timeout import QuerySlots
 

@@ -8,11 +8,11 @@ from typing import Self
 from uuid import UUID
 
 from core import scopes
+from core.content.visible import ACCOUNT_IS_VISIBLE
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.scopes import Role, Scope
 from core.service.errors import not_found
-from core.service.visible import ACCOUNT_IS_VISIBLE
 
 Authorize = Callable[[Conn], None]
 """A function that raises unless the request is still authorized, and keeps it so until the end of

@@ -24,13 +24,22 @@ from core.results.text import json_text
 
 RUN_TASK = "run_task"
 SAVE_OUTPUT = "save_output"
+DELIVER = "deliver"
 
 POLL_QUEUE = "polling"
 SAVE_QUEUE = "save_output"
 EXTRACT_QUEUE = "polling-extract"
 """It has no messages: see `core.worker.documents`."""
 
-OWN_QUEUES = (POLL_QUEUE, SAVE_QUEUE, EXTRACT_QUEUE)
+DELIVER_QUEUE = "polling-deliver"
+
+OWN_THREADS: Mapping[str, int] = {POLL_QUEUE: 1, DELIVER_QUEUE: 4}
+"""The queues with threads of their own in each process, and the number of these threads.
+
+Ticks and deliveries never wait behind tasks, and take no thread from them.
+"""
+
+OWN_QUEUES = (*OWN_THREADS, SAVE_QUEUE, EXTRACT_QUEUE)
 """The queues that belong to no integration."""
 
 KEYS = {

@@ -36,6 +36,8 @@ from core.worker import grants
 from core.worker.accounts import Accounts
 from core.worker.admission import Admission
 from core.worker.context import Services
+from core.worker.deliveries.deliverer import Deliverer
+from core.worker.deliveries.sender import Sender
 from core.worker.documents import DocumentReader
 from core.worker.inflight import InflightTasks
 from core.worker.instance_pool import InstancePool
@@ -152,6 +154,8 @@ class WorkerProcess:
         self.runner = Runner(services, self.instances, registry)
         self.listening = Listening(self.database, queues, registry, self.egress, self.accounts)
         self.documents = DocumentReader(self.database, self.blobs)
+        self._sender = Sender(self.egress)
+        self.deliverer = Deliverer(self.database, vault, self._sender, self.stopping.is_set)
         self.members = Members(self.database, self.accounts.vault, registry, self.egress)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -232,6 +236,7 @@ class WorkerProcess:
         self.listening.close()
         self.members.close()
         self.documents.close()
+        self._sender.close()
         self.saver.stop(timeout)
         self.admission.close()
         try:

@@ -199,6 +199,10 @@ WORDS: Mapping[str, type[states.Word]] = {
     "Task state": states.TaskState,
     "Trigger": states.Trigger,
     "Wait cause": states.WaitCause,
+    "Subscription kind": states.SubscriptionKind,
+    "Subscription channel": states.SubscriptionChannel,
+    "Subscription state": states.SubscriptionState,
+    "Delivery state": states.DeliveryState,
 }
 """The generated entries of the glossary."""
 ABOUT_STATES = """\

@@ -1,6 +1,6 @@
 """Limits that an operator changes while the engine runs
 
-Revision: 0038, after 0035
+Revision: 0038, after 0036
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0038"
-down_revision = "0035"
+down_revision = "0036"
 
 
 def upgrade() -> None:

@@ -229,7 +229,8 @@ import psycopg
 from core import Member
 from core.environment import Environment
 from core.ledger import audit
-from core.service import organizations, sessions, tokens
+from core.service import organizations, sessions, subscriptions, tokens
+from core.service.authorization import LOCAL_OPERATOR
 from core.service.accounts import actions, disconnect, erase, key_rotation
 from core.service.backend import open_backend
 from core.service.content import deletions
@@ -237,7 +238,7 @@ from core.service.fleet import limits
 from core.settings import LimitOverride, Settings
 from core.states import Act
 
-act, moment, account, token, secret, held, organization = sys.argv[1:]
+act, moment, account, token, secret, held, organization, subscription = sys.argv[1:]
 settings = Settings(_env_file=None)
 environment = Environment(
     settings.database_url.get_secret_value(),
@@ -299,6 +300,11 @@ with backend.database.connection() as conn:
             organizations.connect(backend, "hello-world", name="new", credentials={})
         case "organization.disconnect":
             organizations.disconnect(backend, UUID(organization))
+        case "subscription.add":
+            new = subscriptions.NewSubscription("content", "webhook", "https://example.org")
+            subscriptions.add(backend, LOCAL_OPERATOR, new)
+        case "subscription.remove":
+            subscriptions.remove(conn, LOCAL_OPERATOR, UUID(subscription))
         case "deletion.accept":
             deletions.accept(backend, [int(held)])
         case "deletion.refuse":
@@ -315,8 +321,9 @@ STATE = """
 SELECT (SELECT count(*) FROM api_token), (SELECT count(revoked_at) FROM api_token),
     (SELECT count(*) FROM session),
     (SELECT array_agg(sync_status || name || version ORDER BY id) FROM user_integration),
-    (SELECT array_agg(state) FROM held_deletion), (SELECT count(*) FROM limit_override),
-    (SELECT array_agg(name || (ending_since IS NULL) ORDER BY name) FROM organization)
+    (SELECT array_agg(state) FROM held_deletion),
+    (SELECT array_agg(name || (ending_since IS NULL) ORDER BY name) FROM organization),
+    (SELECT count(*) FROM limit_override), (SELECT count(*) FROM subscription)
 """
 WITHOUT_STATE = (Act.KEYS_ROTATE, Act.SESSION_REFUSE)
 """Acts of which only the row remains."""
@@ -342,6 +349,12 @@ def test_an_act_and_its_row_survive_a_kill_together_or_not_at_all(
         " VALUES (%s, 'ann', 'hello-world', 'old', '{}', %s)",
         (organization, backend.vault.seal_json({})),
     )
+    subscription = uuid4()
+    desk.conn.execute(
+        "INSERT INTO subscription (id, name, kind, channel, address, sealed)"
+        " VALUES (%s, 'old', 'content', 'webhook', 'x', %s)",
+        (subscription, backend.vault.seal_json({})),
+    )
     desk.conn.execute("DELETE FROM audit")
     before = desk.rows(STATE)
     environment = os.environ | {
@@ -352,6 +365,7 @@ def test_an_act_and_its_row_survive_a_kill_together_or_not_at_all(
         "POLLING_HOME": str(settings.home),
     }
     arguments = [act, moment, account, created.id, created.secret, held, organization]
+    arguments.append(subscription)
     done = subprocess.run(
         [sys.executable, "-c", KILLED, *map(str, arguments)],
         env=environment, capture_output=True, text=True, timeout=120, check=False,

@@ -64,7 +64,14 @@ def owned(dashboard, desk):
         " VALUES (%s, 'owner', 'locked', %s, '{}', 'sealed')",
         (organization, MARK),
     )
+    subscription = desk.value(
+        "INSERT INTO subscription (id, name, kind, channel, user_id, address, sealed)"
+        " VALUES (gen_random_uuid(), %s, 'content', 'webhook', 'owner', 'x', 'sealed')"
+        " RETURNING id",
+        MARK,
+    )
     return {
+        "subscription_id": str(subscription),
         "organization_id": str(organization),
         "account": str(account),
         "user_integration_id": str(account),

@@ -73,6 +73,7 @@ def ids(desk: Any, account: UUID) -> dict[str, Any]:
         "user_id": "ann",
         "token_id": "00000000-0000-0000-0000-000000000000",
         "organization_id": "00000000-0000-0000-0000-000000000000",
+        "subscription_id": "00000000-0000-0000-0000-000000000000",
         "integration_domain": "locked",
         "domain": "locked",
     }
@@ -317,6 +318,8 @@ ACTS = {
     "runs cancel", "tasks retry", "tasks discard", "deletions accept", "deletions refuse",
     "keys new", "keys rotate", "limits set", "limits reset", "tokens create",
     "tokens revoke", "integrations pause", "integrations resume", "env", "keys", "completion",
+    "subscriptions add", "subscriptions pause", "subscriptions resume", "subscriptions remove", "subscriptions test",
+    "subscriptions replay",
 }  # fmt: skip
 """Commands that do not read for people."""
 
@@ -341,6 +344,8 @@ def reads(ids: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         "organizations": [[]],
         "organizations show": [["none"]],
         "runs": [[], account],
+        "subscriptions": [[]],
+        "subscriptions show": [["none"]],
         "runs show": [[ids["run_id"]]],
         "tasks": [[], account, ["--run", ids["run_id"]]],
         "tasks show": [[str(ids["task_id"])]],
@@ -405,7 +410,7 @@ def test_statements_for_people_have_the_condition() -> None:
     conditional = {
         name
         for name in readers
-        if "core.service.visible import" in (root / name).read_text("utf-8")
+        if "core.content.visible import" in (root / name).read_text("utf-8")
     }
     assert readers - conditional == {
         "core/service/accounts/erase.py",  # blobs of an erased account

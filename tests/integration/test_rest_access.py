@@ -62,7 +62,14 @@ def owned(api, desk):
         " VALUES (gen_random_uuid(), 'owner', 'shop', %s, '{}', 'sealed') RETURNING id",
         MARK,
     )
+    subscription = desk.value(
+        "INSERT INTO subscription (id, name, kind, channel, user_id, address, sealed)"
+        " VALUES (gen_random_uuid(), %s, 'content', 'webhook', 'owner', 'x', 'sealed')"
+        " RETURNING id",
+        MARK,
+    )
     return {
+        "subscription_id": str(subscription),
         "user_integration_id": str(account),
         "organization_id": str(organization),
         "run_id": str(run),
@@ -98,6 +105,7 @@ BODIES = {
     "connect_organization": {"integration_domain": "shop", "name": MARK, "credentials": {}},
     "change_user_integration": {"name": "stolen"},
     "start_authorization": {"user_id": "owner"},
+    "add_subscription": {"address": "https://example.org/", "user_id": "owner"},
     "create_token": {"scopes": ["content:read"], "user_id": "owner"},
     "redeem_connect_code": {"connect_code": "x", "user_id": "owner"},
     "pause_user_integrations": {"user_id": "owner"},

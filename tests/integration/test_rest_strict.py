@@ -27,6 +27,7 @@ NEW = {"integration_domain": "locked", "credentials": {"password": "fine"}}
 VALID = {"credentials": {"password": "fine"}}
 VALUES = {
     "organization_id": str(uuid4()),
+    "subscription_id": str(uuid4()),
     "user_integration_id": str(uuid4()),
     "run_id": str(uuid4()),
     "token_id": str(uuid4()),

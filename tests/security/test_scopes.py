@@ -49,6 +49,8 @@ ROUTES = {
     " change_quotas change_limit reset_limit list_organizations get_organization"
     " connect_organization sync_organization"
     " disconnect_organization": {OPERATE},
+    "list_subscriptions add_subscription get_subscription remove_subscription pause_subscription"
+    " resume_subscription test_subscription replay_subscription": {OPERATE},
     "metrics": {METRICS},
     "list_tokens create_token revoke_token": {TOKENS},
     "read_audit_trail": {AUDIT},
@@ -67,6 +69,8 @@ PAGES_ALLOWED = {
     " resume_selected pause_selected sync_selected"
     " refuse change_limit list_organizations connect_organization list_members"
     " disconnect_organization": {OPERATE},
+    "list_subscriptions add_subscription test_subscription pause_subscription resume_subscription"
+    " remove_subscription": {OPERATE},
     "create_token revoke_token": {TOKENS},
     "audit_trail": {AUDIT},
     "access overview sign_out sign_out_everywhere": set(ALL),
@@ -88,6 +92,7 @@ VALUES = {
     "task_id": 10**12,
     "held_deletion_id": 10**12,
     "organization_id": str(uuid4()),
+    "subscription_id": str(uuid4()),
     "content": 10**12,
     "content_id": 10**12,
     "user_id": "nobody",

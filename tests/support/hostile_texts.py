@@ -321,6 +321,7 @@ LISTS = [
     "/deletions",
     "/users",
     "/audit",
+    "/subscriptions",
 ]
 """Pages that show many texts together."""
 
@@ -365,6 +366,12 @@ VALUES (%(account)s, %(domain)s, %(id)s, %(text)s, %(parent)s, %(text)s, %(type)
     %(bytes)s, 1, %(json)s, '', 1, 1)
 RETURNING id
 """
+SUBSCRIPTION = """
+INSERT INTO subscription (id, name, kind, channel, user_id, only_kind, address, sealed, state,
+    reason, failing_since, due_at)
+VALUES (gen_random_uuid(), %(text)s, 'content', 'webhook', %(user)s, %(text)s, %(text)s, 'sealed',
+    'paused', %(text)s, now(), now())
+"""
 HELD = """
 INSERT INTO held_deletion (user_integration_id, run_id, source, parent, vanished, total)
 VALUES (%(account)s, %(run)s, 'listing', %(id)s, 2, 3) RETURNING id
@@ -403,7 +410,7 @@ def fill(
         row = cursor.fetchone() if cursor.description else None
         return int(row[0]) if row else 0
 
-    for statement in (ACCOUNT, RUNNING, ENDED, BLOCK):
+    for statement in (ACCOUNT, RUNNING, ENDED, BLOCK, SUBSCRIPTION):
         insert(statement)
     task = insert(TASK)
     insert(TASK, parent=task, followups=0)

@@ -9,7 +9,7 @@ one run would wait for that row (ADR 0003).
 
 from __future__ import annotations
 
-from core.db.schema import access, accounts, content, fleet, runs
+from core.db.schema import access, accounts, content, fleet, runs, subscriptions
 from core.db.schema.columns import metadata
 
-__all__ = ["access", "accounts", "content", "fleet", "metadata", "runs"]
+__all__ = ["access", "accounts", "content", "fleet", "metadata", "runs", "subscriptions"]

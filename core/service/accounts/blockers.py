@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from core.accounts.store import Account
+from core.content.visible import ACCOUNT_IS_VISIBLE
 from core.db.clocks import TODAY, TOMORROW, lasts
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
@@ -25,7 +26,6 @@ from core.service.backend import Backend
 from core.service.fleet import limits, pauses
 from core.service.formatting import counted, moment, size
 from core.service.runs.progress import Progress
-from core.service.visible import ACCOUNT_IS_VISIBLE
 from core.settings import Settings
 from core.states import (
     AccountState,

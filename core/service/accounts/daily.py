@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from core.content.visible import visible
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.service.visible import visible
 
 # The polls of the latest day that found nothing are counted in the row of the account. The primary
 # keys serve it.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from core.accounts import store
+from core.content.visible import visible
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.errors import NotFound, WrongState
@@ -13,7 +14,6 @@ from core.ledger import audit, endings
 from core.ledger.looks import wait_until_seen
 from core.service.authorization import Authorize, always
 from core.service.backend import Backend
-from core.service.visible import visible
 from core.states import AccountState, Act, AuditTarget
 
 COUNT_CONTENT = f"""

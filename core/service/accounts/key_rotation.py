@@ -33,6 +33,7 @@ WHERE credentials IS NOT NULL AND id > %s ORDER BY id LIMIT %s
 """
 # Pending sign-ins: the table has the flows of the last minutes, and is read completely.
 SEALED_ORGANIZATIONS = "SELECT credentials FROM organization WHERE credentials IS NOT NULL"
+SEALED_SUBSCRIPTIONS = "SELECT sealed FROM subscription"
 SEALED_SIGN_INS = """
 SELECT verifier FROM oauth_flow WHERE expires_at > now()
 UNION ALL SELECT answer FROM oauth_flow WHERE expires_at > now() AND answer IS NOT NULL
@@ -41,6 +42,10 @@ LOCK_SIGN_INS = """
 SELECT state_digest, verifier, answer FROM oauth_flow
 WHERE expires_at > now() ORDER BY state_digest FOR UPDATE
 """
+LOCK_SEALED_SUBSCRIPTIONS = """
+SELECT id, sealed FROM subscription WHERE id > %s ORDER BY id LIMIT 100 FOR UPDATE
+"""
+RESEAL_SUBSCRIPTION = "UPDATE subscription SET sealed = %s WHERE id = %s"
 RESEAL_SIGN_IN = "UPDATE oauth_flow SET verifier = %s, answer = %s WHERE state_digest = %s"
 
 
@@ -49,8 +54,9 @@ class Rotation:
     """The progress of a rotation.
 
     Attributes:
-      done: The number of accounts whose credentials are encrypted with the newest key.
-      failed: The accounts whose credentials no key decrypts.
+      done: The number of accounts, organizations and subscriptions whose secrets are encrypted with
+        the newest key.
+      failed: The accounts, organizations and subscriptions whose secrets no key decrypts.
     """
 
     done: int = 0
@@ -100,7 +106,8 @@ def rotate(backend: Backend) -> Iterator[Rotation]:
                 last = account
         count = len(rows)
         yield rotation
-    _rotate_organizations(backend, rotation)
+    _rotate_rows(backend, rotation, store.LOCK_SEALED_ORGANIZATIONS, store.RESEAL_ORGANIZATION)
+    _rotate_rows(backend, rotation, LOCK_SEALED_SUBSCRIPTIONS, RESEAL_SUBSCRIPTION)
     yield rotation
     with backend.database.connection() as conn:
         require_ready(conn, backend.vault)  # a process may have started in the meantime
@@ -114,6 +121,7 @@ def keys_in_use(conn: Conn, vault: Vault) -> Counter[str | None]:
     """Count the encrypted values by the fingerprint of their key; None if no key decrypts them."""
     used = Counter(vault.key_of(sealed) for (sealed,) in conn.execute(SEALED_SIGN_INS))
     used.update(vault.key_of(sealed) for (sealed,) in conn.execute(SEALED_ORGANIZATIONS))
+    used.update(vault.key_of(sealed) for (sealed,) in conn.execute(SEALED_SUBSCRIPTIONS))
     last = UUID(int=0)
     while rows := conn.execute(SEALED_CREDENTIALS, (last, BATCH)).fetchall():
         used.update(vault.key_of(sealed) for _, sealed in rows)
@@ -127,13 +135,14 @@ def listed(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:MAX_NAMED])) + more
 
 
-def _rotate_organizations(backend: Backend, rotation: Rotation) -> None:
+def _rotate_rows(backend: Backend, rotation: Rotation, lock: str, reseal: str) -> None:
+    """Encrypt the values of a table, in portions."""
     last, count = UUID(int=0), 1
     while count:
         with backend.database.connection() as conn, conn.transaction():
-            rows = conn.execute(store.LOCK_SEALED_ORGANIZATIONS, (last,)).fetchall()
+            rows = conn.execute(lock, (last,)).fetchall()
             for id, sealed in rows:
-                _rotate(conn, backend.vault, id, sealed, rotation, store.RESEAL_ORGANIZATION)
+                _rotate(conn, backend.vault, id, sealed, rotation, reseal)
                 last = id
         count = len(rows)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from core.accounts import store
+from core.content.visible import visible
 from core.db.clocks import lasts
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
@@ -20,7 +21,6 @@ from core.service.backend import Backend
 from core.service.fleet import liveness
 from core.service.pagination import Page, PagedQuery
 from core.service.runs.parked import CONDITION
-from core.service.visible import visible
 from core.settings import Settings
 from core.states import RunState, TaskState
 

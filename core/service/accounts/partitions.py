@@ -7,10 +7,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
+from core.content.visible import visible
 from core.db.pool import Conn
 from core.integration.results import NOTICE, Notice
 from core.results.text import sanitize
-from core.service.visible import visible
 
 M = TypeVar("M", bound=BaseModel)
 

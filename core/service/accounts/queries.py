@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
+from core.content.visible import OF_ACCOUNT, visible
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.accounts.owed import OWED_COLUMNS
 from core.service.content.deletions import deletions
 from core.service.formatting import ago
 from core.service.pagination import Keyset, PagedQuery
-from core.service.visible import OF_ACCOUNT, visible
 from core.states import AccountState, Lane, RunState
 
 ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config,

@@ -21,6 +21,20 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
+from core.content.feed import (
+    CONTENT,
+    ERASED,
+    FEED_HORIZON,
+    FEED_SOURCE,
+    LAST_ID,
+    MISSED,
+    NEWEST_CHANGE,
+    OWN,
+    SCAN,
+    Position,
+    scan_params,
+)
+from core.content.visible import ACCOUNT_IS_VISIBLE, visible
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput
@@ -34,7 +48,6 @@ from core.service.pagination import (
     fetch_page,
     invalid_cursor,
 )
-from core.service.visible import ACCOUNT_IS_VISIBLE, visible
 from core.states import HeldState
 
 MAX_SCANNED_ROWS = 5_000
@@ -43,69 +56,11 @@ MAX_SCANNED_ROWS = 5_000
 LATEST = "latest"
 """The cursor for only the changes after this request."""
 
-CONTENT, ERASED = 0, 1
-"""The kinds of an entry: a content row, or an erased account."""
-
 KEY = Keyset({"source": "text", "changed_xid": "bigint", "kind": "bigint", "id": "bigint"})
 
 FIRST_READING = Keyset({**KEY.columns, "began": "bigint"})
 """The key of a reader that has not yet passed the place at which the feed ended when it began."""
 
-# The number of a transaction is meaningless in another cluster, and after a restore to an earlier
-# time. So a cursor names the cluster and its timeline.
-FEED_SOURCE = """
-SELECT s.system_identifier::text || '.' || c.timeline_id AS source
-FROM pg_control_system() s, pg_control_checkpoint() c
-"""
-LAST_ID = 2**63 - 1
-NEWEST_CHANGE = """
-SELECT greatest(
-    (SELECT changed_xid FROM user_integration_content WHERE changed_xid < h.xmin
-        ORDER BY changed_xid DESC, id DESC LIMIT 1),
-    (SELECT changed_xid FROM erased_account WHERE changed_xid < h.xmin
-        ORDER BY changed_xid DESC, id DESC LIMIT 1))
-FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin) h
-"""
-FEED_HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_xid"
-
-# True if the reader may have missed the deletion of a removed row. `began` is -1 after the first
-# reading.
-MISSED = """
-SELECT EXISTS (SELECT FROM engine_state
-    WHERE removed_source = %(source)s AND removed_xid >= %(began)s
-      AND (removed_xid, removed_id) > (%(changed_xid)s, %(content_id)s)) AS missed
-"""
-
-# Each part reads its index from the cursor: on (changed_xid, id), and for readers that leave out
-# rereads also on (synced_xid, id). Such a reader passes the later positions of reread items.
-SCAN = """
-WITH horizon AS MATERIALIZED (
-    SELECT least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, %(until)s::bigint)
-        AS changed_xid
-)
-(
-    SELECT c.changed_xid, 0 AS kind, c.id, c.user_integration_id AS account,
-        c.changed_xid AS version, c.synced_xid IS NOT NULL AS is_reread, NULL::text AS owner
-    FROM user_integration_content c
-    WHERE (c.changed_xid, c.id) > (%(changed_xid)s, %(content_id)s)
-      AND c.changed_xid < (SELECT changed_xid FROM horizon)
-    ORDER BY c.changed_xid, c.id LIMIT %(most)s
-) UNION ALL (
-    SELECT c.synced_xid, 0, c.id, c.user_integration_id, c.changed_xid, false, NULL
-    FROM user_integration_content c
-    WHERE %(without_rereads)s AND c.synced_xid IS NOT NULL
-      AND (c.synced_xid, c.id) > (%(changed_xid)s, %(content_id)s)
-      AND c.synced_xid < (SELECT changed_xid FROM horizon)
-    ORDER BY c.synced_xid, c.id LIMIT %(most)s
-) UNION ALL (
-    SELECT e.changed_xid, 1, e.id, e.user_integration_id, e.changed_xid, false, e.user_id
-    FROM erased_account e
-    WHERE (e.changed_xid, e.id) > (%(changed_xid)s, %(erased_id)s)
-      AND e.changed_xid < (SELECT changed_xid FROM horizon)
-    ORDER BY e.changed_xid, e.id LIMIT %(most)s
-)
-ORDER BY 1, 2, 3 LIMIT %(most)s
-"""
 # The table has a few rows for each account with held deletions.
 HELD_OF_USER = f"""
 SELECT coalesce(sum(h.vanished), 0)::bigint AS held
@@ -113,7 +68,6 @@ FROM held_deletion h JOIN user_integration a ON a.id = h.user_integration_id
 WHERE h.state = '{HeldState.HELD}' AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
   AND {ACCOUNT_IS_VISIBLE}
 """
-OWN = "SELECT id FROM user_integration WHERE user_id = %(user)s"
 # It omits items that changed again since the scan. They follow later, at their new position. So do
 # hidden items, if their account is restored.
 # It has the texts of items if its key is True.
@@ -184,8 +138,6 @@ class Feed:
     deletions_held: int
 
 
-Position = tuple[int, int, int]
-
 PASSED = -1
 """The value of `began` after the first reading of a reader."""
 
@@ -227,7 +179,7 @@ def read(
     place, began = _position(conn, source, after)
     sees_all = principal.is_admin and account is None and not without_rereads
     most = limit if sees_all else MAX_SCANNED_ROWS
-    params = _params(place) | {
+    params = scan_params(place) | {
         "most": most,
         "without_rereads": without_rereads,
         "until": None if until is None else _position(conn, source, until)[0][0] + 1,
@@ -258,15 +210,6 @@ def end(conn: Conn) -> str:
     """Return the cursor of the latest change. A reader that starts there gets only later ones."""
     source = fetch(conn, FEED_SOURCE, {})[0]["source"]
     return encode_cursor([source, *_position(conn, source, LATEST)[0]])
-
-
-def _params(place: Position) -> Row:
-    changed_xid, kind, id = place
-    return {
-        "changed_xid": changed_xid,
-        "content_id": id if kind == CONTENT else LAST_ID,
-        "erased_id": id if kind == ERASED else -1,
-    }
 
 
 def _position_of(row: Row) -> Position:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from core.content.visible import ACCOUNT_IS_VISIBLE, visible
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import QuotaReached, WrongState
@@ -13,7 +14,6 @@ from core.ledger import audit, scheduling
 from core.service.backend import Backend
 from core.service.errors import not_found
 from core.service.pagination import Keyset, Page, PagedQuery
-from core.service.visible import ACCOUNT_IS_VISIBLE, visible
 from core.states import Act, AuditTarget, Deletions, HeldState, ShownHeldState, literals
 
 COLUMNS = """id, user_integration_id, user_id, integration_domain, account_name, run_id, source,

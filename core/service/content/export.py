@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from uuid import UUID
 
+from core.content.visible import visible
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import NotFound
@@ -22,7 +23,6 @@ from core.service.backend import Backend
 from core.service.content import changes
 from core.service.content import reader as content_reader
 from core.service.content.export_formats import FIELDS
-from core.service.visible import visible
 
 PAGE_ROWS = 1_000
 

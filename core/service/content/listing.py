@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 from psycopg.errors import ProgramLimitExceeded
 
+from core.content.visible import ACCOUNT_IS_VISIBLE, visible
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput
@@ -20,7 +21,6 @@ from core.search.words import folded, spelled_out, words
 from core.service.content.queries import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
-from core.service.visible import ACCOUNT_IS_VISIBLE, visible
 
 MAX_SEARCH_SECONDS = 20.0
 """Timeout of a query, in seconds.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from core.content.visible import OF_ACCOUNT, visible
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.pagination import Keyset, PagedQuery
-from core.service.visible import OF_ACCOUNT, visible
 
 CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name,
     external_timestamp, content_type, size, hash, metadata, fingerprint, blob_key,

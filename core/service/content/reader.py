@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from core.content.visible import visible
 from core.db.rows import fetch
 from core.errors import NotFound
 from core.service.backend import Backend
 from core.service.content import queries as content_queries
 from core.service.pagination import Keyset, PagedQuery
-from core.service.visible import visible
 
 BODY = f"""
 SELECT content_text, content_bytes, blob_key, size, hash FROM user_integration_content

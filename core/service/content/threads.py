@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.content.visible import visible
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import NotFound
@@ -10,7 +11,6 @@ from core.service.content.listing import MAX_SEARCH_SECONDS
 from core.service.content.queries import CONTENT_COLUMNS_OF_C, TEXT_COLUMNS_OF_C
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
-from core.service.visible import visible
 
 KEY = Keyset({"moment": "timestamptz", "id": "bigint"})
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from core.accounts.store import Account
+from core.content.visible import ACCOUNT_IS_VISIBLE
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.db.rows import fetch
@@ -23,7 +24,6 @@ from core.limits.budgets import UnitsLeft
 from core.limits.keys import from_json, overridden
 from core.service.backend import Backend
 from core.service.formatting import counted, number, span
-from core.service.visible import ACCOUNT_IS_VISIBLE
 from core.settings import LimitOverride
 from core.states import Act, AuditTarget, Lane, RunState, TaskState
 from core.transport.queues import REDIS_UNAVAILABLE

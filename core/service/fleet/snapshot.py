@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.content.visible import visible
 from core.db.clocks import lasts
 from core.db.indexed import IS_DEFERRED
 from core.db.pool import Conn
@@ -16,7 +17,6 @@ from core.service.content import search_index
 from core.service.count_cache import CountCache
 from core.service.fleet import liveness
 from core.service.runs.parked import CONDITION, ERROR_CLASS
-from core.service.visible import visible
 from core.settings import Settings
 from core.states import AccountState, HeldState, RunState, TaskState
 

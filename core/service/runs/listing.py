@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
 
+from core.content.visible import ACCOUNT_IS_VISIBLE
 from core.db.pool import Conn
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
 from core.service.runs.queries import TASK_COLUMNS
-from core.service.visible import ACCOUNT_IS_VISIBLE
 from core.states import RunState, TaskState
 
 KEY = Keyset({"started_at": "timestamptz", "id": "uuid"})

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
+from core.content.visible import ACCOUNT_IS_VISIBLE
 from core.db.indexed import IS_STOPPED
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
@@ -18,7 +19,6 @@ from core.service.backend import Backend
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import QuerySlots
 from core.service.runs import actions as run_actions
-from core.service.visible import ACCOUNT_IS_VISIBLE
 from core.states import TaskState
 
 KEY = Keyset({"id": "bigint"})

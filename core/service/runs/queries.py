@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from core.content.visible import OF_ACCOUNT, visible
 from core.db.rows import Row
 from core.ledger.controls import DISCARDED
 from core.service.pagination import Keyset, PagedQuery
-from core.service.visible import OF_ACCOUNT, visible
 from core.states import AccountState, RunState, TaskState
 
 _OUTPUTS = "outputs_saved, outputs_unchanged, outputs_deleted"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from core.content.visible import visible
 from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import Advice
 from core.service.fleet import liveness
 from core.service.fleet.doctor.check import Check
 from core.service.runs import parked
-from core.service.visible import visible
 from core.settings import Settings
 from core.states import AccountState, HeldState
 

@@ -318,8 +318,8 @@ ACTS = {
     "runs cancel", "tasks retry", "tasks discard", "deletions accept", "deletions refuse",
     "keys new", "keys rotate", "limits set", "limits reset", "tokens create",
     "tokens revoke", "integrations pause", "integrations resume", "env", "keys", "completion",
-    "subscriptions add", "subscriptions pause", "subscriptions resume", "subscriptions remove", "subscriptions test",
-    "subscriptions replay",
+    "subscriptions add", "subscriptions pause", "subscriptions resume", "subscriptions remove",
+    "subscriptions test", "subscriptions replay",
 }  # fmt: skip
 """Commands that do not read for people."""
 

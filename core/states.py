@@ -195,15 +195,15 @@ class SubscriptionKind(Word):
     """The messages that a subscription delivers: `subscription.kind`."""
 
     CONTENT = "content", "The latest state of each item, and erasures."
-    OPERATIONS = "operations", "The beginning and the end of each condition."
+    OPERATIONS = "operations", "Conditions of the engine, which sends none yet."
 
 
 class SubscriptionChannel(Word):
     """The way to the receiver: `subscription.channel`."""
 
     WEBHOOK = "webhook", "A signed request to a URL, as Standard Webhooks describes it."
-    SLACK = "slack", "A message to an incoming webhook of Slack."
-    EMAIL = "email", "A mail over SMTP."
+    SLACK = "slack", "A message to an incoming webhook of Slack. Not supported yet."
+    EMAIL = "email", "A mail over SMTP. Not supported yet."
 
 
 class SubscriptionState(Word):

@@ -78,7 +78,9 @@ def add(
     ],
     kind: Annotated[
         SubscriptionKind,
-        typer.Option(help="content: the state of items. operations: conditions of the engine."),
+        typer.Option(
+            help="content: the state of items. operations: conditions of the engine (none yet)."
+        ),
     ] = SubscriptionKind.CONTENT,
     channel: Annotated[
         SubscriptionChannel, typer.Option(help="The way to the receiver.")

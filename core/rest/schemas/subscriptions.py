@@ -21,7 +21,7 @@ class NewSubscription(RequestBody):
 
     kind: SubscriptionKind = Field(
         SubscriptionKind.CONTENT,
-        description="`content`: the latest state of each item. `operations`: conditions",
+        description="`content`: the latest state of each item. `operations`: conditions (none yet)",
     )
     channel: SubscriptionChannel = Field(
         SubscriptionChannel.WEBHOOK,

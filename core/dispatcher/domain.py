@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from uuid import UUID
 
-from core.ledger.dispatching import RING_START, InFlight, RingLook
+from core.ledger.dispatching import RING_START, InFlight, RingLook, Waiting
 
 WINDOW_PER_THREAD = 3
 """The smallest window of a domain, in tasks per thread."""
@@ -34,6 +35,9 @@ of its speed.
 MAX_PASSED_ACCOUNTS = 5_000
 """The number of held-back accounts that one scan passes over before it pauses."""
 
+
+MAX_TURNS = 10_000
+"""The number of accounts whose latest turn is remembered."""
 
 SEARCH_SECONDS = 1.0
 """Seconds between two looks at a large ring in which no task seems to be available."""
@@ -110,6 +114,7 @@ class Domain:
       throughput: Pairs of (time, number of tasks sent) of the last second.
       users: The rates of users.
       accounts: The rates of accounts.
+      turns: The number of the latest turn of accounts, the longest ago first.
     """
 
     threads: int = 0
@@ -132,6 +137,7 @@ class Domain:
     throughput: deque[tuple[float, int]] = field(default_factory=deque)
     users: Rates = field(default_factory=Rates)
     accounts: Rates = field(default_factory=Rates)
+    turns: dict[str, int] = field(default_factory=dict)
 
     def due(self) -> bool:
         """Return True if this round scans the domain."""
@@ -149,6 +155,25 @@ class Domain:
             self.throughput.popleft()
         rate = sum(count for _, count in self.throughput)
         return max(WINDOW_PER_THREAD * self.threads, int(rate * WINDOW_SECONDS))
+
+    def in_turn(self, waiting: Iterable[Waiting], holders: Container[str]) -> list[Waiting]:
+        """Return accounts in the order of their latest turn, those of users without a place first.
+
+        An account may have a turn and no task that its limits allow. Without this order, it would
+        have each turn of its user, and the other accounts none.
+        """
+        return sorted(
+            waiting, key=lambda one: (one.user in holders, self.turns.get(one.account, 0))
+        )
+
+    def had_turn(self, accounts: Iterable[str]) -> None:
+        """Record that these accounts had a turn, whether it brought them tasks or not."""
+        turn = next(reversed(self.turns.values()), 0) + 1
+        for account in accounts:
+            self.turns.pop(account, None)
+            self.turns[account] = turn
+        while len(self.turns) > MAX_TURNS:
+            del self.turns[next(iter(self.turns))]
 
     # Transitions.
 

@@ -78,6 +78,12 @@ HELD_BACK_SECONDS = 0.02
 FULL_SECONDS = 0.05
 """Seconds until the next scan of accounts whose users hold their share of the threads."""
 
+TURNS_IN_VAIN = 4
+"""The number of claims in one scan, while none brings a task."""
+
+NEXT_TURN_SECONDS = 0.25
+"""Seconds until the next scan, if accounts without a turn may have a task that can run."""
+
 FRESH_SECONDS = 0.02
 """Seconds between two looks for users that hold no place, while the window has little room."""
 
@@ -468,7 +474,7 @@ class Dispatcher:
         )
         if found is None:
             return 0
-        waiting, complete = found.accounts, found.complete
+        waiting, complete = domain.in_turn(found.accounts, held), found.complete
         rules = Rules(
             name,
             self._costs[name].costs,
@@ -477,24 +483,31 @@ class Dispatcher:
         )
         rates = rules.rates(waiting)
         rules, uses = self._headroom.apply(rules, waiting, rates)
-        portions = allocate(
-            free,
-            places,
-            flying,
-            waiting,
-            rules,
-            elsewhere,
-            user_rate,
-            domain.accounts.per_second,
-        )
-        portions = self._ration(conn, name, portions, rules, uses, waiting)
-        dispatches = (
-            dispatching.claim(conn, self.id, name, portions, self._maintenance.leases.longest)
-            if portions
-            else []
-        )
+        dispatches, rest = list[Dispatch](), waiting
+        for _ in range(TURNS_IN_VAIN):
+            portions = allocate(
+                free,
+                places,
+                flying,
+                rest,
+                rules,
+                elsewhere,
+                user_rate,
+                domain.accounts.per_second,
+            )
+            have_turn = {portion.account for portion in portions}
+            domain.had_turn(have_turn)
+            portions = self._ration(conn, name, portions, rules, uses, waiting)
+            if portions:
+                longest = self._maintenance.leases.longest
+                dispatches = dispatching.claim(conn, self.id, name, portions, longest)
+            if dispatches or not have_turn:
+                break
+            rest = [account for account in rest if account.account not in have_turn]
         if not dispatches:
             pause = HELD_BACK_SECONDS if flying else retry_in(rules, rates)
+            if have_turn and rest:
+                pause = min(pause, NEXT_TURN_SECONDS)
             domain.pass_over(len(waiting), pause, more=not complete)
             return 0
         dispatches = trusted(conn, dispatches, self._settings.give_up_after_days * DAY)

@@ -6,13 +6,13 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from uuid import uuid4
 
 import pytest
 from support.waiting import until
 
-from core import Task
+from core import Rate, Task
 from core.dispatcher import domain, loop
 from core.dispatcher import maintenance as maintenance_module
 from core.dispatcher.domain import Phase
@@ -21,7 +21,7 @@ from core.dispatcher.maintenance import Maintenance
 from core.environment import Environment
 from core.ledger import leadership, looks, processes
 from core.ledger.outcomes import Outcome
-from core.limits.keys import account_key
+from core.limits.keys import account_key, limit_key, to_json
 from core.plugins import Registry
 from core.rest import metrics
 from core.service.fleet import snapshot
@@ -400,9 +400,13 @@ def dispatcher(settings) -> Iterator[Dispatcher]:
     made.close()
 
 
-def serve(desk, *domains: str) -> None:
-    """Register a worker with four threads that is alive and takes no message."""
-    known = {"version": None, "tasks": {"step": {"cost": {}}}, "max_tasks": 10**6}
+def serve(desk, *domains: str, cost: Mapping[str, int] = {}) -> None:
+    """Register a worker with four threads that is alive and takes no message.
+
+    `cost` is the cost of the tasks `page`.
+    """
+    tasks = {"step": {"cost": {}}, "page": {"cost": cost}}
+    known = {"version": None, "tasks": tasks, "max_tasks": 10**6}
     processes.register(
         desk.conn, [{"domain": domain, "name": domain, **known} for domain in domains]
     )
@@ -518,6 +522,32 @@ def test_accounts_behind_blocked_ones_wait_only_for_a_few_rests(
     assert desk.rows("SELECT user_integration_id FROM sync_task WHERE state = 'queued'") == [
         (behind,)
     ]
+
+
+def test_an_account_without_units_does_not_take_each_turn_of_its_user(
+    dispatcher: Dispatcher, desk, database, until
+) -> None:
+    """Each user has one place. The dispatcher knows only after a claim that it brings no task."""
+    serve(desk, "shop", cost={"calls": 1})
+    limit = Rate("calls", 2, 600.0, by="integration")
+    accounts = sorted(
+        (desk.account(f"{user} {number}", user_id=user, limits=to_json([limit])), user)
+        for user in ("ann", "bob")
+        for number in range(10)
+    )
+    free = next(account for account, user in reversed(accounts) if user == "ann")
+    for account, _ in accounts:
+        desk.finish(desk.root(account), tasks=[Task("step" if account == free else "page")])
+    key = limit_key(limit, domain="shop", account_id=str(free), group=None)
+    block = (
+        "INSERT INTO limit_block (key, until, reason) VALUES (%s, now() + interval '1 h', 'spent')"
+    )
+    desk.conn.execute(block, (key,))
+    leadership.resign(desk.conn, desk.me)
+    queued = "SELECT user_integration_id FROM sync_task WHERE state = 'queued'"
+    with database.connection() as conn:
+        until(lambda: dispatcher._step(conn) or desk.rows(queued))
+    assert desk.rows(queued) == [(free,)]
 
 
 def test_new_workers_get_work_immediately(

@@ -41,6 +41,12 @@ MAX_LEASE_SECONDS = 3_600.0
 HEARTBEAT_SECONDS = 5.0
 """Seconds between two heartbeats of a process."""
 
+LIMITS_SETTLE_SECONDS = HEARTBEAT_SECONDS + 2.0
+"""Seconds after which all workers have read a change of a limit. The leader waits for it.
+
+An earlier leader would send tasks that workers with the old figures refuse.
+"""
+
 ALIVE_SECONDS = 15.0
 """The maximum age of the latest heartbeat of a live process."""
 
@@ -159,6 +165,7 @@ RULES: Mapping[str, Rule] = {
     "integration.seen_at": Record(),
     "limit_block.blocked_at": Record(),
     "limit_block.until": Deadline(_seconds(MAX_SNOOZE_SECONDS), since="blocked_at"),
+    "limit_override.changed_at": Renewed(LIMITS_SETTLE_SECONDS),
     "listener.connected_at": Record(),
     "listener.down_at": Record(),
     "listener.holder_until": Deadline(_seconds(LISTEN_SECONDS)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from core.db.clocks import HEARTBEAT_SECONDS
+from core.db.clocks import recent
 from core.db.pool import Conn
 from core.limits.keys import exhausted
 from core.settings import LimitOverride
@@ -16,12 +16,6 @@ from core.states import TaskState
 Overrides = Mapping[str, Mapping[str, LimitOverride]]
 """The figures, by the integration's domain and the limit's name."""
 
-SETTLED_SECONDS = HEARTBEAT_SECONDS + 2.0
-"""Seconds after which all workers have read a change. The leader waits for it.
-
-An earlier leader would send tasks that workers with the old figures refuse.
-"""
-
 # The table has one row for each limit that an operator has changed. A limit that was reset has no
 # figures.
 LOAD_FIGURES = "SELECT domain, name, figures FROM limit_override"
@@ -29,9 +23,8 @@ SET_FIGURES = """
 INSERT INTO limit_override (domain, name, figures) VALUES (%s, %s, %s::jsonb)
 ON CONFLICT (domain, name) DO UPDATE SET figures = excluded.figures, changed_at = clock_timestamp()
 """
-IS_SETTLED = """
-SELECT coalesce(max(changed_at) < clock_timestamp() - %s * interval '1 second', true)
-FROM limit_override
+IS_SETTLED = f"""
+SELECT NOT EXISTS (SELECT FROM limit_override WHERE {recent("limit_override.changed_at")})
 """
 
 # Tasks that wait for units of a limit, and the blocks of its budgets. A refusal of
@@ -84,7 +77,7 @@ def settled(conn: Conn, settings: Overrides, present: Overrides) -> Overrides:
       settings: The figures of `POLLING_LIMITS`.
       present: The figures that the leader uses now. They stay until all workers know the new ones.
     """
-    ((is_settled,),) = conn.execute(IS_SETTLED, (SETTLED_SECONDS,))
+    ((is_settled,),) = conn.execute(IS_SETTLED)
     if not is_settled or (found := effective(conn, settings)) == present:
         return present
     for domain in found.keys() | present.keys():

@@ -36,6 +36,7 @@ VALUES = {
     "content_id": 10**12,
     "user_id": "nobody",
     "integration_domain": "locked",
+    "limit_name": "calls",
 }
 FREE = {"receive_hints"}
 """The routes that take every query parameter: a plugin reads them."""

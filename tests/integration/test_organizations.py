@@ -289,7 +289,12 @@ def test_keys_rotate_encrypts_the_organization_too(engine, gmail: FakeGmail, des
     with engine.database.connection() as conn:
         used = key_rotation.keys_in_use(conn, engine.vault)
         assert used[old.fingerprints[0]] == 4
-        key_rotation._rotate_organizations(engine, rotation := key_rotation.Rotation())
+        key_rotation._rotate_rows(
+            engine,
+            rotation := key_rotation.Rotation(),
+            store.LOCK_SEALED_ORGANIZATIONS,
+            store.RESEAL_ORGANIZATION,
+        )
         assert rotation.done == 1
         assert key_rotation.keys_in_use(conn, engine.vault)[engine.vault.fingerprints[0]] == 1
     [(sealed,)] = desk_rows("SELECT credentials FROM organization")

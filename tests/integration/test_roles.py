@@ -95,6 +95,8 @@ def lived(desk) -> Lived:
             "integration_domain": "shop",
             "domain": "locked",
             "organization_id": account,
+            "subscription_id": account,
+            "limit_name": "calls",
         }
     )
 

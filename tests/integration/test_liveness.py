@@ -170,8 +170,8 @@ def test_a_database_that_does_not_answer_is_not_ready(api, connect) -> None:
 
 
 def _says_overdue(api: Any, desk: Any) -> list[bool]:
-    listed, _ = account_listing.page(desk.conn, SETTINGS)
-    over, _ = account_listing.page(desk.conn, SETTINGS, due="over")
+    listed, _ = account_listing.page(api.backend, desk.conn)
+    over, _ = account_listing.page(api.backend, desk.conn, due="over")
     return [
         health.check(api.backend)["accounts"] == "warn",
         any(check.message.endswith("overdue") for check in accounts.examine(desk.conn, SETTINGS)),

@@ -80,14 +80,16 @@ def _supervise(
     watcher = threading.Thread(
         target=plugin_code.watch, args=(settings.plugins, _report_change, ended)
     )
-    announcer.start()
-    watcher.start()
     try:
+        announcer.start()
+        watcher.start()
         return Supervisor(_programs(settings, environment, processes, threads, listener)).run()
     finally:
+        # A signal may end the block before its threads have begun.
         ended.set()
-        announcer.join()
-        watcher.join()
+        for thread in (announcer, watcher):
+            if thread.ident is not None:
+                thread.join()
 
 
 def _beside(workers: int) -> str:

@@ -89,7 +89,9 @@ def test_a_second_polling_up_reports_the_first(fleet: Fleet) -> None:
     second = fleet.start([*UP, "--port", str(free_port())])
     fleet.until(lambda: "Another `polling up`" in fleet.says(), "it reports the first one", 40)
     assert "2 worker processes" in fleet.says()
-    assert (second.terminate(), first.terminate()) == (0, 0)
+    # The signal may arrive before the programs of the second one have begun.
+    assert second.terminate() in {0, 128 + signal.SIGTERM}
+    assert first.terminate() == 0
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            # Each message is sent alone: without this, each reply would wait 40 ms for another one.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server = socket.socket(socket.AF_UNIX)
             try:
                 server.connect(self._server)

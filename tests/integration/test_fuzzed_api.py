@@ -19,6 +19,10 @@ from core.web import wrong_tokens
 TESTS = Path(__file__).parents[1]
 SEEDS = (1, 2, 3, 4, 5)
 MAX_SECONDS = 3_600
+SUBSCRIBE = """
+INSERT INTO subscription (id, name, kind, channel, address, sealed)
+VALUES (gen_random_uuid(), 'example.com', 'content', 'webhook', 'https://example.com/', %s)
+"""
 
 
 @pytest.fixture
@@ -37,7 +41,10 @@ def known(api, desk) -> dict[str, list[object]]:
     desk.keep(account, TaskOutput("1", "text", kind="message"), TaskOutput("2", b"\0", parent="1"))
     run = desk.run(account)
     desk.hold(account, run, "1")
+    sealed = api.backend.vault.seal_json({"url": "https://example.com/", "secret": "whsec_AAAA"})
+    desk.conn.execute(SUBSCRIBE, (sealed,))
     ids = {
+        "subscription_id": "SELECT id::text FROM subscription",
         "user_integration_id": "SELECT id::text FROM user_integration",
         "run_id": "SELECT id::text FROM sync_run",
         "task_id": "SELECT id FROM sync_task",
@@ -45,7 +52,8 @@ def known(api, desk) -> dict[str, list[object]]:
         "held_deletion_id": "SELECT id FROM held_deletion",
     }
     found = {name: [id for (id,) in desk.rows(query)] for name, query in ids.items()}
-    return found | {"integration_domain": ["locked"], "user_id": ["one", "two"]}
+    named = {"integration_domain": ["locked"], "limit_name": ["calls"], "user_id": ["one", "two"]}
+    return found | named
 
 
 @pytest.fixture

@@ -153,6 +153,7 @@ class Act(Word):
     TOKEN_CREATE = "token.create", "Created a token."
     TOKEN_REVOKE = "token.revoke", "Revoked a token."
     SESSION_OPEN = "sign_in.open", "Signed in to the dashboard."
+    SESSION_END = "sign_in.end", "Ended all sessions of a person."
     SESSION_REFUSE = "sign_in.refuse", "Tried to sign in, and was refused."
     LIMIT_CHANGE = "limit.change", "Changed the figures of a limit, or reset them."
     KEYS_ROTATE = "keys.rotate", "Started to encrypt everything with the newest key."

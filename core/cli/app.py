@@ -27,6 +27,7 @@ from core.cli import (
     runs,
     serve,
     servers,
+    sessions,
     subscriptions,
     sync,
     tasks,
@@ -185,6 +186,7 @@ def _operations(app: typer.Typer) -> None:
     app.command("psql", rich_help_panel=OPERATIONS, context_settings=FORWARDED)(servers.psql)
     app.add_typer(keys.app, name="keys", rich_help_panel=OPERATIONS)
     app.add_typer(tokens.app, name="tokens", rich_help_panel=OPERATIONS)
+    app.add_typer(sessions.app, name="sessions", rich_help_panel=OPERATIONS)
     app.command("users", rich_help_panel=OPERATIONS)(users.users)
     app.add_typer(limits.app, name="limits", rich_help_panel=OPERATIONS)
     app.command("audit", rich_help_panel=OPERATIONS)(audit.audit)

@@ -499,8 +499,8 @@ class Dispatcher:
             domain.had_turn(have_turn)
             portions = self._ration(conn, name, portions, rules, uses, waiting)
             if portions:
-                longest = self._maintenance.leases.longest
-                dispatches = dispatching.claim(conn, self.id, name, portions, longest)
+                lease = self._maintenance.leases.longest
+                dispatches = dispatching.claim(conn, self.id, name, portions, lease)
             if dispatches or not have_turn:
                 break
             rest = [account for account in rest if account.account not in have_turn]

@@ -23,6 +23,12 @@ ENTRIES: Catalog = {
     "token-ambiguous": entry(
         422, "{text!r} matches several tokens", COMMAND_LINE, cli="Use more of the id"
     ),
+    "session-not-found": entry(
+        404,
+        "{person} has no open session",
+        COMMAND_LINE,
+        cli="List the people with sessions: polling sessions list",
+    ),
     "tasks-not-selected": entry(
         422,
         "name tasks, or select them with conditions, but not both",

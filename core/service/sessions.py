@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.db.pool import Conn
+from core.db.rows import Row, fetch
+from core.errors import NotFound
 from core.ledger import audit
 from core.scopes import role_named
 from core.service import tokens
@@ -49,6 +51,13 @@ DELETE FROM session WHERE digest IN (
 END_SESSIONS_OF_PERSON = """
 DELETE FROM session WHERE token_id IS NULL AND issuer = %(issuer)s AND subject = %(subject)s
 """
+# Few people are signed in at a time: each session ends after `HOURS`.
+PEOPLE = """
+SELECT name, issuer, subject, max(role) AS role, count(*) AS sessions, max(expires_at) AS ends_at
+FROM session WHERE token_id IS NULL AND expires_at > now()
+GROUP BY name, issuer, subject ORDER BY name, issuer, subject LIMIT 10000
+"""
+END_SESSIONS_NAMED = "DELETE FROM session WHERE token_id IS NULL AND name = %s"
 # The primary key serves it. The session of a person ends if another provider is set, or none. An
 # end further ahead than a session may last counts as past: the clock
 # of the database was set back.
@@ -186,6 +195,25 @@ def end_sessions(conn: Conn, principal: Principal) -> int:
         return conn.execute(END_SESSIONS_OF_PERSON, of_person).rowcount
     params = {"token": principal.token_id, "user": principal.user_id}
     return conn.execute(END_SESSIONS, params).rowcount
+
+
+def people(conn: Conn) -> list[Row]:
+    """Return the people with open sessions, with the number of these and the end of the last."""
+    return fetch(conn, PEOPLE, {})
+
+
+def end_sessions_named(conn: Conn, name: str) -> int:
+    """End all sessions of the people with this name, and return their number.
+
+    Raises:
+      NotFound: Nobody with this name has a session.
+    """
+    with conn.transaction():
+        ended = conn.execute(END_SESSIONS_NAMED, (name,)).rowcount
+        if not ended:
+            raise NotFound("session-not-found", person=name)
+        audit.record(conn, Act.SESSION_END, AuditTarget.SESSION, name, sessions=ended)
+    return ended
 
 
 def digest_of(id: str) -> bytes:

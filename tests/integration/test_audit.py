@@ -277,6 +277,8 @@ with backend.database.connection() as conn:
             tokens.revoke(conn, UUID(token))
         case "sign_in.open":
             sessions.open_session(conn, secret)
+        case "sign_in.end":
+            sessions.end_sessions_named(conn, "eve")
         case "sign_in.refuse":
             with conn.transaction():
                 sessions.record_refusals(conn)
@@ -354,6 +356,10 @@ def test_an_act_and_its_row_survive_a_kill_together_or_not_at_all(
         "INSERT INTO subscription (id, name, kind, channel, address, sealed)"
         " VALUES (%s, 'old', 'content', 'webhook', 'x', %s)",
         (subscription, backend.vault.seal_json({})),
+    )
+    desk.conn.execute(
+        "INSERT INTO session (digest, issuer, subject, name, role, expires_at)"
+        " VALUES ('x', 'https://example.org', '1', 'eve', 'viewer', now() + interval '1 hour')"
     )
     desk.conn.execute("DELETE FROM audit")
     before = desk.rows(STATE)

@@ -316,8 +316,8 @@ ACTS = {
     "reconnect", "config", "disconnect", "sync", "resync", "reread", "migrate", "psql", "drain",
     "new", "dry-run", "organizations connect", "organizations sync", "organizations disconnect",
     "runs cancel", "tasks retry", "tasks discard", "deletions accept", "deletions refuse",
-    "keys new", "keys rotate", "limits set", "limits reset", "tokens create",
-    "tokens revoke", "integrations pause", "integrations resume", "env", "keys", "completion",
+    "keys new", "keys rotate", "limits set", "limits reset", "tokens create", "tokens revoke",
+    "sessions end", "integrations pause", "integrations resume", "env", "keys", "completion",
     "subscriptions add", "subscriptions pause", "subscriptions resume", "subscriptions remove",
     "subscriptions test", "subscriptions replay",
 }  # fmt: skip
@@ -351,6 +351,8 @@ def reads(ids: Mapping[str, Any]) -> dict[str, list[list[str]]]:
         "tasks show": [[str(ids["task_id"])]],
         "tokens": [[]],
         "tokens list": [[]],
+        "sessions": [[]],
+        "sessions list": [[]],
         "users": [[], ["ann"], ["--quotas"]],
     }
 

@@ -18,6 +18,7 @@ from support.dashboard import Browser, Dashboard
 from support.identity_provider import CLIENT, CLIENT_SECRET, IdentityProvider, ec, rsa
 
 from core.dashboard.pages import auth, sign_on
+from core.errors import NotFound
 from core.scopes import Role
 from core.service import sessions
 from core.service.sign_on import flow, provider
@@ -134,6 +135,23 @@ def test_a_role_applies_at_the_next_sign_in(sso, conn) -> None:
     assert browser.get("/parked").status_code == 403
     assert browser.client.cookies[NAME] != before
     assert conn.execute("SELECT role FROM session").fetchall() == [("viewer",)]
+
+
+def test_an_operator_ends_all_sessions_of_one_person(sso, conn) -> None:
+    first, second, other = (sso.dashboard.stranger() for _ in range(3))
+    sso.sign_in(first)
+    sso.sign_in(second)
+    sso.provider.person |= {"sub": "bob-1", "email": "bob@example.org"}
+    sso.sign_in(other)
+    assert [(row["name"], row["sessions"]) for row in sessions.people(conn)] == [
+        ("ann@example.org (ann-1)", 2),
+        ("bob@example.org (bob-1)", 1),
+    ]
+    with pytest.raises(NotFound):
+        sessions.end_sessions_named(conn, "ann@example.org")
+    assert sessions.end_sessions_named(conn, "ann@example.org (ann-1)") == 2
+    assert [is_signed_in(one) for one in (first, second, other)] == [False, False, True]
+    assert acts(conn)[-1][0] == "sign_in.end"
 
 
 @pytest.mark.parametrize(

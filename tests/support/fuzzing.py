@@ -37,6 +37,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         case.headers["Idempotency-Key"] = f"key-{_number}"  # one key is for one request
     if case.query:
         case.query.pop("after", None)  # only the server makes cursors
+    for name, value in (path or {}).items():
+        if value in {None, "None"}:  # a link from an object whose field is null
+            path[name] = str(uuid4())
     if path and case.method != "DELETE" and _number % 3:
         for name in path.keys() & KNOWN.keys():
             path[name] = KNOWN[name][_number % len(KNOWN[name])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from core.ledger.quotas import MAX_QUOTA
 from core.rest.schemas.common import RequestBody
@@ -53,8 +53,15 @@ class UserQuotas(BaseModel):
     runs_reset_at: datetime = Field(description="The time at which the next day begins")
 
 
+def _whole(value: object) -> object:
+    """Return a number such as 5.0 as an integer: it is one in JSON Schema."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 NewQuota = Annotated[
-    Annotated[int, Field(ge=0, le=MAX_QUOTA, strict=True)] | Literal["default"] | None,
+    Annotated[int, BeforeValidator(_whole), Field(ge=0, le=MAX_QUOTA, strict=True)]
+    | Literal["default"]
+    | None,
     Field(description="A number; null: no bound; `default`: that of users without their own"),
 ]
 

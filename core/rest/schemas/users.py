@@ -59,7 +59,7 @@ def _whole(value: object) -> object:
 
 
 NewQuota = Annotated[
-    Annotated[int, BeforeValidator(_whole), Field(ge=0, le=MAX_QUOTA, strict=True)]
+    Annotated[int, Field(ge=0, le=MAX_QUOTA, strict=True), BeforeValidator(_whole)]
     | Literal["default"]
     | None,
     Field(description="A number; null: no bound; `default`: that of users without their own"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field, PlainValidator
+from pydantic_core import PydanticCustomError
 
 from core.ledger.quotas import MAX_QUOTA
 from core.rest.schemas.common import RequestBody
@@ -53,15 +54,26 @@ class UserQuotas(BaseModel):
     runs_reset_at: datetime = Field(description="The time at which the next day begins")
 
 
-def _whole(value: object) -> object:
-    """Return a number such as 5.0 as an integer: it is one in JSON Schema."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _quota(value: object) -> int | str | None:
+    # A number such as 5.0 is an integer in JSON Schema.
+    number = int(value) if isinstance(value, float) and value.is_integer() else value
+    if number is None or number == "default":
+        return number
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= MAX_QUOTA:
+        return number
+    raise PydanticCustomError(
+        "quota", "must be a whole number from 0 to {most}, null or 'default'", {"most": MAX_QUOTA}
+    )
 
 
 NewQuota = Annotated[
-    Annotated[int, Field(ge=0, le=MAX_QUOTA, strict=True), BeforeValidator(_whole)]
-    | Literal["default"]
-    | None,
+    int | Literal["default"] | None,
+    PlainValidator(
+        _quota,
+        json_schema_input_type=Annotated[int, Field(ge=0, le=MAX_QUOTA)]
+        | Literal["default"]
+        | None,
+    ),
     Field(description="A number; null: no bound; `default`: that of users without their own"),
 ]
 

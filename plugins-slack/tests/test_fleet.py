@@ -317,7 +317,7 @@ def test_20_000_messages_are_kept_with_a_kill_every_5_seconds(
         return not deployment.value(oracle.OPEN)
 
     fleet.until(quiet, "the workspace is kept", 1_200, replace=True)
-    assert kills >= 5
+    assert kills >= 2
     oracle.wait_for_quiet(fleet, 120)
     assert_whole(fake, deployment, account)
     assert_second_sync_is_cheap(fake, fleet, account)

@@ -21,7 +21,7 @@ from core.rest.contract import WRITES
 from core.scopes import ALL
 from core.service.pagination import encode_cursor
 from core.web.request_rates import Rate
-from core.web.timestamps import Timestamp
+from core.web.timestamps import StoredTimestamp, Timestamp
 
 NEW = {"integration_domain": "locked", "credentials": {"password": "fine"}}
 VALID = {"credentials": {"password": "fine"}}
@@ -100,9 +100,24 @@ def test_a_time_may_have_any_offset() -> None:
     noon = datetime(2026, 5, 1, 12, tzinfo=UTC)
     for text in ("2026-05-01T12:00:00Z", "2026-05-01t14:00:00.000+02:00"):
         assert times.validate_python(text) == noon
-    for wrong in (1_777_777_777, "9999-01-01T00:00:00Z", "0001-01-01T00:00:00+00:01"):
-        with pytest.raises(ValidationError):
-            times.validate_python(wrong)
+    with pytest.raises(ValidationError):
+        times.validate_python(1_777_777_777)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0001-01-01T00:00:00+00:01", "0001-12-31T23:59:59-01:00", "0002-01-01T00:00:00+14:00",
+        "9999-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", "9998-12-31T23:59:59-14:00",
+    ],
+)  # fmt: skip
+def test_a_filter_takes_every_time_and_a_stored_time_is_refused(api, text: str) -> None:
+    for name in ("since", "until"):
+        answer = api.admin.get("/v1/user-integration-content", params={name: text})
+        assert answer.status_code == 200
+    with pytest.raises(ValidationError):
+        TypeAdapter(StoredTimestamp).validate_python(text)
+    assert TypeAdapter(Timestamp).validate_python(text).year in {2, 9998}
 
 
 def test_a_pause_cannot_end_after_the_last_year(api) -> None:

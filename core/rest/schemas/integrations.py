@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from core.rest.schemas.common import RequestBody
-from core.web.timestamps import Timestamp
+from core.web.timestamps import StoredTimestamp
 
 
 class Integration(BaseModel):
@@ -35,7 +35,7 @@ class Integration(BaseModel):
 class IntegrationPause(RequestBody):
     """The pause of an integration."""
 
-    until: Timestamp | None = Field(
+    until: StoredTimestamp | None = Field(
         None,
         description="The time at which the pause ends by itself. Default: never",
     )

@@ -454,7 +454,7 @@ def test_operators_set_quotas_and_users_see_their_own(api, desk) -> None:
         assert api.admin.patch(path, json=wrong).status_code == 422
 
 
-def test_a_whole_number_may_have_a_decimal_point(api) -> None:
+def test_an_integer_may_have_a_decimal_point(api) -> None:
     changed = api.admin.patch("/v1/users/ann/quotas", json={"accounts": 2.0})
     assert changed.json()["accounts"]["most"] == 2
     for wrong in (2.5, True, "2"):

@@ -62,7 +62,7 @@ def _quota(value: object) -> int | str | None:
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= MAX_QUOTA:
         return number
     raise PydanticCustomError(
-        "quota", "must be a whole number from 0 to {most}, null or 'default'", {"most": MAX_QUOTA}
+        "quota", "must be an integer from 0 to {most}, null or 'default'", {"most": MAX_QUOTA}
     )
 
 
